@@ -1,0 +1,164 @@
+// The step: the contract between a plan and the kernels that apply it.
+//
+// A row is applied to one sample in one pass over memory, element by element:
+//
+//   m   = sum_j g[j] * m_j                                 guidance over up to three network outputs
+//   x0  = r * clamp(p*x + q*m, lo, hi)                     network output -> data prediction
+//   x'  = a*x + b*m + d*x0 + sum_k c[k]*h_k + s*z          the new state, z ~ N(0, 1) of stream 1
+//   x'  = x' + M * (known_y*y + known_z*z_y - x')          the known region, z_y ~ N(0, 1) of stream 2
+//   h_w = e_x*x + e_m*m + e_0*x0 + sum_k f[k]*h_k          what register w keeps for later rows
+//
+// with s replaced by exp(log_s_a + log_s_b * v) when the network also predicts a variance.
+//
+// The arithmetic, which every implementation follows to the bit:
+//  - float32 throughout, whatever the dtypes of the tensors; results are rounded to nearest even once, when stored.
+//  - A sum runs over its terms in the order written. The first term present is a product; each later term is one fused
+//    multiply-add onto the sum so far. A term whose coefficient is exactly 0 is neither read nor added. A sum with no
+//    term is +0. One exception: a sum for m with the single coefficient 1 is m_j itself.
+//  - clamp passes NaN on, and a bound that equals the value returns the value (so -0 stays -0 at a bound of +0).
+//  - x, h_k and f refer to the values before the row: x' may overwrite x, and h_w may overwrite h_k.
+//  - h_w is written from x, m, x0 and the old registers. It does not see x', the noise or the mask.
+//
+// The noise is counter-based; its definition is in random/philox.h and random/normal.h.
+
+#pragma once
+
+#include <cstdint>
+
+namespace df {
+
+inline constexpr int kMaxOutputs = 3;
+inline constexpr int kMaxRegisters = 8;
+
+// Streams of the generator (the fourth counter word).
+enum Stream : uint32_t { kStreamInitial = 0, kStreamRow = 1, kStreamKnown = 2 };
+
+enum class DType : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
+
+// What the reduction computes from a sample, before the row is applied, and which coefficients it sets.
+enum class Reduce : int32_t {
+  kNone = 0,
+  // t = clip(quantile(|p*x + q*m|, ratio), 1, max); lo = -t, hi = t, r = 1/t.   (Imagen, section 2.3)
+  //   reduce_0 = ratio, reduce_1 = max
+  kDynamicThreshold = 1,
+  // g[j] *= phi * std(m_0) / std(m) + 1 - phi.   (Lin et al. 2023, section 3.4)
+  //   reduce_0 = phi
+  kGuidanceRescale = 2,
+  // step = 2 * (snr * |z| / |kappa*m|)^2; b = step * kappa, s = sqrt(2 * step).   (Song et al. 2021, Algorithm 4)
+  //   reduce_0 = snr, reduce_1 = kappa, which turns m into the score
+  kLangevin = 3,
+};
+
+// One row of a plan, in float32. Layout is shared with Python (a NumPy record) and with CUDA: 4-byte members only.
+struct Row {
+  float g[kMaxOutputs];
+  float p, q, r, lo, hi;
+  float a, b, d, s;
+  float c[kMaxRegisters];
+  float log_s_a, log_s_b;
+  float known_y, known_z;
+  float e_x, e_m, e_0;
+  float f[kMaxRegisters];
+  float reduce_0, reduce_1;
+  int32_t reduce;         // Reduce
+  int32_t write;          // the register h_w, or -1
+  int32_t learned_s;      // 1: s is exp(log_s_a + log_s_b * v)
+  int32_t calls_network;  // 0: the row has no m; g, q, b and e_m must be 0
+};
+static_assert(sizeof(Row) == 45 * 4, "the record in diffuse_fast/kernels/rows.py has the same layout");
+
+// Everything a row touches for one sample. Pointers may be null where no row of the call needs them. Each tensor is
+// contiguous within the sample; x and out may be the same memory, any other overlap is undefined.
+struct Sample {
+  const Row* row;
+  const void* x;               // state, dtype Call::state
+  void* out;                   // new state, dtype Call::state
+  const void* m[kMaxOutputs];  // network outputs, dtype Call::output
+  const void* v;               // the variance channel of m[0], dtype Call::output
+  float* h[kMaxRegisters];     // registers are float32: multistep methods take differences of them
+  const float* y;              // known region
+  const float* mask;           // M, in [0, 1]
+  uint64_t seed;               // key of the generator
+  uint32_t index;              // sample index, third counter word
+  uint32_t noise_row;          // row of the plan, second counter word
+};
+
+// One call of the kernel: the same number of elements for every sample, a row for each.
+struct Call {
+  const Sample* samples;
+  int64_t count;
+  int64_t elements;         // per sample
+  uint64_t element_offset;  // logical index of the first element, so that shards of one sample agree
+  DType state;
+  DType output;
+  uint8_t* bad;  // per sample: set to 1 when m holds NaN or Inf, else left alone; may be null
+};
+
+// Which terms a row has: computed once per row, read by the kernels.
+enum Term : uint32_t {
+  kG0 = 1u << 0,
+  kG1 = 1u << 1,
+  kG2 = 1u << 2,
+  kPlainM = 1u << 3,  // m is m_j: one output with coefficient 1
+  kX0 = 1u << 4,      // x0 is needed
+  kP = 1u << 5,
+  kQ = 1u << 6,
+  kR = 1u << 7,  // r is not 1
+  kClamp = 1u << 8,
+  kA = 1u << 9,
+  kB = 1u << 10,
+  kD = 1u << 11,
+  kS = 1u << 12,       // noise with a fixed s
+  kLearnedS = 1u << 13,
+  kHistory = 1u << 14,  // some c[k] is not 0
+  kMask = 1u << 15,
+  kKnownY = 1u << 16,
+  kKnownZ = 1u << 17,
+  kWrite = 1u << 18,
+  kEx = 1u << 19,
+  kEm = 1u << 20,
+  kE0 = 1u << 21,
+  kKeep = 1u << 22,  // some f[k] is not 0
+};
+
+inline uint32_t terms_of(const Row& row, bool masked) {
+  uint32_t t = 0;
+  int outputs = 0;
+  for (int j = 0; j < kMaxOutputs; ++j) {
+    if (row.g[j] != 0.0f) {
+      t |= kG0 << j;
+      ++outputs;
+      if (row.g[j] == 1.0f) t |= kPlainM;
+    }
+  }
+  if (outputs != 1) t &= ~uint32_t{kPlainM};
+  if (row.write >= 0) {
+    t |= kWrite;
+    if (row.e_x != 0.0f) t |= kEx;
+    if (row.e_m != 0.0f) t |= kEm;
+    if (row.e_0 != 0.0f) t |= kE0 | kX0;
+    for (float f : row.f)
+      if (f != 0.0f) t |= kKeep;
+  }
+  if (row.d != 0.0f) t |= kD | kX0;
+  if (t & kX0) {
+    if (row.p != 0.0f) t |= kP;
+    if (row.q != 0.0f) t |= kQ;
+    if (row.r != 1.0f) t |= kR;
+    if (row.lo > -__builtin_huge_valf() || row.hi < __builtin_huge_valf()) t |= kClamp;
+  }
+  if (row.a != 0.0f) t |= kA;
+  if (row.b != 0.0f) t |= kB;
+  for (float c : row.c)
+    if (c != 0.0f) t |= kHistory;
+  if (row.learned_s) t |= kLearnedS;
+  else if (row.s != 0.0f) t |= kS;
+  if (masked) {
+    t |= kMask;
+    if (row.known_y != 0.0f) t |= kKnownY;
+    if (row.known_z != 0.0f) t |= kKnownZ;
+  }
+  return t;
+}
+
+}  // namespace df

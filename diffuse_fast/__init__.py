@@ -1,0 +1,64 @@
+"""diffuse_fast: an inference engine for diffusion models. A solver is a table, a step is one fused kernel.
+
+>>> import diffuse_fast as df
+>>> x = df.sample("digits", 16, 20, seed=0)
+>>> x.shape
+(16, 1, 8, 8)
+
+Names are loaded on first use: importing the package loads neither torch nor an ONNX runtime.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# public name -> the module that defines it
+_HOME = {
+    "Schedule": "schedule",
+    "Plan": "plan",
+    "Row": "plan",
+    "plan": "solvers",
+    "solvers": "solvers",
+    "Sampler": "engine",
+    "sample": "engine",
+    "step": "kernels",
+    "set_num_threads": "kernels",
+    "Model": "model",
+    "load": "model",
+    "to_uint8": "model",
+    "export": "export",
+    "train": "training",
+    "nn": "nn",
+    "DiffuseFastError": "errors",
+}
+
+__all__ = ["__version__", *_HOME]
+
+if TYPE_CHECKING:
+    from . import nn
+    from .engine import Sampler, sample
+    from .errors import DiffuseFastError
+    from .export import export
+    from .kernels import set_num_threads, step
+    from .model import Model, load, to_uint8
+    from .plan import Plan, Row
+    from .schedule import Schedule
+    from .solvers import plan, solvers
+    from .training import train
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f".{home}", __name__)
+    value = module if home == name and name == "nn" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

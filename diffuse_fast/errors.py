@@ -1,0 +1,68 @@
+"""The errors. Everything this package raises derives from :class:`DiffuseFastError` and from the built-in a caller would
+expect, so both ``except df.DiffuseFastError`` and ``except ValueError`` work."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DiffuseFastError(Exception):
+    """Base class of every error raised by diffuse_fast."""
+
+
+class ArgumentError(DiffuseFastError, ValueError):
+    """An argument has a value that cannot be used; the message names it."""
+
+
+class ArgumentTypeError(DiffuseFastError, TypeError):
+    """An argument has a type that cannot be used, or a keyword is unknown; the message names it."""
+
+
+class PlanError(DiffuseFastError, ValueError):
+    """A plan is inconsistent, or a solver and a schedule make no sense together."""
+
+
+class ArtifactError(DiffuseFastError, ValueError):
+    """A model file is truncated, foreign, hostile or contradicts itself; the message names the field."""
+
+
+class ArtifactNotFoundError(ArtifactError, FileNotFoundError):
+    """There is no model file at the path, and no bundled model of that name."""
+
+
+class NonFiniteError(DiffuseFastError, ArithmeticError):
+    """A network returned NaN or Inf. ``row`` and ``samples`` say where."""
+
+    def __init__(self, message: str, *, row: int, samples: tuple[int, ...]):
+        super().__init__(message)
+        self.row = row
+        self.samples = samples
+
+
+class KernelUnavailableError(DiffuseFastError, RuntimeError):
+    """A forced kernel, device or precision is not available on this machine."""
+
+
+class RuntimeUnavailableError(DiffuseFastError, ImportError):
+    """A runtime or an optional package is not installed; the message names the extra that brings it."""
+
+
+class OutputError(DiffuseFastError, OSError):
+    """A file cannot be written. Nothing half-written was left behind."""
+
+
+class ExportError(DiffuseFastError, RuntimeError):
+    """A network could not be exported, or its export does not compute what the network computes."""
+
+
+class TrainingError(DiffuseFastError, RuntimeError):
+    """Training stopped: the loss is not finite, or data and configuration do not fit."""
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """The tail of a message about an unknown name: the close ones, then all."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3)
+    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return f"{hint} Known: {', '.join(known)}."

@@ -1,0 +1,358 @@
+"""Plans: a solver as a table of rows.
+
+A *plan* says at which times to call the network and, for each call, the coefficients of one *row* (``csrc/step/step.h``)::
+
+    m   = Σ_j g_j·m_j
+    x0  = r·clamp(p·x + q·m, lo, hi)
+    x'  = a·x + b·m + d·x0 + Σ_k c_k·h_k + s·z
+    x'  = x' + M·(known_y·y + known_z·z_y − x')
+    h_w = e_x·x + e_m·m + e_0·x0 + Σ_k f_k·h_k
+
+Coefficients are float64 and computed before sampling starts. Plans are immutable, hashable and safe to share between
+threads; they travel as JSON (``plan.schema.json`` in this package is the published schema).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from .errors import ArgumentError, PlanError
+
+MAX_OUTPUTS = 3
+MAX_REGISTERS = 8
+FORMAT = "diffuse_fast.plan"
+VERSION = 1
+
+# Kinds of reduction, and how many values each takes.
+REDUCTIONS = {"dynamic_threshold": 2, "guidance_rescale": 1, "langevin": 2}
+
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow", "denoised")
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """A number per sample, taken from the data, that sets coefficients of its row.
+
+    ``kind`` is ``"dynamic_threshold"`` (values: ratio, max), ``"guidance_rescale"`` (values: phi) or ``"langevin"``
+    (values: snr, kappa with score = kappa·m). What each computes is written in ``csrc/step/step.h``.
+    """
+
+    kind: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a plan: one network call (or none) and the linear combination that follows it.
+
+    Every field defaults to "not there": a term with coefficient 0 is neither read nor added.
+
+    Attributes:
+        timestep: The time given to the network, in the network's own units.
+        calls_network: False for a row that only combines what is there (churn, a jump back).
+        g: Guidance weights of up to three network outputs.
+        p, q, r, lo, hi: The data prediction ``x0 = r·clamp(p·x + q·m, lo, hi)``; infinite bounds mean no clip.
+        a, b, d: Weights of the state, the model output and the data prediction in the new state.
+        c: Weights of the registers in the new state, by register number.
+        s: Standard deviation of the noise.
+        log_s: ``(A, B)`` for a learned standard deviation ``exp(A + B·v)``; then ``s`` is 0.
+        known_y, known_z: Marginal of the known region after the row; used only with a mask.
+        write: The register written by this row, or None.
+        e_x, e_m, e_0, f: What it is given: weights of state, model output, data prediction and registers.
+        reduce: A reduction over the sample that sets coefficients of this row when it runs.
+    """
+
+    timestep: float = 0.0
+    calls_network: bool = True
+    g: tuple[float, ...] = (1.0,)
+    p: float = 0.0
+    q: float = 0.0
+    r: float = 1.0
+    lo: float = -math.inf
+    hi: float = math.inf
+    a: float = 0.0
+    b: float = 0.0
+    d: float = 0.0
+    c: tuple[float, ...] = ()
+    s: float = 0.0
+    log_s: tuple[float, float] | None = None
+    known_y: float = 0.0
+    known_z: float = 0.0
+    write: int | None = None
+    e_x: float = 0.0
+    e_m: float = 0.0
+    e_0: float = 0.0
+    f: tuple[float, ...] = ()
+    reduce: Reduction | None = None
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether the row draws noise."""
+        return self.s != 0.0 or self.log_s is not None or (self.reduce is not None and self.reduce.kind == "langevin")
+
+    @property
+    def clips(self) -> bool:
+        """Whether the data prediction is clamped, statically or by a reduction."""
+        dynamic = self.reduce is not None and self.reduce.kind == "dynamic_threshold"
+        return self.lo > -math.inf or self.hi < math.inf or dynamic
+
+    def folded(self) -> Row:
+        """The same row without a data prediction, where nothing is clamped: x0 is then linear in x and m, and the
+        direct coefficients are one pass shorter and lose nothing to cancellation."""
+        if self.clips or (self.d == 0.0 and self.e_0 == 0.0):
+            return self
+        x, m = self.r * self.p, self.r * self.q
+        return dataclasses.replace(
+            self,
+            p=0.0, q=0.0, r=1.0,
+            a=self.a + self.d * x, b=self.b + self.d * m, d=0.0,
+            e_x=self.e_x + self.e_0 * x, e_m=self.e_m + self.e_0 * m, e_0=0.0,
+        )  # fmt: skip
+
+
+_DEFAULT_ROW = Row()
+_ROW_FIELDS = tuple(f.name for f in dataclasses.fields(Row))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A solver's table: immutable, hashable, thread-safe, JSON both ways.
+
+    Attributes:
+        solver: Name of the solver that wrote the table.
+        steps: Number of intervals of the time grid.
+        prediction_type: What the network predicts (``epsilon``, ``sample``, ``v_prediction``, ...).
+        rows: The rows, in the order they run.
+        registers: Number of registers the rows use (0 to 8).
+        initial_scale: The state before the first row is ``initial_scale`` times N(0, 1).
+        marginals: ``(alpha, sigma)`` of the state before each row and after the last, ``len(rows) + 1`` pairs: the state is
+            distributed as ``alpha·x0 + sigma·ε`` (both in the scale in which the state is kept).
+        deviation: None when the plan keeps its marginals exactly: a perfect prediction lands on the next pair. Otherwise,
+            per row, how far it lands from it in closed form: ``(deviation of alpha, deviation of the variance)``.
+        options: The solver's options as given, for the record.
+
+    Example:
+        >>> import diffuse_fast as df
+        >>> plan = df.plan(df.Schedule.linear(), "ddim", 20, prediction_type="epsilon")
+        >>> plan.nfe, plan.registers, len(plan.rows)
+        (20, 0, 20)
+        >>> df.Plan.from_json(plan.to_json()) == plan
+        True
+    """
+
+    solver: str
+    steps: int
+    prediction_type: str
+    rows: tuple[Row, ...]
+    registers: int
+    initial_scale: float
+    marginals: tuple[tuple[float, float], ...]
+    deviation: tuple[tuple[float, float], ...] | None = None
+    options: tuple[tuple[str, Any], ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    # ---- what a caller asks ---------------------------------------------------------------------
+
+    @cached_property
+    def timesteps(self) -> np.ndarray:
+        """The times at which the network is called, float64, in calling order. Read-only."""
+        times = np.array([row.timestep for row in self.rows if row.calls_network])
+        times.flags.writeable = False
+        return times
+
+    @property
+    def nfe(self) -> int:
+        """Number of network evaluations (per sample, without guidance)."""
+        return sum(row.calls_network for row in self.rows)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether any row draws noise."""
+        return any(row.stochastic for row in self.rows)
+
+    @property
+    def exact_marginal(self) -> bool:
+        """Whether a perfect prediction lands on the next marginal."""
+        return self.deviation is None
+
+    # ---- what an engine makes of it -------------------------------------------------------------
+
+    def with_guidance(self, scale: float) -> Plan:
+        """This plan with classifier-free guidance: ``m = scale·m_cond + (1 − scale)·m_uncond`` (Ho & Salimans 2022, with
+        the scale of the field: 1 is the conditional model, and needs no second evaluation)."""
+        if not math.isfinite(scale):
+            raise ArgumentError(f"guidance_scale is {scale}; it must be a finite number.")
+        if scale == 1.0:
+            return self
+        rows = tuple(dataclasses.replace(r, g=(scale, 1.0 - scale)) if r.calls_network else r for r in self.rows)
+        return dataclasses.replace(self, rows=rows)
+
+    def with_known_region(self) -> Plan:
+        """This plan with the coefficients that re-noise a known region to the marginal after each row (used with a mask)."""
+        after = self.marginals[1:]
+        rows = tuple(
+            dataclasses.replace(r, known_y=alpha, known_z=sigma) for r, (alpha, sigma) in zip(self.rows, after, strict=True)
+        )
+        return dataclasses.replace(self, rows=rows)
+
+    # ---- JSON -----------------------------------------------------------------------------------
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """The plan as JSON. Fields of a row that have their default are left out; infinite bounds are never written."""
+        document: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "solver": self.solver,
+            "steps": self.steps,
+            "prediction_type": self.prediction_type,
+            "registers": self.registers,
+            "initial_scale": self.initial_scale,
+            "marginals": [list(pair) for pair in self.marginals],
+            "deviation": None if self.deviation is None else [list(pair) for pair in self.deviation],
+            "options": dict(self.options),
+            "rows": [_row_to_json(row) for row in self.rows],
+        }
+        return json.dumps(document, indent=indent, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Plan:
+        """A plan from :meth:`to_json`.
+
+        Raises:
+            PlanError: the text is not JSON, not a plan, of another version, or the plan is inconsistent.
+        """
+        try:
+            document = json.loads(text)
+        except ValueError as error:
+            raise PlanError(f"a plan must be JSON: {error}") from None
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise PlanError(f"this JSON is not a plan: its 'format' must be {FORMAT!r}.")
+        if document.get("version") != VERSION:
+            raise PlanError(f"plan version {document.get('version')!r} is not known here; this library reads version {VERSION}.")
+        keys = {"format", "version", "solver", "steps", "prediction_type", "registers", "initial_scale", "marginals",
+                "deviation", "options", "rows"}  # fmt: skip
+        if extra := set(document) - keys:
+            raise PlanError(f"the plan has unknown fields: {', '.join(sorted(extra))}.")
+        if missing := keys - set(document):
+            raise PlanError(f"the plan lacks the fields: {', '.join(sorted(missing))}.")
+        deviation = document["deviation"]
+        try:
+            return cls(
+                solver=document["solver"],
+                steps=document["steps"],
+                prediction_type=document["prediction_type"],
+                rows=tuple(_row_from_json(row, i) for i, row in enumerate(document["rows"])),
+                registers=document["registers"],
+                initial_scale=float(document["initial_scale"]),
+                marginals=tuple((float(a), float(s)) for a, s in document["marginals"]),
+                deviation=None if deviation is None else tuple((float(a), float(v)) for a, v in deviation),
+                options=_frozen_options(document["options"]),
+            )
+        except (TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, PlanError):
+                raise
+            raise PlanError(f"the plan's JSON has a field of the wrong type: {error}") from None
+
+
+def _frozen_options(options: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    def freeze(value: Any) -> Any:
+        return tuple(map(freeze, value)) if isinstance(value, list | tuple) else value
+
+    return tuple(sorted((name, freeze(value)) for name, value in options.items()))
+
+
+def _row_to_json(row: Row) -> dict[str, Any]:
+    out: dict[str, Any] = {"timestep": row.timestep}
+    for name in _ROW_FIELDS:
+        value = getattr(row, name)
+        if name == "timestep" or value == getattr(_DEFAULT_ROW, name):
+            continue
+        if isinstance(value, Reduction):
+            value = {"kind": value.kind, "values": list(value.values)}
+        elif isinstance(value, tuple):
+            value = list(value)
+        out[name] = value
+    return out
+
+
+def _row_from_json(document: Any, index: int) -> Row:
+    if not isinstance(document, dict):
+        raise PlanError(f"row {index} of the plan must be a JSON object.")
+    if extra := set(document) - set(_ROW_FIELDS):
+        raise PlanError(f"row {index} of the plan has unknown fields: {', '.join(sorted(extra))}.")
+    values: dict[str, Any] = {}
+    for name, value in document.items():
+        if name == "reduce":
+            value = None if value is None else Reduction(value["kind"], tuple(map(float, value["values"])))
+        elif isinstance(value, list):
+            value = tuple(map(float, value))
+        elif isinstance(value, int) and not isinstance(value, bool) and name != "write":
+            value = float(value)
+        values[name] = value
+    return Row(**values)
+
+
+def _validate(plan: Plan) -> None:
+    def check(condition: bool, message: str) -> None:
+        if not condition:
+            raise PlanError(message)
+
+    def whole(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool)
+
+    def finite(*values: Any) -> bool:
+        return all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+
+    check(isinstance(plan.solver, str) and plan.solver != "", "a plan needs the name of its solver.")
+    check(len(plan.rows) > 0, "a plan needs at least one row.")
+    check(whole(plan.steps) and plan.steps >= 1, f"a plan's steps is {plan.steps!r}; it must be a whole number from 1.")
+    check(plan.prediction_type in PREDICTION_TYPES,
+          f"prediction_type is {plan.prediction_type!r}; it must be one of {', '.join(PREDICTION_TYPES)}.")  # fmt: skip
+    check(whole(plan.registers) and 0 <= plan.registers <= MAX_REGISTERS,
+          f"a plan has {plan.registers!r} registers; 0 to {MAX_REGISTERS} are possible.")  # fmt: skip
+    check(finite(plan.initial_scale), f"a plan's initial_scale is {plan.initial_scale}; it must be finite.")
+    check(len(plan.marginals) == len(plan.rows) + 1, "a plan needs a marginal before each row and one after the last.")
+    check(all(len(pair) == 2 and finite(*pair) and pair[1] >= 0 for pair in plan.marginals),
+          "a plan's marginals are pairs (alpha, sigma), finite, sigma not negative.")  # fmt: skip
+    if plan.deviation is not None:
+        check(len(plan.deviation) == len(plan.rows) and all(len(p) == 2 and finite(*p) for p in plan.deviation),
+              "a plan's deviation is one finite pair per row.")  # fmt: skip
+    written: set[int] = set()
+    for i, row in enumerate(plan.rows):
+        where = f"row {i} of the plan"
+        scalars = (row.timestep, row.p, row.q, row.r, row.a, row.b, row.d, row.s, row.known_y, row.known_z, row.e_x, row.e_m,
+                   row.e_0, *row.g, *row.c, *row.f, *(row.log_s or ()))  # fmt: skip
+        check(finite(*scalars), f"{where} has a coefficient that is not finite.")
+        check(isinstance(row.calls_network, bool), f"{where}: calls_network must be true or false.")
+        check(1 <= len(row.g) <= MAX_OUTPUTS, f"{where} weighs {len(row.g)} network outputs; 1 to {MAX_OUTPUTS} are possible.")
+        check(isinstance(row.lo, float) and isinstance(row.hi, float) and row.lo < row.hi,
+              f"{where} clamps to [{row.lo}, {row.hi}]; lo must be below hi.")  # fmt: skip
+        check(row.log_s is None or (row.s == 0.0 and len(row.log_s) == 2), f"{where} has both a fixed and a learned noise.")
+        check(row.s >= 0.0, f"{where} has a negative standard deviation.")
+        if not row.calls_network:
+            uses = row.b != 0 or row.e_m != 0 or (row.q != 0 and (row.d != 0 or row.e_0 != 0)) or row.log_s is not None
+            check(not uses and row.reduce is None, f"{where} uses the model output but does not call the network.")
+        if row.reduce is not None:
+            arity = REDUCTIONS.get(row.reduce.kind)
+            check(arity is not None, f"{where} has an unknown reduction {row.reduce.kind!r}.")
+            check(len(row.reduce.values) == arity and finite(*row.reduce.values),
+                  f"{where}: the reduction {row.reduce.kind} takes {arity} finite values.")  # fmt: skip
+        for name, weights in (("c", row.c), ("f", row.f)):
+            check(len(weights) <= plan.registers, f"{where}: {name} names more registers than the plan has.")
+            for k, weight in enumerate(weights):
+                check(weight == 0.0 or k in written, f"{where} reads register {k} before any row has written it.")
+        if row.write is None:
+            check(not (row.e_x or row.e_m or row.e_0 or any(row.f)), f"{where} keeps a value but names no register to write.")
+        else:
+            check(whole(row.write) and 0 <= row.write < plan.registers,
+                  f"{where} writes register {row.write!r}; the plan has {plan.registers}.")  # fmt: skip
+            written.add(row.write)
