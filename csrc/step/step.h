@@ -65,12 +65,13 @@ struct Row {
   int32_t learned_s;      // 1: s is exp(log_s_a + log_s_b * v)
   int32_t calls_network;  // 0: the row has no m; g, q, b and e_m must be 0
 };
-static_assert(sizeof(Row) == 45 * 4, "the record in diffuse_fast/kernels/rows.py has the same layout");
+static_assert(sizeof(Row) == 41 * 4, "the record in diffuse_fast/kernels/rows.py has the same layout");
 
 // Everything a row touches for one sample. Pointers may be null where no row of the call needs them. Each tensor is
 // contiguous within the sample; x and out may be the same memory, any other overlap is undefined.
+struct ReadyRow;
 struct Sample {
-  const Row* row;
+  const ReadyRow* row;
   const void* x;               // state, dtype Call::state
   void* out;                   // new state, dtype Call::state
   const void* m[kMaxOutputs];  // network outputs, dtype Call::output
@@ -96,10 +97,10 @@ struct Call {
 
 // Which terms a row has: computed once per row, read by the kernels.
 enum Term : uint32_t {
-  kG0 = 1u << 0,
-  kG1 = 1u << 1,
-  kG2 = 1u << 2,
-  kPlainM = 1u << 3,  // m is m_j: one output with coefficient 1
+  kG0 = 1u << 0,  // kG0 << j: output j has a weight
+  kG1 = kG0 << 1,
+  kG2 = kG0 << 2,
+  kPlainM = 1u << 3,  // m is m_j: one output with weight 1
   kX0 = 1u << 4,      // x0 is needed
   kP = 1u << 5,
   kQ = 1u << 6,
@@ -108,57 +109,72 @@ enum Term : uint32_t {
   kA = 1u << 9,
   kB = 1u << 10,
   kD = 1u << 11,
-  kS = 1u << 12,       // noise with a fixed s
-  kLearnedS = 1u << 13,
-  kHistory = 1u << 14,  // some c[k] is not 0
-  kMask = 1u << 15,
-  kKnownY = 1u << 16,
-  kKnownZ = 1u << 17,
-  kWrite = 1u << 18,
-  kEx = 1u << 19,
-  kEm = 1u << 20,
-  kE0 = 1u << 21,
-  kKeep = 1u << 22,  // some f[k] is not 0
+  kHistory = 1u << 12,  // some c[k] is not 0
+  kS = 1u << 13,        // noise with a fixed s
+  kLearnedS = 1u << 14,
+  kKnownY = 1u << 15,
+  kKnownZ = 1u << 16,
+  kWrite = 1u << 17,
+  kEx = 1u << 18,
+  kEm = 1u << 19,
+  kE0 = 1u << 20,
+  kKeep = 1u << 21,  // some f[k] is not 0
+  kMask = 1u << 22,  // a property of the sample: set by the kernel where there is a mask
 };
 
-inline uint32_t terms_of(const Row& row, bool masked) {
+// A row, with what a kernel wants to know of it before it starts.
+struct ReadyRow {
+  Row row;
+  uint32_t terms;
+  int32_t history_count, keep_count;
+  int32_t history[kMaxRegisters];  // the k with c[k] != 0, rising
+  int32_t keep[kMaxRegisters];     // the k with f[k] != 0, rising
+};
+
+inline ReadyRow ready(const Row& row) {
+  constexpr float inf = __builtin_huge_valf();
+  ReadyRow out{};
+  out.row = row;
   uint32_t t = 0;
   int outputs = 0;
-  for (int j = 0; j < kMaxOutputs; ++j) {
-    if (row.g[j] != 0.0f) {
-      t |= kG0 << j;
-      ++outputs;
-      if (row.g[j] == 1.0f) t |= kPlainM;
-    }
+  bool unit = false;
+  for (int j = 0; j < kMaxOutputs && row.calls_network; ++j) {
+    if (row.g[j] == 0.0f) continue;
+    t |= kG0 << j;
+    ++outputs;
+    unit = row.g[j] == 1.0f;
   }
-  if (outputs != 1) t &= ~uint32_t{kPlainM};
+  if (outputs == 1 && unit) t |= kPlainM;
+  for (int k = 0; k < kMaxRegisters; ++k)
+    if (row.c[k] != 0.0f) out.history[out.history_count++] = k;
+  if (out.history_count) t |= kHistory;
   if (row.write >= 0) {
     t |= kWrite;
     if (row.e_x != 0.0f) t |= kEx;
     if (row.e_m != 0.0f) t |= kEm;
     if (row.e_0 != 0.0f) t |= kE0 | kX0;
-    for (float f : row.f)
-      if (f != 0.0f) t |= kKeep;
+    for (int k = 0; k < kMaxRegisters; ++k)
+      if (row.f[k] != 0.0f) out.keep[out.keep_count++] = k;
+    if (out.keep_count) t |= kKeep;
   }
+  if (row.a != 0.0f) t |= kA;
+  if (row.b != 0.0f) t |= kB;
   if (row.d != 0.0f) t |= kD | kX0;
   if (t & kX0) {
     if (row.p != 0.0f) t |= kP;
     if (row.q != 0.0f) t |= kQ;
     if (row.r != 1.0f) t |= kR;
-    if (row.lo > -__builtin_huge_valf() || row.hi < __builtin_huge_valf()) t |= kClamp;
+    if (row.lo > -inf || row.hi < inf) t |= kClamp;
   }
-  if (row.a != 0.0f) t |= kA;
-  if (row.b != 0.0f) t |= kB;
-  for (float c : row.c)
-    if (c != 0.0f) t |= kHistory;
-  if (row.learned_s) t |= kLearnedS;
-  else if (row.s != 0.0f) t |= kS;
-  if (masked) {
-    t |= kMask;
-    if (row.known_y != 0.0f) t |= kKnownY;
-    if (row.known_z != 0.0f) t |= kKnownZ;
+  if (row.learned_s) {
+    t |= kLearnedS;
+  } else if (row.s != 0.0f) {
+    t |= kS;
   }
-  return t;
+  if (row.known_y != 0.0f) t |= kKnownY;
+  if (row.known_z != 0.0f) t |= kKnownZ;
+  out.terms = t;
+  return out;
 }
 
 }  // namespace df

@@ -1,0 +1,41 @@
+// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), for scalars and vectors.
+//
+//   key     = (seed low, seed high)
+//   counter = (element / 4, row, sample index, stream)
+//
+// One counter gives four 32-bit words, for the elements 4i .. 4i+3 of a sample. Nothing is stored and nothing depends on
+// what was drawn before: the same (seed, index) gives the same sample in any batch, order, thread or implementation.
+//
+// The rounds are written once for a type V whose words sit in the low half of 64-bit lanes: the widening multiplication
+// of x86 reads just that half, so the upper half may hold anything and nothing is ever masked or shuffled.
+
+#pragma once
+
+#include <cstdint>
+
+#include "random/host_device.h"
+
+namespace df {
+
+inline constexpr uint32_t kPhiloxM0 = 0xD2511F53u, kPhiloxM1 = 0xCD9E8D57u;
+inline constexpr uint32_t kPhiloxW0 = 0x9E3779B9u, kPhiloxW1 = 0xBB67AE85u;
+
+// V::W is a vector of 64-bit lanes with: wide(x) broadcast, mul(a, b) of the low halves, high(a) = a >> 32, xor3.
+// On return the low half of each lane of c[j] is word j.
+template <class V>
+DF_INLINE void philox4x32_10(typename V::W (&c)[4], uint64_t seed) {
+  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
+  const auto m0 = V::wide(kPhiloxM0), m1 = V::wide(kPhiloxM1);
+#pragma GCC unroll 10
+  for (int round = 0; round < 10; ++round) {
+    const auto p0 = V::mul(m0, c[0]), p1 = V::mul(m1, c[2]);
+    c[0] = V::xor3(V::high(p1), c[1], V::wide(k0));
+    c[2] = V::xor3(V::high(p0), c[3], V::wide(k1));
+    c[1] = p1;
+    c[3] = p0;
+    k0 += kPhiloxW0;
+    k1 += kPhiloxW1;
+  }
+}
+
+}  // namespace df

@@ -1,0 +1,99 @@
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "step/kernels.h"
+#include "threads/pool.h"
+
+namespace df {
+
+extern const Kernel kernel_scalar;
+#if defined(DF_HAVE_AVX2)
+extern const Kernel kernel_avx2;
+#endif
+#if defined(DF_HAVE_AVX512)
+extern const Kernel kernel_avx512;
+#endif
+#if defined(DF_HAVE_NEON)
+extern const Kernel kernel_neon;
+#endif
+
+namespace {
+
+const Kernel* const kTable[] = {
+#if defined(DF_HAVE_AVX512)
+    &kernel_avx512,
+#endif
+#if defined(DF_HAVE_AVX2)
+    &kernel_avx2,
+#endif
+#if defined(DF_HAVE_NEON)
+    &kernel_neon,
+#endif
+    &kernel_scalar,
+};
+
+// Elements of one part of the work: large enough that handing it to a thread costs nothing beside it, small enough that
+// the threads finish together. A multiple of every kernel's group, so that parts end between counters.
+constexpr int64_t kPart = 32768;
+
+// Splits `count` samples of `elements` into parts and calls fn(sample, begin, end) for each on the pool.
+template <class Fn>
+void split(int64_t count, int64_t elements, Fn&& fn) {
+  const int64_t per_sample = std::max<int64_t>(1, (elements + kPart - 1) / kPart);
+  const int64_t samples_per_part = std::max<int64_t>(1, kPart / std::max<int64_t>(1, elements));
+  const int64_t parts = (count + samples_per_part - 1) / samples_per_part * per_sample;
+  run(parts, [&](int64_t part) {
+    const int64_t begin = part % per_sample * kPart, end = std::min(elements, begin + kPart);
+    const int64_t first = part / per_sample * samples_per_part, last = std::min(count, first + samples_per_part);
+    for (int64_t i = first; i < last; ++i) fn(i, begin, end);
+  });
+}
+
+}  // namespace
+
+const Kernel* const* kernels(int& count) {
+  count = static_cast<int>(sizeof kTable / sizeof *kTable);
+  return kTable;
+}
+
+const Kernel* find_kernel(const char* name) {
+  for (const Kernel* kernel : kTable)
+    if (std::strcmp(kernel->name, name) == 0) return kernel;
+  return nullptr;
+}
+
+void run_step(const Kernel& kernel, const Call& call) {
+  FloatMode mode;
+  const bool reduces = std::any_of(call.samples, call.samples + call.count,
+                                   [](const Sample& s) { return s.row->row.reduce != static_cast<int32_t>(Reduce::kNone); });
+  if (!reduces) {
+    split(call.count, call.elements, [&](int64_t i, int64_t begin, int64_t end) { kernel.step(call, i, begin, end); });
+    return;
+  }
+  std::vector<ReadyRow> rows(static_cast<size_t>(call.count));
+  std::vector<Sample> samples(call.samples, call.samples + call.count);
+  // One scratch per thread at most, taken by whichever part runs: parts are consecutive runs of samples.
+  const int64_t parts = std::min<int64_t>(call.count, num_threads());
+  std::vector<float> scratch(static_cast<size_t>(parts * call.elements));
+  run(parts, [&](int64_t part) {
+    for (int64_t i = call.count * part / parts; i < call.count * (part + 1) / parts; ++i) {
+      kernel.reduce(call, i, rows[static_cast<size_t>(i)], scratch.data() + part * call.elements);
+      samples[static_cast<size_t>(i)].row = &rows[static_cast<size_t>(i)];
+    }
+  });
+  Call reduced = call;
+  reduced.samples = samples.data();
+  split(call.count, call.elements, [&](int64_t i, int64_t begin, int64_t end) { kernel.step(reduced, i, begin, end); });
+}
+
+void run_normals(const Kernel& kernel, float* out, int64_t count, int64_t elements, uint64_t element_offset, const uint64_t* seeds,
+                 const uint32_t* indices, uint32_t row, uint32_t stream, float scale) {
+  FloatMode mode;
+  split(count, elements, [&](int64_t i, int64_t begin, int64_t end) {
+    kernel.normals({out + i * elements + begin, end - begin, element_offset + static_cast<uint64_t>(begin), seeds[i], indices[i],
+                    row, stream, scale});
+  });
+}
+
+}  // namespace df

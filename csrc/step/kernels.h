@@ -1,0 +1,51 @@
+// The implementations as a table, best first, and the choice among them.
+
+#pragma once
+
+#include <cstdint>
+
+#include "step/step.h"
+
+namespace df {
+
+// Where normals go: out[i] = scale * z of element (element_offset + i).
+struct Normals {
+  float* out;
+  int64_t elements;
+  uint64_t element_offset;
+  uint64_t seed;
+  uint32_t index, row, stream;
+  float scale;
+};
+
+struct Kernel {
+  const char* name;
+  // Applies the rows to elements [begin, end) of sample i of the call.
+  void (*step)(const Call& call, int64_t i, int64_t begin, int64_t end);
+  // Runs the reduction of sample i's row; writes the row it sets. scratch holds call.elements floats.
+  void (*reduce)(const Call& call, int64_t i, ReadyRow& out, float* scratch);
+  void (*normals)(const Normals& what);
+  // Philox words of the counters from `first`, four each, in order: for tests of the generator itself.
+  void (*philox)(uint64_t seed, uint64_t first, uint32_t row, uint32_t index, uint32_t stream, int64_t counters, uint32_t* out);
+  // Null where this machine can run it, else the reason why not.
+  const char* (*unavailable)();
+};
+
+// All that were compiled, in order of preference.
+const Kernel* const* kernels(int& count);
+
+// The kernel of that name, or null.
+const Kernel* find_kernel(const char* name);
+
+// Applies one row to every sample of the call: reductions first, then the step, on the pool.
+void run_step(const Kernel& kernel, const Call& call);
+
+// Fills normals for `count` samples, out contiguous.
+void run_normals(const Kernel& kernel, float* out, int64_t count, int64_t elements, uint64_t element_offset, const uint64_t* seeds,
+                 const uint32_t* indices, uint32_t row, uint32_t stream, float scale);
+
+// The CUDA backend, or the stub that stands in for it.
+bool cuda_available();
+const char* cuda_unavailable_reason();
+
+}  // namespace df

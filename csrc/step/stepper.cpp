@@ -1,0 +1,81 @@
+#include "step/stepper.h"
+
+#include <algorithm>
+#include <type_traits>
+
+namespace df {
+namespace {
+
+int64_t bytes_of(DType type) { return type == DType::kFloat32 ? 4 : 2; }
+
+template <class T>
+T* at(T* base, int64_t bytes) {
+  using Byte = std::conditional_t<std::is_const_v<T>, const unsigned char, unsigned char>;
+  return base == nullptr ? nullptr : reinterpret_cast<T*>(reinterpret_cast<Byte*>(base) + bytes);
+}
+
+}  // namespace
+
+Stepper::Stepper(const Kernel& kernel, const Row* rows, int64_t row_count, int64_t samples, int64_t elements,
+                 uint64_t element_offset, DType state, DType output, const Buffers& b, const uint64_t* seeds,
+                 const uint32_t* indices)
+    : kernel_(kernel),
+      samples_(static_cast<size_t>(samples)),
+      bad_(static_cast<size_t>(samples)),
+      elements_(elements),
+      element_offset_(element_offset),
+      state_(state),
+      output_(output) {
+  rows_.reserve(static_cast<size_t>(row_count));
+  for (int64_t i = 0; i < row_count; ++i) rows_.push_back(ready(rows[i]));
+  for (int64_t i = 0; i < samples; ++i) {
+    Sample& s = samples_[static_cast<size_t>(i)];
+    s = Sample{};
+    s.x = at(b.x, i * elements * bytes_of(state));
+    s.out = at(b.out, i * elements * bytes_of(state));
+    for (int j = 0; j < kMaxOutputs; ++j) s.m[j] = at(b.outputs[j], i * b.output_stride * bytes_of(output));
+    if (b.variance_offset >= 0) s.v = at(s.m[0], b.variance_offset * bytes_of(output));
+    for (int k = 0; k < kMaxRegisters; ++k) s.h[k] = at(b.registers, (k * samples + i) * elements * 4);
+    s.y = at(b.y, i * elements * 4);
+    s.mask = at(b.mask, i * elements * 4);
+    s.seed = seeds[i];
+    s.index = indices[i];
+  }
+}
+
+int64_t Stepper::run(int64_t row, uint32_t noise_row) {
+  for (Sample& s : samples_) {
+    s.row = &rows_[static_cast<size_t>(row)];
+    s.noise_row = noise_row;
+  }
+  std::fill(bad_.begin(), bad_.end(), uint8_t{0});
+  run_step(kernel_, {samples_.data(), samples(), elements_, element_offset_, state_, output_, bad_.data()});
+  const auto first = std::find(bad_.begin(), bad_.end(), uint8_t{1});
+  return first == bad_.end() ? -1 : first - bad_.begin();
+}
+
+int64_t Stepper::run_each(const int64_t* rows, const uint32_t* noise_rows) {
+  active_.clear();
+  active_index_.clear();
+  for (int64_t i = 0; i < samples(); ++i) {
+    if (rows[i] < 0) continue;
+    active_.push_back(samples_[static_cast<size_t>(i)]);
+    active_.back().row = &rows_[static_cast<size_t>(rows[i])];
+    active_.back().noise_row = noise_rows[i];
+    active_index_.push_back(i);
+  }
+  std::fill(bad_.begin(), bad_.end(), uint8_t{0});
+  if (active_.empty()) return -1;
+  bad_active_.assign(active_.size(), 0);
+  run_step(kernel_, {active_.data(), static_cast<int64_t>(active_.size()), elements_, element_offset_, state_, output_,
+                     bad_active_.data()});
+  int64_t first = -1;
+  for (size_t i = active_.size(); i-- > 0;) {
+    if (bad_active_[i] == 0) continue;
+    first = active_index_[i];
+    bad_[static_cast<size_t>(first)] = 1;
+  }
+  return first;
+}
+
+}  // namespace df

@@ -1,0 +1,51 @@
+// A Stepper is the step bound to the buffers of one sampling run: made once, then one call per row.
+
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "step/kernels.h"
+
+namespace df {
+
+// Where the tensors of a run are. Samples are consecutive; null means the tensor is not there.
+struct Buffers {
+  const void* x = nullptr;
+  void* out = nullptr;                       // may be x
+  const void* outputs[kMaxOutputs] = {};     // network outputs
+  int64_t output_stride = 0;                 // elements from one sample of an output to the next
+  int64_t variance_offset = -1;              // elements from a sample of output 0 to its variance channel, or -1
+  float* registers = nullptr;                // (registers, samples, elements)
+  const float* y = nullptr;                  // (samples, elements)
+  const float* mask = nullptr;               // (samples, elements)
+};
+
+class Stepper {
+ public:
+  Stepper(const Kernel& kernel, const Row* rows, int64_t row_count, int64_t samples, int64_t elements, uint64_t element_offset,
+          DType state, DType output, const Buffers& buffers, const uint64_t* seeds, const uint32_t* indices);
+
+  // Applies row `row` to every sample, with noise of row number `noise_row`. Returns the first sample whose model output
+  // holds NaN or Inf, or -1.
+  int64_t run(int64_t row, uint32_t noise_row);
+
+  // Applies row rows[i] to sample i, with noise of row number noise_rows[i]; a negative row leaves the sample alone.
+  int64_t run_each(const int64_t* rows, const uint32_t* noise_rows);
+
+  int64_t rows() const { return static_cast<int64_t>(rows_.size()); }
+  int64_t samples() const { return static_cast<int64_t>(samples_.size()); }
+  bool bad(int64_t sample) const { return bad_[static_cast<size_t>(sample)] != 0; }
+
+ private:
+  const Kernel& kernel_;
+  std::vector<ReadyRow> rows_;
+  std::vector<Sample> samples_, active_;
+  std::vector<int64_t> active_index_;
+  std::vector<uint8_t> bad_, bad_active_;
+  int64_t elements_;
+  uint64_t element_offset_;
+  DType state_, output_;
+};
+
+}  // namespace df

@@ -1,0 +1,93 @@
+// Eight floats at a time: AVX2, FMA and F16C.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "random/host_device.h"
+
+namespace df {
+namespace {
+
+struct Vector {
+  using F = __m256;
+  using I = __m256i;
+  using W = __m256i;  // four 64-bit lanes
+  static constexpr int width = 8;
+  static constexpr int counters = 4;
+
+  static DF_INLINE F set(float x) { return _mm256_set1_ps(x); }
+  static DF_INLINE F add(F a, F b) { return _mm256_add_ps(a, b); }
+  static DF_INLINE F sub(F a, F b) { return _mm256_sub_ps(a, b); }
+  static DF_INLINE F mul_f(F a, F b) { return _mm256_mul_ps(a, b); }
+  static DF_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  static DF_INLINE F sqrt(F a) { return _mm256_sqrt_ps(a); }
+  static DF_INLINE F round_even(F a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  // Where an operand is NaN, or both are zero, these instructions give the second one.
+  static DF_INLINE F max_keep_nan(F bound, F x) { return _mm256_max_ps(bound, x); }
+  static DF_INLINE F min_keep_nan(F bound, F x) { return _mm256_min_ps(bound, x); }
+  static DF_INLINE bool any_nan(F a) { return _mm256_movemask_ps(_mm256_cmp_ps(a, a, _CMP_UNORD_Q)) != 0; }
+
+  static DF_INLINE I set_i(int32_t x) { return _mm256_set1_epi32(x); }
+  static DF_INLINE I bits(F a) { return _mm256_castps_si256(a); }
+  static DF_INLINE F from_bits(I a) { return _mm256_castsi256_ps(a); }
+  static DF_INLINE F to_float(I a) { return _mm256_cvtepi32_ps(a); }
+  static DF_INLINE I add_i(I a, I b) { return _mm256_add_epi32(a, b); }
+  static DF_INLINE I sub_i(I a, I b) { return _mm256_sub_epi32(a, b); }
+  static DF_INLINE I and_i(I a, I b) { return _mm256_and_si256(a, b); }
+  static DF_INLINE I xor_i(I a, I b) { return _mm256_xor_si256(a, b); }
+  static DF_INLINE I shr_i(I a, int n) { return _mm256_srli_epi32(a, n); }
+  static DF_INLINE I shl_i(I a, int n) { return _mm256_slli_epi32(a, n); }
+  static DF_INLINE F scale_by_power_of_two(F a, F n) {
+    return from_bits(_mm256_add_epi32(bits(a), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23)));
+  }
+  static DF_INLINE void swap_if_bit30(I w, F& a, F& b) {
+    const F swap = from_bits(_mm256_slli_epi32(w, 1));  // blendv looks at the sign bit
+    const F first = _mm256_blendv_ps(a, b, swap);
+    b = _mm256_blendv_ps(b, a, swap);
+    a = first;
+  }
+
+  static DF_INLINE W wide(uint32_t x) { return _mm256_set1_epi32(static_cast<int32_t>(x)); }
+  // Lanes hold counters 0 2 1 3, so that interleave() leaves their normals in order.
+  static DF_INLINE W counter(uint64_t first) {
+    return _mm256_add_epi64(_mm256_set1_epi64x(static_cast<int64_t>(first)), _mm256_setr_epi64x(0, 2, 1, 3));
+  }
+  static DF_INLINE W mul(W a, W b) { return _mm256_mul_epu32(a, b); }
+  static DF_INLINE W high(W a) { return _mm256_srli_epi64(a, 32); }
+  static DF_INLINE W xor3(W a, W b, W c) { return _mm256_xor_si256(_mm256_xor_si256(a, b), c); }
+  // Low halves of a and of b, side by side.
+  static DF_INLINE I join(W a, W b) { return _mm256_blend_epi32(a, _mm256_slli_epi64(b, 32), 0xaa); }
+  static DF_INLINE void interleave(F a, F b, F& first, F& second) {
+    first = _mm256_unpacklo_ps(a, b);
+    second = _mm256_unpackhi_ps(a, b);
+  }
+
+  static DF_INLINE F load(const float* p) { return _mm256_loadu_ps(p); }
+  static DF_INLINE void store(float* p, F a) { _mm256_storeu_ps(p, a); }
+
+  static DF_INLINE F load_f16(const uint16_t* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static DF_INLINE void store_f16(uint16_t* p, F a) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+
+  static DF_INLINE F load_bf16(const uint16_t* p) {
+    const I wide_bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return from_bits(_mm256_slli_epi32(wide_bits, 16));
+  }
+  static DF_INLINE void store_bf16(uint16_t* p, F a) {
+    const I u = bits(a), top = _mm256_srli_epi32(u, 16);
+    const I rounded = _mm256_srli_epi32(
+        _mm256_add_epi32(u, _mm256_add_epi32(_mm256_and_si256(top, set_i(1)), set_i(0x7fff))), 16);
+    const I nan = bits(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    const I result = _mm256_blendv_epi8(rounded, _mm256_or_si256(top, set_i(0x40)), nan);
+    const I packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(result, result), 0x08);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(packed));
+  }
+};
+
+}  // namespace
+}  // namespace df

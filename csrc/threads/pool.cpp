@@ -1,0 +1,155 @@
+#include "threads/pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace df {
+namespace {
+
+int default_threads() {
+  if (const char* text = std::getenv("DIFFUSE_FAST_NUM_THREADS")) {
+    const int n = std::atoi(text);
+    if (n >= 1) return std::min(n, 1024);
+  }
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+std::atomic<int> g_threads{0};  // 0: not asked yet
+
+class Pool {
+ public:
+  void run(int64_t parts, PartFn fn, void* context, int threads) {
+    const int helpers = static_cast<int>(std::min<int64_t>(threads, parts)) - 1;
+    std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
+    if (helpers < 1 || !turn.owns_lock()) {
+      for (int64_t i = 0; i < parts; ++i) fn(context, i);
+      return;
+    }
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      while (static_cast<int>(workers_.size()) < helpers) {
+        const auto id = static_cast<int>(workers_.size());
+        workers_.emplace_back([this, id, seen = generation_] { work(id, seen); });
+      }
+      fn_ = fn;
+      context_ = context;
+      parts_ = parts;
+      next_.store(0, std::memory_order_relaxed);
+      helpers_ = helpers;
+      running_ = helpers;
+      ++generation_;
+    }
+    wake_.notify_all();
+    take_parts();
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [this] { return running_ == 0; });
+  }
+
+ private:
+  void take_parts() {
+    for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < parts_;) fn_(context_, i);
+  }
+
+  void work(int id, uint64_t seen) {
+    FloatMode mode;
+    std::unique_lock<std::mutex> lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [&] { return generation_ != seen; });
+      seen = generation_;
+      if (id >= helpers_) continue;
+      lock.unlock();
+      take_parts();
+      lock.lock();
+      if (--running_ == 0) done_.notify_one();
+    }
+  }
+
+  std::mutex turn_;  // held by the call that has the workers
+  std::mutex mutex_;
+  std::condition_variable wake_, done_;
+  std::vector<std::thread> workers_;
+  std::atomic<int64_t> next_{0};
+  PartFn fn_ = nullptr;
+  void* context_ = nullptr;
+  int64_t parts_ = 0;
+  int helpers_ = 0, running_ = 0;
+  uint64_t generation_ = 0;
+};
+
+// Never destroyed: at exit, and in a forked child, the workers are simply gone.
+std::atomic<Pool*> g_pool{nullptr};
+
+Pool& pool() {
+  static std::mutex make;
+  Pool* p = g_pool.load(std::memory_order_acquire);
+  if (p == nullptr) {
+    std::lock_guard<std::mutex> lock(make);
+    p = g_pool.load(std::memory_order_acquire);
+    if (p == nullptr) {
+      p = new Pool;
+      // The child has only the thread that forked; the parent's pool, its locks included, is left behind there.
+      static const int registered = pthread_atfork(nullptr, nullptr, [] { g_pool.store(nullptr); });
+      static_cast<void>(registered);
+      g_pool.store(p, std::memory_order_release);
+    }
+  }
+  return *p;
+}
+
+}  // namespace
+
+void run_parts(int64_t parts, PartFn fn, void* context) {
+  const int threads = num_threads();
+  if (threads == 1 || parts <= 1) {
+    for (int64_t i = 0; i < parts; ++i) fn(context, i);
+    return;
+  }
+  pool().run(parts, fn, context, threads);
+}
+
+int num_threads() {
+  int n = g_threads.load(std::memory_order_relaxed);
+  if (n == 0) {
+    n = default_threads();
+    g_threads.store(n, std::memory_order_relaxed);
+  }
+  return n;
+}
+
+void set_num_threads(int threads) { g_threads.store(std::max(1, threads), std::memory_order_relaxed); }
+
+#if defined(__x86_64__)
+FloatMode::FloatMode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
+FloatMode::~FloatMode() { _mm_setcsr(static_cast<unsigned>(saved_)); }
+#elif defined(__aarch64__)
+FloatMode::FloatMode() {
+  uint64_t fpcr;
+  __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
+  saved_ = fpcr;
+  // Bits 22-23 rounding, 24 flush to zero, 19 flush half precision, 25 default NaN (x86 passes NaN on as well).
+  fpcr &= ~((uint64_t{3} << 22) | (uint64_t{1} << 24) | (uint64_t{1} << 19) | (uint64_t{1} << 25));
+  __asm__ volatile("msr fpcr, %0" ::"r"(fpcr));
+}
+FloatMode::~FloatMode() { __asm__ volatile("msr fpcr, %0" ::"r"(saved_)); }
+#else
+FloatMode::FloatMode() : saved_(0) {}
+FloatMode::~FloatMode() = default;
+#endif
+
+}  // namespace df
