@@ -4,8 +4,9 @@ A schedule says, for every timestep ``t`` of the training, the marginal of the f
 
     x_t = alpha(t)·x0 + sigma(t)·ε,    ε ~ N(0, I),    alpha(t)² = alphas_cumprod[t],    alpha² + sigma² = 1
 
-Timesteps are 0-based (``t = 0`` is the cleanest, ``num_train_timesteps − 1`` the noisiest) and may be fractional: between
-integers ``log(alpha)`` is linear. Note that DPM-Solver's papers write α for ``alpha`` here, DDIM's for ``alphas_cumprod``.
+Timesteps are 0-based (``t = 0`` is the cleanest, ``num_train_timesteps − 1`` the noisiest) and may be fractional:
+between integers ``log(alpha)`` is linear. Note that DPM-Solver's papers write α for ``alpha`` here, DDIM's for
+``alphas_cumprod``.
 
 The arithmetic is float64 and lives in ``csrc/schedule``.
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import numbers
 from functools import cached_property
 from typing import Any
 
@@ -28,7 +28,8 @@ _ZERO_SNR = "rescale_zero_terminal_snr"
 
 
 class Schedule:
-    """A discrete variance-preserving noise schedule: immutable, hashable, equal by content, safe to share between threads.
+    """A discrete variance-preserving noise schedule: immutable, hashable, equal by content, safe to share between
+    threads.
 
     Made by one of its class methods (:meth:`linear`, :meth:`scaled_linear`, :meth:`cosine`, :meth:`quadratic`,
     :meth:`sigmoid`, :meth:`from_betas`, :meth:`from_alphas_cumprod`, :meth:`from_json`).
@@ -46,7 +47,7 @@ class Schedule:
         True
     """
 
-    _core: _core.Schedule
+    _tables: _core.Schedule
     _document: dict[str, Any]
 
     def __init__(self) -> None:
@@ -55,15 +56,15 @@ class Schedule:
     @classmethod
     def _make(cls, core: _core.Schedule, document: dict[str, Any]) -> Schedule:
         self = object.__new__(cls)
-        self.__dict__.update(_core=core, _document=document)
+        self.__dict__.update(_tables=core, _document=document)
         return self
 
     # ---- the schedules of the field -------------------------------------------------------------
 
     @classmethod
     def linear(cls, num_train_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
-        """``betas`` evenly from ``beta_start`` to ``beta_end`` (Ho et al. 2020, "Denoising Diffusion Probabilistic Models",
-        section 4).
+        """``betas`` evenly from ``beta_start`` to ``beta_end`` (Ho et al. 2020, "Denoising Diffusion Probabilistic
+        Models", section 4).
 
         Args:
             num_train_timesteps: Number of timesteps T, 1 to 1,000,000.
@@ -84,8 +85,8 @@ class Schedule:
     def scaled_linear(
         cls, num_train_timesteps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
     ) -> Schedule:
-        """``sqrt(betas)`` evenly from ``sqrt(beta_start)`` to ``sqrt(beta_end)``: the schedule of latent diffusion (the code
-        of Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models").
+        """``sqrt(betas)`` evenly from ``sqrt(beta_start)`` to ``sqrt(beta_end)``: the schedule of latent diffusion
+        (the code of Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models").
 
         Args and errors as in :meth:`linear`.
 
@@ -98,8 +99,8 @@ class Schedule:
 
     @classmethod
     def quadratic(cls, num_train_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
-        """The curve of :meth:`scaled_linear` over the range of :meth:`linear`: ``beta_schedule="quad"`` of the code of Ho et
-        al. 2020.
+        """The curve of :meth:`scaled_linear` over the range of :meth:`linear`: ``beta_schedule="quad"`` of the code
+        of Ho et al. 2020.
 
         Args and errors as in :meth:`linear`.
 
@@ -112,8 +113,8 @@ class Schedule:
 
     @classmethod
     def sigmoid(cls, num_train_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
-        """``betas = beta_start + (beta_end − beta_start)·sigmoid(u)`` with ``u`` evenly from −6 to 6 (the code of Xu et al.
-        2022, "GeoDiff").
+        """``betas = beta_start + (beta_end − beta_start)·sigmoid(u)`` with ``u`` evenly from −6 to 6 (the code of Xu
+        et al. 2022, "GeoDiff").
 
         Args and errors as in :meth:`linear`.
 
@@ -126,8 +127,9 @@ class Schedule:
 
     @classmethod
     def cosine(cls, num_train_timesteps: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Schedule:
-        """``alphas_cumprod[t] ∝ cos²((u + s)/(1 + s)·π/2)`` with ``u = (t + 1)/T``, each beta at most ``max_beta`` (Nichol &
-        Dhariwal 2021, "Improved Denoising Diffusion Probabilistic Models", eq. 17; diffusers' ``squaredcos_cap_v2``).
+        """``alphas_cumprod[t] ∝ cos²((u + s)/(1 + s)·π/2)`` with ``u = (t + 1)/T``, each beta at most ``max_beta``
+        (Nichol & Dhariwal 2021, "Improved Denoising Diffusion Probabilistic Models", eq. 17; diffusers'
+        ``squaredcos_cap_v2``).
 
         Args:
             num_train_timesteps: Number of timesteps T, 1 to 1,000,000.
@@ -175,10 +177,12 @@ class Schedule:
         """A schedule from ``alphas_cumprod`` = alpha², the cumulative product of 1 − betas.
 
         Args:
-            alphas_cumprod: Array-like ``(T,)``, strictly falling from below 1, above 0; the last may be 0 (zero terminal SNR).
+            alphas_cumprod: Array-like ``(T,)``, strictly falling from below 1, above 0; the last may be 0 (zero
+                terminal SNR).
 
         Raises:
-            ArgumentError: a value is out of range or does not fall (the message says which), or the array has another shape.
+            ArgumentError: a value is out of range or does not fall (the message says which), or the array has
+                another shape.
 
         Example:
             >>> import diffuse_fast as df
@@ -190,11 +194,13 @@ class Schedule:
         return cls._make(core, {"type": "from_alphas_cumprod", "alphas_cumprod": values.tolist()})
 
     def rescale_zero_terminal_snr(self) -> Schedule:
-        """This schedule with ``alpha`` shifted and scaled so that the last is 0 and the first stays (Lin et al. 2023, "Common
-        Diffusion Noise Schedules and Sample Steps are Flawed", Algorithm 1; diffusers' ``rescale_betas_zero_snr``).
+        """This schedule with ``alpha`` shifted and scaled so that the last is 0 and the first stays (Lin et al.
+        2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed", Algorithm 1; diffusers'
+        ``rescale_betas_zero_snr``).
 
-        At the last timestep nothing of the data is left, so a network that predicts epsilon cannot start there. ``log(alpha)``
-        is −inf there, and linear interpolation makes it −inf at every t above ``num_train_timesteps − 2`` too.
+        At the last timestep nothing of the data is left, so a network that predicts epsilon cannot start there.
+        ``log(alpha)`` is −inf there, and linear interpolation makes it −inf at every t above ``num_train_timesteps −
+        2`` too.
 
         Raises:
             ArgumentError: the schedule has a single timestep.
@@ -204,7 +210,7 @@ class Schedule:
             >>> df.Schedule.scaled_linear().rescale_zero_terminal_snr().alpha(999)
             0.0
         """
-        return self._make(self._core.rescaled_zero_terminal_snr(), {**self._document, _ZERO_SNR: True})
+        return self._make(self._tables.rescaled_zero_terminal_snr(), {**self._document, _ZERO_SNR: True})
 
     @classmethod
     def _of_range(cls, kind: str, betas: Any, num_train_timesteps: int, beta_start: float, beta_end: float) -> Schedule:
@@ -224,47 +230,47 @@ class Schedule:
     @property
     def num_train_timesteps(self) -> int:
         """Number of timesteps T; they are numbered 0 to T − 1."""
-        return self._core.num_train_timesteps
+        return self._tables.num_train_timesteps
 
     @cached_property
     def betas(self) -> np.ndarray:
         """Variance added by each step of the forward process."""
-        return _read_only(self._core.betas)
+        return _read_only(self._tables.betas)
 
     @cached_property
     def alphas(self) -> np.ndarray:
         """1 − betas."""
-        return _read_only(self._core.alphas)
+        return _read_only(self._tables.alphas)
 
     @cached_property
     def alphas_cumprod(self) -> np.ndarray:
         """Cumulative product of ``alphas``: alpha²."""
-        return _read_only(self._core.alphas_cumprod)
+        return _read_only(self._tables.alphas_cumprod)
 
     @cached_property
     def alphas_cumprod_prev(self) -> np.ndarray:
         """``alphas_cumprod`` one timestep earlier, 1 at the first."""
-        return _read_only(self._core.alphas_cumprod_prev)
+        return _read_only(self._tables.alphas_cumprod_prev)
 
     @cached_property
     def snr(self) -> np.ndarray:
         """Signal-to-noise ratio alpha²/sigma² (Kingma et al. 2021, eq. 3)."""
-        return _read_only(self._core.snr)
+        return _read_only(self._tables.snr)
 
     @cached_property
     def posterior_mean_coef_x0(self) -> np.ndarray:
         """Weight of x0 in the mean of q(x_{t−1} | x_t, x0) (Ho et al. 2020, eq. 7)."""
-        return _read_only(self._core.posterior_mean_coef_x0)
+        return _read_only(self._tables.posterior_mean_coef_x0)
 
     @cached_property
     def posterior_mean_coef_xt(self) -> np.ndarray:
         """Weight of x_t in the mean of q(x_{t−1} | x_t, x0) (Ho et al. 2020, eq. 7)."""
-        return _read_only(self._core.posterior_mean_coef_xt)
+        return _read_only(self._tables.posterior_mean_coef_xt)
 
     @cached_property
     def posterior_variance(self) -> np.ndarray:
         """Variance of q(x_{t−1} | x_t, x0) (Ho et al. 2020, eq. 7); 0 at the first timestep."""
-        return _read_only(self._core.posterior_variance)
+        return _read_only(self._tables.posterior_variance)
 
     # ---- marginals at fractional timesteps ------------------------------------------------------
 
@@ -287,11 +293,11 @@ class Schedule:
             >>> bool(abs(s.alpha(3.5) ** 2 - s.alpha(3) * s.alpha(4)) < 1e-15)
             True
         """
-        return self._core.alpha(_numeric("t", t))
+        return self._tables.alpha(_numeric("t", t))
 
     def log_alpha(self, t: Any) -> Any:
-        """log(alpha) at timestep t, linear between integers; −inf where alpha is 0. Ratios of alpha close to 1 are taken from
-        it without loss. As :meth:`alpha`.
+        """log(alpha) at timestep t, linear between integers; −inf where alpha is 0. Ratios of alpha close to 1 are
+        taken from it without loss. As :meth:`alpha`.
 
         Example:
             >>> import diffuse_fast as df
@@ -299,7 +305,7 @@ class Schedule:
             >>> s.alpha(0), s.log_alpha(0)
             (1.0, -5e-21)
         """
-        return self._core.log_alpha(_numeric("t", t))
+        return self._tables.log_alpha(_numeric("t", t))
 
     def sigma(self, t: Any) -> Any:
         """Standard deviation of the noise at timestep t, with full relative accuracy near t = 0. As :meth:`alpha`.
@@ -309,18 +315,18 @@ class Schedule:
             >>> round(df.Schedule.linear(beta_start=1e-4).sigma(0), 12)
             0.01
         """
-        return self._core.sigma(_numeric("t", t))
+        return self._tables.sigma(_numeric("t", t))
 
     def log_snr(self, t: Any) -> Any:
-        """log(alpha²/sigma²) at timestep t, −inf where alpha is 0 (λ of Kingma et al. 2021, twice the λ of Lu et al. 2022).
-        As :meth:`alpha`.
+        """log(alpha²/sigma²) at timestep t, −inf where alpha is 0 (λ of Kingma et al. 2021, twice the λ of Lu et al.
+        2022). As :meth:`alpha`.
 
         Example:
             >>> import diffuse_fast as df
             >>> round(df.Schedule.from_betas([0.2, 0.5]).log_snr(0), 6)  # log(0.8/0.2)
             1.386294
         """
-        return self._core.log_snr(_numeric("t", t))
+        return self._tables.log_snr(_numeric("t", t))
 
     def timestep_at_log_snr(self, log_snr: Any) -> Any:
         """The inverse of :meth:`log_snr`: the fractional timestep that has this log-SNR.
@@ -341,7 +347,7 @@ class Schedule:
             >>> round(s.timestep_at_log_snr(s.log_snr(123.25)), 9)
             123.25
         """
-        return self._core.timestep_at_log_snr(_numeric("log_snr", log_snr))
+        return self._tables.timestep_at_log_snr(_numeric("log_snr", log_snr))
 
     # ---- JSON, equality -------------------------------------------------------------------------
 
@@ -415,15 +421,16 @@ def _read_only(values: np.ndarray) -> np.ndarray:
 
 
 def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise ArgumentTypeError(f"{name} is {value!r}; it must be a whole number.")
-    if abs(value) > 2**62:
+    whole = int(value)
+    if abs(whole) >= 2**63:  # the core takes 64 bits, and says the range itself
         raise ArgumentError(f"{name} is {value!r}; that is out of any range.")
-    return int(value)
+    return whole
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise ArgumentTypeError(f"{name} is {value!r}; it must be a number.")
     try:
         return float(value)

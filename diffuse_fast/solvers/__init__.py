@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import math
-import numbers
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,15 @@ from ..schedule import Schedule
 from . import ddim, ddpm, spacing
 from .solver import Option, Problem, Solver
 
+WHOLE = (int, np.integer)
+NUMBER = (int, float, np.integer, np.floating)
+
 SOLVERS: dict[str, Solver] = {module.SOLVER.name: module.SOLVER for module in (ddim, ddpm)}
 
 
 def solvers() -> dict[str, Solver]:
-    """The solvers there are, by name: order, network evaluations per step, registers, stochastic or not, paper, options.
+    """The solvers there are, by name: order, network evaluations per step, registers, stochastic or not, paper,
+    options.
 
     Example:
         >>> import diffuse_fast as df
@@ -55,9 +59,10 @@ def plan(
         steps: Number of steps, 1 to ``schedule.num_train_timesteps``. May be left out where ``timesteps`` says it.
         prediction_type: What the network predicts: ``epsilon``, ``sample`` or ``v_prediction``.
         clip: Bounds ``(lo, hi)`` of the data prediction; None does not clip.
-        timestep_spacing: ``leading``, ``trailing`` or ``linspace`` (``solvers/spacing.py`` has the formulas); None is the
-            solver's default.
-        timesteps: Instead of a spacing, the timesteps themselves: falling, in [0, num_train_timesteps − 1], fractional allowed.
+        timestep_spacing: ``leading``, ``trailing`` or ``linspace`` (``solvers/spacing.py`` has the formulas); None
+            is the solver's default.
+        timesteps: Instead of a spacing, the timesteps themselves: falling, in [0, num_train_timesteps − 1],
+            fractional allowed.
         **solver_options: Options of the solver, under diffusers' names.
 
     Returns:
@@ -84,7 +89,7 @@ def plan(
     chosen = SOLVERS[solver]
     if prediction_type not in chosen.prediction_types:
         raise ArgumentError(
-            f"prediction_type is {prediction_type!r}; {solver} on this schedule takes {', '.join(chosen.prediction_types)}."
+            f"prediction_type is {prediction_type!r}; {solver} takes {', '.join(chosen.prediction_types)}."
         )
     options = _options(chosen, solver_options)
     lo, hi = _bounds(clip)
@@ -143,14 +148,12 @@ def _option(name: str, option: Option, value: Any) -> bool | int | float | str:
         if value not in option.choices:
             raise ArgumentError(f"{name} is {value!r}; it must be one of {', '.join(option.choices)}.")
         return value
-    kind = numbers.Integral if isinstance(default, int) else numbers.Real
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise ArgumentTypeError(
-            f"{name} is {value!r}; it must be a {'whole ' if kind is numbers.Integral else ''}number."
-        )
+    whole = isinstance(default, int)
+    if isinstance(value, bool) or not isinstance(value, WHOLE if whole else NUMBER):
+        raise ArgumentTypeError(f"{name} is {value!r}; it must be a {'whole ' if whole else ''}number.")
     if not math.isfinite(value) or (option.minimum is not None and value < option.minimum):
         raise ArgumentError(f"{name} is {value!r}; it must be finite, and at least {option.minimum}.")
-    return type(default)(value)
+    return int(value) if whole else float(value)
 
 
 def _bounds(clip: Any) -> tuple[float, float]:
@@ -166,7 +169,7 @@ def _bounds(clip: Any) -> tuple[float, float]:
 
 
 def _steps(schedule: Schedule, steps: Any) -> int:
-    if isinstance(steps, bool) or not isinstance(steps, numbers.Integral):
+    if isinstance(steps, bool) or not isinstance(steps, WHOLE):
         raise ArgumentTypeError(f"steps is {steps!r}; it must be a whole number.")
     if not 1 <= steps <= schedule.num_train_timesteps:
         raise ArgumentError(f"steps is {steps}; this schedule allows 1 to {schedule.num_train_timesteps}.")
@@ -196,7 +199,7 @@ def _custom(schedule: Schedule, steps: Any, timesteps: Any) -> np.ndarray:
     last = schedule.num_train_timesteps - 1
     if not np.all((times >= 0) & (times <= last)):
         raise ArgumentError(f"timesteps must be from 0 to {last}; they are from {times.min():g} to {times.max():g}.")
-    for before, after in zip(times[:-1], times[1:], strict=True):
+    for before, after in pairwise(times):
         if not after < before:
             raise ArgumentError(f"timesteps must fall; {after:g} comes after {before:g}.")
     return times
@@ -205,10 +208,10 @@ def _custom(schedule: Schedule, steps: Any, timesteps: Any) -> np.ndarray:
 def _check_marginals(times: np.ndarray, log_alpha: np.ndarray, prediction_type: str) -> None:
     if prediction_type == "epsilon" and math.exp(log_alpha[0]) == 0.0:
         raise PlanError(
-            f"at the first timestep ({times[0]:g}) the schedule has zero signal-to-noise ratio: a network that predicts epsilon "
-            f"says nothing there. Use a model that predicts v or the sample, a grid that starts later, or another schedule."
+            f"at the first timestep ({times[0]:g}) the schedule has zero signal-to-noise ratio: a network that "
+            f"predicts epsilon says nothing there. Use a model that predicts v or the sample, or another grid or schedule."
         )
     for i in np.flatnonzero(~(log_alpha[1:] > log_alpha[:-1]))[:1]:
         raise ArgumentError(
-            f"timesteps {float(times[i])!r} and {float(times[i + 1])!r} have the same alpha in float64; take them farther apart."
+            f"timesteps {float(times[i])!r} and {float(times[i + 1])!r} have the same alpha; take them farther apart."
         )

@@ -4,8 +4,9 @@ The paper's α_t is ``alphas_cumprod`` = alpha². Equation (12), with t' the nex
 
     x_{t'} = alpha'·x0 + sqrt(sigma'² − s²)·ε + s·z,    s = eta·sqrt(sigma'²/sigma²)·sqrt(1 − alpha²/alpha'²)    (16)
 
-x0 is the network's data prediction, clipped where the plan clips, and ε the noise prediction: as the network gave it (as
-diffusers does), or with ``rederive_epsilon`` the one that fits the clipped x0, ε = (x − alpha·x0)/sigma (as guided-diffusion does).
+x0 is the network's data prediction, clipped where the plan clips, and ε the noise prediction: as the network gave it
+(as diffusers does), or with ``rederive_epsilon`` the one that fits the clipped x0, ε = (x − alpha·x0)/sigma (as
+guided-diffusion does).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def table(problem: Problem, *, eta: float, set_alpha_to_one: bool, steps_offset:
         s = eta * (sigma_next / sigma) * math.sqrt(beta)  # eq. (16)
         if s > sigma_next and eta > 1.0:
             raise ArgumentError(
-                f"eta is {eta}; at timestep {t:g} the step would add more noise than the next timestep has. Take a smaller eta."
+                f"eta is {eta}; at timestep {t:g} the step would add more noise than the next timestep has. Lower it."
             )
         direction = math.sqrt(max(sigma_next**2 - s**2, 0.0))  # eta = 1: rounding may pass 0
         p, q = data_prediction(problem.prediction_type, alpha, sigma)

@@ -1,7 +1,7 @@
 """DDPM: Ho, Jain & Abbeel 2020, "Denoising Diffusion Probabilistic Models" (arXiv:2006.11239).
 
-Ancestral sampling from the posterior, equations (6) and (7), on any falling grid: with t' the next timestep of the grid,
-β = 1 − alpha²/alpha'² the variance added from t' to t (the paper's β_t where the grid is every timestep)::
+Ancestral sampling from the posterior, equations (6) and (7), on any falling grid: with t' the next timestep of the
+grid, β = 1 − alpha²/alpha'² the variance added from t' to t (the paper's β_t where the grid is every timestep)::
 
     x_{t'} = alpha'·β/sigma²·x0 + (alpha/alpha')·sigma'²/sigma²·x + s·z                                          (7)
 

@@ -1,6 +1,7 @@
 """What the network's output says about the data and the noise, as weights of the state and the output.
 
-With ``x = alpha·x0 + sigma·ε`` and alpha² + sigma² = 1, every prediction type is linear in the state x and the output m:
+With ``x = alpha·x0 + sigma·ε`` and alpha² + sigma² = 1, every prediction type is linear in the state x and the
+output m:
 
 ============  ============================  ============================
 predicts      x0                            ε

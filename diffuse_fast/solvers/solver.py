@@ -1,10 +1,10 @@
-"""What a solver is to this package: a record of plain data, and a function that turns a problem into a table of rows."""
+"""What a solver is to this package: a record of plain data, and a function that turns a problem into a table of
+rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ..plan import Row
 from ..schedule import Schedule

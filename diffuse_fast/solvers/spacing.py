@@ -1,7 +1,7 @@
 """Time grids: at which timesteps the network is called.
 
-Integer timesteps in falling order, by the names of Lin et al. 2023 ("Common Diffusion Noise Schedules and Sample Steps are
-Flawed", Table 2; 0-based here), for T training timesteps and N steps:
+Integer timesteps in falling order, by the names of Lin et al. 2023 ("Common Diffusion Noise Schedules and Sample
+Steps are Flawed", Table 2; 0-based here), for T training timesteps and N steps:
 
 =========  =========================================================  =======================
 name       timesteps                                                  T = 1000, N = 4
@@ -11,8 +11,8 @@ trailing   ``round(T − i·T/N) − 1``, i = 0 .. N − 1                   999
 linspace   ``round(i·(T − 1)/(N − 1))``, i = N − 1 .. 0               999, 666, 333, 0
 =========  =========================================================  =======================
 
-Halves are rounded to even, as NumPy and diffusers do. With one step, leading and linspace have the cleanest timestep only:
-for few steps take trailing.
+Halves are rounded to even, as NumPy and diffusers do. With one step, leading and linspace have the cleanest timestep
+only: for few steps take trailing.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def grid(spacing: str, num_train_timesteps: int, steps: int, steps_offset: int) 
         timesteps = leading(num_train_timesteps, steps, steps_offset)
         if timesteps[0] >= num_train_timesteps:
             raise ArgumentError(
-                f"steps_offset is {steps_offset}; with {steps} steps the first timestep would be {timesteps[0]}, past the last "
-                f"of the schedule ({num_train_timesteps - 1}). Take fewer steps or a smaller offset."
+                f"steps_offset is {steps_offset}; with {steps} steps the first timestep would be {timesteps[0]}, past "
+                f"the last of the schedule ({num_train_timesteps - 1}). Take fewer steps or a smaller offset."
             )
     elif steps_offset != 0:
         raise ArgumentError(f"steps_offset is {steps_offset}; only leading spacing has an offset, not {spacing}.")
