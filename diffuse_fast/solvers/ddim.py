@@ -1,0 +1,64 @@
+"""DDIM: Song, Meng & Ermon 2020, "Denoising Diffusion Implicit Models" (arXiv:2010.02502).
+
+The paper's α_t is ``alphas_cumprod`` = alpha². Equation (12), with t' the next timestep of the grid::
+
+    x_{t'} = alpha'·x0 + sqrt(sigma'² − s²)·ε + s·z,    s = eta·sqrt(sigma'²/sigma²)·sqrt(1 − alpha²/alpha'²)    (16)
+
+x0 is the network's data prediction, clipped where the plan clips, and ε the noise prediction: as the network gave it
+(as diffusers does), or with ``rederive_epsilon`` the one that fits the clipped x0, ε = (x − alpha·x0)/sigma (as
+guided-diffusion does).
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..errors import ArgumentError
+from ..plan import Row
+from .prediction import VP_PREDICTION_TYPES, data_prediction, noise_prediction
+from .solver import Option, Problem, Solver, Table
+
+
+def table(problem: Problem, *, eta: float, set_alpha_to_one: bool, steps_offset: int, rederive_epsilon: bool) -> Table:
+    schedule = problem.schedule
+    final = (0.0, 1.0, 0.0) if set_alpha_to_one else (schedule.log_alpha(0), schedule.alpha(0), schedule.sigma(0))
+    log_alphas, alphas, sigmas = (
+        (*grid, end) for grid, end in zip((problem.log_alpha, problem.alpha, problem.sigma), final, strict=True)
+    )
+    rows = []
+    for i, t in enumerate(problem.timesteps):
+        alpha, sigma, alpha_next, sigma_next = alphas[i], sigmas[i], alphas[i + 1], sigmas[i + 1]
+        beta = -math.expm1(2.0 * (log_alphas[i] - log_alphas[i + 1]))  # 1 − alpha²/alpha'²
+        s = eta * (sigma_next / sigma) * math.sqrt(beta)  # eq. (16)
+        if s > sigma_next and eta > 1.0:
+            raise ArgumentError(
+                f"eta is {eta}; at timestep {t:g} the step would add more noise than the next timestep has. Lower it."
+            )
+        direction = math.sqrt(max(sigma_next**2 - s**2, 0.0))  # eta = 1: rounding may pass 0
+        p, q = data_prediction(problem.prediction_type, alpha, sigma)
+        if rederive_epsilon:
+            a, b, d = direction / sigma, 0.0, alpha_next - direction * alpha / sigma
+        else:
+            eps_x, eps_m = noise_prediction(problem.prediction_type, alpha, sigma)
+            a, b, d = direction * eps_x, direction * eps_m, alpha_next
+        rows.append(Row(timestep=t, p=p, q=q, lo=problem.lo, hi=problem.hi, a=a, b=b, d=d, s=s).folded())
+    return Table(rows=tuple(rows), marginals=tuple(zip(alphas, sigmas, strict=True)))
+
+
+SOLVER = Solver(
+    name="ddim",
+    order=1,
+    nfe_per_step=1,
+    registers=0,
+    stochastic=False,
+    paper="Song, Meng & Ermon 2020, Denoising Diffusion Implicit Models, arXiv:2010.02502",
+    prediction_types=VP_PREDICTION_TYPES,
+    timestep_spacing="leading",
+    options={
+        "eta": Option(0.0, "noise of a step: 0 is the probability-flow ODE, 1 is DDPM", minimum=0.0),
+        "set_alpha_to_one": Option(True, "end at the clean data; otherwise at timestep 0"),
+        "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0),
+        "rederive_epsilon": Option(False, "take the noise prediction from the clipped data prediction"),
+    },
+    table=table,
+)
