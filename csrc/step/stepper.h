@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -35,7 +36,7 @@ class Stepper {
 
   int64_t rows() const { return static_cast<int64_t>(rows_.size()); }
   int64_t samples() const { return static_cast<int64_t>(samples_.size()); }
-  bool bad(int64_t sample) const { return bad_[static_cast<size_t>(sample)] != 0; }
+  bool bad(int64_t sample) const { return bad_[static_cast<std::size_t>(sample)] != 0; }
 
  private:
   const Kernel& kernel_;

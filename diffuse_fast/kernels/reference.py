@@ -92,3 +92,67 @@ def normals(elements: int, *, seed: int, index: int, row: int, stream: int, elem
     first_z, second_z = np.where(swap, np.sin(phi), cosine), np.where(swap, cosine, np.sin(phi))
     lead = element_offset % 4
     return (radius[:, None] * np.stack([first_z, second_z], axis=1)).reshape(-1)[lead : lead + elements]
+
+
+class ReferenceStep:
+    """The reference behind the interface of the compiled kernels, so that the engine can run on it."""
+
+    def __init__(self, rows, *, x, out, outputs, registers, seeds, indices, y=None, mask=None, variance_offset=-1, element_offset=0):
+        self._rows = tuple(rows)
+        self._x, self._out, self._outputs, self._registers, self._y, self._mask = x, out, outputs, registers, y, mask
+        self._seeds, self._indices, self._variance_offset, self._offset = seeds, indices, variance_offset, element_offset
+        self._bad: list[int] = []
+
+    def run(self, row: int, noise_row: int) -> int:
+        n = len(self._seeds)
+        return self.run_each([row] * n, [noise_row] * n)
+
+    def run_each(self, rows, noise_rows) -> int:
+        self._bad = []
+        for i, (number, noise_row) in enumerate(zip(rows, noise_rows, strict=True)):
+            if number >= 0:
+                self._step(i, self._rows[number], int(noise_row))
+        return self._bad[0] if self._bad else -1
+
+    def bad_samples(self) -> list[int]:
+        return self._bad
+
+    def _step(self, i: int, row: Row, noise_row: int) -> None:
+        x = self._x[i].reshape(-1)
+        n = x.size
+
+        def noise(stream: int) -> np.ndarray:
+            return normals(n, seed=int(self._seeds[i]), index=int(self._indices[i]), row=noise_row, stream=stream,
+                           element_offset=self._offset)  # fmt: skip
+
+        flat = [output[i].reshape(-1) for output in self._outputs]
+        outputs = [m[:n] for m in flat]
+        registers = None if self._registers is None else [h[i].reshape(-1).astype(np.float64) for h in self._registers]
+        masked = self._mask is not None
+        new = apply_row(
+            row, x, outputs, registers,
+            z=noise(STREAM_ROW) if row.stochastic else None,
+            v=flat[0][self._variance_offset :][:n] if row.log_s is not None else None,
+            y=self._y[i].reshape(-1) if masked else None,
+            mask=self._mask[i].reshape(-1) if masked else None,
+            z_known=noise(STREAM_KNOWN) if masked and row.known_z else None,
+        )  # fmt: skip
+        if row.calls_network and not np.isfinite(combine(row.g, outputs)).all():
+            self._bad.append(i)
+        if row.write is not None:
+            self._registers[row.write][i].reshape(-1)[:] = registers[row.write]
+        self._out[i].reshape(-1)[:] = new
+
+
+class ReferenceKernel:
+    """``DIFFUSE_FAST_KERNEL=reference``: float64 arithmetic on float32 or float16 buffers."""
+
+    name = "reference"
+
+    def bind(self, rows, **buffers) -> ReferenceStep:
+        return ReferenceStep(rows, **buffers)
+
+    def normals(self, out, *, seeds, indices, row, stream, scale=1.0, element_offset=0):
+        for sample, seed, index in zip(out, seeds, indices, strict=True):
+            sample.reshape(-1)[:] = scale * normals(sample.size, seed=int(seed), index=int(index), row=row, stream=stream,
+                                                    element_offset=element_offset)  # fmt: skip

@@ -1,0 +1,165 @@
+"""``df.step``: one row on one batch, NumPy arrays or CPU tensors. The engine binds once instead; this is the kernel, bare."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, ArgumentTypeError, KernelUnavailableError, NonFiniteError
+from ..plan import Row
+from .cpu import DTYPE_CODES
+from .registry import get_kernel
+
+_U64 = 1 << 64
+_U32 = 1 << 32
+
+
+def step(
+    x: Any,
+    model_output: Any,
+    row: Row,
+    *,
+    registers: Any = None,
+    seed: int | Sequence[int] = 0,
+    step: int = 0,
+    index: int | Sequence[int] | None = None,
+    out: Any = None,
+    variance: Any = None,
+    known: Any = None,
+    mask: Any = None,
+    element_offset: int = 0,
+    kernel: str | None = None,
+) -> Any:
+    """Apply one row of a plan: ``x' = a·x + b·m + d·x0 + Σ c·h + s·z`` in one pass (``csrc/step/step.h``).
+
+    Args:
+        x: The state (batch, ...): a NumPy array, float32 or float16, or a CPU tensor, also bfloat16. Contiguous.
+        model_output: One array of x's shape, or up to three (conditional first), all of one dtype.
+        row: A row of a plan.
+        registers: float32 (registers, batch, ...); the register the row writes is changed in place.
+        seed: Seed of the generator, or one per sample; 0 <= seed < 2**64.
+        step: Number of the row in its plan: the second counter word of the noise.
+        index: Sample indices; a whole number is the first of consecutive ones. Default: 0, 1, ...; with a list of seeds, all 0.
+        out: Where to write; ``x`` itself is allowed. Default: a new array.
+        variance: The variance half of the network's output, for rows with a learned standard deviation.
+        known, mask: float32, of x's shape: the known region, and where it is known.
+        element_offset: Logical index of the first element of each sample, for shards of one sample.
+        kernel: A kernel by name; default: the best of this machine.
+
+    Returns:
+        The new state: ``out``, or a new array of x's kind and dtype.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: shapes, dtypes or values that do not fit; arrays are never copied silently.
+        NonFiniteError: the model output holds NaN or Inf. ``out`` has been written.
+
+    Example:
+        >>> import numpy as np, diffuse_fast as df
+        >>> plan = df.plan(df.Schedule.linear(), "ddim", 10, prediction_type="epsilon")
+        >>> x = np.ones((2, 3, 4), np.float32)
+        >>> df.step(x, np.zeros_like(x), plan.rows[0]).shape
+        (2, 3, 4)
+    """
+    state = _as_array(x, "x")
+    if state.ndim < 1 or state.size == 0:
+        raise ArgumentError(f"x has shape {state.shape}; it needs a batch axis and at least one element.")
+    batch = len(state)
+    given = model_output if isinstance(model_output, list | tuple) else [] if model_output is None else [model_output]
+    outputs = [_fitting(m, "model_output", state.shape) for m in given]
+    if len({m.dtype for m in outputs}) > 1:
+        raise ArgumentTypeError("the model outputs have different dtypes; give all in one.")
+    weights = [j for j, g in enumerate(row.g) if g != 0.0] if row.calls_network else []
+    if weights and weights[-1] >= len(outputs):
+        raise ArgumentError(f"the row weighs {weights[-1] + 1} model outputs; {len(outputs)} were given.")
+    target, result = _target(x, state, out)
+    needed = max([row.write + 1 if row.write is not None else 0, *(k + 1 for w in (row.c, row.f) for k, c in enumerate(w) if c)])
+    bank = None
+    if needed:
+        if registers is None:
+            raise ArgumentError(f"the row uses {needed} registers; give registers=, float32 of shape ({needed}, *x.shape).")
+        bank = _as_array(registers, "registers")
+        if bank.dtype != np.float32 or bank.ndim != state.ndim + 1 or bank.shape[1:] != state.shape or len(bank) < needed:
+            raise ArgumentError(f"registers has shape {bank.shape} and dtype {bank.dtype}; it must be float32, ({needed}, *{state.shape}).")
+    known_array, mask_array = (None if a is None else _fitting(a, name, state.shape, np.float32)
+                               for a, name in ((known, "known"), (mask, "mask")))  # fmt: skip
+    if mask_array is not None and known_array is None and row.known_y != 0.0:
+        raise ArgumentError("mask is given without known; give known=, the values where the mask is 1.")
+    variance_offset = -1
+    if row.log_s is not None:
+        if variance is None:
+            raise ArgumentError("the row has a learned standard deviation; give variance=, the other half of the output.")
+        v = _fitting(variance, "variance", state.shape, outputs[0].dtype)
+        # The kernel finds the variance beside output 0 of each sample, as networks emit it.
+        outputs = [np.stack([m.reshape(batch, -1), v.reshape(batch, -1)], axis=1) for m in outputs]
+        variance_offset = state.size // batch
+    seeds, indices = noise_address(seed, index, batch)
+    bound = get_kernel(kernel).bind(
+        [row], x=state, out=target, outputs=outputs, registers=bank, seeds=seeds, indices=indices, y=known_array,
+        mask=mask_array, variance_offset=variance_offset, element_offset=element_offset,
+    )  # fmt: skip
+    bad = bound.run(0, step)
+    if bad >= 0:
+        samples = tuple(bound.bad_samples())
+        raise NonFiniteError(f"the model output of sample {bad} holds NaN or Inf (row {step}).", row=step, samples=samples)
+    return result
+
+
+def noise_address(seed: Any, index: Any, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Seeds (uint64) and sample indices (uint32), one per sample, checked."""
+    many = not isinstance(seed, int | np.integer)
+    if many and len(seed) != batch:
+        raise ArgumentError(f"seed is a list of {len(seed)}; it must hold one seed per sample ({batch}), or be one number.")
+    values = [int(s) for s in (seed if many else [seed] * batch)]
+    if not all(0 <= s < _U64 for s in values):
+        raise ArgumentError("a seed must be a whole number from 0 to 2**64 - 1.")
+    if index is None:
+        index = [0] * batch if many else 0
+    numbers = range(int(index), int(index) + batch) if isinstance(index, int | np.integer) else [int(i) for i in index]
+    if len(numbers) != batch or not all(0 <= i < _U32 for i in numbers):
+        raise ArgumentError(f"index must be one whole number or one per sample ({batch}), from 0 to 2**32 - 1.")
+    return np.array(values, np.uint64), np.array(numbers, np.uint32)
+
+
+def _as_array(value: Any, name: str) -> np.ndarray:
+    """The memory of a NumPy array or a CPU tensor, never a copy; bfloat16 as its bits."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        if value.requires_grad:
+            raise ArgumentError(f"{name} requires grad; pass {name}.detach(): the step is not differentiable.")
+        if value.device.type != "cpu":
+            raise KernelUnavailableError(f"{name} is on {value.device}; this version steps on the CPU only.")
+        value = (value.view(torch.uint16) if value.dtype == torch.bfloat16 else value).numpy()
+    elif isinstance(value, np.ndarray) and value.dtype == np.uint16:
+        raise ArgumentTypeError(f"{name} has dtype uint16; give float32 or float16.")
+    if not isinstance(value, np.ndarray):
+        raise ArgumentTypeError(f"{name} is a {type(value).__name__}; give a NumPy array or a CPU tensor.")
+    if value.dtype not in DTYPE_CODES:
+        raise ArgumentTypeError(f"{name} has dtype {value.dtype}; give float32, float16, or a bfloat16 tensor.")
+    if not value.flags.c_contiguous:
+        raise ArgumentError(f"{name} is not contiguous; pass np.ascontiguousarray({name}) (or {name}.contiguous()).")
+    return value
+
+
+def _fitting(value: Any, name: str, shape: tuple[int, ...], dtype: Any = None) -> np.ndarray:
+    array = _as_array(value, name)
+    if array.shape != shape:
+        raise ArgumentError(f"{name} has shape {array.shape}; it must have x's shape {shape}.")
+    if dtype is not None and array.dtype != dtype:
+        raise ArgumentTypeError(f"{name} has dtype {array.dtype}; it must be {np.dtype(dtype)}.")
+    return array
+
+
+def _target(x: Any, state: np.ndarray, out: Any) -> tuple[np.ndarray, Any]:
+    """The memory to write and what to return for it."""
+    if out is None:
+        result = np.empty_like(x) if isinstance(x, np.ndarray) else x.new_empty(x.shape)
+        return _as_array(result, "out"), result
+    target = _fitting(out, "out", state.shape, state.dtype)
+    if not target.flags.writeable:
+        raise ArgumentError("out is read-only.")
+    if target is not state and np.may_share_memory(target, state) and target.ctypes.data != state.ctypes.data:
+        raise ArgumentError("out overlaps x without being x; give x itself or separate memory.")
+    return target, out
