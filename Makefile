@@ -1,0 +1,41 @@
+# Every target does its own set-up: `make demo` needs Python 3.11 and a C++ compiler, nothing else.
+PYTHON ?= python3
+CONSTRAINTS := -c requirements/constraints.txt
+SOURCES := pyproject.toml CMakeLists.txt requirements/constraints.txt $(shell find csrc -type f)
+
+.PHONY: demo test test-all lint sanitize clean
+
+demo: .venv-demo/.stamp
+	.venv-demo/bin/python -m diffuse_fast.demo out/digits.png
+
+test: .venv/.stamp
+	.venv/bin/python -m pytest -n 2 -m "not slow"
+
+test-all: .venv/.stamp
+	.venv/bin/python -m pytest -n 2
+
+lint: .venv/.stamp
+	.venv/bin/ruff check .
+	.venv/bin/lint-imports
+
+# The C++ core under AddressSanitizer and UndefinedBehaviorSanitizer, without Python.
+sanitize:
+	cmake -S . -B build/sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo -DDIFFUSE_FAST_PYTHON=OFF -DDIFFUSE_FAST_TESTS=ON \
+	  -DDIFFUSE_FAST_SANITIZE=ON
+	cmake --build build/sanitize -j 2
+	ctest --test-dir build/sanitize --output-on-failure
+
+# The demo's environment: no torch in it.
+.venv-demo/.stamp: $(SOURCES)
+	$(PYTHON) -m venv .venv-demo
+	.venv-demo/bin/pip install -q $(CONSTRAINTS) ".[cpu]" pillow
+	touch $@
+
+.venv/.stamp: $(SOURCES)
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install -q $(CONSTRAINTS) torch==2.13.0 "scikit-build-core>=0.11" "pybind11>=2.13" ninja cmake
+	.venv/bin/pip install -q $(CONSTRAINTS) --no-build-isolation -C editable.rebuild=true -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf build .venv .venv-demo out
