@@ -1,0 +1,15 @@
+"""The training wing: from arrays to a trained network. Needs torch; sampling from an artifact never comes here."""
+
+from __future__ import annotations
+
+from ..errors import RuntimeUnavailableError
+
+try:
+    import torch  # noqa: F401  (asked for here, so that its absence is told in one place)
+except ImportError as error:
+    raise RuntimeUnavailableError("diffuse_fast.training needs torch: pip install 'diffuse-fast[train]'") from error
+
+from .config import TrainConfig
+from .loop import TrainRecord, TrainResult, train
+
+__all__ = ["TrainConfig", "TrainRecord", "TrainResult", "train"]

@@ -1,0 +1,57 @@
+"""A progress bar for training: rich where it is installed, lines of text where it is not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Report = Callable[[int, float], None]
+
+# The loss of one step is a noisy thing: what is shown is its moving average.
+SMOOTHING = 0.98
+
+
+@contextmanager
+def progress_bar(steps: int, *, shown: bool) -> Iterator[Report]:
+    """Within it, call what it gives with each step (from 1) and its loss."""
+    if not shown:
+        yield lambda step, loss: None
+        return
+    smooth: float | None = None
+
+    def average(loss: float) -> float:
+        nonlocal smooth
+        smooth = loss if smooth is None else SMOOTHING * smooth + (1.0 - SMOOTHING) * loss
+        return smooth
+
+    try:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+    except ImportError:
+        Console = None  # type: ignore[assignment,misc]
+
+    if Console is None or not (console := Console(stderr=True)).is_terminal:
+
+        def print_line(step: int, loss: float) -> None:
+            loss = average(loss)
+            if step % max(1, steps // 20) == 0:
+                print(f"step {step} of {steps}  loss {loss:.4f}", file=sys.stderr, flush=True)
+
+        yield print_line
+        return
+
+    columns = (
+        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4f}"),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("training", total=steps, loss=float("nan"))
+        yield lambda step, loss: bar.update(task, completed=step, loss=average(loss))

@@ -1,0 +1,102 @@
+"""The recipe, and the bundled model that came from it."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("sklearn")
+pytest.importorskip("safetensors")
+import diffuse_fast as df
+from diffuse_fast.errors import ArgumentError, OutputError
+from diffuse_fast.training import TrainConfig
+from diffuse_fast.training import digits as recipe
+from diffuse_fast.training.data import digits
+from diffuse_fast.training.quality import SETS, measure, table, train_judge
+
+BUNDLED = resources.files("diffuse_fast") / "bundled"
+
+
+@pytest.fixture(scope="module")
+def report():
+    return json.loads((BUNDLED / "digits.json").read_text(encoding="utf-8"))
+
+
+def test_the_bundled_artifact_is_small_and_says_what_it_is(report):
+    size = len((BUNDLED / "digits.onnx").read_bytes())
+    assert size < 5_000_000
+    assert size == report["bytes"]
+    model = df.load("digits")
+    assert model.schedule.to_json() == report["schedule"]
+    assert model.prediction_type == report["recipe"]["config"]["prediction_type"]
+
+
+def test_the_card_is_made_of_the_figures(report):
+    text = (BUNDLED / "digits.md").read_text(encoding="utf-8")
+    assert text == recipe.card(report)
+    assert table(report["quality"]) in text
+
+
+def test_the_figures_are_good_enough_to_bundle(report):
+    quality = report["quality"]
+    plain = next(g for g in quality["generated"] if g["guidance_scale"] == 1.0)
+    assert quality["steps"] == 20
+    assert plain["samples"] == SETS * quality["set_size"]
+    assert plain["accuracy"] > quality["held_out"]["accuracy"] - 1.5
+    assert plain["copies"] < 0.01 * plain["samples"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_bundled_model_draws_what_it_is_asked_for():
+    pytest.importorskip("onnxruntime")
+    split = digits()
+    judge = train_judge(split.images, split.labels, passes=6)
+    labels = np.arange(200) % 10
+    images = df.sample("digits", 200, 20, seed=1, cond={"label": labels})
+    figures = measure(images, labels, split, judge, set_size=200)
+    # The card says more; 200 digits and a judge of six passes know it to about three points.
+    assert figures.accuracy > 93
+
+
+def test_weights_come_back_with_their_record(tmp_path):
+    torch.manual_seed(0)
+    network = recipe.UNet(**recipe.NETWORK).eval()
+    torch.nn.init.normal_(network.last.weight)
+    recipe.save_weights(tmp_path / "w.safetensors", network, {"seconds": 1.5})
+    again, record = recipe.load_weights(tmp_path / "w.safetensors")
+    assert record == {"seconds": 1.5}
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([1, 2])
+    assert torch.equal(network(x, t), again(x, t))
+    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_foreign_weights_and_unwritable_folders_are_refused(tmp_path):
+    (tmp_path / "digits.safetensors").write_bytes(b"\x80\x04pickle")
+    with pytest.raises(ArgumentError, match=r"digits\.safetensors"):
+        recipe.train_digits(tmp_path, reuse=True)
+    with pytest.raises(ArgumentError, match="Train without reuse"):
+        recipe.train_digits(tmp_path / "empty", reuse=True)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="file"):
+        recipe.train_digits(tmp_path / "file")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_whole_recipe(tmp_path):
+    config = TrainConfig(steps=3, batch_size=8, warmup_steps=1, prediction_type="v_prediction")
+    model = recipe.train_digits(tmp_path, config=config, progress=False)
+    assert model.prediction_type == "v_prediction"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "digits.json",
+        "digits.md",
+        "digits.onnx",
+        "digits.safetensors",
+    ]
+    first = json.loads((tmp_path / "digits.json").read_text())
+    recipe.train_digits(tmp_path, reuse=True)
+    assert json.loads((tmp_path / "digits.json").read_text()) == first
