@@ -40,6 +40,10 @@ class NonFiniteError(DiffuseFastError, ArithmeticError):
         self.samples = samples
 
 
+class NetworkError(DiffuseFastError, RuntimeError):
+    """A network failed while it ran, or returned something other than its output."""
+
+
 class KernelUnavailableError(DiffuseFastError, RuntimeError):
     """A forced kernel, device or precision is not available on this machine."""
 

@@ -209,7 +209,7 @@ def _check_marginals(times: np.ndarray, log_alpha: np.ndarray, prediction_type: 
     if prediction_type == "epsilon" and math.exp(log_alpha[0]) == 0.0:
         raise PlanError(
             f"at the first timestep ({times[0]:g}) the schedule has zero signal-to-noise ratio: a network that "
-            f"predicts epsilon says nothing there. Use a model that predicts v or the sample, or another grid or schedule."
+            f"predicts epsilon says nothing there. Use a model that predicts v or the sample, or another schedule."
         )
     for i in np.flatnonzero(~(log_alpha[1:] > log_alpha[:-1]))[:1]:
         raise ArgumentError(

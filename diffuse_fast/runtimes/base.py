@@ -1,0 +1,118 @@
+"""What every runtime gives the engine, and the few things they share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import ArgumentError, ArgumentTypeError, DiffuseFastError, NetworkError, near
+
+CACHE_LINE = 64
+
+
+class BoundCall(Protocol):
+    """A network bound to buffers that were allocated once. It belongs to one sampling call at a time.
+
+    Attributes:
+        x: (batch, *shape) float32, C-contiguous: the engine's state lives here, and the step updates it in place.
+        output: (batch, *output shape) float32, C-contiguous: where a call leaves the model output. The same memory for
+            every call, and never that of ``x`` or of another bound call.
+    """
+
+    x: np.ndarray
+    output: np.ndarray
+
+    def __call__(self, t: float) -> np.ndarray:
+        """Run the network on ``x`` at time ``t`` for the whole batch, and return ``output``.
+
+        Raises:
+            ArgumentError: the network takes whole timesteps and ``t`` is none.
+            NetworkError: the network failed, or returned something other than its output.
+        """
+        ...
+
+
+class Network(Protocol):
+    """A network as a runtime runs it. Any thread may bind it.
+
+    Attributes:
+        name: The runtime's name.
+    """
+
+    name: str
+
+    def bind(
+        self,
+        batch: int,
+        shape: tuple[int, ...],
+        cond: dict[str, np.ndarray],
+        output_shape: tuple[int, ...] | None = None,
+    ) -> BoundCall:
+        """Allocate the buffers of a batch.
+
+        Args:
+            batch: Number of samples.
+            shape: Shape of one sample.
+            cond: The conditioning inputs, each (batch, *its shape). They are copied.
+            output_shape: Shape of the network's output for one sample; None means what the model says, else ``shape``.
+
+        Raises:
+            ArgumentError, ArgumentTypeError: an input is missing, unknown, or of a wrong shape or dtype.
+        """
+        ...
+
+
+def aligned(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+    """A zeroed C-contiguous array that starts on a cache line, so that no vector load of the step straddles two."""
+    dtype = np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.zeros(size + CACHE_LINE, np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def own_cond(cond: dict[str, np.ndarray], batch: int) -> dict[str, np.ndarray]:
+    """Copies of the conditioning inputs, checked for their batch."""
+    own = {}
+    for name, value in cond.items():
+        array = np.array(value, order="C", copy=True)
+        if array.dtype.kind not in "fiub":
+            raise ArgumentTypeError(f"cond[{name!r}] has the dtype {array.dtype}; it must be numbers.")
+        if array.ndim == 0 or array.shape[0] != batch:
+            raise ArgumentError(f"cond[{name!r}] has the shape {array.shape}; its first dimension must be the batch, {batch}.")
+        own[name] = array
+    return own
+
+
+def check_names(given: dict[str, Any], wanted: list[str]) -> None:
+    """Whether ``cond`` names exactly the inputs that a network has."""
+    for name in given:
+        if name not in wanted:
+            raise ArgumentError(f"cond has {name!r}, which the network does not take.{near(str(name), wanted) if wanted else ''}")
+    for name in wanted:
+        if name not in given:
+            raise ArgumentError(f"the network needs the conditioning input {name!r}; give it as cond={{{name!r}: ...}}.")
+
+
+def whole(t: float) -> int:
+    """A time as the whole number that the network takes."""
+    if t != math.floor(t):
+        raise ArgumentError(
+            f"the time {t} is not whole, but this network takes integer timesteps; choose a spacing or timesteps that are whole."
+        )
+    return int(t)
+
+
+def failed(t: float, error: Exception) -> DiffuseFastError:
+    """The error of a network that raised ``error`` at time ``t``."""
+    if isinstance(error, DiffuseFastError):
+        return error
+    return NetworkError(f"the network failed at time {t}: {type(error).__name__}: {str(error)[:1000]}")
+
+
+def check_output(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Whether a network's output has its shape."""
+    if tuple(shape) != expected:
+        raise NetworkError(f"the network returned the shape {tuple(shape)}; for this batch it must be {expected}.")

@@ -1,0 +1,74 @@
+"""Any function ``f(x, t, **cond)`` on NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, NetworkError
+from .base import aligned, check_output, failed, own_cond, whole
+
+
+def network(model: Callable[..., Any], *, threads: int | None = None, time_dtype: str | None = None) -> CallableNetwork:
+    """A function as a network. It is given ``x`` (batch, *shape) float32, which it must not change, ``t`` (batch,) and the
+    conditioning, and returns an array, a torch tensor, or an object with one of them as ``.sample``."""
+    if threads is not None:
+        raise ArgumentError("threads cannot be set for a callable; it has its own.")
+    return CallableNetwork(model, time_dtype)
+
+
+class CallableNetwork:
+    """A function, and the dtype of the times it takes."""
+
+    name = "callable"
+
+    def __init__(self, function: Callable[..., Any], time_dtype: str | None = None):
+        self.function = function
+        self._time_dtype = time_dtype
+
+    def bind(
+        self,
+        batch: int,
+        shape: tuple[int, ...],
+        cond: dict[str, np.ndarray],
+        output_shape: tuple[int, ...] | None = None,
+    ) -> CallableCall:
+        x, output = aligned((batch, *shape)), aligned((batch, *(output_shape or shape)))
+        return CallableCall(self.function, self._time_dtype, x, output, own_cond(cond, batch))
+
+
+class CallableCall:
+    """See :class:`~diffuse_fast.runtimes.base.BoundCall`."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        time_dtype: str | None,
+        x: np.ndarray,
+        output: np.ndarray,
+        cond: dict[str, np.ndarray],
+    ):
+        self.x, self.output = x, output
+        self._function, self._time_dtype, self._cond = function, time_dtype, cond
+
+    def __call__(self, t: float) -> np.ndarray:
+        if self._time_dtype == "int64" or (self._time_dtype is None and t == int(t)):
+            time = np.full(len(self.x), whole(t), np.int64)
+        else:
+            time = np.full(len(self.x), t, np.float32)
+        try:
+            result = self._function(self.x, time, **self._cond)
+        except Exception as error:
+            raise failed(t, error) from error
+        result = getattr(result, "sample", result)
+        if type(result).__module__.partition(".")[0] == "torch" and hasattr(result, "detach"):
+            result = result.detach().cpu()
+            result = (result.float() if result.is_floating_point() else result).numpy()
+        if not isinstance(result, np.ndarray) or result.dtype.kind != "f":
+            what = f"an array of {result.dtype}" if isinstance(result, np.ndarray) else f"a {type(result).__name__}"
+            raise NetworkError(f"the network returned {what}; it must return a floating array of the shape of x.")
+        check_output(result.shape, self.output.shape)
+        np.copyto(self.output, result, casting="same_kind")
+        return self.output

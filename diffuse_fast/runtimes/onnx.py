@@ -1,0 +1,159 @@
+"""onnxruntime. A bound call fills one number and runs: inputs and output are bound to NumPy's memory once."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, RuntimeUnavailableError
+from ..model import Model
+from .base import aligned, check_names, failed, own_cond, whole
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(bool)": "bool",
+}
+
+# One session per model and number of threads, as long as the model lives.
+_sessions: weakref.WeakKeyDictionary[Model, dict[int | None, Any]] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def _forget() -> None:
+    """A forked child has none of the threads of its parent's sessions, and would wait for them: it makes its own."""
+    global _sessions, _lock
+    _sessions, _lock = weakref.WeakKeyDictionary(), threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def network(model: Any, *, threads: int | None = None, time_dtype: str | None = None) -> OnnxNetwork:
+    """A ``df.Model`` or an ``InferenceSession`` as a network.
+
+    A session's inputs are told by name: the sample is ``x`` or ``sample``, else the first; the time is ``t`` or
+    ``timestep``, else the second; the others are conditioning. Its first output is the prediction.
+    """
+    if time_dtype is not None:
+        raise ArgumentError("time_dtype is for modules and callables; an ONNX file fixes the type of its time itself.")
+    if isinstance(model, Model):
+        return OnnxNetwork(_session(model, threads), model.input, model.time.input, model.output, model.output_shape)
+    if threads is not None:
+        raise ArgumentError("threads cannot be set on a session that exists; set it in its SessionOptions.")
+    names = [i.name for i in model.get_inputs()]
+    if len(names) < 2:
+        raise ArgumentError(f"the session has the inputs {names}; a diffusion network takes a sample and a time.")
+    sample = next((n for n in ("x", "sample") if n in names), names[0])
+    rest = [n for n in names if n != sample]
+    time = next((n for n in ("t", "timestep") if n in rest), rest[0])
+    return OnnxNetwork(model, sample, time, model.get_outputs()[0].name, None)
+
+
+def _session(model: Model, threads: int | None) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"the runtime 'onnx' cannot import onnxruntime ({error}): pip install 'diffuse-fast[cpu]'"
+        ) from None
+    with _lock:
+        sessions = _sessions.setdefault(model, {})
+        if threads not in sessions:
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 3  # errors; what it warns of at load is nothing a user can act on
+            if threads is not None:
+                options.intra_op_num_threads = threads
+            try:
+                sessions[threads] = onnxruntime.InferenceSession(
+                    os.fspath(model.path), options, providers=["CPUExecutionProvider"]
+                )
+            except Exception as error:
+                raise ArtifactError(f"onnxruntime refuses {str(model.path)!r}: {str(error)[:1000]}") from None
+        return sessions[threads]
+
+
+class OnnxNetwork:
+    """A session and the names of its inputs and output."""
+
+    name = "onnx"
+
+    def __init__(self, session: Any, sample: str, time: str, output: str, output_shape: tuple[int, ...] | None):
+        self.session = session
+        self._sample, self._time, self._output, self._output_shape = sample, time, output, output_shape
+        self._inputs = {i.name: i for i in session.get_inputs()}
+        self._conditioning = [name for name in self._inputs if name not in (sample, time)]
+        for name in (sample, output):
+            kind = next(v.type for v in (*session.get_inputs(), *session.get_outputs()) if v.name == name)
+            if kind != "tensor(float)":
+                raise ArgumentError(f"the network's {name!r} is a {kind}; the engine gives and takes float32.")
+
+    def bind(
+        self,
+        batch: int,
+        shape: tuple[int, ...],
+        cond: dict[str, np.ndarray],
+        output_shape: tuple[int, ...] | None = None,
+    ) -> OnnxCall:
+        check_names(cond, self._conditioning)
+        given = own_cond(cond, batch)
+        inputs = {self._sample: aligned((batch, *shape))}
+        time = self._inputs[self._time]
+        # Most networks take one time per sample; some files take one for the batch, as a scalar or as [1].
+        per_sample = len(time.shape) == 1 and time.shape[0] != 1
+        inputs[self._time] = aligned((batch,) if per_sample else (1,) * len(time.shape), _dtype(time))
+        for name, array in given.items():
+            dtype = np.dtype(_dtype(self._inputs[name]))
+            if not np.can_cast(array.dtype, dtype, "same_kind") or (dtype.kind in "iu" and array.dtype.kind == "b"):
+                raise ArgumentTypeError(f"cond[{name!r}] has the dtype {array.dtype}; the network takes {dtype}.")
+            inputs[name] = np.ascontiguousarray(array, dtype)
+        for name, array in inputs.items():
+            dims = self._inputs[name].shape
+            if len(dims) != array.ndim or any(
+                isinstance(d, int) and d != n for d, n in zip(dims, array.shape, strict=True)
+            ):
+                what = "shape" if name == self._sample else f"cond[{name!r}]"
+                raise ArgumentError(f"{what}: the network's input {name!r} is {dims}, but {array.shape} was given.")
+        return OnnxCall(
+            self.session, inputs, self._sample, self._time, self._output,
+            aligned((batch, *(output_shape or self._output_shape or shape))),
+        )  # fmt: skip
+
+
+def _dtype(value: Any) -> str:
+    if value.type not in _DTYPES:
+        raise ArgumentError(f"the network's input {value.name!r} is a {value.type}, which is not supported.")
+    return _DTYPES[value.type]
+
+
+class OnnxCall:
+    """See :class:`~diffuse_fast.runtimes.base.BoundCall`."""
+
+    def __init__(
+        self, session: Any, inputs: dict[str, np.ndarray], sample: str, time: str, output: str, into: np.ndarray
+    ) -> None:
+        self.x, self.output = inputs[sample], into
+        self._t = inputs[time]
+        self._integer = self._t.dtype.kind == "i"
+        self._inputs = inputs  # the binding holds addresses only
+        self._binding = session.io_binding()
+        for name, array in inputs.items():
+            self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self._binding.bind_output(output, "cpu", 0, np.float32, into.shape, into.ctypes.data)
+        self._run = session.run_with_iobinding
+
+    def __call__(self, t: float) -> np.ndarray:
+        self._t.fill(whole(t) if self._integer else t)
+        try:
+            self._run(self._binding)
+        except Exception as error:
+            raise failed(t, error) from error
+        return self.output

@@ -1,0 +1,125 @@
+"""Which runtimes there are, and which one runs a model.
+
+``auto`` takes the first of :data:`RUNTIMES` that runs this kind of model and whose package is installed; it looks at
+nothing else. A runtime asked for by name runs or fails.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError, near
+from ..model import Model
+from .base import Network
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """One way to run a network.
+
+    Attributes:
+        name: Its name, and that of its module here.
+        runs: Kinds of model it runs: ``artifact``, ``session`` (of onnxruntime), ``module`` (of torch), ``callable``.
+        package: The package it needs; None for none.
+        extra: The extra of this distribution that installs it.
+    """
+
+    name: str
+    runs: tuple[str, ...]
+    package: str | None
+    extra: str | None
+
+    @property
+    def installed(self) -> bool:
+        """Whether its package is there. Does not import it."""
+        return self.package is None or importlib.util.find_spec(self.package) is not None
+
+
+# In order of preference.
+RUNTIMES = (
+    Runtime("onnx", ("artifact", "session"), "onnxruntime", "cpu"),
+    Runtime("torch", ("module",), "torch", "train"),
+    Runtime("callable", ("callable",), None, None),
+)
+
+
+def kind(model: Any) -> str:
+    """What kind of model this is: ``artifact``, ``session``, ``module`` or ``callable``.
+
+    Raises:
+        ArgumentTypeError: it is none of them.
+    """
+    if isinstance(model, Model):
+        return "artifact"
+    # A session or a module can only exist where its package has been imported.
+    ort, torch = sys.modules.get("onnxruntime"), sys.modules.get("torch")
+    if ort is not None and isinstance(model, ort.InferenceSession):
+        return "session"
+    if torch is not None and isinstance(model, torch.nn.Module):
+        return "module"
+    if callable(model):
+        return "callable"
+    raise ArgumentTypeError(
+        f"model is a {type(model).__name__}; it must be a df.Model, a torch.nn.Module, an onnxruntime session or a callable "
+        f"f(x, t, **cond)."
+    )
+
+
+def select(model: Any, runtime: str = "auto") -> Runtime:
+    """The runtime that runs a model.
+
+    Args:
+        model: A model of any kind.
+        runtime: ``"auto"``, or the name of one.
+
+    Raises:
+        ArgumentError: there is no runtime of that name, or it does not run this kind of model.
+        RuntimeUnavailableError: its package is not installed; the message names the extra that brings it.
+    """
+    what = kind(model)
+    able = [r for r in RUNTIMES if what in r.runs]
+    if runtime == "auto":
+        chosen = next((r for r in able if r.installed), able[0])
+    else:
+        names = ["auto", *(r.name for r in RUNTIMES)]
+        if runtime not in names:
+            raise ArgumentError(f"runtime {runtime!r} is not known.{near(str(runtime), names)}")
+        chosen = next(r for r in RUNTIMES if r.name == runtime)
+        if chosen not in able:
+            raise ArgumentError(
+                f"runtime {runtime!r} does not run a model of kind {what!r}; that runs on {', '.join(r.name for r in able)}."
+            )
+    if not chosen.installed:
+        raise RuntimeUnavailableError(
+            f"the runtime {chosen.name!r} needs {chosen.package}, which is not installed: pip install 'diffuse-fast[{chosen.extra}]'"
+        )
+    return chosen
+
+
+def network(model: Any, runtime: str = "auto", *, threads: int | None = None, time_dtype: str | None = None) -> Network:
+    """A model, ready to be bound.
+
+    Args:
+        model: A ``df.Model``, an onnxruntime session, a torch module, or a callable ``f(x, t, **cond)``.
+        runtime: ``"auto"``, or the name of one.
+        threads: Threads inside one network call, for a runtime that has threads of its own; None leaves it to the runtime.
+        time_dtype: For a torch module or a callable, the dtype of ``t``: ``"int64"``, ``"float32"``, or None, which gives
+            whole times as int64 and fractional ones as float32. A file says it itself.
+
+    Raises:
+        ArgumentError, ArgumentTypeError, RuntimeUnavailableError: as :func:`select`; or ``threads`` or ``time_dtype`` is
+            none of those; or a module has a dropout or batch normalisation in training mode.
+        ArtifactError: the runtime refuses the file.
+        KernelUnavailableError: a module lies on a device that is not supported.
+    """
+    chosen = select(model, runtime)
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise ArgumentError(f"threads is {threads!r}; it must be a whole number from 1, or None.")
+    if time_dtype not in (None, "int64", "float32"):
+        raise ArgumentError(f"time_dtype is {time_dtype!r}; it must be 'int64', 'float32' or None.")
+    module = importlib.import_module(f".{chosen.name}", __package__)
+    return module.network(model, threads=threads, time_dtype=time_dtype)

@@ -1,0 +1,86 @@
+"""torch modules and diffusers networks, run as they are on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import ArgumentError, KernelUnavailableError, NetworkError
+from .base import aligned, check_output, failed, own_cond, whole
+
+
+def network(model: torch.nn.Module, *, threads: int | None = None, time_dtype: str | None = None) -> TorchNetwork:
+    """A module called ``module(x, t, **cond)`` that returns a tensor or an object with ``.sample``."""
+    if threads is not None:
+        raise ArgumentError("threads cannot be set for a torch module; call torch.set_num_threads.")
+    return TorchNetwork(model, time_dtype)
+
+
+class TorchNetwork:
+    """A module in its own dtype. Its mode is left alone; one that would draw random numbers of its own is refused."""
+
+    name = "torch"
+
+    def __init__(self, module: torch.nn.Module, time_dtype: str | None = None):
+        tensors = [*module.parameters(), *module.buffers()]
+        for tensor in tensors:
+            if tensor.device.type != "cpu":
+                raise KernelUnavailableError(
+                    f"the module has tensors on the device {tensor.device}; this version runs modules on the CPU: module.cpu()."
+                )
+        for layer in module.modules():
+            drops = isinstance(layer, torch.nn.modules.dropout._DropoutNd) and layer.p > 0
+            if layer.training and (drops or isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)):
+                raise ArgumentError(f"the module has a {type(layer).__name__} in training mode; call module.eval() first.")
+        self.module = module
+        self.dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
+        self._time_dtype = time_dtype
+
+    def bind(
+        self,
+        batch: int,
+        shape: tuple[int, ...],
+        cond: dict[str, np.ndarray],
+        output_shape: tuple[int, ...] | None = None,
+    ) -> TorchCall:
+        given = {name: torch.from_numpy(array) for name, array in own_cond(cond, batch).items()}
+        given = {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in given.items()}
+        x, output = aligned((batch, *shape)), aligned((batch, *(output_shape or shape)))
+        return TorchCall(self.module, self.dtype, self._time_dtype, x, output, given)
+
+
+class TorchCall:
+    """See :class:`~diffuse_fast.runtimes.base.BoundCall`."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        dtype: torch.dtype,
+        time_dtype: str | None,
+        x: np.ndarray,
+        output: np.ndarray,
+        cond: dict[str, torch.Tensor],
+    ):
+        self.x, self.output = x, output
+        self._module, self._dtype, self._time_dtype, self._cond = module, dtype, time_dtype, cond
+        self._x, self._output = torch.from_numpy(x), torch.from_numpy(output)  # the same memory
+
+    def __call__(self, t: float) -> np.ndarray:
+        if self._time_dtype == "int64" or (self._time_dtype is None and t == int(t)):
+            time = torch.full((len(self.x),), whole(t), dtype=torch.int64)
+        else:
+            time = torch.full((len(self.x),), t, dtype=torch.float32)
+        with torch.inference_mode():
+            try:
+                result: Any = self._module(self._x.to(self._dtype), time, **self._cond)
+            except Exception as error:
+                raise failed(t, error) from error
+            result = getattr(result, "sample", result)
+            if not isinstance(result, torch.Tensor) or not result.is_floating_point():
+                what = result.dtype if isinstance(result, torch.Tensor) else type(result).__name__
+                raise NetworkError(f"the network returned {what}; it must return a floating tensor or an object with .sample.")
+            check_output(result.shape, self.output.shape)
+            self._output.copy_(result)
+        return self.output
