@@ -216,8 +216,8 @@ double Schedule::timestep_at_log_snr(double value) const {
   if (value == -kInfinity && table[last] == -kInfinity) return static_cast<double>(last);
   const size_t low = table[last] == -kInfinity ? last - 1 : last;
   // The ends as log_snr() gives them must come back in spite of rounding.
-  const double slack = 1e-12 * (1.0 + std::fabs(value));
   const double highest = log_snr_of(table.front()), lowest = log_snr_of(table[low]);
+  const double slack = 1e-12 * (1.0 + std::max(std::fabs(highest), std::fabs(lowest)));
   if (!(value >= lowest - slack && value <= highest + slack))
     fail("log_snr is ", value, "; this schedule has ", lowest, " to ", highest,
          low == last ? "." : " and -inf at its last timestep.");

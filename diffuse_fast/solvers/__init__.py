@@ -198,10 +198,11 @@ def _custom(schedule: Schedule, steps: Any, timesteps: Any) -> np.ndarray:
         raise ArgumentError(f"steps is {steps}, but timesteps has {times.size}; leave one of them out.")
     last = schedule.num_train_timesteps - 1
     if not np.all((times >= 0) & (times <= last)):
-        raise ArgumentError(f"timesteps must be from 0 to {last}; they are from {times.min():g} to {times.max():g}.")
+        ends = f"{float(times.min())!r} to {float(times.max())!r}"
+        raise ArgumentError(f"timesteps must be from 0 to {last}; they are from {ends}.")
     for before, after in pairwise(times):
         if not after < before:
-            raise ArgumentError(f"timesteps must fall; {after:g} comes after {before:g}.")
+            raise ArgumentError(f"timesteps must fall; {float(after)!r} comes after {float(before)!r}.")
     return times
 
 
@@ -209,7 +210,7 @@ def _check_marginals(times: np.ndarray, log_alpha: np.ndarray, prediction_type: 
     if prediction_type == "epsilon" and math.exp(log_alpha[0]) == 0.0:
         raise PlanError(
             f"at the first timestep ({times[0]:g}) the schedule has zero signal-to-noise ratio: a network that "
-            f"predicts epsilon says nothing there. Use a model that predicts v or the sample, or another grid or schedule."
+            f"predicts epsilon says nothing there. Use a model that predicts v or the sample, or another schedule."
         )
     for i in np.flatnonzero(~(log_alpha[1:] > log_alpha[:-1]))[:1]:
         raise ArgumentError(

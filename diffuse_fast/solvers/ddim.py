@@ -30,11 +30,13 @@ def table(problem: Problem, *, eta: float, set_alpha_to_one: bool, steps_offset:
         alpha, sigma, alpha_next, sigma_next = alphas[i], sigmas[i], alphas[i + 1], sigmas[i + 1]
         beta = -math.expm1(2.0 * (log_alphas[i] - log_alphas[i + 1]))  # 1 − alpha²/alpha'²
         s = eta * (sigma_next / sigma) * math.sqrt(beta)  # eq. (16)
-        if s > sigma_next and eta > 1.0:
+        # (sigma'² − s²)/sigma'², without the difference of close numbers that it is at eta = 1 and little signal
+        left = (1.0 - eta) * (1.0 + eta) + (eta * alpha * sigma_next / (alpha_next * sigma)) ** 2
+        if left < 0.0 and sigma_next > 0.0:
             raise ArgumentError(
                 f"eta is {eta}; at timestep {t:g} the step would add more noise than the next timestep has. Lower it."
             )
-        direction = math.sqrt(max(sigma_next**2 - s**2, 0.0))  # eta = 1: rounding may pass 0
+        direction = sigma_next * math.sqrt(max(left, 0.0))
         p, q = data_prediction(problem.prediction_type, alpha, sigma)
         if rederive_epsilon:
             a, b, d = direction / sigma, 0.0, alpha_next - direction * alpha / sigma
