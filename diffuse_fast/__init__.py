@@ -11,6 +11,8 @@ Names are loaded on first use: importing the package loads neither torch nor an 
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -48,6 +50,20 @@ if TYPE_CHECKING:
     from .schedule import Schedule
     from .solvers import plan, solvers
     from .training import train
+
+
+class _Package(types.ModuleType):
+    """Importing a submodule makes it an attribute of its package. The public functions `plan`, `solvers` and
+    `export` have the names of submodules, and would be a function or a module depending on what was imported first:
+    the function wins."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, types.ModuleType) and name in _HOME and name != "nn":
+            return
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
