@@ -136,7 +136,7 @@ class Plan:
             distributed as ``alpha·x0 + sigma·ε`` (both in the scale in which the state is kept).
         deviation: None when the plan keeps its marginals exactly: a perfect prediction lands on the next pair. Otherwise,
             per row, how far it lands from it in closed form: ``(deviation of alpha, deviation of the variance)``.
-        options: The solver's options as given, for the record.
+        options: The solver's options, defaults included, for the record.
 
     Example:
         >>> import diffuse_fast as df
@@ -232,7 +232,7 @@ class Plan:
         """
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PlanError(f"a plan must be JSON: {error}") from None
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise PlanError(f"this JSON is not a plan: its 'format' must be {FORMAT!r}.")
@@ -257,7 +257,7 @@ class Plan:
                 deviation=None if deviation is None else tuple((float(a), float(v)) for a, v in deviation),
                 options=_frozen_options(document["options"]),
             )
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
             if isinstance(error, PlanError):
                 raise
             raise PlanError(f"the plan's JSON has a field of the wrong type: {error}") from None
@@ -289,6 +289,8 @@ def _row_from_json(document: Any, index: int) -> Row:
         raise PlanError(f"row {index} of the plan must be a JSON object.")
     if extra := set(document) - set(_ROW_FIELDS):
         raise PlanError(f"row {index} of the plan has unknown fields: {', '.join(sorted(extra))}.")
+    if "timestep" not in document:
+        raise PlanError(f"row {index} of the plan lacks the field 'timestep'.")
     values: dict[str, Any] = {}
     for name, value in document.items():
         if name == "reduce":
@@ -312,6 +314,11 @@ def _validate(plan: Plan) -> None:
     def finite(*values: Any) -> bool:
         return all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
 
+    def plain(value: Any) -> bool:
+        if isinstance(value, tuple):
+            return all(map(plain, value))
+        return value is None or isinstance(value, bool | int | str) or finite(value)
+
     check(isinstance(plan.solver, str) and plan.solver != "", "a plan needs the name of its solver.")
     check(len(plan.rows) > 0, "a plan needs at least one row.")
     check(whole(plan.steps) and plan.steps >= 1, f"a plan's steps is {plan.steps!r}; it must be a whole number from 1.")
@@ -326,6 +333,8 @@ def _validate(plan: Plan) -> None:
     if plan.deviation is not None:
         check(len(plan.deviation) == len(plan.rows) and all(len(p) == 2 and finite(*p) for p in plan.deviation),
               "a plan's deviation is one finite pair per row.")  # fmt: skip
+    check(all(isinstance(name, str) and plain(value) for name, value in plan.options),
+          "a plan's options are named texts, numbers, booleans or lists of them.")  # fmt: skip
     written: set[int] = set()
     for i, row in enumerate(plan.rows):
         where = f"row {i} of the plan"

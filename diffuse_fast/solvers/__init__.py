@@ -198,10 +198,11 @@ def _custom(schedule: Schedule, steps: Any, timesteps: Any) -> np.ndarray:
         raise ArgumentError(f"steps is {steps}, but timesteps has {times.size}; leave one of them out.")
     last = schedule.num_train_timesteps - 1
     if not np.all((times >= 0) & (times <= last)):
-        raise ArgumentError(f"timesteps must be from 0 to {last}; they are from {times.min():g} to {times.max():g}.")
+        ends = f"{float(times.min())!r} to {float(times.max())!r}"
+        raise ArgumentError(f"timesteps must be from 0 to {last}; they are from {ends}.")
     for before, after in pairwise(times):
         if not after < before:
-            raise ArgumentError(f"timesteps must fall; {after:g} comes after {before:g}.")
+            raise ArgumentError(f"timesteps must fall; {float(after)!r} comes after {float(before)!r}.")
     return times
 
 

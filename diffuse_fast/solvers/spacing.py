@@ -22,8 +22,8 @@ import numpy as np
 from ..errors import ArgumentError
 
 
-def leading(num_train_timesteps: int, steps: int, steps_offset: int) -> np.ndarray:
-    return np.arange(steps)[::-1] * (num_train_timesteps // steps) + steps_offset
+def leading(num_train_timesteps: int, steps: int) -> np.ndarray:
+    return np.arange(steps)[::-1] * (num_train_timesteps // steps)
 
 
 def trailing(num_train_timesteps: int, steps: int) -> np.ndarray:
@@ -43,15 +43,12 @@ def grid(spacing: str, num_train_timesteps: int, steps: int, steps_offset: int) 
     Raises:
         ArgumentError: ``steps_offset`` is given to a spacing that has none, or shifts the grid past the last timestep.
     """
-    if spacing == "leading":
-        timesteps = leading(num_train_timesteps, steps, steps_offset)
-        if timesteps[0] >= num_train_timesteps:
-            raise ArgumentError(
-                f"steps_offset is {steps_offset}; with {steps} steps the first timestep would be {timesteps[0]}, past "
-                f"the last of the schedule ({num_train_timesteps - 1}). Take fewer steps or a smaller offset."
-            )
-    elif steps_offset != 0:
+    if steps_offset != 0 and spacing != "leading":
         raise ArgumentError(f"steps_offset is {steps_offset}; only leading spacing has an offset, not {spacing}.")
-    else:
-        timesteps = SPACINGS[spacing](num_train_timesteps, steps)
+    timesteps = SPACINGS[spacing](num_train_timesteps, steps) + steps_offset
+    if timesteps[0] >= num_train_timesteps:
+        raise ArgumentError(
+            f"steps_offset is {steps_offset}; with {steps} steps the first timestep would be {timesteps[0]}, past the "
+            f"last of the schedule ({num_train_timesteps - 1}). Take fewer steps or a smaller offset."
+        )
     return timesteps.astype(np.float64)

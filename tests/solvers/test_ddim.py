@@ -189,7 +189,7 @@ def test_plans_are_finite_and_keep_their_marginals(data, assert_declared_margina
     last = schedule.num_train_timesteps - 1 - (schedule.alpha(schedule.num_train_timesteps - 1) == 0)
     fractions = data.draw(st.lists(st.integers(0, 10**6), min_size=steps, max_size=steps, unique=True))
     plan = df.plan(
-        schedule, "ddim", prediction_type=prediction_type, timesteps=np.sort(fractions)[::-1] * (last / 10**6),
+        schedule, "ddim", prediction_type=prediction_type, timesteps=np.sort(fractions)[::-1] * last / 10**6,
         clip=data.draw(st.sampled_from([None, (-1e300, 1e300)])),
         eta=data.draw(st.sampled_from([0.0, 0.3, 1.0])),
         set_alpha_to_one=data.draw(st.booleans()),

@@ -232,7 +232,7 @@ def test_plans_are_finite_and_deviate_as_declared(data, assert_declared_marginal
     variance_type = data.draw(st.sampled_from(VARIANCES))
     plan = df.plan(
         schedule, "ddpm", prediction_type=data.draw(st.sampled_from(PREDICTIONS)), variance_type=variance_type,
-        timesteps=np.sort(fractions)[::-1] * (last / 10**6), clip=data.draw(st.sampled_from([None, (-1e300, 1e300)])),
+        timesteps=np.sort(fractions)[::-1] * last / 10**6, clip=data.draw(st.sampled_from([None, (-1e300, 1e300)])),
     )  # fmt: skip
     assert plan.exact_marginal == (variance_type == "fixed_small")
     assert df.Plan.from_json(plan.to_json()) == plan

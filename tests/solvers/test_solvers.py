@@ -1,0 +1,121 @@
+"""The registry, and what `plan` says to arguments that make no sense."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import diffuse_fast as df
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, PlanError
+
+LINEAR = df.Schedule.linear()
+ZERO_SNR = LINEAR.rescale_zero_terminal_snr()
+
+
+def test_what_there_is():
+    assert list(df.solvers()) == ["ddim", "ddpm"]
+    df.solvers().clear()
+    for name, solver in df.solvers().items():
+        plan = df.plan(LINEAR, name, 6, prediction_type="epsilon")
+        assert plan.solver == solver.name == name
+        assert plan.nfe == 6 * solver.nfe_per_step
+        assert plan.registers == solver.registers
+        assert plan.stochastic == solver.stochastic
+        assert "arXiv" in solver.paper
+        assert all(option.about for option in solver.options.values())
+
+
+def test_options_are_recorded_with_their_defaults():
+    plan = df.plan(LINEAR, "ddim", 5, prediction_type="epsilon", eta=1)
+    assert dict(plan.options) == {
+        "eta": 1.0,
+        "set_alpha_to_one": True,
+        "steps_offset": 0,
+        "rederive_epsilon": False,
+        "timestep_spacing": "leading",
+    }
+    assert plan == df.plan(LINEAR, "ddim", np.int64(5), prediction_type="epsilon", eta=np.float32(1), steps_offset=0)
+
+
+def test_plan_is_a_function_whatever_was_imported_first():
+    code = (
+        "import diffuse_fast.plan, diffuse_fast.solvers, diffuse_fast as df; "
+        "assert callable(df.plan) and callable(df.solvers); from diffuse_fast.plan import Row; "
+        "print(df.plan(df.Schedule.linear(), 'ddim', 2, prediction_type='epsilon').nfe, len(df.solvers()))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stdout.split() == ["2", str(len(df.solvers()))], run.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"schedule": "linear"}, ArgumentTypeError, "schedule is 'linear'"),
+        ({"solver": "dimm"}, ArgumentError, "Did you mean 'ddim'"),
+        ({"solver": None}, ArgumentError, "Known: ddim, ddpm"),
+        ({"prediction_type": "noise"}, ArgumentError, "prediction_type is 'noise'.*epsilon, sample, v_prediction"),
+        ({"prediction_type": "flow"}, ArgumentError, "prediction_type is 'flow'"),
+        ({"steps": 0}, ArgumentError, "steps is 0; this schedule allows 1 to 1000"),
+        ({"steps": -1}, ArgumentError, "steps is -1"),
+        ({"steps": 1001}, ArgumentError, "steps is 1001"),
+        ({"steps": 2.0}, ArgumentTypeError, "steps is 2.0"),
+        ({"steps": True}, ArgumentTypeError, "steps is True"),
+        ({"steps": None}, ArgumentError, "neither steps nor timesteps"),
+        ({"timestep_spacing": "karas"}, ArgumentError, "Known: leading, linspace, trailing"),
+        ({"timestep_spacing": ["leading"]}, ArgumentError, "timestep_spacing"),
+        ({"timesteps": [3, 2, 1], "timestep_spacing": "leading"}, ArgumentError, "give one"),
+        ({"timesteps": [3, 2]}, ArgumentError, "steps is 3, but timesteps has 2"),
+        ({"timesteps": [3, 2, 2]}, ArgumentError, "2.0 comes after 2.0"),
+        ({"timesteps": [1, 2, 3]}, ArgumentError, "must fall; 2.0 comes after 1.0"),
+        ({"timesteps": [1000, 2, 1]}, ArgumentError, "from 0 to 999; they are from 1.0 to 1000.0"),
+        ({"timesteps": [3, 2, -0.5]}, ArgumentError, "from -0.5 to 3.0"),
+        ({"timesteps": [3, 2, float("nan")]}, ArgumentError, "from 0 to 999"),
+        ({"timesteps": [], "steps": None}, ArgumentError, "at least one"),
+        ({"timesteps": [[1.0]], "steps": None}, ArgumentError, "shape"),
+        ({"timesteps": "321"}, ArgumentTypeError, "sequence of numbers"),
+        ({"timesteps": [3, 2, 1], "steps_offset": 1}, ArgumentError, "steps_offset"),
+        ({"steps_offset": 1, "timestep_spacing": "trailing"}, ArgumentError, "only leading spacing has an offset"),
+        ({"steps_offset": 400}, ArgumentError, "the first timestep would be 1066"),
+        ({"steps_offset": -1}, ArgumentError, "steps_offset is -1"),
+        ({"steps_offset": 0.5}, ArgumentTypeError, "whole number"),
+        ({"eta": -0.1}, ArgumentError, "eta is -0.1"),
+        ({"eta": float("inf")}, ArgumentError, "eta is inf"),
+        ({"eta": "0"}, ArgumentTypeError, "eta is '0'"),
+        ({"eta": True}, ArgumentTypeError, "eta is True"),
+        ({"set_alpha_to_one": 1}, ArgumentTypeError, "set_alpha_to_one is 1"),
+        ({"etta": 1.0}, ArgumentTypeError, "ddim has no option 'etta'. Did you mean 'eta'"),
+        (
+            {"variance_type": "fixed_small"},
+            ArgumentTypeError,
+            "Known: eta, rederive_epsilon, set_alpha_to_one, steps_offset",
+        ),
+        ({"solver": "ddpm", "eta": 1.0}, ArgumentTypeError, "Known: steps_offset, variance_type"),
+        ({"solver": "ddpm", "variance_type": "learned"}, ArgumentError, "one of fixed_small, fixed_large"),
+        ({"solver": "ddpm", "variance_type": None}, ArgumentError, "one of fixed_small, fixed_large"),
+        ({"clip": 1.0}, ArgumentTypeError, "clip is 1.0"),
+        ({"clip": (1, 2, 3)}, ArgumentTypeError, "clip"),
+        ({"clip": (1, -1)}, ArgumentError, "below its upper"),
+        ({"clip": (-1, float("nan"))}, ArgumentError, "below its upper"),
+        ({"schedule": ZERO_SNR, "timestep_spacing": "trailing"}, PlanError, "zero signal-to-noise.*epsilon"),
+        ({"schedule": ZERO_SNR, "timesteps": [998.5, 1, 0]}, PlanError, "zero signal-to-noise"),
+        (
+            {"schedule": ZERO_SNR, "timesteps": [999, 998.5, 1], "prediction_type": "sample"},
+            ArgumentError,
+            "same alpha",
+        ),
+    ],
+)
+def test_bad_input_is_named(arguments, error, says):
+    call = {"schedule": LINEAR, "solver": "ddim", "steps": 3, "prediction_type": "epsilon", **arguments}
+    with pytest.raises(error, match=says) as caught:
+        df.plan(**call)
+    assert isinstance(caught.value, df.DiffuseFastError)
+
+
+def test_zero_signal_is_no_problem_where_the_network_or_the_grid_allows_it():
+    df.plan(ZERO_SNR, "ddim", 3, prediction_type="v_prediction", timestep_spacing="trailing")
+    df.plan(ZERO_SNR, "ddpm", 3, prediction_type="sample", timestep_spacing="trailing")
+    df.plan(ZERO_SNR, "ddim", 3, prediction_type="epsilon", timestep_spacing="leading")
