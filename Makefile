@@ -3,7 +3,7 @@ PYTHON ?= python3
 CONSTRAINTS := -c requirements/constraints.txt
 SOURCES := pyproject.toml CMakeLists.txt requirements/constraints.txt $(shell find csrc -type f)
 
-.PHONY: demo test test-all lint sanitize clean
+.PHONY: demo test test-all lint clean
 
 demo: .venv-demo/.stamp
 	.venv-demo/bin/python -m diffuse_fast.demo out/digits.png
@@ -17,13 +17,6 @@ test-all: .venv/.stamp
 lint: .venv/.stamp
 	.venv/bin/ruff check .
 	.venv/bin/lint-imports
-
-# The C++ core under AddressSanitizer and UndefinedBehaviorSanitizer, without Python.
-sanitize:
-	cmake -S . -B build/sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo -DDIFFUSE_FAST_PYTHON=OFF -DDIFFUSE_FAST_TESTS=ON \
-	  -DDIFFUSE_FAST_SANITIZE=ON
-	cmake --build build/sanitize -j 2
-	ctest --test-dir build/sanitize --output-on-failure
 
 # The demo's environment: no torch in it.
 .venv-demo/.stamp: $(SOURCES)

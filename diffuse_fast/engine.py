@@ -360,7 +360,7 @@ def _per_sample(name: str, value: Any, n: int, shape: tuple[int, ...] | None, dt
         if not np.can_cast(array.dtype, dtype, "same_kind"):
             raise ArgumentTypeError(f"{name} has dtype {array.dtype}; the model takes {dtype}.")
         array = array.astype(dtype)
-    if shape is not None and array.shape == shape or shape is None and array.ndim == 0:
+    if (shape is not None and array.shape == shape) or (shape is None and array.ndim == 0):
         array = np.broadcast_to(array, (n, *array.shape))
     if array.shape[:1] != (n,) or (shape is not None and array.shape[1:] != shape):
         raise ArgumentError(f"{name} has shape {array.shape}; give one value for all, or one per sample ({n}).")

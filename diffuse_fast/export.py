@@ -23,7 +23,15 @@ import numpy as np
 from . import __version__
 from .artifact import document as documents
 from .artifact.document import Document, Range, Time
-from .errors import ArgumentError, ArgumentTypeError, ArtifactError, ExportError, OutputError, RuntimeUnavailableError, near
+from .errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ArtifactError,
+    ExportError,
+    OutputError,
+    RuntimeUnavailableError,
+    near,
+)
 from .model import Model, load
 from .plan import PREDICTION_TYPES
 from .schedule import Schedule

@@ -10,7 +10,7 @@ from .. import _core
 from ..plan import Row
 from .rows import ROW, pack
 
-assert _core.ROW_BYTES == ROW.itemsize, "diffuse_fast/kernels/rows.py and csrc/step/step.h disagree; rebuild the extension"
+assert ROW.itemsize == _core.ROW_BYTES, "diffuse_fast/kernels/rows.py and csrc/step/step.h disagree; rebuild the extension"
 
 # Codes of DType in csrc/step/step.h. NumPy has no bfloat16: its bits travel as uint16.
 DTYPE_CODES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.uint16): 2}

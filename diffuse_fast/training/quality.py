@@ -158,7 +158,9 @@ def evaluate(
     labels = np.tile(split.held_out_labels, SETS)
     generated = []
     for scale in guidance_scales:
-        images = sample(model, len(labels), steps, seed=seed, guidance_scale=scale, cond={"label": labels})
+        images = sample(
+            model, len(labels), steps, seed=seed, guidance_scale=scale, cond={"label": labels}, batch_size=size
+        )
         figures = measure(np.asarray(images), labels, split, judge, set_size=size)
         generated.append({"guidance_scale": scale, **asdict(figures)})
     held_out = measure(split.held_out_images, split.held_out_labels, split, judge, set_size=size)
