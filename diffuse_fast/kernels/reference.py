@@ -97,7 +97,8 @@ def normals(elements: int, *, seed: int, index: int, row: int, stream: int, elem
 class ReferenceStep:
     """The reference behind the interface of the compiled kernels, so that the engine can run on it."""
 
-    def __init__(self, rows, *, x, out, outputs, registers, seeds, indices, y=None, mask=None, variance_offset=-1, element_offset=0):
+    def __init__(self, rows, *, x, out, outputs, registers, seeds, indices, y=None, mask=None,
+                 variance_offset=-1, element_offset=0):  # fmt: skip
         self._rows = tuple(rows)
         self._x, self._out, self._outputs, self._registers, self._y, self._mask = x, out, outputs, registers, y, mask
         self._seeds, self._indices, self._variance_offset, self._offset = seeds, indices, variance_offset, element_offset

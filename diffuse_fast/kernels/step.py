@@ -82,7 +82,9 @@ def step(
             raise ArgumentError(f"the row uses {needed} registers; give registers=, float32 of shape ({needed}, *x.shape).")
         bank = _as_array(registers, "registers")
         if bank.dtype != np.float32 or bank.ndim != state.ndim + 1 or bank.shape[1:] != state.shape or len(bank) < needed:
-            raise ArgumentError(f"registers has shape {bank.shape} and dtype {bank.dtype}; it must be float32, ({needed}, *{state.shape}).")
+            raise ArgumentError(
+                f"registers has shape {bank.shape} and dtype {bank.dtype}; it must be float32, ({needed}, *{state.shape})."
+            )
     known_array, mask_array = (None if a is None else _fitting(a, name, state.shape, np.float32)
                                for a, name in ((known, "known"), (mask, "mask")))  # fmt: skip
     if mask_array is not None and known_array is None and row.known_y != 0.0:

@@ -95,7 +95,8 @@ def select(model: Any, runtime: str = "auto") -> Runtime:
             )
     if not chosen.installed:
         raise RuntimeUnavailableError(
-            f"the runtime {chosen.name!r} needs {chosen.package}, which is not installed: pip install 'diffuse-fast[{chosen.extra}]'"
+            f"the runtime {chosen.name!r} needs {chosen.package}, which is not installed: "
+            f"pip install 'diffuse-fast[{chosen.extra}]'"
         )
     return chosen
 
