@@ -19,7 +19,8 @@ def main(path: str = "out/digits.png", scale: int = 6) -> None:
     x = sample(model, 80, 20, seed=0, cond={"label": np.repeat(np.arange(10), 8)})
     rows, columns = 10, 8
     height, width = model.shape[1:]
-    grid = to_uint8(x, model).reshape(rows, columns, height, width).transpose(0, 2, 1, 3).reshape(rows * height, columns * width)
+    tiles = np.pad(to_uint8(x, model).reshape(rows, columns, height, width), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    grid = tiles.transpose(0, 2, 1, 3).reshape(rows * (height + 2), columns * (width + 2))
     out = Path(path)
     out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.kron(grid, np.ones((scale, scale), np.uint8))).save(out)
