@@ -18,6 +18,8 @@ from diffuse_fast.training import digits as recipe
 from diffuse_fast.training.data import digits
 from diffuse_fast.training.quality import measure, train_judge
 
+pytestmark = pytest.mark.slow  # trains a judge
+
 BUNDLED = resources.files("diffuse_fast") / "bundled"
 
 

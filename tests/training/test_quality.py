@@ -10,6 +10,8 @@ pytest.importorskip("sklearn")
 from diffuse_fast.training.data import digits
 from diffuse_fast.training.quality import frechet_distance, measure, table, train_judge
 
+pytestmark = pytest.mark.slow  # trains a judge
+
 
 @pytest.fixture(scope="module")
 def judge():
