@@ -15,6 +15,7 @@ import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, OutputError
 from diffuse_fast.training import TrainConfig, quality
 from diffuse_fast.training import digits as recipe
+from diffuse_fast.training import quality
 from diffuse_fast.training.data import digits
 from diffuse_fast.training.quality import measure, train_judge
 
