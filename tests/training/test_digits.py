@@ -15,23 +15,45 @@ import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, OutputError
 from diffuse_fast.training import TrainConfig, quality
 from diffuse_fast.training import digits as recipe
-from diffuse_fast.training import quality
 from diffuse_fast.training.data import digits
-from diffuse_fast.training.quality import measure, train_judge
-
-pytestmark = pytest.mark.slow  # trains a judge
+from diffuse_fast.training.quality import measure, table, train_judge
 
 BUNDLED = resources.files("diffuse_fast") / "bundled"
 
 
-def test_the_bundled_artifact_is_small_and_says_what_it_is():
-    assert len((BUNDLED / "digits.onnx").read_bytes()) < 5_000_000
+@pytest.fixture(scope="module")
+def report():
+    return json.loads((BUNDLED / "digits.json").read_text(encoding="utf-8"))
+
+
+def test_the_bundled_artifact_is_small_and_says_what_it_is(report):
+    size = len((BUNDLED / "digits.onnx").read_bytes())
+    assert size < 5_000_000
+    assert size == report["bytes"]
     model = df.load("digits")
     assert model.shape == (1, 8, 8)
     assert [c.name for c in model.conditioning] == ["label"]
-    assert model.training["command"].startswith("python -m diffuse_fast.training.digits")
+    assert model.schedule.to_json() == report["schedule"]
+    assert model.prediction_type == report["recipe"]["config"]["prediction_type"]
 
 
+def test_the_card_is_made_of_the_figures(report):
+    text = (BUNDLED / "digits.md").read_text(encoding="utf-8")
+    assert text == recipe.card(report)
+    assert table(report["quality"]) in text
+
+
+def test_the_figures_are_good_enough_to_bundle(report):
+    figures = report["quality"]
+    plain = next(g for g in figures["generated"] if g["guidance_scale"] == 1.0)
+    assert figures["steps"] == 20
+    assert plain["samples"] == quality.SETS * figures["set_size"]
+    assert plain["accuracy"] > figures["held_out"]["accuracy"] - 1.5
+    assert plain["frechet_distance"] < 1.5 * figures["held_out"]["frechet_distance"]
+    assert plain["copies"] < 0.01 * plain["samples"]
+
+
+@pytest.mark.slow  # trains a judge
 @pytest.mark.filterwarnings("ignore")
 def test_the_bundled_model_draws_what_it_is_asked_for():
     pytest.importorskip("onnxruntime")

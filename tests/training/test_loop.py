@@ -158,9 +158,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step():
     network = Breaks()
     steps: list[int] = []
     with pytest.raises(TrainingError, match=r"step 4 is nan"):
-        df.train(
-            network, data, labels, schedule=SCHEDULE, config=config(), callback=lambda step, loss: steps.append(step)
-        )
+        df.train(network, data, labels, schedule=SCHEDULE, config=config(), callback=lambda step, loss: steps.append(step))
     assert steps == [1, 2, 3]
     assert network.value.isfinite()
 

@@ -39,9 +39,7 @@ def test_the_best_prediction_of_a_gaussian(prediction_type, t):
     alpha, sigma = schedule.alphas_cumprod[t] ** 0.5, (1 - schedule.alphas_cumprod[t]) ** 0.5
     slope, intercept, least = optimum(prediction_type, alpha, sigma)
     design = np.stack([x_t[:, 0].double(), np.ones(count)], axis=1)
-    (fitted_slope, fitted_intercept), (residual,), *_ = np.linalg.lstsq(
-        design, target[:, 0].double().numpy(), rcond=None
-    )
+    (fitted_slope, fitted_intercept), (residual,), *_ = np.linalg.lstsq(design, target[:, 0].double().numpy(), rcond=None)
     # Five standard errors of a least-squares fit; Var(x_t) >= STD² and E[x_t²] <= 1.
     error = 5 * np.sqrt(least / count) / STD
     assert abs(fitted_slope - slope) < error + 1e-6

@@ -10,8 +10,6 @@ pytest.importorskip("sklearn")
 from diffuse_fast.training.data import digits
 from diffuse_fast.training.quality import frechet_distance, measure, table, train_judge
 
-pytestmark = pytest.mark.slow  # trains a judge
-
 
 @pytest.fixture(scope="module")
 def judge():
@@ -49,6 +47,7 @@ def test_frechet_distance_does_not_turn_with_the_axes():
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow  # trains a judge
 def test_the_judge_reads_digits_it_has_not_seen(judge):
     split = digits()
     figures = measure(split.held_out_images, split.held_out_labels, split, judge, set_size=360)
@@ -59,12 +58,14 @@ def test_the_judge_reads_digits_it_has_not_seen(judge):
     assert wrong.frechet_distance == figures.frechet_distance
 
 
+@pytest.mark.slow  # trains a judge
 def test_the_judge_is_the_same_twice():
     split = digits()
     one, two = (train_judge(split.images[:128], split.labels[:128], passes=1) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
 
+@pytest.mark.slow  # trains a judge
 def test_memorised_and_spoilt_digits_are_told_apart(judge):
     split = digits()
     copied = measure(split.images[:360], split.labels[:360], split, judge, set_size=360)
@@ -81,6 +82,7 @@ def test_memorised_and_spoilt_digits_are_told_apart(judge):
     assert spoilt.frechet_distance > 3 * copied.frechet_distance
 
 
+@pytest.mark.slow  # trains a judge
 def test_accuracy_per_class_and_sets(judge):
     split = digits()
     labels = split.held_out_labels.copy()
@@ -91,6 +93,7 @@ def test_accuracy_per_class_and_sets(judge):
     assert 40 < figures.accuracy_per_class[3] < 60
     assert figures.frechet_distance_std > 0
     held_out = vars(figures)
-    text = table({"held_out": held_out, "generated": [{"guidance_scale": 1.5, **held_out}], "set_size": 120})
-    assert "generated, guidance 1.5" in text
+    guided = {"guidance_scale": 1.5, "rederive_epsilon": True, **held_out}
+    text = table({"held_out": held_out, "generated": [guided], "set_size": 120})
+    assert "generated, guidance 1.5, `rederive_epsilon` |" in text
     assert len({line.count("|") for line in text.splitlines()}) == 1
