@@ -36,7 +36,7 @@ def external(name: str, **entries: str) -> onnx.TensorProto:
     return tensor
 
 
-def write(path, nodes=(), initializers=(), functions=(), **fields):
+def write(path, nodes=(), initializers=(), functions=()):
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 4])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 4])
     model = helper.make_model(helper.make_graph(list(nodes), "g", [x], [y], list(initializers)), functions=list(functions))
@@ -220,9 +220,8 @@ def test_what_is_no_regular_file(tmp_path):
     os.mkfifo(tmp_path / "pipe.onnx")
     with pytest.raises(ArtifactError, match="regular file"):  # and does not wait for a writer
         graph.read(tmp_path / "pipe.onnx")
-    with pytest.raises(ArtifactNotFoundError) as caught:
+    with pytest.raises(ArtifactNotFoundError):
         graph.read(tmp_path / "none.onnx")
-    assert isinstance(caught.value, FileNotFoundError | ValueError)
 
 
 def test_every_truncation_of_a_file_is_refused(small, tmp_path):
