@@ -63,7 +63,7 @@ def test_links_to_a_model_are_followed_to_its_folder(small, tmp_path):
 
 def test_an_unknown_name_gets_near_ones(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ArtifactNotFoundError, match="'digit'.*Did you mean 'digits'"):
+    with pytest.raises(ArtifactNotFoundError, match=r"'digit'.*Did you mean 'digits'"):
         df.load("digit")
     with pytest.raises(FileNotFoundError, match="no model file"):
         df.load("folder/digits.onnx")
@@ -87,7 +87,7 @@ MAPPING = {"sample": "x", "time": "t"}
 
 
 def test_a_file_without_a_document_says_what_it_has(small):
-    with pytest.raises(ArtifactError, match="'x', 't', 'label'.*mapping="):
+    with pytest.raises(ArtifactError, match=r"'x', 't', 'label'.*mapping="):
         df.load(small(None))
 
 
@@ -125,9 +125,9 @@ def test_the_default_names_are_those_of_diffusers(tmp_path):
 
 def test_a_shape_that_the_graph_leaves_open_is_said(small):
     path = small(None, x=(1, ["B", "H", "W"]), label=(7, ["B", "N"]))
-    with pytest.raises(ArgumentError, match="mapping.*shape"):
+    with pytest.raises(ArgumentError, match=r"mapping.*shape"):
         df.load(path, MAPPING)
-    with pytest.raises(ArgumentError, match="'label'.*shape"):
+    with pytest.raises(ArgumentError, match=r"'label'.*shape"):
         df.load(path, {**MAPPING, "shape": (2, 3)})
     model = df.load(path, {**MAPPING, "shape": (2, 3), "conditioning": {"label": {"shape": [7]}}})
     assert model.shape == (2, 3) and model.conditioning[0].shape == (7,)

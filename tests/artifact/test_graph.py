@@ -215,7 +215,7 @@ def test_what_is_no_onnx_file(tmp_path, data):
 
 
 def test_what_is_no_regular_file(tmp_path):
-    with pytest.raises(ArtifactError, match="regular file|cannot be opened"):
+    with pytest.raises(ArtifactError, match=r"regular file|cannot be opened"):
         graph.read(tmp_path)
     os.mkfifo(tmp_path / "pipe.onnx")
     with pytest.raises(ArtifactError, match="regular file"):  # and does not wait for a writer
