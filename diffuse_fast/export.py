@@ -28,12 +28,14 @@ from .errors import (
     ArgumentTypeError,
     ArtifactError,
     ExportError,
+    NetworkError,
     OutputError,
     RuntimeUnavailableError,
     near,
 )
 from .model import Model, load
 from .plan import PREDICTION_TYPES
+from .runtimes import Network, network
 from .schedule import Schedule
 
 OPSETS = (23, 21)  # in the order in which they are tried
@@ -84,8 +86,8 @@ def export(
         variance: ``none``, ``learned`` or ``learned_range``.
         training: Provenance: anything that JSON can hold. It must not change between two exports that shall be equal.
         license: SPDX expression.
-        opset: 23 or 21; None takes 23, and 21 where the conversion to 23 fails.
-        max_single_file: Above this many bytes the weights go to ``<path>.data``.
+        opset: 23 or 21; None takes 23, and 21 where torch cannot convert to 23 or onnxruntime does not run the result.
+        max_single_file: Where the weights have more bytes than this, they go to ``<path>.data``.
 
     Returns:
         The written file, loaded.
@@ -115,11 +117,17 @@ def export(
     _usable(module, torch)
 
     with _staging(target) as folder, _quiet():
-        program, opset = _convert(torch, module, document, (opset,) if opset is not None else OPSETS)
-        document = documents.build({**document.to_json(), "opset": opset})
         draft = folder / target.name
-        written = _write(program, document, draft, max_single_file)
-        _agree(torch, module, document, draft)
+        traced = _trace(torch, module, document)
+        opsets = OPSETS if opset is None else (opset,)
+        for version in opsets:
+            try:
+                written, file = _build(torch, traced, document, version, draft, max_single_file)
+                break
+            except ExportError:
+                if version == opsets[-1]:
+                    raise
+        _agree(torch, module, document, file)
         # The data first: the model file is what others look for, and must never be there without them.
         for path in reversed(written):
             os.replace(path, target.parent / path.name)
@@ -152,6 +160,10 @@ def _target(path: Any) -> Path:
             raise OutputError(f"cannot write {str(target)!r}: there is no folder {str(target.parent)!r}.")
         if target.is_dir():
             raise OutputError(f"cannot write {str(target)!r}: it is a folder.")
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write {str(target)!r}: {error.strerror}.") from None
     except (ValueError, RuntimeError) as error:
         raise ArgumentError(f"path is {str(path)!r}: {error}.") from None
     return target
@@ -221,12 +233,10 @@ def _usable(module: Any, torch: Any) -> None:
 # ---- conversion ---------------------------------------------------------------------------------
 
 
-def _convert(torch: Any, module: Any, document: Document, opsets: tuple[int, ...]) -> tuple[Any, int]:
-    """The module as an ONNX program, at the first opset to which it converts."""
+def _trace(torch: Any, module: Any, document: Document) -> Any:
+    """The module as a torch program, with its inputs in a row and its output a tensor."""
 
-    class Positional(torch.nn.Module):  # type: ignore[name-defined, misc]
-        """The module with its inputs in a row and its output a tensor."""
-
+    class Positional(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.network = module
@@ -238,38 +248,56 @@ def _convert(torch: Any, module: Any, document: Document, opsets: tuple[int, ...
 
     # Two samples: torch specialises on a batch of one.
     inputs = tuple(torch.from_numpy(array) for array in _example(document, 2).values())
-    dynamic = {0: torch.export.Dim.DYNAMIC}
-    shapes = (dynamic, dynamic, tuple(dynamic for _ in inputs[2:]))
     try:
         with torch.no_grad():
-            exported = torch.export.export(Positional().eval(), inputs, dynamic_shapes=shapes, strict=False)
+            return torch.export.export(Positional().eval(), inputs, dynamic_shapes=_dynamic(torch, document), strict=False)
     except Exception as error:
         raise ExportError(f"torch cannot export the module: {_short(error)}") from error
-    for opset in opsets:
-        try:
-            program = torch.onnx.export(
-                exported,
-                dynamo=True,
-                opset_version=opset,
-                input_names=list(_example(document, 1)),
-                output_names=[document.output],
-                dynamic_shapes=shapes,
-                external_data=False,
-                verbose=False,
-                optimize=True,
-            )
-            if program.model.opset_imports.get("") != opset:
-                raise ExportError(f"the conversion stopped at opset {program.model.opset_imports.get('')}.")
-            return program, opset
-        except Exception as error:
-            failure = error
-    raise ExportError(f"torch cannot convert the module to opset {opsets[-1]}: {_short(failure)}") from failure
+
+
+def _dynamic(torch: Any, document: Document) -> Any:
+    """Which dimensions vary, in the structure of the call. Not a named one: networks that test their batch refuse it."""
+    batch = {0: torch.export.Dim.DYNAMIC}
+    cond = tuple(batch for _ in document.conditioning)
+    return (batch, batch, cond) if cond else (batch, batch)
+
+
+def _build(
+    torch: Any, traced: Any, document: Document, opset: int, draft: Path, max_single_file: int
+) -> tuple[list[Path], Network]:
+    """Convert, write and open a draft: the files, the model's first, and the network as onnxruntime runs it.
+
+    Raises:
+        ExportError: this opset cannot say what the module does, or onnxruntime cannot run what it says.
+    """
+    document = documents.build({**document.to_json(), "opset": opset})
+    try:
+        program = torch.onnx.export(
+            traced,
+            dynamo=True,
+            opset_version=opset,
+            input_names=list(_example(document, 1)),
+            output_names=[document.output],
+            dynamic_shapes=_dynamic(torch, document),
+            external_data=False,
+            verbose=False,
+            optimize=True,
+        )
+    except Exception as error:
+        raise ExportError(f"torch cannot convert the module to opset {opset}: {_short(error)}") from error
+    written = _write(program, document, draft, max_single_file)
+    try:
+        return written, network(load(draft), "onnx", threads=1)
+    except ArtifactError as error:
+        raise ExportError(f"the file exported at opset {opset} cannot be used: {error}") from error
 
 
 def _write(program: Any, document: Document, draft: Path, max_single_file: int) -> list[Path]:
     """Write the program with its document; returns the files, the model's first."""
     import onnx
 
+    # Asked before there is one message of all: protobuf has none of more than 2 GiB.
+    weights = sum(w.const_value.nbytes for w in program.model.graph.initializers.values() if w.const_value is not None)
     proto = program.model_proto
     _strip(proto)
     # Sorted, and without a trace of when or where: the same module gives the same bytes.
@@ -277,9 +305,10 @@ def _write(program: Any, document: Document, draft: Path, max_single_file: int) 
     proto.metadata_props.add(key=documents.KEY, value=text)
     proto.producer_name, proto.producer_version = "diffuse_fast", __version__
     beside = draft.with_name(draft.name + ".data")
-    large = proto.ByteSize() > max_single_file
+    beside.unlink(missing_ok=True)  # of a draft at another opset: onnx would append to it
     try:
-        if large:
+        if weights > max_single_file:
+            # Small tensors stay: shape inference reads those that are shapes, and does not open other files.
             onnx.save_model(
                 proto, draft, save_as_external_data=True, all_tensors_to_one_file=True, location=beside.name, size_threshold=1024
             )
@@ -287,12 +316,11 @@ def _write(program: Any, document: Document, draft: Path, max_single_file: int) 
             onnx.save_model(proto, draft)
     except OSError as error:
         raise OutputError(f"cannot write the model: {error}.") from error
-    files = [draft, beside] if large and beside.exists() else [draft]
     try:
         onnx.checker.check_model(os.fspath(draft), full_check=True)
     except Exception as error:
         raise ExportError(f"onnx.checker refuses the exported file: {_short(error)}") from error
-    return files
+    return [path for path in (draft, beside) if path.exists()]
 
 
 def _strip(proto: Any) -> None:
@@ -308,7 +336,7 @@ def _strip(proto: Any) -> None:
     def attributes(values: Any) -> None:
         for attribute in values:
             attribute.ClearField("doc_string")
-            for sub in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+            for sub in ([attribute.g] if attribute.HasField("g") else attribute.graphs):
                 graph(sub)
 
     proto.ClearField("doc_string")
@@ -326,23 +354,15 @@ def _strip(proto: Any) -> None:
 # ---- comparison ---------------------------------------------------------------------------------
 
 
-def _agree(torch: Any, module: Any, document: Document, draft: Path) -> None:
+def _agree(torch: Any, module: Any, document: Document, file: Network) -> None:
     """Run the file as a sampler would, beside the module, at several batch sizes and times."""
-    from .runtimes.registry import network
-
-    try:
-        model = load(draft)
-    except ArtifactError as error:
-        raise ExportError(f"the exported file is not what was asked for: {error}") from error
-    file = network(model, "onnx", threads=1)
     rng = np.random.default_rng(0)
     for batch in BATCHES:
         arrays = _example(document, batch, rng)
         cond = {c.name: arrays[c.name] for c in document.conditioning}
         bound = file.bind(batch, document.shape, cond)
         bound.x[...] = arrays[document.input]
-        times = [float(t) for t in _times(document)]
-        for t in times:
+        for t in _times(document):
             time = torch.full((batch,), t, dtype=getattr(torch, document.time.dtype))
             with torch.no_grad():
                 named = {name: torch.from_numpy(array) for name, array in cond.items()}
@@ -352,17 +372,17 @@ def _agree(torch: Any, module: Any, document: Document, draft: Path) -> None:
                 raise ExportError(
                     f"the module returns {expected.shape} for a batch of {batch}; its shape and variance say {bound.output.shape}."
                 )
-            try:
-                got = bound(t)
-            except Exception as error:
-                raise ExportError(f"the exported file does not run at batch {batch}: {_short(error)}") from error
             if not np.isfinite(expected).all():
                 raise ExportError(f"the module returns NaN or Inf for noise at time {t}; there is nothing to compare with.")
-            scale = max(float(np.abs(expected).max()), 1e-6)
-            error_ = float(np.abs(got - expected).max()) / scale
-            if not error_ <= TOLERANCE:
+            try:
+                got = bound(t)
+            except NetworkError as error:
+                raise ExportError(f"the exported file does not run at batch {batch}: {error}") from error
+            scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
+            apart = float(np.abs(got - expected).max()) / scale
+            if not apart <= TOLERANCE:
                 raise ExportError(
-                    f"the exported file differs from the module by {error_:.2g} of its output's scale at batch {batch}, time {t}; "
+                    f"the exported file differs from the module by {apart:.2g} of its output's scale at batch {batch}, time {t}; "
                     f"at most {TOLERANCE:g} is rounding. Is a size, a time or a random number baked in?"
                 )
 
@@ -371,7 +391,7 @@ def _times(document: Document) -> list[float]:
     if document.time.convention != "timestep":
         return [0.25, 0.75]
     last = document.schedule.num_train_timesteps - 1 if document.schedule else 0
-    return [0, last // 3, last]
+    return [0.0, float(last // 3), float(last)]
 
 
 def _example(document: Document, batch: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:

@@ -1,0 +1,79 @@
+"""Which runtime runs what, and what is said where none does."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+import diffuse_fast as df
+from diffuse_fast import runtimes
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError
+
+
+def test_auto_by_kind_of_model(small):
+    torch = pytest.importorskip("torch")
+    ort = pytest.importorskip("onnxruntime")
+    path = small()
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for model, name in (
+        (df.load(path), "onnx"), (session, "onnx"), (torch.nn.Identity(), "torch"), (lambda x, t: x, "callable"),
+    ):  # fmt: skip
+        assert runtimes.select(model).name == name
+        assert runtimes.select(model, name).name == name
+        assert runtimes.network(model).name == name
+
+
+@pytest.mark.parametrize("forced, says", [("torch", "does not run a model of kind 'callable'"), ("onxn", "Did you mean 'onnx'")])
+def test_a_forced_runtime_that_cannot(forced, says):
+    with pytest.raises(ArgumentError, match=says):
+        runtimes.network(lambda x, t: x, forced)
+
+
+def test_a_missing_package_names_its_extra(small, monkeypatch):
+    model = df.load(small())
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "onnxruntime" else find(name, *a))
+    for runtime in ("auto", "onnx"):
+        with pytest.raises(RuntimeUnavailableError, match=r"onnxruntime.*diffuse-fast\[cpu\]") as caught:
+            runtimes.network(model, runtime)
+        assert isinstance(caught.value, ImportError)
+
+
+@pytest.mark.parametrize("model", [None, 3, "digits"])
+def test_what_is_no_model(model):
+    with pytest.raises(ArgumentTypeError, match="model"):
+        runtimes.network(model)
+
+
+@pytest.mark.parametrize(
+    "options", [{"threads": 0}, {"threads": 1.0}, {"threads": True}, {"threads": 2}, {"time_dtype": "float64"}]
+)
+def test_options_that_cannot_be_used(options):
+    with pytest.raises(ArgumentError, match=next(iter(options))):
+        runtimes.network(lambda x, t: x, **options)
+
+
+def test_importing_runtimes_loads_none():
+    code = """
+import sys
+import diffuse_fast.runtimes, diffuse_fast.export, diffuse_fast.model
+print([m for m in ("torch", "onnxruntime", "onnx", "onnxscript", "triton") if m in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_callable_model_needs_no_torch():
+    code = """
+import sys
+sys.modules.update(torch=None, onnxruntime=None)
+from diffuse_fast.runtimes import network
+call = network(lambda x, t: 2 * x).bind(3, (2,), {})
+call.x[...] = 1
+print(call(5.0).sum())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "12.0", done.stderr
