@@ -27,7 +27,7 @@ lint: .venv/.stamp
 .venv/.stamp: $(SOURCES)
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install -q $(CONSTRAINTS) torch==2.13.0 "scikit-build-core>=0.11" "pybind11>=2.13" ninja cmake
-	.venv/bin/pip install -q $(CONSTRAINTS) --no-build-isolation -C editable.rebuild=true -e ".[dev]"
+	.venv/bin/pip install -q $(CONSTRAINTS) --no-build-isolation -C editable.rebuild=true -C editable.verbose=false -e ".[dev]"
 	touch $@
 
 clean:
