@@ -6,7 +6,7 @@ SOURCES := pyproject.toml CMakeLists.txt requirements/constraints.txt $(shell fi
 .PHONY: demo test test-all lint clean
 
 demo: .venv-demo/.stamp
-	.venv-demo/bin/python -m diffuse_fast.demo out/digits.png
+	.venv-demo/bin/python -P -m diffuse_fast.demo out/digits.png
 
 test: .venv/.stamp
 	.venv/bin/python -m pytest -n 2 -m "not slow"
@@ -18,7 +18,7 @@ lint: .venv/.stamp
 	.venv/bin/ruff check .
 	.venv/bin/lint-imports
 
-# The demo's environment: no torch in it.
+# The demo's environment: no torch in it. -P above: the installed package, not the source folder beside it.
 .venv-demo/.stamp: $(SOURCES)
 	$(PYTHON) -m venv .venv-demo
 	.venv-demo/bin/pip install -q $(CONSTRAINTS) ".[cpu]" pillow
