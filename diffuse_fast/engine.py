@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import secrets
 import sys
 import threading
@@ -154,6 +155,11 @@ class Sampler:
         if self.guided and self._conditioning == ():
             raise ArgumentError("guidance_scale is not 1, but the model has no conditioning to guide by.")
         self._output_shape = known.output_shape if known else self.shape
+        weighed = max(len(row.g) for row in self.plan.rows)
+        if weighed > 2:
+            raise ArgumentError(f"the plan weighs {weighed} network outputs; a Sampler makes two, with and without the condition.")
+        if any(row.log_s is not None for row in self.plan.rows) and self._output_shape == self.shape:
+            raise ArgumentError("the plan has a learned standard deviation, but the model predicts no variance.")
         self._network = network(model, runtime)
         self._kernel = get_kernel()
         self._idle: dict[int, list[_Workspace]] = {}
@@ -287,6 +293,8 @@ class _Workspace:
         self._copies = [self._call.x[j * batch : (j + 1) * batch] for j in range(1, outputs)]
         self._outputs = [self._call.output[j * batch : (j + 1) * batch] for j in range(outputs)]
         self._shape = sampler.shape
+        # The variance is the second half of the channels, right behind the prediction.
+        self._variance_offset = math.prod(sampler.shape) if sampler._output_shape != sampler.shape else -1
         self._noise_array = sampler._noise_array
 
     def run(self, seeds, indices, start, step_noise, advance, callback, first_sample) -> None:
@@ -305,7 +313,8 @@ class _Workspace:
             self._kernel.normals(state, seeds=seeds, indices=indices, row=0, stream=STREAM_INITIAL, scale=plan.initial_scale)
         else:
             np.multiply(start, np.float32(plan.initial_scale), out=state, casting="same_kind")
-        bound = self._kernel.bind(rows, x=state, out=state, outputs=self._outputs, registers=bank, seeds=seeds, indices=indices)
+        bound = self._kernel.bind(rows, x=state, out=state, outputs=self._outputs, registers=bank, seeds=seeds, indices=indices,
+                                  variance_offset=self._variance_offset)  # fmt: skip
         apply = bound.run
         for i, row in enumerate(plan.rows):
             if row.calls_network:

@@ -1,5 +1,7 @@
 """The loop: seeds, batches, injected noise, guidance, and what bad input gets."""
 
+import dataclasses
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -95,3 +97,50 @@ def test_an_unknown_model_is_named():
 def test_importing_loads_no_framework():
     code = "import sys, diffuse_fast; print([m for m in ('torch', 'triton', 'onnx', 'onnxruntime') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def changed(solver="ddim", **fields):
+    plan = df.plan(KNOWN["schedule"], solver, 5, prediction_type="epsilon")
+    return dataclasses.replace(plan, rows=tuple(dataclasses.replace(row, **fields) for row in plan.rows))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"log_s": (-1.0, 1.0)}, "predicts no variance"), ({"g": (1.0, 1.0, -1.0)}, "weighs 3 network outputs")],
+)
+def test_a_plan_that_the_model_cannot_serve_is_refused(fields, message):
+    with pytest.raises(ArgumentError, match=message):
+        df.Sampler(halved, changed(**fields), shape=(3, 5))
+
+
+def test_a_learned_variance_is_read_behind_the_prediction(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+
+    class Net(torch.nn.Module):
+        def forward(self, x, t):
+            return torch.cat([0.5 * x, torch.tanh(x) + 0.001 * t.float().reshape(-1, 1, 1, 1)], dim=1)
+
+    model = df.export(Net().eval(), tmp_path / "net.onnx", shape=(2, 3, 3), schedule=KNOWN["schedule"], prediction_type="epsilon",
+                      variance="learned")  # fmt: skip
+    plan = changed(log_s=(-1.0, 0.3))
+    fast = df.Sampler(model, plan).sample(3, seed=4)
+    monkeypatch.setenv("DIFFUSE_FAST_KERNEL", "reference")
+    np.testing.assert_allclose(fast, df.Sampler(model, plan).sample(3, seed=4), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_can_sample():
+    # In a process of its own: the pool must have run before the fork, and pytest's own threads must not matter.
+    code = """
+import os, numpy as np, diffuse_fast as df
+df.set_num_threads(2)
+x = np.ones((2, 200_000), np.float32)
+mine = df.step(x, None, df.Row(calls_network=False, a=0.5, s=1.0))
+pid = os.fork()
+if pid == 0:
+    same = np.array_equal(df.step(x, None, df.Row(calls_network=False, a=0.5, s=1.0)), mine)
+    os._exit(0 if same else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "0"

@@ -44,7 +44,7 @@ T* pointer(uintptr_t address) {
 std::unique_ptr<df::Stepper> make_stepper(const std::string& kernel, const py::buffer& rows, int64_t elements,
                                           uint64_t element_offset, int state, int output, uintptr_t x, uintptr_t out,
                                           const std::vector<uintptr_t>& outputs, int64_t output_stride, int64_t variance_offset,
-                                          uintptr_t registers, uintptr_t y, uintptr_t mask, const Seeds& seeds,
+                                          uintptr_t registers, int register_count, uintptr_t y, uintptr_t mask, const Seeds& seeds,
                                           const Indices& indices) {
   if (seeds.ndim() != 1 || indices.ndim() != 1 || seeds.size() != indices.size())
     throw std::invalid_argument("seeds and indices must be 1-D and of one length");
@@ -58,6 +58,7 @@ std::unique_ptr<df::Stepper> make_stepper(const std::string& kernel, const py::b
   b.output_stride = output_stride;
   b.variance_offset = variance_offset;
   b.registers = pointer<float>(registers);
+  b.register_count = register_count;
   b.y = pointer<float>(y);
   b.mask = pointer<float>(mask);
   return std::make_unique<df::Stepper>(kernel_named(kernel), table.data(), static_cast<int64_t>(table.size()), seeds.size(),
@@ -75,7 +76,7 @@ void bind_step(py::module_& m) {
   py::class_<df::Stepper>(m, "Stepper", "The step bound to the buffers of one sampling run. Addresses must outlive it.")
       .def(py::init(&make_stepper), py::arg("kernel"), py::arg("rows"), py::kw_only(), py::arg("elements"),
            py::arg("element_offset"), py::arg("state_dtype"), py::arg("output_dtype"), py::arg("x"), py::arg("out"),
-           py::arg("outputs"), py::arg("output_stride"), py::arg("variance_offset"), py::arg("registers"), py::arg("y"),
+           py::arg("outputs"), py::arg("output_stride"), py::arg("variance_offset"), py::arg("registers"), py::arg("register_count"), py::arg("y"),
            py::arg("mask"), py::arg("seeds"), py::arg("indices"))
       .def(
           "run",

@@ -1,6 +1,8 @@
 #include "step/stepper.h"
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 #include <type_traits>
 
 namespace df {
@@ -12,6 +14,25 @@ template <class T>
 T* at(T* base, int64_t bytes) {
   using Byte = std::conditional_t<std::is_const_v<T>, const unsigned char, unsigned char>;
   return base == nullptr ? nullptr : reinterpret_cast<T*>(reinterpret_cast<Byte*>(base) + bytes);
+}
+
+void check(const ReadyRow& ready_row, int64_t number, const Buffers& b) {
+  const Row& row = ready_row.row;
+  const uint32_t t = ready_row.terms;
+  const auto need = [&](bool there, const std::string& what) {
+    if (!there) throw std::invalid_argument("row " + std::to_string(number) + " needs " + what + ", which is not there");
+  };
+  need(b.x != nullptr && b.out != nullptr, "a state");
+  for (int j = 0; j < kMaxOutputs; ++j)
+    if (t & (kG0 << j)) need(b.outputs[j] != nullptr, "network output " + std::to_string(j));
+  if (t & kLearnedS) need(b.variance_offset >= 0 && b.outputs[0] != nullptr, "the network's variance channel");
+  if (b.mask != nullptr && (t & kKnownY)) need(b.y != nullptr, "the known region");
+  const auto need_register = [&](int k) {
+    need(b.registers != nullptr && k < std::min(b.register_count, kMaxRegisters), "register " + std::to_string(k));
+  };
+  if (row.write >= 0) need_register(row.write);
+  for (int i = 0; i < ready_row.history_count; ++i) need_register(ready_row.history[i]);
+  for (int i = 0; i < ready_row.keep_count; ++i) need_register(ready_row.keep[i]);
 }
 
 }  // namespace
@@ -27,7 +48,10 @@ Stepper::Stepper(const Kernel& kernel, const Row* rows, int64_t row_count, int64
       state_(state),
       output_(output) {
   rows_.reserve(static_cast<size_t>(row_count));
-  for (int64_t i = 0; i < row_count; ++i) rows_.push_back(ready(rows[i]));
+  for (int64_t i = 0; i < row_count; ++i) {
+    rows_.push_back(ready(rows[i]));
+    check(rows_.back(), i, b);
+  }
   for (int64_t i = 0; i < samples; ++i) {
     Sample& s = samples_[static_cast<size_t>(i)];
     s = Sample{};
@@ -35,7 +59,7 @@ Stepper::Stepper(const Kernel& kernel, const Row* rows, int64_t row_count, int64
     s.out = at(b.out, i * elements * bytes_of(state));
     for (int j = 0; j < kMaxOutputs; ++j) s.m[j] = at(b.outputs[j], i * b.output_stride * bytes_of(output));
     if (b.variance_offset >= 0) s.v = at(s.m[0], b.variance_offset * bytes_of(output));
-    for (int k = 0; k < kMaxRegisters; ++k) s.h[k] = at(b.registers, (k * samples + i) * elements * 4);
+    for (int k = 0; k < std::min(b.register_count, kMaxRegisters); ++k) s.h[k] = at(b.registers, (k * samples + i) * elements * 4);
     s.y = at(b.y, i * elements * 4);
     s.mask = at(b.mask, i * elements * 4);
     s.seed = seeds[i];

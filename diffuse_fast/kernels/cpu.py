@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .. import _core
+from ..errors import ArgumentError
 from ..plan import Row
 from .rows import ROW, pack
 
@@ -38,24 +39,28 @@ class CpuStep:
         self._keep = (x, out, tuple(outputs), registers, y, mask)
         samples = len(seeds)
         elements = x.size // samples
-        self._stepper = _core.Stepper(
-            kernel,
-            pack(rows),
-            elements=elements,
-            element_offset=element_offset,
-            state_dtype=DTYPE_CODES[x.dtype],
-            output_dtype=DTYPE_CODES[outputs[0].dtype] if outputs else 0,
-            x=_address(x),
-            out=_address(out),
-            outputs=[_address(m) for m in outputs],
-            output_stride=outputs[0].size // samples if outputs else 0,
-            variance_offset=variance_offset,
-            registers=_address(registers),
-            y=_address(y),
-            mask=_address(mask),
-            seeds=seeds,
-            indices=indices,
-        )
+        try:
+            self._stepper = _core.Stepper(
+                kernel,
+                pack(rows),
+                elements=elements,
+                element_offset=element_offset,
+                state_dtype=DTYPE_CODES[x.dtype],
+                output_dtype=DTYPE_CODES[outputs[0].dtype] if outputs else 0,
+                x=_address(x),
+                out=_address(out),
+                outputs=[_address(m) for m in outputs],
+                output_stride=outputs[0].size // samples if outputs else 0,
+                variance_offset=variance_offset,
+                registers=_address(registers),
+                register_count=0 if registers is None else len(registers),
+                y=_address(y),
+                mask=_address(mask),
+                seeds=seeds,
+                indices=indices,
+            )
+        except ValueError as error:
+            raise ArgumentError(f"the rows do not fit the buffers: {error}.") from None
         # Bound methods of the compiled object: a call per row and nothing around it.
         self.run = self._stepper.run
         self.run_each = self._stepper.run_each

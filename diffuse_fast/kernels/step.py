@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, KernelUnavailableError, NonFiniteError
-from ..plan import Row
+from ..plan import MAX_REGISTERS, Row
 from .cpu import DTYPE_CODES
 from .registry import get_kernel
 
 _U64 = 1 << 64
 _U32 = 1 << 32
+_MAX_ELEMENTS = 1 << 34  # four per counter, and the counter's word has 32 bits
 
 
 def step(
@@ -67,6 +68,8 @@ def step(
     if state.ndim < 1 or state.size == 0:
         raise ArgumentError(f"x has shape {state.shape}; it needs a batch axis and at least one element.")
     batch = len(state)
+    if element_offset < 0 or element_offset + state.size // batch > _MAX_ELEMENTS:
+        raise ArgumentError(f"element_offset is {element_offset}; a sample has the elements 0 to 2**34 - 1.")
     given = model_output if isinstance(model_output, list | tuple) else [] if model_output is None else [model_output]
     outputs = [_fitting(m, "model_output", state.shape) for m in given]
     if len({m.dtype for m in outputs}) > 1:
@@ -76,6 +79,8 @@ def step(
         raise ArgumentError(f"the row weighs {weights[-1] + 1} model outputs; {len(outputs)} were given.")
     target, result = _target(x, state, out)
     needed = max([row.write + 1 if row.write is not None else 0, *(k + 1 for w in (row.c, row.f) for k, c in enumerate(w) if c)])
+    if needed > MAX_REGISTERS:
+        raise ArgumentError(f"the row names register {needed - 1}; there are {MAX_REGISTERS}, from 0.")
     bank = None
     if needed:
         if registers is None:

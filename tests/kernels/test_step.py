@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from diffuse_fast.kernels import get_kernel, kernels, reference, set_num_threads
+from diffuse_fast.errors import ArgumentError
+from diffuse_fast.kernels import get_kernel, kernels, reference, set_num_threads, step
 from diffuse_fast.plan import Reduction, Row
 
 COMPILED = [k.name for k in kernels() if k.device == "cpu" and k.unavailable is None and k.name != "reference"]
@@ -51,11 +52,11 @@ def run(kernel, row, *, shape=(3, 37), dtype=np.float32, seed=0, threads=1, in_p
     out = x if in_place else np.full_like(x, np.nan)
     seeds, indices = np.array([7, 7, 2**63 + 5][:n], np.uint64), np.array([0, 4, 1][:n], np.uint32)
     set_num_threads(threads)
-    step = get_kernel(kernel).bind(
+    bound = get_kernel(kernel).bind(
         [row], x=x, out=out, outputs=outputs, registers=registers, seeds=seeds, indices=indices, y=y, mask=mask,
         variance_offset=elements if learned == 2 else -1, element_offset=offset,
     )  # fmt: skip
-    assert step.run(0, 11) == -1
+    assert bound.run(0, 11) == -1
     return out, registers
 
 
@@ -104,10 +105,10 @@ def test_shards_agree(kernel, offset):
 def test_a_bad_output_is_found(kernel, value):
     x, m = np.zeros((3, 70), np.float32), np.zeros((3, 70), np.float32)
     m[1, 69] = value
-    step = get_kernel(kernel).bind([Row(p=1.0, q=1.0, lo=-1.0, hi=1.0, d=1.0)], x=x, out=x.copy(), outputs=[m], registers=None,
+    bound = get_kernel(kernel).bind([Row(p=1.0, q=1.0, lo=-1.0, hi=1.0, d=1.0)], x=x, out=x.copy(), outputs=[m], registers=None,
                                    seeds=np.zeros(3, np.uint64), indices=np.zeros(3, np.uint32))  # fmt: skip
-    assert step.run(0, 0) == 1
-    assert step.bad_samples() == [1]
+    assert bound.run(0, 0) == 1
+    assert bound.bad_samples() == [1]
 
 
 @pytest.mark.parametrize("kernel", COMPILED)
@@ -152,3 +153,35 @@ def test_normals_are_normal(kernel):
     assert stats.kstest(z, "norm").pvalue > 1e-4
     assert 4.2 < np.abs(z).max() < 6.7
     assert abs(np.corrcoef(z[:-1], z[1:])[0, 1]) < 5e-3
+
+
+@pytest.mark.parametrize("kernel", COMPILED)
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (Row(g=(0.0, 0.0, 1.0), b=1.0), "network output 2"),
+        (Row(a=1.0, log_s=(0.0, 0.0)), "variance channel"),
+        (Row(a=1.0, c=(0.0, 1.0)), "register 1"),
+        (Row(a=1.0, write=1, e_x=1.0), "register 1"),
+        (Row(a=1.0, write=0, f=(0.0, 0.0, 1.0)), "register 2"),
+    ],
+)
+def test_a_row_that_needs_what_is_not_there_is_refused(kernel, row, message):
+    x = np.zeros((1, 8), np.float32)
+    with pytest.raises(ArgumentError, match=message):
+        get_kernel(kernel).bind([row], x=x, out=x, outputs=[x], registers=np.zeros((1, 1, 8), np.float32),
+                                seeds=np.zeros(1, np.uint64), indices=np.zeros(1, np.uint32))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("row", "options", "message"),
+    [
+        (Row(a=1.0, write=9, e_x=1.0), {"registers": np.zeros((10, 1, 8), np.float32)}, "register 9"),
+        (Row(a=1.0), {"element_offset": 2**40}, "element_offset"),
+        (Row(a=1.0), {"element_offset": -4}, "element_offset"),
+    ],
+)
+def test_step_refuses_what_is_out_of_range(row, options, message):
+    x = np.zeros((1, 8), np.float32)
+    with pytest.raises(ArgumentError, match=message):
+        step(x, x, row, **options)
