@@ -18,7 +18,7 @@ from ..errors import ArgumentError, ArgumentTypeError, PlanError, near
 from ..plan import Plan
 from ..schedule import Schedule
 from . import ddim, ddpm, spacing
-from .solver import Option, Problem, Solver
+from .solver import Option, Point, Problem, Solver
 
 WHOLE = (int, np.integer)
 NUMBER = (int, float, np.integer, np.floating)
@@ -109,10 +109,7 @@ def plan(
     _check_marginals(times, log_alpha, prediction_type)
     problem = Problem(
         schedule=schedule,
-        timesteps=tuple(times.tolist()),
-        log_alpha=tuple(log_alpha.tolist()),
-        alpha=tuple(schedule.alpha(times).tolist()),
-        sigma=tuple(schedule.sigma(times).tolist()),
+        points=tuple(map(Point, *(a.tolist() for a in (times, log_alpha, schedule.alpha(times), schedule.sigma(times))))),
         prediction_type=prediction_type,
         lo=lo,
         hi=hi,

@@ -12,39 +12,38 @@ guided-diffusion does).
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from ..errors import ArgumentError
 from ..plan import Row
-from .prediction import VP_PREDICTION_TYPES, data_prediction, noise_prediction
-from .solver import Option, Problem, Solver, Table
+from .prediction import VP_PREDICTION_TYPES
+from .solver import CLEAN, Option, Point, Problem, Solver, Table
 
 
 def table(problem: Problem, *, eta: float, set_alpha_to_one: bool, steps_offset: int, rederive_epsilon: bool) -> Table:
     schedule = problem.schedule
-    final = (0.0, 1.0, 0.0) if set_alpha_to_one else (schedule.log_alpha(0), schedule.alpha(0), schedule.sigma(0))
-    log_alphas, alphas, sigmas = (
-        (*grid, end) for grid, end in zip((problem.log_alpha, problem.alpha, problem.sigma), final, strict=True)
-    )
+    end = CLEAN if set_alpha_to_one else Point(0.0, schedule.log_alpha(0), schedule.alpha(0), schedule.sigma(0))
+    points = (*problem.points, end)
     rows = []
-    for i, t in enumerate(problem.timesteps):
-        alpha, sigma, alpha_next, sigma_next = alphas[i], sigmas[i], alphas[i + 1], sigmas[i + 1]
-        beta = -math.expm1(2.0 * (log_alphas[i] - log_alphas[i + 1]))  # 1 − alpha²/alpha'²
+    for now, then in pairwise(points):
+        alpha, sigma, alpha_next, sigma_next = now.alpha, now.sigma, then.alpha, then.sigma
+        beta = -math.expm1(2.0 * (now.log_alpha - then.log_alpha))  # 1 − alpha²/alpha'²
         s = eta * (sigma_next / sigma) * math.sqrt(beta)  # eq. (16)
         # (sigma'² − s²)/sigma'², without the difference of close numbers that it is at eta = 1 and little signal
         left = (1.0 - eta) * (1.0 + eta) + (eta * alpha * sigma_next / (alpha_next * sigma)) ** 2
         if left < 0.0 and sigma_next > 0.0:
             raise ArgumentError(
-                f"eta is {eta}; at timestep {t:g} the step would add more noise than the next timestep has. Lower it."
+                f"eta is {eta}; at timestep {now.time:g} the step would add more noise than the next timestep has. Lower it."
             )
         direction = sigma_next * math.sqrt(max(left, 0.0))
-        p, q = data_prediction(problem.prediction_type, alpha, sigma)
+        p, q = problem.data(now)
         if rederive_epsilon:
             a, b, d = direction / sigma, 0.0, alpha_next - direction * alpha / sigma
         else:
-            eps_x, eps_m = noise_prediction(problem.prediction_type, alpha, sigma)
+            eps_x, eps_m = problem.noise(now)
             a, b, d = direction * eps_x, direction * eps_m, alpha_next
-        rows.append(Row(timestep=t, p=p, q=q, lo=problem.lo, hi=problem.hi, a=a, b=b, d=d, s=s).folded())
-    return Table(rows=tuple(rows), marginals=tuple(zip(alphas, sigmas, strict=True)))
+        rows.append(Row(timestep=now.time, p=p, q=q, lo=problem.lo, hi=problem.hi, a=a, b=b, d=d, s=s).folded())
+    return Table(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points))
 
 
 SOLVER = Solver(

@@ -16,32 +16,32 @@ The last step draws no noise (Algorithm 2, line 3).
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from ..plan import Row
-from .prediction import VP_PREDICTION_TYPES, data_prediction
-from .solver import Option, Problem, Solver, Table
+from .prediction import VP_PREDICTION_TYPES
+from .solver import CLEAN, Option, Problem, Solver, Table
 
 
 def table(problem: Problem, *, variance_type: str, steps_offset: int) -> Table:
     large = variance_type == "fixed_large"
-    log_alphas, alphas, sigmas = (*problem.log_alpha, 0.0), (*problem.alpha, 1.0), (*problem.sigma, 0.0)
-    last = len(problem.timesteps) - 1
+    points = (*problem.points, CLEAN)
     rows, deviation = [], []
-    for i, t in enumerate(problem.timesteps):
-        alpha, sigma, alpha_next, sigma_next = alphas[i], sigmas[i], alphas[i + 1], sigmas[i + 1]
-        beta = -math.expm1(2.0 * (log_alphas[i] - log_alphas[i + 1]))
+    for now, then in pairwise(points):
+        alpha, sigma, alpha_next, sigma_next = now.alpha, now.sigma, then.alpha, then.sigma
+        beta = -math.expm1(2.0 * (now.log_alpha - then.log_alpha))
         posterior_variance = beta * (sigma_next / sigma) ** 2  # eq. (7); 0 at the last
-        variance = beta if large and i < last else posterior_variance
-        p, q = data_prediction(problem.prediction_type, alpha, sigma)
+        variance = beta if large and then is not CLEAN else posterior_variance
+        p, q = problem.data(now)
         row = Row(
-            timestep=t, p=p, q=q, lo=problem.lo, hi=problem.hi,
+            timestep=now.time, p=p, q=q, lo=problem.lo, hi=problem.hi,
             a=(alpha / alpha_next) * (sigma_next / sigma) ** 2,
             d=alpha_next * beta / sigma**2,
             s=math.sqrt(variance),
         )  # fmt: skip
         rows.append(row.folded())
         deviation.append((0.0, variance - posterior_variance))
-    marginals = tuple(zip(alphas, sigmas, strict=True))
+    marginals = tuple((point.alpha, point.sigma) for point in points)
     return Table(rows=tuple(rows), marginals=marginals, deviation=tuple(deviation) if large else None)
 
 

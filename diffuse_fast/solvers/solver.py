@@ -3,11 +3,13 @@ rows."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ..plan import Row
 from ..schedule import Schedule
+from .prediction import data_prediction, noise_prediction
 
 
 @dataclass(frozen=True)
@@ -28,25 +30,73 @@ class Option:
 
 
 @dataclass(frozen=True)
+class Point:
+    """A time of the grid, and the marginal of the state there: ``alpha·x0 + sigma·ε``.
+
+    Attributes:
+        time: What the network is told.
+        log_alpha: log(alpha), with full accuracy where alpha is close to 1; −inf where it is 0.
+        alpha, sigma: The marginal, in the scale in which the state is kept.
+    """
+
+    time: float
+    log_alpha: float
+    alpha: float
+    sigma: float
+
+    @property
+    def lam(self) -> float:
+        """Half the log-SNR, log(alpha/sigma): the λ of the DPM-Solver papers. +inf without noise, −inf without data."""
+        return math.inf if self.sigma == 0.0 else self.log_alpha - math.log(self.sigma)
+
+
+# The data itself, where every solver that goes to the end arrives.
+CLEAN = Point(time=0.0, log_alpha=0.0, alpha=1.0, sigma=0.0)
+
+
+@dataclass(frozen=True)
 class Problem:
     """What a solver is asked to solve, with every argument already checked.
 
     Attributes:
         schedule: The noise schedule.
-        timesteps: Where the network is called, falling, in [0, num_train_timesteps − 1].
-        log_alpha, alpha, sigma: The marginals at those timesteps.
+        points: Where the network is called, from noise to data: log-SNR rises strictly.
         prediction_type: What the network predicts.
         lo, hi: Bounds of the data prediction, infinite where it is not clipped.
     """
 
     schedule: Schedule
-    timesteps: tuple[float, ...]
-    log_alpha: tuple[float, ...]
-    alpha: tuple[float, ...]
-    sigma: tuple[float, ...]
+    points: tuple[Point, ...]
     prediction_type: str
     lo: float
     hi: float
+
+    @property
+    def clips(self) -> bool:
+        """Whether the data prediction is clipped."""
+        return self.lo > -math.inf or self.hi < math.inf
+
+    def data(self, point: Point) -> tuple[float, float]:
+        """``(p, q)`` with x0 = p·x + q·m for a network called at this point."""
+        return data_prediction(self.prediction_type, point.alpha, point.sigma)
+
+    def noise(self, point: Point) -> tuple[float, float]:
+        """``(p, q)`` with ε = p·x + q·m for a network called at this point."""
+        return noise_prediction(self.prediction_type, point.alpha, point.sigma)
+
+    def at(self, lam: float) -> Point:
+        """The point of the schedule with this half log-SNR; its time is fractional.
+
+        Raises:
+            ArgumentError: the schedule does not reach it.
+        """
+        alpha, sigma = math.sqrt(_logistic(2.0 * lam)), math.sqrt(_logistic(-2.0 * lam))
+        log_alpha = -0.5 * math.log1p(math.exp(-2.0 * lam)) if lam > 0.0 else lam - 0.5 * math.log1p(math.exp(2.0 * lam))
+        return Point(self.schedule.timestep_at_log_snr(2.0 * lam), log_alpha, alpha, sigma)
+
+
+def _logistic(x: float) -> float:
+    return 1.0 / (1.0 + math.exp(-x)) if x > -700.0 else 0.0
 
 
 @dataclass(frozen=True)
