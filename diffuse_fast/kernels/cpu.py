@@ -13,6 +13,8 @@ from .rows import ROW, pack
 
 assert ROW.itemsize == _core.ROW_BYTES, "diffuse_fast/kernels/rows.py and csrc/step/step.h disagree; rebuild the extension"
 
+MAX_SINGLES = 4096
+
 # Codes of DType in csrc/step/step.h. NumPy has no bfloat16: its bits travel as uint16.
 DTYPE_CODES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.uint16): 2}
 
@@ -72,6 +74,18 @@ class CpuKernel:
 
     def __init__(self, name: str):
         self.name = name
+        self._singles: dict[int, tuple[Row, _core.SingleRow]] = {}
+
+    def single(self, row: Row) -> _core.SingleRow:
+        """The row for plain float32 arrays (``csrc/bindings/single_row.cpp``), made once for each row object."""
+        known = self._singles.get(id(row))
+        if known is not None and known[0] is row:
+            return known[1]
+        if len(self._singles) >= MAX_SINGLES:
+            self._singles.clear()
+        single = _core.SingleRow(self.name, pack([row]))
+        self._singles[id(row)] = (row, single)  # holds the row, so that its id stays its own
+        return single
 
     def bind(self, rows: Sequence[Row], **buffers) -> CpuStep:
         """The rows bound to buffers; see :class:`CpuStep`."""

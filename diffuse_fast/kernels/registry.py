@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 from dataclasses import dataclass
 
 from .. import _core
@@ -43,7 +42,7 @@ def get_kernel(name: str | None = None) -> CpuKernel | ReferenceKernel:
     Raises:
         KernelUnavailableError: the kernel is unknown, or this machine cannot run it.
     """
-    return _get(name or os.environ.get(ENVIRONMENT) or None)
+    return _get(name or _core.environment(ENVIRONMENT) or None)
 
 
 @functools.cache

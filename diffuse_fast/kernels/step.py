@@ -10,11 +10,13 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, KernelUnavailableError, NonFiniteError
 from ..plan import MAX_REGISTERS, Row
-from .cpu import DTYPE_CODES
+from .cpu import DTYPE_CODES, CpuKernel
 from .registry import get_kernel
 
 _U64 = 1 << 64
 _U32 = 1 << 32
+# Answers of SingleRow.run besides the number of a bad sample.
+_ALL_GOOD, _NOT_PLAIN = -1, -2
 _MAX_ELEMENTS = 1 << 34  # four per counter, and the counter's word has 32 bits
 
 
@@ -64,6 +66,15 @@ def step(
         >>> df.step(x, np.zeros_like(x), plan.rows[0]).shape
         (2, 3, 4)
     """
+    chosen = get_kernel(kernel)
+    plain = registers is None and variance is None and known is None and mask is None and out is not None and element_offset == 0
+    if plain and type(seed) is int and 0 <= seed < _U64 and (index is None or type(index) is int) and isinstance(chosen, CpuKernel):
+        bad = chosen.single(row).run(x, model_output, out, seed, index or 0, step)
+        if bad == _ALL_GOOD:
+            return out
+        if bad != _NOT_PLAIN:
+            finite = np.isfinite(model_output).reshape(len(model_output), -1).all(axis=1)
+            raise _not_finite(tuple(np.flatnonzero(~finite).tolist()), step)
     state = _as_array(x, "x")
     if state.ndim < 1 or state.size == 0:
         raise ArgumentError(f"x has shape {state.shape}; it needs a batch axis and at least one element.")
@@ -103,15 +114,17 @@ def step(
         outputs = [np.stack([m.reshape(batch, -1), v.reshape(batch, -1)], axis=1) for m in outputs]
         variance_offset = state.size // batch
     seeds, indices = noise_address(seed, index, batch)
-    bound = get_kernel(kernel).bind(
+    bound = chosen.bind(
         [row], x=state, out=target, outputs=outputs, registers=bank, seeds=seeds, indices=indices, y=known_array,
         mask=mask_array, variance_offset=variance_offset, element_offset=element_offset,
     )  # fmt: skip
-    bad = bound.run(0, step)
-    if bad >= 0:
-        samples = tuple(bound.bad_samples())
-        raise NonFiniteError(f"the model output of sample {bad} holds NaN or Inf (row {step}).", row=step, samples=samples)
+    if bound.run(0, step) >= 0:
+        raise _not_finite(tuple(bound.bad_samples()), step)
     return result
+
+
+def _not_finite(samples: tuple[int, ...], row: int) -> NonFiniteError:
+    return NonFiniteError(f"the model output of sample {samples[0]} holds NaN or Inf (row {row}).", row=row, samples=samples)
 
 
 def noise_address(seed: Any, index: Any, batch: int) -> tuple[np.ndarray, np.ndarray]:

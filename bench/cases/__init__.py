@@ -1,0 +1,1 @@
+"""One case per file: ``run(seconds) -> list[Line]``."""
