@@ -48,7 +48,9 @@ def show(console: Console, case: str, lines: list[Line]) -> None:
     for column in ("", "median", "p20 .. p80", "ratio", "p20 .. p80", "to", "target", ""):
         table.add_column(column, justify="left" if column in ("", "to") else "right")
     for line in lines:
-        middle, spread = ("", "") if line.seconds is None else (_time(line.seconds.median), f"{_time(line.seconds.p20)} .. {_time(line.seconds.p80)}")
+        middle = spread = ""
+        if line.seconds is not None:
+            middle, spread = _time(line.seconds.median), f"{_time(line.seconds.p20)} .. {_time(line.seconds.p80)}"
         if line.value is not None:
             middle = f"{line.value:.3g} {line.unit}"
         over, of = ("", "") if line.ratio is None else (f"{line.ratio.median:.2f}", f"{line.ratio.p20:.2f} .. {line.ratio.p80:.2f}")

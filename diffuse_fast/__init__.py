@@ -26,6 +26,7 @@ _HOME = {
     "solvers": "solvers",
     "Sampler": "engine",
     "sample": "engine",
+    "Request": "engine",
     "step": "kernels",
     "set_num_threads": "kernels",
     "Model": "model",
@@ -41,7 +42,7 @@ __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
     from . import nn
-    from .engine import Sampler, sample
+    from .engine import Request, Sampler, sample
     from .errors import DiffuseFastError
     from .export import export
     from .kernels import set_num_threads, step

@@ -106,7 +106,7 @@ def load(model: str | Path, mapping: Mapping[str, Any] | None = None) -> Model:
         >>> df.load("digits").license
         'Apache-2.0'
     """
-    path = _find(model)
+    path = find(model)
     outside = graph.read(path)
     files = external.check(outside.external, path.parent)
     text = outside.metadata.get(documents.KEY)
@@ -168,7 +168,8 @@ def to_uint8(x: Any, model: Model | Range = (-1.0, 1.0)) -> Any:
     return np.clip(np.nan_to_num(level, nan=0.0), 0, 255).astype(np.uint8)
 
 
-def _find(model: str | Path) -> Path:
+def find(model: str | Path) -> Path:
+    """The file of a path or bundled name, resolved."""
     if not isinstance(model, str | Path):
         raise ArgumentTypeError(f"model is a {type(model).__name__}; load takes a path or the name of a bundled model.")
     path = Path(model)

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, PlanError
+from .errors import ArgumentError, ArgumentTypeError, PlanError
 
 MAX_OUTPUTS = 3
 MAX_REGISTERS = 8
@@ -186,15 +186,46 @@ class Plan:
 
     # ---- what an engine makes of it -------------------------------------------------------------
 
-    def with_guidance(self, scale: float) -> Plan:
+    def with_guidance(self, scale: float, *, interval: tuple[float, float] | None = None, rescale: float = 0.0) -> Plan:
         """This plan with classifier-free guidance: ``m = scale·m_cond + (1 − scale)·m_uncond`` (Ho & Salimans 2022, with
-        the scale of the field: 1 is the conditional model, and needs no second evaluation)."""
+        the scale of the field: 1 is the conditional model, and needs no second evaluation).
+
+        Args:
+            scale: The guidance scale.
+            interval: Guide only the rows whose noise level sigma/alpha is in ``[low, high)`` (Kynkäänniemi et al. 2024,
+                "Applying Guidance in a Limited Interval"); the others need no second evaluation.
+            rescale: φ of Lin et al. 2023, section 3.4: how far the standard deviation of the guided output is brought back to
+                that of the conditional one, 0 (not at all) to 1.
+
+        Raises:
+            ArgumentError: a value is out of range, or the interval holds no row.
+            PlanError: ``rescale`` is asked for, and a row has another reduction (dynamic thresholding) already.
+        """
+        if isinstance(scale, bool) or not isinstance(scale, int | float | np.integer | np.floating):
+            raise ArgumentTypeError(f"guidance_scale is {scale!r}; it must be a number.")
         if not math.isfinite(scale):
             raise ArgumentError(f"guidance_scale is {scale}; it must be a finite number.")
+        if not 0.0 <= rescale <= 1.0:
+            raise ArgumentError(f"guidance_rescale is {rescale}; it must be from 0 to 1.")
+        low, high = (0.0, math.inf) if interval is None else interval
+        if not 0.0 <= low < high:
+            raise ArgumentError(f"guidance_interval is {interval!r}; it must be (low, high) with 0 <= low < high.")
         if scale == 1.0:
             return self
-        rows = tuple(dataclasses.replace(r, g=(scale, 1.0 - scale)) if r.calls_network else r for r in self.rows)
-        return dataclasses.replace(self, rows=rows)
+        weights: dict[str, Any] = {"g": (float(scale), 1.0 - float(scale))}
+        if rescale > 0.0:
+            weights["reduce"] = Reduction("guidance_rescale", (float(rescale),))
+        rows = list(self.rows)
+        for i, (row, (alpha, sigma)) in enumerate(zip(self.rows, self.marginals, strict=False)):
+            level = sigma / alpha if alpha > 0.0 else math.inf
+            if not row.calls_network or not (low <= level < high or level == high == math.inf):
+                continue
+            if rescale > 0.0 and row.reduce is not None:
+                raise PlanError(f"guidance_rescale and the plan's {row.reduce.kind} both need the one reduction of row {i}.")
+            rows[i] = dataclasses.replace(row, **weights)
+        if all(row is same for row, same in zip(rows, self.rows, strict=True)):
+            raise ArgumentError(f"guidance_interval is {interval!r}, and no row of the plan has its noise level there.")
+        return dataclasses.replace(self, rows=tuple(rows))
 
     def with_known_region(self) -> Plan:
         """This plan with the coefficients that re-noise a known region to the marginal after each row (used with a mask)."""

@@ -7,6 +7,7 @@ target: the loop at most doubles it.
 from __future__ import annotations
 
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,7 @@ class TinyMLP(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         sizes = (3, 64, 64, 64, 2)
-        pairs = list(zip(sizes, sizes[1:], strict=False))
-        self.layers = torch.nn.ModuleList(torch.nn.Linear(a, b) for a, b in pairs)
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         h = torch.cat([x, t[:, None].float() / 1000], dim=1)
@@ -58,10 +58,9 @@ def _run(model: df.Model, path: Path, seconds: float) -> list[Line]:
     names = list(candidates)
     peer = times[names[0]]
     lines = [Line(name, seconds=Timing.of(times[name])) for name in names]
-    lines += [
-        Line(f"loop alone: {name}", seconds=Timing.of(times[name] - peer), peer=names[0], ratio=Timing.of(times[name] / peer - 1), limit=1.0)
-        for name in names[1:]
-    ]
+    for name in names[1:]:
+        over = Timing.of(times[name] / peer - 1)
+        lines.append(Line(f"the loop alone: {name}", seconds=Timing.of(times[name] - peer), peer=names[0], ratio=over, limit=1.0))
     one_call = f"df.sample, {STEPS} DDIM steps"
     whole = interleaved({names[0]: bare, one_call: lambda: df.sample(model, 1, STEPS, seed=0)}, seconds=seconds / 4)
     return [*lines, Line(one_call, seconds=Timing.of(whole[one_call]), note="plan made anew in every call")]

@@ -11,7 +11,6 @@ import torch
 
 import diffuse_fast as df
 from diffuse_fast.kernels import get_kernel, kernels, num_threads, set_num_threads
-
 from diffuse_fast.plan import Row
 
 from ..measure import Timing, interleaved, ratio
@@ -62,12 +61,15 @@ def _run(seconds: float) -> list[Line]:
     for name in list(candidates)[2:]:
         case, kernel = name.rsplit(", ", 1)
         noisy = ROWS[case].stochastic
-        peer, limit = ("torch.randn", NOISE_LIMITS.get(kernel)) if noisy else ("torch.add", ADD_LIMIT if kernel != "scalar" else None)
+        peer = "torch.randn" if noisy else "torch.add"
+        limit = NOISE_LIMITS.get(kernel) if noisy else ADD_LIMIT if kernel != "scalar" else None
         lines.append(Line(name, seconds=Timing.of(times[name]), peer=peer, ratio=ratio(times, name, peer), limit=limit))
     return [*lines, *skipped]
 
 
 def _bound(kernel: str, row: Row, arrays: dict[str, np.ndarray]):
     seeds, indices = np.zeros(SHAPE[0], np.uint64), np.arange(SHAPE[0], dtype=np.uint32)
-    bound = get_kernel(kernel).bind([row], x=arrays["x"], out=arrays["o"], outputs=[arrays["e"]], registers=None, seeds=seeds, indices=indices)
+    bound = get_kernel(kernel).bind(
+        [row], x=arrays["x"], out=arrays["o"], outputs=[arrays["e"]], registers=None, seeds=seeds, indices=indices
+    )
     return lambda: bound.run(0, 0)

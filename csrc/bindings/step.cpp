@@ -18,6 +18,7 @@ namespace py = pybind11;
 namespace {
 
 using Seeds = py::array_t<uint64_t, py::array::c_style>;
+using Numbers = py::array_t<int64_t, py::array::c_style>;
 using Indices = py::array_t<uint32_t, py::array::c_style>;
 
 const df::Kernel& kernel_named(const std::string& name) {
@@ -89,14 +90,25 @@ void bind_step(py::module_& m) {
           py::arg("row"), py::arg("noise_row"), "Apply one row to every sample; the first bad sample, or -1.")
       .def(
           "run_each",
-          [](df::Stepper& self, const py::array_t<int64_t, py::array::c_style>& rows, const Indices& noise_rows) {
+          [](df::Stepper& self, const Numbers& rows, const Indices& noise_rows, const std::optional<Numbers>& outputs) {
             if (rows.size() != self.samples() || noise_rows.size() != self.samples())
               throw std::invalid_argument("one row and one noise row per sample");
+            if (outputs && outputs->size() != self.samples() * df::kMaxOutputs)
+              throw std::invalid_argument("three output numbers per sample");
             for (py::ssize_t i = 0; i < rows.size(); ++i) check_row(self, rows.data()[i]);
             py::gil_scoped_release release;
-            return self.run_each(rows.data(), noise_rows.data());
+            return self.run_each(rows.data(), noise_rows.data(), outputs ? outputs->data() : nullptr);
           },
-          py::arg("rows"), py::arg("noise_rows"), "Apply a row to each sample (negative: none); the first bad sample, or -1.")
+          py::arg("rows"), py::arg("noise_rows"), py::arg("outputs") = py::none(),
+          "Apply a row to each sample (negative: none), with the outputs of those numbers; the first bad sample, or -1.")
+      .def(
+          "seed",
+          [](df::Stepper& self, const Seeds& seeds, const Indices& indices) {
+            if (seeds.size() != self.samples() || indices.size() != self.samples())
+              throw std::invalid_argument("one seed and one index per sample");
+            self.seed(seeds.data(), indices.data());
+          },
+          py::arg("seeds"), py::arg("indices"), "Other keys of the noise from here on.")
       .def(
           "bad_samples",
           [](const df::Stepper& self) {

@@ -43,6 +43,9 @@ Stepper::Stepper(const Kernel& kernel, const Row* rows, int64_t row_count, int64
     : kernel_(kernel),
       samples_(static_cast<size_t>(samples)),
       bad_(static_cast<size_t>(samples)),
+      outputs_(static_cast<const unsigned char*>(b.outputs[0])),
+      output_bytes_(b.output_stride * bytes_of(output)),
+      variance_bytes_(b.variance_offset < 0 ? -1 : b.variance_offset * bytes_of(output)),
       elements_(elements),
       element_offset_(element_offset),
       state_(state),
@@ -62,8 +65,14 @@ Stepper::Stepper(const Kernel& kernel, const Row* rows, int64_t row_count, int64
     for (int k = 0; k < std::min(b.register_count, kMaxRegisters); ++k) s.h[k] = at(b.registers, (k * samples + i) * elements * 4);
     s.y = at(b.y, i * elements * 4);
     s.mask = at(b.mask, i * elements * 4);
-    s.seed = seeds[i];
-    s.index = indices[i];
+  }
+  seed(seeds, indices);
+}
+
+void Stepper::seed(const uint64_t* seeds, const uint32_t* indices) {
+  for (size_t i = 0; i < samples_.size(); ++i) {
+    samples_[i].seed = seeds[i];
+    samples_[i].index = indices[i];
   }
 }
 
@@ -78,7 +87,18 @@ int64_t Stepper::run(int64_t row, uint32_t noise_row) {
   return first == bad_.end() ? -1 : first - bad_.begin();
 }
 
-int64_t Stepper::run_each(const int64_t* rows, const uint32_t* noise_rows) {
+void Stepper::place_outputs(Sample& sample, const int64_t* at) const {
+  for (int j = 0; j < kMaxOutputs; ++j) {
+    if (at[j] < 0 && (sample.row->terms & (kG0 << j)))
+      throw std::invalid_argument("a row needs network output " + std::to_string(j) + ", which was not evaluated for it");
+    sample.m[j] = at[j] < 0 ? nullptr : outputs_ + at[j] * output_bytes_;
+  }
+  sample.v = variance_bytes_ < 0 || at[0] < 0 ? nullptr : outputs_ + at[0] * output_bytes_ + variance_bytes_;
+  if ((sample.row->terms & kLearnedS) && sample.v == nullptr)
+    throw std::invalid_argument("a row needs the network's variance channel, which was not evaluated for it");
+}
+
+int64_t Stepper::run_each(const int64_t* rows, const uint32_t* noise_rows, const int64_t* outputs) {
   active_.clear();
   active_index_.clear();
   for (int64_t i = 0; i < samples(); ++i) {
@@ -86,6 +106,7 @@ int64_t Stepper::run_each(const int64_t* rows, const uint32_t* noise_rows) {
     active_.push_back(samples_[static_cast<size_t>(i)]);
     active_.back().row = &rows_[static_cast<size_t>(rows[i])];
     active_.back().noise_row = noise_rows[i];
+    if (outputs != nullptr) place_outputs(active_.back(), outputs + i * kMaxOutputs);
     active_index_.push_back(i);
   }
   std::fill(bad_.begin(), bad_.end(), uint8_t{0});

@@ -25,7 +25,7 @@ class CpuStep:
     def __init__(
         self,
         kernel: str,
-        rows: Sequence[Row],
+        rows: Sequence[Row] | np.ndarray,
         *,
         x: np.ndarray,
         out: np.ndarray,
@@ -44,7 +44,7 @@ class CpuStep:
         try:
             self._stepper = _core.Stepper(
                 kernel,
-                pack(rows),
+                rows if isinstance(rows, np.ndarray) else pack(rows),
                 elements=elements,
                 element_offset=element_offset,
                 state_dtype=DTYPE_CODES[x.dtype],
@@ -66,6 +66,7 @@ class CpuStep:
         # Bound methods of the compiled object: a call per row and nothing around it.
         self.run = self._stepper.run
         self.run_each = self._stepper.run_each
+        self.seed = self._stepper.seed
         self.bad_samples = self._stepper.bad_samples
 
 
@@ -87,8 +88,8 @@ class CpuKernel:
         self._singles[id(row)] = (row, single)  # holds the row, so that its id stays its own
         return single
 
-    def bind(self, rows: Sequence[Row], **buffers) -> CpuStep:
-        """The rows bound to buffers; see :class:`CpuStep`."""
+    def bind(self, rows: Sequence[Row] | np.ndarray, **buffers) -> CpuStep:
+        """The rows, or what :func:`~.rows.pack` made of them, bound to buffers; see :class:`CpuStep`."""
         return CpuStep(self.name, rows, **buffers)
 
     def normals(self, out: np.ndarray, *, seeds, indices, row: int, stream: int, scale: float = 1.0, element_offset: int = 0):

@@ -108,17 +108,21 @@ class ReferenceStep:
         n = len(self._seeds)
         return self.run_each([row] * n, [noise_row] * n)
 
-    def run_each(self, rows, noise_rows) -> int:
+    def seed(self, seeds, indices) -> None:
+        self._seeds, self._indices = seeds, indices
+
+    def run_each(self, rows, noise_rows, outputs=None) -> int:
         self._bad = []
         for i, (number, noise_row) in enumerate(zip(rows, noise_rows, strict=True)):
             if number >= 0:
-                self._step(i, self._rows[number], int(noise_row))
+                at = (i, i, i) if outputs is None else outputs[i]
+                self._step(i, self._rows[number], int(noise_row), at)
         return self._bad[0] if self._bad else -1
 
     def bad_samples(self) -> list[int]:
         return self._bad
 
-    def _step(self, i: int, row: Row, noise_row: int) -> None:
+    def _step(self, i: int, row: Row, noise_row: int, at) -> None:
         x = self._x[i].reshape(-1)
         n = x.size
 
@@ -126,7 +130,8 @@ class ReferenceStep:
             return normals(n, seed=int(self._seeds[i]), index=int(self._indices[i]), row=noise_row, stream=stream,
                            element_offset=self._offset)  # fmt: skip
 
-        flat = [output[i].reshape(-1) for output in self._outputs]
+        # A negative number is an output that was not evaluated, and that the row does not weigh.
+        flat = [output[number].reshape(-1) for output, number in zip(self._outputs, at, strict=False)]
         outputs = [m[:n] for m in flat]
         registers = None if self._registers is None else [h[i].reshape(-1).astype(np.float64) for h in self._registers]
         masked = self._mask is not None

@@ -17,7 +17,7 @@ _U64 = 1 << 64
 _U32 = 1 << 32
 # Answers of SingleRow.run besides the number of a bad sample.
 _ALL_GOOD, _NOT_PLAIN = -1, -2
-_MAX_ELEMENTS = 1 << 34  # four per counter, and the counter's word has 32 bits
+MAX_ELEMENTS = 1 << 34  # four per counter, and the counter's word has 32 bits
 
 
 def step(
@@ -79,7 +79,7 @@ def step(
     if state.ndim < 1 or state.size == 0:
         raise ArgumentError(f"x has shape {state.shape}; it needs a batch axis and at least one element.")
     batch = len(state)
-    if element_offset < 0 or element_offset + state.size // batch > _MAX_ELEMENTS:
+    if element_offset < 0 or element_offset + state.size // batch > MAX_ELEMENTS:
         raise ArgumentError(f"element_offset is {element_offset}; a sample has the elements 0 to 2**34 - 1.")
     given = model_output if isinstance(model_output, list | tuple) else [] if model_output is None else [model_output]
     outputs = [_fitting(m, "model_output", state.shape) for m in given]

@@ -24,11 +24,16 @@ class BoundCall(Protocol):
     x: np.ndarray
     output: np.ndarray
 
-    def __call__(self, t: float) -> np.ndarray:
-        """Run the network on ``x`` at time ``t`` for the whole batch, and return ``output``.
+    def condition(self, cond: dict[str, np.ndarray]) -> None:
+        """Take other values for the conditioning inputs, of the names, shapes and dtypes that were bound. They are copied."""
+        ...
+
+    def __call__(self, t: float | np.ndarray) -> np.ndarray:
+        """Run the network on ``x`` at time ``t``, one for the whole batch or a float64 array of one per sample, and return
+        ``output``.
 
         Raises:
-            ArgumentError: the network takes whole timesteps and ``t`` is none.
+            ArgumentError: the network takes whole timesteps and ``t`` is none, or takes one time and ``t`` are several.
             NetworkError: the network failed, or returned something other than its output.
         """
         ...
@@ -96,16 +101,21 @@ def check_names(given: dict[str, Any], wanted: list[str]) -> None:
             raise ArgumentError(f"the network needs the conditioning input {name!r}; give it as cond={{{name!r}: ...}}.")
 
 
-def whole(t: float) -> int:
-    """A time as the whole number that the network takes."""
-    if t != math.floor(t):
+def is_whole(t: float | np.ndarray) -> bool:
+    """Whether a time, or every one of several, is a whole number."""
+    return t == math.floor(t) if isinstance(t, float) else bool((t == np.floor(t)).all())
+
+
+def whole(t: float | np.ndarray) -> float | np.ndarray:
+    """The same time, or times, refused where the network takes whole numbers and these are not."""
+    if not is_whole(t):
         raise ArgumentError(
             f"the time {t} is not whole, but this network takes integer timesteps; choose a spacing or timesteps that are whole."
         )
-    return int(t)
+    return t
 
 
-def failed(t: float, error: Exception) -> DiffuseFastError:
+def failed(t: float | np.ndarray, error: Exception) -> DiffuseFastError:
     """The error of a network that raised ``error`` at time ``t``."""
     if isinstance(error, DiffuseFastError):
         return error

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, NetworkError
-from .base import aligned, check_output, failed, own_cond, whole
+from .base import aligned, check_output, failed, is_whole, own_cond, whole
 
 
 def network(model: Callable[..., Any], *, threads: int | None = None, time_dtype: str | None = None) -> CallableNetwork:
@@ -53,11 +53,12 @@ class CallableCall:
         self.x, self.output = x, output
         self._function, self._time_dtype, self._cond = function, time_dtype, cond
 
-    def __call__(self, t: float) -> np.ndarray:
-        if self._time_dtype == "int64" or (self._time_dtype is None and t == int(t)):
-            time = np.full(len(self.x), whole(t), np.int64)
-        else:
-            time = np.full(len(self.x), t, np.float32)
+    def condition(self, cond: dict[str, np.ndarray]) -> None:
+        self._cond = own_cond(cond, len(self.x))
+
+    def __call__(self, t: float | np.ndarray) -> np.ndarray:
+        integer = self._time_dtype == "int64" or (self._time_dtype is None and is_whole(t))
+        time = np.full(len(self.x), whole(t) if integer else t, np.int64 if integer else np.float32)
         try:
             result = self._function(self.x, time, **self._cond)
         except Exception as error:

@@ -128,6 +128,13 @@ class OnnxNetwork:
         )  # fmt: skip
 
 
+def _same(t: np.ndarray) -> float:
+    """The one time of a batch, for a network that has a single one."""
+    if (t != t[0]).any():
+        raise ArgumentError("this network takes one time for the whole batch; its samples cannot be at different timesteps.")
+    return float(t[0])
+
+
 def _dtype(value: Any) -> str:
     if value.type not in _DTYPES:
         raise ArgumentError(f"the network's input {value.name!r} is a {value.type}, which is not supported.")
@@ -144,14 +151,26 @@ class OnnxCall:
         self._t = inputs[time]
         self._integer = self._t.dtype.kind == "i"
         self._inputs = inputs  # the binding holds addresses only
+        self._per_sample = self._t.shape == (len(self.x),)
         self._binding = session.io_binding()
         for name, array in inputs.items():
             self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         self._binding.bind_output(output, "cpu", 0, np.float32, into.shape, into.ctypes.data)
         self._run = session.run_with_iobinding
 
-    def __call__(self, t: float) -> np.ndarray:
-        self._t.fill(whole(t) if self._integer else t)
+    def condition(self, cond: dict[str, np.ndarray]) -> None:
+        for name, array in cond.items():
+            np.copyto(self._inputs[name], array, casting="same_kind")
+
+    def __call__(self, t: float | np.ndarray) -> np.ndarray:
+        if self._integer:
+            whole(t)
+        if isinstance(t, float):
+            self._t.fill(t)
+        elif self._per_sample:
+            self._t[...] = t
+        else:
+            self._t.fill(_same(t))
         try:
             self._run(self._binding)
         except Exception as error:

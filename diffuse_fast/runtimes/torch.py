@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..errors import ArgumentError, KernelUnavailableError, NetworkError
-from .base import aligned, check_output, failed, own_cond, whole
+from .base import aligned, check_output, failed, is_whole, own_cond, whole
 
 
 def network(model: torch.nn.Module, *, threads: int | None = None, time_dtype: str | None = None) -> TorchNetwork:
@@ -45,10 +45,8 @@ class TorchNetwork:
         cond: dict[str, np.ndarray],
         output_shape: tuple[int, ...] | None = None,
     ) -> TorchCall:
-        given = {name: torch.from_numpy(array) for name, array in own_cond(cond, batch).items()}
-        given = {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in given.items()}
         x, output = aligned((batch, *shape)), aligned((batch, *(output_shape or shape)))
-        return TorchCall(self.module, self.dtype, self._time_dtype, x, output, given)
+        return TorchCall(self.module, self.dtype, self._time_dtype, x, output, cond)
 
 
 class TorchCall:
@@ -61,17 +59,21 @@ class TorchCall:
         time_dtype: str | None,
         x: np.ndarray,
         output: np.ndarray,
-        cond: dict[str, torch.Tensor],
+        cond: dict[str, np.ndarray],
     ):
         self.x, self.output = x, output
-        self._module, self._dtype, self._time_dtype, self._cond = module, dtype, time_dtype, cond
+        self._module, self._dtype, self._time_dtype = module, dtype, time_dtype
         self._x, self._output = torch.from_numpy(x), torch.from_numpy(output)  # the same memory
+        self.condition(cond)
 
-    def __call__(self, t: float) -> np.ndarray:
-        if self._time_dtype == "int64" or (self._time_dtype is None and t == int(t)):
-            time = torch.full((len(self.x),), whole(t), dtype=torch.int64)
-        else:
-            time = torch.full((len(self.x),), t, dtype=torch.float32)
+    def condition(self, cond: dict[str, np.ndarray]) -> None:
+        given = {name: torch.from_numpy(array) for name, array in own_cond(cond, len(self.x)).items()}
+        self._cond = {name: t.to(self._dtype) if t.is_floating_point() else t for name, t in given.items()}
+
+    def __call__(self, t: float | np.ndarray) -> np.ndarray:
+        integer = self._time_dtype == "int64" or (self._time_dtype is None and is_whole(t))
+        values = np.full(len(self.x), whole(t) if integer else t, np.int64 if integer else np.float32)
+        time = torch.from_numpy(values)
         with torch.inference_mode():
             try:
                 result: Any = self._module(self._x.to(self._dtype), time, **self._cond)

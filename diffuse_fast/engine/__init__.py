@@ -1,0 +1,9 @@
+"""The engine: a network, a plan, a kernel, and the loop that runs them."""
+
+from __future__ import annotations
+
+from .requests import Request
+from .sample import sample
+from .sampler import Sampler
+
+__all__ = ["Request", "Sampler", "sample"]

@@ -1,0 +1,39 @@
+"""Checks of the engine's arguments that more than one of its files makes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, ArgumentTypeError
+
+
+def whole(name: str, value: Any, least: int) -> int:
+    """A whole number from ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ArgumentTypeError(f"{name} is {value!r}; it must be a whole number.")
+    if value < least:
+        raise ArgumentError(f"{name} is {value}; it must be at least {least}.")
+    return int(value)
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether a value is a tensor. Does not import torch: where it is not loaded, nothing is one."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def noise_array(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Given noise as a floating array of this shape."""
+    if is_tensor(value):
+        if value.requires_grad:
+            raise ArgumentError(f"{name} requires grad; pass {name}.detach().")
+        value = value.float().cpu().numpy()
+    array = np.asarray(value)
+    if array.shape != shape:
+        raise ArgumentError(f"{name} has shape {array.shape}; it must be {shape}.")
+    if array.dtype.kind != "f":
+        raise ArgumentTypeError(f"{name} has dtype {array.dtype}; it must be floating.")
+    return array

@@ -1,0 +1,60 @@
+"""Conditioning inputs: what the caller gives, checked, as one array per input with a value for every sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, ArgumentTypeError
+from .arguments import is_tensor
+
+Conditions = dict[str, np.ndarray]
+
+
+def conditions(argument: str, given: Any, n: int, inputs: Any) -> Conditions:
+    """The conditioning of n samples by input name, each (n, *its shape).
+
+    Args:
+        argument: The name of the argument, for messages.
+        given: A mapping from input names to values, one for all samples or one per sample; or None.
+        n: Number of samples.
+        inputs: The model's conditioning inputs; what is left out takes their null value. None for a bare network, which takes
+            what it is given.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: a name is unknown or missing, or a value does not fit its input.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise ArgumentTypeError(f"{argument} is a {type(given).__name__}; give a dict from input names to values.")
+    values = dict(given or {})
+    if inputs is None:
+        return {name: _per_sample(f"{argument}[{name!r}]", v, n, None, None) for name, v in values.items()}
+    known = {c.name: c for c in inputs}
+    for name in values:
+        if name not in known:
+            raise ArgumentError(f"{argument} has {name!r}; the model's conditioning inputs: {', '.join(known) or 'none'}.")
+    out = {}
+    for name, c in known.items():
+        value = values.get(name, c.null)
+        if value is None:
+            raise ArgumentError(f"{argument} lacks {name!r}, and the model has no null value for it.")
+        array = _per_sample(f"{argument}[{name!r}]", value, n, tuple(c.shape), c.dtype)
+        if c.classes is not None and name in values and ((array < 0) | (array > max(c.classes - 1, c.null or 0))).any():
+            raise ArgumentError(f"{argument}[{name!r}] has a label outside 0..{c.classes - 1}.")
+        out[name] = array
+    return out
+
+
+def _per_sample(name: str, value: Any, n: int, shape: tuple[int, ...] | None, dtype: str | None) -> np.ndarray:
+    array = np.asarray(value.detach().cpu() if is_tensor(value) else value)
+    if dtype is not None:
+        if not np.can_cast(array.dtype, dtype, "same_kind"):
+            raise ArgumentTypeError(f"{name} has dtype {array.dtype}; the model takes {dtype}.")
+        array = array.astype(dtype)
+    if (shape is not None and array.shape == shape) or (shape is None and array.ndim == 0):
+        array = np.broadcast_to(array, (n, *array.shape))
+    if array.shape[:1] != (n,) or (shape is not None and array.shape[1:] != shape):
+        raise ArgumentError(f"{name} has shape {array.shape}; give one value for all, or one per sample ({n}).")
+    return array

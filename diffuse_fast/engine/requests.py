@@ -1,0 +1,195 @@
+"""A batch whose samples have nothing in common but the model: each its own plan, seed, guidance and conditioning.
+
+In every tick the samples that are not done call the network once, together, and each applies its own row. What a sample does
+not need is not evaluated: without guidance it has one evaluation in the batch, and when it is done it has none.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import ArgumentError, ArgumentTypeError
+from ..kernels.reference import STREAM_INITIAL
+from ..kernels.step import noise_address
+from ..plan import MAX_OUTPUTS, Plan
+from ..runtimes.base import aligned
+from .arguments import noise_array
+from .conditioning import Conditions, conditions
+from .workspace import not_finite
+
+if TYPE_CHECKING:
+    from .sampler import Sampler
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sample, as asked for.
+
+    Attributes:
+        plan: Its plan; None for that of the sampler.
+        seed: Its seed; None for a fresh one.
+        index: Its index under the seed.
+        guidance_scale: Its guidance; None for that of the sampler (with a plan of its own: 1).
+        cond, negative_cond: Its conditioning by input name, without a batch axis.
+        noise: N(0, 1) of the sample's shape to start from, in place of the generator.
+
+    Example:
+        >>> import diffuse_fast as df
+        >>> model = df.load("digits")
+        >>> plans = [df.plan(model.schedule, "ddim", steps, prediction_type=model.prediction_type) for steps in (5, 9)]
+        >>> seven = df.Request(seed=1, cond={"label": 7})
+        >>> three = df.Request(plan=plans[1], seed=2, cond={"label": 3}, guidance_scale=1.5)
+        >>> df.Sampler(model, plans[0]).sample_requests([seven, three]).shape
+        (2, 1, 8, 8)
+    """
+
+    plan: Plan | None = None
+    seed: int | None = None
+    index: int = 0
+    guidance_scale: float | None = None
+    cond: Mapping[str, Any] | None = field(default=None, hash=False)
+    negative_cond: Mapping[str, Any] | None = field(default=None, hash=False)
+    noise: Any = field(default=None, compare=False)
+
+
+def run_requests(sampler: Sampler, requests: Sequence[Request], callback: Any = None) -> np.ndarray:
+    """The samples of the requests, in their order, (len(requests), *shape)."""
+    slots = _Slots(sampler, requests)
+    tick = 0
+    while slots.tick():
+        if callback is not None:
+            callback(tick, slots.state)
+        tick += 1
+    return slots.state
+
+
+class _Slots:
+    def __init__(self, sampler: Sampler, requests: Sequence[Request]):
+        self._network, self._kernel, self._shape = sampler._network, sampler._kernel, sampler.shape
+        self._output_shape = sampler._output_shape
+        self._variance_offset = math.prod(sampler.shape) if sampler._output_shape != sampler.shape else -1
+        n = len(requests)
+        self._plans = _plans(sampler, requests)
+        self._conditions = [_conditions(sampler, r, plan, i) for i, (r, plan) in enumerate(zip(requests, self._plans, strict=True))]
+        # The rows of all plans in one table, each plan once.
+        first: dict[int, int] = {}
+        self._rows = []
+        for plan in self._plans:
+            if id(plan) not in first:
+                first[id(plan)] = len(self._rows)
+                self._rows += plan.rows
+        self._first = [first[id(plan)] for plan in self._plans]
+        self._at = [0] * n  # the row each sample is at
+        self.state = aligned((n, *sampler.shape))
+        registers = max(plan.registers for plan in self._plans)
+        self._bank = np.empty((registers, n, *sampler.shape), np.float32) if registers else None
+        seeds = [secrets.randbits(64) if r.seed is None else r.seed for r in requests]
+        self._seeds, self._indices = noise_address(seeds, [r.index for r in requests], n)
+        for i, (r, plan) in enumerate(zip(requests, self._plans, strict=True)):
+            self._start(i, r.noise, plan.initial_scale)
+        self._evaluations: list[tuple[int, int]] | None = None
+
+    def _start(self, i: int, noise: Any, scale: float) -> None:
+        if noise is None:
+            only = slice(i, i + 1)
+            self._kernel.normals(self.state[only], seeds=self._seeds[only], indices=self._indices[only], row=0,
+                                 stream=STREAM_INITIAL, scale=scale)  # fmt: skip
+        else:
+            given = noise_array(f"noise of request {i}", noise, self._shape)
+            np.multiply(given, np.float32(scale), out=self.state[i], casting="same_kind")
+
+    def tick(self) -> bool:
+        """Every sample that is not done goes on to behind its next network call; False where all are done."""
+        active = [i for i, plan in enumerate(self._plans) if self._at[i] < len(plan.rows)]
+        if not active:
+            return False
+        evaluations = [(i, j) for i in active for j in self._wanted(i)]
+        if evaluations != self._evaluations and evaluations:
+            self._bind(evaluations)
+        while silent := [i for i in active if not self._row(i).calls_network]:
+            self._apply(silent)
+            active = [i for i in active if self._at[i] < len(self._plans[i].rows)]
+        if active:
+            self._call(self._times(evaluations))
+            self._apply(active)
+        return True
+
+    def _row(self, i: int) -> Any:
+        return self._plans[i].rows[self._at[i]]
+
+    def _next_call(self, i: int) -> Any:
+        return next((row for row in self._plans[i].rows[self._at[i] :] if row.calls_network), None)
+
+    def _wanted(self, i: int) -> list[int]:
+        row = self._next_call(i)
+        return [] if row is None else [j for j, g in enumerate(row.g) if g != 0.0]
+
+    def _times(self, evaluations: list[tuple[int, int]]) -> float | np.ndarray:
+        times = [self._row(i).timestep for i, _ in evaluations]
+        return times[0] if times.count(times[0]) == len(times) else np.array(times)
+
+    def _bind(self, evaluations: list[tuple[int, int]]) -> None:
+        cond = {name: np.stack([self._conditions[i][j][name] for i, j in evaluations]) for name in self._conditions[0][0]}
+        self._network_call = self._network.bind(len(evaluations), self._shape, cond, self._output_shape)
+        self._bound = self._kernel.bind(
+            self._rows, x=self.state, out=self.state, outputs=[self._network_call.output] * MAX_OUTPUTS, registers=self._bank,
+            seeds=self._seeds, indices=self._indices, variance_offset=self._variance_offset,
+        )  # fmt: skip
+        self._evaluations = evaluations
+        self._samples = np.array([i for i, _ in evaluations])
+        self._numbers = np.full((len(self._plans), MAX_OUTPUTS), -1, np.int64)
+        for number, (i, j) in enumerate(evaluations):
+            self._numbers[i, j] = number
+
+    def _call(self, times: float | np.ndarray) -> None:
+        np.take(self.state, self._samples, axis=0, out=self._network_call.x)
+        self._network_call(times)
+
+    def _apply(self, samples: list[int]) -> None:
+        n = len(self._plans)
+        rows, noise_rows = np.full(n, -1, np.int64), np.zeros(n, np.uint32)
+        for i in samples:
+            rows[i], noise_rows[i] = self._first[i] + self._at[i], self._at[i]
+        bad = self._bound.run_each(rows, noise_rows, self._numbers)
+        if bad >= 0:
+            raise not_finite(self._row(bad), self._at[bad], list(self._bound.bad_samples()))
+        for i in samples:
+            self._at[i] += 1
+
+
+def _plans(sampler: Sampler, requests: Sequence[Request]) -> list[Plan]:
+    """The plan of each request, with its guidance; one object for equal requests."""
+    made: dict[tuple[int, float | None], Plan] = {}
+    plans = []
+    for i, r in enumerate(requests):
+        if not isinstance(r, Request):
+            raise ArgumentTypeError(f"request {i} is a {type(r).__name__}; give df.Request objects.")
+        key = (id(r.plan), r.guidance_scale)
+        if key not in made:
+            made[key] = sampler._plan_of(r.plan, r.guidance_scale)
+        plans.append(made[key])
+    return plans
+
+
+def _conditions(sampler: Sampler, r: Request, plan: Plan, i: int) -> list[Conditions]:
+    """Per network output, the conditioning of one sample."""
+    given = [_batched(r.cond)]
+    if any(len(row.g) > 1 for row in plan.rows):
+        if sampler._conditioning is None and r.negative_cond is None:
+            raise ArgumentError(f"request {i}: guidance with a bare network needs negative_cond: what stands for no condition.")
+        given.append(_batched(r.negative_cond))
+    elif r.negative_cond is not None:
+        raise ArgumentError(f"request {i}: negative_cond needs a guidance_scale other than 1.")
+    names = (f"cond of request {i}", f"negative_cond of request {i}")
+    whole = [conditions(name, c, 1, sampler._conditioning) for name, c in zip(names, given, strict=False)]
+    return [{name: value[0] for name, value in c.items()} for c in whole]
+
+
+def _batched(cond: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if cond is None else {name: np.asarray(value)[None] for name, value in cond.items()}

@@ -1,0 +1,181 @@
+"""``sample``: one call from a model to samples. It finds what is not said, and hands over to :class:`Sampler`."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, ArgumentTypeError
+from ..model import Model, find, load
+from ..plan import Plan
+from ..schedule import Schedule
+from ..solvers import plan as make_plan
+from .arguments import is_tensor, noise_array, whole
+from .conditioning import conditions
+from .requests import Request
+from .sampler import Callback, Sampler, Seed, seeds_of
+
+
+def sample(
+    model: Any,
+    n: int,
+    steps: int | None = None,
+    *,
+    solver: str = "ddim",
+    seed: Seed = None,
+    timestep_spacing: str | None = None,
+    timesteps: Any = None,
+    guidance_scale: float | Sequence[float] = 1.0,
+    guidance_interval: tuple[float, float] | None = None,
+    guidance_rescale: float = 0.0,
+    cond: Mapping[str, Any] | None = None,
+    negative_cond: Mapping[str, Any] | None = None,
+    shape: Sequence[int] | None = None,
+    schedule: Schedule | None = None,
+    prediction_type: str | None = None,
+    clip: tuple[float, float] | bool | None = None,
+    noise: Any = None,
+    step_noise: Callable[[int], Any] | None = None,
+    batch_size: int | None = None,
+    first_index: int = 0,
+    runtime: str = "auto",
+    device: str = "auto",
+    precision: str = "float32",
+    progress: bool = False,
+    callback: Callback | None = None,
+    **solver_options: Any,
+) -> Any:
+    """Draw ``n`` samples from a diffusion model in ``steps`` steps.
+
+    Args:
+        model: A path to an artifact or a bundled name, a ``df.Model``, a ``torch.nn.Module``, an onnxruntime session, or any
+            callable ``f(x, t, **cond)`` with x (batch, *shape) float32 and t (batch,).
+        n: Number of samples, from 1.
+        steps: Intervals of the time grid (num_inference_steps); None with ``timesteps``.
+        solver: Name of a solver; ``df.solvers()`` lists them.
+        seed: One seed (samples are its indices 0..n-1), a list of n seeds (each sample is its seed's index 0), or None for a
+            fresh one, which is logged.
+        timestep_spacing, timesteps: How the grid is laid, or the grid itself, falling.
+        guidance_scale: Classifier-free guidance, one scale or one per sample; a sample with 1 is the conditional model, at the
+            cost of one evaluation.
+        guidance_interval: Guide only where the noise level sigma/alpha is in ``[low, high)`` (Kynkäänniemi et al. 2024).
+        guidance_rescale: How far the guided output's standard deviation is brought back to the conditional one's, 0 to 1 (Lin
+            et al. 2023, section 3.4).
+        cond, negative_cond: Conditioning by input name; each value one for all samples, or one per sample. What is left out
+            takes the model's null value.
+        shape, schedule, prediction_type: What an artifact knows and a bare callable must be told.
+        clip: None for what the artifact says (a callable: no clip), False for none, or (lo, hi).
+        noise: N(0, 1) of shape (n, *shape) to start from, in place of the generator.
+        step_noise: ``i -> N(0, 1)`` of that shape for row i, in place of the generator.
+        batch_size: Samples per network call at most; bounds memory and changes no result of a batch-invariant network.
+        first_index: Index of the first sample under ``seed``: continue where another call stopped.
+        runtime: ``auto`` or the name of a runtime. device: ``auto`` or ``cpu``. precision: ``float32``.
+        progress: Show a bar. callback: Called as ``callback(row, x)`` after each row; x is a view, not to be kept.
+        **solver_options: Options of the solver (``eta``, ``variance_type``, ...).
+
+    Returns:
+        (n, *shape) float32, the caller's own: a NumPy array; a tensor for a torch module or where ``noise`` is one.
+
+    Raises:
+        DiffuseFastError: see :mod:`diffuse_fast.errors`; every error is also the built-in one would expect.
+
+    Example:
+        >>> import diffuse_fast as df
+        >>> df.sample("digits", 4, 10, seed=0, cond={"label": 7}).shape
+        (4, 1, 8, 8)
+    """
+    if isinstance(model, str | Path):
+        model = loaded(model)
+    known = model if isinstance(model, Model) else None
+    table = _plan(
+        _told("schedule", schedule, known), solver, steps, prediction_type=_told("prediction_type", prediction_type, known),
+        clip=_clip(clip, known), timestep_spacing=timestep_spacing, timesteps=timesteps, **solver_options,
+    )  # fmt: skip
+    each = not isinstance(guidance_scale, int | float | np.integer | np.floating)
+    sampler = Sampler(
+        model, table, shape=shape, guidance_scale=1.0 if each else guidance_scale, guidance_interval=guidance_interval,
+        guidance_rescale=guidance_rescale, runtime=runtime, device=device, precision=precision,
+    )  # fmt: skip
+    if each:
+        if step_noise is not None:
+            raise ArgumentError("step_noise is given for samples that run in step; give one guidance_scale for all.")
+        return _with_each_scale(sampler, n, guidance_scale, seed, first_index, cond, negative_cond, noise, batch_size, callback)
+    return sampler.sample(
+        n, seed=seed, cond=cond, negative_cond=negative_cond, noise=noise, step_noise=step_noise, batch_size=batch_size,
+        first_index=first_index, progress=progress, callback=callback,
+    )  # fmt: skip
+
+
+def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, noise, batch_size, callback) -> Any:
+    whole("n", n, 1)
+    values = np.asarray(scales)
+    if values.shape != (n,) or values.dtype.kind not in "iuf":
+        raise ArgumentError(f"guidance_scale is {scales!r}; give one number, or one per sample ({n}).")
+    seeds, indices = seeds_of(seed, n, first_index)
+    start = None if noise is None else noise_array("noise", noise, (n, *sampler.shape))
+    given = conditions("cond", cond, n, sampler._conditioning)
+    against = None if negative is None else conditions("negative_cond", negative, n, sampler._conditioning)
+    requests = [
+        Request(
+            seed=int(seeds[i]), index=int(indices[i]), guidance_scale=float(values[i]),
+            cond={name: value[i] for name, value in given.items()},
+            negative_cond=None if against is None or values[i] == 1 else {name: value[i] for name, value in against.items()},
+            noise=None if start is None else start[i],
+        )
+        for i in range(n)
+    ]  # fmt: skip
+    result = sampler.sample_requests(requests, batch_size=batch_size, callback=callback)
+    as_tensor = is_tensor(noise) or sampler._network.name == "torch"
+    return sys.modules["torch"].from_numpy(result) if as_tensor else result
+
+
+def loaded(model: str | Path) -> Model:
+    """The model of a path or bundled name: the same object, and so the same session, as long as the file is the same."""
+    path = find(model)
+    state = path.stat()
+    return _loaded(path, (state.st_ino, state.st_mtime_ns, state.st_size))
+
+
+@functools.lru_cache(maxsize=8)
+def _loaded(path: Path, state: Any) -> Model:
+    return load(path)
+
+
+def _plan(schedule: Schedule, solver: str, steps: int | None, *, timesteps: Any, **options: Any) -> Plan:
+    """The plan, from those made before where there it is: plans are immutable."""
+    try:
+        if timesteps is not None:
+            timesteps = tuple(np.asarray(timesteps).tolist())
+        return _made(schedule, solver, steps, timesteps=timesteps, **options)
+    except TypeError as error:
+        if "unhashable" not in str(error):
+            raise
+        return make_plan(schedule, solver, steps, timesteps=timesteps, **options)
+
+
+# Typed: steps=True is refused, and must not find the plan of steps=1.
+_made = functools.lru_cache(maxsize=64, typed=True)(make_plan)
+
+
+def _told(name: str, given: Any, model: Model | None) -> Any:
+    value = given if given is not None else getattr(model, name, None)
+    if value is None:
+        raise ArgumentError(f"{name} is not known: this model does not say it; give {name}=.")
+    if given is not None and name == "schedule" and not isinstance(given, Schedule):
+        raise ArgumentTypeError(f"schedule is a {type(given).__name__}; give a df.Schedule.")
+    return value
+
+
+def _clip(clip: Any, model: Model | None) -> tuple[float, float] | None:
+    if clip is None:
+        return model.clip if model else None
+    if clip is False:
+        return None
+    if clip is True or not isinstance(clip, tuple | list) or len(clip) != 2:
+        raise ArgumentError(f"clip is {clip!r}; give None for the model's own, False for none, or a pair (lo, hi).")
+    return float(clip[0]), float(clip[1])

@@ -1,0 +1,241 @@
+"""A network, a plan and a kernel, bound: the part of the engine that lives as long as its user wants."""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, ArgumentTypeError, KernelUnavailableError
+from ..kernels import get_kernel
+from ..kernels.rows import pack
+from ..kernels.step import MAX_ELEMENTS, noise_address
+from ..model import Model, load
+from ..plan import Plan
+from ..runtimes import network
+from .arguments import is_tensor, noise_array, whole
+from .conditioning import Conditions, conditions
+from .progress import bar
+from .requests import Request, run_requests
+from .workspace import Workspace
+
+_log = logging.getLogger("diffuse_fast")
+
+Seed = int | Sequence[int] | None
+Callback = Callable[[int, np.ndarray], Any]
+
+# Workspaces kept for each size of batch: what a few threads need, and no more memory than that.
+_IDLE_PER_BATCH = 8
+
+
+class Sampler:
+    """A model bound to a plan: built once, called many times, from many threads.
+
+    Args:
+        model: As for :func:`~diffuse_fast.sample`.
+        plan: A plan.
+        shape: Shape of one sample, where the model does not know it.
+        guidance_scale, guidance_interval, guidance_rescale, runtime, device, precision: As for :func:`~diffuse_fast.sample`; the
+            scale is one number.
+
+    Example:
+        >>> import diffuse_fast as df
+        >>> model = df.load("digits")
+        >>> plan = df.plan(model.schedule, "ddim", 10, prediction_type=model.prediction_type, clip=model.clip)
+        >>> df.Sampler(model, plan).sample(2, seed=1).shape
+        (2, 1, 8, 8)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        plan: Plan,
+        *,
+        shape: Sequence[int] | None = None,
+        guidance_scale: float = 1.0,
+        guidance_interval: tuple[float, float] | None = None,
+        guidance_rescale: float = 0.0,
+        runtime: str = "auto",
+        device: str = "auto",
+        precision: str = "float32",
+    ):
+        if device not in ("auto", "cpu"):
+            raise KernelUnavailableError(f"device is {device!r}; this version samples on 'cpu' only.")
+        if precision != "float32":
+            raise ArgumentError(f"precision is {precision!r}; the runtimes of this version have 'float32'.")
+        model = load(model) if isinstance(model, str | Path) else model
+        known = model if isinstance(model, Model) else None
+        self.model = model
+        self.shape = _shape(shape, known)
+        self._conditioning = known.conditioning if known else None
+        self._output_shape = known.output_shape if known else self.shape
+        self._guidance = guidance_interval, guidance_rescale
+        if not isinstance(plan, Plan):
+            raise ArgumentTypeError(f"plan is a {type(plan).__name__}; give what df.plan() returns.")
+        self._unguided = plan
+        self.plan = self._guided_plan(plan, guidance_scale)
+        self.guided = any(len(row.g) > 1 for row in self.plan.rows)
+        self._network = network(model, runtime)
+        self._kernel = get_kernel()
+        self._packed = pack(self.plan.rows) if self._kernel.name != "reference" else self.plan.rows
+        self._idle: dict[Any, list[Workspace]] = {}
+        self._lock = threading.Lock()
+
+    def sample(self, n: int, **options: Any) -> Any:
+        """Draw n samples; options as for :func:`~diffuse_fast.sample` (seed, cond, negative_cond, noise, step_noise, batch_size,
+        first_index, progress, callback)."""
+        pieces = list(self.stream(n, **options))
+        if len(pieces) == 1:
+            return pieces[0]
+        if isinstance(pieces[0], np.ndarray):
+            return np.concatenate(pieces)
+        return sys.modules["torch"].cat(pieces)
+
+    def stream(
+        self,
+        n: int,
+        *,
+        seed: Seed = None,
+        cond: Mapping[str, Any] | None = None,
+        negative_cond: Mapping[str, Any] | None = None,
+        noise: Any = None,
+        step_noise: Callable[[int], Any] | None = None,
+        batch_size: int | None = None,
+        first_index: int = 0,
+        progress: bool = False,
+        callback: Callback | None = None,
+    ) -> Iterator[Any]:
+        """As :meth:`sample`, one array per batch, as each is done. Arguments are checked before the first."""
+        whole("n", n, 1)
+        size = n if batch_size is None else min(n, whole("batch_size", batch_size, 1))
+        seeds, indices = seeds_of(seed, n, first_index)
+        as_tensor = is_tensor(noise) or self._network.name == "torch"
+        start = None if noise is None else noise_array("noise", noise, (n, *self.shape))
+        conditions = self._conditions(cond, negative_cond, n)
+        if step_noise is not None and n > size:
+            raise ArgumentError("step_noise is given for the whole batch; leave batch_size out.")
+        return self._run(n, size, seeds, indices, start, conditions, step_noise, as_tensor, progress, callback)
+
+    def sample_requests(
+        self, requests: Sequence[Request], *, batch_size: int | None = None, callback: Callback | None = None
+    ) -> np.ndarray:
+        """Draw samples that have nothing in common but the model: each its own plan, seed, guidance and conditioning.
+
+        With a network whose result for a sample does not depend on the batch, each is bit for bit what it is alone.
+
+        Args:
+            requests: What is asked for, from 1.
+            batch_size: Samples that run together at most.
+            callback: Called as ``callback(tick, x)`` after each joint call of the network; x is a view, not to be kept.
+
+        Returns:
+            (len(requests), *shape) float32, in the order of the requests, the caller's own.
+
+        Raises:
+            ArgumentError, ArgumentTypeError: a request does not fit the model; the message says which.
+            NonFiniteError: the network returned NaN or Inf for a request; ``samples`` are numbers of requests.
+        """
+        requests = list(requests)
+        if not requests:
+            raise ArgumentError("requests is empty; give at least one.")
+        size = len(requests) if batch_size is None else whole("batch_size", batch_size, 1)
+        parts = [run_requests(self, requests[i : i + size], callback) for i in range(0, len(requests), size)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _run(self, n, size, seeds, indices, start, conditions, step_noise, as_tensor, progress, callback) -> Iterator[Any]:
+        with bar(progress, -(-n // size) * len(self.plan.rows)) as advance:
+            for first in range(0, n, size):
+                part = slice(first, min(n, first + size))
+                chosen = [{name: value[part] for name, value in c.items()} for c in conditions]
+                key = (part.stop - part.start, *((name, v.shape, v.dtype) for name, v in chosen[0].items()))
+                space = self._take(key, chosen)
+                space.run(seeds[part], indices[part], None if start is None else start[part], step_noise, advance, callback, first)
+                result = space.state.copy()
+                self._give_back(key, space)
+                yield sys.modules["torch"].from_numpy(result) if as_tensor else result
+
+    # ---- workspaces -----------------------------------------------------------------------------
+
+    def _take(self, key: Any, conditions: list[Conditions]) -> Workspace:
+        with self._lock:
+            idle = self._idle.get(key)
+            space = idle.pop() if idle else None
+        if space is None:
+            return Workspace(self, key[0], conditions)
+        space.condition(conditions)
+        return space
+
+    def _give_back(self, key: Any, space: Workspace) -> None:
+        with self._lock:
+            idle = self._idle.setdefault(key, [])
+            if len(idle) < _IDLE_PER_BATCH:
+                idle.append(space)
+
+    # ---- plans and conditions -------------------------------------------------------------------
+
+    def _plan_of(self, plan: Plan | None, guidance_scale: float | None) -> Plan:
+        """The plan of a request: its own or this sampler's, with its guidance or this sampler's."""
+        if plan is not None and not isinstance(plan, Plan):
+            raise ArgumentTypeError(f"a request's plan is a {type(plan).__name__}; give what df.plan() returns.")
+        if plan is None and guidance_scale is None:
+            chosen = self.plan
+        else:
+            chosen = self._guided_plan(plan or self._unguided, 1.0 if guidance_scale is None else guidance_scale)
+        if chosen.nfe == 0:
+            raise ArgumentError("a request's plan never calls the network.")
+        return chosen
+
+    def _guided_plan(self, plan: Plan, scale: float) -> Plan:
+        """The plan with guidance, checked against what the model can do."""
+        interval, rescale = self._guidance
+        plan = plan.with_guidance(scale, interval=interval, rescale=rescale)
+        weighed = max(len(row.g) for row in plan.rows)
+        if weighed > 1 and self._conditioning == ():
+            raise ArgumentError("guidance_scale is not 1, but the model has no conditioning to guide by.")
+        if weighed > 2:
+            raise ArgumentError(f"the plan weighs {weighed} network outputs; a Sampler makes two, with and without the condition.")
+        if any(row.log_s is not None for row in plan.rows) and self._output_shape == self.shape:
+            raise ArgumentError("the plan has a learned standard deviation, but the model predicts no variance.")
+        return plan
+
+    def _conditions(self, cond: Any, negative: Any, n: int) -> list[Conditions]:
+        """One dict of (n, ...) arrays per network output: the conditional one, and with guidance the other."""
+        if not self.guided:
+            if negative is not None:
+                raise ArgumentError("negative_cond needs a guidance_scale other than 1.")
+            return [conditions("cond", cond, n, self._conditioning)]
+        if self._conditioning is None and negative is None:
+            raise ArgumentError("guidance with a bare network needs negative_cond: what stands for no condition.")
+        return [conditions("cond", cond, n, self._conditioning), conditions("negative_cond", negative, n, self._conditioning)]
+
+
+def seeds_of(seed: Seed, n: int, first_index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Seed and index of every sample; a fresh seed is logged."""
+    whole("first_index", first_index, 0)
+    if seed is None:
+        seed = secrets.randbits(64)
+        _log.info("seed: %d", seed)
+    elif isinstance(seed, bool) or not isinstance(seed, int | np.integer | Sequence | np.ndarray) or isinstance(seed, str):
+        raise ArgumentTypeError(f"seed is a {type(seed).__name__}; give a whole number, a list of them, or None.")
+    many = not isinstance(seed, int | np.integer)
+    return noise_address(seed, None if many else first_index, n)
+
+
+def _shape(given: Sequence[int] | None, model: Model | None) -> tuple[int, ...]:
+    if given is None and model is None:
+        raise ArgumentError("shape is not known: this model does not say it; give shape=.")
+    shape = tuple(int(d) for d in (model.shape if given is None else given))
+    if not all(d >= 1 for d in shape):
+        raise ArgumentError(f"shape is {shape}; every dimension must be at least 1.")
+    if math.prod(shape) > MAX_ELEMENTS:
+        raise ArgumentError(f"shape is {shape}: {math.prod(shape)} elements; a sample has at most 2**34.")
+    if model is not None and shape != model.shape:
+        raise ArgumentError(f"shape is {shape}; this model's samples have {model.shape}.")
+    return shape
