@@ -388,11 +388,12 @@ class _bar:
         self._progress = None
         if show:
             try:
+                from rich.console import Console
                 from rich.progress import Progress
             except ImportError:
                 _log.warning("progress=True needs rich: pip install 'diffuse-fast[cli]'")
             else:
-                self._progress = Progress()
+                self._progress = Progress(console=Console(stderr=True))
                 self._task = self._progress.add_task("sampling", total=total)
 
     def __enter__(self) -> Callable[[], None] | None:
