@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,5 +42,5 @@ def train(
     change = {name: value for name, value in given.items() if value is not None}
     if reuse and change:
         raise typer.BadParameter(f"--reuse trains nothing; leave out {', '.join(change)}.")
-    train_digits(out, config=dataclasses.replace(CONFIG, **change), reuse=reuse, progress=sys.stderr.isatty())
+    train_digits(out, config=dataclasses.replace(CONFIG, **change), reuse=reuse)
     typer.echo((out / f"{NAME}.md").read_text(encoding="utf-8"))
