@@ -3,10 +3,11 @@ PYTHON ?= python3
 CONSTRAINTS := -c requirements/constraints.txt
 SOURCES := pyproject.toml CMakeLists.txt requirements/constraints.txt $(shell find csrc -type f)
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint bench clean
 
 demo: .venv-demo/.stamp
-	.venv-demo/bin/python -P -m diffuse_fast.demo out/digits.png
+	mkdir -p out
+	.venv-demo/bin/diffuse-fast sample digits -n 40 --steps 20 --seed 0 --cond label=0,1,2,3,4,5,6,7,8,9 --columns 10 --out out/digits.png
 
 test: .venv/.stamp
 	.venv/bin/python -m pytest -n 2 -m "not slow"
@@ -18,10 +19,13 @@ lint: .venv/.stamp
 	.venv/bin/ruff check .
 	.venv/bin/lint-imports
 
-# The demo's environment: no torch in it. -P above: the installed package, not the source folder beside it.
+bench: .venv/.stamp
+	.venv/bin/python -m bench --json out/bench.json
+
+# The demo's environment: no torch in it. Its command runs the installed package, not the source folder beside it.
 .venv-demo/.stamp: $(SOURCES)
 	$(PYTHON) -m venv .venv-demo
-	.venv-demo/bin/pip install -q $(CONSTRAINTS) ".[cpu]" pillow
+	.venv-demo/bin/pip install -q $(CONSTRAINTS) ".[cpu,cli]"
 	touch $@
 
 .venv/.stamp: $(SOURCES)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from ..errors import RuntimeUnavailableError
+_log = logging.getLogger("diffuse_fast")
 
 
 @contextmanager
@@ -15,9 +16,12 @@ def bar(show: bool, total: int) -> Iterator[Callable[[], None] | None]:
         yield None
         return
     try:
+        from rich.console import Console
         from rich.progress import Progress
     except ImportError:
-        raise RuntimeUnavailableError("progress=True needs rich: pip install 'diffuse-fast[cli]'") from None
-    with Progress() as progress:
+        _log.warning("progress=True needs rich: pip install 'diffuse-fast[cli]'")
+        yield None
+        return
+    with Progress(console=Console(stderr=True)) as progress:  # what a program prints is its own
         task = progress.add_task("sampling", total=total)
         yield lambda: progress.advance(task)

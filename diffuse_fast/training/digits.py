@@ -21,6 +21,7 @@ from torch import nn
 
 from ..errors import ArgumentError, OutputError, RuntimeUnavailableError
 from ..export import export
+from ..files import replacing, writable
 from ..model import Model
 from ..nn import UNet
 from ..schedule import Schedule
@@ -63,6 +64,8 @@ def train_digits(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make the folder {folder}: {error}") from error
+    for suffix in ("safetensors", "onnx", "json", "md"):  # asked now, not after a quarter of an hour
+        writable(folder / f"{NAME}.{suffix}")
     weights = folder / f"{NAME}.safetensors"
     if reuse:
         network, record = load_weights(weights)
@@ -79,39 +82,56 @@ def train_digits(
 
 def publish(network: nn.Module, record: dict[str, Any], folder: Path) -> Model:
     """Export a trained network, measure the artifact, and write card and figures beside it."""
-    config = record["config"]
     path = folder / f"{NAME}.onnx"
-    recipe = {
-        "command": "python -m diffuse_fast.training.digits --out out/digits",
-        "data": "scikit-learn load_digits, stratified training split of 1,437 images",
-        "network": {"type": "UNet", **NETWORK, "multipliers": list(NETWORK["multipliers"])},
-        **record,
-    }
-    model = export(
-        network,
-        path,
-        name=NAME,
-        shape=(1, 8, 8),
-        schedule=SCHEDULE,
-        prediction_type=config["prediction_type"],
-        clip=(-1.0, 1.0),
-        value_range=(-1.0, 1.0),
-        conditioning=[{"name": "label", "dtype": "int64", "shape": [], "null": 10, "classes": 10}],
-        training={key: recipe[key] for key in ("command", "data", "config", "seconds", "versions")},
-        license=LICENSE,
-    )
+    model = export_weights(network, record, path)
     report = {
         "name": NAME,
         "license": LICENSE,
         "bytes": path.stat().st_size,
         "schedule": SCHEDULE.to_json(),
-        "recipe": recipe,
-        "loss": final_losses(network, config["prediction_type"]),
+        "recipe": _recipe(record),
+        "loss": final_losses(network, record["config"]["prediction_type"]),
         "quality": evaluate(model),
     }
     write(folder / f"{NAME}.json", json.dumps(report, indent=1) + "\n")
     write(folder / f"{NAME}.md", card(report))
     return model
+
+
+def export_weights(network: nn.Module, record: dict[str, Any], path: str | os.PathLike[str], *, opset: int | None = None) -> Model:
+    """Export what :func:`load_weights` gives, without measuring it: the artifact at ``path``, loaded.
+
+    Raises:
+        ArgumentError: the record is not of a run of this recipe.
+        ExportError, OutputError: as :func:`diffuse_fast.export`.
+    """
+    recipe = _recipe(record)
+    lacking = [key for key in ("config", "seconds", "versions") if key not in recipe]
+    if lacking:
+        raise ArgumentError(f"the record of these weights lacks {', '.join(lacking)}; it is not of a run of this recipe.")
+    return export(
+        network,
+        path,
+        name=NAME,
+        shape=(1, 8, 8),
+        schedule=SCHEDULE,
+        prediction_type=record["config"]["prediction_type"],
+        clip=(-1.0, 1.0),
+        value_range=(-1.0, 1.0),
+        conditioning=[{"name": "label", "dtype": "int64", "shape": [], "null": 10, "classes": 10}],
+        training={key: recipe[key] for key in ("command", "data", "config", "seconds", "versions")},
+        license=LICENSE,
+        opset=opset,
+    )
+
+
+def _recipe(record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "command": "python -m diffuse_fast.training.digits --out out/digits",
+        "data": "scikit-learn load_digits, stratified training split of 1,437 images",
+        "network": {"type": "UNet", **NETWORK, "multipliers": list(NETWORK["multipliers"])},
+        **record,
+    }
 
 
 def final_losses(network: nn.Module, prediction_type: str) -> dict[str, float]:
@@ -193,13 +213,8 @@ def save_weights(path: Path, network: nn.Module, record: dict[str, Any]) -> None
     """Weights and record in one safetensors file."""
     save_file = _safetensors().save_file
     tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
-    partial = path.with_name(path.name + ".part")
-    try:
+    with replacing(path) as partial:
         save_file(tensors, partial, metadata={"record": json.dumps(record)})
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error}") from error
 
 
 def load_weights(path: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -221,13 +236,8 @@ def load_weights(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 def write(path: Path, text: str) -> None:
     """The text in a file, whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    try:
+    with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {path}: {error}") from error
 
 
 def _safetensors() -> Any:

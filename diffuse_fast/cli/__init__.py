@@ -1,0 +1,18 @@
+"""The command ``diffuse-fast``: one file per command, each a thin call of the library."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """The entry point. Without the extra ``cli`` it says how to get it."""
+    try:
+        import rich  # noqa: F401  (asked for here, not halfway through a command)
+
+        from .app import app
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("typer", "click", "rich"):
+            raise
+        sys.exit(f"diffuse-fast: the command line needs {error.name}: pip install 'diffuse-fast[cli]'")
+    app(prog_name="diffuse-fast")

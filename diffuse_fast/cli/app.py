@@ -1,0 +1,62 @@
+"""The commands together, and what they have in common. Nothing here imports what a command needs: ``--help`` is quick."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .. import __version__
+from ..errors import DiffuseFastError
+from .doctor import doctor
+from .export import export
+from .inspect import inspect
+from .sample import sample
+from .solvers import solvers
+from .train import train
+
+
+class _Group(TyperGroup):
+    """An error of the library is a message, and exit status 1; with ``--debug`` it is a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DiffuseFastError as error:
+            if ctx.params["debug"]:
+                raise
+            typer.echo(f"diffuse-fast: {error}", err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+for command in (sample, train, export, inspect, solvers, doctor):
+    app.command()(command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"diffuse-fast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show debug logs, and a traceback where something fails.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """An inference engine for diffusion models: a solver is a table, a step is one fused kernel."""
+    if debug:
+        logging.basicConfig(format="%(name)s: %(message)s")
+        logging.getLogger("diffuse_fast").setLevel(logging.DEBUG)

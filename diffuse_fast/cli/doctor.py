@@ -1,0 +1,183 @@
+"""``diffuse-fast doctor``: what this machine has, what is chosen, and why."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "triton", "onnx", "pillow")
+
+# Of the many a CPU names, those that speed up what this package or a runtime does.
+INSTRUCTIONS = (
+    "sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16",
+    "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve", "sve2",
+)  # fmt: skip
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False) -> None:
+    """Show what this machine has, what is chosen and why.
+
+    Versions, instruction sets, kernels, runtimes, threads. Imports no runtime.
+    """
+    report = examine()
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        _show(report)
+
+
+def examine() -> dict[str, Any]:
+    """What ``doctor`` knows, as plain data. Imports no runtime: what is installed is read from its metadata."""
+    from .. import __version__, _core
+
+    packages = {name: _version(name) for name in PACKAGES}
+    return {
+        "diffuse_fast": {"version": __version__, "core": _core.__version__, "noise_version": _core.NOISE_VERSION},
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cpu": {"machine": platform.machine(), "cores": _cores(), **_cpu()},
+        "packages": packages,
+        "kernels": _kernels(),
+        "kernel": _kernel(),
+        "cuda": {"available": (why := _core.cuda_unavailable_reason()) is None, "reason": why},
+        "runtimes": _runtimes(),
+        "auto_runtime": _auto(),
+        "threads": _threads(),
+        "warnings": _warnings(packages),
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cpu() -> dict[str, Any]:
+    """The CPU's name and instruction sets, as Linux tells them; None where they are not told."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {"name": platform.processor() or None, "instructions": None}
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = told.get("flags") or told.get("Features")
+    return {
+        "name": told.get("model name"),
+        "instructions": None if flags is None else [name for name in INSTRUCTIONS if name in flags.split()],
+    }
+
+
+def _kernels() -> list[dict[str, Any]]:
+    from ..kernels import kernels
+
+    return [
+        {"name": k.name, "device": k.device, "available": k.unavailable is None, "reason": k.unavailable} for k in kernels()
+    ]
+
+
+def _kernel() -> dict[str, Any]:
+    """Which kernel a step takes; ``name`` is None where the one that is forced cannot run, and ``why`` says it."""
+    from ..errors import KernelUnavailableError
+    from ..kernels import get_kernel
+    from ..kernels.registry import ENVIRONMENT
+
+    forced = os.environ.get(ENVIRONMENT) or None
+    try:
+        name = get_kernel().name
+    except KernelUnavailableError as error:
+        return {"name": None, "why": f"{ENVIRONMENT}={forced}: {error}", "forced": forced}
+    return {"name": name, "why": f"{ENVIRONMENT}={forced}" if forced else "the best this CPU runs", "forced": forced}
+
+
+def _runtimes() -> list[dict[str, Any]]:
+    from ..runtimes.registry import RUNTIMES
+
+    return [
+        {
+            "name": r.name,
+            "runs": list(r.runs),
+            "package": r.package,
+            "installed": r.installed,
+            "install": None if r.extra is None else f"pip install 'diffuse-fast[{r.extra}]'",
+        }
+        for r in RUNTIMES
+    ]
+
+
+def _auto() -> dict[str, str | None]:
+    """What ``runtime="auto"`` takes for each kind of model, None where nothing that runs it is installed."""
+    from ..runtimes.registry import RUNTIMES
+
+    kinds = dict.fromkeys(kind for r in RUNTIMES for kind in r.runs)
+    return {kind: next((r.name for r in RUNTIMES if kind in r.runs and r.installed), None) for kind in kinds}
+
+
+def _threads() -> dict[str, Any]:
+    from ..kernels import num_threads
+
+    given = os.environ.get("DIFFUSE_FAST_NUM_THREADS") or None
+    why = f"DIFFUSE_FAST_NUM_THREADS={given}" if given else "the cores this process may run on"
+    return {"step": num_threads(), "why": why, "network": "left to the runtime"}
+
+
+def _warnings(packages: dict[str, str | None]) -> list[str]:
+    out = []
+    if packages["onnxruntime"] and packages["onnxruntime-gpu"]:
+        out.append(
+            "onnxruntime and onnxruntime-gpu are both installed, and both are the module onnxruntime: the one installed last "
+            "is used, and removing one breaks the other. pip uninstall both, then install one."
+        )
+    if (kernel := _kernel())["name"] is None:
+        out.append(f"the forced kernel cannot run, so nothing can be sampled. {kernel['why']}")
+    if _auto()["artifact"] is None:
+        out.append("no runtime for artifacts is installed, so no model file can be sampled: pip install 'diffuse-fast[cpu]'")
+    return out
+
+
+def _show(report: dict[str, Any]) -> None:
+    from .tables import show
+
+    own, cpu, kernel, threads = report["diffuse_fast"], report["cpu"], report["kernel"], report["threads"]
+    instructions = "not told by this system" if cpu["instructions"] is None else " ".join(cpu["instructions"])
+    show(
+        f"diffuse_fast {own['version']}",
+        [
+            ("core", f"{own['core']}, noise version {own['noise_version']}"),
+            ("python", report["python"]),
+            ("system", report["system"]),
+            ("cpu", f"{cpu['name'] or cpu['machine']}, {cpu['cores']} cores for this process"),
+            ("instructions", instructions),
+            ("threads", f"step: {threads['step']} ({threads['why']}); network: {threads['network']}"),
+            *((name, version or "not installed") for name, version in report["packages"].items()),
+        ],
+    )
+    show(
+        f"step kernel: {kernel['name'] or 'none'} ({kernel['why']})",
+        [
+            ("→" if k["name"] == kernel["name"] else "", k["name"], k["device"], "can run" if k["available"] else k["reason"])
+            for k in report["kernels"]
+        ],
+        ("", "kernel", "device", ""),
+    )
+    show(
+        "runtimes: " + ", ".join(f"{kind} on {name or 'nothing'}" for kind, name in report["auto_runtime"].items()),
+        [
+            (r["name"], ", ".join(r["runs"]), "installed" if r["installed"] else f"not installed: {r['install']}")
+            for r in report["runtimes"]
+        ],
+        ("runtime", "runs", ""),
+    )
+    for warning in report["warnings"]:
+        typer.echo(f"warning: {warning}", err=True)

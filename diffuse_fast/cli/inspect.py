@@ -1,0 +1,92 @@
+"""``diffuse-fast inspect``: what a model file says of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="An artifact (.onnx), or a bundled model: digits.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+) -> None:
+    """Show what a model file says of itself.
+
+    Shape, schedule, conditioning, graph, size, checksum, licence, training.
+    """
+    from ..model import load
+
+    report = describe(load(model))
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    else:
+        _show(report)
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """Everything about a model that can be known without a runtime: its document, its graph and its files."""
+    from ..artifact import graph
+
+    outside = graph.read(model.path)
+    return {
+        "path": str(model.path),
+        "bytes": sum(path.stat().st_size for path in (model.path, *model.external)),
+        "external": [path.name for path in model.external],
+        "sha256": model.sha256,
+        "opset": outside.opset,
+        "inputs": [dataclasses.asdict(value) for value in outside.inputs],
+        "outputs": [dataclasses.asdict(value) for value in outside.outputs],
+        "document": model.to_json(),
+    }
+
+
+def _show(report: dict[str, Any]) -> None:
+    from .tables import show
+
+    document = report["document"]
+    sample = document["sample"]
+    files = ", ".join(report["external"])
+    show(
+        document["name"],
+        [
+            ("file", report["path"]),
+            ("size", f"{report['bytes']:,} bytes" + (f", with {files}" if files else "")),
+            ("sha256", report["sha256"]),
+            ("licence", document["license"] or "not said"),
+            ("producer", f"{document['producer']}, opset {report['opset']}"),
+            ("sample", f"{sample['dtype']} {sample['shape']}, values {sample['value_range'] or 'without bounds'}"),
+            ("prediction type", document["prediction_type"]),
+            ("variance", document["variance"]),
+            ("clip", document["clip"] or "none"),
+            ("schedule", _plain(document["schedule"])),
+            ("time", f"{document['time']['convention']}, {document['time']['dtype']}"),
+        ],
+    )
+    show(
+        "graph",
+        [
+            (way, value["name"], value["dtype"], "x".join(str(d) if d != "" else "?" for d in value["shape"] or ("?",)))
+            for way, values in (("input", report["inputs"]), ("output", report["outputs"]))
+            for value in values
+        ],
+    )
+    if document["conditioning"]:
+        show(
+            "conditioning",
+            [(c["name"], c["dtype"], c["shape"], c["null"], c["classes"]) for c in document["conditioning"]],
+            ("name", "dtype", "shape", "null", "classes"),
+        )
+    show("training", [(key, _plain(value)) for key, value in document["training"].items()] or [("not said",)])
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(one)}" for key, one in value.items())
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 200 else text[:200] + "…"  # a table of betas

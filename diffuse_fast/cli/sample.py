@@ -1,0 +1,146 @@
+"""``diffuse-fast sample``: draw samples into a picture or an array file."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import words
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..model import Model
+
+SUFFIXES = (".png", ".npy", ".npz")
+
+
+def sample(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="An artifact (.onnx), or a bundled model: digits.")],
+    n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 16,
+    steps: Annotated[int | None, typer.Option(help="Steps of the solver; may be left out with --timesteps.")] = None,
+    solver: Annotated[str, typer.Option(help="`diffuse-fast solvers` lists them.")] = "ddim",
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the solver, as eta=0.5. May be repeated.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="None given: a fresh one, which is said.")] = None,
+    cond: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE[,VALUE...]",
+            help="A conditioning input, as label=7; several values go round the samples. May be repeated.",
+        ),
+    ] = None,
+    guidance_scale: Annotated[float, typer.Option(help="Classifier-free guidance; 1 is none.")] = 1.0,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="A .png (a grid), or .npy or .npz; an .npz also holds how it was made.")
+    ] = Path("samples.png"),
+    columns: Annotated[int | None, typer.Option(help="Pictures in a row of the grid.")] = None,
+    scale: Annotated[int | None, typer.Option(help="Enlarge every pixel of the grid this many times.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples per network call at most; bounds memory.")] = None,
+    timestep_spacing: Annotated[str | None, typer.Option(help="leading, trailing or linspace.")] = None,
+    timesteps: Annotated[str | None, typer.Option(metavar="T,T,...", help="The timesteps themselves, falling.")] = None,
+    clip: Annotated[
+        str | None, typer.Option(metavar="LO,HI", help="Where to clip the data prediction; the model's own unless given.")
+    ] = None,
+    no_clip: Annotated[bool, typer.Option("--no-clip", help="Do not clip.")] = False,
+    runtime: Annotated[str, typer.Option(help="What runs the network.")] = "auto",
+) -> None:
+    """Draw samples from a model.
+
+    Example: diffuse-fast sample digits -n 64 --steps 20 --cond label=7 --out sevens.png
+    """
+    if out.suffix not in SUFFIXES:
+        raise typer.BadParameter(f"--out is {str(out)!r}; it must end in {', '.join(SUFFIXES)}.")
+    if out.suffix != ".png" and (columns is not None or scale is not None):
+        raise typer.BadParameter("--columns and --scale lay out a .png.")
+    for name, value in (("--columns", columns), ("--scale", scale)):
+        if value is not None and value < 1:
+            raise typer.BadParameter(f"{name} is {value}; it must be at least 1.")
+    if clip is not None and no_clip:
+        raise typer.BadParameter("--clip and --no-clip contradict each other.")
+    bounds = None if clip is None else words.numbers("--clip", clip)
+    if bounds is not None and len(bounds) != 2:
+        raise typer.BadParameter(f"--clip is {clip!r}; it must be two numbers, as -1,1.")
+
+    from .. import files
+    from ..engine import sample as draw
+    from ..model import load
+    from ..solvers import SOLVERS
+
+    known = SOLVERS[solver].options if solver in SOLVERS else {}
+    call: dict[str, Any] = {
+        "n": n,
+        "steps": steps,
+        "solver": solver,
+        # df.sample would draw one and keep it to itself: the file and the user are to know.
+        "seed": secrets.randbits(64) if seed is None else seed,
+        "cond": {name: _per_sample(name, text, n) for name, text in words.pairs("--cond", cond or ()).items()},
+        "guidance_scale": guidance_scale,
+        "batch_size": batch_size,
+        "timestep_spacing": timestep_spacing,
+        "timesteps": None if timesteps is None else words.numbers("--timesteps", timesteps),
+        "clip": False if no_clip else bounds,
+        "runtime": runtime,
+        **{
+            # One that the solver does not have goes on as it is: the library says which it has.
+            name: words.typed(f"--option {name}", text, type(known[name].default)) if name in known else text
+            for name, text in words.pairs("--option", option or ()).items()
+        },
+    }
+    loaded = load(model)
+    files.writable(out)
+    write = _writer(out, loaded, call, columns, scale)
+    x = draw(loaded, **call, progress=sys.stderr.isatty())
+    with files.replacing(out) as partial:
+        write(x, partial)
+    typer.echo(f"{out}: {n} of {loaded.name}, {solver}, {x.shape[1:]} each, seed {call['seed']}")
+
+
+def _per_sample(name: str, text: str, n: int) -> Any:
+    value = words.values(f"--cond {name}", text)
+    if not isinstance(value, list):
+        return value
+    if len(value) > n:
+        raise typer.BadParameter(f"--cond {name} has {len(value)} values for {n} samples.")
+    return [value[i % len(value)] for i in range(n)]
+
+
+def _writer(
+    out: Path, model: Model, call: dict[str, Any], columns: int | None, scale: int | None
+) -> Callable[[np.ndarray, Path], None]:
+    """The function that writes samples to a path, with what can be refused refused now, before there are any."""
+    import numpy as np
+
+    if out.suffix == ".npy":
+        return lambda x, path: np.save(path, x)
+    if out.suffix == ".npz":
+        recipe = json.dumps({"model": model.name, "sha256": model.sha256, "sample": call, "made_by": _made_by()})
+        return lambda x, path: np.savez(path, samples=x, recipe=np.array(recipe))
+
+    from .. import pictures
+    from ..errors import ArgumentError
+    from ..model import to_uint8
+
+    pictures.needs_pillow()
+    pictures.check_shape(model.shape)
+    if model.value_range is None:
+        raise ArgumentError(f"the samples of {model.name} are no pictures: it has no value range. Write an .npy or .npz.")
+
+    def write(x: np.ndarray, path: Path) -> None:
+        path.write_bytes(pictures.png(pictures.grid(to_uint8(x, model), columns=columns, scale=scale)))
+
+    return write
+
+
+def _made_by() -> dict[str, Any]:
+    from .. import __version__, _core
+    from ..kernels import get_kernel
+
+    return {"diffuse_fast": __version__, "noise_version": _core.NOISE_VERSION, "kernel": get_kernel().name}

@@ -1,0 +1,38 @@
+"""``diffuse-fast solvers``: which solvers there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..solvers import Option
+
+
+def solvers() -> None:
+    """List the solvers, their options and their papers."""
+    from ..solvers import solvers as known
+    from .tables import show
+
+    everything = known().values()
+    show(
+        "solvers",
+        [
+            (s.name, s.order, s.nfe_per_step, s.registers, "yes" if s.stochastic else "no", s.timestep_spacing)
+            for s in everything
+        ],
+        ("name", "order", "calls per step", "registers", "noise", "spacing"),
+    )
+    show("papers", [(s.name, s.paper) for s in everything])
+    show(
+        "options, as --option NAME=VALUE",
+        [
+            (s.name, name, str(o.default).lower() if isinstance(o.default, bool) else o.default, _about(o))
+            for s in everything
+            for name, o in s.options.items()
+        ],
+        ("solver", "option", "default", ""),
+    )
+
+
+def _about(option: Option) -> str:
+    return f"{option.about}: {', '.join(option.choices)}" if option.choices else option.about

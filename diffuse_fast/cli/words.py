@@ -1,0 +1,58 @@
+"""What is written on the command line, as values: ``NAME=VALUE``, lists with commas, numbers, true and false."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import typer
+
+Value = bool | int | float | str
+
+
+def pairs(option: str, given: Sequence[str]) -> dict[str, str]:
+    """``["eta=0.5"]`` as ``{"eta": "0.5"}``."""
+    out: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise typer.BadParameter(f"{option} takes NAME=VALUE, not {text!r}.")
+        if name in out:
+            raise typer.BadParameter(f"{option} gives {name!r} twice.")
+        out[name] = value
+    return out
+
+
+def numbers(option: str, text: str) -> list[float]:
+    """``"900,500.5,0"`` as floats."""
+    return [typed(option, part, float) for part in text.split(",")]
+
+
+def values(option: str, text: str) -> Value | list[Value]:
+    """One value, or a list of them: whole numbers, numbers, true and false."""
+    parts: list[Value] = [_value(option, part) for part in text.split(",")]
+    return parts[0] if len(parts) == 1 else parts
+
+
+def typed(option: str, text: str, kind: Callable[[str], Any]) -> Any:
+    """The text as a bool, int, float or str."""
+    try:
+        return _truth(text) if kind is bool else kind(text)
+    except ValueError:
+        what = {bool: "true or false", int: "a whole number", float: "a number"}[kind]  # type: ignore[index]
+        raise typer.BadParameter(f"{option} is {text!r}; it must be {what}.") from None
+
+
+def _value(option: str, text: str) -> Value:
+    for kind in (int, float, _truth):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    raise typer.BadParameter(f"{option} is {text!r}; it must be a number, or true or false.")
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError
+    return text.lower() == "true"

@@ -1,0 +1,42 @@
+"""``diffuse-fast inspect``: what it says is what the file holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import diffuse_fast as df
+
+
+def test_json_holds_document_graph_and_checksum(run, small, document):
+    path = small(document)
+    result = run("inspect", path, "--json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    data = path.read_bytes()
+    assert (report["bytes"], report["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+    assert report["document"] == document
+    assert report["opset"] == 21
+    assert report["inputs"] == [
+        {"name": "x", "dtype": "float32", "shape": ["B", 2, 3]},
+        {"name": "t", "dtype": "int64", "shape": ["B"]},
+        {"name": "label", "dtype": "int64", "shape": ["B"]},
+    ]
+    assert report["outputs"] == [{"name": "output", "dtype": "float32", "shape": ["B", 2, 3]}]
+
+
+def test_text_says_what_matters(run):
+    result = run("inspect", "digits")
+    model = df.load("digits")
+    assert result.exit_code == 0, result.stderr
+    for part in ("[1, 8, 8]", model.sha256, "Apache-2.0", "v_prediction", "cosine", "label", "opset 23", "load_digits"):
+        assert part in result.stdout
+
+
+def test_what_is_no_model_is_refused(run, tmp_path, small):
+    (tmp_path / "p.onnx").write_bytes(b"\x80\x04pickle")
+    refused = run("inspect", "p.onnx")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "pickle" in refused.stderr
+    assert "does not describe itself" in run("inspect", small(None)).stderr
+    assert "digits" in run("inspect", "dijits").stderr

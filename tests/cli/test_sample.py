@@ -1,0 +1,167 @@
+"""``diffuse-fast sample``: what it writes is what df.sample draws; what it refuses leaves nothing behind."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import diffuse_fast as df
+
+pytest.importorskip("onnxruntime")
+
+
+def test_a_picture_holds_every_sample(run, tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    result = run("sample", "digits", "-n", 5, "--steps", 3, "--seed", 7, "--columns", 2, "--scale", 4, "-o", "x.png")
+    assert (result.exit_code, result.stderr) == (0, "")
+    with image.open(tmp_path / "x.png") as picture:
+        assert (picture.mode, picture.size) == ("L", (2 * 10 * 4, 3 * 10 * 4))
+        pixels = np.asarray(picture)
+    levels = df.to_uint8(df.sample("digits", 5, 3, seed=7), df.load("digits"))[:, 0]
+    for i, digit in enumerate(levels):
+        top, left = (i // 2 * 10 + 1) * 4, (i % 2 * 10 + 1) * 4
+        tile = pixels[top : top + 32, left : left + 32]
+        np.testing.assert_array_equal(tile[::4, ::4], digit)
+        np.testing.assert_array_equal(tile[3::4, 3::4], digit)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
+    os.umask(mask := os.umask(0))
+    assert (tmp_path / "x.png").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (["--cond", "label=7"], {"cond": {"label": 7}}),
+        (["--cond", "label=0,1,2"], {"cond": {"label": [0, 1, 2, 0, 1]}}),
+        (["--option", "eta=0.5", "--option", "set_alpha_to_one=false"], {"eta": 0.5, "set_alpha_to_one": False}),
+        (["--solver", "ddpm", "--option", "variance_type=fixed_large"], {"solver": "ddpm", "variance_type": "fixed_large"}),
+        (["--guidance-scale", "2", "--cond", "label=3"], {"guidance_scale": 2.0, "cond": {"label": 3}}),
+        (["--timestep-spacing", "trailing", "--option", "steps_offset=0"], {"timestep_spacing": "trailing"}),
+        (["--timesteps", "900,500,20,0"], {"timesteps": [900, 500, 20, 0]}),
+        (["--no-clip"], {"clip": False}),
+        (["--clip", "-0.5,0.5"], {"clip": (-0.5, 0.5)}),
+        (["--batch-size", "2", "--runtime", "onnx"], {"batch_size": 2, "runtime": "onnx"}),
+    ],
+)
+def test_options_reach_the_sampler(run, tmp_path, arguments, options):
+    result = run("sample", "digits", "-n", 5, "--steps", 4, "--seed", 3, *arguments, "--out", "x.npy")
+    assert result.exit_code == 0, result.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), df.sample("digits", 5, 4, seed=3, **options))
+
+
+def test_an_npz_says_how_to_draw_it_again(run, tmp_path):
+    arguments = ("-n", 3, "--steps", 4, "--option", "eta=1", "--cond", "label=1,2", "--batch-size", 2)
+    for name in ("a.npz", "b.npz"):
+        assert run("sample", "digits", *arguments, "--out", name).exit_code == 0
+    with np.load(tmp_path / "a.npz") as a, np.load(tmp_path / "b.npz") as b:
+        samples, recipe = a["samples"], json.loads(str(a["recipe"]))
+        assert json.loads(str(b["recipe"]))["sample"]["seed"] != recipe["sample"]["seed"]
+        assert not np.array_equal(samples, b["samples"])
+    assert recipe["sha256"] == df.load("digits").sha256
+    assert recipe["sample"]["cond"] == {"label": [1, 2, 1]}
+    np.testing.assert_array_equal(samples, df.sample(recipe["model"], **recipe["sample"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--solver", "ddimm"], 1, "Did you mean 'ddim'"),
+        (["-n", "0"], 1, "n is 0"),
+        (["--steps", "1001"], 1, "1 to 1000"),
+        (["--option", "etta=1"], 1, "Did you mean 'eta'"),
+        (["--option", "eta=much"], 2, "eta is 'much'; it must be a number"),
+        (["--option", "rederive_epsilon=1"], 2, "it must be true or false"),
+        (["--option", "eta"], 2, "NAME=VALUE"),
+        (["--option", "eta=1", "--option", "eta=0"], 2, "twice"),
+        (["--cond", "lable=7"], 1, "label"),
+        (["--cond", "label=11"], 1, "outside 0..9"),
+        (["--cond", "label=seven"], 2, "a number"),
+        (["-n", "2", "--cond", "label=1,2,3"], 2, "3 values for 2 samples"),
+        (["--clip", "-1,1", "--no-clip"], 2, "contradict"),
+        (["--clip", "1"], 2, "two numbers"),
+        (["--timesteps", "1,x"], 2, "a number"),
+        (["--seed", "-1"], 1, "seed"),
+        (["--runtime", "onx"], 1, "Did you mean 'onnx'"),
+        (["--columns", "0"], 2, "columns is 0"),
+        (["--out", "x.jpg"], 2, "must end in"),
+        (["--out", "x.npy", "--columns", "3"], 2, "lay out a .png"),
+        (["--out", "file/x.png"], 1, "cannot write"),
+        (["--out", "absent/x.png"], 1, "there is no folder"),
+        (["--out", "folder.png"], 1, "not a file"),
+    ],
+)
+def test_bad_input_is_named_and_leaves_nothing(run, tmp_path, arguments, status, message):
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder.png").mkdir()
+    steps = [] if "--timesteps" in arguments else ["--steps", "2"]
+    result = run("sample", "digits", *steps, *arguments)
+    assert result.exit_code == status, result.output
+    assert message in " ".join(result.stderr.split())
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder.png"]
+
+
+def test_an_unknown_model_and_one_that_draws_no_pictures(run, small, document):
+    assert "digits" in run("sample", "digit", "--steps", 2).stderr
+    document["sample"]["value_range"] = None
+    model = small(document)
+    refused = run("sample", model, "--steps", 2)
+    assert refused.exit_code == 1
+    assert "no value range" in refused.stderr
+    assert run("sample", model, "--steps", 2, "--out", "x.npy").exit_code == 0
+
+
+@pytest.mark.parametrize("out", ["file/x.png", "file/x.npz", "folder.npy"])
+def test_a_path_that_cannot_be_written_is_refused_before_sampling(run, tmp_path, monkeypatch, out):
+    def sample(*_args, **_options):
+        raise AssertionError("sampled")
+
+    monkeypatch.setattr("diffuse_fast.engine.sample", sample)
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder.npy").mkdir()
+    result = run("sample", "digits", "--steps", 2, "--out", out)
+    assert result.exit_code == 1
+    assert "cannot write" in result.stderr
+
+
+def test_a_write_that_fails_leaves_what_was_there(run, tmp_path, monkeypatch):
+    def full(path, _x):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    (tmp_path / "x.npy").write_bytes(b"before")
+    result = run("sample", "digits", "-n", 1, "--steps", 1, "--out", "x.npy")
+    assert result.exit_code == 1
+    assert "No space left" in result.stderr
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("x.npy", b"before")]
+
+
+def test_a_terminal_sees_a_bar_and_an_interrupt_leaves_nothing(tmp_path):
+    master, slave = pty.openpty()
+    code = "from diffuse_fast.cli import main; main()"
+    arguments = ["sample", "digits", "-n", "2000", "--steps", "1000", "--batch-size", "16", "--out", "x.npy"]
+    env = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    command = [sys.executable, "-c", code, *arguments]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=slave, stdout=subprocess.PIPE, env=env)
+    os.close(slave)
+    try:
+        shown = b""
+        while b"sampling" not in shown:
+            shown += os.read(master, 4096)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+    assert process.returncode != 0
+    assert out == b""
+    assert list(tmp_path.iterdir()) == []
