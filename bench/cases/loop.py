@@ -63,7 +63,7 @@ def _run(model: df.Model, path: Path, seconds: float) -> list[Line]:
         lines.append(Line(f"the loop alone: {name}", seconds=Timing.of(times[name] - peer), peer=names[0], ratio=over, limit=1.0))
     one_call = f"df.sample, {STEPS} DDIM steps"
     whole = interleaved({names[0]: bare, one_call: lambda: df.sample(model, 1, STEPS, seed=0)}, seconds=seconds / 4)
-    return [*lines, Line(one_call, seconds=Timing.of(whole[one_call]), note="plan made anew in every call")]
+    return [*lines, Line(one_call, seconds=Timing.of(whole[one_call]), note="makes its Sampler in every call")]
 
 
 def _sampling(sampler: df.Sampler):

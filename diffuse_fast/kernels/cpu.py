@@ -52,7 +52,7 @@ class CpuStep:
                 x=_address(x),
                 out=_address(out),
                 outputs=[_address(m) for m in outputs],
-                output_stride=outputs[0].size // samples if outputs else 0,
+                output_stride=outputs[0].size // len(outputs[0]) if outputs else 0,
                 variance_offset=variance_offset,
                 registers=_address(registers),
                 register_count=0 if registers is None else len(registers),

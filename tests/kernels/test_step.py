@@ -5,9 +5,11 @@ import itertools
 import numpy as np
 import pytest
 
-from diffuse_fast.errors import ArgumentError
+from diffuse_fast.errors import ArgumentError, DiffuseFastError, NonFiniteError
 from diffuse_fast.kernels import get_kernel, kernels, reference, set_num_threads, step
 from diffuse_fast.plan import Reduction, Row
+from diffuse_fast.schedule import Schedule
+from diffuse_fast.solvers import plan
 
 COMPILED = [k.name for k in kernels() if k.device == "cpu" and k.unavailable is None and k.name != "reference"]
 
@@ -185,3 +187,51 @@ def test_step_refuses_what_is_out_of_range(row, options, message):
     x = np.zeros((1, 8), np.float32)
     with pytest.raises(ArgumentError, match=message):
         step(x, x, row, **options)
+
+
+# ---- the path of plain arrays -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("solver", ["ddim", "ddpm"])
+@pytest.mark.parametrize("shape", [(1, 7), (5, 3, 33), (2, 70001)])
+def test_plain_arrays_take_a_shorter_way_to_the_same_bits(solver, shape):
+    rng = np.random.default_rng(2)
+    x, m = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
+    row = plan(Schedule.linear(), solver, 10, prediction_type="epsilon", clip=(-1, 1)).rows[2]
+    long_way = step(x, m, row, seed=[7] * shape[0], index=range(4, 4 + shape[0]), step=2)
+    out = np.empty_like(x)
+    assert step(x, m, row, seed=7, index=4, step=2, out=out) is out
+    np.testing.assert_array_equal(out, long_way)
+    in_place = x.copy()
+    step(in_place, m, row, seed=7, index=4, step=2, out=in_place)
+    np.testing.assert_array_equal(in_place, long_way)
+
+
+def test_plain_arrays_with_a_bad_output_name_every_bad_sample():
+    x, m = np.zeros((4, 6), np.float32), np.zeros((4, 6), np.float32)
+    m[1, 2], m[3, 0] = np.nan, np.inf
+    with pytest.raises(NonFiniteError) as caught:
+        step(x, m, Row(b=1.0), step=5, out=np.empty_like(x))
+    assert (caught.value.row, caught.value.samples) == (5, (1, 3))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"out": np.zeros((2, 3), np.float32)}, "out"),
+        ({"out": np.zeros((4, 6), np.float64)}, "out"),
+        ({"seed": -1}, "seed"),
+        ({"index": -1}, "index"),
+        ({"index": 2**32 - 2}, "index"),
+    ],
+)
+def test_plain_arrays_with_bad_arguments_are_refused_as_others(given, message):
+    x = np.zeros((4, 6), np.float32)
+    with pytest.raises(DiffuseFastError, match=message):
+        step(x, x.copy(), Row(a=1.0, b=1.0, s=1.0), **{"out": np.empty_like(x), **given})
+
+
+def test_a_target_that_overlaps_is_refused_on_the_shorter_way_too():
+    memory = np.zeros((5, 6), np.float32)
+    with pytest.raises(DiffuseFastError, match="overlaps"):
+        step(memory[:4], np.zeros((4, 6), np.float32), Row(a=1.0, b=1.0), out=memory[1:])
