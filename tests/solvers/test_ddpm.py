@@ -83,12 +83,12 @@ def test_every_timestep_is_the_posterior_of_the_schedule():
     ],
     ids=lambda peer: "-".join(map(str, peer.values())),
 )
-@pytest.mark.parametrize("betas", ["linear", "squaredcos_cap_v2", "sigmoid"])
+@pytest.mark.parametrize("betas", ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"])
 def test_diffusers(gaussian, run, diffusers_loop, betas, peer, variance_type, prediction_type, clip):
     import torch
     from diffusers import DDPMScheduler
 
-    schedule = getattr(df.Schedule, {"squaredcos_cap_v2": "cosine"}.get(betas, betas))()
+    schedule = getattr(df.Schedule, {"squaredcos_cap_v2": "cosine", "scaled_linear": "quadratic"}.get(betas, betas))()
     if peer.get("rescale_betas_zero_snr"):
         schedule = schedule.rescale_zero_terminal_snr()
         if prediction_type == "epsilon":
@@ -108,7 +108,7 @@ def test_diffusers(gaussian, run, diffusers_loop, betas, peer, variance_type, pr
         # alphas_cumprod, off by up to 1e-3 relatively near t = 0 and, in the cosine table, 3e-5 at the end; and
         # epsilon's own rounding has weight 1/alpha, 2e4 at the end of the cosine table.
         amplified = 2**-22 / plan.marginals[0][0] if prediction_type == "epsilon" else 0.0
-        float32 = 1e-5 if betas == "linear" else max(1e-4, amplified)
+        float32 = 1e-5 if betas in ("linear", "scaled_linear") else max(1e-4, amplified)
         theirs = diffusers_loop(scheduler, steps, network, x, noises, torch.float32)
         for ours, other in zip(states, theirs, strict=True):
             assert np.abs(ours - other).max() < float32 * max(1.0, np.abs(ours).max())
