@@ -17,13 +17,32 @@ import numpy as np
 from ..errors import ArgumentError, ArgumentTypeError, PlanError, near
 from ..plan import Plan
 from ..schedule import Schedule
-from . import ddim, ddpm, spacing
+from . import (
+    ddim,
+    ddpm,
+    deis,
+    dpmpp_2m,
+    dpmpp_2m_sde,
+    dpmpp_3m,
+    dpmpp_3m_sde,
+    dpmsolver_2m,
+    dpmsolver_3m,
+    euler,
+    ipndm,
+    lms,
+    pndm,
+    spacing,
+    unipc,
+)  # fmt: skip
 from .solver import Option, Point, Problem, Solver
 
 WHOLE = (int, np.integer)
 NUMBER = (int, float, np.integer, np.floating)
 
-SOLVERS: dict[str, Solver] = {module.SOLVER.name: module.SOLVER for module in (ddim, ddpm)}
+MODULES = (
+    ddim, ddpm, deis, dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde, dpmsolver_2m, dpmsolver_3m, euler, ipndm, lms, pndm, unipc
+)  # fmt: skip
+SOLVERS: dict[str, Solver] = {module.SOLVER.name: module.SOLVER for module in MODULES}
 
 
 def solvers() -> dict[str, Solver]:
@@ -150,6 +169,8 @@ def _option(name: str, option: Option, value: Any) -> bool | int | float | str:
         raise ArgumentTypeError(f"{name} is {value!r}; it must be a {'whole ' if whole else ''}number.")
     if not math.isfinite(value) or (option.minimum is not None and value < option.minimum):
         raise ArgumentError(f"{name} is {value!r}; it must be finite, and at least {option.minimum}.")
+    if option.maximum is not None and value > option.maximum:
+        raise ArgumentError(f"{name} is {value!r}; it must be at most {option.maximum}.")
     return int(value) if whole else float(value)
 
 

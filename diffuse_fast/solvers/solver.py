@@ -19,13 +19,14 @@ class Option:
     Attributes:
         default: Its value where none is given.
         about: What it does, in a line.
-        minimum: The smallest number allowed, if there is one.
+        minimum, maximum: The smallest and the largest number allowed, if there is one.
         choices: The strings allowed, for a str.
     """
 
     default: bool | int | float | str
     about: str
     minimum: float | None = None
+    maximum: float | None = None
     choices: tuple[str, ...] = ()
 
 

@@ -1,0 +1,48 @@
+"""DPM-Solver++(2M): Lu et al. 2022, "DPM-Solver++" (arXiv:2211.01095), Algorithm 2.
+
+With h = λ' − λ, r = (λ − λ₋₁)/h and D = x0 + (x0 − x0₋₁)/(2r), the data prediction extrapolated to the middle of the step::
+
+    x' = (sigma'/sigma)·x + alpha'·(1 − e^−h)·D
+
+(``solver_type="midpoint"``); ``heun`` integrates the straight line through both predictions exactly. The first step, and the one
+that ends without noise, are of first order. diffusers' DPMSolverMultistepScheduler with ``algorithm_type="dpmsolver++"`` and
+``solver_order=2``; k-diffusion's ``sample_dpmpp_2m``.
+"""
+
+from __future__ import annotations
+
+from . import multistep
+from .prediction import VP_PREDICTION_TYPES
+from .solver import Problem, Solver, Table
+
+
+def table(
+    problem: Problem, *, solver_type: str, lower_order_final: bool, euler_at_final: bool, final_sigmas_type: str, steps_offset: int
+) -> Table:
+    points = multistep.ending(problem, final_sigmas_type)
+    orders = multistep.orders(points, 2, lower_order_final=lower_order_final, euler_at_final=euler_at_final)
+    transfers = [
+        multistep.by_data(points[i], points[i + 1], multistep.steps_back(points, i, k), solver_type=solver_type)
+        for i, k in enumerate(orders)
+    ]
+    return multistep.table(problem, points, transfers, "data")
+
+
+SOLVER = Solver(
+    name="dpmpp_2m",
+    order=2,
+    nfe_per_step=1,
+    registers=1,
+    stochastic=False,
+    paper="Lu et al. 2022, DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models, arXiv:2211.01095",
+    prediction_types=VP_PREDICTION_TYPES,
+    timestep_spacing="linspace",
+    options={
+        "solver_type": multistep.SOLVER_TYPE,
+        "lower_order_final": multistep.LOWER_ORDER_FINAL,
+        "euler_at_final": multistep.EULER_AT_FINAL,
+        "final_sigmas_type": multistep.FINAL_SIGMAS_TYPE,
+        "steps_offset": multistep.STEPS_OFFSET,
+    },
+    table=table,
+)

@@ -1,0 +1,47 @@
+"""SDE-DPM-Solver++(3M): the third-order SDE solver of k-diffusion (``sample_dpmpp_3m_sde``).
+
+As ``dpmpp_2m_sde.py``, with the quadratic through the last three data predictions integrated exactly; k-diffusion and diffusers
+take half of its quadratic term: ``halved_curvature=True`` gives their numbers.
+"""
+
+from __future__ import annotations
+
+from . import multistep
+from .prediction import VP_PREDICTION_TYPES
+from .solver import Option, Problem, Solver, Table
+
+
+def table(
+    problem: Problem, *, eta: float, solver_type: str, halved_curvature: bool, lower_order_final: bool, euler_at_final: bool,
+    final_sigmas_type: str, steps_offset: int,
+) -> Table:  # fmt: skip
+    points = multistep.ending(problem, final_sigmas_type)
+    orders = multistep.orders(points, 3, lower_order_final=lower_order_final, euler_at_final=euler_at_final)
+    transfers = [
+        multistep.by_data(points[i], points[i + 1], multistep.steps_back(points, i, k), eta,
+            solver_type=solver_type, halved=halved_curvature)
+        for i, k in enumerate(orders)
+    ]
+    return multistep.table(problem, points, transfers, "data")
+
+
+SOLVER = Solver(
+    name="dpmpp_3m_sde",
+    order=3,
+    nfe_per_step=1,
+    registers=2,
+    stochastic=True,
+    paper="Lu et al. 2022, DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models, arXiv:2211.01095",
+    prediction_types=VP_PREDICTION_TYPES,
+    timestep_spacing="linspace",
+    options={
+        "eta": Option(1.0, "noise: 0 is the ODE, 1 the reverse SDE", minimum=0.0),
+        "solver_type": multistep.SOLVER_TYPE,
+        "halved_curvature": multistep.HALVED,
+        "lower_order_final": multistep.LOWER_ORDER_FINAL,
+        "euler_at_final": multistep.EULER_AT_FINAL,
+        "final_sigmas_type": multistep.FINAL_SIGMAS_TYPE,
+        "steps_offset": multistep.STEPS_OFFSET,
+    },
+    table=table,
+)

@@ -1,0 +1,49 @@
+"""DPM-Solver-2, multistep: Lu et al. 2022, "DPM-Solver" (arXiv:2206.00927), in the multistep form of its authors' code.
+
+With h = λ' − λ, r = (λ − λ₋₁)/h and E = ε + (ε − ε₋₁)/(2r)::
+
+    x' = (alpha'/alpha)·x − sigma'·(e^h − 1)·E
+
+(``solver_type="midpoint"``); ``heun`` integrates the straight line through both predictions exactly. The first step, and the one
+that ends without noise, are of first order. diffusers' DPMSolverMultistepScheduler with ``algorithm_type="dpmsolver"`` and
+``solver_order=2``; it refuses ``final_sigmas_type="zero"``, which here ends with a step of first order.
+"""
+
+from __future__ import annotations
+
+from . import multistep
+from .prediction import VP_PREDICTION_TYPES
+from .solver import Problem, Solver, Table
+
+
+def table(
+    problem: Problem, *, solver_type: str, lower_order_final: bool, euler_at_final: bool, final_sigmas_type: str, steps_offset: int
+) -> Table:
+    points = multistep.ending(problem, final_sigmas_type)
+    orders = multistep.orders(points, 2, lower_order_final=lower_order_final, euler_at_final=euler_at_final)
+    transfers = [
+        multistep.by_noise(points[i], points[i + 1], multistep.steps_back(points, i, k), solver_type=solver_type)
+        for i, k in enumerate(orders)
+    ]
+    return multistep.table(problem, points, transfers, "noise")
+
+
+SOLVER = Solver(
+    name="dpmsolver_2m",
+    order=2,
+    nfe_per_step=1,
+    registers=1,
+    stochastic=False,
+    paper="Lu et al. 2022, DPM-Solver: A Fast ODE Solver for Diffusion Probabilistic Model Sampling in Around 10 Steps, "
+    "arXiv:2206.00927",
+    prediction_types=VP_PREDICTION_TYPES,
+    timestep_spacing="linspace",
+    options={
+        "solver_type": multistep.SOLVER_TYPE,
+        "lower_order_final": multistep.LOWER_ORDER_FINAL,
+        "euler_at_final": multistep.EULER_AT_FINAL,
+        "final_sigmas_type": multistep.FINAL_SIGMAS_TYPE,
+        "steps_offset": multistep.STEPS_OFFSET,
+    },
+    table=table,
+)

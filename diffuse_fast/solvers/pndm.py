@@ -1,0 +1,140 @@
+"""PNDM: Liu et al. 2022, "Pseudo Numerical Methods for Diffusion Models on Manifolds" (arXiv:2202.09778).
+
+The transfer is DDIM's (eq. 11), ``φ(x, ε, t, t')``; what is put in for ε is a combination of noise predictions. From the fourth
+step on it is the linear multistep one (F-PNDM, eq. 12, section 3.3)::
+
+    ε̂ = (55·ε_t − 59·ε_{t−1} + 37·ε_{t−2} − 9·ε_{t−3})/24
+
+Two ways to start:
+
+* ``skip_prk_steps=True`` (PLMS, as latent diffusion samples): the first step is taken twice, by Euler and then by the mean of the
+  predictions at both its ends; the next two use two and three predictions. One evaluation more than steps.
+* ``skip_prk_steps=False``: the first three steps by the pseudo Runge-Kutta method (eq. 13), four evaluations each.
+
+diffusers' PNDMScheduler. Where its grid is not even it takes the next timestep to be ``T // steps`` lower all the same; here it
+is the next of the grid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ..errors import PlanError
+from ..plan import Row
+from . import multistep
+from .ipndm import ADAMS_BASHFORTH
+from .multistep import Transfer
+from .prediction import VP_PREDICTION_TYPES
+from .solver import CLEAN, Option, Point, Problem, Solver, Table
+
+RUNGE_KUTTA_STEPS = 3
+BASE, SUM = 3, 4  # registers of the Runge-Kutta start, behind the three of the predictions
+
+
+def table(problem: Problem, *, skip_prk_steps: bool, set_alpha_to_one: bool, steps_offset: int) -> Table:
+    if problem.points[0].alpha == 0.0:
+        raise PlanError("pndm's transfer from zero signal-to-noise ratio is not defined for it; take another solver or grid.")
+    s = problem.schedule
+    end = CLEAN if set_alpha_to_one else Point(0.0, s.log_alpha(0), s.alpha(0), s.sigma(0))
+    points = (*problem.points, end)
+    return _plms(problem, points) if skip_prk_steps else _runge_kutta(problem, points)
+
+
+def _plms(problem: Problem, points: tuple[Point, ...]) -> Table:
+    first = multistep.by_noise(points[0], points[1], ())
+    rows = [multistep.row(problem, points[0], first, "noise", c=(), write=0 if len(points) > 2 else None)]
+    states = [points[0], points[1]]
+    if len(points) > 2:
+        # The first step again with the mean of both predictions: what that adds to the state.
+        half = 0.5 * first.weights[0]
+        rows.append(multistep.row(problem, points[1], Transfer(1.0, [half]), "noise", c=(-half,), write=None))
+        states.append(points[1])
+    for i in range(1, len(points) - 1):
+        rows.append(_multistep(problem, points[i], points[i + 1], min(i, 3), newest=i))
+        states.append(points[i + 1])
+    return Table(rows=tuple(rows), marginals=tuple((p.alpha, p.sigma) for p in states), registers=3 if len(points) > 2 else 0)
+
+
+def _multistep(problem: Problem, now: Point, then: Point, kept: int, newest: int) -> Row:
+    """DDIM's step with the last ``kept`` predictions besides the new one, which is kept as number ``newest``."""
+    first = multistep.by_noise(now, then, ())
+    weights = [first.weights[0] * w for w in ADAMS_BASHFORTH[kept]]
+    c = [0.0] * 3
+    for j, weight in enumerate(weights[1:], start=1):
+        c[(newest - j) % 3] = weight
+    return multistep.row(problem, now, Transfer(first.x, weights), "noise", c=tuple(c), write=newest % 3)
+
+
+def _runge_kutta(problem: Problem, points: tuple[Point, ...]) -> Table:
+    steps = len(points) - 1
+    if steps <= RUNGE_KUTTA_STEPS:
+        raise PlanError(
+            f"the Runge-Kutta start takes {RUNGE_KUTTA_STEPS} steps, and there are {steps}; take more, or skip_prk_steps=True."
+        )
+    rows: list[Row] = []
+    states = [points[0]]
+    for i in range(RUNGE_KUTTA_STEPS):
+        now, then = points[i], points[i + 1]
+        middle = _middle(problem, now, then)
+        rows += _runge_kutta_step(problem, now, middle, then, write=i)
+        states += [middle, middle, then, then]
+    for i in range(RUNGE_KUTTA_STEPS, steps):
+        rows.append(_multistep(problem, points[i], points[i + 1], 3, newest=i))
+        states.append(points[i + 1])
+    return Table(rows=tuple(rows), marginals=tuple((p.alpha, p.sigma) for p in states), registers=5)
+
+
+def _middle(problem: Problem, now: Point, then: Point) -> Point:
+    """The timestep halfway, whole where the two are, as diffusers rounds it."""
+    half = 0.5 * (now.time - then.time)
+    t = now.time - (float(int(half)) if now.time.is_integer() and then.time.is_integer() else half)
+    s = problem.schedule
+    return Point(t, s.log_alpha(t), s.alpha(t), s.sigma(t))
+
+
+def _runge_kutta_step(problem: Problem, now: Point, middle: Point, then: Point, write: int) -> list[Row]:
+    """Four evaluations. A row can keep one value, so what is not kept is recovered: the base state from the first stage, and the
+    second prediction from the state it led to."""
+    (ax, (ae,)), (bx, (be,)) = ((t.x, t.weights) for t in (multistep.by_noise(now, p, ()) for p in (middle, then)))
+
+    def build(point: Point, x: float, eps: float, registers: dict[int, float], target: int | None, kept: tuple[float, float],
+              keeps: dict[int, float]) -> Row:  # fmt: skip
+        row = multistep.row(problem, point, Transfer(x, [eps]), "noise", c=_at(registers), write=None)
+        if target is None:
+            return row
+        # The weights of what is kept, by the same conversion of the noise prediction.
+        other = multistep.row(problem, point, Transfer(kept[0], [kept[1]]), "noise", c=(), write=None)
+        return dataclasses.replace(row, write=target, e_x=other.a, e_m=other.b, e_0=other.d, f=_at(keeps))
+
+    return [
+        # x₁ = A·x + a·ε₁; ε₁ kept
+        build(now, ax, ae, {}, write, (0.0, 1.0), {}),
+        # x₂ = A·x + a·ε₂ with A·x = x₁ − a·ε₁; x kept
+        build(middle, 1.0, ae, {write: -ae}, BASE, (1.0 / ax, 0.0), {write: -ae / ax}),
+        # x₃ = B·x + b·ε₃; ε₂ + ε₃ kept, with ε₂ = (x₂ − A·x)/a
+        build(middle, 0.0, be, {BASE: bx}, SUM, (1.0 / ae, 1.0), {BASE: -ax / ae}),
+        # x' = B·x + b·(ε₁ + 2·(ε₂ + ε₃) + ε₄)/6
+        build(then, 0.0, be / 6, {BASE: bx, write: be / 6, SUM: be / 3}, None, (0.0, 0.0), {}),
+    ]
+
+
+def _at(weights: dict[int, float]) -> tuple[float, ...]:
+    return tuple(weights.get(k, 0.0) for k in range(max(weights) + 1)) if weights else ()
+
+
+SOLVER = Solver(
+    name="pndm",
+    order=1,  # in the log-SNR: its weights are those of an even grid in the timestep
+    nfe_per_step=1,
+    registers=5,
+    stochastic=False,
+    paper="Liu et al. 2022, Pseudo Numerical Methods for Diffusion Models on Manifolds, arXiv:2202.09778",
+    prediction_types=VP_PREDICTION_TYPES,
+    timestep_spacing="leading",
+    options={
+        "skip_prk_steps": Option(False, "start by steps of lower order (PLMS) and not by Runge-Kutta"),
+        "set_alpha_to_one": Option(False, "end at the clean data; otherwise at timestep 0"),
+        "steps_offset": multistep.STEPS_OFFSET,
+    },
+    table=table,
+)

@@ -1,0 +1,105 @@
+"""UniPC: Zhao et al. 2023, "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models"
+(arXiv:2302.04867), Algorithms 5 to 8, multistep.
+
+With the integrals I_k of ``multistep.py`` over the step, h = λ' − λ, B = h (``bh1``) or I_0 (``bh2``), and differences
+D_j = (m_j − m_0)/r_j of predictions made at λ + r_j·h, the step is (data form; the noise form has (alpha'/alpha)·x and −sigma')::
+
+    x' = (sigma'/sigma)·x + alpha'·(I_0·m_0 + B·Σ ρ_j·D_j),    Σ_j ρ_j·r_j^(i−1) = I_i/B,  i = 1, 2, ...        (eq. 9, 11)
+
+The predictor uses past predictions. When the network has been called at the new point, the corrector takes that prediction in
+as well (r = 1), and replaces the state: the same step again, with one point more. Its correction is a combination of
+predictions, so one row holds it together with the predictor of the step that follows: an order of k needs k registers.
+
+diffusers' UniPCMultistepScheduler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from . import multistep
+from .multistep import Transfer
+from .prediction import VP_PREDICTION_TYPES
+from .solver import Option, Point, Problem, Solver, Table
+
+
+def table(
+    problem: Problem, *, solver_order: int, solver_type: str, predict_x0: bool, use_corrector: bool, lower_order_final: bool,
+    final_sigmas_type: str, steps_offset: int,
+) -> Table:  # fmt: skip
+    points = multistep.ending(problem, final_sigmas_type)
+    orders = multistep.orders(points, solver_order, lower_order_final=lower_order_final, euler_at_final=False, short=len(points))
+    form = "data" if predict_x0 else "noise"
+    transfers: list[Transfer] = []
+    predictors: list[Transfer] = []
+    for i, order in enumerate(orders):
+        back = multistep.steps_back(points, i, order)
+        predictor = _step(points[i], points[i + 1], back, solver_type, form, corrector=False)
+        predictors.append(predictor)
+        if i == 0 or not use_corrector:
+            transfers.append(predictor)
+            continue
+        back = multistep.steps_back(points, i - 1, orders[i - 1])
+        corrector = _step(points[i - 1], points[i], back, solver_type, form, corrector=True)
+        # What the corrected state has over the predicted one; the newest prediction is the one just made.
+        correction = np.array(corrector.weights)
+        correction[1:] -= predictors[i - 1].weights
+        weights = np.zeros(max(len(correction), order))
+        weights[:order] = predictor.weights
+        weights[: len(correction)] += predictor.x * correction
+        transfers.append(Transfer(predictor.x, weights.tolist()))
+    return multistep.table(problem, points, transfers, form)
+
+
+def _step(now: Point, then: Point, back: Sequence[float], solver_type: str, form: str, *, corrector: bool) -> Transfer:
+    """A step; the weights of the corrector begin with that of the prediction at its end."""
+    if then.sigma == 0.0:  # of first order: there is no finite width, and nothing to correct behind it
+        return multistep.by_data(now, then, ()) if form == "data" else multistep.by_noise(now, then, ())
+    h = then.lam - now.lam
+    order = len(back) + 1
+    integrals = (multistep.data_integrals if form == "data" else multistep.noise_integrals)(h, order + 1)
+    scale = h if solver_type == "bh1" else integrals[0]
+    r = [-sum(back[: j + 1]) / h for j in range(len(back))] + ([1.0] if corrector else [])
+    rho = _rho(np.array(r), [integrals[i] / scale for i in range(1, order + 1)])
+    weights = np.zeros(order + corrector)  # of m_0 and the past ones; last that of the new point
+    weights[0] = integrals[0]
+    for j, (weight, distance) in enumerate(zip(rho, r, strict=True), start=1):
+        weights[j] += scale * weight / distance
+        weights[0] -= scale * weight / distance
+    if corrector:
+        weights = np.roll(weights, 1)
+    if form == "data":
+        return Transfer(then.sigma / now.sigma, (then.alpha * weights).tolist())
+    return Transfer(then.alpha / now.alpha, (-then.sigma * weights).tolist())
+
+
+def _rho(r: np.ndarray, b: list[float]) -> np.ndarray:
+    # With one difference the paper takes 1/2, which keeps the order and needs no equation (section 3.2).
+    if len(r) <= 1:
+        return np.full(len(r), 0.5)
+    return np.linalg.solve(np.vander(r, increasing=True).T, b[: len(r)])
+
+
+SOLVER = Solver(
+    name="unipc",
+    order=3,
+    nfe_per_step=1,
+    registers=3,
+    stochastic=False,
+    paper="Zhao et al. 2023, UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models, "
+    "arXiv:2302.04867",
+    prediction_types=VP_PREDICTION_TYPES,
+    timestep_spacing="linspace",
+    options={
+        "solver_order": Option(2, "order of the predictor, 1 to 3; the corrector adds one", minimum=1, maximum=3),
+        "solver_type": Option("bh2", "B(h): h, or e^h − 1", choices=("bh1", "bh2")),
+        "predict_x0": Option(True, "the data form; else the noise form"),
+        "use_corrector": Option(True, "correct each state with the prediction made there"),
+        "lower_order_final": Option(True, "end with steps of lower order"),
+        "final_sigmas_type": multistep.FINAL_SIGMAS_TYPE,
+        "steps_offset": multistep.STEPS_OFFSET,
+    },
+    table=table,
+)
