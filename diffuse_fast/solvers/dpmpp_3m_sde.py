@@ -1,10 +1,12 @@
 """SDE-DPM-Solver++(3M): the third-order SDE solver of k-diffusion (``sample_dpmpp_3m_sde``).
 
 As ``dpmpp_2m_sde.py``, with the quadratic through the last three data predictions integrated exactly; k-diffusion and diffusers
-take half of its quadratic term: ``halved_curvature=True`` gives their numbers.
+take half of its quadratic term: ``halved_curvature=True`` gives k-diffusion's numbers (diffusers' step has one sign wrong besides).
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 from . import multistep
 from .prediction import VP_PREDICTION_TYPES
@@ -36,7 +38,7 @@ SOLVER = Solver(
     timestep_spacing="linspace",
     options={
         "eta": Option(1.0, "noise: 0 is the ODE, 1 the reverse SDE", minimum=0.0),
-        "solver_type": multistep.SOLVER_TYPE,
+        "solver_type": dataclasses.replace(multistep.SOLVER_TYPE, default="heun"),
         "halved_curvature": multistep.HALVED,
         "lower_order_final": multistep.LOWER_ORDER_FINAL,
         "euler_at_final": multistep.EULER_AT_FINAL,

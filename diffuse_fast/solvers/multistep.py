@@ -18,6 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..errors import PlanError
 from ..plan import Row
 from .solver import CLEAN, Option, Point, Problem, Table
 
@@ -108,6 +109,11 @@ def by_data(now: Point, then: Point, back: Sequence[float], eta: float = 0.0, **
 
 def by_noise(now: Point, then: Point, back: Sequence[float], **options: object) -> Transfer:
     """A step in the noise form. One that ends without noise has no finite width: it is of first order."""
+    if now.alpha == 0.0:
+        raise PlanError(
+            "at zero signal-to-noise ratio the noise form has no step: where there is no signal, ε says nothing of it. Take a "
+            "solver in the data form, such as dpmpp_2m, or another grid."
+        )
     if then.sigma == 0.0:
         return Transfer(then.alpha / now.alpha, [-then.alpha * now.sigma / now.alpha])
     h = then.lam - now.lam
@@ -121,8 +127,8 @@ def orders(
     """The order of each step between ``points``: what there are predictions for, and at the end what diffusers takes.
 
     The first steps have few predictions behind them. A step without noise at its end, or from a state without signal, has no
-    finite width in λ, and only first order means anything there. ``lower_order_final`` lowers the last steps of a run of fewer
-    than ``short`` steps to 2 and 1.
+    finite width in λ, one that ends where it begins has none, and only first order means anything there. ``lower_order_final``
+    lowers the last steps of a run of fewer than ``short`` steps to 2 and 1.
     """
     steps = len(points) - 1
     out = []
@@ -132,7 +138,7 @@ def orders(
             k = min(k, steps - i)
         if i == steps - 1 and euler_at_final:
             k = 1
-        if points[i + 1].sigma == 0.0:
+        if points[i + 1].sigma == 0.0 or points[i + 1].lam == points[i].lam:  # the grid may end where the schedule does
             k = 1
         # A prediction made where there was no signal has no finite distance in λ.
         while k > 1 and math.isinf(points[i - k + 1].lam):

@@ -32,8 +32,6 @@ BASE, SUM = 3, 4  # registers of the Runge-Kutta start, behind the three of the 
 
 
 def table(problem: Problem, *, skip_prk_steps: bool, set_alpha_to_one: bool, steps_offset: int) -> Table:
-    if problem.points[0].alpha == 0.0:
-        raise PlanError("pndm's transfer from zero signal-to-noise ratio is not defined for it; take another solver or grid.")
     s = problem.schedule
     end = CLEAN if set_alpha_to_one else Point(0.0, s.log_alpha(0), s.alpha(0), s.sigma(0))
     points = (*problem.points, end)
@@ -124,7 +122,7 @@ def _at(weights: dict[int, float]) -> tuple[float, ...]:
 
 SOLVER = Solver(
     name="pndm",
-    order=1,  # in the log-SNR: its weights are those of an even grid in the timestep
+    order=2,  # in the log-SNR; its weights are of higher order where ε has no exponential beside it
     nfe_per_step=1,
     registers=5,
     stochastic=False,
