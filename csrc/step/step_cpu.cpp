@@ -44,21 +44,21 @@ constexpr int kVectors = kGroup / kWidth;
 // ---- noise ------------------------------------------------------------------------------------------
 
 // The normals of one block of counters, in element order.
-template <class V = Vector>
-DF_INLINE void normals_of_block(F* z, uint64_t seed, uint64_t first, uint32_t row, uint32_t index, uint32_t stream) {
-  typename Vector::W c[4] = {Vector::counter(first), Vector::wide(row), Vector::wide(index), Vector::wide(stream)};
-  philox4x32_10<Vector>(c, seed);
-  if constexpr (kWidth == 1) {
+template <class V = Vector>  // a template, so that only the branch of this width is compiled
+DF_INLINE void normals_of_block(typename V::F* z, uint64_t seed, uint64_t first, uint32_t row, uint32_t index, uint32_t stream) {
+  typename V::W c[4] = {V::counter(first), V::wide(row), V::wide(index), V::wide(stream)};
+  philox4x32_10<V>(c, seed);
+  if constexpr (V::width == 1) {
     for (int pair = 0; pair < 2; ++pair) {
-      const F radius = normal_radius<Vector>(static_cast<I>(c[2 * pair]));
-      F first_z, second_z;
-      normal_direction<Vector>(static_cast<I>(c[2 * pair + 1]), first_z, second_z);
+      const auto radius = normal_radius<V>(static_cast<typename V::I>(c[2 * pair]));
+      typename V::F first_z, second_z;
+      normal_direction<V>(static_cast<typename V::I>(c[2 * pair + 1]), first_z, second_z);
       z[2 * pair] = radius * first_z;
       z[2 * pair + 1] = radius * second_z;
     }
   } else {
-    const F radius = normal_radius<V>(V::join(c[0], c[2]));
-    F first_z, second_z;
+    const auto radius = normal_radius<V>(V::join(c[0], c[2]));
+    typename V::F first_z, second_z;
     normal_direction<V>(V::join(c[1], c[3]), first_z, second_z);
     V::interleave(V::mul_f(radius, first_z), V::mul_f(radius, second_z), z[0], z[1]);
   }

@@ -5,6 +5,8 @@
 #include <string>
 #include <type_traits>
 
+#include "threads/pool.h"
+
 namespace df {
 namespace {
 
@@ -50,6 +52,7 @@ Stepper::Stepper(const Kernel& kernel, const Row* rows, int64_t row_count, int64
       element_offset_(element_offset),
       state_(state),
       output_(output) {
+  FloatMode mode;  // a mode that takes denormals for zero would lose terms here
   rows_.reserve(static_cast<size_t>(row_count));
   for (int64_t i = 0; i < row_count; ++i) {
     rows_.push_back(ready(rows[i]));
