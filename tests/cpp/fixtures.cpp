@@ -51,8 +51,7 @@ std::vector<std::pair<std::string, Row>> make_named_rows() {
     };
     rows.emplace_back("history" + suffix, with([&](Row& r) { step(r), history(r), r.e_m = 1.0f; }));
     rows.emplace_back("history and state" + suffix, with([&](Row& r) { step(r), history(r), r.e_x = 0.5f, r.e_m = 1.0f; }));
-    rows.emplace_back("clipped history" + suffix,
-                      with([&](Row& r) { clip(r), history(r), r.a = 0.4f, r.d = 0.8f, r.e_0 = 1.0f; }));
+    rows.emplace_back("clipped history" + suffix, with([&](Row& r) { clip(r), history(r), r.a = 0.4f, r.d = 0.8f, r.e_0 = 1.0f; }));
   }
   // The general loop.
   add("rescaled clip", with([&](Row& r) { clip(r), r.hi = 2.0f, r.r = 0.7f, r.d = 1.0f; }));

@@ -75,8 +75,7 @@ TEST(pool_concurrent_callers) {
 TEST(pool_nested_calls) {
   df::set_num_threads(3);
   std::atomic<int64_t> sum{0};
-  for (int i = 0; i < 50; ++i)
-    df::run(6, [&](int64_t outer) { df::run(5, [&](int64_t inner) { sum += outer * 10 + inner; }); });
+  for (int i = 0; i < 50; ++i) df::run(6, [&](int64_t outer) { df::run(5, [&](int64_t inner) { sum += outer * 10 + inner; }); });
   CHECK(sum == 50 * (5 * 10 * 15 + 6 * 10));
 }
 
@@ -90,13 +89,17 @@ TEST(pool_concurrent_steps) {
     const Outcome expected = apply(*kernel, what);
     std::atomic<int> wrong{0};
     std::vector<std::thread> callers;
-    for (int caller = 0; caller < 3; ++caller)
-      callers.emplace_back([&] { wrong += !(apply(*kernel, what) == expected); });
+    for (int caller = 0; caller < 3; ++caller) callers.emplace_back([&] { wrong += !(apply(*kernel, what) == expected); });
     for (std::thread& caller : callers) caller.join();
     CHECK_WITH(wrong == 0, std::string(" ") + kernel->name);
   }
 }
 
+#if defined(__has_feature)  // clang's way of saying __SANITIZE_THREAD__
+#if __has_feature(thread_sanitizer)
+#define __SANITIZE_THREAD__ 1
+#endif
+#endif
 #if !defined(__SANITIZE_THREAD__)  // ThreadSanitizer has no threads after a fork
 TEST(pool_forked_child) {
   df::set_num_threads(3);

@@ -62,9 +62,9 @@ TEST(schedule_tables) {
 TEST(schedule_marginals) {
   const Schedule one = Schedule::from_betas({0.25});
   CHECK(near(one.alpha(0.0), std::sqrt(0.75)) && near(one.sigma(0.0), 0.5) && one.timestep_at_log_snr(std::log(3.0)) == 0.0);
-  for (const Schedule& schedule : {Schedule::from_betas(df::linear_betas(1000, 1e-4, 0.02)),
-                                   Schedule::from_betas(df::cosine_betas(20, 0.008, 1.0)),
-                                   Schedule::from_betas(df::linear_betas(1000, 1e-4, 0.02)).rescaled_zero_terminal_snr()}) {
+  for (const Schedule& schedule :
+       {Schedule::from_betas(df::linear_betas(1000, 1e-4, 0.02)), Schedule::from_betas(df::cosine_betas(20, 0.008, 1.0)),
+        Schedule::from_betas(df::linear_betas(1000, 1e-4, 0.02)).rescaled_zero_terminal_snr()}) {
     const double last = static_cast<double>(schedule.num_train_timesteps() - 1);
     for (double t = 0.0; t <= last; t += last / 57.0) {
       const double a = schedule.alpha(t), s = schedule.sigma(t);

@@ -264,7 +264,11 @@ TEST(step_refuses_what_is_not_there) {
   CHECK_THROWS(bind([](df::Row& r) { r.learned_s = 1; }), std::invalid_argument, "variance channel");
   CHECK_THROWS(bind([](df::Row& r) { r.c[1] = 1.0f; }), std::invalid_argument, "register 1");
   CHECK_THROWS(bind([](df::Row& r) { r.write = 1; }), std::invalid_argument, "register 1");
-  CHECK_THROWS(bind([](df::Row& r) { r.write = 0; r.f[7] = 1.0f; }), std::invalid_argument, "register 7");
+  CHECK_THROWS(bind([](df::Row& r) {
+                 r.write = 0;
+                 r.f[7] = 1.0f;
+               }),
+               std::invalid_argument, "register 7");
   b.mask = x;
   CHECK_THROWS(bind([](df::Row& r) { r.known_y = 1.0f; }), std::invalid_argument, "known region");
   b.x = nullptr;
