@@ -115,8 +115,8 @@ int64_t Stepper::run_each(const int64_t* rows, const uint32_t* noise_rows, const
   std::fill(bad_.begin(), bad_.end(), uint8_t{0});
   if (active_.empty()) return -1;
   bad_active_.assign(active_.size(), 0);
-  run_step(kernel_, {active_.data(), static_cast<int64_t>(active_.size()), elements_, element_offset_, state_, output_,
-                     bad_active_.data()});
+  run_step(kernel_,
+           {active_.data(), static_cast<int64_t>(active_.size()), elements_, element_offset_, state_, output_, bad_active_.data()});
   int64_t first = -1;
   for (size_t i = active_.size(); i-- > 0;) {
     if (bad_active_[i] == 0) continue;
