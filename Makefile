@@ -17,7 +17,10 @@ test-all: .venv/.stamp
 
 lint: .venv/.stamp
 	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/stubtest diffuse_fast._core --allowlist tests/stub_allowlist.txt
 	.venv/bin/lint-imports
+	.venv/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp')
 
 bench: .venv/.stamp
 	.venv/bin/python -m bench --json out/bench.json

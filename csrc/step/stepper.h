@@ -25,7 +25,8 @@ struct Buffers {
 
 class Stepper {
  public:
-  // Throws std::invalid_argument where a row needs a tensor that is not there: after this no row can reach a null pointer.
+  // Throws std::invalid_argument where a row needs a tensor that is not there, or a quantile that a sample does not have:
+  // after this no row can reach memory that is not the run's.
   Stepper(const Kernel& kernel, const Row* rows, int64_t row_count, int64_t samples, int64_t elements, uint64_t element_offset,
           DType state, DType output, const Buffers& buffers, const uint64_t* seeds, const uint32_t* indices);
 

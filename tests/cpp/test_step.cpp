@@ -212,6 +212,48 @@ TEST(step_mixed_rows) {
   }
 }
 
+// Outputs handed out by number from one memory are the outputs side by side; seeds can be exchanged.
+TEST(step_outputs_by_number) {
+  df::Row rows[2] = {empty_row(), empty_row()};
+  rows[0].a = 0.5f, rows[0].b = 2.0f, rows[0].g[1] = -1.0f, rows[0].s = 1.0f;
+  rows[1].b = 1.0f, rows[1].learned_s = 1, rows[1].log_s_b = 0.5f;
+  const int64_t elements = 37, stride = 2 * elements, evaluations = 5;
+  const uint64_t seeds[2] = {1, 2}, other_seeds[2] = {3, 3};
+  const uint32_t indices[2] = {0, 1}, noise_rows[2] = {6, 7};
+  const int64_t chosen[2] = {0, 1}, numbers[2 * df::kMaxOutputs] = {4, 1, -1, 3, -1, -1};
+  Random random(9);
+  Exact memory(evaluations * stride * 4), start(2 * elements * 4);
+  fill(random, memory.as<void>(), DType::kFloat32, evaluations * stride);
+  fill(random, start.as<void>(), DType::kFloat32, 2 * elements);
+  const auto evaluation = [&](int64_t number) { return memory.as<float>() + number * stride; };
+  for (const df::Kernel* kernel : runnable_kernels()) {
+    Exact out(2 * elements * 4), aside(2 * elements * 4), m0(2 * stride * 4), m1(2 * stride * 4);
+    df::Buffers b;
+    b.x = start.as<void>();
+    b.output_stride = stride;
+    b.variance_offset = elements;
+    b.out = out.as<void>();
+    b.outputs[0] = b.outputs[1] = memory.as<void>();
+    df::Stepper by_number(*kernel, rows, 2, 2, elements, 0, DType::kFloat32, DType::kFloat32, b, other_seeds, indices);
+    by_number.seed(seeds, indices);
+    CHECK(by_number.run_each(chosen, noise_rows, numbers) == -1);
+
+    std::copy_n(evaluation(4), stride, m0.as<float>());
+    std::copy_n(evaluation(3), stride, m0.as<float>() + stride);
+    std::copy_n(evaluation(1), stride, m1.as<float>());
+    b.out = aside.as<void>();
+    b.outputs[0] = m0.as<void>(), b.outputs[1] = m1.as<void>();
+    df::Stepper side_by_side(*kernel, rows, 2, 2, elements, 0, DType::kFloat32, DType::kFloat32, b, seeds, indices);
+    CHECK(side_by_side.run_each(chosen, noise_rows) == -1);
+    CHECK_WITH(std::memcmp(out.as<void>(), aside.as<void>(), static_cast<size_t>(2 * elements * 4)) == 0,
+               std::string(" ") + kernel->name);
+
+    const int64_t missing[2 * df::kMaxOutputs] = {4, -1, -1, 3, -1, -1}, unlearned[2 * df::kMaxOutputs] = {4, 1, -1, -1, 2, -1};
+    CHECK_THROWS(by_number.run_each(chosen, noise_rows, missing), std::invalid_argument, "network output 1");
+    CHECK_THROWS(by_number.run_each(chosen, noise_rows, unlearned), std::invalid_argument, "network output 0");
+  }
+}
+
 TEST(step_finds_the_bad_sample) {
   df::Row row = empty_row();
   row.a = row.b = 1.0f;
@@ -269,6 +311,13 @@ TEST(step_refuses_what_is_not_there) {
                  r.f[7] = 1.0f;
                }),
                std::invalid_argument, "register 7");
+  for (const float ratio : {-0.1f, 1.1f, NAN}) {
+    const auto threshold = [&](df::Row& r) {
+      r.reduce = static_cast<int32_t>(df::Reduce::kDynamicThreshold);
+      r.reduce_0 = ratio;
+    };
+    CHECK_THROWS(bind(threshold), std::invalid_argument, "dynamic threshold at the quantile");
+  }
   b.mask = x;
   CHECK_THROWS(bind([](df::Row& r) { r.known_y = 1.0f; }), std::invalid_argument, "known region");
   b.x = nullptr;
