@@ -1,4 +1,4 @@
-"""The build: its CUDA switch, its C++ tests on this machine and on AArch64, and the rebuild on import. Minutes, so all of it is slow."""
+"""The build: the CUDA switch, the C++ tests here and on AArch64, the rebuild on import. Minutes, so all of it is slow."""
 
 import os
 import shutil
