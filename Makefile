@@ -3,7 +3,7 @@ PYTHON ?= python3
 CONSTRAINTS := -c requirements/constraints.txt
 SOURCES := pyproject.toml CMakeLists.txt requirements/constraints.txt $(shell find csrc -type f)
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint bench sanitize clean
 
 demo: .venv-demo/.stamp
 	mkdir -p out
@@ -17,10 +17,24 @@ test-all: .venv/.stamp
 
 lint: .venv/.stamp
 	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/stubtest diffuse_fast._core --allowlist tests/stub_allowlist.txt
 	.venv/bin/lint-imports
+	.venv/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp')
 
 bench: .venv/.stamp
 	.venv/bin/python -m bench --json out/bench.json
+
+# The C++ core's own tests under AddressSanitizer and UndefinedBehaviorSanitizer, then under ThreadSanitizer.
+sanitize: build/sanitize/address,undefined.ok build/sanitize/thread.ok
+
+CORE := CMakeLists.txt $(shell find csrc tests/cpp -type f)
+build/sanitize/%.ok: .venv/.stamp $(CORE)
+	.venv/bin/cmake -S . -B $(@:.ok=) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja -DDIFFUSE_FAST_PYTHON=OFF \
+	  -DDIFFUSE_FAST_TESTS=ON -DDIFFUSE_FAST_SANITIZE=$*
+	.venv/bin/cmake --build $(@:.ok=)
+	$(@:.ok=)/tests/cpp/core_tests
+	touch $@
 
 # The demo's environment: no torch in it. Its command runs the installed package, not the source folder beside it.
 .venv-demo/.stamp: $(SOURCES)

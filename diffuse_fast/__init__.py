@@ -42,10 +42,10 @@ __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
     from . import nn
-    from .engine import Request, Sampler, sample
+    from .engine import Request, Sampler, sample  # type: ignore[no-redef]  # engine/sample.py has the function's name
     from .errors import DiffuseFastError
     from .export import export
-    from .kernels import set_num_threads, step
+    from .kernels import set_num_threads, step  # type: ignore[no-redef]  # as does kernels/step.py
     from .model import Model, load, to_uint8
     from .plan import Plan, Row
     from .schedule import Schedule

@@ -145,7 +145,7 @@ class Schedule:
             >>> float(df.Schedule.cosine().betas[-1])
             0.999
         """
-        document = {
+        document: dict[str, Any] = {
             "type": "cosine",
             "num_train_timesteps": _whole("num_train_timesteps", num_train_timesteps),
             "s": _number("s", s),

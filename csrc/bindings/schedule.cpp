@@ -37,11 +37,11 @@ void bind_schedule(py::module_& module) {
       "linear_betas", [](int64_t n, double a, double b) { return to_array(df::linear_betas(n, a, b)); }, count, start, end,
       "betas evenly from beta_start to beta_end, float64 (num_train_timesteps,).");
   module.def(
-      "scaled_linear_betas", [](int64_t n, double a, double b) { return to_array(df::scaled_linear_betas(n, a, b)); },
-      count, start, end, "betas whose square roots are even, float64 (num_train_timesteps,).");
+      "scaled_linear_betas", [](int64_t n, double a, double b) { return to_array(df::scaled_linear_betas(n, a, b)); }, count, start,
+      end, "betas whose square roots are even, float64 (num_train_timesteps,).");
   module.def(
-      "cosine_betas", [](int64_t n, double s, double max) { return to_array(df::cosine_betas(n, s, max)); }, count,
-      py::arg("s"), py::arg("max_beta"), "betas of the cosine schedule, float64 (num_train_timesteps,).");
+      "cosine_betas", [](int64_t n, double s, double max) { return to_array(df::cosine_betas(n, s, max)); }, count, py::arg("s"),
+      py::arg("max_beta"), "betas of the cosine schedule, float64 (num_train_timesteps,).");
   module.def(
       "sigmoid_betas", [](int64_t n, double a, double b) { return to_array(df::sigmoid_betas(n, a, b)); }, count, start, end,
       "betas along a sigmoid over [-6, 6], float64 (num_train_timesteps,).");

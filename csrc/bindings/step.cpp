@@ -63,8 +63,8 @@ std::unique_ptr<df::Stepper> make_stepper(const std::string& kernel, const py::b
   b.y = pointer<float>(y);
   b.mask = pointer<float>(mask);
   return std::make_unique<df::Stepper>(kernel_named(kernel), table.data(), static_cast<int64_t>(table.size()), seeds.size(),
-                                       elements, element_offset, static_cast<df::DType>(state), static_cast<df::DType>(output),
-                                       b, seeds.data(), indices.data());
+                                       elements, element_offset, static_cast<df::DType>(state), static_cast<df::DType>(output), b,
+                                       seeds.data(), indices.data());
 }
 
 void check_row(const df::Stepper& stepper, int64_t row) {
@@ -77,8 +77,8 @@ void bind_step(py::module_& m) {
   py::class_<df::Stepper>(m, "Stepper", "The step bound to the buffers of one sampling run. Addresses must outlive it.")
       .def(py::init(&make_stepper), py::arg("kernel"), py::arg("rows"), py::kw_only(), py::arg("elements"),
            py::arg("element_offset"), py::arg("state_dtype"), py::arg("output_dtype"), py::arg("x"), py::arg("out"),
-           py::arg("outputs"), py::arg("output_stride"), py::arg("variance_offset"), py::arg("registers"), py::arg("register_count"), py::arg("y"),
-           py::arg("mask"), py::arg("seeds"), py::arg("indices"))
+           py::arg("outputs"), py::arg("output_stride"), py::arg("variance_offset"), py::arg("registers"),
+           py::arg("register_count"), py::arg("y"), py::arg("mask"), py::arg("seeds"), py::arg("indices"))
       .def(
           "run",
           [](df::Stepper& self, int64_t row, uint32_t noise_row) {
@@ -135,7 +135,8 @@ void bind_step(py::module_& m) {
 
   m.def(
       "philox",
-      [](const std::string& kernel, uint64_t seed, uint64_t first, uint32_t row, uint32_t index, uint32_t stream, int64_t counters) {
+      [](const std::string& kernel, uint64_t seed, uint64_t first, uint32_t row, uint32_t index, uint32_t stream,
+         int64_t counters) {
         py::array_t<uint32_t> out({counters, int64_t{4}});
         kernel_named(kernel).philox(seed, first, row, index, stream, counters, out.mutable_data());
         return out;
@@ -156,11 +157,12 @@ void bind_step(py::module_& m) {
         return list;
       },
       "Compiled kernels, best first: (name, None or the reason why this machine cannot run it).");
-  m.def("cuda_unavailable_reason",
-        []() -> std::optional<std::string> {
-          return df::cuda_available() ? std::nullopt : std::optional<std::string>(df::cuda_unavailable_reason());
-        },
-        "None where the CUDA kernel can run, else why not.");
+  m.def(
+      "cuda_unavailable_reason",
+      []() -> std::optional<std::string> {
+        return df::cuda_available() ? std::nullopt : std::optional<std::string>(df::cuda_unavailable_reason());
+      },
+      "None where the CUDA kernel can run, else why not.");
   m.def("num_threads", &df::num_threads, "Threads a call of the compiled core may use.");
   m.def("set_num_threads", &df::set_num_threads, py::arg("threads"));
   m.attr("NOISE_VERSION") = df::kNoiseVersion;

@@ -86,9 +86,7 @@ std::vector<double> sigmoid_betas(int64_t num_train_timesteps, double beta_start
 // ---- construction ---------------------------------------------------------------------------------
 
 Schedule::Schedule(std::vector<double> betas, std::vector<double> alphas_cumprod, std::vector<double> log_alphas_cumprod)
-    : betas_(std::move(betas)),
-      alphas_cumprod_(std::move(alphas_cumprod)),
-      log_alphas_cumprod_(std::move(log_alphas_cumprod)) {}
+    : betas_(std::move(betas)), alphas_cumprod_(std::move(alphas_cumprod)), log_alphas_cumprod_(std::move(log_alphas_cumprod)) {}
 
 Schedule Schedule::from_betas(std::vector<double> betas) {
   const int64_t count = static_cast<int64_t>(betas.size());

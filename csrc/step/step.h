@@ -16,6 +16,7 @@
 //    multiply-add onto the sum so far. A term whose coefficient is exactly 0 is neither read nor added. A sum with no
 //    term is +0. One exception: a sum for m with the single coefficient 1 is m_j itself.
 //  - clamp passes NaN on, and a bound that equals the value returns the value (so -0 stays -0 at a bound of +0).
+//  - A NaN comes out as a NaN; its sign and payload are the machine's.
 //  - x, h_k and f refer to the values before the row: x' may overwrite x, and h_w may overwrite h_k.
 //  - h_w is written from x, m, x0 and the old registers. It does not see x', the noise or the mask.
 //

@@ -36,29 +36,29 @@ namespace {
 using F = Vector::F;
 using I = Vector::I;
 constexpr int kWidth = Vector::width;
-constexpr int kBlock = 4 * Vector::counters;      // elements of one block of counters
-constexpr int kBlockVectors = kBlock / kWidth;    // 2 with vectors, 4 without
+constexpr int kBlock = 4 * Vector::counters;          // elements of one block of counters
+constexpr int kBlockVectors = kBlock / kWidth;        // 2 with vectors, 4 without
 constexpr int kGroup = kWidth == 1 ? 4 : 4 * kWidth;  // elements of one turn of the loop: four vectors
 constexpr int kVectors = kGroup / kWidth;
 
 // ---- noise ------------------------------------------------------------------------------------------
 
 // The normals of one block of counters, in element order.
-template <class V = Vector>
-DF_INLINE void normals_of_block(F* z, uint64_t seed, uint64_t first, uint32_t row, uint32_t index, uint32_t stream) {
-  typename Vector::W c[4] = {Vector::counter(first), Vector::wide(row), Vector::wide(index), Vector::wide(stream)};
-  philox4x32_10<Vector>(c, seed);
-  if constexpr (kWidth == 1) {
+template <class V = Vector>  // a template, so that only the branch of this width is compiled
+DF_INLINE void normals_of_block(typename V::F* z, uint64_t seed, uint64_t first, uint32_t row, uint32_t index, uint32_t stream) {
+  typename V::W c[4] = {V::counter(first), V::wide(row), V::wide(index), V::wide(stream)};
+  philox4x32_10<V>(c, seed);
+  if constexpr (V::width == 1) {
     for (int pair = 0; pair < 2; ++pair) {
-      const F radius = normal_radius<Vector>(static_cast<I>(c[2 * pair]));
-      F first_z, second_z;
-      normal_direction<Vector>(static_cast<I>(c[2 * pair + 1]), first_z, second_z);
+      const auto radius = normal_radius<V>(static_cast<typename V::I>(c[2 * pair]));
+      typename V::F first_z, second_z;
+      normal_direction<V>(static_cast<typename V::I>(c[2 * pair + 1]), first_z, second_z);
       z[2 * pair] = radius * first_z;
       z[2 * pair + 1] = radius * second_z;
     }
   } else {
-    const F radius = normal_radius<V>(V::join(c[0], c[2]));
-    F first_z, second_z;
+    const auto radius = normal_radius<V>(V::join(c[0], c[2]));
+    typename V::F first_z, second_z;
     normal_direction<V>(V::join(c[1], c[3]), first_z, second_z);
     V::interleave(V::mul_f(radius, first_z), V::mul_f(radius, second_z), z[0], z[1]);
   }
@@ -67,8 +67,8 @@ DF_INLINE void normals_of_block(F* z, uint64_t seed, uint64_t first, uint32_t ro
 // The normals of one group, whose first element has the logical index `element` (a multiple of four).
 DF_INLINE void normals_of_group(F* z, const Sample& s, uint64_t element, uint32_t stream) {
   for (int b = 0; b < kVectors / kBlockVectors; ++b)
-    normals_of_block(z + b * kBlockVectors, s.seed, element / 4 + static_cast<uint64_t>(b) * Vector::counters, s.noise_row,
-                     s.index, stream);
+    normals_of_block(z + b * kBlockVectors, s.seed, element / 4 + static_cast<uint64_t>(b) * Vector::counters, s.noise_row, s.index,
+                     stream);
 }
 
 // ---- loading and storing ------------------------------------------------------------------------------
@@ -162,7 +162,8 @@ struct Any {
 };
 
 template <class Terms, DType kState, DType kOutput>
-__attribute__((noinline)) void loop(const Call& call, const Sample& s, const Terms& terms, int64_t begin, int64_t end, int64_t which) {
+__attribute__((noinline)) void loop(const Call& call, const Sample& s, const Terms& terms, int64_t begin, int64_t end,
+                                    int64_t which) {
   const ReadyRow row = *s.row;  // a copy the compiler knows no store can change
   F not_finite = Vector::set(0.0f);
   const auto group = [&]<bool kWhole>(int64_t at) __attribute__((always_inline)) {
@@ -460,8 +461,8 @@ void philox(uint64_t seed, uint64_t first, uint32_t row, uint32_t index, uint32_
 const char* unavailable() {
 #if defined(DF_ISA_AVX512)
   __builtin_cpu_init();
-  const bool can = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool can = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                   __builtin_cpu_supports("avx512vl");
   return can ? nullptr : "this processor has no AVX-512 (F, BW, DQ, VL)";
 #elif defined(DF_ISA_AVX2)
   __builtin_cpu_init();

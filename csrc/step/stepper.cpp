@@ -5,6 +5,8 @@
 #include <string>
 #include <type_traits>
 
+#include "threads/pool.h"
+
 namespace df {
 namespace {
 
@@ -27,6 +29,10 @@ void check(const ReadyRow& ready_row, int64_t number, const Buffers& b) {
     if (t & (kG0 << j)) need(b.outputs[j] != nullptr, "network output " + std::to_string(j));
   if (t & kLearnedS) need(b.variance_offset >= 0 && b.outputs[0] != nullptr, "the network's variance channel");
   if (b.mask != nullptr && (t & kKnownY)) need(b.y != nullptr, "the known region");
+  // A quantile outside the sample would be read outside the sample.
+  if (row.reduce == static_cast<int32_t>(Reduce::kDynamicThreshold) && !(row.reduce_0 >= 0.0f && row.reduce_0 <= 1.0f))
+    throw std::invalid_argument("row " + std::to_string(number) + " has a dynamic threshold at the quantile " +
+                                std::to_string(row.reduce_0) + "; it must be from 0 to 1");
   const auto need_register = [&](int k) {
     need(b.registers != nullptr && k < std::min(b.register_count, kMaxRegisters), "register " + std::to_string(k));
   };
@@ -50,6 +56,7 @@ Stepper::Stepper(const Kernel& kernel, const Row* rows, int64_t row_count, int64
       element_offset_(element_offset),
       state_(state),
       output_(output) {
+  FloatMode mode;  // a mode that takes denormals for zero would lose terms here
   rows_.reserve(static_cast<size_t>(row_count));
   for (int64_t i = 0; i < row_count; ++i) {
     rows_.push_back(ready(rows[i]));
@@ -112,8 +119,8 @@ int64_t Stepper::run_each(const int64_t* rows, const uint32_t* noise_rows, const
   std::fill(bad_.begin(), bad_.end(), uint8_t{0});
   if (active_.empty()) return -1;
   bad_active_.assign(active_.size(), 0);
-  run_step(kernel_, {active_.data(), static_cast<int64_t>(active_.size()), elements_, element_offset_, state_, output_,
-                     bad_active_.data()});
+  run_step(kernel_,
+           {active_.data(), static_cast<int64_t>(active_.size()), elements_, element_offset_, state_, output_, bad_active_.data()});
   int64_t first = -1;
   for (size_t i = active_.size(); i-- > 0;) {
     if (bad_active_[i] == 0) continue;

@@ -67,9 +67,7 @@ struct Vector {
   static DF_INLINE F load(const float* p) { return _mm256_loadu_ps(p); }
   static DF_INLINE void store(float* p, F a) { _mm256_storeu_ps(p, a); }
 
-  static DF_INLINE F load_f16(const uint16_t* p) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-  }
+  static DF_INLINE F load_f16(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
   static DF_INLINE void store_f16(uint16_t* p, F a) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
   }
@@ -80,8 +78,7 @@ struct Vector {
   }
   static DF_INLINE void store_bf16(uint16_t* p, F a) {
     const I u = bits(a), top = _mm256_srli_epi32(u, 16);
-    const I rounded = _mm256_srli_epi32(
-        _mm256_add_epi32(u, _mm256_add_epi32(_mm256_and_si256(top, set_i(1)), set_i(0x7fff))), 16);
+    const I rounded = _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_add_epi32(_mm256_and_si256(top, set_i(1)), set_i(0x7fff))), 16);
     const I nan = bits(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
     const I result = _mm256_blendv_epi8(rounded, _mm256_or_si256(top, set_i(0x40)), nan);
     const I packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(result, result), 0x08);

@@ -80,8 +80,7 @@ struct Vector {
   }
   static DF_INLINE void store_bf16(uint16_t* p, F a) {
     const I u = bits(a), top = _mm512_srli_epi32(u, 16);
-    const I rounded = _mm512_srli_epi32(
-        _mm512_add_epi32(u, _mm512_add_epi32(_mm512_and_si512(top, set_i(1)), set_i(0x7fff))), 16);
+    const I rounded = _mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(_mm512_and_si512(top, set_i(1)), set_i(0x7fff))), 16);
     const __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
     const I result = _mm512_mask_or_epi32(rounded, nan, top, set_i(0x40));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(result));

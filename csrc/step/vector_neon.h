@@ -36,9 +36,7 @@ struct Vector {
   static DF_INLINE I sub_i(I a, I b) { return vsubq_s32(a, b); }
   static DF_INLINE I and_i(I a, I b) { return vandq_s32(a, b); }
   static DF_INLINE I xor_i(I a, I b) { return veorq_s32(a, b); }
-  static DF_INLINE I shr_i(I a, int n) {
-    return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-n)));
-  }
+  static DF_INLINE I shr_i(I a, int n) { return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-n))); }
   static DF_INLINE I shl_i(I a, int n) { return vshlq_s32(a, vdupq_n_s32(n)); }
   static DF_INLINE F scale_by_power_of_two(F a, F n) { return from_bits(vaddq_s32(bits(a), vshlq_n_s32(vcvtq_s32_f32(n), 23))); }
   static DF_INLINE void swap_if_bit30(I w, F& a, F& b) {
@@ -54,9 +52,7 @@ struct Vector {
   static DF_INLINE W high(W a) { return vshrq_n_u64(a, 32); }
   static DF_INLINE W xor3(W a, W b, W c) { return veorq_u64(veorq_u64(a, b), c); }
   // Low halves of a and of b, side by side.
-  static DF_INLINE I join(W a, W b) {
-    return vtrn1q_s32(vreinterpretq_s32_u64(a), vreinterpretq_s32_u64(b));
-  }
+  static DF_INLINE I join(W a, W b) { return vtrn1q_s32(vreinterpretq_s32_u64(a), vreinterpretq_s32_u64(b)); }
   static DF_INLINE void interleave(F a, F b, F& first, F& second) {
     first = vzip1q_f32(a, b);
     second = vzip2q_f32(a, b);

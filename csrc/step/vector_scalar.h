@@ -38,7 +38,9 @@ struct Vector {
   static DF_INLINE I xor_i(I a, I b) { return a ^ b; }
   static DF_INLINE I shr_i(I a, int n) { return static_cast<int32_t>(static_cast<uint32_t>(a) >> n); }
   static DF_INLINE I shl_i(I a, int n) { return static_cast<int32_t>(static_cast<uint32_t>(a) << n); }
-  static DF_INLINE F scale_by_power_of_two(F a, F n) { return n == n ? from_bits(add_i(bits(a), shl_i(static_cast<int32_t>(n), 23))) : a; }
+  static DF_INLINE F scale_by_power_of_two(F a, F n) {
+    return n == n ? from_bits(add_i(bits(a), shl_i(static_cast<int32_t>(n), 23))) : a;
+  }
   static DF_INLINE void swap_if_bit30(I w, F& a, F& b) {
     const F first = w & 0x40000000 ? b : a;
     b = w & 0x40000000 ? a : b;

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -95,20 +96,15 @@ class Pool {
 // Never destroyed: at exit, and in a forked child, the workers are simply gone.
 std::atomic<Pool*> g_pool{nullptr};
 
+// The child has only the thread that forked; the parent's pool, its locks included, is left behind there.
+[[maybe_unused]] const int g_registered = pthread_atfork(nullptr, nullptr, [] { g_pool.store(nullptr); });
+
+// Without a lock, which a fork at the wrong moment would leave held in the child.
 Pool& pool() {
-  static std::mutex make;
   Pool* p = g_pool.load(std::memory_order_acquire);
-  if (p == nullptr) {
-    std::lock_guard<std::mutex> lock(make);
-    p = g_pool.load(std::memory_order_acquire);
-    if (p == nullptr) {
-      p = new Pool;
-      // The child has only the thread that forked; the parent's pool, its locks included, is left behind there.
-      static const int registered = pthread_atfork(nullptr, nullptr, [] { g_pool.store(nullptr); });
-      static_cast<void>(registered);
-      g_pool.store(p, std::memory_order_release);
-    }
-  }
+  if (p != nullptr) return *p;
+  auto made = std::make_unique<Pool>();
+  if (g_pool.compare_exchange_strong(p, made.get(), std::memory_order_acq_rel)) return *made.release();
   return *p;
 }
 
@@ -142,9 +138,8 @@ FloatMode::FloatMode() {
   uint64_t fpcr;
   __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
   saved_ = fpcr;
-  // Bits 22-23 rounding, 24 flush to zero, 19 flush half precision, 25 default NaN (x86 passes NaN on as well).
-  fpcr &= ~((uint64_t{3} << 22) | (uint64_t{1} << 24) | (uint64_t{1} << 19) | (uint64_t{1} << 25));
-  __asm__ volatile("msr fpcr, %0" ::"r"(fpcr));
+  // All zero: nearest even, denormals kept, IEEE halves, NaN passed on, as on x86.
+  __asm__ volatile("msr fpcr, %0" ::"r"(uint64_t{0}));
 }
 FloatMode::~FloatMode() { __asm__ volatile("msr fpcr, %0" ::"r"(saved_)); }
 #else

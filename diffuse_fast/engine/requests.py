@@ -79,7 +79,7 @@ class _Slots:
         self._conditions = [_conditions(sampler, r, plan, i) for i, (r, plan) in enumerate(zip(requests, self._plans, strict=True))]
         # The rows of all plans in one table, each plan once.
         first: dict[int, int] = {}
-        self._rows = []
+        self._rows: list[Any] = []
         for plan in self._plans:
             if id(plan) not in first:
                 first[id(plan)] = len(self._rows)

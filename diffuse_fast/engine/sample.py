@@ -98,7 +98,8 @@ def sample(
     )  # fmt: skip
     each = not isinstance(guidance_scale, int | float | np.integer | np.floating)
     sampler = Sampler(
-        model, table, shape=shape, guidance_scale=1.0 if each else guidance_scale, guidance_interval=guidance_interval,
+        model, table, shape=shape, guidance_interval=guidance_interval,
+        guidance_scale=1.0 if each else guidance_scale,  # type: ignore[arg-type]  # a number, where not each
         guidance_rescale=guidance_rescale, runtime=runtime, device=device, precision=precision,
     )  # fmt: skip
     if each:

@@ -229,9 +229,11 @@ def seeds_of(seed: Seed, n: int, first_index: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _shape(given: Sequence[int] | None, model: Model | None) -> tuple[int, ...]:
-    if given is None and model is None:
-        raise ArgumentError("shape is not known: this model does not say it; give shape=.")
-    shape = tuple(int(d) for d in (model.shape if given is None else given))
+    if given is None:
+        if model is None:
+            raise ArgumentError("shape is not known: this model does not say it; give shape=.")
+        given = model.shape
+    shape = tuple(int(d) for d in given)
     if not all(d >= 1 for d in shape):
         raise ArgumentError(f"shape is {shape}; every dimension must be at least 1.")
     if math.prod(shape) > MAX_ELEMENTS:

@@ -33,7 +33,7 @@ class Workspace:
         self._outputs = [self._call.output[j * batch : (j + 1) * batch] for j in range(outputs)]
         # Rows outside the guidance interval weigh one output: they do not pay for the others.
         alone = outputs > 1 and any(row.calls_network and len(row.g) == 1 for row in self._plan.rows)
-        self._single = sampler._network.bind(batch, sampler.shape, conditions[0], sampler._output_shape) if alone else None
+        self._single: Any = sampler._network.bind(batch, sampler.shape, conditions[0], sampler._output_shape) if alone else None
         # The variance is the second half of the channels, right behind the prediction.
         self._variance_offset = math.prod(sampler.shape) if sampler._output_shape != sampler.shape else -1
         self._bound = self._bind(sampler._packed, self._plan.registers)
@@ -46,7 +46,7 @@ class Workspace:
                 self._single.condition(conditions[0])
 
     def _bind(self, rows: Any, registers: int) -> Any:
-        self._bank = np.empty((registers, self.batch, *self._shape), np.float32) if registers else None
+        self._bank: Any = np.empty((registers, self.batch, *self._shape), np.float32) if registers else None
         nobody = np.zeros(self.batch, np.uint64), np.zeros(self.batch, np.uint32)
         return self._kernel.bind(rows, x=self.state, out=self.state, outputs=self._outputs, registers=self._bank, seeds=nobody[0],
                                  indices=nobody[1], variance_offset=self._variance_offset)  # fmt: skip

@@ -6,6 +6,8 @@ the compiled core but the definition in ``csrc/random``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..plan import Row
@@ -29,7 +31,8 @@ def apply_row(row: Row, x, outputs=(), registers=None, *, z=None, v=None, y=None
         The new state.
     """
     x = np.asarray(x, np.float64)
-    g, b, lo, hi, r, s = list(row.g), row.b, row.lo, row.hi, row.r, row.s
+    g, b, lo, hi, r = list(row.g), row.b, row.lo, row.hi, row.r
+    s: Any = row.s  # an array where the variance is learned
     m = combine(g, outputs) if row.calls_network else 0.0
 
     if row.reduce is not None:
@@ -43,8 +46,8 @@ def apply_row(row: Row, x, outputs=(), registers=None, *, z=None, v=None, y=None
             m = m * (phi * np.std(np.asarray(outputs[0], np.float64)) / np.std(m) + 1.0 - phi)
         elif kind == "langevin":
             snr, kappa = values
-            score = np.linalg.norm(kappa * m)
-            size = 2.0 * (snr * np.linalg.norm(z) / score) ** 2 if score > 0 else 0.0
+            score = float(np.linalg.norm(kappa * m))
+            size = 2.0 * (snr * float(np.linalg.norm(z)) / score) ** 2 if score > 0 else 0.0
             b, s = size * kappa, np.sqrt(2.0 * size)
 
     x0 = r * np.clip(row.p * x + row.q * m, lo, hi)
@@ -68,7 +71,7 @@ def combine(weights, tensors):
 
 def philox(seed: int, counters: np.ndarray) -> np.ndarray:
     """Philox4x32-10 (Salmon et al. 2011): words of ``counters``, both uint32 of shape (n, 4)."""
-    c = [counters[:, j].astype(np.uint64) for j in range(4)]
+    c: list[Any] = [counters[:, j].astype(np.uint64) for j in range(4)]
     k0, k1, low = seed & 0xFFFFFFFF, seed >> 32, np.uint64(0xFFFFFFFF)
     for _ in range(10):
         p0, p1 = np.uint64(0xD2511F53) * c[0], np.uint64(0xCD9E8D57) * c[2]
@@ -133,7 +136,7 @@ class ReferenceStep:
         # A negative number is an output that was not evaluated, and that the row does not weigh.
         flat = [output[number].reshape(-1) for output, number in zip(self._outputs, at, strict=False)]
         outputs = [m[:n] for m in flat]
-        registers = None if self._registers is None else [h[i].reshape(-1).astype(np.float64) for h in self._registers]
+        registers: Any = None if self._registers is None else [h[i].reshape(-1).astype(np.float64) for h in self._registers]
         masked = self._mask is not None
         new = apply_row(
             row, x, outputs, registers,

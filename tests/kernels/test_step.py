@@ -166,6 +166,7 @@ def test_normals_are_normal(kernel):
         (Row(a=1.0, c=(0.0, 1.0)), "register 1"),
         (Row(a=1.0, write=1, e_x=1.0), "register 1"),
         (Row(a=1.0, write=0, f=(0.0, 0.0, 1.0)), "register 2"),
+        (Row(d=1.0, q=1.0, reduce=Reduction("dynamic_threshold", (-0.1, 2.0))), "quantile"),
     ],
 )
 def test_a_row_that_needs_what_is_not_there_is_refused(kernel, row, message):

@@ -1,0 +1,80 @@
+// Rows, data and runs that several tests share.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "step/kernels.h"
+#include "step/stepper.h"
+
+// Reproducible data without libm: the same on every machine.  (splitmix64, Steele et al. 2014)
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed) {}
+  uint64_t bits();
+  // Evenly in [-2, 2), exact in float32.
+  float uniform() { return static_cast<float>(static_cast<int64_t>(bits() >> 40) - (int64_t{1} << 23)) * 0x1p-22f; }
+  bool coin() { return (bits() >> 63) != 0; }
+  int below(int n) { return static_cast<int>(bits() >> 33) % n; }
+
+ private:
+  uint64_t state_;
+};
+
+// Memory of exactly this many bytes, so that a sanitizer sees an access one byte outside.
+class Exact {
+ public:
+  explicit Exact(int64_t bytes);
+  Exact(Exact&& other) noexcept : data_(std::exchange(other.data_, nullptr)) {}
+  Exact& operator=(Exact&&) = delete;
+  ~Exact();
+  template <class T>
+  T* as() {
+    return static_cast<T*>(data_);
+  }
+
+ private:
+  void* data_;
+};
+
+// A row with no term: one network output of weight 1, no clamp, no register written.
+df::Row empty_row();
+
+// Every kind of row, by name.
+const std::vector<std::pair<std::string, df::Row>>& named_rows();
+
+// A row with each term present or not by chance, within the contract.
+df::Row random_row(Random& random);
+
+// One row on fresh data.
+struct Case {
+  df::Row row;
+  int64_t samples = 3, elements = 37;
+  uint64_t element_offset = 0;
+  df::DType state = df::DType::kFloat32, output = df::DType::kFloat32;
+  bool in_place = false, masked = true;
+  uint64_t seed = 1;
+};
+
+// What it left: the bytes of the new state, and the registers.
+struct Outcome {
+  std::vector<uint8_t> state;
+  std::vector<float> registers;
+  int64_t bad = -1;
+  bool operator==(const Outcome& other) const;
+};
+
+// Applies the row through a Stepper. A tensor that the row does not need is one byte long: to read it is to overrun.
+Outcome apply(const df::Kernel& kernel, const Case& what);
+
+// The kernels that this machine can run, the scalar one last.
+std::vector<const df::Kernel*> runnable_kernels();
+const df::Kernel& scalar_kernel();
+
+int64_t bytes_of(df::DType type);
+std::string describe(const df::Kernel& kernel, const Case& what);
+
+// Fills memory of the type with values in [-2, 2).
+void fill(Random& random, void* memory, df::DType type, int64_t count);
