@@ -39,8 +39,7 @@ SOLVER = Solver(
     nfe_per_step=1,
     registers=3,
     stochastic=False,
-    paper="Zhang & Chen 2022, Fast Sampling of Diffusion Models with Exponential Integrator, arXiv:2204.13902; Liu et al. 2022, "
-    "Pseudo Numerical Methods for Diffusion Models on Manifolds, arXiv:2202.09778",
+    paper="Zhang & Chen 2022, Fast Sampling of Diffusion Models with Exponential Integrator, arXiv:2204.13902",
     prediction_types=VP_PREDICTION_TYPES,
     timestep_spacing="linspace",
     options={

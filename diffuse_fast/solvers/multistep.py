@@ -76,8 +76,8 @@ def polynomial(
     r0 = back[0] / h
     first = [1.0 / r0, -1.0 / r0]
     if len(back) == 1:
-        slope = 0.5 * integrals[0] if solver_type == "midpoint" else integrals[1]
-        return [integrals[0] + slope * first[0], slope * first[1]]
+        line = 0.5 * integrals[0] if solver_type == "midpoint" else integrals[1]
+        return [integrals[0] + line * first[0], line * first[1]]
     r1 = back[1] / h
     before = [0.0, 1.0 / r1, -1.0 / r1]
     second = [(a - b) / (r0 + r1) for a, b in zip([*first, 0.0], before, strict=True)]

