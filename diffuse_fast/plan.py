@@ -33,7 +33,7 @@ VERSION = 1
 # Kinds of reduction, and how many values each takes.
 REDUCTIONS = {"dynamic_threshold": 2, "guidance_rescale": 1, "langevin": 2}
 
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow", "denoised")
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow", "denoised", "score", "edm")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.solvers.spacing import grid
+from diffuse_fast.solvers.spacing import checked, grid
 
 STEPS = (1, 2, 3, 5, 7, 10, 30, 50, 99, 100, 333, 600, 999, 1000)
 
@@ -32,8 +32,9 @@ def test_grids_are_those_of_diffusers(spacing, steps):
 @pytest.mark.parametrize("train", [1, 2, 17, 1000])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_grids_fall_within_the_schedule(spacing, train):
+    schedule = df.Schedule.linear(train)
     for steps in range(1, train + 1):
-        t = grid(spacing, train, steps, steps_offset=0)
+        t = grid(checked(schedule, spacing), schedule, steps)
         assert len(t) == steps
         assert np.all(np.diff(t) < 0)
         assert t[0] <= train - 1
