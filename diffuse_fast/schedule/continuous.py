@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class ContinuousSchedule(Schedule):
 
     def _reached(self, log_snr: np.ndarray, low: float, high: float) -> np.ndarray:
         """Log-SNRs, checked for what the schedule reaches; its ends must come back in spite of rounding."""
-        slack = 1e-12 * (1.0 + max(abs(low), abs(high)))
+        slack = 1e-12 * (1.0 + max(abs(end) for end in (low, high, 0.0) if math.isfinite(end)))
         if not np.all((log_snr >= low - slack) & (log_snr <= high + slack)):
             raise ArgumentError(
                 f"log_snr is {_outside(log_snr, low - slack, high + slack)}; this schedule has {low:g} to {high:g}."

@@ -78,7 +78,8 @@ class EDMSchedule(ContinuousSchedule):
         return 1.0 / self._total(t)
 
     def _log_alpha(self, t: np.ndarray) -> np.ndarray:
-        return -np.log(self._total(t))
+        larger, smaller = np.maximum(t, self.sigma_data), np.minimum(t, self.sigma_data)
+        return -np.log(larger) - 0.5 * np.log1p((smaller / larger) ** 2)  # every digit also where alpha is close to 1
 
     def _sigma(self, t: np.ndarray) -> np.ndarray:
         return t / self._total(t)

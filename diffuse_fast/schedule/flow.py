@@ -42,7 +42,7 @@ class FlowSchedule(ContinuousSchedule):
     @property
     def t_min(self) -> float:  # type: ignore[override]
         # FlowMatchEulerDiscreteScheduler shifts its smallest sigma when it is made, and the grid once more.
-        return float(self.num_train_timesteps * self.shifted(self.shifted(1.0 / self.num_train_timesteps)))
+        return min(self.t_max, self.num_train_timesteps * self.shifted(self.shifted(1.0 / self.num_train_timesteps)))
 
     def shifted(self, sigma: Any) -> Any:
         """shift·σ/(1 + (shift − 1)·σ), for a σ or an array of them.
