@@ -475,7 +475,8 @@ class Schedule:
         if convention == "sigma":
             return self.noise_level(t)
         if convention == "c_noise":
-            return plain(np.log(numeric("t", self.noise_level(t))) / 4.0)
+            with np.errstate(divide="ignore"):
+                return plain(np.log(numeric("t", self.noise_level(t))) / 4.0)
         return plain(self._continuous(self._times(t)) if convention == "continuous" else self._times(t) + 0.0)
 
     # ---- what a family defines ------------------------------------------------------------------

@@ -91,7 +91,8 @@ def plan(
         rho: Exponent of ``karras`` (default: EDM's own, or 7) and ``power`` (default 2).
         sigma_min, sigma_max: Ends of a spacing over noise levels; None are the schedule's.
         timesteps: Instead of a spacing, the times themselves: falling, in the schedule's own unit, fractional allowed.
-        sigmas: Or the noise levels (``schedule.noise_level``): falling, above 0; a last 0 may be there, for the end.
+        sigmas: Or the noise levels (``schedule.noise_level``): falling, above 0; a last 0 may be there, for the end. What is
+            less than 0.1 % above the largest of a discrete schedule is taken for it, as published lists are rounded.
         time_convention: What the network is told, one of ``schedule.time_conventions`` (``schedule.network_time``); None is
             the first.
         timestep_rounding: ``nearest`` or ``down`` where the network takes whole timesteps only, else ``none``. It changes
@@ -252,6 +253,9 @@ def _of_sigmas(schedule: Schedule, steps: Any, sigmas: Any) -> np.ndarray:
     if levels.size == 0:
         raise ArgumentError(f"sigmas is {sigmas!r}; it must have a noise level above 0.")
     _same_count(steps, "sigmas", levels)
+    if schedule.family == "discrete" and math.isfinite(high := schedule.noise_level(schedule.t_max)):
+        # Published lists are rounded, and their first is the schedule's last: take it for that.
+        levels = np.where((levels > high) & (levels < 1.001 * high), high, levels)
     try:
         return schedule.timestep_at_noise_level(levels)
     except ArgumentError as error:
