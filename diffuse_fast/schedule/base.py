@@ -319,6 +319,29 @@ class Schedule:
 
         return sde.of_ve(sigma_min, sigma_max, sampling_eps)
 
+    @classmethod
+    def from_diffusers(cls, scheduler: Any, *, mu: float | None = None) -> Schedule:
+        """The noise schedule of a diffusers scheduler. diffusers itself is not needed.
+
+        Args:
+            scheduler: A scheduler, or its configuration as a dict with the name of the class under ``_class_name``, as
+                ``scheduler_config.json`` has it. ``diffuse_fast/interop.py`` lists the classes and their options.
+            mu: What the pipeline makes of the sample's size, where the configuration has ``use_dynamic_shifting``.
+
+        Raises:
+            ArgumentError: the class has no counterpart here, or an option is not honoured; the message names it.
+            ArgumentTypeError: neither a scheduler nor a dict.
+
+        Example:
+            >>> import diffuse_fast as df
+            >>> config = {"_class_name": "DDIMScheduler", "beta_schedule": "squaredcos_cap_v2"}
+            >>> df.Schedule.from_diffusers(config) == df.Schedule.cosine()
+            True
+        """
+        from ..interop import schedule_from_diffusers
+
+        return schedule_from_diffusers(scheduler, mu=mu)
+
     # ---- marginals ------------------------------------------------------
 
     def alpha(self, t: Any) -> Any:

@@ -58,7 +58,7 @@ class Point:
 ROUNDINGS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "none": np.asarray,
     "nearest": np.round,  # halves to even, as diffusers does
-    "down": np.floor,
+    "down": lambda times: np.floor(times + 1e-6),  # what is whole but for its rounding stays
 }
 
 # The data itself, where every solver that goes to the end arrives.

@@ -92,8 +92,9 @@ def test_a_perfect_prediction_keeps_the_marginal(schedule, prediction_type, solv
         for row, (alpha, sigma), after in zip(plan.rows, plan.marginals, plan.marginals[1:], strict=False):
             x = np.array([[alpha, sigma]])  # what x0 and what ε contribute
             m = df.convert_prediction(
-                np.array([[0.0, 1.0]]), x, from_="epsilon", to=prediction_type, alpha=alpha, sigma=sigma, sigma_data=schedule.sigma_data
-            )
+                np.array([[0.0, 1.0]]), x, from_="epsilon", to=prediction_type, alpha=alpha, sigma=sigma,
+                sigma_data=schedule.sigma_data,
+            )  # fmt: skip
             ((of_x0, of_noise),) = apply_row(row, x, [m], [], z=np.zeros_like(x))
             tolerance = 1e-12 * max(1.0, abs(row.a), abs(row.b))
             assert of_x0 == pytest.approx(after[0], abs=tolerance * alpha + 1e-13)
