@@ -170,8 +170,10 @@ def _read(scheduler: Any) -> tuple[str, Peer, Config]:
 
 
 def _prediction(name: str, peer: Peer, config: Config) -> str:
+    if "prediction_type" not in config:  # flow matching has one
+        return "flow"
     predictions = {"flow_prediction": "flow"} if config.get("use_flow_sigmas") else peer.predictions
-    prediction = config.get("prediction_type", "flow")
+    prediction = config["prediction_type"]
     if prediction not in predictions:
         raise ArgumentError(f"{name} has prediction_type={prediction!r}; here it may be {' or '.join(map(repr, predictions))}.")
     return predictions[prediction]

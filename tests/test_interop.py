@@ -39,7 +39,8 @@ CASES = [
     *(("EulerAncestralDiscreteScheduler", o) for o in SPACINGS),
     *(("HeunDiscreteScheduler", o) for o in [*SPACINGS, *LEVELS, {"clip_sample": True}]),
     *(("LMSDiscreteScheduler", o) for o in [*SPACINGS, *LEVELS]),
-    *(("KDPM2DiscreteScheduler", o) for o in [*SPACINGS[:2], *LEVELS[1:]]),
+    *(("KDPM2DiscreteScheduler", o) for o in [*SPACINGS, *LEVELS[1:]]),
+    *(("KDPM2AncestralDiscreteScheduler", o) for o in [*SPACINGS, LEVELS[1]]),
     *(("DPMSolverMultistepScheduler", {"solver_order": n, **o}) for n in (1, 2) for o in [*SPACINGS, *LEVELS, LU]),
     *(("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "solver_order": n}) for n in (1, 2)),
     ("DPMSolverMultistepScheduler", {"lambda_min_clipped": -3.0}),
@@ -56,7 +57,9 @@ CASES = [
 
 SLOW_STEPS = [pytest.param(steps, marks=pytest.mark.slow) for steps in (2, 10)]
 # Each of their steps is two calls.
-TWICE = ("HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
+TWICE = (
+    "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "FlowMatchHeunDiscreteScheduler",
+)  # fmt: skip
 
 
 def every(cases):
@@ -121,6 +124,8 @@ def smooth(x, t):
 def test_trajectories(name, options, steps):
     import torch
 
+    if name == "KDPM2AncestralDiscreteScheduler" and steps == 2:
+        pytest.skip("between so distant levels the peer's sigma_down is a difference of equal float32 numbers")
     scheduler = make(name, options)
     try:
         plan = df.Plan.from_diffusers(scheduler, steps)
