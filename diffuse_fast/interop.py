@@ -27,6 +27,7 @@ import numpy as np
 from .errors import ArgumentError, ArgumentTypeError, near
 from .plan import Plan
 from .schedule import Schedule
+from .schedule.discrete import DiscreteSchedule
 from .solvers import SOLVERS, spacing
 from .solvers import plan as make_plan
 
@@ -195,10 +196,10 @@ def _whole(steps: Any) -> int:
 # ---- schedules ------------------------------------------------------------------------------------------
 
 
-def _discrete(zero: str) -> Callable[[Config, float | None], Schedule]:
+def _discrete(zero: str) -> Callable[[Config, float | None], DiscreteSchedule]:
     """Discrete schedules; ``zero`` says what is left of the signal where it is rescaled away: ``exact`` or ``tiny``."""
 
-    def schedule(config: Config, mu: float | None) -> Schedule:
+    def schedule(config: Config, mu: float | None) -> DiscreteSchedule:
         _no_mu(mu)
         count, kind = config["num_train_timesteps"], config["beta_schedule"]
         if config["trained_betas"] is not None:
@@ -307,8 +308,8 @@ def _open(config: Config, schedule: Schedule, steps: int) -> _Grid:
         rounded = level in ("karras", "log_snr") and not (
             "lambda_min_clipped" in config and config["beta_schedule"] == "squaredcos_cap_v2"
         )
-        ends = {name: config.get(name) for name in ("sigma_min", "sigma_max")}
-        return _Grid(_lay(schedule, level, steps, **ends), "nearest" if rounded else "down")
+        times = _lay(schedule, level, steps, sigma_min=config.get("sigma_min"), sigma_max=config.get("sigma_max"))
+        return _Grid(times, "nearest" if rounded else "down")
     name = config["timestep_spacing"]
     offset = config["steps_offset"] if name == "leading" else 0
     clipped = _clipped(config, schedule)
@@ -378,13 +379,13 @@ def _ddpm(config: Config) -> _Choice:
 _MULTISTEP: dict[tuple[str, int], tuple[str, dict[str, Any]]] = {
     ("dpmsolver++", 1): ("ddim", {}),
     ("dpmsolver++", 2): ("dpmpp_2m", {}),
-    ("dpmsolver++", 3): ("dpmpp_3m", {}),
+    ("dpmsolver++", 3): ("dpmpp_3m", {"halved_curvature": True}),
     ("dpmsolver", 1): ("ddim", {}),
     ("dpmsolver", 2): ("dpmsolver_2m", {}),
-    ("dpmsolver", 3): ("dpmsolver_3m", {}),
+    ("dpmsolver", 3): ("dpmsolver_3m", {"halved_curvature": True}),
     ("sde-dpmsolver++", 1): ("ddim", {"eta": 1.0}),
     ("sde-dpmsolver++", 2): ("dpmpp_2m_sde", {}),
-    ("sde-dpmsolver++", 3): ("dpmpp_3m_sde", {}),
+    ("sde-dpmsolver++", 3): ("dpmpp_3m_sde", {"halved_curvature": True}),
 }
 
 

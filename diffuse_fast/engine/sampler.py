@@ -198,7 +198,7 @@ class Sampler:
         told, takes = dict(plan.options).get("time_convention"), self._convention
         if None not in (told, takes) and told != takes:
             raise ArgumentError(
-                f"the plan tells the network {told!r}, but this model takes {takes!r}; make the plan with time_convention={takes!r}."
+                f"the plan tells the network {told!r}, but this model takes {takes!r}; make it with time_convention={takes!r}."
             )
         interval, rescale = self._guidance
         plan = plan.with_guidance(scale, interval=interval, rescale=rescale)

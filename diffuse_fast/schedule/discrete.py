@@ -193,7 +193,7 @@ def vp_marginal(log_snr: float) -> tuple[float, float, float]:
 
 
 def of_range(kind: str, num_train_timesteps: int, beta_start: float, beta_end: float) -> DiscreteSchedule:
-    document = {
+    document: dict[str, Any] = {
         "type": kind,
         "num_train_timesteps": whole("num_train_timesteps", num_train_timesteps),
         "beta_start": number("beta_start", beta_start),
@@ -204,7 +204,7 @@ def of_range(kind: str, num_train_timesteps: int, beta_start: float, beta_end: f
 
 
 def of_cosine(num_train_timesteps: int, s: float, max_beta: float) -> DiscreteSchedule:
-    document = {
+    document: dict[str, Any] = {
         "type": "cosine",
         "num_train_timesteps": whole("num_train_timesteps", num_train_timesteps),
         "s": number("s", s),

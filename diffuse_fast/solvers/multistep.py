@@ -83,9 +83,9 @@ def polynomial(
     r1 = back[1] / h
     before = [0.0, 1.0 / r1, -1.0 / r1]
     second = [(a - b) / (r0 + r1) for a, b in zip([*first, 0.0], before, strict=True)]
-    slope = [a + r0 * b for a, b in zip([*first, 0.0], second, strict=True)]
+    slopes = [a + r0 * b for a, b in zip([*first, 0.0], second, strict=True)]
     curvature = 0.5 * integrals[2] if halved else integrals[2]
-    weights = [integrals[1] * a + curvature * b for a, b in zip(slope, second, strict=True)]
+    weights = [integrals[1] * a + curvature * b for a, b in zip(slopes, second, strict=True)]
     weights[0] += integrals[0]
     return weights
 
@@ -213,7 +213,7 @@ def ending(problem: Problem, final_sigmas_type: str) -> tuple[Point, ...]:
         return (*problem.points, CLEAN)
     if problem.schedule.family != "discrete":
         raise ArgumentError(
-            f"final_sigmas_type='sigma_min' ends at timestep 0, which the family {problem.schedule.family} does not have; end at zero."
+            f"final_sigmas_type='sigma_min' ends at timestep 0, which the family {problem.schedule.family} does not have."
         )
     return (*problem.points, *problem.at_times(np.zeros(1)))
 

@@ -143,7 +143,7 @@ def _integers(spacing: Spacing, count: int, steps: int, style: str) -> np.ndarra
     else:
         total = min(steps + opened, count)
         if spacing.name == "leading":
-            rising = np.arange(total) * (count // total)
+            rising = np.arange(total, dtype=np.float64) * (count // total)
         else:
             rising = np.linspace(0, count - 1, total)
             rising = rising if style == "fractional" else np.round(rising)
