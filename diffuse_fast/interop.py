@@ -9,7 +9,8 @@ has none either.
 Where the numbers differ from the peer's, it is by design:
 
 * its tables are float32, and its cosine table takes 1 − alphas_cumprod from rounded numbers; ours are float64;
-* DDIM with ``linspace`` takes its previous timestep from T // steps; ours is the grid's (diffusers #9261);
+* DDIM and PNDM with ``linspace`` take their previous timestep from T // steps; ours is the grid's (diffusers #9261);
+* UniPC has NaN at sigma 0 with ``bh1`` and with ``predict_x0=False``; ours ends with a step of first order;
 * its ``trailing`` grids have one timestep too many, −1, for some counts; ours have not;
 * where it rounds a time down that is whole but for a rounding error, ours stays.
 """
@@ -303,7 +304,7 @@ def _open(config: Config, schedule: Schedule, steps: int) -> _Grid:
     if config["use_flow_sigmas"]:
         if level is not None:
             raise ArgumentError("use_flow_sigmas=True together with a spacing over noise levels is not honoured here.")
-        return _Grid(_flow_levels(config, schedule, steps), "down")
+        return _Grid(_flow_levels(config, schedule, steps), "down", initial_scale=1.0)
     if level is not None:
         rounded = level in ("karras", "log_snr") and not (
             "lambda_min_clipped" in config and config["beta_schedule"] == "squaredcos_cap_v2"
@@ -351,8 +352,10 @@ def _flow_match(config: Config, schedule: Schedule, steps: int) -> _Grid:
     sigma = _stretched(shifted(np.linspace(1.0, low, steps)), config.get("shift_terminal"))
     level = _level(config)
     if level is None or steps == 1:
-        return _Grid(sigma * count)
-    return _Grid(_lay(schedule, level, steps, sigma_min=float(sigma[-1]), sigma_max=float(sigma[0])))
+        times = sigma * count
+    else:
+        times = _lay(schedule, level, steps, sigma_min=float(sigma[-1]), sigma_max=float(sigma[0]))
+    return _Grid(times, initial_scale=1.0)
 
 
 def _edm_grid(config: Config, schedule: Schedule, steps: int) -> _Grid:
