@@ -24,6 +24,7 @@ _HOME = {
     "Row": "plan",
     "plan": "solvers",
     "solvers": "solvers",
+    "convert_prediction": "solvers.prediction",
     "Sampler": "engine",
     "sample": "engine",
     "Request": "engine",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from .plan import Plan, Row
     from .schedule import Schedule
     from .solvers import plan, solvers
+    from .solvers.prediction import convert_prediction
     from .training import train
 
 

@@ -56,7 +56,7 @@ def export(
     prediction_type: str,
     name: str | None = None,
     conditioning: Sequence[Mapping[str, Any]] = (),
-    convention: str = "timestep",
+    convention: str | None = None,
     time_dtype: str | None = None,
     value_range: Range | None = (-1.0, 1.0),
     clip: Range | None = None,
@@ -75,11 +75,12 @@ def export(
         path: Where to write; must end in ``.onnx``. An existing file is replaced.
         shape: Shape of one sample.
         schedule: The noise schedule of its training.
-        prediction_type: What it predicts: ``epsilon``, ``sample``, ``v_prediction``, ``flow`` or ``denoised``.
+        prediction_type: What it predicts: ``epsilon``, ``sample``, ``v_prediction``, ``flow``, ``denoised``, ``score`` or ``edm``;
+            of the schedule's ``prediction_types``.
         name: A short name; None takes the file's.
         conditioning: Its other inputs, each ``{"name": ..., "dtype": "int64", "shape": [], "null": None, "classes": None}``;
             all but the name have these defaults. ``null`` is the value for "no condition", ``classes`` makes it a label.
-        convention: What its times mean: ``timestep``, ``sigma``, ``continuous`` or ``log_snr``.
+        convention: What it is told of the time, one of the schedule's ``time_conventions``; None is the first.
         time_dtype: dtype of its time input; None is ``int64`` for timesteps and ``float32`` for the rest.
         value_range: The values of its training data; None for data without bounds.
         clip: Where samplers clip the data prediction by default; None for not at all.
@@ -170,13 +171,15 @@ def _target(path: Any) -> Path:
 
 
 def _document(
-    name: str, shape: Any, schedule: Any, prediction_type: Any, conditioning: Any, convention: str, time_dtype: str | None,
+    name: str, shape: Any, schedule: Any, prediction_type: Any, conditioning: Any, convention: str | None, time_dtype: str | None,
     value_range: Any, clip: Any, variance: str, training: Any, license: str | None,
 ) -> Document:  # fmt: skip
     if not isinstance(schedule, Schedule):
         raise ArgumentTypeError(f"schedule is a {type(schedule).__name__}; it must be a df.Schedule.")
     if prediction_type not in PREDICTION_TYPES:
         raise ArgumentError(f"prediction_type is {prediction_type!r}.{near(str(prediction_type), PREDICTION_TYPES)}")
+    convention = schedule.time_conventions[0] if convention is None else convention
+    whole = convention == "timestep" and schedule.family == "discrete"
     inputs = []
     for item in conditioning:
         if not isinstance(item, Mapping):
@@ -191,7 +194,7 @@ def _document(
         "time": {
             "input": Time().input,
             "convention": convention,
-            "dtype": time_dtype or ("int64" if convention == "timestep" else "float32"),
+            "dtype": time_dtype or ("int64" if whole else "float32"),
         },
         "sample": {
             "input": "x",
@@ -211,7 +214,9 @@ def _document(
     }
     try:
         json.dumps(raw, allow_nan=False)
-        return documents.build(raw)
+        document = documents.build(raw)
+        documents.check_schedule(document)
+        return document
     except ArtifactError as error:
         raise ArgumentError(str(error)) from None
     except (TypeError, ValueError, RecursionError) as error:
@@ -388,9 +393,10 @@ def _agree(torch: Any, module: Any, document: Document, file: Network) -> None:
 
 
 def _times(document: Document) -> list[float]:
+    assert document.schedule is not None
     if document.time.convention != "timestep":
         return [0.25, 0.75]
-    last = document.schedule.num_train_timesteps - 1 if document.schedule else 0
+    last = document.schedule.t_max
     return [0.0, float(last // 3), float(last)]
 
 

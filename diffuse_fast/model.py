@@ -83,7 +83,7 @@ def load(model: str | Path, mapping: Mapping[str, Any] | None = None) -> Model:
             ``schedule``       a :class:`Schedule` or its JSON; may be left to ``df.sample(schedule=...)``
             ``prediction_type`` ``"epsilon"``, ...; may be left to ``df.sample(prediction_type=...)``
             ``shape``          shape of one sample; default: the graph's, where it is fixed
-            ``convention``     what times mean: ``"timestep"`` (default), ``"sigma"``, ``"continuous"``, ``"log_snr"``
+            ``convention``     what it is told of the time, of the schedule's ``time_conventions``; default the first
             ``value_range``    ``(lo, hi)`` or None (default)
             ``clip``           ``(lo, hi)`` or None (default)
             ``variance``       ``"none"`` (default), ``"learned"``, ``"learned_range"``
@@ -236,13 +236,15 @@ def _mapped(mapping: Mapping[str, Any], outside: graph.Graph, path: Path) -> Doc
     if prediction_type is not None and prediction_type not in PREDICTION_TYPES:
         raise ArgumentError(f"mapping['prediction_type'] is {prediction_type!r}.{near(str(prediction_type), PREDICTION_TYPES)}")
     # The rest is checked as a document is; a stand-in schedule fills the place of one that is left to df.sample.
+    known = schedule if isinstance(schedule, Schedule) else documents.schedule_from(schedule or Schedule.linear().to_json())
+    convention = mapping.get("convention", known.time_conventions[0])
     raw = {
         "format": documents.FORMAT,
         "version": documents.VERSION,
         "name": mapping.get("name", path.stem),
-        "schedule": schedule.to_json() if isinstance(schedule, Schedule) else schedule or Schedule.linear().to_json(),
+        "schedule": known.to_json(),
         "prediction_type": prediction_type or "epsilon",
-        "time": {"input": time, "convention": mapping.get("convention", "timestep"), "dtype": inputs[time].dtype},
+        "time": {"input": time, "convention": convention, "dtype": inputs[time].dtype},
         "sample": {
             "input": sample,
             "output": output,
@@ -260,6 +262,8 @@ def _mapped(mapping: Mapping[str, Any], outside: graph.Graph, path: Path) -> Doc
         "opset": outside.opset,
     }
     document = documents.build(raw)
+    if schedule is not None and prediction_type is not None:
+        documents.check_schedule(document)
     return dataclasses.replace(
         document,
         schedule=None if schedule is None else document.schedule,

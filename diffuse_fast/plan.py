@@ -33,7 +33,7 @@ VERSION = 1
 # Kinds of reduction, and how many values each takes.
 REDUCTIONS = {"dynamic_threshold": 2, "guidance_rescale": 1, "langevin": 2}
 
-PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow", "denoised")
+PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow", "denoised", "score", "edm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +183,35 @@ class Plan:
     def exact_marginal(self) -> bool:
         """Whether a perfect prediction lands on the next marginal."""
         return self.deviation is None
+
+    # ---- from another library -------------------------------------------------------------------
+
+    @classmethod
+    def from_diffusers(cls, scheduler: Any, steps: int, *, mu: float | None = None, **solver_options: Any) -> Plan:
+        """The plan that gives the numbers of a diffusers scheduler. diffusers itself is not needed.
+
+        Args:
+            scheduler: A scheduler, or its configuration as a dict with the name of the class under ``_class_name``, as
+                ``scheduler_config.json`` has it. ``diffuse_fast/interop.py`` lists the classes, their options, and where
+                numbers differ by design.
+            steps: Its num_inference_steps.
+            mu: What the pipeline makes of the sample's size, where the configuration has ``use_dynamic_shifting``.
+            **solver_options: What diffusers takes at each step, as options of the solver here: ``eta``, ``s_churn``,
+                ``rederive_epsilon`` (its ``use_clipped_model_output``), ...
+
+        Raises:
+            ArgumentError: the class has no counterpart here, or an option is not honoured; the message names it.
+            ArgumentTypeError: neither a scheduler nor a dict, or an option that the solver does not have.
+
+        Example:
+            >>> import diffuse_fast as df
+            >>> plan = df.Plan.from_diffusers({"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}, 4, eta=0.5)
+            >>> plan.timesteps.tolist(), plan.stochastic
+            ([999.0, 749.0, 499.0, 249.0], True)
+        """
+        from .interop import plan_from_diffusers
+
+        return plan_from_diffusers(scheduler, steps, mu=mu, **solver_options)
 
     # ---- what an engine makes of it -------------------------------------------------------------
 

@@ -188,7 +188,7 @@ def test_other_conventions_and_a_learned_variance(tmp_path):
     ]
     module = Flow().eval()
     model = df.export(
-        module, tmp_path / "m.onnx", shape=(3, 4, 4), schedule=SCHEDULE, prediction_type="flow", convention="continuous",
+        module, tmp_path / "m.onnx", shape=(3, 4, 4), schedule=df.Schedule.flow(), prediction_type="flow", convention="continuous",
         variance="learned_range", conditioning=conditioning, value_range=None,
     )  # fmt: skip
     assert model.output_shape == (6, 4, 4) and model.time.dtype == "float32" and model.value_range is None

@@ -53,6 +53,10 @@ void bind_schedule(py::module_& module) {
           "from_alphas_cumprod", [](const Array& values) { return Schedule::from_alphas_cumprod(to_vector(values)); },
           py::arg("alphas_cumprod"))
       .def("rescaled_zero_terminal_snr", &Schedule::rescaled_zero_terminal_snr)
+      .def(
+          "with_interpolation",
+          [](const Schedule& s, int index) { return s.with_interpolation(static_cast<df::Interpolation>(index)); },
+          py::arg("index"), "The same tables; index: 0 log(alpha) is linear between integers, 1 log(sigma/alpha), 2 sigma/alpha.")
       .def_property_readonly("num_train_timesteps", &Schedule::num_train_timesteps)
       .def_property_readonly("betas", [](const Schedule& s) { return to_array(s.betas()); })
       .def_property_readonly("alphas", [](const Schedule& s) { return to_array(s.alphas()); })

@@ -43,6 +43,21 @@ std::vector<double> linspace(double first, double last, int64_t count) {
 // sigma^2 and log-SNR of L = log(alpha^2).
 double variance(double log_alpha_squared) { return -std::expm1(log_alpha_squared); }
 double log_snr_of(double log_alpha_squared) { return log_alpha_squared - std::log(variance(log_alpha_squared)); }
+// The inverse: L = -log(1 + exp(-log_snr)), without overflow.
+double log_alpha_squared_of(double log_snr) {
+  return log_snr > 0.0 ? -std::log1p(std::exp(-log_snr)) : log_snr - std::log1p(std::exp(log_snr));
+}
+
+// What is linear between two integer timesteps, as a function of L and back.
+double interpolated(Interpolation kind, double log_alpha_squared) {
+  if (kind == Interpolation::kLogAlpha) return log_alpha_squared;
+  const double log_sigma = -log_snr_of(log_alpha_squared) / 2.0;
+  return kind == Interpolation::kLogSigma ? log_sigma : std::exp(log_sigma);
+}
+double log_alpha_squared_at(Interpolation kind, double value) {
+  if (kind == Interpolation::kLogAlpha) return value;
+  return log_alpha_squared_of(-2.0 * (kind == Interpolation::kLogSigma ? value : std::log(value)));
+}
 
 }  // namespace
 
@@ -143,7 +158,13 @@ Schedule Schedule::rescaled_zero_terminal_snr() const {
     cumprod[t] = std::exp(log_cumprod[t]);
     betas[t] = variance(t == 0 ? log_cumprod[0] : log_cumprod[t] - log_cumprod[t - 1]);
   }
-  return Schedule(std::move(betas), std::move(cumprod), std::move(log_cumprod));
+  return Schedule(std::move(betas), std::move(cumprod), std::move(log_cumprod)).with_interpolation(interpolation_);
+}
+
+Schedule Schedule::with_interpolation(Interpolation interpolation) const {
+  Schedule out = *this;
+  out.interpolation_ = interpolation;
+  return out;
 }
 
 // ---- tables ---------------------------------------------------------------------------------------
@@ -197,7 +218,9 @@ double Schedule::log_alphas_cumprod(double t) const {
   const double below = std::floor(t), weight = t - below;
   const size_t i = static_cast<size_t>(below);
   if (weight == 0.0) return log_alphas_cumprod_[i];  // also the last, and keeps 0 * inf out
-  return log_alphas_cumprod_[i] + weight * (log_alphas_cumprod_[i + 1] - log_alphas_cumprod_[i]);
+  const double before = interpolated(interpolation_, log_alphas_cumprod_[i]);
+  const double after = interpolated(interpolation_, log_alphas_cumprod_[i + 1]);
+  return log_alpha_squared_at(interpolation_, before + weight * (after - before));
 }
 
 double Schedule::log_alpha(double t) const { return log_alphas_cumprod(t) / 2.0; }
@@ -219,13 +242,13 @@ double Schedule::timestep_at_log_snr(double value) const {
   if (!(value >= lowest - slack && value <= highest + slack))
     fail("log_snr is ", value, "; this schedule has ", lowest, " to ", highest,
          low == last ? "." : " and -inf at its last timestep.");
-  // log(alpha^2) = -log(1 + exp(-value)), without overflow.
-  const double target = value > 0.0 ? -std::log1p(std::exp(-value)) : value - std::log1p(std::exp(value));
+  const double target = log_alpha_squared_of(value);
   if (target >= table.front()) return 0.0;
   if (target <= table[low]) return static_cast<double>(low);
   const auto above = std::upper_bound(table.begin(), table.begin() + low, target, std::greater<>());
   const size_t i = static_cast<size_t>(above - table.begin());  // table[i - 1] >= target > table[i]
-  return static_cast<double>(i - 1) + (target - table[i - 1]) / (table[i] - table[i - 1]);
+  const double before = interpolated(interpolation_, table[i - 1]), after = interpolated(interpolation_, table[i]);
+  return static_cast<double>(i - 1) + (interpolated(interpolation_, target) - before) / (after - before);
 }
 
 }  // namespace df

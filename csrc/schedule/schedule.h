@@ -2,7 +2,8 @@
 //
 //   q(x_t | x_0) = N(alpha(t) x_0, sigma(t)^2 I),   alpha(t)^2 = alphas_cumprod[t],   alpha^2 + sigma^2 = 1
 //
-// Timesteps are 0-based: t = 0 is the cleanest, t = T - 1 the noisiest. Between integers log(alpha) is linear.
+// Timesteps are 0-based: t = 0 is the cleanest, t = T - 1 the noisiest. Between integers log(alpha) is linear, or what
+// Interpolation says.
 //
 // Everything is derived from L[t] = log(alphas_cumprod[t]), not from alphas_cumprod itself: near t = 0 the product is close
 // to 1 and 1 - alphas_cumprod[t] would keep few digits, while sigma^2 = -expm1(L) keeps all.
@@ -35,6 +36,13 @@ std::vector<double> cosine_betas(int64_t num_train_timesteps, double s, double m
 // betas[t] = beta_start + (beta_end - beta_start) * sigmoid(u),  u = -6 .. 6, evenly.   (the code of Xu et al. 2022, GeoDiff)
 std::vector<double> sigmoid_betas(int64_t num_train_timesteps, double beta_start, double beta_end);
 
+// What is linear between integer timesteps; the last two are for agreement with other libraries.
+enum class Interpolation {
+  kLogAlpha,  // log(alpha)
+  kLogSigma,  // log(sigma/alpha): k-diffusion
+  kSigma,     // sigma/alpha: diffusers, from timestep to noise level
+};
+
 class Schedule {
  public:
   // Each in (0, 1); the last of several may be 1 (zero terminal SNR).
@@ -43,6 +51,7 @@ class Schedule {
   static Schedule from_alphas_cumprod(std::vector<double> alphas_cumprod);
   // alpha shifted and scaled so that the last is 0 and the first stays.   (Lin et al. 2023, Algorithm 1)
   Schedule rescaled_zero_terminal_snr() const;
+  Schedule with_interpolation(Interpolation) const;
 
   int64_t num_train_timesteps() const { return static_cast<int64_t>(betas_.size()); }
 
@@ -72,6 +81,7 @@ class Schedule {
   std::vector<double> betas_;
   std::vector<double> alphas_cumprod_;
   std::vector<double> log_alphas_cumprod_;
+  Interpolation interpolation_ = Interpolation::kLogAlpha;
 };
 
 }  // namespace df

@@ -22,7 +22,7 @@ KEY = "diffuse_fast"  # of the entry in the file's metadata
 FORMAT = "diffuse_fast.model"
 VERSION = 1
 
-CONVENTIONS = ("timestep", "sigma", "continuous", "log_snr")
+CONVENTIONS = ("timestep", "sigma", "continuous", "log_snr", "c_noise")
 VARIANCES = ("none", "learned", "learned_range")
 INPUT_SCALES = ("none",)
 TIME_DTYPES = ("int64", "int32", "float32")
@@ -151,7 +151,9 @@ def parse(text: str) -> Document:
     Raises:
         ArtifactError: it is no JSON or no such document; the message names the field.
     """
-    return build(_load(text))
+    document = build(_load(text))
+    check_schedule(document)
+    return document
 
 
 def build(raw: Any) -> Document:
@@ -245,6 +247,22 @@ def check(document: Document) -> None:
                 _fail(f"{where}.null", c.null, f"a value of its dtype {c.dtype}")
         if c.classes is not None and (c.shape != () or not c.dtype.startswith("int")):
             _fail(f"{where}.classes", c.classes, "null: only an integer with shape [] is a label")
+
+
+def check_schedule(document: Document) -> None:
+    """Whether a document's prediction type and time convention are such as its schedule's family has.
+
+    Raises:
+        ArtifactError: they are not, or are not said; the message names the field.
+    """
+    schedule = document.schedule
+    if schedule is None:
+        raise ArtifactError("the model's field 'schedule' is missing.")
+    family = f"of a schedule of the family {schedule.family}"
+    if document.prediction_type not in schedule.prediction_types:
+        _fail("prediction_type", document.prediction_type, f"one of {', '.join(schedule.prediction_types)}, {family}")
+    if document.time.convention not in schedule.time_conventions:
+        _fail("time.convention", document.time.convention, f"one of {', '.join(schedule.time_conventions)}, {family}")
 
 
 # ---- against the graph --------------------------------------------------------------------------

@@ -60,7 +60,8 @@ def sample(
         solver: Name of a solver; ``df.solvers()`` lists them.
         seed: One seed (samples are its indices 0..n-1), a list of n seeds (each sample is its seed's index 0), or None for a
             fresh one, which is logged.
-        timestep_spacing, timesteps: How the grid is laid, or the grid itself, falling.
+        timestep_spacing, timesteps: How the grid is laid, or the grid itself, falling. A model that takes whole timesteps is
+            told the nearest where a spacing lies between them; ``timesteps`` must be whole for it.
         guidance_scale: Classifier-free guidance, one scale or one per sample; a sample with 1 is the conditional model, at the
             cost of one evaluation.
         guidance_interval: Guide only where the noise level sigma/alpha is in ``[low, high)`` (Kynkäänniemi et al. 2024).
@@ -76,7 +77,8 @@ def sample(
         first_index: Index of the first sample under ``seed``: continue where another call stopped.
         runtime: ``auto`` or the name of a runtime. device: ``auto`` or ``cpu``. precision: ``float32``.
         progress: Show a bar. callback: Called as ``callback(row, x)`` after each row; x is a view, not to be kept.
-        **solver_options: Options of the solver (``eta``, ``variance_type``, ...).
+        **solver_options: Options of the solver (``eta``, ``variance_type``, ...) and of the grid (``sigmas``, ``rho``,
+            ``sigma_min``, ``sigma_max``, ``time_convention``: see :func:`diffuse_fast.plan`).
 
     Returns:
         (n, *shape) float32, the caller's own: a NumPy array; a tensor for a torch module or where ``noise`` is one.
@@ -92,6 +94,10 @@ def sample(
     if isinstance(model, str | Path):
         model = loaded(model)
     known = model if isinstance(model, Model) else None
+    if known is not None:
+        solver_options.setdefault("time_convention", known.time.convention)
+        if known.time.dtype != "float32" and timesteps is None:  # a named spacing may lie between whole timesteps
+            solver_options.setdefault("timestep_rounding", "nearest")
     table = _plan(
         _told("schedule", schedule, known), solver, steps, prediction_type=_told("prediction_type", prediction_type, known),
         clip=_clip(clip, known), timestep_spacing=timestep_spacing, timesteps=timesteps, **solver_options,

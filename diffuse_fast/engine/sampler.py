@@ -75,6 +75,7 @@ class Sampler:
         self.model = model
         self.shape = _shape(shape, known)
         self._conditioning = known.conditioning if known else None
+        self._convention = known.time.convention if known else None
         self._output_shape = known.output_shape if known else self.shape
         self._guidance = guidance_interval, guidance_rescale
         if not isinstance(plan, Plan):
@@ -194,6 +195,11 @@ class Sampler:
 
     def _guided_plan(self, plan: Plan, scale: float) -> Plan:
         """The plan with guidance, checked against what the model can do."""
+        told, takes = dict(plan.options).get("time_convention"), self._convention
+        if None not in (told, takes) and told != takes:
+            raise ArgumentError(
+                f"the plan tells the network {told!r}, but this model takes {takes!r}; make it with time_convention={takes!r}."
+            )
         interval, rescale = self._guidance
         plan = plan.with_guidance(scale, interval=interval, rescale=rescale)
         weighed = max(len(row.g) for row in plan.rows)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from itertools import pairwise
 from typing import Any
@@ -34,7 +35,7 @@ from . import (
     spacing,
     unipc,
 )  # fmt: skip
-from .solver import Option, Point, Problem, Solver
+from .solver import ROUNDINGS, Option, Problem, Solver
 
 WHOLE = (int, np.integer)
 NUMBER = (int, float, np.integer, np.floating)
@@ -65,7 +66,13 @@ def plan(
     prediction_type: str,
     clip: tuple[float, float] | None = None,
     timestep_spacing: str | None = None,
+    rho: float | None = None,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
     timesteps: Any = None,
+    sigmas: Any = None,
+    time_convention: str | None = None,
+    timestep_rounding: str = "none",
     **solver_options: Any,
 ) -> Plan:
     """The table of a solver for a schedule: when to call the network, and what to do with each answer.
@@ -75,13 +82,22 @@ def plan(
     Args:
         schedule: The noise schedule of the model.
         solver: Name of the solver; :func:`solvers` lists them.
-        steps: Number of steps, 1 to ``schedule.num_train_timesteps``. May be left out where ``timesteps`` says it.
-        prediction_type: What the network predicts: ``epsilon``, ``sample`` or ``v_prediction``.
+        steps: Number of steps, from 1; where the grid is made of integer timesteps at most as many as there are. May be left
+            out where ``timesteps`` or ``sigmas`` says it.
+        prediction_type: What the network predicts, one of ``schedule.prediction_types``.
         clip: Bounds ``(lo, hi)`` of the data prediction; None does not clip.
-        timestep_spacing: ``leading``, ``trailing`` or ``linspace`` (``solvers/spacing.py`` has the formulas); None
-            is the solver's default.
-        timesteps: Instead of a spacing, the timesteps themselves: falling, in [0, num_train_timesteps − 1],
-            fractional allowed.
+        timestep_spacing: ``leading``, ``trailing``, ``linspace``, ``karras``, ``exponential``, ``beta``, ``log_snr`` or
+            ``power`` (``solvers/spacing.py`` has the formulas); None is the schedule's default, or else the solver's.
+        rho: Exponent of ``karras`` (default: EDM's own, or 7) and ``power`` (default 2).
+        sigma_min, sigma_max: Ends of a spacing over noise levels; None are the schedule's.
+        timesteps: Instead of a spacing, the times themselves: falling, in the schedule's own unit, fractional allowed.
+        sigmas: Or the noise levels (``schedule.noise_level``): falling, above 0; a last 0 may be there, for the end. What is
+            less than 0.1 % above the largest of a discrete schedule is taken for it, as published lists are rounded.
+        time_convention: What the network is told, one of ``schedule.time_conventions`` (``schedule.network_time``); None is
+            the first.
+        timestep_rounding: ``nearest`` or ``down`` where the network takes whole timesteps only, else ``none``. It changes
+            what the network is told (as diffusers' multistep schedulers do for ``karras`` and ``exponential``), and no
+            marginal; two steps may then be told the same.
         **solver_options: Options of the solver, under diffusers' names.
 
     Returns:
@@ -98,6 +114,8 @@ def plan(
         ...                timestep_spacing="trailing", variance_type="fixed_large")
         >>> plan.nfe, plan.stochastic, plan.exact_marginal
         (10, True, False)
+        >>> df.plan(df.Schedule.edm(), "ddim", 3, prediction_type="edm", time_convention="sigma").timesteps.round(3).tolist()
+        [80.0, 2.515, 0.002]
     """
     if not isinstance(schedule, Schedule):
         raise ArgumentTypeError(
@@ -106,33 +124,44 @@ def plan(
     if not isinstance(solver, str) or solver not in SOLVERS:
         raise ArgumentError(f"solver {solver!r} is not known.{near(str(solver), SOLVERS)}")
     chosen = SOLVERS[solver]
-    if prediction_type not in chosen.prediction_types:
-        raise ArgumentError(
-            f"prediction_type is {prediction_type!r}; {solver} takes {', '.join(chosen.prediction_types)}."
+    if schedule.family not in chosen.families:
+        raise PlanError(
+            f"the solver {solver} is for schedules of the families {', '.join(chosen.families)}; this one is {schedule.family}."
         )
+    if prediction_type not in schedule.prediction_types:
+        raise ArgumentError(
+            f"prediction_type is {prediction_type!r}; a network of a schedule of the family {schedule.family} predicts one of "
+            f"{', '.join(schedule.prediction_types)}."
+        )
+    if timestep_rounding not in ROUNDINGS:
+        raise ArgumentError(f"timestep_rounding is {timestep_rounding!r}; it must be one of {', '.join(ROUNDINGS)}.")
     options = _options(chosen, solver_options)
     lo, hi = _bounds(clip)
-    if timesteps is None:
-        name = chosen.timestep_spacing if timestep_spacing is None else timestep_spacing
-        times = _spaced(schedule, steps, name, options.get("steps_offset", 0))
-        options["timestep_spacing"] = name
+    offset = options.get("steps_offset", 0)
+    if timesteps is None and sigmas is None:
+        name = timestep_spacing or schedule.timestep_spacing or chosen.timestep_spacing
+        laid = spacing.checked(schedule, name, steps_offset=offset, rho=rho, sigma_min=sigma_min, sigma_max=sigma_max)
+        times = spacing.grid(laid, schedule, _steps(steps), chosen.grid)
+        options["timestep_spacing"] = laid.name
+        options.update(
+            {k: v for k in ("rho", "sigma_min", "sigma_max") if (v := getattr(laid, k)) is not None}
+        )
     else:
-        if timestep_spacing is not None:
-            raise ArgumentError(
-                "timesteps and timestep_spacing both say where the network is called; give one of them."
-            )
-        if options.get("steps_offset", 0) != 0:
-            raise ArgumentError("steps_offset shifts a leading spacing; with timesteps, shift them yourself.")
-        times = _custom(schedule, steps, timesteps)
-    log_alpha = schedule.log_alpha(times)
-    _check_marginals(times, log_alpha, prediction_type)
+        _alone(timesteps, sigmas, timestep_spacing, steps_offset=offset, rho=rho, sigma_min=sigma_min, sigma_max=sigma_max)
+        times = _custom(schedule, steps, timesteps) if sigmas is None else _of_sigmas(schedule, steps, sigmas)
+    options["time_convention"] = time_convention or schedule.time_conventions[0]
+    options["timestep_rounding"] = timestep_rounding
     problem = Problem(
         schedule=schedule,
-        points=tuple(map(Point, *(a.tolist() for a in (times, log_alpha, schedule.alpha(times), schedule.sigma(times))))),
+        points=(),
         prediction_type=prediction_type,
         lo=lo,
         hi=hi,
+        time_convention=time_convention,
+        timestep_rounding=timestep_rounding,
     )
+    problem = dataclasses.replace(problem, points=problem.at_times(times))
+    _check_points(problem, times)
     table = chosen.table(problem, **{name: options[name] for name in chosen.options})
     return Plan(
         solver=solver,
@@ -140,7 +169,7 @@ def plan(
         prediction_type=prediction_type,
         rows=table.rows,
         registers=table.registers,
-        initial_scale=table.initial_scale,
+        initial_scale=problem.initial_scale if table.initial_scale is None else table.initial_scale,
         marginals=table.marginals,
         deviation=table.deviation,
         options=tuple(sorted(options.items())),
@@ -186,51 +215,91 @@ def _bounds(clip: Any) -> tuple[float, float]:
     return lo, hi
 
 
-def _steps(schedule: Schedule, steps: Any) -> int:
+def _steps(steps: Any) -> int:
+    if steps is None:
+        raise ArgumentError("neither steps nor timesteps nor sigmas is given; say one of them.")
     if isinstance(steps, bool) or not isinstance(steps, WHOLE):
         raise ArgumentTypeError(f"steps is {steps!r}; it must be a whole number.")
-    if not 1 <= steps <= schedule.num_train_timesteps:
-        raise ArgumentError(f"steps is {steps}; this schedule allows 1 to {schedule.num_train_timesteps}.")
     return int(steps)
 
 
-def _spaced(schedule: Schedule, steps: Any, name: str, steps_offset: int) -> np.ndarray:
-    if steps is None:
-        raise ArgumentError("neither steps nor timesteps is given; say one of them.")
-    if not isinstance(name, str) or name not in spacing.SPACINGS:
-        raise ArgumentError(f"timestep_spacing {name!r} is not known.{near(str(name), spacing.SPACINGS)}")
-    return spacing.grid(name, schedule.num_train_timesteps, _steps(schedule, steps), steps_offset)
+def _alone(timesteps: Any, sigmas: Any, timestep_spacing: Any, *, steps_offset: int, **of_spacing: Any) -> None:
+    """Whether a custom grid is the only one."""
+    given = [n for n, v in (("timesteps", timesteps), ("sigmas", sigmas), ("timestep_spacing", timestep_spacing)) if v is not None]
+    if len(given) > 1:
+        raise ArgumentError(f"{' and '.join(given)} all say where the network is called; give one of them.")
+    if steps_offset != 0:
+        raise ArgumentError(f"steps_offset shifts a leading spacing; with {given[0]}, shift them yourself.")
+    for name, value in of_spacing.items():
+        if value is not None:
+            raise ArgumentError(f"{name} is an option of a spacing; leave it out with {given[0]}.")
 
 
 def _custom(schedule: Schedule, steps: Any, timesteps: Any) -> np.ndarray:
+    times = _falling("timesteps", timesteps)
+    _same_count(steps, "timesteps", times)
+    # Named here and not left to the schedule: this is the argument that is wrong.
     try:
-        times = np.asarray(timesteps)
-        if times.dtype.kind not in "iuf":
-            raise TypeError
-        times = times.astype(np.float64)
-    except (TypeError, ValueError):
-        raise ArgumentTypeError(f"timesteps is {timesteps!r}; it must be a sequence of numbers.") from None
-    if times.ndim != 1 or times.size == 0:
-        raise ArgumentError(f"timesteps has shape {times.shape}; it must be a sequence of at least one timestep.")
-    if steps is not None and _steps(schedule, steps) != times.size:
-        raise ArgumentError(f"steps is {steps}, but timesteps has {times.size}; leave one of them out.")
-    last = schedule.num_train_timesteps - 1
-    if not np.all((times >= 0) & (times <= last)):
-        ends = f"{float(times.min())!r} to {float(times.max())!r}"
-        raise ArgumentError(f"timesteps must be from 0 to {last}; they are from {ends}.")
-    for before, after in pairwise(times):
-        if not after < before:
-            raise ArgumentError(f"timesteps must fall; {float(after)!r} comes after {float(before)!r}.")
+        schedule.log_alpha(times)
+    except ArgumentError as error:
+        raise ArgumentError(f"timesteps are from {float(times[-1])!r} to {float(times[0])!r}: {error}") from None
     return times
 
 
-def _check_marginals(times: np.ndarray, log_alpha: np.ndarray, prediction_type: str) -> None:
-    if prediction_type == "epsilon" and math.exp(log_alpha[0]) == 0.0:
+def _of_sigmas(schedule: Schedule, steps: Any, sigmas: Any) -> np.ndarray:
+    levels = _falling("sigmas", sigmas)
+    if levels[-1] == 0.0:
+        levels = levels[:-1]
+    if levels.size == 0:
+        raise ArgumentError(f"sigmas is {sigmas!r}; it must have a noise level above 0.")
+    _same_count(steps, "sigmas", levels)
+    if schedule.family == "discrete" and math.isfinite(high := schedule.noise_level(schedule.t_max)):
+        # Published lists are rounded, and their first is the schedule's last: take it for that.
+        levels = np.where((levels > high) & (levels < 1.001 * high), high, levels)
+    try:
+        return schedule.timestep_at_noise_level(levels)
+    except ArgumentError as error:
+        raise ArgumentError(f"sigmas are from {float(levels[-1])!r} to {float(levels[0])!r}: {error}") from None
+
+
+def _falling(name: str, values: Any) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind not in "iuf":
+            raise TypeError
+        array = array.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ArgumentTypeError(f"{name} is {values!r}; it must be a sequence of numbers.") from None
+    if array.ndim != 1 or array.size == 0:
+        raise ArgumentError(f"{name} has shape {array.shape}; it must be a sequence of at least one number.")
+    for before, after in pairwise(array):
+        if not after < before:
+            raise ArgumentError(f"{name} must fall; {float(after)!r} comes after {float(before)!r}.")
+    return array
+
+
+def _same_count(steps: Any, name: str, values: np.ndarray) -> None:
+    if steps is not None and _steps(steps) != values.size:
+        raise ArgumentError(f"steps is {steps}, but {name} has {values.size}; leave one of them out.")
+
+
+def _check_points(problem: Problem, times: np.ndarray) -> None:
+    first, last = problem.points[0], problem.points[-1]
+    if first.alpha == 0.0 and problem.prediction_type in ("epsilon", "score"):
         raise PlanError(
-            f"at the first timestep ({times[0]:g}) the schedule has zero signal-to-noise ratio: a network that "
-            f"predicts epsilon says nothing there. Use a model that predicts v or the sample, or another schedule."
+            f"at the first time ({times[0]:g}) the schedule has zero signal-to-noise ratio: a network that predicts "
+            f"{problem.prediction_type} says nothing of the data there. Use a model that predicts v, the flow or the sample, "
+            f"another schedule, or a grid that starts below."
         )
-    for i in np.flatnonzero(~(log_alpha[1:] > log_alpha[:-1]))[:1]:
+    if last.sigma == 0.0:
+        raise ArgumentError(f"at time {times[-1]:g} no noise is left, so there is nothing to ask the network; leave it out.")
+    if not all(math.isfinite(point.time) for point in problem.points):
         raise ArgumentError(
-            f"timesteps {float(times[i])!r} and {float(times[i + 1])!r} have the same alpha; take them farther apart."
+            f"at time {times[0]:g} there is no signal, and the network would be told {first.time}; take another time_convention or "
+            f"a grid that starts below."
         )
+    for i, (now, then) in enumerate(pairwise(problem.points)):
+        if not then.lam > now.lam:
+            raise ArgumentError(
+                f"times {float(times[i])!r} and {float(times[i + 1])!r} have the same log-SNR; take them farther apart."
+            )

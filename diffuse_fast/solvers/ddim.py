@@ -2,7 +2,9 @@
 
 The paper's α_t is ``alphas_cumprod`` = alpha². Equation (12), with t' the next timestep of the grid::
 
-    x_{t'} = alpha'·x0 + sqrt(sigma'² − s²)·ε + s·z,    s = eta·sqrt(sigma'²/sigma²)·sqrt(1 − alpha²/alpha'²)    (16)
+    x_{t'} = alpha'·x0 + sqrt(sigma'² − s²)·ε + s·z,    s = eta·sqrt(sigma'²/sigma²)·sqrt(β)    (16)
+
+with β = sigma² − (alpha/alpha')²·sigma'² the variance added from t' to t, 1 − alpha²/alpha'² where alpha² + sigma² = 1.
 
 x0 is the network's data prediction, clipped where the plan clips, and ε the noise prediction: as the network gave it
 (as diffusers does), or with ``rederive_epsilon`` the one that fits the clipped x0, ε = (x − alpha·x0)/sigma (as
@@ -14,21 +16,24 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
+
 from ..errors import ArgumentError
 from ..plan import Row
-from .prediction import VP_PREDICTION_TYPES
-from .solver import CLEAN, Option, Point, Problem, Solver, Table
+from .solver import CLEAN, Option, Problem, Solver, Table
 
 
 def table(problem: Problem, *, eta: float, set_alpha_to_one: bool, steps_offset: int, rederive_epsilon: bool) -> Table:
-    schedule = problem.schedule
-    end = CLEAN if set_alpha_to_one else Point(0.0, schedule.log_alpha(0), schedule.alpha(0), schedule.sigma(0))
+    family = problem.schedule.family
+    if not set_alpha_to_one and family != "discrete":
+        raise ArgumentError(f"set_alpha_to_one=False ends at timestep 0, which the family {family} does not have.")
+    end = CLEAN if set_alpha_to_one else problem.at_times(np.zeros(1))[0]
     points = (*problem.points, end)
     rows = []
     for now, then in pairwise(points):
         alpha, sigma, alpha_next, sigma_next = now.alpha, now.sigma, then.alpha, then.sigma
-        beta = -math.expm1(2.0 * (now.log_alpha - then.log_alpha))  # 1 − alpha²/alpha'²
-        s = eta * (sigma_next / sigma) * math.sqrt(beta)  # eq. (16)
+        gain = -math.expm1(2.0 * (now.lam - then.lam))  # β/sigma²
+        s = eta * sigma_next * math.sqrt(gain)  # eq. (16)
         # (sigma'² − s²)/sigma'², without the difference of close numbers that it is at eta = 1 and little signal
         left = (1.0 - eta) * (1.0 + eta) + (eta * alpha * sigma_next / (alpha_next * sigma)) ** 2
         if left < 0.0 and sigma_next > 0.0:
@@ -53,7 +58,6 @@ SOLVER = Solver(
     registers=0,
     stochastic=False,
     paper="Song, Meng & Ermon 2020, Denoising Diffusion Implicit Models, arXiv:2010.02502",
-    prediction_types=VP_PREDICTION_TYPES,
     timestep_spacing="leading",
     options={
         "eta": Option(0.0, "noise of a step: 0 is the probability-flow ODE, 1 is DDPM", minimum=0.0),

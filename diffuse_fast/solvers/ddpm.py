@@ -1,7 +1,8 @@
 """DDPM: Ho, Jain & Abbeel 2020, "Denoising Diffusion Probabilistic Models" (arXiv:2006.11239).
 
 Ancestral sampling from the posterior, equations (6) and (7), on any falling grid: with t' the next timestep of the
-grid, β = 1 − alpha²/alpha'² the variance added from t' to t (the paper's β_t where the grid is every timestep)::
+grid, β = sigma² − (alpha/alpha')²·sigma'² the variance added from t' to t (1 − alpha²/alpha'² where alpha² + sigma² = 1; the
+paper's β_t where the grid is every timestep)::
 
     x_{t'} = alpha'·β/sigma²·x0 + (alpha/alpha')·sigma'²/sigma²·x + s·z                                          (7)
 
@@ -19,7 +20,6 @@ import math
 from itertools import pairwise
 
 from ..plan import Row
-from .prediction import VP_PREDICTION_TYPES
 from .solver import CLEAN, Option, Problem, Solver, Table
 
 
@@ -29,14 +29,15 @@ def table(problem: Problem, *, variance_type: str, steps_offset: int) -> Table:
     rows, deviation = [], []
     for now, then in pairwise(points):
         alpha, sigma, alpha_next, sigma_next = now.alpha, now.sigma, then.alpha, then.sigma
-        beta = -math.expm1(2.0 * (now.log_alpha - then.log_alpha))
-        posterior_variance = beta * (sigma_next / sigma) ** 2  # eq. (7); 0 at the last
+        gain = -math.expm1(2.0 * (now.lam - then.lam))  # β/sigma²
+        beta = gain * sigma**2
+        posterior_variance = gain * sigma_next**2  # eq. (7); 0 at the last
         variance = beta if large and then is not CLEAN else posterior_variance
         p, q = problem.data(now)
         row = Row(
             timestep=now.time, p=p, q=q, lo=problem.lo, hi=problem.hi,
             a=(alpha / alpha_next) * (sigma_next / sigma) ** 2,
-            d=alpha_next * beta / sigma**2,
+            d=alpha_next * gain,
             s=math.sqrt(variance),
         )  # fmt: skip
         rows.append(row.folded())
@@ -52,7 +53,6 @@ SOLVER = Solver(
     registers=0,
     stochastic=True,
     paper="Ho, Jain & Abbeel 2020, Denoising Diffusion Probabilistic Models, arXiv:2006.11239",
-    prediction_types=VP_PREDICTION_TYPES,
     timestep_spacing="leading",
     options={
         "variance_type": Option("fixed_small", "variance of a step", choices=("fixed_small", "fixed_large")),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 
 from . import multistep
-from .prediction import VP_PREDICTION_TYPES
 from .solver import Option, Problem, Solver, Table
 
 
@@ -32,7 +31,6 @@ SOLVER = Solver(
     registers=2,
     stochastic=False,
     paper="Zhang & Chen 2022, Fast Sampling of Diffusion Models with Exponential Integrator, arXiv:2204.13902",
-    prediction_types=VP_PREDICTION_TYPES,
     timestep_spacing="linspace",
     options={
         "solver_order": Option(2, "predictions used, 1 to 3", minimum=1, maximum=3),
@@ -41,4 +39,5 @@ SOLVER = Solver(
         "steps_offset": multistep.STEPS_OFFSET,
     },
     table=table,
+    grid="open",
 )

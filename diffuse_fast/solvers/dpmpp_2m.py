@@ -12,7 +12,6 @@ that ends without noise, are of first order. diffusers' DPMSolverMultistepSchedu
 from __future__ import annotations
 
 from . import multistep
-from .prediction import VP_PREDICTION_TYPES
 from .solver import Problem, Solver, Table
 
 
@@ -35,7 +34,6 @@ SOLVER = Solver(
     registers=1,
     stochastic=False,
     paper="Lu et al. 2022, DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models, arXiv:2211.01095",
-    prediction_types=VP_PREDICTION_TYPES,
     timestep_spacing="linspace",
     options={
         "solver_type": multistep.SOLVER_TYPE,
@@ -45,4 +43,5 @@ SOLVER = Solver(
         "steps_offset": multistep.STEPS_OFFSET,
     },
     table=table,
+    grid="open",
 )

@@ -11,7 +11,6 @@ ends without noise draws none.
 from __future__ import annotations
 
 from . import multistep
-from .prediction import VP_PREDICTION_TYPES
 from .solver import Option, Problem, Solver, Table
 
 
@@ -35,7 +34,6 @@ SOLVER = Solver(
     registers=1,
     stochastic=True,
     paper="Lu et al. 2022, DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models, arXiv:2211.01095",
-    prediction_types=VP_PREDICTION_TYPES,
     timestep_spacing="linspace",
     options={
         "eta": Option(1.0, "noise: 0 is the ODE, 1 the reverse SDE", minimum=0.0),
@@ -46,4 +44,5 @@ SOLVER = Solver(
         "steps_offset": multistep.STEPS_OFFSET,
     },
     table=table,
+    grid="open",
 )

@@ -9,7 +9,6 @@ noise, are of lower order. diffusers' DPMSolverMultistepScheduler with ``algorit
 from __future__ import annotations
 
 from . import multistep
-from .prediction import VP_PREDICTION_TYPES
 from .solver import Problem, Solver, Table
 
 
@@ -34,7 +33,6 @@ SOLVER = Solver(
     registers=2,
     stochastic=False,
     paper="Lu et al. 2022, DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models, arXiv:2211.01095",
-    prediction_types=VP_PREDICTION_TYPES,
     timestep_spacing="linspace",
     options={
         "solver_type": multistep.SOLVER_TYPE,
@@ -45,4 +43,5 @@ SOLVER = Solver(
         "steps_offset": multistep.STEPS_OFFSET,
     },
     table=table,
+    grid="open",
 )

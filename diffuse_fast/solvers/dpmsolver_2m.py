@@ -12,7 +12,6 @@ that ends without noise, are of first order. diffusers' DPMSolverMultistepSchedu
 from __future__ import annotations
 
 from . import multistep
-from .prediction import VP_PREDICTION_TYPES
 from .solver import Problem, Solver, Table
 
 
@@ -36,7 +35,6 @@ SOLVER = Solver(
     stochastic=False,
     paper="Lu et al. 2022, DPM-Solver: A Fast ODE Solver for Diffusion Probabilistic Model Sampling in Around 10 Steps, "
     "arXiv:2206.00927",
-    prediction_types=VP_PREDICTION_TYPES,
     timestep_spacing="linspace",
     options={
         "solver_type": multistep.SOLVER_TYPE,
@@ -46,4 +44,5 @@ SOLVER = Solver(
         "steps_offset": multistep.STEPS_OFFSET,
     },
     table=table,
+    grid="open",
 )

@@ -8,7 +8,6 @@ DPMSolverMultistepScheduler with ``algorithm_type="dpmsolver"`` and ``solver_ord
 from __future__ import annotations
 
 from . import multistep
-from .prediction import VP_PREDICTION_TYPES
 from .solver import Problem, Solver, Table
 
 
@@ -34,7 +33,6 @@ SOLVER = Solver(
     stochastic=False,
     paper="Lu et al. 2022, DPM-Solver: A Fast ODE Solver for Diffusion Probabilistic Model Sampling in Around 10 Steps, "
     "arXiv:2206.00927",
-    prediction_types=VP_PREDICTION_TYPES,
     timestep_spacing="linspace",
     options={
         "solver_type": multistep.SOLVER_TYPE,
@@ -45,4 +43,5 @@ SOLVER = Solver(
         "steps_offset": multistep.STEPS_OFFSET,
     },
     table=table,
+    grid="open",
 )

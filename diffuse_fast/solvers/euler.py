@@ -13,7 +13,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 from . import multistep
-from .prediction import VP_PREDICTION_TYPES
 from .solver import Problem, Solver, Table
 
 
@@ -30,8 +29,8 @@ SOLVER = Solver(
     registers=0,
     stochastic=False,
     paper="Karras et al. 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv:2206.00364",
-    prediction_types=VP_PREDICTION_TYPES,
     timestep_spacing="linspace",
     options={"final_sigmas_type": multistep.FINAL_SIGMAS_TYPE, "steps_offset": multistep.STEPS_OFFSET},
     table=table,
+    grid="fractional",
 )

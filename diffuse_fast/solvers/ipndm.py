@@ -11,7 +11,6 @@ from itertools import pairwise
 
 from . import multistep
 from .multistep import Transfer
-from .prediction import VP_PREDICTION_TYPES
 from .solver import Option, Problem, Solver, Table
 
 # By number of predictions, newest first (Liu et al. 2022, eq. 12).
@@ -40,7 +39,6 @@ SOLVER = Solver(
     registers=3,
     stochastic=False,
     paper="Zhang & Chen 2022, Fast Sampling of Diffusion Models with Exponential Integrator, arXiv:2204.13902",
-    prediction_types=VP_PREDICTION_TYPES,
     timestep_spacing="linspace",
     options={
         "solver_order": Option(4, "predictions used, 1 to 4", minimum=1, maximum=4),

@@ -18,7 +18,6 @@ from numpy.polynomial import Polynomial
 from ..errors import PlanError
 from . import multistep
 from .multistep import Transfer
-from .prediction import VP_PREDICTION_TYPES
 from .solver import Option, Point, Problem, Solver, Table
 
 
@@ -51,7 +50,6 @@ SOLVER = Solver(
     registers=3,
     stochastic=False,
     paper="Crowson 2022, k-diffusion; Hairer, Nørsett & Wanner 1993, Solving Ordinary Differential Equations I, section III.1",
-    prediction_types=VP_PREDICTION_TYPES,
     timestep_spacing="linspace",
     options={
         "solver_order": Option(4, "predictions used, 1 to 4", minimum=1, maximum=4),
@@ -59,4 +57,5 @@ SOLVER = Solver(
         "steps_offset": multistep.STEPS_OFFSET,
     },
     table=table,
+    grid="fractional",
 )

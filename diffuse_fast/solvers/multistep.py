@@ -18,7 +18,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import PlanError
+import numpy as np
+
+from ..errors import ArgumentError, PlanError
 from ..plan import Row
 from .solver import CLEAN, Option, Point, Problem, Table
 
@@ -81,9 +83,9 @@ def polynomial(
     r1 = back[1] / h
     before = [0.0, 1.0 / r1, -1.0 / r1]
     second = [(a - b) / (r0 + r1) for a, b in zip([*first, 0.0], before, strict=True)]
-    slope = [a + r0 * b for a, b in zip([*first, 0.0], second, strict=True)]
+    slopes = [a + r0 * b for a, b in zip([*first, 0.0], second, strict=True)]
     curvature = 0.5 * integrals[2] if halved else integrals[2]
-    weights = [integrals[1] * a + curvature * b for a, b in zip(slope, second, strict=True)]
+    weights = [integrals[1] * a + curvature * b for a, b in zip(slopes, second, strict=True)]
     weights[0] += integrals[0]
     return weights
 
@@ -152,7 +154,9 @@ def steps_back(points: Sequence[Point], i: int, order: int) -> list[float]:
     return [points[i - j].lam - points[i - j - 1].lam for j in range(order - 1)]
 
 
-def table(problem: Problem, points: Sequence[Point], transfers: Sequence[Transfer], form: str, initial_scale: float = 1.0) -> Table:
+def table(
+    problem: Problem, points: Sequence[Point], transfers: Sequence[Transfer], form: str, initial_scale: float | None = None
+) -> Table:
     """Rows of a multistep solver. The predictions that later rows look back to are kept in as many registers as the longest
     look, each written over the oldest.
 
@@ -207,8 +211,11 @@ def ending(problem: Problem, final_sigmas_type: str) -> tuple[Point, ...]:
     """The grid with the point after it: the data itself (``zero``), or the schedule's cleanest timestep (``sigma_min``)."""
     if final_sigmas_type == "zero":
         return (*problem.points, CLEAN)
-    s = problem.schedule
-    return (*problem.points, Point(0.0, s.log_alpha(0), s.alpha(0), s.sigma(0)))
+    if problem.schedule.family != "discrete":
+        raise ArgumentError(
+            f"final_sigmas_type='sigma_min' ends at timestep 0, which the family {problem.schedule.family} does not have."
+        )
+    return (*problem.points, *problem.at_times(np.zeros(1)))
 
 
 # Options that the multistep solvers have in common, under diffusers' names.

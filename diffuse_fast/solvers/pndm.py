@@ -24,7 +24,6 @@ from ..plan import Row
 from . import multistep
 from .ipndm import ADAMS_BASHFORTH
 from .multistep import Transfer
-from .prediction import VP_PREDICTION_TYPES
 from .solver import CLEAN, Option, Point, Problem, Solver, Table
 
 RUNGE_KUTTA_STEPS = 3
@@ -127,7 +126,6 @@ SOLVER = Solver(
     registers=5,
     stochastic=False,
     paper="Liu et al. 2022, Pseudo Numerical Methods for Diffusion Models on Manifolds, arXiv:2202.09778",
-    prediction_types=VP_PREDICTION_TYPES,
     timestep_spacing="leading",
     options={
         "skip_prk_steps": Option(False, "start by steps of lower order (PLMS) and not by Runge-Kutta"),

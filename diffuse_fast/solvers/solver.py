@@ -7,8 +7,10 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..plan import Row
-from ..schedule import Schedule
+from ..schedule import FAMILIES, Schedule
 from .prediction import data_prediction, noise_prediction
 
 
@@ -51,6 +53,14 @@ class Point:
         return math.inf if self.sigma == 0.0 else self.log_alpha - math.log(self.sigma)
 
 
+# What may be done to a time before a network is told it: one that takes whole timesteps only cannot be told others. The
+# marginals stay those of the unrounded time.
+ROUNDINGS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "none": np.asarray,
+    "nearest": np.round,  # halves to even, as diffusers does
+    "down": lambda times: np.floor(times + 1e-6),  # what is whole but for its rounding stays
+}
+
 # The data itself, where every solver that goes to the end arrives.
 CLEAN = Point(time=0.0, log_alpha=0.0, alpha=1.0, sigma=0.0)
 
@@ -64,6 +74,8 @@ class Problem:
         points: Where the network is called, from noise to data: log-SNR rises strictly.
         prediction_type: What the network predicts.
         lo, hi: Bounds of the data prediction, infinite where it is not clipped.
+        time_convention: What the network is told of the time (``Schedule.network_time``); None is the schedule's default.
+        timestep_rounding: ``none``, or what is done to make it whole: ``nearest`` or ``down``.
     """
 
     schedule: Schedule
@@ -71,6 +83,8 @@ class Problem:
     prediction_type: str
     lo: float
     hi: float
+    time_convention: str | None = None
+    timestep_rounding: str = "none"
 
     @property
     def clips(self) -> bool:
@@ -79,11 +93,11 @@ class Problem:
 
     def data(self, point: Point) -> tuple[float, float]:
         """``(p, q)`` with x0 = p·x + q·m for a network called at this point."""
-        return data_prediction(self.prediction_type, point.alpha, point.sigma)
+        return data_prediction(self.prediction_type, point.alpha, point.sigma, self.schedule.sigma_data)
 
     def noise(self, point: Point) -> tuple[float, float]:
         """``(p, q)`` with ε = p·x + q·m for a network called at this point."""
-        return noise_prediction(self.prediction_type, point.alpha, point.sigma)
+        return noise_prediction(self.prediction_type, point.alpha, point.sigma, self.schedule.sigma_data)
 
     def at(self, lam: float) -> Point:
         """The point of the schedule with this half log-SNR; its time is fractional.
@@ -91,24 +105,39 @@ class Problem:
         Raises:
             ArgumentError: the schedule does not reach it.
         """
-        alpha, sigma = math.sqrt(_logistic(2.0 * lam)), math.sqrt(_logistic(-2.0 * lam))
-        log_alpha = -0.5 * math.log1p(math.exp(-2.0 * lam)) if lam > 0.0 else lam - 0.5 * math.log1p(math.exp(2.0 * lam))
-        return Point(self.schedule.timestep_at_log_snr(2.0 * lam), log_alpha, alpha, sigma)
+        time = self._told(self.schedule.timestep_at_log_snr(2.0 * lam))
+        return Point(float(time), *self.schedule.marginal_at_log_snr(2.0 * lam))
 
+    def at_times(self, times: np.ndarray) -> tuple[Point, ...]:
+        """The points of the schedule at these times (n,), in the schedule's own unit.
 
-def _logistic(x: float) -> float:
-    return 1.0 / (1.0 + math.exp(-x)) if x > -700.0 else 0.0
+        Raises:
+            ArgumentError: a time is out of range.
+        """
+        schedule = self.schedule
+        columns = (self._told(times), schedule.log_alpha(times), schedule.alpha(times), schedule.sigma(times))
+        return tuple(map(Point, *(column.tolist() for column in columns)))
+
+    @property
+    def initial_scale(self) -> float:
+        """Standard deviation of the state at the start, where the network knows N(0, 1) or the noise itself is the state."""
+        variance_preserving = self.schedule.family in ("discrete", "vp_sde", "sub_vp_sde")
+        return 1.0 if variance_preserving else self.points[0].sigma
+
+    def _told(self, times: np.ndarray) -> np.ndarray:
+        return ROUNDINGS[self.timestep_rounding](self.schedule.network_time(times, self.time_convention))
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a solver answers; the fields mean what they mean in :class:`~diffuse_fast.plan.Plan`."""
+    """What a solver answers; the fields mean what they mean in :class:`~diffuse_fast.plan.Plan`. An ``initial_scale`` of None is
+    that of the schedule's family."""
 
     rows: tuple[Row, ...]
     marginals: tuple[tuple[float, float], ...]
     deviation: tuple[tuple[float, float], ...] | None = None
     registers: int = 0
-    initial_scale: float = 1.0
+    initial_scale: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,10 +151,12 @@ class Solver:
         registers: Registers its plans use (at most).
         stochastic: Whether it draws noise, with the options at their defaults.
         paper: Where it is from.
-        prediction_types: What the network may predict.
-        timestep_spacing: The default spacing.
+        timestep_spacing: The default spacing, where the schedule's family has none.
         options: Its options by name.
         table: ``table(problem, **options) -> Table``, called with every option.
+        families: The families of schedules that it solves.
+        grid: Which of diffusers' conventions its integer grids follow: ``closed``, ``open`` or ``fractional``
+            (``solvers/spacing.py``).
     """
 
     name: str
@@ -134,7 +165,8 @@ class Solver:
     registers: int
     stochastic: bool
     paper: str
-    prediction_types: tuple[str, ...]
     timestep_spacing: str
     options: Mapping[str, Option]
     table: Callable[..., Table]
+    families: tuple[str, ...] = FAMILIES
+    grid: str = "closed"

@@ -1,7 +1,7 @@
-"""Time grids: at which timesteps the network is called.
+"""Time grids: at which times the network is called, from noise to data.
 
-Integer timesteps in falling order, by the names of Lin et al. 2023 ("Common Diffusion Noise Schedules and Sample
-Steps are Flawed", Table 2; 0-based here), for T training timesteps and N steps:
+Over the integer timesteps of a discrete schedule, by the names of Lin et al. 2023 ("Common Diffusion Noise Schedules and
+Sample Steps are Flawed", Table 2; 0-based here), for T training timesteps and N steps:
 
 =========  =========================================================  =======================
 name       timesteps                                                  T = 1000, N = 4
@@ -11,44 +11,187 @@ trailing   ``round(T − i·T/N) − 1``, i = 0 .. N − 1                   999
 linspace   ``round(i·(T − 1)/(N − 1))``, i = N − 1 .. 0               999, 666, 333, 0
 =========  =========================================================  =======================
 
-Halves are rounded to even, as NumPy and diffusers do. With one step, leading and linspace have the cleanest timestep
-only: for few steps take trailing.
+Halves are rounded to even, as NumPy and diffusers do. With one step, leading and linspace have the cleanest timestep only: for
+few steps take trailing. diffusers' schedulers do not agree on what ``leading`` and ``linspace`` are; each solver follows
+its own (``Solver.grid``):
+
+* ``closed`` (DDIM, DDPM): as in the table;
+* ``open`` (DPM-Solver, UniPC, DEIS): the grid of N + 1 steps without its last, timestep 0;
+* ``fractional`` (Euler, Heun, LMS, DPM-2): linspace is not rounded.
+
+``linspace`` of the other families is even from ``t_max`` to ``t_min``; a flow then shifts it. ``trailing`` of a flow is
+1 − i/N, shifted.
+
+Over the noise level σ of every family (``Schedule.noise_level``), from ``sigma_max`` to ``sigma_min``, u = i/(N − 1):
+
+===========  =====================================================================================================
+karras       ``(sigma_max^(1/rho) + u·(sigma_min^(1/rho) − sigma_max^(1/rho)))^rho`` (Karras et al. 2022, eq. 5)
+exponential  ``exp(log(sigma_max) + u·(log(sigma_min) − log(sigma_max)))``
+beta         ``sigma_min + (sigma_max − sigma_min)·q(1 − u)``, q the quantile of Beta(0.6, 0.6) (Lee et al. 2024,
+             "Beta Sampling is All You Need", arXiv:2407.12173; computed here)
+log_snr      log-SNR even (Lu et al. 2022, section 5; diffusers' ``use_lu_lambdas``); the same as exponential except in a flow
+===========  =====================================================================================================
+
+And ``power``: ``t = t_max·(1 − i/N)^rho``, of which rho = 2 is DDIM's quadratic (Song et al. 2020, appendix D.2); a flow shifts it.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, near
+from ..schedule import Schedule
+from ..schedule.checks import positive
+
+INTEGER = ("leading", "trailing", "linspace")
+LEVELS = ("karras", "exponential", "beta", "log_snr")
+RHO = {"karras": 7.0, "power": 2.0}
+SPACINGS = (*INTEGER, *LEVELS, "power")
 
 
-def leading(num_train_timesteps: int, steps: int) -> np.ndarray:
-    return np.arange(steps)[::-1] * (num_train_timesteps // steps)
+@dataclass(frozen=True)
+class Spacing:
+    """A named spacing and its options, checked.
+
+    Attributes:
+        name: One of ``SPACINGS``.
+        steps_offset: Added to the timesteps of leading spacing.
+        rho: Exponent of ``karras`` and ``power``; None for the others.
+        sigma_min, sigma_max: Ends of a spacing over noise levels; None for the others.
+    """
+
+    name: str
+    steps_offset: int
+    rho: float | None
+    sigma_min: float | None
+    sigma_max: float | None
 
 
-def trailing(num_train_timesteps: int, steps: int) -> np.ndarray:
-    return np.round(num_train_timesteps - np.arange(steps) * (num_train_timesteps / steps)) - 1
-
-
-def linspace(num_train_timesteps: int, steps: int) -> np.ndarray:
-    return np.round(np.linspace(0, num_train_timesteps - 1, steps))[::-1]
-
-
-SPACINGS = {"leading": leading, "trailing": trailing, "linspace": linspace}
-
-
-def grid(spacing: str, num_train_timesteps: int, steps: int, steps_offset: int) -> np.ndarray:
-    """The timesteps of a named spacing, float64 ``(steps,)``, falling.
+def checked(
+    schedule: Schedule, name: Any, *, steps_offset: int = 0, rho: Any = None, sigma_min: Any = None, sigma_max: Any = None
+) -> Spacing:
+    """The spacing of this name, its options filled in from the schedule.
 
     Raises:
-        ArgumentError: ``steps_offset`` is given to a spacing that has none, or shifts the grid past the last timestep.
+        ArgumentError: an unknown name, one that the family does not have, an option of another spacing, an empty interval.
     """
-    if steps_offset != 0 and spacing != "leading":
-        raise ArgumentError(f"steps_offset is {steps_offset}; only leading spacing has an offset, not {spacing}.")
-    timesteps = SPACINGS[spacing](num_train_timesteps, steps) + steps_offset
-    if timesteps[0] >= num_train_timesteps:
+    if not isinstance(name, str) or name not in SPACINGS:
+        raise ArgumentError(f"timestep_spacing {name!r} is not known.{near(str(name), SPACINGS)}")
+    if name == "leading" and schedule.family != "discrete":
+        raise ArgumentError(f"timestep_spacing is 'leading'; the family {schedule.family} has no integer timesteps to lead.")
+    if name == "trailing" and schedule.family not in ("discrete", "flow"):
+        raise ArgumentError(f"timestep_spacing is 'trailing'; for the family {schedule.family} that is 'power' with rho=1.")
+    if steps_offset != 0 and name != "leading":
+        raise ArgumentError(f"steps_offset is {steps_offset}; only leading spacing has an offset, not {name}.")
+    if rho is not None and name not in RHO:
+        raise ArgumentError(f"rho is {rho!r}; only the spacings {' and '.join(RHO)} have an exponent, not {name}.")
+    if name in RHO:
+        default = getattr(schedule, "rho", RHO[name]) if name == "karras" else RHO[name]
+        rho = positive("rho", default if rho is None else rho)
+    if name not in LEVELS:
+        if (sigma_min, sigma_max) != (None, None):
+            raise ArgumentError(f"sigma_min and sigma_max are the ends of the spacings {', '.join(LEVELS)}, not of {name}.")
+        return Spacing(name, steps_offset, rho, None, None)
+    high = schedule.noise_level(schedule.t_max) if sigma_max is None else positive("sigma_max", sigma_max)
+    low = schedule.noise_level(schedule.t_min) if sigma_min is None else positive("sigma_min", sigma_min)
+    if name == "log_snr" and sigma_max is None and schedule.log_snr(schedule.t_max) == -math.inf:
+        high = math.inf
+    if math.isinf(high):
         raise ArgumentError(
-            f"steps_offset is {steps_offset}; with {steps} steps the first timestep would be {timesteps[0]}, past the "
-            f"last of the schedule ({num_train_timesteps - 1}). Take fewer steps or a smaller offset."
+            f"timestep_spacing is {name!r}, but this schedule starts without any signal, which has no place there; say from where "
+            f"with sigma_max=..., or take 'trailing' or 'linspace'."
         )
-    return timesteps.astype(np.float64)
+    if not low < high:
+        raise ArgumentError(f"sigma_min is {low:g} and sigma_max {high:g}; the interval between them is empty.")
+    return Spacing(name, 0, rho, low, high)
+
+
+def grid(spacing: Spacing, schedule: Schedule, steps: int, style: str = "closed") -> np.ndarray:
+    """The times of a spacing, float64 ``(steps,)``, falling, in the schedule's own unit.
+
+    Raises:
+        ArgumentError: ``steps`` is more than there are timesteps, or ``steps_offset`` shifts the grid past the last.
+    """
+    if spacing.name in INTEGER and schedule.family == "discrete":
+        return _integers(spacing, schedule.num_train_timesteps, steps, style)  # type: ignore[attr-defined]
+    if steps < 1:
+        raise ArgumentError(f"steps is {steps}; it must be at least 1.")
+    if spacing.name in LEVELS:
+        return _levels(spacing, schedule, steps)
+    if spacing.name == "linspace":
+        if schedule.family != "flow":
+            return np.linspace(schedule.t_max, schedule.t_min, steps)
+        sigma = np.linspace(1.0, schedule.shifted(1.0 / schedule.num_train_timesteps), steps)  # type: ignore[attr-defined]
+    else:  # trailing of a flow is power with exponent 1
+        sigma = (1.0 - np.arange(steps) / steps) ** (1.0 if spacing.rho is None else spacing.rho)
+    if schedule.family == "flow":
+        sigma = schedule.shifted(sigma)  # type: ignore[attr-defined]
+    return schedule.t_max * sigma
+
+
+def _integers(spacing: Spacing, count: int, steps: int, style: str) -> np.ndarray:
+    opened = style == "open" and spacing.name != "trailing"
+    most = count - 1 if opened and count > 1 else count
+    if not 1 <= steps <= most:
+        raise ArgumentError(f"steps is {steps}; this schedule allows 1 to {most} with {spacing.name} spacing.")
+    if spacing.name == "trailing":
+        times = np.round(count - np.arange(steps) * (count / steps)) - 1
+    else:
+        total = min(steps + opened, count)
+        if spacing.name == "leading":
+            rising = np.arange(total, dtype=np.float64) * (count // total)
+        else:
+            rising = np.linspace(0, count - 1, total)
+            rising = rising if style == "fractional" else np.round(rising)
+        times = rising[::-1][:steps] + spacing.steps_offset
+    if times[0] >= count:
+        raise ArgumentError(
+            f"steps_offset is {spacing.steps_offset}; with {steps} steps the first timestep would be {times[0]}, past the "
+            f"last of the schedule ({count - 1}). Take fewer steps or a smaller offset."
+        )
+    return times.astype(np.float64)
+
+
+def _levels(spacing: Spacing, schedule: Schedule, steps: int) -> np.ndarray:
+    low, high = spacing.sigma_min, spacing.sigma_max
+    assert low is not None and high is not None
+    u = np.linspace(0.0, 1.0, steps)
+    if spacing.name == "log_snr":
+        first, last = (schedule.timestep_at_noise_level(level) for level in (high, low))
+        times = schedule.timestep_at_log_snr(schedule.log_snr(first) + u * (schedule.log_snr(last) - schedule.log_snr(first)))
+    else:
+        if spacing.name == "karras":
+            a, b = high ** (1.0 / spacing.rho), low ** (1.0 / spacing.rho)  # type: ignore[operator]
+            levels = (a + u * (b - a)) ** spacing.rho
+        elif spacing.name == "exponential":
+            levels = np.exp(math.log(high) + u * (math.log(low) - math.log(high)))
+        else:
+            levels = low + (high - low) * beta_quantile(1.0 - u)
+        levels[0] = high
+        if steps > 1:
+            levels[-1] = low
+        times = schedule.timestep_at_noise_level(levels)
+    return times
+
+
+def beta_quantile(p: np.ndarray, shape: float = 0.6) -> np.ndarray:
+    """The quantile of the symmetric distribution Beta(shape, shape), 0 < shape < 1, at p in [0, 1].
+
+    By symmetry p ≤ 1/2. There the incomplete integral is x^shape·Σ c_n·x^n (Abramowitz & Stegun 26.5.4), a convex rising
+    function of y = x^shape, so Newton's method from above falls to its root.
+    """
+    lower = np.minimum(p, 1.0 - p)
+    target = lower * math.gamma(shape) ** 2 / math.gamma(2.0 * shape)
+    n = np.arange(120)  # x is at most 0.6 on the way
+    coefficients = np.cumprod(np.concatenate([[1.0], (n[1:] - shape) / n[1:]])) / (shape + n)
+    y = shape * target  # from above: the first term of the series alone
+    for _ in range(12):
+        x = y ** (1.0 / shape)
+        integral = y * np.polynomial.polynomial.polyval(x, coefficients)
+        y = y - (integral - target) * shape * (1.0 - x) ** (1.0 - shape)
+    x = y ** (1.0 / shape)
+    return np.where(p <= 0.5, x, 1.0 - x)

@@ -21,7 +21,6 @@ import numpy as np
 
 from . import multistep
 from .multistep import Transfer
-from .prediction import VP_PREDICTION_TYPES
 from .solver import Option, Point, Problem, Solver, Table
 
 
@@ -90,7 +89,6 @@ SOLVER = Solver(
     stochastic=False,
     paper="Zhao et al. 2023, UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models, "
     "arXiv:2302.04867",
-    prediction_types=VP_PREDICTION_TYPES,
     timestep_spacing="linspace",
     options={
         "solver_order": Option(2, "order of the predictor, 1 to 3; the corrector adds one", minimum=1, maximum=3),
@@ -102,4 +100,5 @@ SOLVER = Solver(
         "steps_offset": multistep.STEPS_OFFSET,
     },
     table=table,
+    grid="open",
 )

@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ..errors import ArgumentError
+from ..schedule.discrete import DiscreteSchedule
+
 if TYPE_CHECKING:
     from ..schedule import Schedule
 
@@ -38,6 +41,8 @@ class ForwardProcess:
     """
 
     def __init__(self, schedule: Schedule, prediction_type: str):
+        if not isinstance(schedule, DiscreteSchedule):
+            raise ArgumentError(f"schedule is of the family {schedule.family}; training draws integer times of a discrete one.")
         alphas_cumprod = torch.tensor(schedule.alphas_cumprod, dtype=torch.float64)
         self.num_train_timesteps = len(alphas_cumprod)
         self._alpha = alphas_cumprod.sqrt().float()

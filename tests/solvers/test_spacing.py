@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.solvers.spacing import grid
+from diffuse_fast.errors import ArgumentError, PlanError
+from diffuse_fast.solvers.spacing import LEVELS, SPACINGS, beta_quantile, checked, grid
+
+# The peer makes NumPy arrays of tensors in a way that NumPy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 STEPS = (1, 2, 3, 5, 7, 10, 30, 50, 99, 100, 333, 600, 999, 1000)
+LINEAR = df.Schedule.linear()
+SCHEDULES = {
+    "discrete": LINEAR,
+    "edm": df.Schedule.edm(),
+    "flow": df.Schedule.flow(shift=3.0),
+    "vp_sde": df.Schedule.vp_sde(),
+    "sub_vp_sde": df.Schedule.sub_vp_sde(),
+    "ve_sde": df.Schedule.ve_sde(),
+}
 
 
 def timesteps(spacing, steps, train=1000, **options):
     schedule = df.Schedule.linear(train)
     return df.plan(schedule, "ddim", steps, prediction_type="epsilon", timestep_spacing=spacing, **options).timesteps
+
+
+def lay(schedule, spacing, steps, style="closed", **options):
+    return grid(checked(schedule, spacing, **options), schedule, steps, style)
+
+
+# ---- integer timesteps --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -29,11 +51,31 @@ def test_grids_are_those_of_diffusers(spacing, steps):
     assert np.all(theirs[steps:] == -1)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 5, 10, 30, 99, 333, 998])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize(
+    ("style", "peer"),
+    [("open", "DPMSolverMultistep"), ("open", "UniPCMultistep"), ("open", "DEISMultistep"), ("fractional", "EulerDiscrete"),
+     ("fractional", "EulerAncestralDiscrete"), ("fractional", "LMSDiscrete"), ("closed", "PNDM")],
+)  # fmt: skip
+def test_every_convention_is_that_of_its_solver(style, peer, spacing, steps):
+    import diffusers
+
+    if peer == "PNDM" and steps < 3:
+        pytest.skip("the peer's warm-up needs three steps")
+    scheduler = getattr(diffusers, f"{peer}Scheduler")(timestep_spacing=spacing)
+    scheduler.set_timesteps(steps)
+    # PNDM keeps its plain grid beside the one with its warm-up.
+    theirs = scheduler._timesteps[::-1] if peer == "PNDM" else scheduler.timesteps.numpy()
+    np.testing.assert_allclose(lay(LINEAR, spacing, steps, style), theirs[:steps], rtol=1e-6)
+
+
 @pytest.mark.parametrize("train", [1, 2, 17, 1000])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_grids_fall_within_the_schedule(spacing, train):
+    schedule = df.Schedule.linear(train)
     for steps in range(1, train + 1):
-        t = grid(spacing, train, steps, steps_offset=0)
+        t = lay(schedule, spacing, steps)
         assert len(t) == steps
         assert np.all(np.diff(t) < 0)
         assert t[0] <= train - 1
@@ -41,11 +83,182 @@ def test_grids_fall_within_the_schedule(spacing, train):
         np.testing.assert_array_equal(t, np.round(t))
         if spacing == "trailing" or (spacing == "linspace" and steps > 1):
             assert t[0] == train - 1
+        if 1 < steps < train and spacing != "trailing":
+            opened = lay(schedule, spacing, steps, "open")
+            np.testing.assert_array_equal(opened, lay(schedule, spacing, steps + 1)[:-1])
 
 
 def test_leading_is_the_default_and_has_an_offset():
     np.testing.assert_array_equal(timesteps(None, 4), [750, 500, 250, 0])
     np.testing.assert_array_equal(timesteps(None, 4, steps_offset=1), [751, 501, 251, 1])
+
+
+# ---- noise levels ---------------------------------------------------------------------------------------
+
+
+OPTION = {
+    "karras": "use_karras_sigmas",
+    "exponential": "use_exponential_sigmas",
+    "beta": "use_beta_sigmas",
+    "log_snr": "use_lu_lambdas",
+}
+BETAS = {
+    "linear": (LINEAR, {"beta_schedule": "linear"}),
+    "scaled": (df.Schedule.scaled_linear(), {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}),
+}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 10, 50])
+@pytest.mark.parametrize("spacing", LEVELS)
+@pytest.mark.parametrize("betas", list(BETAS))
+def test_levels_are_those_of_diffusers(betas, spacing, steps):
+    import torch
+    from diffusers import DPMSolverMultistepScheduler
+
+    schedule, config = BETAS[betas]
+    schedule = schedule.with_interpolation("log_sigma")
+    scheduler = DPMSolverMultistepScheduler(**config, **{OPTION[spacing]: True})
+    # Its own table of alphas_cumprod is float32, of which 1 − alphas_cumprod keeps few digits at the clean end.
+    scheduler.alphas_cumprod = torch.tensor(schedule.alphas_cumprod)
+    scheduler.set_timesteps(steps)
+    rounding = "nearest" if spacing in ("karras", "log_snr") else "down"
+    plan = df.plan(schedule, "ddim", steps, prediction_type="epsilon", timestep_spacing=spacing, timestep_rounding=rounding)
+    ours = [sigma / alpha for alpha, sigma in plan.marginals[:-1]]
+    np.testing.assert_allclose(ours, scheduler.sigmas[:-1], rtol=1e-6)
+    # The last of the grid is timestep 0 but for a rounding, and the peer's rounding down may make it either.
+    np.testing.assert_allclose(plan.timesteps, scheduler.timesteps, rtol=0, atol=0 if rounding == "nearest" else 1)
+    assert np.mean(plan.timesteps == scheduler.timesteps.numpy()) >= 1 - 2 / steps
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 10, 50])
+@pytest.mark.parametrize("spacing", LEVELS[:3])
+@pytest.mark.parametrize("laid", ["leading", "trailing", "linspace"])
+def test_euler_takes_its_levels_from_another_grid(laid, spacing, steps):
+    import torch
+    from diffusers import EulerDiscreteScheduler
+
+    schedule = LINEAR.with_interpolation("log_sigma")
+    scheduler = EulerDiscreteScheduler(beta_schedule="linear", timestep_spacing=laid, **{OPTION[spacing]: True})
+    scheduler.alphas_cumprod = torch.tensor(schedule.alphas_cumprod)
+    scheduler.set_timesteps(steps)
+    ends = lay(LINEAR, laid, steps, "fractional")[[0, -1]]
+    high, low = LINEAR.noise_level(ends)
+    if steps == 1:  # an interval of nothing, in which the peer has one point
+        low = high / 2
+    t = lay(schedule, spacing, steps, sigma_min=low, sigma_max=high)
+    np.testing.assert_allclose(schedule.noise_level(t), scheduler.sigmas[:-1], rtol=1e-6)
+    np.testing.assert_allclose(t, scheduler.timesteps, rtol=2e-6, atol=2e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 18, 100])
+@pytest.mark.parametrize("spacing", ["karras", "exponential"])
+def test_edm_is_that_of_diffusers(spacing, steps):
+    from diffusers import EDMEulerScheduler
+
+    scheduler = EDMEulerScheduler(sigma_schedule=spacing)
+    scheduler.set_timesteps(steps)
+    if steps == 1 and spacing == "exponential":
+        scheduler.sigmas[0] = 80.0  # the peer's single step starts at sigma_min
+        scheduler.timesteps = scheduler.precondition_noise(scheduler.sigmas[:1])
+    plan = df.plan(df.Schedule.edm(), "ddim", steps, prediction_type="edm", timestep_spacing=spacing)
+    np.testing.assert_allclose([s / a for a, s in plan.marginals], scheduler.sigmas, rtol=1e-6)
+    np.testing.assert_allclose(plan.timesteps, scheduler.timesteps, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 10, 50])
+@pytest.mark.parametrize("spacing", ["linspace", "karras", "exponential", "beta"])
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_flow_is_that_of_diffusers(shift, spacing, steps):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    options = {} if spacing == "linspace" else {OPTION[spacing]: True}
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift, **options)
+    scheduler.set_timesteps(steps)
+    plan = df.plan(df.Schedule.flow(shift=shift), "ddim", steps, prediction_type="flow", timestep_spacing=spacing)
+    np.testing.assert_allclose([s for _, s in plan.marginals], scheduler.sigmas, rtol=1e-6)
+    np.testing.assert_allclose(plan.timesteps, scheduler.timesteps, rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 50])
+def test_flow_pipelines_trail(steps):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps))  # as the pipelines of Flux and Stable Diffusion 3.5 do
+    plan = df.plan(df.Schedule.flow(shift=3.0), "ddim", steps, prediction_type="flow", timestep_spacing="trailing")
+    np.testing.assert_allclose(plan.timesteps, scheduler.timesteps, rtol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_closed_forms(schedule):
+    steps, low, high = 13, 0.05, 0.9
+    u = np.arange(steps) / (steps - 1)
+    level = {
+        "karras": (high ** (1 / 5) + u * (low ** (1 / 5) - high ** (1 / 5))) ** 5,
+        "exponential": high * (low / high) ** u,
+    }
+    for spacing, wanted in level.items():
+        t = lay(schedule, spacing, steps, sigma_min=low, sigma_max=high, rho=5.0 if spacing == "karras" else None)
+        np.testing.assert_allclose(schedule.noise_level(t), wanted, rtol=1e-12)
+    even = schedule.log_snr(lay(schedule, "log_snr", steps, sigma_min=low, sigma_max=high))
+    np.testing.assert_allclose(np.diff(even), (even[-1] - even[0]) / (steps - 1), rtol=1e-10)
+    np.testing.assert_allclose(schedule.noise_level(schedule.timestep_at_log_snr(even[[0, -1]])), [high, low], rtol=1e-12)
+    sigma = (1 - np.arange(steps) / steps) ** 1.5
+    power = schedule.shifted(sigma) if schedule.family == "flow" else sigma
+    np.testing.assert_allclose(lay(schedule, "power", steps, rho=1.5), schedule.t_max * power, rtol=1e-12)
+    if schedule.family not in ("discrete", "flow"):
+        even = lay(schedule, "linspace", steps)
+        np.testing.assert_allclose(np.diff(even), (schedule.t_min - schedule.t_max) / (steps - 1), rtol=1e-10)
+
+
+def test_beta_quantile_is_that_of_scipy():
+    from scipy import stats
+
+    p = np.concatenate([np.linspace(0, 1, 1001), np.geomspace(1e-12, 0.4, 200)])
+    for shape in (0.1, 0.5, 0.6, 0.9):
+        exact = stats.beta.ppf(p, shape, shape)
+        np.testing.assert_allclose(beta_quantile(p, shape), exact, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("name", "spacing"), [*itertools.product(SCHEDULES, SPACINGS)])
+def test_any_grid_falls_between_its_ends(name, spacing):
+    schedule = SCHEDULES[name]
+    if (spacing == "leading" and name != "discrete") or (spacing == "trailing" and name not in ("discrete", "flow")):
+        with pytest.raises(ArgumentError, match=f"'{spacing}'.*{name}"):
+            lay(schedule, spacing, 4)
+        return
+    options = {"sigma_max": 0.99} if (name, spacing) == ("flow", "log_snr") else {}
+    for steps in (1, 2, 3, 10, 77, 1000):
+        t = lay(schedule, spacing, steps, **options)
+        assert t.shape == (steps,) and t.dtype == np.float64
+        assert np.all(np.diff(t) < 0)
+        assert t[0] <= schedule.t_max and t[-1] > 0 - (name == "discrete")
+        if spacing in LEVELS and not options:
+            np.testing.assert_allclose(t[0], schedule.t_max, rtol=1e-9)
+            assert steps == 1 or t[-1] == pytest.approx(schedule.t_min, rel=1e-9, abs=1e-6)
+        plan = df.plan(schedule, "ddim", steps, prediction_type=schedule.prediction_types[0], timestep_spacing=spacing, **options)
+        assert plan.nfe == steps and dict(plan.options)["timestep_spacing"] == spacing
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [("discrete", "leading"), ("edm", "karras"), ("flow", "linspace"), ("vp_sde", "linspace"), ("ve_sde", "linspace")],
+)
+def test_every_family_has_its_default(name, default):
+    schedule = SCHEDULES[name]
+    plan = df.plan(schedule, "ddim", 5, prediction_type=schedule.prediction_types[0])
+    assert dict(plan.options)["timestep_spacing"] == default
+    assert df.Plan.from_json(plan.to_json()) == plan
+
+
+def test_edm_s_own_rho_is_the_default():
+    one, other = df.Schedule.edm(rho=5.0), df.Schedule.edm()
+    plan = df.plan(one, "ddim", 7, prediction_type="edm")
+    assert plan.timesteps.tolist() == df.plan(other, "ddim", 7, prediction_type="edm", rho=5).timesteps.tolist()
+    assert dict(plan.options)["rho"] == 5.0
+
+
+# ---- custom grids -----------------------------------------------------------------------------------------
 
 
 def test_custom_timesteps_are_kept():
@@ -54,3 +267,70 @@ def test_custom_timesteps_are_kept():
     assert plan.timesteps.tolist() == [900.5, 20.0, 0.25]
     assert plan.steps == 3
     assert plan.marginals[0] == (schedule.alpha(900.5), schedule.sigma(900.5))
+
+
+def test_custom_sigmas_are_kept():
+    # "Align Your Steps" for Stable Diffusion XL (Sabour et al. 2024), with the 0 that such lists end at.
+    sigmas = [14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.0]
+    plan = df.plan(df.Schedule.scaled_linear().with_interpolation("log_sigma"), "ddim", prediction_type="epsilon", sigmas=sigmas)
+    assert plan.steps == 10
+    levels = [s / a for a, s in plan.marginals]
+    assert levels[0] == pytest.approx(df.Schedule.scaled_linear().noise_level(999))  # 14.6146: the list is rounded
+    np.testing.assert_allclose(levels[1:], sigmas[1:], rtol=1e-12)
+    assert plan == df.plan(
+        df.Schedule.scaled_linear().with_interpolation("log_sigma"), "ddim", 10, prediction_type="epsilon", sigmas=sigmas[:-1]
+    )
+    edm = df.plan(df.Schedule.edm(), "ddim", prediction_type="edm", sigmas=[90.0, 0.001], time_convention="sigma")
+    assert edm.timesteps.tolist() == [90.0, 0.001]
+
+
+def test_rounding_changes_what_is_told_and_no_marginal():
+    plans = [
+        df.plan(LINEAR, "ddim", 30, prediction_type="epsilon", timestep_spacing="karras", timestep_rounding=rounding)
+        for rounding in ("none", "nearest", "down")
+    ]
+    assert plans[0].marginals == plans[1].marginals == plans[2].marginals
+    np.testing.assert_array_equal(np.round(plans[0].timesteps), plans[1].timesteps)
+    np.testing.assert_array_equal(np.floor(plans[0].timesteps), plans[2].timesteps)
+    assert np.any(plans[0].timesteps != plans[1].timesteps)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"timestep_spacing": "karras", "sigma_min": 2.0, "sigma_max": 1.0}, ArgumentError, "interval between them is empty"),
+        ({"timestep_spacing": "karras", "sigma_max": 0.001}, ArgumentError, "empty"),
+        ({"timestep_spacing": "karras", "sigma_max": 1e4}, ArgumentError, "log_snr"),
+        ({"timestep_spacing": "trailing", "sigma_min": 1.0}, ArgumentError, "sigma_min and sigma_max are the ends of"),
+        ({"timestep_spacing": "exponential", "rho": 7}, ArgumentError, "rho is 7; only the spacings karras and power"),
+        ({"timestep_spacing": "power", "rho": -1}, ArgumentError, "rho is -1"),
+        ({"timestep_spacing": "karras", "steps_offset": 1}, ArgumentError, "only leading"),
+        ({"timestep_spacing": "karras", "steps": 0}, ArgumentError, "steps is 0; it must be at least 1"),
+        ({"schedule": LINEAR.rescale_zero_terminal_snr(), "timestep_spacing": "karras"}, ArgumentError, "sigma_max="),
+        ({"schedule": df.Schedule.flow(), "prediction_type": "flow", "timestep_spacing": "log_snr"}, ArgumentError, "sigma_max="),
+        ({"sigmas": [1.0, 2.0]}, ArgumentError, "sigmas must fall; 2.0 comes after 1.0"),
+        ({"sigmas": [1.0, 1.0]}, ArgumentError, "sigmas must fall"),
+        ({"sigmas": [0.0]}, ArgumentError, "a noise level above 0"),
+        ({"sigmas": [1.0, -1.0], "steps": None}, ArgumentError, "sigmas are from -1.0 to 1.0.*above 0"),
+        ({"sigmas": [1e5, 1.0], "steps": None}, ArgumentError, "sigmas are from 1.0 to 100000.0"),
+        ({"sigmas": [3.0, 2.0, 1.0, 0.0], "steps": 4}, ArgumentError, "steps is 4, but sigmas has 3"),
+        ({"sigmas": [1.0], "timesteps": [1]}, ArgumentError, "timesteps and sigmas all say"),
+        ({"sigmas": [1.0], "steps": None, "rho": 7}, ArgumentError, "rho is an option of a spacing"),
+        ({"timestep_rounding": "up"}, ArgumentError, "timestep_rounding is 'up'"),
+        ({"time_convention": "c_noise"}, ArgumentError, "time convention is 'c_noise'"),
+        ({"schedule": df.Schedule.edm()}, None, ""),
+        ({"schedule": df.Schedule.edm(), "prediction_type": "flow"}, ArgumentError, "family edm predicts one of edm, denoised"),
+        ({"schedule": df.Schedule.sub_vp_sde(), "prediction_type": "v_prediction"}, ArgumentError, "family sub_vp_sde predicts"),
+        ({"schedule": df.Schedule.flow()}, PlanError, "zero signal-to-noise ratio"),
+        ({"schedule": df.Schedule.flow(), "prediction_type": "flow", "time_convention": "log_snr"}, ArgumentError, "told -inf"),
+        ({"schedule": df.Schedule.edm(), "timesteps": [3, 1, 0]}, ArgumentError, "at time 0 no noise is left"),
+        ({"schedule": df.Schedule.edm(), "set_alpha_to_one": False}, ArgumentError, "set_alpha_to_one=False"),
+    ],
+)
+def test_bad_grids_are_named(arguments, error, says):
+    call = {"schedule": LINEAR, "solver": "ddim", "steps": 3, "prediction_type": "epsilon", **arguments}
+    if error is None:
+        df.plan(**call)
+        return
+    with pytest.raises(error, match=says):
+        df.plan(**call)

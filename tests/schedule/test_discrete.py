@@ -240,6 +240,34 @@ def test_scalars_and_arrays():
     assert schedule.alpha([]).shape == (0,)
 
 
+@every(ALL)
+@pytest.mark.parametrize(("interpolation", "line"), [("log_sigma", np.log), ("sigma", np.asarray)])
+def test_other_interpolations_are_straight_lines_of_the_noise_level(schedule, interpolation, line):
+    other = schedule.with_interpolation(interpolation)
+    last = schedule.num_train_timesteps - 1
+    integers = np.arange(last + 1)
+    np.testing.assert_allclose(other.sigma(integers), schedule.sigma(integers), rtol=1e-15)
+    last -= schedule.alpha(last) == 0
+    t = np.linspace(0, last, 997)
+    # numpy's interpolation, of levels taken from alphas_cumprod, as diffusers does it.
+    cumprod = schedule.alphas_cumprod[: last + 1]
+    levels = line(np.sqrt((1 - cumprod) / cumprod))
+    found = line(other.sigma(t) / other.alpha(t))
+    tolerance = 1e-9 if schedule.alphas_cumprod[0] < 1 - 1e-6 else 1e-3  # 1 − alphas_cumprod has no more digits
+    np.testing.assert_allclose(found, np.interp(t, np.arange(last + 1), levels), rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(other.timestep_at_log_snr(other.log_snr(t)), t, rtol=0, atol=1e-6)
+    assert other != schedule and df.Schedule.from_json(other.to_json()) == other
+    assert f"with_interpolation('{interpolation}')" in repr(other)
+    assert other.with_interpolation("log_alpha") == schedule
+    assert other.with_interpolation("log_alpha").to_json() == schedule.to_json()
+
+
+def test_interpolation_survives_rescaling():
+    one = df.Schedule.linear().with_interpolation("log_sigma").rescale_zero_terminal_snr()
+    assert one == df.Schedule.linear().rescale_zero_terminal_snr().with_interpolation("log_sigma")
+    assert one.alpha(10.5) != df.Schedule.linear().rescale_zero_terminal_snr().alpha(10.5)
+
+
 # ---- what a schedule is as an object ------------------------------------------------------------------
 
 
@@ -342,7 +370,9 @@ def test_repr_is_how_it_was_made():
         "field 's'"), (lambda: df.Schedule.from_json({"type": "from_betas", "betas": [0.1],
          "rescale_zero_terminal_snr": 1}), df.errors.ArgumentTypeError, "rescale_zero_terminal_snr"),
         (lambda: df.Schedule.from_json({"type": "from_betas", "betas": [0.1, None]}), df.errors.ArgumentTypeError,
-    "betas"), ],
+         "betas"),
+        (lambda: df.Schedule.linear().with_interpolation("cubic"), df.errors.ArgumentError, "interpolation 'cubic'"),
+    ],
 )  # fmt: skip
 def test_bad_input_is_named(call, error, names):
     with pytest.raises(error, match=names) as caught:

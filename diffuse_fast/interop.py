@@ -1,0 +1,475 @@
+"""diffusers' schedulers as schedules and plans, read from their configuration; diffusers itself is not needed.
+
+``PEERS`` says for each scheduler class which solver it is here, what its options are and their defaults. An option is honoured
+in one of four ways: the schedule, the grid or the clip is made from it; it is an option of the solver, under the same name;
+it has its default; or it changes nothing by itself (``INERT``). Anything else is an error that names it. What is an option of
+another class only has no effect in diffusers, whose configurations carry such along when one class is made from another's; here it
+has none either.
+
+Where the numbers differ from the peer's, it is by design:
+
+* its tables are float32, and its cosine table takes 1 − alphas_cumprod from rounded numbers; ours are float64;
+* DDIM and PNDM with ``linspace`` take their previous timestep from T // steps; ours is the grid's (diffusers #9261);
+* UniPC has NaN at sigma 0 with ``bh1`` and with ``predict_x0=False``; ours ends with a step of first order;
+* its ``trailing`` grids have one timestep too many, −1, for some counts; ours have not;
+* where it rounds a time down that is whole but for a rounding error, ours stays.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import ArgumentError, ArgumentTypeError, near
+from .plan import Plan
+from .schedule import Schedule
+from .schedule.discrete import DiscreteSchedule
+from .solvers import SOLVERS, spacing
+from .solvers import plan as make_plan
+
+# ---- the options that schedulers share, and their defaults ----------------------------------------------
+
+_BETAS = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear", "trained_betas": None}
+_LATENT_BETAS = {**_BETAS, "beta_start": 0.00085, "beta_end": 0.012}
+_ZERO_SNR = {"rescale_betas_zero_snr": False}
+_CLIP = {"clip_sample": True, "clip_sample_range": 1.0}
+_THRESHOLD = {"thresholding": False, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 1.0}
+_PREDICTION = {"prediction_type": "epsilon"}
+_LEVELS = {"use_karras_sigmas": False, "use_exponential_sigmas": False, "use_beta_sigmas": False}
+_FLOW = {"use_flow_sigmas": False, "flow_shift": 1.0, "use_dynamic_shifting": False, "time_shift_type": "exponential"}
+_LEADING = {"timestep_spacing": "leading", "steps_offset": 0}
+_LINSPACE = {"timestep_spacing": "linspace", "steps_offset": 0}
+_ENDS = {"sigma_min": None, "sigma_max": None}
+_EDM = {
+    "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5, "sigma_schedule": "karras", "num_train_timesteps": 1000, "rho": 7.0,
+    "final_sigmas_type": "zero",
+}  # fmt: skip
+
+# What the schedule, the grid, the clip and the prediction type are made of.
+_MADE_FROM = {
+    *_BETAS, *_ZERO_SNR, *_CLIP, *_PREDICTION, *_LEVELS, *_FLOW, *_LINSPACE, *_ENDS, "use_lu_lambdas", "lambda_min_clipped",
+    "sigma_data", "sigma_schedule", "rho", "shift", "shift_terminal",
+}  # fmt: skip
+# What changes nothing by itself: the bounds of a thresholding that is off, and what pipelines make their mu of.
+INERT = {
+    "dynamic_thresholding_ratio", "sample_max_value", "base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len",
+}  # fmt: skip
+
+_LEVEL_OPTIONS = {
+    "use_karras_sigmas": "karras",
+    "use_exponential_sigmas": "exponential",
+    "use_beta_sigmas": "beta",
+    "use_lu_lambdas": "log_snr",
+}
+_BETA_SCHEDULES = {"linear": Schedule.linear, "scaled_linear": Schedule.scaled_linear, "sigmoid": Schedule.sigmoid}
+_PREDICTIONS = {t: t for t in ("epsilon", "sample", "v_prediction")}
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where a scheduler calls its network.
+
+    Attributes:
+        times: In the schedule's unit.
+        rounding: ``timestep_rounding`` of :func:`diffuse_fast.plan`.
+        initial_scale: Of the plan; None is the solver's.
+    """
+
+    times: np.ndarray
+    rounding: str = "none"
+    initial_scale: float | None = None
+
+
+# A solver, options of it, and the peer's options that are settled by it.
+_Choice = tuple[str, dict[str, Any], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A scheduler class.
+
+    Attributes:
+        options: Its options and their defaults.
+        schedule: What schedule its options say.
+        grid: ``grid(config, schedule, steps, mu)``.
+        solver: The solver it is here, options of it that the class itself fixes, and which of its own options that settles.
+        predictions: Its prediction types, and what they are here.
+    """
+
+    options: Mapping[str, Any]
+    schedule: Callable[[Config, float | None], Schedule]
+    grid: Callable[[Config, Schedule, int], _Grid]
+    solver: Callable[[Config], _Choice]
+    predictions: Mapping[str, str] = dataclasses.field(default_factory=lambda: _PREDICTIONS)
+
+
+# ---- public ---------------------------------------------------------------------------------------------
+
+
+def schedule_from_diffusers(scheduler: Any, *, mu: float | None = None) -> Schedule:
+    """See :meth:`diffuse_fast.Schedule.from_diffusers`."""
+    _, peer, config = _read(scheduler)
+    return peer.schedule(config, mu)
+
+
+def plan_from_diffusers(scheduler: Any, steps: int, *, mu: float | None = None, **solver_options: Any) -> Plan:
+    """See :meth:`diffuse_fast.Plan.from_diffusers`."""
+    name, peer, config = _read(scheduler)
+    solver, options, settled = peer.solver(config)
+    schedule = peer.schedule(config, mu)
+    grid = peer.grid(config, schedule, _whole(steps))
+    if solver not in SOLVERS:
+        raise ArgumentError(f"{name} is the solver {solver!r} here, which this version does not have.{near(solver, SOLVERS)}")
+    known = SOLVERS[solver].options
+    for option, default in peer.options.items():
+        if option in _MADE_FROM or option in INERT or option in settled:
+            continue
+        value = config[option]
+        if option in known:
+            options[option] = value
+        elif value != default:
+            raise ArgumentError(f"{name} has {option}={value!r}, which is not honoured here; only {default!r} is.")
+    for option in solver_options:
+        if option in options and option in peer.options:
+            raise ArgumentError(f"{option} is an option of {name}; change it there.")
+    plan = make_plan(
+        schedule, solver, prediction_type=_prediction(name, peer, config), clip=_clip(config), timesteps=grid.times,
+        timestep_rounding=grid.rounding, **{**options, **solver_options},
+    )  # fmt: skip
+    return plan if grid.initial_scale is None else dataclasses.replace(plan, initial_scale=grid.initial_scale)
+
+
+# ---- reading a configuration ----------------------------------------------------------------------------
+
+
+def _read(scheduler: Any) -> tuple[str, Peer, Config]:
+    given = getattr(scheduler, "config", scheduler)
+    if not isinstance(given, Mapping):
+        raise ArgumentTypeError(
+            f"the scheduler is a {type(scheduler).__name__}; it must be a diffusers scheduler, or its configuration as a dict."
+        )
+    name = given.get("_class_name") if given is scheduler else type(scheduler).__name__
+    if name is None:
+        raise ArgumentError("the configuration lacks '_class_name'; give the scheduler itself, or add the name of its class.")
+    if name in REFUSED:
+        raise ArgumentError(f"{name} has no counterpart here: {REFUSED[name]}")
+    if name not in PEERS:
+        raise ArgumentError(f"the scheduler {name!r} is not known.{near(str(name), PEERS)}")
+    peer = PEERS[name]
+    anywhere = {option for other in PEERS.values() for option in other.options}
+    for option in given:
+        if option not in anywhere and not option.startswith("_"):
+            raise ArgumentError(f"{name} has the option {option!r}, which is not known here.{near(option, peer.options)}")
+    config = {**peer.options, **{option: value for option, value in given.items() if option in peer.options}}
+    return name, peer, config
+
+
+def _prediction(name: str, peer: Peer, config: Config) -> str:
+    if "prediction_type" not in config:  # flow matching has one
+        return "flow"
+    predictions = {"flow_prediction": "flow"} if config.get("use_flow_sigmas") else peer.predictions
+    prediction = config["prediction_type"]
+    if prediction not in predictions:
+        raise ArgumentError(f"{name} has prediction_type={prediction!r}; here it may be {' or '.join(map(repr, predictions))}.")
+    return predictions[prediction]
+
+
+def _clip(config: Config) -> tuple[float, float] | None:
+    if not config.get("clip_sample", False):
+        return None
+    bound = float(config["clip_sample_range"])
+    return -bound, bound
+
+
+def _whole(steps: Any) -> int:
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
+        raise ArgumentError(f"steps is {steps!r}; it must be a whole number from 1.")
+    return int(steps)
+
+
+# ---- schedules ------------------------------------------------------------------------------------------
+
+
+def _discrete(zero: str) -> Callable[[Config, float | None], DiscreteSchedule]:
+    """Discrete schedules; ``zero`` says what is left of the signal where it is rescaled away: ``exact`` or ``tiny``."""
+
+    def schedule(config: Config, mu: float | None) -> DiscreteSchedule:
+        _no_mu(mu)
+        count, kind = config["num_train_timesteps"], config["beta_schedule"]
+        if config["trained_betas"] is not None:
+            made = Schedule.from_betas(config["trained_betas"])
+        elif kind == "squaredcos_cap_v2":
+            made = Schedule.cosine(count)
+        elif kind in _BETA_SCHEDULES:
+            made = _BETA_SCHEDULES[kind](count, config["beta_start"], config["beta_end"])
+        else:
+            known = [*_BETA_SCHEDULES, "squaredcos_cap_v2"]
+            raise ArgumentError(f"beta_schedule is {kind!r}, which is not honoured here.{near(str(kind), known)}")
+        if config.get("rescale_betas_zero_snr"):
+            made = made.rescale_zero_terminal_snr()
+            if zero == "tiny":  # the peer's stand-in for 0, so that its first sigma is finite
+                made = Schedule.from_alphas_cumprod([*made.alphas_cumprod[:-1], 2.0**-24])
+        return made
+
+    return schedule
+
+
+def _levelled(config: Config, mu: float | None) -> Schedule:
+    """The schedule of a scheduler that works on noise levels: what is between the timesteps is read as it does."""
+    if config.get("use_flow_sigmas"):
+        return Schedule.flow(config["num_train_timesteps"], _shift(config, config["flow_shift"], mu))
+    fractional = config.get("timestep_spacing") == "linspace" and _level(config) is None
+    return _discrete("tiny")(config, mu).with_interpolation("sigma" if fractional else "log_sigma")
+
+
+def _flow(config: Config, mu: float | None) -> Schedule:
+    return Schedule.flow(config["num_train_timesteps"], _shift(config, config["shift"], mu))
+
+
+def _edm(config: Config, mu: float | None) -> Schedule:
+    _no_mu(mu)
+    return Schedule.edm(config["sigma_min"], config["sigma_max"], config["sigma_data"], config["rho"])
+
+
+def _shift(config: Config, shift: float, mu: float | None) -> float:
+    """A dynamic shift is mu's: e^mu·σ/(1 + (e^mu − 1)·σ) is the peer's e^mu/(e^mu + 1/σ − 1)."""
+    if not config.get("use_dynamic_shifting"):
+        _no_mu(mu)
+        return shift
+    if mu is None:
+        raise ArgumentError("use_dynamic_shifting is True, so the shift depends on the sample's size; give mu=...")
+    return float(mu) if config["time_shift_type"] == "linear" else math.exp(mu)
+
+
+def _no_mu(mu: float | None) -> None:
+    if mu is not None:
+        raise ArgumentError("mu is given, but this scheduler has no use_dynamic_shifting=True.")
+
+
+# ---- grids ----------------------------------------------------------------------------------------------
+
+
+def _level(config: Config) -> str | None:
+    """The spacing over noise levels that the configuration asks for."""
+    asked = [option for option in _LEVEL_OPTIONS if config.get(option)]
+    if len(asked) > 1:
+        raise ArgumentError(f"{' and '.join(asked)} are all True; one of them can be.")
+    return _LEVEL_OPTIONS[asked[0]] if asked else None
+
+
+def _lay(schedule: Schedule, name: str, steps: int, style: str = "closed", **options: Any) -> np.ndarray:
+    return spacing.grid(spacing.checked(schedule, name, **options), schedule, steps, style)
+
+
+def _closed(config: Config, schedule: Schedule, steps: int) -> _Grid:
+    name, offset = config["timestep_spacing"], config["steps_offset"]
+    return _Grid(_lay(schedule, name, steps, steps_offset=offset if name == "leading" else 0))
+
+
+def _fractional(config: Config, schedule: Schedule, steps: int) -> _Grid:
+    """The k-diffusion family. Its levels span what the plain grid spans."""
+    name, level = config["timestep_spacing"], _level(config)
+    plain = schedule.with_interpolation("sigma")  # type: ignore[attr-defined]
+    times = _lay(plain, name, steps, "fractional", steps_offset=config["steps_offset"] if name == "leading" else 0)
+    if level is not None:
+        ends = plain.noise_level(times[[0, -1]])
+        high = float(ends[0]) if config.get("sigma_max") is None else config["sigma_max"]
+        low = float(ends[1]) if config.get("sigma_min") is None else config["sigma_min"]
+        if steps > 1:
+            times = _lay(schedule, level, steps, sigma_min=low, sigma_max=high)
+        else:
+            times = schedule.timestep_at_noise_level(np.array([high]))
+    # init_noise_sigma: sigma_max alone, or with the data's unit variance, which in the state's scale is 1.
+    return _Grid(times, initial_scale=None if name == "leading" else float(schedule.sigma(times[0])))
+
+
+def _two_stage(config: Config, schedule: Schedule, steps: int) -> _Grid:
+    if config["use_karras_sigmas"]:
+        raise ArgumentError(
+            "use_karras_sigmas=True is not honoured for DPM-2: the peer rounds the times of its steps and not those in between."
+        )
+    return _fractional(config, schedule, steps)
+
+
+def _open(config: Config, schedule: Schedule, steps: int) -> _Grid:
+    """The DPM-Solver family. Its levels span the whole schedule, and its network is told whole timesteps."""
+    level = _level(config)
+    if config["use_flow_sigmas"]:
+        if level is not None:
+            raise ArgumentError("use_flow_sigmas=True together with a spacing over noise levels is not honoured here.")
+        return _Grid(_flow_levels(config, schedule, steps), "down", initial_scale=1.0)
+    if level is not None:
+        rounded = level in ("karras", "log_snr") and not (
+            "lambda_min_clipped" in config and config["beta_schedule"] == "squaredcos_cap_v2"
+        )
+        times = _lay(schedule, level, steps, sigma_min=config.get("sigma_min"), sigma_max=config.get("sigma_max"))
+        return _Grid(times, "nearest" if rounded else "down")
+    name = config["timestep_spacing"]
+    offset = config["steps_offset"] if name == "leading" else 0
+    clipped = _clipped(config, schedule)
+    if clipped is not schedule and name == "trailing":
+        raise ArgumentError("lambda_min_clipped together with timestep_spacing='trailing' is not honoured here.")
+    return _Grid(_lay(clipped, name, steps, "open", steps_offset=offset))
+
+
+def _clipped(config: Config, schedule: Schedule) -> Schedule:
+    """The schedule without its last timesteps, whose half log-SNR is below ``lambda_min_clipped``."""
+    alphas_cumprod = schedule.alphas_cumprod  # type: ignore[attr-defined]
+    half = 0.5 * schedule.log_snr(np.arange(len(alphas_cumprod)))
+    keep = int(np.count_nonzero(half >= config.get("lambda_min_clipped", -math.inf)))
+    return schedule if keep == len(alphas_cumprod) else Schedule.from_alphas_cumprod(alphas_cumprod[:keep])
+
+
+def _flow_levels(config: Config, schedule: Schedule, steps: int) -> np.ndarray:
+    count = schedule.num_train_timesteps  # type: ignore[attr-defined]
+    if "shift_terminal" in config:  # UniPC
+        sigma = schedule.shifted(np.linspace(1.0, 1.0 / count, steps + 1)[:-1])  # type: ignore[attr-defined]
+        sigma = _stretched(sigma, config["shift_terminal"])
+        sigma[0] -= 1e-6 if abs(sigma[0] - 1.0) < 1e-6 else 0.0
+    else:
+        even = 1.0 - np.linspace(1.0, 1.0 / count, steps + 1)
+        sigma = schedule.shifted(even)[::-1][:-1]  # type: ignore[attr-defined]
+    return sigma * count
+
+
+def _stretched(sigma: np.ndarray, terminal: float | None) -> np.ndarray:
+    """Levels stretched about 1 so that the last is ``shift_terminal``."""
+    return 1.0 - (1.0 - sigma) * (1.0 - terminal) / (1.0 - sigma[-1]) if terminal else sigma
+
+
+def _flow_match(config: Config, schedule: Schedule, steps: int) -> _Grid:
+    # The smallest level was shifted when the scheduler was made, unless the shift depends on the sample's size.
+    shifted = schedule.shifted  # type: ignore[attr-defined]
+    count = config["num_train_timesteps"]
+    low = 1.0 / count if config.get("use_dynamic_shifting") else shifted(1.0 / count)
+    sigma = _stretched(shifted(np.linspace(1.0, low, steps)), config.get("shift_terminal"))
+    level = _level(config)
+    if level is None or steps == 1:
+        times = sigma * count
+    else:
+        times = _lay(schedule, level, steps, sigma_min=float(sigma[-1]), sigma_max=float(sigma[0]))
+    return _Grid(times, initial_scale=1.0)
+
+
+def _edm_grid(config: Config, schedule: Schedule, steps: int) -> _Grid:
+    name = config["sigma_schedule"]
+    if name not in ("karras", "exponential"):
+        raise ArgumentError(f"sigma_schedule is {name!r}; it may be 'karras' or 'exponential'.")
+    high = config["sigma_max"]
+    return _Grid(_lay(schedule, name, steps), initial_scale=math.hypot(high, 1.0) * schedule.alpha(high))
+
+
+# ---- solvers --------------------------------------------------------------------------------------------
+
+
+def _is(solver: str, **options: Any) -> Callable[[Config], _Choice]:
+    return lambda config: (solver, dict(options), ())
+
+
+def _ddpm(config: Config) -> _Choice:
+    # The same standard deviation, kept as a logarithm.
+    variance = {"fixed_small_log": "fixed_small"}.get(config["variance_type"], config["variance_type"])
+    return "ddpm", {"variance_type": variance}, ("variance_type",)
+
+
+_MULTISTEP: dict[tuple[str, int], tuple[str, dict[str, Any]]] = {
+    ("dpmsolver++", 1): ("ddim", {}),
+    ("dpmsolver++", 2): ("dpmpp_2m", {}),
+    ("dpmsolver++", 3): ("dpmpp_3m", {"halved_curvature": True}),
+    ("dpmsolver", 1): ("ddim", {}),
+    ("dpmsolver", 2): ("dpmsolver_2m", {}),
+    ("dpmsolver", 3): ("dpmsolver_3m", {"halved_curvature": True}),
+    ("sde-dpmsolver++", 1): ("ddim", {"eta": 1.0}),
+    ("sde-dpmsolver++", 2): ("dpmpp_2m_sde", {}),
+    ("sde-dpmsolver++", 3): ("dpmpp_3m_sde", {"halved_curvature": True}),
+}
+
+
+def _multistep(config: Config) -> _Choice:
+    asked = config["algorithm_type"], config["solver_order"]
+    if asked not in _MULTISTEP:
+        raise ArgumentError(
+            f"algorithm_type={asked[0]!r} with solver_order={asked[1]!r} is not honoured here; there are "
+            f"{', '.join(f'{a} of order {o}' for a, o in _MULTISTEP)}."
+        )
+    solver, options = _MULTISTEP[asked]
+    return solver, dict(options), ("algorithm_type", "solver_order")
+
+
+# ---- the table ------------------------------------------------------------------------------------------
+
+_K_DIFFUSION = {**_PREDICTION, **_LEVELS, **_LINSPACE}
+_DPM = {
+    **_BETAS, **_ZERO_SNR, **_PREDICTION, **_THRESHOLD, **_LEVELS, **_FLOW, **_LINSPACE, "solver_order": 2,
+    "lower_order_final": True,
+}  # fmt: skip
+_DPM_MULTISTEP = {"algorithm_type": "dpmsolver++", "solver_type": "midpoint", "euler_at_final": False, "final_sigmas_type": "zero"}
+_DDIM = {**_BETAS, **_ZERO_SNR, **_CLIP, **_PREDICTION, **_THRESHOLD, **_LEADING, "set_alpha_to_one": True}
+_DDPM = {**_BETAS, **_ZERO_SNR, **_CLIP, **_PREDICTION, **_THRESHOLD, **_LEADING, "variance_type": "fixed_small"}
+_EDM_PREDICTIONS = {"epsilon": "edm", "v_prediction": "v_prediction"}  # with sigma_data, they are F and −F of EDM
+
+PEERS: dict[str, Peer] = {
+    "DDIMScheduler": Peer(_DDIM, _discrete("exact"), _closed, _is("ddim")),
+    "DDIMParallelScheduler": Peer(_DDIM, _discrete("exact"), _closed, _is("ddim")),
+    "DDPMScheduler": Peer(_DDPM, _discrete("exact"), _closed, _ddpm),
+    "DDPMParallelScheduler": Peer(_DDPM, _discrete("exact"), _closed, _ddpm),
+    "PNDMScheduler": Peer(
+        {**_BETAS, **_PREDICTION, **_LEADING, "skip_prk_steps": False, "set_alpha_to_one": False},
+        _discrete("exact"), _closed, _is("pndm"),
+    ),
+    "EulerDiscreteScheduler": Peer(
+        {**_BETAS, **_ZERO_SNR, **_K_DIFFUSION, **_ENDS, "interpolation_type": "linear", "timestep_type": "discrete",
+         "final_sigmas_type": "zero"},
+        _levelled, _fractional, _is("euler"),
+    ),
+    "EulerAncestralDiscreteScheduler": Peer(
+        {**_BETAS, **_ZERO_SNR, **_PREDICTION, **_LINSPACE}, _levelled, _fractional, _is("euler_ancestral")
+    ),
+    "HeunDiscreteScheduler": Peer(
+        {**_LATENT_BETAS, **_K_DIFFUSION, **_CLIP, "clip_sample": False}, _levelled, _fractional, _is("heun")
+    ),
+    "KDPM2DiscreteScheduler": Peer({**_LATENT_BETAS, **_K_DIFFUSION}, _levelled, _two_stage, _is("dpm_2")),
+    "KDPM2AncestralDiscreteScheduler": Peer({**_LATENT_BETAS, **_K_DIFFUSION}, _levelled, _two_stage, _is("dpm_2", eta=1.0)),
+    "LMSDiscreteScheduler": Peer({**_BETAS, **_K_DIFFUSION}, _levelled, _fractional, _is("lms")),
+    "DPMSolverMultistepScheduler": Peer(
+        {**_DPM, **_DPM_MULTISTEP, "use_lu_lambdas": False, "lambda_min_clipped": -math.inf, "variance_type": None},
+        _levelled, _open, _multistep,
+    ),
+    "UniPCMultistepScheduler": Peer(
+        {**_DPM, **_ENDS, "predict_x0": True, "solver_type": "bh2", "disable_corrector": [], "solver_p": None,
+         "final_sigmas_type": "zero", "shift_terminal": None},
+        _levelled, _open, _is("unipc"),
+    ),
+    "DEISMultistepScheduler": Peer(
+        {**{k: v for k, v in _DPM.items() if k not in _ZERO_SNR}, "algorithm_type": "deis", "solver_type": "logrho"},
+        _levelled, _open, _is("deis"),
+    ),
+    "FlowMatchEulerDiscreteScheduler": Peer(
+        {**_LEVELS, "num_train_timesteps": 1000, "shift": 1.0, "use_dynamic_shifting": False, "base_shift": 0.5, "max_shift": 1.15,
+         "base_image_seq_len": 256, "max_image_seq_len": 4096, "invert_sigmas": False, "shift_terminal": None,
+         "time_shift_type": "exponential", "stochastic_sampling": False},
+        _flow, _flow_match, _is("flow_euler"),
+    ),
+    "FlowMatchHeunDiscreteScheduler": Peer({"num_train_timesteps": 1000, "shift": 1.0}, _flow, _flow_match, _is("flow_heun")),
+    "EDMEulerScheduler": Peer({**_EDM, **_PREDICTION}, _edm, _edm_grid, _is("euler"), _EDM_PREDICTIONS),
+    "EDMDPMSolverMultistepScheduler": Peer(
+        {**_EDM, **_PREDICTION, **_THRESHOLD, **_DPM_MULTISTEP, "solver_order": 2, "lower_order_final": True},
+        _edm, _edm_grid, _multistep, _EDM_PREDICTIONS,
+    ),
+}  # fmt: skip
+
+# Schedulers whose numbers no solver here gives, and why.
+REFUSED = {
+    "DPMSolverSinglestepScheduler": "its steps are network calls and its grid is every point, stages included; here a step of "
+    "dpmpp_2s or dpmsolver_2s is a whole one with its stage in the middle, as in the papers. Take one of those by df.plan.",
+    "IPNDMScheduler": "its schedule is of its own and is no discrete schedule of betas. Take ipndm by df.plan.",
+    "CosineDPMSolverMultistepScheduler": "it draws its noise from a Brownian tree. Take dpmpp_2m_sde by df.plan.",
+    "DPMSolverSDEScheduler": "it draws its noise from a Brownian tree. Take dpmpp_2m_sde by df.plan.",
+}
