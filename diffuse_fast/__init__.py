@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 # public name -> the module that defines it
 _HOME = {
     "Schedule": "schedule",
+    "DynamicThreshold": "plan",
     "Plan": "plan",
     "Row": "plan",
     "plan": "solvers",
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from .export import export
     from .kernels import set_num_threads, step  # type: ignore[no-redef]  # as does kernels/step.py
     from .model import Model, load, to_uint8
-    from .plan import Plan, Row
+    from .plan import DynamicThreshold, Plan, Row
     from .schedule import Schedule
     from .solvers import plan, solvers
     from .solvers.prediction import convert_prediction

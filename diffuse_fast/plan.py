@@ -49,6 +49,37 @@ class Reduction:
 
 
 @dataclass(frozen=True, slots=True)
+class DynamicThreshold:
+    """Dynamic thresholding, as a ``clip``: the data prediction is clamped to ±s and divided by s, where s is the quantile
+    ``ratio`` of its magnitudes in the sample, at least 1 and at most ``maximum`` (Saharia et al. 2022, "Photorealistic
+    Text-to-Image Diffusion Models with Deep Language Understanding", section 2.3; diffusers' ``thresholding`` with
+    ``dynamic_thresholding_ratio`` and ``sample_max_value``).
+
+    Args:
+        ratio: The quantile, above 0 and at most 1.
+        maximum: The most that s may be, from 1; 1 is static clipping to ±1.
+
+    Raises:
+        ArgumentError: a value is out of range.
+
+    Example:
+        >>> import diffuse_fast as df
+        >>> clip = df.DynamicThreshold(0.995, maximum=2.0)
+        >>> df.plan(df.Schedule.linear(), "ddim", 4, prediction_type="epsilon", clip=clip).rows[0].reduce.kind
+        'dynamic_threshold'
+    """
+
+    ratio: float = 0.995
+    maximum: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.ratio <= 1.0:
+            raise ArgumentError(f"ratio is {self.ratio!r}; a quantile is above 0 and at most 1.")
+        if not (1.0 <= self.maximum < math.inf):
+            raise ArgumentError(f"maximum is {self.maximum!r}; it must be from 1, and finite.")
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One row of a plan: one network call (or none) and the linear combination that follows it.
 

@@ -56,15 +56,16 @@ def _run(seconds: float) -> list[Line]:
         peer = "a row with noise" if row.stochastic else "a DDIM row"
         explained = moved(row) / BASE
         over = times[name] / times[peer]
-        lines.append(
-            Line(name, seconds=Timing.of(times[name]), peer=f"what {moved(row)} bytes explain of {peer}", ratio=Timing.of(over / explained),
-                 limit=LIMIT, note=f"{np.median(over):.2f}x {peer}")
-        )  # fmt: skip
+        against = f"what {moved(row)} bytes explain of {peer}"
+        note = f"{np.median(over):.2f}x {peer}"
+        share = Timing.of(over / explained)
+        lines.append(Line(name, seconds=Timing.of(times[name]), peer=against, ratio=share, limit=LIMIT, note=note))
     return lines
 
 
 def _heaviest(solver: str) -> Row:
-    for schedule, prediction_type in ((df.Schedule.linear(), "epsilon"), (df.Schedule.edm(), "denoised"), (df.Schedule.flow(), "flow")):
+    problems = ((df.Schedule.linear(), "epsilon"), (df.Schedule.edm(), "denoised"), (df.Schedule.flow(), "flow"))
+    for schedule, prediction_type in problems:
         try:
             plan = df.plan(schedule, solver, 10, prediction_type=prediction_type)
         except df.DiffuseFastError:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError
 from ..model import Model, find, load
-from ..plan import Plan
+from ..plan import DynamicThreshold, Plan
 from ..schedule import Schedule
 from ..solvers import plan as make_plan
 from .arguments import is_tensor, noise_array, whole
@@ -38,7 +38,7 @@ def sample(
     shape: Sequence[int] | None = None,
     schedule: Schedule | None = None,
     prediction_type: str | None = None,
-    clip: tuple[float, float] | bool | None = None,
+    clip: tuple[float, float] | DynamicThreshold | bool | None = None,
     noise: Any = None,
     step_noise: Callable[[int], Any] | None = None,
     batch_size: int | None = None,
@@ -70,7 +70,7 @@ def sample(
         cond, negative_cond: Conditioning by input name; each value one for all samples, or one per sample. What is left out
             takes the model's null value.
         shape, schedule, prediction_type: What an artifact knows and a bare callable must be told.
-        clip: None for what the artifact says (a callable: no clip), False for none, or (lo, hi).
+        clip: None for what the artifact says (a callable: no clip), False for none, (lo, hi), or a ``df.DynamicThreshold``.
         noise: N(0, 1) of shape (n, *shape) to start from, in place of the generator.
         step_noise: ``i -> N(0, 1)`` of that shape for row i, in place of the generator.
         batch_size: Samples per network call at most; bounds memory and changes no result of a batch-invariant network.
@@ -178,11 +178,13 @@ def _told(name: str, given: Any, model: Model | None) -> Any:
     return value
 
 
-def _clip(clip: Any, model: Model | None) -> tuple[float, float] | None:
+def _clip(clip: Any, model: Model | None) -> tuple[float, float] | DynamicThreshold | None:
     if clip is None:
         return model.clip if model else None
     if clip is False:
         return None
+    if isinstance(clip, DynamicThreshold):
+        return clip
     if clip is True or not isinstance(clip, tuple | list) or len(clip) != 2:
-        raise ArgumentError(f"clip is {clip!r}; give None for the model's own, False for none, or a pair (lo, hi).")
+        raise ArgumentError(f"clip is {clip!r}; give None (the model's own), False (none), (lo, hi), or a df.DynamicThreshold.")
     return float(clip[0]), float(clip[1])

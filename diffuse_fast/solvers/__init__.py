@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, PlanError, near
-from ..plan import Plan
+from ..plan import DynamicThreshold, Plan, Reduction, Row
 from ..schedule import Schedule
 from . import (
     ddim,
@@ -64,7 +64,7 @@ def plan(
     steps: int | None = None,
     *,
     prediction_type: str,
-    clip: tuple[float, float] | None = None,
+    clip: tuple[float, float] | DynamicThreshold | None = None,
     timestep_spacing: str | None = None,
     rho: float | None = None,
     sigma_min: float | None = None,
@@ -85,7 +85,7 @@ def plan(
         steps: Number of steps, from 1; where the grid is made of integer timesteps at most as many as there are. May be left
             out where ``timesteps`` or ``sigmas`` says it.
         prediction_type: What the network predicts, one of ``schedule.prediction_types``.
-        clip: Bounds ``(lo, hi)`` of the data prediction; None does not clip.
+        clip: Bounds ``(lo, hi)`` of the data prediction, or a :class:`~diffuse_fast.plan.DynamicThreshold`; None does not clip.
         timestep_spacing: ``leading``, ``trailing``, ``linspace``, ``karras``, ``exponential``, ``beta``, ``log_snr`` or
             ``power`` (``solvers/spacing.py`` has the formulas); None is the schedule's default, or else the solver's.
         rho: Exponent of ``karras`` (default: EDM's own, or 7) and ``power`` (default 2).
@@ -163,11 +163,15 @@ def plan(
     problem = dataclasses.replace(problem, points=problem.at_times(times))
     _check_points(problem, times)
     table = chosen.table(problem, **{name: options[name] for name in chosen.options})
+    rows = table.rows
+    if isinstance(clip, DynamicThreshold):
+        rows = tuple(_thresholded(row, clip, solver) for row in rows)
+        options.update(dynamic_thresholding_ratio=clip.ratio, sample_max_value=clip.maximum)
     return Plan(
         solver=solver,
         steps=len(times),
         prediction_type=prediction_type,
-        rows=table.rows,
+        rows=rows,
         registers=table.registers,
         initial_scale=problem.initial_scale if table.initial_scale is None else table.initial_scale,
         marginals=table.marginals,
@@ -206,6 +210,8 @@ def _option(name: str, option: Option, value: Any) -> bool | int | float | str:
 def _bounds(clip: Any) -> tuple[float, float]:
     if clip is None:
         return -math.inf, math.inf
+    if isinstance(clip, DynamicThreshold):
+        return -1.0, 1.0  # in the place of the bounds that each sample will have
     try:
         lo, hi = (float(bound) for bound in clip)
     except (TypeError, ValueError):
@@ -213,6 +219,15 @@ def _bounds(clip: Any) -> tuple[float, float]:
     if not lo < hi:
         raise ArgumentError(f"clip is {clip!r}; its lower bound must be below its upper bound.")
     return lo, hi
+
+
+def _thresholded(row: Row, threshold: DynamicThreshold, solver: str) -> Row:
+    """The row with bounds from the sample, where it has bounds."""
+    if not row.clips:
+        return row
+    if row.reduce is not None:
+        raise PlanError(f"dynamic thresholding and {solver} both need the one reduction of a row; clip statically, or not.")
+    return dataclasses.replace(row, reduce=Reduction("dynamic_threshold", (float(threshold.ratio), float(threshold.maximum))))
 
 
 def _steps(steps: Any) -> int:
