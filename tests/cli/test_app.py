@@ -42,7 +42,7 @@ def test_an_error_is_one_message_and_with_debug_a_traceback(run):
     result = run("sample", "digits", "--steps", 0)
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert result.stderr == "diffuse-fast: steps is 0; this schedule allows 1 to 1000.\n"
+    assert result.stderr == "diffuse-fast: steps is 0; this schedule allows 1 to 1000 with leading spacing.\n"
     assert isinstance(run("--debug", "sample", "digits", "--steps", 0).exception, ArgumentError)
 
 
