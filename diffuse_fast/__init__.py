@@ -29,6 +29,8 @@ _HOME = {
     "Sampler": "engine",
     "sample": "engine",
     "Request": "engine",
+    "probability_flow": "engine",
+    "ClassifierGuidance": "guidance",
     "step": "kernels",
     "set_num_threads": "kernels",
     "Model": "model",
@@ -44,9 +46,10 @@ __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
     from . import nn
-    from .engine import Request, Sampler, sample  # type: ignore[no-redef]  # engine/sample.py has the function's name
+    from .engine import Request, Sampler, probability_flow, sample  # type: ignore[no-redef]  # engine/sample.py has the function's name
     from .errors import DiffuseFastError
     from .export import export
+    from .guidance import ClassifierGuidance
     from .kernels import set_num_threads, step  # type: ignore[no-redef]  # as does kernels/step.py
     from .model import Model, load, to_uint8
     from .plan import DynamicThreshold, Plan, Row

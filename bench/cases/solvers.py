@@ -1,4 +1,4 @@
-"""One row of every solver, one thread, float32, (16, 3, 256, 256): its time over a DDIM row's, beside what its bytes explain.
+"""One row of every solver, one thread, float32, (64, 3, 128, 128): its time over a DDIM row's, beside what its bytes explain.
 
 A row reads the state and the model output and writes the state, 12 bytes per element; every register it reads or writes is 4
 more. Of each solver's plan the row that moves the most is timed. Drawing noise is arithmetic and not bytes: rows that do are
@@ -16,7 +16,7 @@ from diffuse_fast.plan import MAX_REGISTERS, Row
 from ..measure import Timing, interleaved
 from ..report import Line
 
-SHAPE = (16, 3, 256, 256)
+SHAPE = (64, 3, 128, 128)
 BASE = 12
 LIMIT = 2.0
 PEERS = {"a DDIM row": Row(timestep=1.0, a=0.9, b=0.1), "a row with noise": Row(timestep=1.0, a=0.9, b=0.1, s=0.1)}

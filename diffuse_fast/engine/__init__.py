@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .probability_flow import probability_flow
 from .requests import Request
 from .sample import sample
 from .sampler import Sampler
 
-__all__ = ["Request", "Sampler", "sample"]
+__all__ = ["Request", "Sampler", "probability_flow", "sample"]

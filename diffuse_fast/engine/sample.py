@@ -99,7 +99,7 @@ def sample(
         if known.time.dtype != "float32" and timesteps is None:  # a named spacing may lie between whole timesteps
             solver_options.setdefault("timestep_rounding", "nearest")
     table = _plan(
-        _told("schedule", schedule, known), solver, steps, prediction_type=_told("prediction_type", prediction_type, known),
+        told("schedule", schedule, known), solver, steps, prediction_type=told("prediction_type", prediction_type, known),
         clip=_clip(clip, known), timestep_spacing=timestep_spacing, timesteps=timesteps, **solver_options,
     )  # fmt: skip
     each = not isinstance(guidance_scale, int | float | np.integer | np.floating)
@@ -169,7 +169,7 @@ def _plan(schedule: Schedule, solver: str, steps: int | None, *, timesteps: Any,
 _made = functools.lru_cache(maxsize=64, typed=True)(make_plan)
 
 
-def _told(name: str, given: Any, model: Model | None) -> Any:
+def told(name: str, given: Any, model: Model | None) -> Any:
     value = given if given is not None else getattr(model, name, None)
     if value is None:
         raise ArgumentError(f"{name} is not known: this model does not say it; give {name}=.")

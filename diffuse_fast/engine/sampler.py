@@ -73,7 +73,7 @@ class Sampler:
         model = load(model) if isinstance(model, str | Path) else model
         known = model if isinstance(model, Model) else None
         self.model = model
-        self.shape = _shape(shape, known)
+        self.shape = shape_of_sample(shape, known)
         self._conditioning = known.conditioning if known else None
         self._convention = known.time.convention if known else None
         self._output_shape = known.output_shape if known else self.shape
@@ -234,7 +234,7 @@ def seeds_of(seed: Seed, n: int, first_index: int) -> tuple[np.ndarray, np.ndarr
     return noise_address(seed, None if many else first_index, n)
 
 
-def _shape(given: Sequence[int] | None, model: Model | None) -> tuple[int, ...]:
+def shape_of_sample(given: Sequence[int] | None, model: Model | None) -> tuple[int, ...]:
     if given is None:
         if model is None:
             raise ArgumentError("shape is not known: this model does not say it; give shape=.")
