@@ -22,26 +22,34 @@ from . import (
     ddim,
     ddpm,
     deis,
+    dpm_2,
     dpmpp_2m,
     dpmpp_2m_sde,
+    dpmpp_2s,
     dpmpp_3m,
     dpmpp_3m_sde,
+    dpmsolver_1s,
     dpmsolver_2m,
+    dpmsolver_2s,
     dpmsolver_3m,
+    dpmsolver_3s,
     euler,
+    euler_ancestral,
+    heun,
     ipndm,
     lms,
     pndm,
     spacing,
     unipc,
-)  # fmt: skip
+)
 from .solver import ROUNDINGS, Option, Problem, Solver
 
 WHOLE = (int, np.integer)
 NUMBER = (int, float, np.integer, np.floating)
 
 MODULES = (
-    ddim, ddpm, deis, dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde, dpmsolver_2m, dpmsolver_3m, euler, ipndm, lms, pndm, unipc
+    ddim, ddpm, deis, dpm_2, dpmpp_2m, dpmpp_2m_sde, dpmpp_2s, dpmpp_3m, dpmpp_3m_sde, dpmsolver_1s, dpmsolver_2m,
+    dpmsolver_2s, dpmsolver_3m, dpmsolver_3s, euler, euler_ancestral, heun, ipndm, lms, pndm, unipc,
 )  # fmt: skip
 SOLVERS: dict[str, Solver] = {module.SOLVER.name: module.SOLVER for module in MODULES}
 
