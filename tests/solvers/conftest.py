@@ -48,17 +48,18 @@ def assert_declared_marginals():
     States and registers are pairs here, the weights of x0 and of ε: every row is linear in them.
     """
 
-    def check(plan):
+    def check(plan, sigma_data=1.0):
         deviation = plan.deviation or [(0.0, 0.0)] * len(plan.rows)
         registers = [None] * plan.registers
         for i, row in enumerate(plan.rows):
             alpha, sigma = plan.marginals[i]
             truth = {
                 "epsilon": (0.0, 1.0), "sample": (1.0, 0.0), "denoised": (1.0, 0.0), "flow": (-1.0, 1.0),
-                "v_prediction": (-sigma, alpha),
+                "v_prediction": (-sigma / sigma_data, sigma_data * alpha), "edm": (sigma / sigma_data, -sigma_data * alpha),
+                "score": (0.0, -1.0 / max(sigma, 1e-300)),
             }[plan.prediction_type]  # fmt: skip
             s = row.s
-            if row.log_s is not None:  # the right variance of a point of data is the lower end: v = -1
+            if row.log_s is not None:  # learned_range: the right variance of a point of data is the lower end, v = -1
                 s = np.exp(row.log_s[0] - row.log_s[1])
             if row.reduce is not None:  # Langevin, where |z| = |ε|
                 snr, kappa = row.reduce.values
@@ -106,7 +107,8 @@ def peer_loop():
         sample, inputs = torch.tensor(x, dtype=dtype), []
         with mock.patch(f"{type(scheduler).__module__}.randn_tensor", lambda *_, **__: left.pop(0), create=True):
             for t in scheduler.timesteps:
-                inputs.append(scheduler.scale_model_input(sample, t).numpy())
+                scale = getattr(scheduler, "scale_model_input", lambda sample, _: sample)
+                inputs.append(scale(sample, t).numpy())
                 output = torch.tensor(network(inputs[-1].astype(np.float64), float(t)), dtype=dtype)
                 sample = scheduler.step(output, t, sample, **step_options).prev_sample
         return [*inputs, sample.numpy()]

@@ -45,9 +45,7 @@ def test_algorithm_2(gaussian, run, denoiser, prediction_type, churn, clip):
             plan = df.plan(schedule, "heun", steps, prediction_type=prediction_type, clip=clip, timestep_spacing=spacing,
                            **churn)  # fmt: skip
             x, noises = rng.standard_normal((6, 4)), rng.standard_normal((len(plan.rows), 6, 4))
-            times = [t for i, t in enumerate(plan.timesteps) if i == 0 or t != plan.timesteps[i - 1]]
-            grid = df.plan(schedule, "ddim", steps, prediction_type=prediction_type, timestep_spacing=spacing).timesteps
-            assert churn or times == grid.tolist()
+            grid = df.plan(schedule, "euler_ancestral", steps, prediction_type=prediction_type, timestep_spacing=spacing).timesteps
             sigmas = [schedule.sigma(t) / schedule.alpha(t) for t in grid]
             drawn = [z for z, row in zip(noises, plan.rows, strict=True) if row.stochastic]
             exact = naive(denoiser(schedule, network, prediction_type, clip), sigmas, x / schedule.alpha(grid[0]), drawn, **churn)
@@ -149,6 +147,6 @@ def test_a_step_from_no_signal_is_one_stage(run):
 
 
 def test_churn_beyond_the_schedule_is_refused():
-    with pytest.raises(df.errors.ArgumentError, match="s_churn would raise sigma from .* timestep 999.*s_tmax"):
+    with pytest.raises(df.errors.ArgumentError, match=r"s_churn would raise sigma from .* timestep 999.*s_tmax"):
         df.plan(LINEAR, "heun", 5, prediction_type="epsilon", s_churn=5.0)
     df.plan(LINEAR, "heun", 5, prediction_type="epsilon", s_churn=5.0, s_tmax=80.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -86,7 +88,7 @@ def test_paper(gaussian, run, name, options, prediction_type, clip):
                            **options)  # fmt: skip
             lambdas = 0.5 * schedule.log_snr(plan.timesteps[:: SOLVERS[name]])
             x = y = rng.standard_normal((6, 4))
-            for lam, lam_next in zip(lambdas[:-1], lambdas[1:], strict=True):
+            for lam, lam_next in pairwise(lambdas):
                 y = naive_step(name, paper, y, lam, lam_next, **options)
             y = paper.x_theta(y, lambdas[-1])
             np.testing.assert_allclose(run(plan, network, x)[-1], y, rtol=0, atol=1e-9 * max(1, np.abs(y).max()))
@@ -167,5 +169,5 @@ def test_no_state_is_kept_where_one_stage_is_all_there_is():
 
 
 def test_bad_options_are_named():
-    with pytest.raises(df.errors.ArgumentError, match="solver_type is 'taylor'.*midpoint, heun"):
+    with pytest.raises(df.errors.ArgumentError, match=r"solver_type is 'taylor'.*midpoint, heun"):
         df.plan(LINEAR, "dpmpp_2s", 5, prediction_type="epsilon", solver_type="taylor")
