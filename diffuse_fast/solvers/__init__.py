@@ -20,6 +20,7 @@ from ..plan import DynamicThreshold, Plan, Reduction, Row
 from ..schedule import Schedule
 from . import (
     ddim,
+    ddim_inverse,
     ddpm,
     deis,
     dpm_2,
@@ -48,8 +49,8 @@ WHOLE = (int, np.integer)
 NUMBER = (int, float, np.integer, np.floating)
 
 MODULES = (
-    ddim, ddpm, deis, dpm_2, dpmpp_2m, dpmpp_2m_sde, dpmpp_2s, dpmpp_3m, dpmpp_3m_sde, dpmsolver_1s, dpmsolver_2m,
-    dpmsolver_2s, dpmsolver_3m, dpmsolver_3s, euler, euler_ancestral, heun, ipndm, lms, pndm, unipc,
+    ddim, ddim_inverse, ddpm, deis, dpm_2, dpmpp_2m, dpmpp_2m_sde, dpmpp_2s, dpmpp_3m, dpmpp_3m_sde, dpmsolver_1s,
+    dpmsolver_2m, dpmsolver_2s, dpmsolver_3m, dpmsolver_3s, euler, euler_ancestral, heun, ipndm, lms, pndm, unipc,
 )  # fmt: skip
 SOLVERS: dict[str, Solver] = {module.SOLVER.name: module.SOLVER for module in MODULES}
 
