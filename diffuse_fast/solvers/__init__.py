@@ -19,6 +19,7 @@ from ..errors import ArgumentError, ArgumentTypeError, PlanError, near
 from ..plan import DynamicThreshold, Plan, Reduction, Row
 from ..schedule import Schedule
 from . import (
+    consistency,
     ddim,
     ddim_inverse,
     ddpm,
@@ -38,9 +39,11 @@ from . import (
     euler_ancestral,
     heun,
     ipndm,
+    lcm,
     lms,
     pndm,
     spacing,
+    tcd,
     unipc,
 )
 from .solver import ROUNDINGS, Option, Problem, Solver
@@ -49,8 +52,9 @@ WHOLE = (int, np.integer)
 NUMBER = (int, float, np.integer, np.floating)
 
 MODULES = (
-    ddim, ddim_inverse, ddpm, deis, dpm_2, dpmpp_2m, dpmpp_2m_sde, dpmpp_2s, dpmpp_3m, dpmpp_3m_sde, dpmsolver_1s,
-    dpmsolver_2m, dpmsolver_2s, dpmsolver_3m, dpmsolver_3s, euler, euler_ancestral, heun, ipndm, lms, pndm, unipc,
+    consistency, ddim, ddim_inverse, ddpm, deis, dpm_2, dpmpp_2m, dpmpp_2m_sde, dpmpp_2s, dpmpp_3m, dpmpp_3m_sde,
+    dpmsolver_1s, dpmsolver_2m, dpmsolver_2s, dpmsolver_3m, dpmsolver_3s, euler, euler_ancestral, heun, ipndm, lcm, lms, pndm,
+    tcd, unipc,
 )  # fmt: skip
 SOLVERS: dict[str, Solver] = {module.SOLVER.name: module.SOLVER for module in MODULES}
 

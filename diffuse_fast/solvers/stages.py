@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 
+from ..errors import PlanError
 from ..plan import Row
 from .solver import Point, Problem
 
@@ -32,6 +33,19 @@ def one_stage(now: Point, then: Point) -> bool:
     """Whether a step has no room for a stage in between: λ is infinite without signal and without noise. Such a step is of
     first order, as the peers end it."""
     return now.alpha == 0.0 or then.sigma == 0.0
+
+
+def needs_timesteps(problem: Problem, solver: str) -> None:
+    """Refuses a problem whose points do not carry training timesteps, for a solver whose formulas are of them.
+
+    Raises:
+        PlanError: the network is told something else.
+    """
+    if problem.time_convention not in (None, "timestep"):
+        raise PlanError(
+            f"{solver} is defined on training timesteps, and the network is told {problem.time_convention}. Leave time_convention "
+            f"out, or take another solver."
+        )
 
 
 def ancestral(now: Point, then: Point, eta: float) -> tuple[Point, float]:
