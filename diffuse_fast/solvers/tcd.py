@@ -18,15 +18,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..errors import ArgumentError
 from ..plan import Row
 from .solver import CLEAN, Option, Problem, Solver, Table
 from .stages import needs_timesteps
 
 
 def table(problem: Problem, *, eta: float, set_alpha_to_one: bool, steps_offset: int) -> Table:
-    if eta > 1.0:
-        raise ArgumentError(f"eta is {eta}; in tcd it must be from 0 to 1, a share of the way to the next timestep.")
     needs_timesteps(problem, "tcd")
     end = CLEAN if set_alpha_to_one else problem.at_times(np.zeros(1))[0]
     points = (*problem.points, end)
@@ -58,7 +55,9 @@ SOLVER = Solver(
     paper="Zheng et al. 2024, Trajectory Consistency Distillation, arXiv:2402.19159",
     timestep_spacing="trailing",
     options={
-        "eta": Option(0.3, "share of the way to the next timestep that is noise drawn afresh, the paper's gamma", minimum=0.0),
+        "eta": Option(
+            0.3, "share of the way to the next timestep that is noise drawn afresh, the paper's gamma", minimum=0.0, maximum=1.0
+        ),
         "set_alpha_to_one": Option(False, "end at the clean data; otherwise at timestep 0"),
         "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0),
     },
