@@ -19,29 +19,46 @@ from ..errors import ArgumentError, ArgumentTypeError, PlanError, near
 from ..plan import DynamicThreshold, Plan, Reduction, Row
 from ..schedule import Schedule
 from . import (
+    consistency,
     ddim,
+    ddim_inverse,
     ddpm,
     deis,
+    dpm_2,
     dpmpp_2m,
     dpmpp_2m_sde,
+    dpmpp_2s,
     dpmpp_3m,
     dpmpp_3m_sde,
+    dpmsolver_1s,
     dpmsolver_2m,
+    dpmsolver_2s,
     dpmsolver_3m,
+    dpmsolver_3s,
     euler,
+    euler_ancestral,
+    euler_maruyama,
+    flow_euler,
+    flow_heun,
+    heun,
     ipndm,
+    langevin_pc,
+    lcm,
     lms,
     pndm,
     spacing,
+    tcd,
     unipc,
-)  # fmt: skip
+)
 from .solver import ROUNDINGS, Option, Problem, Solver
 
 WHOLE = (int, np.integer)
 NUMBER = (int, float, np.integer, np.floating)
 
 MODULES = (
-    ddim, ddpm, deis, dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde, dpmsolver_2m, dpmsolver_3m, euler, ipndm, lms, pndm, unipc
+    consistency, ddim, ddim_inverse, ddpm, deis, dpm_2, dpmpp_2m, dpmpp_2m_sde, dpmpp_2s, dpmpp_3m, dpmpp_3m_sde,
+    dpmsolver_1s, dpmsolver_2m, dpmsolver_2s, dpmsolver_3m, dpmsolver_3s, euler, euler_ancestral, euler_maruyama, flow_euler,
+    flow_heun, heun, ipndm, langevin_pc, lcm, lms, pndm, tcd, unipc,
 )  # fmt: skip
 SOLVERS: dict[str, Solver] = {module.SOLVER.name: module.SOLVER for module in MODULES}
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import diffuse_fast as df
+from diffuse_fast.kernels.reference import apply_row
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 VARIANCES = ("fixed_small", "fixed_large")
@@ -117,6 +118,83 @@ def test_diffusers(gaussian, run, diffusers_loop, betas, peer, variance_type, pr
         theirs = diffusers_loop(scheduler, steps, network, x, noises, torch.float64)
         for ours, other in zip(states, theirs, strict=True):
             np.testing.assert_allclose(ours, other, rtol=0, atol=1e-9 * max(1.0, np.abs(ours).max()))
+
+
+# ---- learned variance -------------------------------------------------------------------------------------
+
+
+def doubled(network):
+    """A network that also says v: the second half of its output."""
+
+    def predict(x, t):
+        return np.concatenate([network(x, t), np.sin(3.0 * x + t / 300.0)], axis=1)
+
+    return predict
+
+
+def run_learned(plan, network, x, noises):
+    states = [x]
+    for row, noise in zip(plan.rows, noises, strict=True):
+        output, v = np.split(network(states[-1], row.timestep), 2, axis=1)
+        states.append(apply_row(row, states[-1], [output], z=noise if row.stochastic else None, v=v))
+    return states
+
+
+@pytest.mark.parametrize("clip", [None, (-0.3, 1.0)])
+@pytest.mark.parametrize("variance_type", ["learned", "learned_range"])
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_learned_variance_of_improved_ddpm(gaussian, spacing, variance_type, clip):
+    # Nichol & Dhariwal 2021, eq. (15), and guided-diffusion's ModelVarType.LEARNED, on the respaced betas.
+    schedule = df.Schedule.cosine()
+    network = doubled(gaussian.network(schedule, "v_prediction"))
+    for steps in (1, 2, 5, 23):
+        plan = df.plan(schedule, "ddpm", steps, prediction_type="v_prediction", timestep_spacing=spacing, clip=clip,
+                       variance_type=variance_type)  # fmt: skip
+        assert plan.exact_marginal
+        x, noises = draw(steps)
+        state = x
+        a_bar = [schedule.alpha(t) ** 2 for t in plan.timesteps] + [1.0]
+        for i, t in enumerate(plan.timesteps):
+            output, v = np.split(network(state, t), 2, axis=1)
+            beta = 1 - a_bar[i] / a_bar[i + 1]
+            x0 = np.sqrt(a_bar[i]) * state - np.sqrt(1 - a_bar[i]) * output
+            x0 = x0 if clip is None else np.clip(x0, *clip)
+            state = (np.sqrt(a_bar[i + 1]) * beta * x0 + np.sqrt(1 - beta) * (1 - a_bar[i + 1]) * state) / (1 - a_bar[i])
+            if i < steps - 1:
+                posterior = beta * (1 - a_bar[i + 1]) / (1 - a_bar[i])
+                fraction = (v + 1) / 2
+                log_variance = v if variance_type == "learned" else fraction * np.log(beta) + (1 - fraction) * np.log(posterior)
+                state = state + np.exp(0.5 * log_variance) * noises[i]
+        found = run_learned(plan, network, x, noises)[-1]
+        np.testing.assert_allclose(found, state, rtol=0, atol=1e-9 * max(1.0, np.abs(state).max()))
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTIONS)
+@pytest.mark.parametrize("steps", [1, 2, 5, 50])
+def test_learned_range_of_diffusers(gaussian, diffusers_loop, prediction_type, steps):
+    # Its "learned" is not here: it takes the root of the output for the standard deviation, where guided-diffusion, whose
+    # models have it, predicts the log of the variance.
+    import torch
+    from diffusers import DDPMScheduler
+
+    schedule = df.Schedule.linear()
+    network = doubled(gaussian.network(schedule, prediction_type))
+    plan = df.plan(schedule, "ddpm", steps, prediction_type=prediction_type, variance_type="learned_range")
+    x, noises = draw(steps)
+    scheduler = DDPMScheduler(beta_schedule="linear", timestep_spacing="leading", prediction_type=prediction_type,
+                              variance_type="learned_range", clip_sample=False)  # fmt: skip
+    scheduler.alphas_cumprod = torch.tensor(schedule.alphas_cumprod)
+    theirs = diffusers_loop(scheduler, steps, network, x, noises, torch.float64)
+    for one, other in zip(run_learned(plan, network, x, noises), theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-9 * max(1.0, np.abs(one).max()))
+
+
+def test_learned_range_deviates_by_nothing_where_v_is_right(schedule, assert_declared_marginals):
+    for steps in range(1, 51):
+        plan = df.plan(schedule, "ddpm", steps, prediction_type="v_prediction", variance_type="learned_range")
+        assert df.Plan.from_json(plan.to_json()) == plan
+        assert [row.log_s is not None for row in plan.rows] == [True] * (steps - 1) + [False]
+        assert_declared_marginals(plan)
 
 
 # ---- an exact Gaussian: mean and variance are carried through the rows in closed form ---------------------

@@ -1,0 +1,34 @@
+"""DPM-Solver-1: Lu et al. 2022, "DPM-Solver" (arXiv:2206.00927), eq. (3.7)::
+
+    x' = (alpha'/alpha)·x − sigma'·(e^h − 1)·ε,    h = λ' − λ
+
+It is DDIM with eta = 0 (the paper's section 4.1). Where x0 is clipped, ε is the one that fits the clipped x0, as diffusers does.
+diffusers' name: DPMSolverSinglestep with ``algorithm_type="dpmsolver"``, ``solver_order=1``.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from .solver import CLEAN, Option, Problem, Solver, Table
+from .stages import by_data, data_row
+
+
+def table(problem: Problem, *, steps_offset: int) -> Table:
+    points = (*problem.points, CLEAN)
+    rows = (data_row(problem, now, *by_data(now, then)) for now, then in pairwise(points))
+    return Table(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points))
+
+
+SOLVER = Solver(
+    name="dpmsolver_1s",
+    order=1,
+    nfe_per_step=1,
+    registers=0,
+    stochastic=False,
+    paper="Lu et al. 2022, DPM-Solver: A Fast ODE Solver for Diffusion Probabilistic Model Sampling, arXiv:2206.00927",
+    timestep_spacing="linspace",
+    options={"steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0)},
+    table=table,
+    grid="open",
+)

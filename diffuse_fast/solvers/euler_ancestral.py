@@ -1,0 +1,43 @@
+"""Euler with ancestral noise: k-diffusion's ``sample_euler_ancestral`` (Crowson 2022), diffusers' EulerAncestralDiscrete.
+
+With σ = sigma/alpha and x/alpha for the state, as k-diffusion keeps them::
+
+    x' = x + (σ_down − σ)·(x − x0)/σ + σ_up·z,    σ_up = min(σ', eta·sqrt(σ'²·(σ² − σ'²)/σ²)),    σ_down² = σ'² − σ_up²
+
+On a variance-preserving schedule this is DDIM with the same eta. Where x0 is clipped the direction is the one to the clipped
+x0. The last step draws no noise. (diffusers has eta = 1 only.)
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from .solver import CLEAN, Option, Problem, Solver, Table
+from .stages import ancestral, by_data, data_row
+
+
+def table(problem: Problem, *, eta: float, steps_offset: int) -> Table:
+    points = (*problem.points, CLEAN)
+    rows = []
+    for now, then in pairwise(points):
+        down, up = ancestral(now, then, eta)
+        rows.append(data_row(problem, now, *by_data(now, down), s=up))
+    return Table(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points))
+
+
+SOLVER = Solver(
+    name="euler_ancestral",
+    order=1,
+    nfe_per_step=1,
+    registers=0,
+    stochastic=True,
+    paper="Karras et al. 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv:2206.00364; the "
+    "ancestral split of Song et al. 2021, Score-Based Generative Modeling through SDEs, arXiv:2011.13456, eq. (47)",
+    timestep_spacing="linspace",
+    options={
+        "eta": Option(1.0, "share of a step's noise that is drawn afresh: 0 is Euler", minimum=0.0),
+        "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0),
+    },
+    table=table,
+    grid="fractional",
+)

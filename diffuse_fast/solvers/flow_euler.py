@@ -1,0 +1,42 @@
+"""Euler on a flow: Lipman et al. 2023, "Flow Matching" (arXiv:2210.02747); Liu et al. 2023, "Rectified Flow"
+(arXiv:2209.03003), as in diffusers' FlowMatchEulerDiscreteScheduler.
+
+On the straight path x = (1 − σ)·x0 + σ·ε with velocity v = dx/dσ = ε − x0::
+
+    x' = x + (σ' − σ)·v
+
+which is (1 − σ')·x0 + σ'·ε, DDIM's step. With ``stochastic_sampling`` the noise is fresh, x' = (1 − σ')·x0 + σ'·z. Where x0 is
+clipped, the velocity is the one that fits it.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from .solver import CLEAN, Option, Problem, Solver, Table
+from .stages import by_data, data_row
+
+
+def table(problem: Problem, *, stochastic_sampling: bool) -> Table:
+    points = (*problem.points, CLEAN)
+    rows = []
+    for now, then in pairwise(points):
+        if stochastic_sampling:
+            rows.append(data_row(problem, now, 0.0, then.alpha, s=then.sigma))
+        else:
+            rows.append(data_row(problem, now, *by_data(now, then)))
+    return Table(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points))
+
+
+SOLVER = Solver(
+    name="flow_euler",
+    order=1,
+    nfe_per_step=1,
+    registers=0,
+    stochastic=False,
+    paper="Lipman et al. 2023, Flow Matching for Generative Modeling, arXiv:2210.02747",
+    timestep_spacing="linspace",
+    options={"stochastic_sampling": Option(False, "replace the noise of the state by fresh noise in every step")},
+    table=table,
+    families=("flow",),
+)
