@@ -33,6 +33,8 @@ def _step(points: Sequence[Point], i: int, order: int) -> Transfer:
     now, then = points[i], points[i + 1]
     level = [point.sigma / point.alpha for point in points]
     width = level[i + 1] - level[i]
+    if width == 0.0:  # the grid may end where the schedule does
+        return Transfer(1.0, [0.0])
     # In u = (σ − σ_i)/width the step is [0, 1], and the numbers are of moderate size.
     nodes = [(level[i - j] - level[i]) / width for j in range(order)]
     weights = []

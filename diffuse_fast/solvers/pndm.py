@@ -82,9 +82,18 @@ def _runge_kutta(problem: Problem, points: tuple[Point, ...]) -> Table:
 
 
 def _middle(problem: Problem, now: Point, then: Point) -> Point:
-    """The timestep halfway, whole where the two are, as diffusers rounds it."""
+    """The timestep halfway, whole where the two are, as diffusers rounds it.
+
+    Raises:
+        PlanError: it would be the one that the step starts from, which tells nothing new.
+    """
     half = 0.5 * (now.time - then.time)
     t = now.time - (float(int(half)) if now.time.is_integer() and then.time.is_integer() else half)
+    if t == now.time:
+        raise PlanError(
+            f"the Runge-Kutta start calls the network halfway between timesteps, and there is no whole one between "
+            f"{now.time:g} and {then.time:g}; take fewer steps, or skip_prk_steps=True."
+        )
     s = problem.schedule
     return Point(t, s.log_alpha(t), s.alpha(t), s.sigma(t))
 

@@ -9,12 +9,14 @@ D_j = (m_j − m_0)/r_j of predictions made at λ + r_j·h, the step is (data fo
 The predictor uses past predictions. When the network has been called at the new point, the corrector takes that prediction in
 as well (r = 1), and replaces the state: the same step again, with one point more. Its correction is a combination of
 predictions, so one row holds it together with the predictor of the step that follows: an order of k needs k registers.
+Where h is infinite, from a state without signal, B is I_0 for both.
 
 diffusers' UniPCMultistepScheduler.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,12 +56,13 @@ def table(
 
 def _step(now: Point, then: Point, back: Sequence[float], solver_type: str, form: str, *, corrector: bool) -> Transfer:
     """A step; the weights of the corrector begin with that of the prediction at its end."""
-    if then.sigma == 0.0:  # of first order: there is no finite width, and nothing to correct behind it
-        return multistep.by_data(now, then, ()) if form == "data" else multistep.by_noise(now, then, ())
     h = then.lam - now.lam
+    # Of first order where there is no width, or no finite one and nothing to correct behind it.
+    if h == 0.0 or then.sigma == 0.0 or (form == "noise" and now.alpha == 0.0):
+        return multistep.by_data(now, then, ()) if form == "data" else multistep.by_noise(now, then, ())
     order = len(back) + 1
     integrals = (multistep.data_integrals if form == "data" else multistep.noise_integrals)(h, order + 1)
-    scale = h if solver_type == "bh1" else integrals[0]
+    scale = h if solver_type == "bh1" and math.isfinite(h) else integrals[0]
     r = [-sum(back[: j + 1]) / h for j in range(len(back))] + ([1.0] if corrector else [])
     rho = _rho(np.array(r), [integrals[i] / scale for i in range(1, order + 1)])
     weights = np.zeros(order + corrector)  # of m_0 and the past ones; last that of the new point
