@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..errors import PlanError
+import numpy as np
+
+from ..errors import ArgumentError, PlanError
 from ..plan import Row
 from . import multistep
 from .ipndm import ADAMS_BASHFORTH
@@ -28,12 +30,14 @@ from .solver import CLEAN, Option, Point, Problem, Solver, Table
 
 RUNGE_KUTTA_STEPS = 3
 BASE, SUM = 3, 4  # registers of the Runge-Kutta start, behind the three of the predictions
+WHOLE = 1e-6  # a timestep found by its log-SNR is that close to the one meant
 
 
 def table(problem: Problem, *, skip_prk_steps: bool, set_alpha_to_one: bool, steps_offset: int) -> Table:
-    s = problem.schedule
-    end = CLEAN if set_alpha_to_one else Point(0.0, s.log_alpha(0), s.alpha(0), s.sigma(0))
-    points = (*problem.points, end)
+    family = problem.schedule.family
+    if not set_alpha_to_one and family != "discrete":
+        raise ArgumentError(f"set_alpha_to_one=False ends at timestep 0, which the family {family} does not have.")
+    points = (*problem.points, CLEAN if set_alpha_to_one else problem.at_times(np.zeros(1))[0])
     return _plms(problem, points) if skip_prk_steps else _runge_kutta(problem, points)
 
 
@@ -82,20 +86,22 @@ def _runge_kutta(problem: Problem, points: tuple[Point, ...]) -> Table:
 
 
 def _middle(problem: Problem, now: Point, then: Point) -> Point:
-    """The timestep halfway, whole where the two are, as diffusers rounds it.
+    """The point halfway in the schedule's own time (what the network is told may be another). Of a discrete schedule it is at a
+    whole timestep where the two are, as diffusers rounds it.
 
     Raises:
         PlanError: it would be the one that the step starts from, which tells nothing new.
     """
-    half = 0.5 * (now.time - then.time)
-    t = now.time - (float(int(half)) if now.time.is_integer() and then.time.is_integer() else half)
-    if t == now.time:
+    begin, end = (float(problem.schedule.timestep_at_log_snr(2.0 * point.lam)) for point in (now, then))
+    half = 0.5 * (begin - end)
+    if problem.schedule.family == "discrete" and all(abs(t - round(t)) < WHOLE for t in (begin, end)):
+        begin, half = round(begin), (round(begin) - round(end)) // 2
+    if half == 0:
         raise PlanError(
-            f"the Runge-Kutta start calls the network halfway between timesteps, and there is no whole one between "
-            f"{now.time:g} and {then.time:g}; take fewer steps, or skip_prk_steps=True."
+            f"the Runge-Kutta start calls the network halfway between timesteps, and there is no whole one between {begin:g} and "
+            f"{end:g}; take fewer steps, or skip_prk_steps=True."
         )
-    s = problem.schedule
-    return Point(t, s.log_alpha(t), s.alpha(t), s.sigma(t))
+    return problem.at_times(np.array([begin - half]))[0]
 
 
 def _runge_kutta_step(problem: Problem, now: Point, middle: Point, then: Point, write: int) -> list[Row]:

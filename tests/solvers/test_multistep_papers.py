@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.errors import PlanError
+from diffuse_fast.errors import ArgumentError, PlanError
 from diffuse_fast.kernels.reference import apply_row
 from diffuse_fast.solvers.solver import Point, Problem
 
@@ -436,11 +436,11 @@ def test_order_on_a_gaussian(gaussian, solver, options, expected, exact_start):
 @pytest.mark.parametrize("solver", [s for s in METHODS if "final_sigmas_type" in df.solvers()[s].options])
 def test_a_grid_that_ends_where_the_schedule_does_stays_there(run, solver):
     for options, _ in METHODS[solver]:
-        for steps in (1, 2, 6):
+        for times in ([0], [600, 0], [950, 700, 640, 200, 90, 0]):
             given = {**options, "final_sigmas_type": "sigma_min"}
-            plan = df.plan(LINEAR, solver, steps, prediction_type="epsilon", timestep_spacing="leading", **given)
+            plan = df.plan(LINEAR, solver, prediction_type="epsilon", timesteps=times, **given)
             x = np.random.default_rng(0).standard_normal((2, 3))
-            noises = np.random.default_rng(1).standard_normal((steps, 2, 3))
+            noises = np.random.default_rng(1).standard_normal((len(times), 2, 3))
             states = run(plan, network, x, noises)
             if not options.get("use_corrector"):  # which moves the state where it stands
                 np.testing.assert_allclose(states[-1], states[-2], rtol=0, atol=1e-12)
@@ -467,3 +467,22 @@ def test_unipc_from_a_state_without_signal(run, kind):
 def test_a_runge_kutta_start_between_neighbours_is_refused():
     with pytest.raises(PlanError, match="no whole one between 49 and 48"):
         df.plan(df.Schedule.linear(60, 0.001, 0.2), "pndm", 50, prediction_type="epsilon")
+
+
+@pytest.mark.parametrize("family", ["linear", "edm", "vp_sde", "sub_vp_sde", "ve_sde"])
+@pytest.mark.parametrize("solver", list(METHODS))
+def test_what_the_network_is_told_of_the_time_changes_nothing_else(solver, family):
+    schedule = getattr(df.Schedule, family)()
+    for options, _ in METHODS[solver]:
+        given = {"prediction_type": schedule.prediction_types[0], **options}
+        plans = [df.plan(schedule, solver, 12, time_convention=c, **given) for c in schedule.time_conventions]
+        assert len({plan.timesteps.tobytes() for plan in plans}) > 1
+        for one in plans[1:]:
+            for a, b in zip(one.rows, plans[0].rows, strict=True):
+                assert dataclasses.replace(a, timestep=b.timestep) == b
+
+
+def test_an_end_that_a_family_does_not_have_is_refused():
+    for solver, option in (("pndm", "set_alpha_to_one"), ("deis", "final_sigmas_type")):
+        with pytest.raises(ArgumentError, match=option):
+            df.plan(df.Schedule.edm(), solver, 10, prediction_type="denoised")
