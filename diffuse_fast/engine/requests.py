@@ -77,6 +77,7 @@ class _Slots:
         n = len(requests)
         self._plans = _plans(sampler, requests)
         self._conditions = [_conditions(sampler, r, plan, i) for i, (r, plan) in enumerate(zip(requests, self._plans, strict=True))]
+        _check_alike(self._conditions)
         # The rows of all plans in one table, each plan once.
         first: dict[int, int] = {}
         self._rows: list[Any] = []
@@ -189,6 +190,19 @@ def _conditions(sampler: Sampler, r: Request, plan: Plan, i: int) -> list[Condit
     names = (f"cond of request {i}", f"negative_cond of request {i}")
     whole = [conditions(name, c, 1, sampler._conditioning) for name, c in zip(names, given, strict=False)]
     return [{name: value[0] for name, value in c.items()} for c in whole]
+
+
+def _check_alike(per_request: list[list[Conditions]]) -> None:
+    """What goes into one call of the network must have one form. A model's inputs see to it; a bare network's must be compared."""
+    first = _form(per_request[0][0])
+    for i, outputs in enumerate(per_request):
+        for condition in outputs:
+            if (form := _form(condition)) != first:
+                raise ArgumentError(f"request {i} has the conditioning {form}, but request 0 has {first}; all must be of one form.")
+
+
+def _form(condition: Conditions) -> dict[str, tuple[Any, ...]]:
+    return {name: (value.shape, str(value.dtype)) for name, value in sorted(condition.items())}
 
 
 def _batched(cond: Mapping[str, Any] | None) -> dict[str, Any] | None:

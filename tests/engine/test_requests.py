@@ -133,6 +133,8 @@ def test_a_model_with_null_conditioning_needs_no_negative_condition():
         ([df.Request(guidance_scale=2.0)], ArgumentError, "negative_cond"),
         ([df.Request(negative_cond={"label": 1})], ArgumentError, "guidance_scale"),
         ([df.Request(noise=np.zeros((2, 2), np.float32))], ArgumentError, "noise of request 0"),
+        ([df.Request(cond={"label": 1}), df.Request()], ArgumentError, "request 1 has the conditioning"),
+        ([df.Request(cond={"label": 1}), df.Request(cond={"label": [1, 2]})], ArgumentError, "request 1 has the conditioning"),
     ],
 )
 def test_bad_requests_are_refused(asked, error, message):
