@@ -92,8 +92,8 @@ def to_plan(method: Multistep, problem: Problem, options: dict[str, Any]) -> Pla
 
 
 def of_plan(plan: Plan, schedule: Schedule) -> Multistep | None:
-    """A hand-made plan in this form; None where it has none: it calls the network more than once in a step, repeats a time, or
-    looks back at a state that its rows have forgotten."""
+    """A hand-made plan in this form; None where it has none: it repeats a time, as solvers that call the network more than once in
+    a step do, it keeps an unclipped output beside a clipped x0, or it looks back at a state that its rows have forgotten."""
     steps = len(plan.rows)
     times = np.array([_time(schedule, *pair) for pair in plan.marginals[:-1]])
     if plan.nfe != steps or plan.stochastic or not np.all(np.diff(times) < 0.0):
@@ -105,6 +105,8 @@ def of_plan(plan: Plan, schedule: Schedule) -> Multistep | None:
         p, q = data_prediction(plan.prediction_type, alpha, sigma, schedule.sigma_data)
         count = len(row.c)
         now = np.eye(steps)[i]
+        if row.clips and (row.b != 0.0 or row.e_m != 0.0):
+            return None
         # The model output is (y − p·x)/q.
         state[i] = row.a - row.b * p / q + of_x[:count] @ np.array(row.c)
         data[i] = (row.b / q + row.d) * now + np.array(row.c) @ of_y[:count]
