@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,13 +14,13 @@ def learn_solver(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The .onnx to write, with the plans in it; MODEL itself unless given.")
     ] = None,
-    samples: Annotated[int, typer.Option(help="Samples to learn from.")] = 256,
-    held_out: Annotated[int, typer.Option(help="Samples for the distances that are shown.")] = 512,
-    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    samples: Annotated[int | None, typer.Option(help="Samples to learn from.")] = None,
+    held_out: Annotated[int | None, typer.Option(help="Samples for the distances that are shown.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the samples.")] = None,
     history: Annotated[int | None, typer.Option(help="Data predictions that a row looks back to.")] = None,
-    iterations: Annotated[int, typer.Option(help="Of the fit, at most.")] = 10,
-    reference_steps: Annotated[int, typer.Option(help="Steps of the fine solver.")] = 200,
-    batch_size: Annotated[int, typer.Option(help="Samples per network call.")] = 64,
+    iterations: Annotated[int | None, typer.Option(help="Of the fit, at most.")] = None,
+    reference_steps: Annotated[int | None, typer.Option(help="Steps of the fine solver.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples per network call.")] = None,
     runtime: Annotated[str, typer.Option(help="What runs the network.")] = "auto",
 ) -> None:
     """Learn a solver of few steps for a model: `sample --solver learned` then takes it.
@@ -29,7 +29,7 @@ def learn_solver(
 
     Example: diffuse-fast learn-solver digits --steps 5 --steps 8 --out digits.onnx
     """
-    from ..learning.learn import HISTORY, learn_each
+    from ..learning.learn import learn_each
     from ..model import bundled, load
     from .tables import show
 
@@ -37,12 +37,19 @@ def learn_solver(
         raise typer.BadParameter(f"{model} comes with the package; say with --out where its copy with the plans shall be.")
     loaded = load(model)
     target = loaded.path if out is None else out
+    given: dict[str, Any] = {
+        "samples": samples,
+        "held_out": held_out,
+        "seed": seed,
+        "history": history,
+        "iterations": iterations,
+        "reference_steps": reference_steps,
+        "batch_size": batch_size,
+    }
     counts = list(dict.fromkeys(steps))
     results = learn_each(
-        loaded, counts, out=target, samples=samples, held_out=held_out, seed=seed, cond=None, shape=None, schedule=None,
-        prediction_type=None, clip=None, history=HISTORY if history is None else history, iterations=iterations,
-        reference_steps=reference_steps, batch_size=batch_size, runtime=runtime,
-        progress=lambda line: typer.echo(line, err=True),
+        loaded, counts, out=target, runtime=runtime, progress=lambda line: typer.echo(line, err=True),
+        **{name: value for name, value in given.items() if value is not None},
     )  # fmt: skip
     for count, learned in zip(counts, results, strict=True):
         show(

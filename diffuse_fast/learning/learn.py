@@ -27,7 +27,11 @@ from .fit import fit
 from .table import Multistep, of_plan, to_plan
 from .task import Task
 
+SAMPLES, HELD_OUT = 256, 512
 HISTORY = 4  # data predictions that a row looks back to, besides its own
+ITERATIONS = 10
+REFERENCE_STEPS = 200
+BATCH_SIZE = 64
 STARTS = 3  # hand-made solvers from which the fit starts,
 APART = 0.02  # with grids that differ by this part of the times there are;
 TRIED, TRIED_ON = 3, 64  # after so many iterations on so many samples it goes on from the best
@@ -77,8 +81,8 @@ def learn_solver(
     steps: int,
     *,
     out: str | os.PathLike[str] | None = None,
-    samples: int = 256,
-    held_out: int = 512,
+    samples: int = SAMPLES,
+    held_out: int = HELD_OUT,
     seed: int = 0,
     cond: Mapping[str, Any] | None = None,
     shape: Sequence[int] | None = None,
@@ -86,9 +90,9 @@ def learn_solver(
     prediction_type: str | None = None,
     clip: tuple[float, float] | bool | None = None,
     history: int = HISTORY,
-    iterations: int = 10,
-    reference_steps: int = 200,
-    batch_size: int = 64,
+    iterations: int = ITERATIONS,
+    reference_steps: int = REFERENCE_STEPS,
+    batch_size: int = BATCH_SIZE,
     runtime: str = "auto",
     progress: Callable[[str], None] | None = None,
 ) -> Learned:
@@ -139,9 +143,10 @@ def learn_solver(
 
 
 def learn_each(
-    model: Any, steps: Sequence[int], *, out: Any, samples: int, held_out: int, seed: int, cond: Any, shape: Any, schedule: Any,
-    prediction_type: Any, clip: Any, history: int, iterations: int, reference_steps: int, batch_size: int, runtime: str,
-    progress: Callable[[str], None] | None,
+    model: Any, steps: Sequence[int], *, out: Any = None, samples: int = SAMPLES, held_out: int = HELD_OUT, seed: int = 0,
+    cond: Any = None, shape: Any = None, schedule: Any = None, prediction_type: Any = None, clip: Any = None,
+    history: int = HISTORY, iterations: int = ITERATIONS, reference_steps: int = REFERENCE_STEPS, batch_size: int = BATCH_SIZE,
+    runtime: str = "auto", progress: Callable[[str], None] | None = None,
 ) -> Iterator[Learned]:  # fmt: skip
     """:func:`learn_solver` for several numbers of steps, against one run of the fine solver; each is stored when it is done."""
     for count in steps:
