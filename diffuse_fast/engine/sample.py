@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..artifact.document import LEARNED
-from ..errors import ArgumentError
+from ..errors import ArgumentError, ArgumentTypeError
 from ..model import Model, find, load
 from ..plan import DynamicThreshold, Plan
 from ..schedule import Schedule

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -123,7 +124,7 @@ def _linearised(
     """What is left to the target, flat, and its derivative by each parameter (parameters, the same)."""
     n = method.steps
     here = at(task.problem, method.times)
-    x = (here.initial_scale * noise).astype(np.float32)
+    x: Any = (here.initial_scale * noise).astype(np.float32)
     of_x: dict[int, np.ndarray] = {}  # derivative of the state by parameter
     if (slope := _initial_slope(task, method)) != 0.0:
         of_x[0] = slope * noise
@@ -143,17 +144,16 @@ def _linearised(
         ys.append(y)
         of_ys.append(of_y)
 
-        of_next = {k: np.float32(method.state[i]) * v for k, v in of_x.items()}
+        of_next: dict[int, Any] = {k: np.float32(method.state[i]) * v for k, v in of_x.items()}
         for j in range(i + 1):
             if method.data[i, j] != 0.0:
                 for k, v in of_ys[j].items():
                     of_next[k] = of_next.get(k, 0.0) + np.float32(method.data[i, j]) * v
         of_next[n + i] = x
-        for k in np.flatnonzero(free.rows == i):
-            of_next[2 * n + int(k)] = ys[free.columns[k]]
-        x = np.float32(method.state[i]) * x
-        for j in range(i + 1):
-            x = x + np.float32(method.data[i, j]) * ys[j]
+        for number in np.flatnonzero(free.rows == i).tolist():
+            of_next[2 * n + number] = ys[free.columns[number]]
+        rows = [np.float32(method.state[i]) * x, *(np.float32(method.data[i, j]) * ys[j] for j in range(i + 1))]
+        x = np.sum(rows, axis=0, dtype=np.float32)
         of_x = of_next
     jacobian = np.stack([np.ravel(of_x[k]) if k in of_x else np.zeros(x.size) for k in range(free.count)])
     return np.ravel(x - target).astype(np.float64), jacobian.astype(np.float64)

@@ -20,7 +20,7 @@ from .table import Multistep, problem, to_plan
 
 # The fine solver: of second order, in the data form, which clipping does not upset; dense where there is little noise.
 REFERENCE = "dpmpp_2m"
-REFERENCE_SPACING = {"timestep_spacing": "power", "rho": 1.5}
+REFERENCE_SPACING: dict[str, Any] = {"timestep_spacing": "power", "rho": 1.5}
 
 
 class Task:
@@ -53,14 +53,14 @@ class Task:
         self._output_shape = known.output_shape if known else self.shape
         self._network = network(model, runtime)
         whole = known is not None and known.time.dtype != "float32"
-        self.told = {
+        self.told: dict[str, Any] = {
             "time_convention": known.time.convention if known else schedule.time_conventions[0],
             "timestep_rounding": "nearest" if whole else "none",
         }
         self.problem = problem(schedule, prediction_type, clip, self.told)
         self.cond = conditions(known, cond, samples + held_out, seed)
         # A family with a spacing of its own (EDM) knows better.
-        spacing = {} if schedule.timestep_spacing else REFERENCE_SPACING
+        spacing: dict[str, Any] = {} if schedule.timestep_spacing else REFERENCE_SPACING
         fine = self.plan(REFERENCE, reference_steps, **spacing)
         self.reference_name = f"{REFERENCE}, {reference_steps} steps"
         report(f"the fine solver: {self.reference_name}, {samples + held_out} samples")
