@@ -24,8 +24,8 @@ from .task import Task
 PROBE = 3e-3
 # That of a time, in parts of the gap to its neighbours.
 TIME_PROBE = 0.02
-# Times keep this part of their gaps in one iteration.
-LEAST_GAP = 0.2
+# A time moves by at most this part of the gap to its neighbour in one iteration, so that none meets or passes another.
+MOST_MOVE = 0.4
 # Another iteration is not worth its while when the last gained less than this part of the squared distance.
 ENOUGH = 1e-2
 
@@ -53,12 +53,16 @@ class Parameters:
     def count(self) -> int:
         return 2 * self.steps + len(self.rows)
 
-    def moved(self, method: Multistep, by: np.ndarray) -> Multistep:
-        """The method with its parameters moved: times, the state's weights, the predictions'."""
+    def moved(self, method: Multistep, by: np.ndarray, ends: tuple[float, float]) -> Multistep:
+        """The method with its parameters moved: times, the state's weights, the predictions'. Times stay between the ends."""
         n = self.steps
         data = method.data.copy()
         data[self.rows, self.columns] += by[2 * n :]
-        return Multistep(method.times + by[:n], method.state + by[n : 2 * n], data)
+        low, high = ends
+        gaps = np.diff(method.times)
+        lowest, highest = np.append(method.times[:-1] + MOST_MOVE * gaps, low), np.append(high, method.times[1:] - MOST_MOVE * gaps)
+        times = np.clip(np.clip(method.times + by[:n], lowest, highest), low, high)
+        return Multistep(times, method.state + by[n : 2 * n], data)
 
 
 def fit(
@@ -74,8 +78,8 @@ def fit(
         before = loss
         while damping < 1e6:
             by = -np.linalg.solve(normal + damping * np.diag(scale), gradient)
-            trial = free.moved(best, by)
-            if _in_order(task, best, trial) and (tried := task.distance_of(trial, samples) ** 2) < loss:
+            trial = free.moved(best, by, (task.schedule.t_min, task.schedule.t_max))
+            if (tried := task.distance_of(trial, samples) ** 2) < loss:
                 best, loss, damping = trial, tried, damping / 5.0
                 break
             damping *= 4.0
@@ -83,12 +87,6 @@ def fit(
         if before - loss < ENOUGH * before:
             break
     return best, float(np.sqrt(loss))
-
-
-def _in_order(task: Task, old: Multistep, new: Multistep) -> bool:
-    t = new.times
-    inside = bool(np.all((t >= task.schedule.t_min) & (t <= task.schedule.t_max)))
-    return inside and bool(np.all(-np.diff(t) > LEAST_GAP * -np.diff(old.times)))
 
 
 class _Prediction:
@@ -161,8 +159,7 @@ def _linearised(
 
 def _around(task: Task, times: np.ndarray, i: int) -> tuple[float, float]:
     """A time below and one above times[i], as far apart as the gaps around it allow and whole timesteps ask."""
-    ends = (task.schedule.t_max, *times, task.schedule.t_min)
-    gaps = [g for g in (ends[i] - ends[i + 1], ends[i + 1] - ends[i + 2]) if g > 0.0]
+    gaps = -np.diff(times)[max(0, i - 1) : i + 1] if len(times) > 1 else [task.schedule.t_max - task.schedule.t_min]
     reach = TIME_PROBE * min(gaps)
     if task.told["timestep_rounding"] != "none":
         reach = max(reach, 2.0)
