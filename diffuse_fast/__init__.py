@@ -37,6 +37,7 @@ _HOME = {
     "load": "model",
     "to_uint8": "model",
     "export": "export",
+    "learn_solver": "learning",
     "train": "training",
     "nn": "nn",
     "DiffuseFastError": "errors",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from .export import export
     from .guidance import ClassifierGuidance
     from .kernels import set_num_threads, step  # type: ignore[no-redef]  # as does kernels/step.py
+    from .learning import learn_solver
     from .model import Model, load, to_uint8
     from .plan import DynamicThreshold, Plan, Row
     from .schedule import Schedule

@@ -1,7 +1,8 @@
 """The document of an artifact: what a sampler must know about a network, as JSON in the metadata of its ONNX file.
 
-``docs/artifact.md`` describes it field by field. Version 1 has exactly the fields below: one that is missing, unknown, of
-the wrong type or at odds with another or with the graph is an :class:`~diffuse_fast.errors.ArtifactError` that names it.
+``docs/artifact.md`` describes it field by field. Version 1 has exactly the fields below but ``plans``, which version 2 adds: one
+that is missing, unknown, of the wrong type or at odds with another or with the graph is an
+:class:`~diffuse_fast.errors.ArtifactError` that names it.
 """
 
 from __future__ import annotations
@@ -13,20 +14,22 @@ import reprlib
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ..errors import ArtifactError, DiffuseFastError
-from ..plan import PREDICTION_TYPES
+from ..errors import ArtifactError, DiffuseFastError, PlanError
+from ..plan import PREDICTION_TYPES, Plan
 from ..schedule import Schedule
 from .graph import Graph, Value
 
 KEY = "diffuse_fast"  # of the entry in the file's metadata
 FORMAT = "diffuse_fast.model"
 VERSION = 1
+VERSION_WITH_PLANS = 2  # written only where there are plans: older readers go on reading what they can
 
 CONVENTIONS = ("timestep", "sigma", "continuous", "log_snr", "c_noise")
 VARIANCES = ("none", "learned", "learned_range")
 INPUT_SCALES = ("none",)
 TIME_DTYPES = ("int64", "int32", "float32")
 SAMPLE_DTYPES = ("float32",)
+LEARNED = "learned"  # the solver of a stored plan
 CONDITIONING_DTYPES = ("int64", "int32", "float32", "bool")
 
 MAX_ELEMENTS = 1 << 34  # of a sample: the noise counter's reach
@@ -86,6 +89,7 @@ class Document:
         license: SPDX expression or any text; None if not said.
         producer: What wrote the file.
         opset: Version of the operator set it uses.
+        plans: Plans learned for it, at most one for each number of steps; ``solver="learned"`` takes them.
     """
 
     name: str
@@ -105,6 +109,7 @@ class Document:
     license: str | None = None
     producer: str = ""
     opset: int = 0
+    plans: tuple[Plan, ...] = ()
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -117,9 +122,10 @@ class Document:
         """The document as JSON, of the version this library writes."""
         if self.schedule is None or self.prediction_type is None:
             raise ArtifactError("a document needs a schedule and a prediction_type.")
+        plans = {"plans": [json.loads(plan.to_json()) for plan in self.plans]} if self.plans else {}
         return {
             "format": FORMAT,
-            "version": VERSION,
+            "version": VERSION_WITH_PLANS if plans else VERSION,
             "name": self.name,
             "schedule": self.schedule.to_json(),
             "prediction_type": self.prediction_type,
@@ -139,6 +145,7 @@ class Document:
             "license": self.license,
             "producer": self.producer,
             "opset": self.opset,
+            **plans,
         }
 
 
@@ -165,10 +172,12 @@ def build(raw: Any) -> Document:
     top = _Object(raw, "")
     if top.raw.get("format") != FORMAT:
         _fail("format", top.raw.get("format"), repr(FORMAT))
-    if type(top.raw.get("version")) is not int or top.raw["version"] != VERSION:
-        _fail("version", top.raw.get("version"), f"{VERSION}; this library reads no other")
+    version = top.raw.get("version")
+    if type(version) is not int or version not in (VERSION, VERSION_WITH_PLANS):
+        _fail("version", version, f"{VERSION} or {VERSION_WITH_PLANS}; this library reads no other")
     top.only("format", "version", "name", "schedule", "prediction_type", "time", "sample", "input_scale", "variance", "clip",
-             "conditioning", "training", "license", "producer", "opset")  # fmt: skip
+             "conditioning", "training", "license", "producer", "opset",
+             *(("plans",) if version == VERSION_WITH_PLANS else ()))  # fmt: skip
     time = _Object(top.take("time"), "time")
     time.only("input", "convention", "dtype")
     sample = _Object(top.take("sample"), "sample")
@@ -191,6 +200,7 @@ def build(raw: Any) -> Document:
         license=None if top.take("license") is None else top.text("license", empty=True),
         producer=top.text("producer", empty=True),
         opset=top.whole("opset", 1, 1 << 31),
+        plans=plans_from(top.raw.get("plans", [])),
     )
     check(document)
     return document
@@ -226,6 +236,19 @@ def conditioning_from(raw: Any) -> tuple[Conditioning, ...]:
     return tuple(inputs)
 
 
+def plans_from(raw: Any) -> tuple[Plan, ...]:
+    """The plans of a document's field ``plans``."""
+    if not isinstance(raw, list | tuple):
+        _fail("plans", raw, "a list of plans")
+    plans = []
+    for i, item in enumerate(raw):
+        try:
+            plans.append(Plan.from_json(json.dumps(item)))
+        except PlanError as error:
+            raise ArtifactError(f"the model's field 'plans[{i}]' cannot be used: {error}") from None
+    return tuple(plans)
+
+
 def check(document: Document) -> None:
     """Whether the fields of a document agree with one another.
 
@@ -247,6 +270,32 @@ def check(document: Document) -> None:
                 _fail(f"{where}.null", c.null, f"a value of its dtype {c.dtype}")
         if c.classes is not None and (c.shape != () or not c.dtype.startswith("int")):
             _fail(f"{where}.classes", c.classes, "null: only an integer with shape [] is a label")
+    for i, plan in enumerate(document.plans):
+        _check_plan(f"plans[{i}]", plan, document)
+    counts = [plan.steps for plan in document.plans]
+    if len(set(counts)) < len(counts):
+        raise ArtifactError(f"the model's field 'plans' has plans of {counts} steps; one for each number of steps is possible.")
+
+
+def _check_plan(where: str, plan: Plan, document: Document) -> None:
+    """Whether a stored plan is one that a sampler can run on this network."""
+    if plan.solver != LEARNED:
+        _fail(f"{where}.solver", plan.solver, f"{LEARNED!r}; others are not stored, but made")
+    if plan.prediction_type != document.prediction_type:
+        _fail(f"{where}.prediction_type", plan.prediction_type, f"{document.prediction_type!r}, as the model's own")
+    if plan.nfe == 0 or any(row.g != (1.0,) for row in plan.rows):
+        raise ArtifactError(f"the model's field {where!r} must call the network, without guidance: a sampler adds that.")
+    if any(row.log_s is not None for row in plan.rows) and document.variance == "none":
+        raise ArtifactError(f"the model's field {where!r} has a learned noise, and the field 'variance' says 'none'.")
+    told = dict(plan.options).get("time_convention", document.time.convention)
+    if told != document.time.convention:
+        _fail(f"{where}.options.time_convention", told, f"{document.time.convention!r}, as the model's own")
+    last = getattr(document.schedule, "num_train_timesteps", math.inf) if document.time.convention == "timestep" else math.inf
+    for t in plan.timesteps.tolist():
+        if document.time.dtype != "float32" and t != int(t):
+            _fail(f"{where}.rows[].timestep", t, f"whole: the model's time is {document.time.dtype}")
+        if document.time.convention == "timestep" and not 0.0 <= t < last:
+            _fail(f"{where}.rows[].timestep", t, f"from 0 to {last - 1}, the schedule's last")
 
 
 def check_schedule(document: Document) -> None:

@@ -37,12 +37,13 @@ class Span(NamedTuple):
 
 
 class Field(NamedTuple):
-    """One field: its number, its wire type, and either its integer or where its bytes lie."""
+    """One field: its number, its wire type, either its integer or where its bytes lie, and where its key begins."""
 
     number: int
     wire: int
     value: int
     span: Span
+    begin: int
 
 
 _NOWHERE = Span(0, 0)
@@ -72,6 +73,7 @@ class Wire:
             self._left -= 1
             if self._left < 0:
                 raise ArtifactError("the file has more protobuf fields than any network; it is not read further.")
+            begin = position
             key, position = self._varint(position, stop, what)
             number, wire = key >> 3, key & 7
             if not 0 < number < 1 << 29:
@@ -80,14 +82,14 @@ class Wire:
                 length, start = self._varint(position, stop, what)
                 position = start + length
                 self._inside(position, stop, what)
-                yield Field(number, wire, 0, Span(start, position))
+                yield Field(number, wire, 0, Span(start, position), begin)
             elif wire == VARINT:
                 value, position = self._varint(position, stop, what)
-                yield Field(number, wire, value, _NOWHERE)
+                yield Field(number, wire, value, _NOWHERE, begin)
             elif wire in (FIXED32, FIXED64):
                 position += 4 if wire == FIXED32 else 8
                 self._inside(position, stop, what)
-                yield Field(number, wire, 0, _NOWHERE)
+                yield Field(number, wire, 0, _NOWHERE, begin)
             else:
                 raise ArtifactError(f"{what}: unknown wire type {wire}; the file is damaged or no ONNX file.")
 

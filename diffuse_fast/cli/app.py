@@ -13,6 +13,7 @@ from ..errors import DiffuseFastError
 from .doctor import doctor
 from .export import export
 from .inspect import inspect
+from .learn_solver import learn_solver
 from .sample import sample
 from .solvers import solvers
 from .train import train
@@ -39,8 +40,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (sample, train, export, inspect, solvers, doctor):
-    app.command()(command)
+for command in (sample, train, export, inspect, learn_solver, solvers, doctor):
+    app.command(command.__name__.replace("_", "-"))(command)
 
 
 def _version(asked: bool) -> None:

@@ -66,6 +66,7 @@ def _show(report: dict[str, Any]) -> None:
             ("clip", document["clip"] or "none"),
             ("schedule", _plain(document["schedule"])),
             ("time", f"{document['time']['convention']}, {document['time']['dtype']}"),
+            ("learned plans", ", ".join(f"{plan['steps']} steps" for plan in document.get("plans", ())) or "none"),
         ],
     )
     show(

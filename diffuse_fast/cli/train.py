@@ -25,7 +25,7 @@ def train(
 ) -> None:
     """Train the digits model, export and measure it.
 
-    It takes a quarter of an hour on one core. What is not given is as for the bundled model. Needs diffuse-fast[train].
+    It takes half an hour on one core. What is not given is as for the bundled model. Needs diffuse-fast[train].
     """
     from ..training.digits import CONFIG, NAME, train_digits
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..artifact.document import LEARNED
 from ..errors import ArgumentError, ArgumentTypeError
 from ..model import Model, find, load
 from ..plan import DynamicThreshold, Plan
@@ -57,7 +58,8 @@ def sample(
             callable ``f(x, t, **cond)`` with x (batch, *shape) float32 and t (batch,).
         n: Number of samples, from 1.
         steps: Intervals of the time grid (num_inference_steps); None with ``timesteps``.
-        solver: Name of a solver; ``df.solvers()`` lists them.
+        solver: Name of a solver; ``df.solvers()`` lists them. ``learned`` takes the plan that the artifact has for ``steps``
+            (:func:`diffuse_fast.learn_solver`): its times, clip and rows are given, and no option of a grid or solver goes with it.
         seed: One seed (samples are its indices 0..n-1), a list of n seeds (each sample is its seed's index 0), or None for a
             fresh one, which is logged.
         timestep_spacing, timesteps: How the grid is laid, or the grid itself, falling. A model that takes whole timesteps is
@@ -94,14 +96,13 @@ def sample(
     if isinstance(model, str | Path):
         model = loaded(model)
     known = model if isinstance(model, Model) else None
-    if known is not None:
-        solver_options.setdefault("time_convention", known.time.convention)
-        if known.time.dtype != "float32" and timesteps is None:  # a named spacing may lie between whole timesteps
-            solver_options.setdefault("timestep_rounding", "nearest")
-    table = _plan(
-        told("schedule", schedule, known), solver, steps, prediction_type=told("prediction_type", prediction_type, known),
-        clip=_clip(clip, known), timestep_spacing=timestep_spacing, timesteps=timesteps, **solver_options,
-    )  # fmt: skip
+    if solver == LEARNED:
+        fixed = {"timestep_spacing": timestep_spacing, "timesteps": timesteps, "schedule": schedule, "clip": clip,
+                 "prediction_type": prediction_type, **solver_options}  # fmt: skip
+        table = _learned(known, steps, [name for name, value in fixed.items() if value is not None])
+    else:
+        table = _hand_made(known, solver, steps, schedule=schedule, prediction_type=prediction_type, clip=clip,
+                           timestep_spacing=timestep_spacing, timesteps=timesteps, **solver_options)  # fmt: skip
     each = not isinstance(guidance_scale, int | float | np.integer | np.floating)
     sampler = Sampler(
         model, table, shape=shape, guidance_interval=guidance_interval,
@@ -153,6 +154,40 @@ def _loaded(path: Path, state: Any) -> Model:
     return load(path)
 
 
+def _hand_made(known: Model | None, solver: str, steps: int | None, *, schedule: Any, prediction_type: Any, clip: Any,
+               timesteps: Any, **options: Any) -> Plan:  # fmt: skip
+    """The plan of a solver, with what the artifact knows."""
+    if known is not None:
+        options.setdefault("time_convention", known.time.convention)
+        if known.time.dtype != "float32" and timesteps is None:  # a named spacing may lie between whole timesteps
+            options.setdefault("timestep_rounding", "nearest")
+    return _plan(
+        told("schedule", schedule, known), solver, steps, prediction_type=told("prediction_type", prediction_type, known),
+        clip=bounds(clip, known), timesteps=timesteps, **options,
+    )  # fmt: skip
+
+
+def _learned(model: Model | None, steps: int | None, contradicting: list[str]) -> Plan:
+    """The artifact's own plan for this number of steps."""
+    if model is None:
+        raise ArgumentError(
+            "solver is 'learned', which is a plan that an artifact holds; this model is none. Give the plan that df.learn_solver "
+            "returned to df.Sampler."
+        )
+    if contradicting:
+        raise ArgumentError(f"solver is 'learned', and its plan says already what {contradicting[0]} would; leave it out.")
+    steps = whole("steps", steps, 1)
+    for plan in model.plans:
+        if plan.steps == steps:
+            return plan
+    there = ", ".join(str(n) for n in sorted(plan.steps for plan in model.plans))
+    raise ArgumentError(
+        f"{model.name} has no learned plan of {steps} steps; "
+        + (f"it has plans of {there}. " if there else "it has none at all. ")
+        + f"Learn one: diffuse-fast learn-solver MODEL --steps {steps} --out PATH."
+    )
+
+
 def _plan(schedule: Schedule, solver: str, steps: int | None, *, timesteps: Any, **options: Any) -> Plan:
     """The plan, from those made before where there it is: plans are immutable."""
     try:
@@ -178,7 +213,7 @@ def told(name: str, given: Any, model: Model | None) -> Any:
     return value
 
 
-def _clip(clip: Any, model: Model | None) -> tuple[float, float] | DynamicThreshold | None:
+def bounds(clip: Any, model: Model | None) -> tuple[float, float] | DynamicThreshold | None:
     if clip is None:
         return model.clip if model else None
     if clip is False:

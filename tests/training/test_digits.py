@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from importlib import resources
 
@@ -13,6 +14,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("safetensors")
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, OutputError
+from diffuse_fast.learning.task import Task
 from diffuse_fast.training import TrainConfig, quality
 from diffuse_fast.training import digits as recipe
 from diffuse_fast.training.data import digits
@@ -94,9 +96,13 @@ def test_foreign_weights_and_unwritable_folders_are_refused(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_the_whole_recipe(tmp_path, monkeypatch):
     monkeypatch.setattr(quality, "SETS", 1)
+    monkeypatch.setattr(recipe, "LEARNED_STEPS", (1,))
+    quick = {"samples": 16, "held_out": 16, "reference_steps": 10, "iterations": 1}
+    monkeypatch.setattr(recipe, "learn_each", functools.partial(recipe.learn_each, **quick))
     config = TrainConfig(steps=3, batch_size=8, warmup_steps=1, prediction_type="v_prediction")
     model = recipe.train_digits(tmp_path, config=config, progress=False)
     assert model.prediction_type == "v_prediction"
+    assert [plan.steps for plan in model.plans] == [1]
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "digits.json",
         "digits.md",
@@ -106,3 +112,25 @@ def test_the_whole_recipe(tmp_path, monkeypatch):
     first = json.loads((tmp_path / "digits.json").read_text())
     recipe.train_digits(tmp_path, reuse=True)
     assert json.loads((tmp_path / "digits.json").read_text()) == first
+
+
+def test_the_bundled_plans_are_those_of_the_card(report):
+    model = df.load("digits")
+    assert [plan.steps for plan in model.plans] == [row["steps"] for row in report["learned"]] == list(recipe.LEARNED_STEPS)
+    for row in report["learned"]:
+        best = {"5": 0.75, "6": 0.95, "8": 0.95}[str(row["steps"])]
+        assert row["learned"] <= best * row["best"]["distance"]
+        assert row["learned"] <= 0.5 * row["best_default"]["distance"]
+
+
+@pytest.mark.slow  # runs the fine solver
+@pytest.mark.timeout(1800)
+def test_the_bundled_plans_land_where_the_card_says(report):
+    pytest.importorskip("onnxruntime")
+    model = df.load("digits")
+    task = Task(
+        model, schedule=model.schedule, prediction_type=model.prediction_type, clip=model.clip, shape=model.shape, samples=256,
+        held_out=512, seed=0, cond=None, reference_steps=200, batch_size=64, runtime="auto", report=lambda line: None,
+    )  # fmt: skip
+    for plan, row in zip(model.plans, report["learned"], strict=True):
+        assert task.distance(plan, held_out=True) == pytest.approx(row["learned"], rel=0.02)

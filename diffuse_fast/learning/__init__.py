@@ -1,0 +1,7 @@
+"""Solvers learned for a model: times and weights fitted so that few steps land where a fine solver lands."""
+
+from __future__ import annotations
+
+from .learn import Learned, learn_solver
+
+__all__ = ["Learned", "learn_solver"]

@@ -1,0 +1,124 @@
+"""The best hand-made solver on the best spacing for a model: what a learned table has to beat, and where it starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ArgumentError, NonFiniteError, PlanError
+from ..plan import Plan
+from ..solvers import SOLVERS, Option
+from .task import Task
+
+# Every named spacing, and the powers of time. None is the solver's own.
+SPACINGS: tuple[dict[str, Any], ...] = (
+    {},
+    *({"timestep_spacing": name} for name in ("leading", "trailing", "linspace", "karras", "exponential", "beta", "log_snr")),
+    *({"timestep_spacing": "power", "rho": rho} for rho in (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)),
+)
+SCREENED = 32  # samples on which everything is tried
+REFINED = 4  # of what is best there, so many are tried on all samples, and with other options
+RHO_STEP = 0.125
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A hand-made solver on a spacing.
+
+    Attributes:
+        solver: Its name.
+        options: The options of :func:`diffuse_fast.plan` that were given, spacing included.
+        plan: Its plan.
+        distance: RMS distance to where the fine solver lands, on the samples to learn from.
+    """
+
+    solver: str
+    options: dict[str, Any]
+    plan: Plan
+    distance: float
+
+    def __str__(self) -> str:
+        said = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in self.options.items()]
+        return f"{self.solver} ({', '.join(said) or 'as it comes'})"
+
+
+def search(task: Task, steps: int, report: Callable[[str], None]) -> tuple[list[Baseline], Baseline]:
+    """The deterministic solvers that call the network at most ``steps`` times, on every spacing.
+
+    Returns:
+        The best of them, best first, with other values of their options tried; and the best on the spacing and options it has
+        by default.
+    """
+    tried = [b for solver in SOLVERS for spacing in SPACINGS if (b := _try(task, solver, steps, spacing, SCREENED))]
+    if not tried:
+        raise ArgumentError(f"no deterministic solver has a plan of {steps} network calls for this model.")
+    screened = sorted(tried, key=lambda b: b.distance)
+    report(f"{len(screened)} pairs of solver and spacing tried; {screened[0]} is best so far")
+    default = _best(task, [b for b in screened if not b.options][:REFINED])[0]
+    best = _best(task, screened[:REFINED])
+    seen: set[str] = set()
+    while True:
+        leader = best[0]
+        changes = [c for b in best[:2] if str(b) not in seen for c in _changes(b)]
+        seen |= {str(b) for b in best[:2]}
+        more = [b for solver, options in changes if (b := _try(task, solver, steps, options, SCREENED))]
+        best = _distinct([*best, *_best(task, sorted(more, key=lambda b: b.distance)[:REFINED])])
+        report(f"{best[0]}: distance {best[0].distance:.4f}")
+        if best[0] is leader:
+            return best, default
+
+
+def _best(task: Task, some: list[Baseline]) -> list[Baseline]:
+    """The same on all samples, best first."""
+    again = [Baseline(b.solver, b.options, b.plan, task.distance(b.plan)) for b in some]
+    return sorted(again, key=lambda b: b.distance)
+
+
+def _distinct(some: list[Baseline]) -> list[Baseline]:
+    """Best first, each table once: options that change nothing make none."""
+    found: dict[Any, Baseline] = {}
+    for b in sorted(some, key=lambda b: b.distance):
+        found.setdefault(b.plan.rows, b)
+    return list(found.values())
+
+
+def _try(task: Task, solver: str, steps: int, options: dict[str, Any], samples: int) -> Baseline | None:
+    """The solver with as many steps as cost at most ``steps`` network calls; None where there is no such plan."""
+    for count in range(steps, 0, -1):
+        try:
+            plan = task.plan(solver, count, **options)
+        except (ArgumentError, PlanError):
+            return None  # a spacing that this schedule does not have
+        if plan.stochastic:
+            return None
+        if plan.nfe <= steps:
+            try:
+                distance = task.distance(plan, min(samples, task.samples))
+            except NonFiniteError:
+                return None
+            return Baseline(solver, options, plan, distance) if math.isfinite(distance) else None
+    return None
+
+
+def _changes(baseline: Baseline) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The same with one option changed."""
+    if "rho" in baseline.options:
+        for rho in (baseline.options["rho"] - RHO_STEP, baseline.options["rho"] + RHO_STEP):
+            yield baseline.solver, {**baseline.options, "rho": rho}
+    for name, option in SOLVERS[baseline.solver].options.items():
+        now = baseline.options.get(name, option.default)
+        for value in _values(option):
+            if value != now:
+                yield baseline.solver, {**baseline.options, name: value}
+
+
+def _values(option: Option) -> tuple[Any, ...]:
+    if isinstance(option.default, bool):
+        return (False, True)
+    if isinstance(option.default, str):
+        return option.choices
+    if isinstance(option.default, int) and option.minimum is not None and option.maximum is not None:
+        return tuple(range(int(option.minimum), int(option.maximum) + 1))
+    return ()  # no end of numbers

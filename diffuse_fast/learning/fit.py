@@ -1,0 +1,176 @@
+"""Fitting a method's times and weights to where the fine solver lands: Levenberg-Marquardt, without the network's gradient.
+
+A method of a few steps has a few dozen parameters and each sample gives as many residuals as it has elements, so a
+least-squares method of second order needs some ten iterations where stochastic gradients need thousands. The derivative of
+where a sample lands by a parameter is carried forward along the steps: it is a direction in the space of states, and the
+network's part in it is a difference quotient along that direction. So any network that can be sampled can be learned for,
+compiled ones too; nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..runtimes import BoundCall
+from ..solvers.solver import Point
+from .table import Multistep, at
+from .task import Task
+
+# RMS length of a difference quotient's step: where float32 rounding (1e-6) and curvature weigh alike.
+PROBE = 3e-3
+# That of a time, in parts of the gap to its neighbours.
+TIME_PROBE = 0.02
+# A time moves by at most this part of the gap to its neighbour in one iteration, so that none meets or passes another.
+MOST_MOVE = 0.4
+# Another iteration is not worth its while when the last gained less than this part of the squared distance.
+ENOUGH = 1e-2
+
+
+@dataclass(frozen=True, eq=False)
+class Parameters:
+    """What is free in a method: every time, the state's weights, and the weights of the last predictions.
+
+    Attributes:
+        steps: Of the method.
+        rows, columns: Of the free weights in ``Multistep.data``.
+    """
+
+    steps: int
+    rows: np.ndarray
+    columns: np.ndarray
+
+    @classmethod
+    def of(cls, steps: int, history: int) -> Parameters:
+        rows, columns = np.tril_indices(steps)
+        near = rows - columns <= history
+        return cls(steps, rows[near], columns[near])
+
+    @property
+    def count(self) -> int:
+        return 2 * self.steps + len(self.rows)
+
+    def moved(self, method: Multistep, by: np.ndarray, ends: tuple[float, float]) -> Multistep:
+        """The method with its parameters moved: times, the state's weights, the predictions'. Times stay between the ends."""
+        n = self.steps
+        data = method.data.copy()
+        data[self.rows, self.columns] += by[2 * n :]
+        low, high = ends
+        gaps = np.diff(method.times)
+        lowest, highest = np.append(method.times[:-1] + MOST_MOVE * gaps, low), np.append(high, method.times[1:] - MOST_MOVE * gaps)
+        times = np.clip(np.clip(method.times + by[:n], lowest, highest), low, high)
+        return Multistep(times, method.state + by[n : 2 * n], data)
+
+
+def fit(
+    task: Task, start: Multistep, *, history: int, iterations: int, samples: int, report: Callable[[str], None]
+) -> tuple[Multistep, float]:
+    """The method that ``start`` becomes on so many samples, and its RMS distance on them; never farther than ``start``."""
+    free = Parameters.of(start.steps, history)
+    best, damping = start, 1e-2
+    loss = task.distance_of(best, samples) ** 2
+    for iteration in range(1, iterations + 1):
+        normal, gradient = _normal_equations(task, best, free, samples)
+        scale = np.diag(normal) + 1e-12 * np.trace(normal)
+        before = loss
+        while damping < 1e6:
+            by = -np.linalg.solve(normal + damping * np.diag(scale), gradient)
+            trial = free.moved(best, by, (task.schedule.t_min, task.schedule.t_max))
+            if (tried := task.distance_of(trial, samples) ** 2) < loss:
+                best, loss, damping = trial, tried, damping / 5.0
+                break
+            damping *= 4.0
+        report(f"iteration {iteration}: distance {np.sqrt(loss):.4f}")
+        if before - loss < ENOUGH * before:
+            break
+    return best, float(np.sqrt(loss))
+
+
+class _Prediction:
+    """The data prediction of a batch, as the rows make it."""
+
+    def __init__(self, task: Task, call: BoundCall):
+        self._task, self._call = task, call
+        self._problem = task.problem
+
+    def __call__(self, x: np.ndarray, point: Point) -> np.ndarray:
+        np.copyto(self._call.x, x, casting="same_kind")
+        m = self._call(point.time)[:, : x.shape[1]]
+        p, q = self._problem.data(point)
+        return np.clip(np.float32(p) * x + np.float32(q) * m, self._problem.lo, self._problem.hi, dtype=np.float32)
+
+
+def _normal_equations(task: Task, method: Multistep, free: Parameters, samples: int) -> tuple[np.ndarray, np.ndarray]:
+    """JᵀJ and Jᵀr, of the mean square over samples and elements."""
+    normal, gradient = np.zeros((free.count, free.count)), np.zeros(free.count)
+    for first in range(0, samples, task.batch_size):
+        count = min(task.batch_size, samples - first)
+        predict = _Prediction(task, task.bind(first, count))
+        residual, jacobian = _linearised(task, method, free, predict, task.noise(first, count), task.reference(first, count))
+        normal += jacobian @ jacobian.T
+        gradient += jacobian @ residual
+    size = samples * np.prod(task.shape)
+    return normal / size, gradient / size
+
+
+def _linearised(
+    task: Task, method: Multistep, free: Parameters, predict: _Prediction, noise: np.ndarray, target: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is left to the target, flat, and its derivative by each parameter (parameters, the same)."""
+    n = method.steps
+    here = at(task.problem, method.times)
+    x: Any = (here.initial_scale * noise).astype(np.float32)
+    of_x: dict[int, np.ndarray] = {}  # derivative of the state by parameter
+    if (slope := _initial_slope(task, method)) != 0.0:
+        of_x[0] = slope * noise
+    ys: list[np.ndarray] = []
+    of_ys: list[dict[int, np.ndarray]] = []
+    for i, point in enumerate(here.points):
+        y = predict(x, point)
+        of_y = {}
+        for k, direction in of_x.items():
+            length = float(np.sqrt(np.mean(np.square(direction))))
+            step = PROBE / max(length, 1e-12)
+            of_y[k] = (predict(x + np.float32(step) * direction, point) - y) / np.float32(step)
+        low, high = _around(task, method.times, i)
+        below, above = (p for p in task.problem.at_times(np.array([low, high])))
+        by_time = (predict(x, above) - predict(x, below)) / np.float32(high - low)
+        of_y[i] = of_y[i] + by_time if i in of_y else by_time
+        ys.append(y)
+        of_ys.append(of_y)
+
+        of_next: dict[int, Any] = {k: np.float32(method.state[i]) * v for k, v in of_x.items()}
+        for j in range(i + 1):
+            if method.data[i, j] != 0.0:
+                for k, v in of_ys[j].items():
+                    of_next[k] = of_next.get(k, 0.0) + np.float32(method.data[i, j]) * v
+        of_next[n + i] = x
+        for number in np.flatnonzero(free.rows == i).tolist():
+            of_next[2 * n + number] = ys[free.columns[number]]
+        rows = [np.float32(method.state[i]) * x, *(np.float32(method.data[i, j]) * ys[j] for j in range(i + 1))]
+        x = np.sum(rows, axis=0, dtype=np.float32)
+        of_x = of_next
+    jacobian = np.stack([np.ravel(of_x[k]) if k in of_x else np.zeros(x.size) for k in range(free.count)])
+    return np.ravel(x - target).astype(np.float64), jacobian.astype(np.float64)
+
+
+def _around(task: Task, times: np.ndarray, i: int) -> tuple[float, float]:
+    """A time below and one above times[i], as far apart as the gaps around it allow and whole timesteps ask."""
+    gaps = -np.diff(times)[max(0, i - 1) : i + 1] if len(times) > 1 else [task.schedule.t_max - task.schedule.t_min]
+    reach = TIME_PROBE * min(gaps)
+    if task.told["timestep_rounding"] != "none":
+        reach = max(reach, 2.0)
+    low, high = max(task.schedule.t_min, times[i] - reach), min(task.schedule.t_max, times[i] + reach)
+    if task.told["timestep_rounding"] != "none":
+        low, high = np.floor(low), np.ceil(high)
+    return float(low), float(high)
+
+
+def _initial_slope(task: Task, method: Multistep) -> float:
+    """Derivative of the initial scale by the first time: 0 but in the families that start at sigma."""
+    low, high = _around(task, method.times, 0)
+    scales = [at(task.problem, np.array([t])).initial_scale for t in (low, high)]
+    return (scales[1] - scales[0]) / (high - low)

@@ -1,0 +1,264 @@
+"""``learn_solver``: from a model and a number of steps to a plan, and into the artifact."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..artifact.document import LEARNED, Document, check
+from ..artifact.rewrite import rewrite
+from ..engine.arguments import whole
+from ..engine.sample import bounds, loaded, told
+from ..errors import ArgumentError, ArgumentTypeError
+from ..files import replacing, writable
+from ..model import Model, load
+from ..plan import MAX_REGISTERS, DynamicThreshold, Plan
+from ..schedule import Schedule
+from . import baseline
+from .baseline import Baseline
+from .fit import fit
+from .table import Multistep, of_plan, to_plan
+from .task import Task
+
+SAMPLES, HELD_OUT = 256, 512
+HISTORY = 4  # data predictions that a row looks back to, besides its own
+ITERATIONS = 10
+REFERENCE_STEPS = 200
+BATCH_SIZE = 64
+STARTS = 3  # hand-made solvers from which the fit starts,
+APART = 0.02  # with grids that differ by this part of the times there are;
+TRIED, TRIED_ON = 3, 64  # after so many iterations on so many samples it goes on from the best
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A plan, and its RMS distance over samples and elements to where the fine solver lands, on the held-out samples.
+
+    Attributes:
+        name: What the plan is: ``learned``, or a hand-made solver with its options.
+        plan: The plan.
+        distance: The distance, in the units of the data.
+    """
+
+    name: str
+    plan: Plan
+    distance: float
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What :func:`learn_solver` returns.
+
+    Attributes:
+        plan: The learned plan.
+        distance: Its distance on the held-out samples.
+        best: The best hand-made solver on its best spacing.
+        best_default: The best hand-made solver as it comes.
+        model: The artifact with the plan, where ``out`` was given.
+    """
+
+    plan: Plan
+    distance: float
+    best: Distance
+    best_default: Distance
+    model: Model | None = None
+
+    def table(self) -> list[tuple[str, float, float]]:
+        """What is compared: name, distance, and the learned plan's distance as part of it."""
+        rows = [(d.name, d.distance) for d in (self.best_default, self.best)] + [(LEARNED, self.distance)]
+        return [(name, distance, self.distance / distance if distance > 0.0 else math.inf) for name, distance in rows]
+
+
+def learn_solver(
+    model: Any,
+    steps: int,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    samples: int = SAMPLES,
+    held_out: int = HELD_OUT,
+    seed: int = 0,
+    cond: Mapping[str, Any] | None = None,
+    shape: Sequence[int] | None = None,
+    schedule: Schedule | None = None,
+    prediction_type: str | None = None,
+    clip: tuple[float, float] | bool | None = None,
+    history: int = HISTORY,
+    iterations: int = ITERATIONS,
+    reference_steps: int = REFERENCE_STEPS,
+    batch_size: int = BATCH_SIZE,
+    runtime: str = "auto",
+    progress: Callable[[str], None] | None = None,
+) -> Learned:
+    """Learn a solver for a model and a number of steps: a plan that lands near where a fine solver lands from the same noise.
+
+    First the hand-made solvers are tried on every spacing. From the best of them the times and the weights of a linear multistep
+    method are fitted to the fine solver's results by least squares (``docs/learned-solvers.md``). Neither stage needs the
+    network's gradient, and so no torch.
+
+    Args:
+        model: As for :func:`~diffuse_fast.sample`.
+        steps: Steps, each one network call, from 1.
+        out: Where to write the artifact with the plan in it; it may be the model's own file. The plan that it had for this number
+            of steps is replaced, its other plans stay. None writes nothing.
+        samples: Samples to learn from. held_out: Samples for the distances that are told. Both are those of
+            ``df.sample(model, ..., seed=seed)``, one after the other. seed: Their seed.
+        cond: Values from which the samples' conditions are drawn, by input name: (k, *shape of the input); inputs with as many
+            values are drawn together. What is left out takes every class of a label, or else the null value.
+        shape, schedule, prediction_type: What an artifact knows and a bare network must be told.
+        clip: As for :func:`~diffuse_fast.sample`; the fine solver clips alike. No dynamic threshold.
+        history: Data predictions that a row looks back to besides its own, 0 to 8.
+        iterations: Of the fit, at most.
+        reference_steps: Steps of the fine solver.
+        batch_size: Samples per network call.
+        runtime: As for :func:`~diffuse_fast.sample`.
+        progress: Called with a line of text now and then.
+
+    Returns:
+        The plan and its distance, beside those of the hand-made solvers. Without guidance: with it, the plan is that of another
+        equation, though it runs.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: an argument is out of range, or the model does not say what is needed.
+        OutputError: ``out`` cannot be written; asked before the work begins.
+
+    Example:
+        >>> import diffuse_fast as df
+        >>> learned = df.learn_solver("digits", 5, out="digits.onnx")           # doctest: +SKIP
+        >>> df.sample(learned.model, 4, 5, solver="learned").shape               # doctest: +SKIP
+        (4, 1, 8, 8)
+    """
+    (learned,) = learn_each(
+        model, [steps], out=out, samples=samples, held_out=held_out, seed=seed, cond=cond, shape=shape, schedule=schedule,
+        prediction_type=prediction_type, clip=clip, history=history, iterations=iterations, reference_steps=reference_steps,
+        batch_size=batch_size, runtime=runtime, progress=progress,
+    )  # fmt: skip
+    return learned
+
+
+def learn_each(
+    model: Any, steps: Sequence[int], *, out: Any = None, samples: int = SAMPLES, held_out: int = HELD_OUT, seed: int = 0,
+    cond: Any = None, shape: Any = None, schedule: Any = None, prediction_type: Any = None, clip: Any = None,
+    history: int = HISTORY, iterations: int = ITERATIONS, reference_steps: int = REFERENCE_STEPS, batch_size: int = BATCH_SIZE,
+    runtime: str = "auto", progress: Callable[[str], None] | None = None,
+) -> Iterator[Learned]:  # fmt: skip
+    """:func:`learn_solver` for several numbers of steps, against one run of the fine solver; each is stored when it is done."""
+    for count in steps:
+        whole("steps", count, 1)
+    for name, value, least in (("samples", samples, 1), ("held_out", held_out, 1), ("iterations", iterations, 0),
+                               ("reference_steps", reference_steps, max(steps)), ("batch_size", batch_size, 1),
+                               ("history", history, 0), ("seed", seed, 0)):  # fmt: skip
+        whole(name, value, least)
+    if history > MAX_REGISTERS:
+        raise ArgumentError(f"history is {history}; a plan has at most {MAX_REGISTERS} registers to look back with.")
+    if isinstance(model, str | Path):
+        model = loaded(model)
+    known = model if isinstance(model, Model) else None
+    target = None if out is None else _target(known, out)
+    clipped = bounds(clip, known)
+    if isinstance(clipped, DynamicThreshold):
+        raise ArgumentError("clip is a dynamic threshold; a learned plan clips statically, or not.")
+    say = progress or (lambda line: None)
+    task = Task(
+        model, schedule=told("schedule", schedule, known), prediction_type=told("prediction_type", prediction_type, known),
+        clip=clipped, shape=told("shape", shape, known), samples=samples, held_out=held_out, seed=seed, cond=cond,
+        reference_steps=reference_steps, batch_size=batch_size, runtime=runtime, report=say,
+    )  # fmt: skip
+    for count in steps:
+        say(f"{count} steps")
+        learned = _learn(task, count, history, iterations, say)
+        if known is not None and target is not None:
+            known = store(known, [learned.plan], target)
+            learned = replace(learned, model=known)
+        yield learned
+
+
+def _learn(task: Task, steps: int, history: int, iterations: int, say: Callable[[str], None]) -> Learned:
+    ranked, default = baseline.search(task, steps, say)
+    best = ranked[0]
+    starts = _starts(task, ranked, steps)
+    if not starts:
+        raise ArgumentError(f"no hand-made solver of {steps} network calls is a multistep method to start from.")
+    fits = []
+    first, few = min(TRIED, iterations), min(TRIED_ON, task.samples)
+    for start, method in starts:
+        say(f"from {start}, distance {start.distance:.4f}")
+        fits.append((*fit(task, method, history=history, iterations=first, samples=few, report=say), start))
+    method, _, start = min(fits, key=lambda f: f[1])
+    say(f"on from {start}")
+    method, _ = fit(task, method, history=history, iterations=iterations - first, samples=task.samples, report=say)
+    record = {
+        **task.told,
+        "start": str(start),
+        "reference": task.reference_name,
+        "samples": task.samples,
+        "seed": task.seed,
+        "clip": None if task.clip is None else tuple(map(float, task.clip)),
+    }
+    plan = to_plan(method, task.problem, record)
+    far = [Distance(name, p, task.distance(p, held_out=True))
+           for name, p in ((LEARNED, plan), (str(best), best.plan), (str(default), default.plan))]  # fmt: skip
+    return Learned(plan, far[0].distance, best=far[1], best_default=far[2])
+
+
+def _starts(task: Task, ranked: Sequence[Baseline], steps: int) -> list[tuple[Baseline, Multistep]]:
+    """The best hand-made solvers of this form, with grids that differ: the fit finds what is near."""
+    found: list[tuple[Baseline, Multistep]] = []
+    apart = APART * (task.schedule.t_max - task.schedule.t_min)
+    for b in ranked:
+        method = of_plan(b.plan, task.schedule)
+        if method is None or method.steps != steps:
+            continue
+        if all(np.max(np.abs(method.times - other.times)) > apart for _, other in found):
+            found.append((b, method))
+    return found[:STARTS]
+
+
+def store(model: Model, plans: Sequence[Plan], out: str | os.PathLike[str]) -> Model:
+    """Write a model with more plans: of those with the same number of steps the new one stays.
+
+    Args:
+        model: The model; its file is not changed, unless ``out`` is that file.
+        plans: Learned plans.
+        out: Where to write; a model whose weights lie beside it can only be written into its own folder.
+
+    Returns:
+        The written file, loaded.
+
+    Raises:
+        ArgumentError, OutputError: as for :func:`learn_solver`. ArtifactError: a plan does not fit the model.
+    """
+    target = _target(model, out)
+    kept = {plan.steps: plan for plan in (*model.plans, *plans)}
+    fields = {name: getattr(model, name) for name in Document.__dataclass_fields__}
+    document = Document(**{**fields, "plans": tuple(kept[n] for n in sorted(kept))})
+    check(document)
+    text = json.dumps(document.to_json(), sort_keys=True, allow_nan=False)
+    with replacing(target) as partial:
+        rewrite(model.path, partial, text)
+        load(partial)
+    return load(target)
+
+
+def _target(model: Model | None, out: Any) -> Path:
+    if model is None:
+        raise ArgumentError("out is given, but the model is no artifact that could hold a plan; export it first (df.export).")
+    if not isinstance(out, str | os.PathLike):
+        raise ArgumentTypeError(f"out is a {type(out).__name__}; it must be the path of the file to write.")
+    target = Path(out)
+    if target.suffix != ".onnx":
+        raise ArgumentError(f"out is {str(target)!r}; it must end in '.onnx'.")
+    writable(target)
+    if model.external and target.parent.resolve() != model.path.parent:
+        raise ArgumentError(
+            f"out is in another folder than {model.path.name}, whose weights lie beside it in {model.external[0].name}; write it "
+            f"there."
+        )
+    return target
+

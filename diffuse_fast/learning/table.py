@@ -1,0 +1,129 @@
+"""What is learned: a free linear multistep method, and how it becomes a plan.
+
+Row i calls the network at time ``times[i]``, makes the data prediction y_i of what it answers, and goes on to::
+
+    x' = state[i]·x + Σ_{j ≤ i} data[i, j]·y_j
+
+Every deterministic solver with one network call per step has this form, DDIM to UniPC, so a hand-made one is a point of
+the space that is searched (:func:`of_plan`), and where to start.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..artifact.document import LEARNED
+from ..plan import Plan
+from ..schedule import Schedule
+from ..solvers import multistep
+from ..solvers.multistep import Transfer
+from ..solvers.prediction import data_prediction
+from ..solvers.solver import CLEAN, Problem
+
+
+@dataclass(frozen=True, eq=False)
+class Multistep:
+    """A linear multistep method of N steps.
+
+    Attributes:
+        times: Where the network is called, in the schedule's own unit, falling (N,).
+        state: Weight of the state in each row (N,).
+        data: Weight of data prediction j in row i, (N, N), lower triangular.
+    """
+
+    times: np.ndarray
+    state: np.ndarray
+    data: np.ndarray
+
+    @property
+    def steps(self) -> int:
+        return len(self.times)
+
+
+def problem(schedule: Schedule, prediction_type: str, clip: tuple[float, float] | None, told: dict[str, Any]) -> Problem:
+    """The problem without its points; ``told`` are the options of :func:`diffuse_fast.plan` on what the network is told."""
+    lo, hi = (-np.inf, np.inf) if clip is None else clip
+    return Problem(
+        schedule=schedule,
+        points=(),
+        prediction_type=prediction_type,
+        lo=float(lo),
+        hi=float(hi),
+        time_convention=told["time_convention"],
+        timestep_rounding=told["timestep_rounding"],
+    )
+
+
+def at(problem: Problem, times: np.ndarray) -> Problem:
+    """The problem with its points at these times."""
+    return replace(problem, points=problem.at_times(times))
+
+
+def to_plan(method: Multistep, problem: Problem, options: dict[str, Any]) -> Plan:
+    """The method as a plan. It misses its marginals by what the plan declares: a perfect prediction is y_j = x0 in every row,
+    so row i lands at ``state·(alpha·x0 + sigma·ε) + Σ data·x0``.
+    """
+    here = at(problem, method.times)
+    points = (*here.points, CLEAN)
+    transfers, deviation = [], []
+    for i, (now, then) in enumerate(itertools.pairwise(points)):
+        newest_first = method.data[i, i::-1]
+        used = np.flatnonzero(newest_first)
+        weights = newest_first[: used[-1] + 1 if used.size else 1].tolist()
+        state = float(method.state[i])
+        transfers.append(Transfer(state, weights))
+        deviation.append((state * now.alpha + sum(weights) - then.alpha, (state * now.sigma) ** 2 - then.sigma**2))
+    table = multistep.table(here, points, transfers, "data")
+    return Plan(
+        solver=LEARNED,
+        steps=method.steps,
+        prediction_type=here.prediction_type,
+        rows=table.rows,
+        registers=table.registers,
+        initial_scale=here.initial_scale,
+        marginals=table.marginals,
+        deviation=tuple(deviation),
+        options=tuple(sorted(options.items())),
+    )
+
+
+def of_plan(plan: Plan, schedule: Schedule) -> Multistep | None:
+    """A hand-made plan in this form; None where it has none: it repeats a time, as solvers that call the network more than once in
+    a step do, it keeps an unclipped output beside a clipped x0, or it looks back at a state that its rows have forgotten."""
+    steps = len(plan.rows)
+    times = np.array([_time(schedule, *pair) for pair in plan.marginals[:-1]])
+    if plan.nfe != steps or plan.stochastic or not np.all(np.diff(times) < 0.0):
+        return None
+    state, data = np.zeros(steps), np.zeros((steps, steps))
+    # Registers as combinations of the state and the data predictions so far.
+    of_x, of_y = np.zeros(plan.registers), np.zeros((plan.registers, steps))
+    for i, (row, (alpha, sigma)) in enumerate(zip(plan.rows, plan.marginals, strict=False)):
+        p, q = data_prediction(plan.prediction_type, alpha, sigma, schedule.sigma_data)
+        count = len(row.c)
+        now = np.eye(steps)[i]
+        if row.clips and (row.b != 0.0 or row.e_m != 0.0):
+            return None
+        # The model output is (y − p·x)/q.
+        state[i] = row.a - row.b * p / q + of_x[:count] @ np.array(row.c)
+        data[i] = (row.b / q + row.d) * now + np.array(row.c) @ of_y[:count]
+        if row.write is not None:
+            count = len(row.f)
+            kept_x = row.e_x - row.e_m * p / q + of_x[:count] @ np.array(row.f)
+            kept_y = (row.e_m / q + row.e_0) * now + np.array(row.f) @ of_y[:count]
+            of_x[row.write], of_y[row.write] = kept_x, kept_y
+        if i < steps - 1 and np.any(of_x != 0.0):
+            if state[i] == 0.0:
+                return None
+            of_y -= np.outer(of_x / state[i], data[i])  # the state before the row, by the state after it
+            of_x /= state[i]
+    return Multistep(times, state, data)
+
+
+def _time(schedule: Schedule, alpha: float, sigma: float) -> float:
+    if alpha == 0.0:
+        return float(schedule.t_max)
+    return float(np.clip(schedule.timestep_at_log_snr(2.0 * (np.log(alpha) - np.log(sigma))), schedule.t_min, schedule.t_max))

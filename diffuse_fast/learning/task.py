@@ -1,0 +1,132 @@
+"""What a plan is judged by: where it lands from given noises, and how far that is from where a fine solver lands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..engine import Sampler
+from ..errors import ArgumentError
+from ..kernels import get_kernel
+from ..kernels.reference import STREAM_INITIAL
+from ..kernels.step import noise_address
+from ..model import Model
+from ..plan import Plan
+from ..runtimes import BoundCall, network
+from ..solvers import plan as make_plan
+from .table import Multistep, problem, to_plan
+
+# The fine solver: of second order, in the data form, which clipping does not upset; dense where there is little noise.
+REFERENCE = "dpmpp_2m"
+REFERENCE_SPACING: dict[str, Any] = {"timestep_spacing": "power", "rho": 1.5}
+
+
+class Task:
+    """A model, noises and conditions, and where the fine solver lands from them.
+
+    The samples are those of ``df.sample(..., seed=seed, cond=cond)``: the first ``samples`` to learn from, ``held_out`` more to
+    judge by.
+
+    Args:
+        model: As for :func:`diffuse_fast.sample`.
+        schedule, prediction_type, clip, shape: What an artifact says and a bare network must be told.
+        samples, held_out, seed: Of the noises.
+        cond: Values to draw conditions from, by input name, each (k, *shape of the input); see :func:`learn_solver`.
+        reference_steps: Steps of the fine solver.
+        batch_size: Samples per network call.
+        runtime: As for :func:`diffuse_fast.sample`.
+        report: Told what is done.
+    """
+
+    def __init__(
+        self, model: Any, *, schedule: Any, prediction_type: str, clip: tuple[float, float] | None, shape: Any, samples: int,
+        held_out: int, seed: int, cond: Mapping[str, Any] | None, reference_steps: int, batch_size: int, runtime: str,
+        report: Callable[[str], None],
+    ):  # fmt: skip
+        self.model, self.schedule, self.prediction_type, self.clip = model, schedule, prediction_type, clip
+        self.samples, self.held_out, self.seed, self.batch_size = samples, held_out, seed, batch_size
+        self._runtime = runtime
+        known = model if isinstance(model, Model) else None
+        self.shape = tuple(known.shape if known else shape)
+        self._output_shape = known.output_shape if known else self.shape
+        self._network = network(model, runtime)
+        whole = known is not None and known.time.dtype != "float32"
+        self.told: dict[str, Any] = {
+            "time_convention": known.time.convention if known else schedule.time_conventions[0],
+            "timestep_rounding": "nearest" if whole else "none",
+        }
+        self.problem = problem(schedule, prediction_type, clip, self.told)
+        self.cond = conditions(known, cond, samples + held_out, seed)
+        # A family with a spacing of its own (EDM) knows better.
+        spacing: dict[str, Any] = {} if schedule.timestep_spacing else REFERENCE_SPACING
+        fine = self.plan(REFERENCE, reference_steps, **spacing)
+        self.reference_name = f"{REFERENCE}, {reference_steps} steps"
+        report(f"the fine solver: {self.reference_name}, {samples + held_out} samples")
+        self._reference = self._land(fine, 0, samples + held_out)
+
+    def plan(self, solver: str, steps: int, **options: Any) -> Plan:
+        """A hand-made plan for this model."""
+        return make_plan(
+            self.schedule, solver, steps, prediction_type=self.prediction_type, clip=self.clip, **self.told, **options
+        )
+
+    def distance(self, plan: Plan, samples: int | None = None, *, held_out: bool = False) -> float:
+        """RMS distance, over samples and elements, of where the plan lands from where the fine solver does.
+
+        Args:
+            plan: The plan.
+            samples: Take so many only of those to learn from.
+            held_out: Take those to judge by.
+        """
+        first, count = (self.samples, self.held_out) if held_out else (0, samples or self.samples)
+        with np.errstate(over="ignore", invalid="ignore"):
+            error = self._land(plan, first, count) - self._reference[first : first + count]
+        return float(np.sqrt(np.mean(np.square(error, dtype=np.float64))))
+
+    def distance_of(self, method: Multistep, samples: int) -> float:
+        """As :meth:`distance`, of a method as the plan that it is."""
+        return self.distance(to_plan(method, self.problem, self.told), samples)
+
+    def reference(self, first: int, count: int) -> np.ndarray:
+        """Where the fine solver lands, (count, *shape) float32."""
+        return self._reference[first : first + count]
+
+    def noise(self, first: int, count: int) -> np.ndarray:
+        """N(0, 1) that the samples start from, (count, *shape) float32."""
+        x = np.empty((count, *self.shape), np.float32)
+        seeds, indices = noise_address(self.seed, first, count)
+        get_kernel().normals(x, seeds=seeds, indices=indices, row=0, stream=STREAM_INITIAL)
+        return x
+
+    def bind(self, first: int, count: int) -> BoundCall:
+        """The network, bound to these samples' conditions."""
+        part = {name: value[first : first + count] for name, value in self.cond.items()}
+        return self._network.bind(count, self.shape, part, self._output_shape)
+
+    def _land(self, plan: Plan, first: int, count: int) -> np.ndarray:
+        sampler = Sampler(self.model, plan, shape=self.shape, runtime=self._runtime)
+        part = {name: value[first : first + count] for name, value in self.cond.items()}
+        x = sampler.sample(count, seed=self.seed, first_index=first, cond=part, batch_size=self.batch_size)
+        return np.asarray(x)
+
+
+def conditions(known: Model | None, given: Mapping[str, Any] | None, count: int, seed: int) -> dict[str, np.ndarray]:
+    """Conditions of the samples by input name: drawn from the values given, else from the classes of a label, else null."""
+    values = {name: np.asarray(value) for name, value in (given or {}).items()}
+    for c in known.conditioning if known else ():
+        if c.name in values:
+            continue
+        if c.classes is not None:
+            values[c.name] = np.arange(c.classes).astype(c.dtype)
+        elif c.null is not None:
+            values[c.name] = np.full((1, *c.shape), c.null, c.dtype)
+        else:
+            raise ArgumentError(f"cond lacks {c.name!r}, which has neither classes nor a null value: give values to draw from.")
+    for name, value in values.items():
+        if value.ndim == 0 or len(value) == 0:
+            raise ArgumentError(f"cond[{name!r}] has the shape {value.shape}; it must be values to draw from, one after another.")
+    uniform = np.random.default_rng(seed).random(count)  # one draw for all inputs: what belongs together stays so
+    return {name: value[(uniform * len(value)).astype(int)] for name, value in values.items()}
+
