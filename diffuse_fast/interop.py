@@ -12,7 +12,10 @@ Where the numbers differ from the peer's, it is by design:
 * DDIM and PNDM with ``linspace`` take their previous timestep from T // steps; ours is the grid's (diffusers #9261);
 * UniPC has NaN at sigma 0 with ``bh1`` and with ``predict_x0=False``; ours ends with a step of first order;
 * its ``trailing`` grids have one timestep too many, −1, for some counts; ours have not;
-* where it rounds a time down that is whole but for a rounding error, ours stays.
+* where it rounds a time down that is whole but for a rounding error, ours stays;
+* DDIMInverse with ``trailing`` takes the timestep before from T // steps; ours is the grid's;
+* ScoreSdeVe of one step takes its only noise level for the smallest; ours is the largest, where it starts. Its corrector averages
+  norms over the batch, ours has one per sample.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from .errors import ArgumentError, ArgumentTypeError, near
-from .plan import Plan
+from .plan import DynamicThreshold, Plan
 from .schedule import Schedule
 from .schedule.discrete import DiscreteSchedule
 from .solvers import SOLVERS, spacing
@@ -53,12 +56,11 @@ _EDM = {
 # What the schedule, the grid, the clip and the prediction type are made of.
 _MADE_FROM = {
     *_BETAS, *_ZERO_SNR, *_CLIP, *_PREDICTION, *_LEVELS, *_FLOW, *_LINSPACE, *_ENDS, "use_lu_lambdas", "lambda_min_clipped",
-    "sigma_data", "sigma_schedule", "rho", "shift", "shift_terminal",
+    "sigma_data", "sigma_schedule", "rho", "shift", "shift_terminal", *_THRESHOLD, "clip_denoised", "original_inference_steps",
+    "sampling_eps", "timestep_type",
 }  # fmt: skip
-# What changes nothing by itself: the bounds of a thresholding that is off, and what pipelines make their mu of.
-INERT = {
-    "dynamic_thresholding_ratio", "sample_max_value", "base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len",
-}  # fmt: skip
+# What changes nothing by itself: pipelines make their mu of it.
+INERT = {"base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"}
 
 _LEVEL_OPTIONS = {
     "use_karras_sigmas": "karras",
@@ -80,11 +82,13 @@ class _Grid:
         times: In the schedule's unit.
         rounding: ``timestep_rounding`` of :func:`diffuse_fast.plan`.
         initial_scale: Of the plan; None is the solver's.
+        told: What the network is told of the time, from what the schedule would tell it; None is the same.
     """
 
     times: np.ndarray
     rounding: str = "none"
     initial_scale: float | None = None
+    told: Callable[[float], float] | None = None
 
 
 # A solver, options of it, and the peer's options that are settled by it.
@@ -100,14 +104,14 @@ class Peer:
         schedule: What schedule its options say.
         grid: ``grid(config, schedule, steps, mu)``.
         solver: The solver it is here, options of it that the class itself fixes, and which of its own options that settles.
-        predictions: Its prediction types, and what they are here.
+        predictions: Its prediction types, and what they are here; or what all its networks predict.
     """
 
     options: Mapping[str, Any]
     schedule: Callable[[Config, float | None], Schedule]
     grid: Callable[[Config, Schedule, int], _Grid]
     solver: Callable[[Config], _Choice]
-    predictions: Mapping[str, str] = dataclasses.field(default_factory=lambda: _PREDICTIONS)
+    predictions: Mapping[str, str] | str = dataclasses.field(default_factory=lambda: _PREDICTIONS)
 
 
 # ---- public ---------------------------------------------------------------------------------------------
@@ -143,6 +147,8 @@ def plan_from_diffusers(scheduler: Any, steps: int, *, mu: float | None = None, 
         schedule, solver, prediction_type=_prediction(name, peer, config), clip=_clip(config), timesteps=grid.times,
         timestep_rounding=grid.rounding, **{**options, **solver_options},
     )  # fmt: skip
+    if grid.told is not None:
+        plan = dataclasses.replace(plan, rows=tuple(dataclasses.replace(r, timestep=grid.told(r.timestep)) for r in plan.rows))
     return plan if grid.initial_scale is None else dataclasses.replace(plan, initial_scale=grid.initial_scale)
 
 
@@ -172,8 +178,8 @@ def _read(scheduler: Any) -> tuple[str, Peer, Config]:
 
 
 def _prediction(name: str, peer: Peer, config: Config) -> str:
-    if "prediction_type" not in config:  # flow matching has one
-        return "flow"
+    if isinstance(peer.predictions, str):
+        return peer.predictions
     predictions = {"flow_prediction": "flow"} if config.get("use_flow_sigmas") else peer.predictions
     prediction = config["prediction_type"]
     if prediction not in predictions:
@@ -181,7 +187,15 @@ def _prediction(name: str, peer: Peer, config: Config) -> str:
     return predictions[prediction]
 
 
-def _clip(config: Config) -> tuple[float, float] | None:
+def _clip(config: Config) -> tuple[float, float] | DynamicThreshold | None:
+    if config.get("thresholding", False):
+        ratio, largest = config["dynamic_thresholding_ratio"], config["sample_max_value"]
+        try:
+            return DynamicThreshold(ratio, largest)
+        except ArgumentError as error:
+            raise ArgumentError(f"dynamic_thresholding_ratio is {ratio!r} and sample_max_value {largest!r}: {error}") from None
+    if config.get("clip_denoised", False):
+        return -1.0, 1.0
     if not config.get("clip_sample", False):
         return None
     bound = float(config["clip_sample_range"])
@@ -225,12 +239,27 @@ def _levelled(config: Config, mu: float | None) -> Schedule:
     """The schedule of a scheduler that works on noise levels: what is between the timesteps is read as it does."""
     if config.get("use_flow_sigmas"):
         return Schedule.flow(config["num_train_timesteps"], _shift(config, config["flow_shift"], mu))
+    if _continuous(config):
+        table = _discrete("tiny")(config, mu)
+        low, high = (float(table.noise_level(t)) for t in (table.t_min, table.t_max))
+        return Schedule.edm(config["sigma_min"] or low, config["sigma_max"] or high, sigma_data=1.0)
     fractional = config.get("timestep_spacing") == "linspace" and _level(config) is None
     return _discrete("tiny")(config, mu).with_interpolation("sigma" if fractional else "log_sigma")
 
 
+def _continuous(config: Config) -> bool:
+    """Whether the network is told log(σ)/4, and takes any σ: EDM's convention, with sigma_data 1 since x is scaled by
+    1/sqrt(σ² + 1). The peer has it for v alone; with other predictions the option does nothing there."""
+    return config.get("timestep_type") == "continuous" and config["prediction_type"] == "v_prediction"
+
+
 def _flow(config: Config, mu: float | None) -> Schedule:
     return Schedule.flow(config["num_train_timesteps"], _shift(config, config["shift"], mu))
+
+
+def _score_sde_ve(config: Config, mu: float | None) -> Schedule:
+    _no_mu(mu)
+    return Schedule.ve_sde(config["sigma_min"], config["sigma_max"], config["sampling_eps"])
 
 
 def _edm(config: Config, mu: float | None) -> Schedule:
@@ -276,18 +305,20 @@ def _closed(config: Config, schedule: Schedule, steps: int) -> _Grid:
 def _fractional(config: Config, schedule: Schedule, steps: int) -> _Grid:
     """The k-diffusion family. Its levels span what the plain grid spans."""
     name, level = config["timestep_spacing"], _level(config)
-    plain = schedule.with_interpolation("sigma")  # type: ignore[attr-defined]
+    plain = _discrete("tiny")(config, None).with_interpolation("sigma")
     times = _lay(plain, name, steps, "fractional", steps_offset=config["steps_offset"] if name == "leading" else 0)
+    levels = plain.noise_level(times)
     if level is not None:
-        ends = plain.noise_level(times[[0, -1]])
-        high = float(ends[0]) if config.get("sigma_max") is None else config["sigma_max"]
-        low = float(ends[1]) if config.get("sigma_min") is None else config["sigma_min"]
+        high = float(levels[0]) if config.get("sigma_max") is None else config["sigma_max"]
+        low = float(levels[-1]) if config.get("sigma_min") is None else config["sigma_min"]
         if steps > 1:
             times = _lay(schedule, level, steps, sigma_min=low, sigma_max=high)
         else:
             times = schedule.timestep_at_noise_level(np.array([high]))
+    elif schedule.family == "edm":
+        times = levels
     # init_noise_sigma: sigma_max alone, or with the data's unit variance, which in the state's scale is 1.
-    return _Grid(times, initial_scale=None if name == "leading" else float(schedule.sigma(times[0])))
+    return _Grid(times, initial_scale=1.0 if name == "leading" else float(schedule.sigma(times[0])))
 
 
 def _two_stage(config: Config, schedule: Schedule, steps: int) -> _Grid:
@@ -307,11 +338,11 @@ def _open(config: Config, schedule: Schedule, steps: int) -> _Grid:
         return _Grid(_flow_levels(config, schedule, steps), "down", initial_scale=1.0)
     if level is not None:
         rounded = level in ("karras", "log_snr") and not (
-            "lambda_min_clipped" in config and config["beta_schedule"] == "squaredcos_cap_v2"
+            "use_lu_lambdas" in config and config["beta_schedule"] == "squaredcos_cap_v2"
         )
         times = _lay(schedule, level, steps, sigma_min=config.get("sigma_min"), sigma_max=config.get("sigma_max"))
         return _Grid(times, "nearest" if rounded else "down")
-    name = config["timestep_spacing"]
+    name = config.get("timestep_spacing", "linspace")  # DPMSolverSinglestep has no other
     offset = config["steps_offset"] if name == "leading" else 0
     clipped = _clipped(config, schedule)
     if clipped is not schedule and name == "trailing":
@@ -366,6 +397,37 @@ def _edm_grid(config: Config, schedule: Schedule, steps: int) -> _Grid:
     return _Grid(_lay(schedule, name, steps), initial_scale=math.hypot(high, 1.0) * schedule.alpha(high))
 
 
+def _distilled(config: Config, schedule: Schedule, steps: int) -> _Grid:
+    """LCM and TCD: of the timesteps that the model was distilled on."""
+    train, original = config["num_train_timesteps"], config["original_inference_steps"]
+    if not 1 <= original <= train:
+        raise ArgumentError(f"original_inference_steps is {original!r}; it must be from 1 to num_train_timesteps, {train}.")
+    if steps > original:
+        raise ArgumentError(f"steps is {steps}; original_inference_steps allows 1 to {original}.")
+    falling = np.arange(original, 0, -1) * (train // original) - 1
+    return _Grid(falling[np.floor(np.linspace(0, original, steps, endpoint=False)).astype(int)].astype(np.float64))
+
+
+def _consistency(config: Config, schedule: Schedule, steps: int) -> _Grid:
+    """Every k-th level of the training grid, from the largest. The network is told 250·log(σ)."""
+    train = config["num_train_timesteps"]
+    if steps > train:
+        raise ArgumentError(f"steps is {steps}; num_train_timesteps allows 1 to {train}.")
+    training = _lay(schedule, "karras", train)
+    return _Grid(training[:: train // steps][:steps], told=lambda time: 1000.0 * time)
+
+
+def _score_sde_ve_grid(config: Config, schedule: Schedule, steps: int) -> _Grid:
+    """The levels are even in log(σ) down to sigma_min; those that the network is told end at t = sampling_eps instead."""
+    low, log_ratio = config["sigma_min"], math.log(config["sigma_max"] / config["sigma_min"])
+
+    def told(sigma: float) -> float:
+        t = math.log(sigma / low) / log_ratio
+        return low * math.exp(log_ratio * (1.0 - (1.0 - t) * (1.0 - config["sampling_eps"])))
+
+    return _Grid(np.linspace(1.0, 0.0, steps) if steps > 1 else np.ones(1), told=told)
+
+
 # ---- solvers --------------------------------------------------------------------------------------------
 
 
@@ -376,17 +438,24 @@ def _is(solver: str, **options: Any) -> Callable[[Config], _Choice]:
 def _ddpm(config: Config) -> _Choice:
     # The same standard deviation, kept as a logarithm.
     variance = {"fixed_small_log": "fixed_small"}.get(config["variance_type"], config["variance_type"])
+    if variance == "learned":
+        raise ArgumentError(
+            "variance_type='learned' is not honoured here: diffusers takes the network's second half for the variance itself, and "
+            "not for its logarithm as Improved DDPM has it. Take ddpm by df.plan, or variance_type='learned_range'."
+        )
     return "ddpm", {"variance_type": variance}, ("variance_type",)
 
 
+# Of x0 alone, thresholded or not: hence ε from it.
+_FIRST: dict[str, Any] = {"rederive_epsilon": True}
 _MULTISTEP: dict[tuple[str, int], tuple[str, dict[str, Any]]] = {
-    ("dpmsolver++", 1): ("ddim", {}),
+    ("dpmsolver++", 1): ("ddim", _FIRST),
     ("dpmsolver++", 2): ("dpmpp_2m", {}),
     ("dpmsolver++", 3): ("dpmpp_3m", {"halved_curvature": True}),
-    ("dpmsolver", 1): ("ddim", {}),
+    ("dpmsolver", 1): ("ddim", _FIRST),
     ("dpmsolver", 2): ("dpmsolver_2m", {}),
     ("dpmsolver", 3): ("dpmsolver_3m", {"halved_curvature": True}),
-    ("sde-dpmsolver++", 1): ("ddim", {"eta": 1.0}),
+    ("sde-dpmsolver++", 1): ("ddim", {**_FIRST, "eta": 1.0}),
     ("sde-dpmsolver++", 2): ("dpmpp_2m_sde", {}),
     ("sde-dpmsolver++", 3): ("dpmpp_3m_sde", {"halved_curvature": True}),
 }
@@ -403,6 +472,32 @@ def _multistep(config: Config) -> _Choice:
     return solver, dict(options), ("algorithm_type", "solver_order")
 
 
+def _singlestep(config: Config) -> _Choice:
+    if config["solver_order"] != 1:
+        raise ArgumentError(
+            f"solver_order={config['solver_order']!r} is not honoured here: each step of DPMSolverSinglestepScheduler is a network "
+            f"call, and the points of its grid are stages as well as ends of steps; a step of dpmpp_2s or dpmsolver_2s is a whole "
+            f"one with its stage in the middle, as in the papers. Take one of those by df.plan."
+        )
+    solver, options = _MULTISTEP.get((config["algorithm_type"], 1), ("", {}))
+    if not solver:
+        raise ArgumentError(f"algorithm_type={config['algorithm_type']!r} is not honoured here.")
+    # What only steps of a higher order have.
+    return solver, dict(options), ("algorithm_type", "solver_order", "solver_type", "lower_order_final")
+
+
+def _tcd(config: Config) -> _Choice:
+    for option in ("clip_sample", "thresholding"):
+        if config[option]:
+            raise ArgumentError(f"{option}=True is not honoured here: TCDScheduler has the option, and does not clip.")
+    # Of these it has the names only: it always ends at timestep 0.
+    return "tcd", {"set_alpha_to_one": False}, ("set_alpha_to_one", "timestep_scaling")
+
+
+def _lcm(config: Config) -> _Choice:
+    return "lcm", {}, ("set_alpha_to_one",)  # it has the name only: it always ends at the data
+
+
 # ---- the table ------------------------------------------------------------------------------------------
 
 _K_DIFFUSION = {**_PREDICTION, **_LEVELS, **_LINSPACE}
@@ -411,6 +506,10 @@ _DPM = {
     "lower_order_final": True,
 }  # fmt: skip
 _DPM_MULTISTEP = {"algorithm_type": "dpmsolver++", "solver_type": "midpoint", "euler_at_final": False, "final_sigmas_type": "zero"}
+_DISTILLED = {
+    **_LATENT_BETAS, "beta_schedule": "scaled_linear", **_ZERO_SNR, **_CLIP, "clip_sample": False, **_PREDICTION, **_THRESHOLD,
+    **_LEADING, "original_inference_steps": 50, "set_alpha_to_one": True, "timestep_scaling": 10.0,
+}  # fmt: skip
 _DDIM = {**_BETAS, **_ZERO_SNR, **_CLIP, **_PREDICTION, **_THRESHOLD, **_LEADING, "set_alpha_to_one": True}
 _DDPM = {**_BETAS, **_ZERO_SNR, **_CLIP, **_PREDICTION, **_THRESHOLD, **_LEADING, "variance_type": "fixed_small"}
 _EDM_PREDICTIONS = {"epsilon": "edm", "v_prediction": "v_prediction"}  # with sigma_data, they are F and −F of EDM
@@ -420,6 +519,11 @@ PEERS: dict[str, Peer] = {
     "DDIMParallelScheduler": Peer(_DDIM, _discrete("exact"), _closed, _is("ddim")),
     "DDPMScheduler": Peer(_DDPM, _discrete("exact"), _closed, _ddpm),
     "DDPMParallelScheduler": Peer(_DDPM, _discrete("exact"), _closed, _ddpm),
+    "DDIMInverseScheduler": Peer(
+        {k: v for k, v in _DDIM.items() if k not in _THRESHOLD}, _discrete("exact"), _closed, _is("ddim_inverse")
+    ),
+    "LCMScheduler": Peer(_DISTILLED, _discrete("exact"), _distilled, _lcm),
+    "TCDScheduler": Peer(_DISTILLED, _discrete("exact"), _distilled, _tcd),
     "PNDMScheduler": Peer(
         {**_BETAS, **_PREDICTION, **_LEADING, "skip_prk_steps": False, "set_alpha_to_one": False},
         _discrete("exact"), _closed, _is("pndm"),
@@ -442,6 +546,12 @@ PEERS: dict[str, Peer] = {
         {**_DPM, **_DPM_MULTISTEP, "use_lu_lambdas": False, "lambda_min_clipped": -math.inf, "variance_type": None},
         _levelled, _open, _multistep,
     ),
+    "DPMSolverSinglestepScheduler": Peer(
+        {**{k: v for k, v in _DPM.items() if k not in (*_ZERO_SNR, *_LINSPACE)}, "lower_order_final": False,
+         "algorithm_type": "dpmsolver++", "solver_type": "midpoint", "final_sigmas_type": "zero", "lambda_min_clipped": -math.inf,
+         "variance_type": None},
+        _levelled, _open, _singlestep,
+    ),
     "UniPCMultistepScheduler": Peer(
         {**_DPM, **_ENDS, "predict_x0": True, "solver_type": "bh2", "disable_corrector": [], "solver_p": None,
          "final_sigmas_type": "zero", "shift_terminal": None},
@@ -455,9 +565,21 @@ PEERS: dict[str, Peer] = {
         {**_LEVELS, "num_train_timesteps": 1000, "shift": 1.0, "use_dynamic_shifting": False, "base_shift": 0.5, "max_shift": 1.15,
          "base_image_seq_len": 256, "max_image_seq_len": 4096, "invert_sigmas": False, "shift_terminal": None,
          "time_shift_type": "exponential", "stochastic_sampling": False},
-        _flow, _flow_match, _is("flow_euler"),
+        _flow, _flow_match, _is("flow_euler"), "flow",
     ),
-    "FlowMatchHeunDiscreteScheduler": Peer({"num_train_timesteps": 1000, "shift": 1.0}, _flow, _flow_match, _is("flow_heun")),
+    "FlowMatchHeunDiscreteScheduler": Peer(
+        {"num_train_timesteps": 1000, "shift": 1.0}, _flow, _flow_match, _is("flow_heun"), "flow"
+    ),
+    "CMStochasticIterativeScheduler": Peer(
+        {"num_train_timesteps": 40, "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5, "s_noise": 1.0, "rho": 7.0,
+         "clip_denoised": True},
+        _edm, _consistency, _is("consistency"), "edm",
+    ),
+    "ScoreSdeVeScheduler": Peer(
+        {"num_train_timesteps": 2000, "snr": 0.15, "sigma_min": 0.01, "sigma_max": 1348.0, "sampling_eps": 1e-5,
+         "correct_steps": 1},
+        _score_sde_ve, _score_sde_ve_grid, _is("langevin_pc"), "score",
+    ),
     "EDMEulerScheduler": Peer({**_EDM, **_PREDICTION}, _edm, _edm_grid, _is("euler"), _EDM_PREDICTIONS),
     "EDMDPMSolverMultistepScheduler": Peer(
         {**_EDM, **_PREDICTION, **_THRESHOLD, **_DPM_MULTISTEP, "solver_order": 2, "lower_order_final": True},
@@ -467,9 +589,8 @@ PEERS: dict[str, Peer] = {
 
 # Schedulers whose numbers no solver here gives, and why.
 REFUSED = {
-    "DPMSolverSinglestepScheduler": "its steps are network calls and its grid is every point, stages included; here a step of "
-    "dpmpp_2s or dpmsolver_2s is a whole one with its stage in the middle, as in the papers. Take one of those by df.plan.",
-    "IPNDMScheduler": "its schedule is of its own and is no discrete schedule of betas. Take ipndm by df.plan.",
+    "IPNDMScheduler": "its schedule has sigma = sin²(π·t/2) and as many timesteps as steps, and its first step, from a state "
+    "without signal, takes the data for 0. Take ipndm by df.plan, on a schedule that has signal.",
     "CosineDPMSolverMultistepScheduler": "it draws its noise from a Brownian tree. Take dpmpp_2m_sde by df.plan.",
     "DPMSolverSDEScheduler": "it draws its noise from a Brownian tree. Take dpmpp_2m_sde by df.plan.",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import subprocess
 import sys
 from unittest import mock
@@ -36,6 +37,8 @@ CASES = [
     *(("PNDMScheduler", {"skip_prk_steps": True, **o}) for o in SPACINGS[:2]),  # linspace: its previous timestep is wrong
     *(("EulerDiscreteScheduler", o) for o in [*SPACINGS, *LEVELS, {**LEVELS[0], **SPACINGS[0]}, {**LEVELS[1], **SPACINGS[1]}]),
     ("EulerDiscreteScheduler", {"use_karras_sigmas": True, "sigma_min": 0.05, "sigma_max": 10.0}),
+    *(("EulerDiscreteScheduler", {"timestep_type": "continuous", "prediction_type": "v_prediction", **o}) for o in [
+        *SPACINGS[:2], {"use_karras_sigmas": True, "sigma_min": 0.002, "sigma_max": 70.0, **SPACINGS[0]}]),
     *(("EulerAncestralDiscreteScheduler", o) for o in SPACINGS),
     *(("HeunDiscreteScheduler", o) for o in [*SPACINGS, *LEVELS, {"clip_sample": True}]),
     *(("LMSDiscreteScheduler", o) for o in [*SPACINGS, *LEVELS]),
@@ -43,6 +46,7 @@ CASES = [
     *(("KDPM2AncestralDiscreteScheduler", o) for o in [*SPACINGS, LEVELS[1]]),
     *(("DPMSolverMultistepScheduler", {"solver_order": n, **o}) for n in (1, 2) for o in [*SPACINGS, *LEVELS, LU]),
     *(("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "solver_order": n}) for n in (1, 2)),
+    *(("DPMSolverSinglestepScheduler", {"solver_order": 1, **o}) for o in [{}, *LEVELS, {"algorithm_type": "sde-dpmsolver++"}]),
     ("DPMSolverMultistepScheduler", {"lambda_min_clipped": -3.0}),
     ("DPMSolverMultistepScheduler", {"use_flow_sigmas": True, "flow_shift": 3.0, "prediction_type": "flow_prediction"}),
     *(("UniPCMultistepScheduler", o) for o in [*SPACINGS, *LEVELS, {"solver_order": 3}]),
@@ -55,6 +59,11 @@ CASES = [
     ("FlowMatchHeunDiscreteScheduler", {"shift": 1.5}),
     *(("EDMEulerScheduler", o) for o in [{}, {"sigma_schedule": "exponential", "prediction_type": "v_prediction"}]),
     *(("EDMDPMSolverMultistepScheduler", {"solver_order": n}) for n in (1, 2, 3)),
+    *(("DDIMInverseScheduler", o) for o in [{}, {**SPACINGS[0], "set_alpha_to_one": False}, {**SPACINGS[1], "clip_sample": False}]),
+    *(("LCMScheduler", o) for o in [{}, {"original_inference_steps": 70, "clip_sample": True}, {"timestep_scaling": 0.003}]),
+    ("LCMScheduler", {"set_alpha_to_one": False, **SPACINGS[0]}),
+    ("TCDScheduler", {"original_inference_steps": 70, "prediction_type": "v_prediction"}),
+    *(("CMStochasticIterativeScheduler", o) for o in [{}, {"num_train_timesteps": 50, "s_noise": 1.01, "clip_denoised": False}]),
 ]  # fmt: skip
 
 
@@ -77,6 +86,19 @@ def make(name, options):
     return getattr(diffusers, name)(**options)
 
 
+def with_exact_table(scheduler):
+    """The scheduler on our float64 table: of its own 1 − alphas_cumprod keeps few digits."""
+    import torch
+
+    if "beta_schedule" in scheduler.config and not scheduler.config.get("use_flow_sigmas"):
+        config = {**scheduler.config, "_class_name": type(scheduler).__name__, "timestep_type": "discrete"}
+        scheduler.alphas_cumprod = torch.tensor(df.Schedule.from_diffusers(config).alphas_cumprod)
+        for end in ("final_alpha_cumprod", "initial_alpha_cumprod"):
+            if scheduler.config.get("set_alpha_to_one") is False and hasattr(scheduler, end):
+                setattr(scheduler, end, scheduler.alphas_cumprod[0])
+    return scheduler
+
+
 @pytest.mark.parametrize("name", PEERS)
 def test_the_table_has_every_option_and_its_default(name):
     import diffusers
@@ -85,21 +107,15 @@ def test_the_table_has_every_option_and_its_default(name):
     assert dict(PEERS[name].options) == {k: p.default for k, p in parameters.items() if k not in ("self", "args", "kwargs")}
 
 
-@pytest.mark.parametrize("betas", BETAS, ids=["linear", "scaled"])
+@pytest.mark.parametrize("betas", [BETAS[0], pytest.param(BETAS[1], marks=pytest.mark.slow)], ids=["linear", "scaled"])
 @pytest.mark.parametrize("steps", [5, *SLOW_STEPS, 50])
 @every(CASES)
 def test_grids(name, options, betas, steps):
-    flow = name.startswith("Flow")
-    if betas and (flow or name.startswith("EDM") or options.get("use_flow_sigmas")):
+    if betas and ("beta_schedule" not in PEERS[name].options or options.get("use_flow_sigmas")):
         return  # without betas
-    options = {**betas, **options}
-    scheduler = make(name, options)
-    if "beta_schedule" in scheduler.config:
-        import torch
-
-        # Its grids, and not the rounding of its float32 table, of which 1 − alphas_cumprod keeps few digits.
-        exact = df.Schedule.from_diffusers(scheduler).alphas_cumprod if not options.get("use_flow_sigmas") else None
-        scheduler.alphas_cumprod = scheduler.alphas_cumprod if exact is None else torch.tensor(exact)
+    if steps > options.get("num_train_timesteps", PEERS[name].options["num_train_timesteps"]):
+        return
+    scheduler = with_exact_table(make(name, {**betas, **options}))
     scheduler.set_timesteps(steps)
     _, peer, config = _read(scheduler)
     schedule = peer.schedule(config, None)
@@ -111,7 +127,11 @@ def test_grids(name, options, betas, steps):
         theirs = theirs[::2]
     if name == "PNDMScheduler":
         theirs = np.delete(theirs, 2)  # its second is told twice
+    if name == "DDIMInverseScheduler":
+        theirs = theirs[::-1]
     times = told(schedule.network_time(grid.times))
+    if grid.told is not None:
+        times = np.array([*map(grid.told, times)])
     # "down" may take the peer's whole timestep, wrong by a rounding, for the one below.
     np.testing.assert_allclose(times, theirs[:steps], rtol=2e-6, atol=1 if grid.rounding == "down" else 2e-4)
     if hasattr(scheduler, "sigmas") and name not in TWICE:
@@ -125,23 +145,38 @@ def smooth(x, t):
 @pytest.mark.parametrize("steps", [5, *SLOW_STEPS])
 @every(CASES)
 def test_trajectories(name, options, steps):
+    compare(name, options, steps)
+
+
+@pytest.mark.parametrize("steps", [5, *SLOW_STEPS])
+@every([(name, options) for name, options in [
+    ("DDIMScheduler", {}), ("DDPMScheduler", {}), ("LCMScheduler", {}), ("DPMSolverMultistepScheduler", {}),
+    *(("DPMSolverMultistepScheduler", {"solver_order": 1, "algorithm_type": a}) for a in ("dpmsolver++", "sde-dpmsolver++")),
+    ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
+    ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}), ("UniPCMultistepScheduler", {}),
+    ("DEISMultistepScheduler", {}), ("EDMDPMSolverMultistepScheduler", {}),
+    ("DPMSolverSinglestepScheduler", {"solver_order": 1, "prediction_type": "v_prediction"}),
+]])  # fmt: skip
+def test_dynamic_thresholding(name, options, steps):
+    # Of the whole sample, so one sample: with channels, as the peer wants them.
+    compare(name, {"thresholding": True, "dynamic_thresholding_ratio": 0.8, "sample_max_value": 1.7, **options}, steps, (1, 3, 4))
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_tcd_at_other_eta(eta):
+    compare("TCDScheduler", {}, 4, eta=eta)
+
+
+def compare(name, options, steps, shape=(3, 4), **of_step):
+    """Ours by the oracle and the peer's, on the same noise. ``of_step`` are options of its ``step``, and of the plan."""
     import torch
 
     if name == "KDPM2AncestralDiscreteScheduler" and steps == 2:
         pytest.skip("between so distant levels the peer's sigma_down is a difference of equal float32 numbers")
-    scheduler = make(name, options)
-    try:
-        plan = df.Plan.from_diffusers(scheduler, steps)
-    except ArgumentError as error:
-        if "which this version does not have" in str(error):
-            pytest.skip(str(error))
-        raise
-    if "beta_schedule" in scheduler.config and not options.get("use_flow_sigmas"):
-        scheduler.alphas_cumprod = torch.tensor(df.Schedule.from_diffusers(scheduler).alphas_cumprod)
-        if scheduler.config.get("set_alpha_to_one") is False:
-            scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0]
+    scheduler = with_exact_table(make(name, options))
+    plan = df.Plan.from_diffusers(scheduler, steps, **of_step)
     rng = np.random.default_rng(steps)
-    start, noises = rng.standard_normal((3, 4)), rng.standard_normal((len(plan.rows), 3, 4))
+    start, noises = rng.standard_normal(shape), rng.standard_normal((len(plan.rows), *shape))
     ours, registers = plan.initial_scale * start, [None] * plan.registers
     for i, row in enumerate(plan.rows):
         outputs = [smooth(ours, row.timestep)] if row.calls_network else []
@@ -154,8 +189,60 @@ def test_trajectories(name, options, steps):
         output = torch.tensor(smooth(scaled.numpy().astype(np.float64), float(t)))
         z = torch.tensor(noises[min(i, len(noises) - 1)])
         with mock.patch(f"{module}.randn_tensor", lambda *_, z=z, **__: z) if plan.stochastic else mock.MagicMock():
-            theirs = scheduler.step(output, t, theirs).prev_sample
+            theirs = scheduler.step(output, t, theirs, **of_step).prev_sample
     np.testing.assert_allclose(ours, theirs.numpy(), rtol=0, atol=1e-5 * max(1.0, np.abs(ours).max()))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 10])
+def test_learned_variance_of_ddpm(steps):
+    import torch
+
+    scheduler = with_exact_table(make("DDPMScheduler", {"variance_type": "learned_range"}))
+    plan = df.Plan.from_diffusers(scheduler, steps)
+    rng = np.random.default_rng(steps)
+    ours, noises = rng.standard_normal((2, 3, 4)), rng.standard_normal((steps, 2, 3, 4))
+    theirs = torch.tensor(ours)
+    scheduler.set_timesteps(steps)
+    for row, t, z in zip(plan.rows, scheduler.timesteps, noises, strict=True):
+        ours = apply_row(row, ours, [smooth(ours, row.timestep)], z=z if row.stochastic else None, v=np.tanh(ours))
+        output = torch.tensor(np.concatenate([smooth(theirs.numpy(), float(t)), np.tanh(theirs.numpy())], axis=1))
+        with mock.patch(f"{type(scheduler).__module__}.randn_tensor", lambda *_, z=z, **__: torch.tensor(z)):
+            theirs = scheduler.step(output, int(t), theirs).prev_sample
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=0, atol=1e-5 * max(1.0, np.abs(ours).max()))
+
+
+@pytest.mark.parametrize("options", [{}, {"snr": 0.2, "correct_steps": 2, "sigma_max": 50.0, "sampling_eps": 1e-3}])
+@pytest.mark.parametrize("steps", [2, 5, 20])
+def test_score_sde_ve(steps, options):
+    # As its pipeline runs it, which has loops of its own; of one sample, since it averages norms over the batch.
+    import torch
+
+    scheduler = make("ScoreSdeVeScheduler", options)
+    plan = df.Plan.from_diffusers(scheduler, steps)
+    scheduler.set_timesteps(steps)
+    scheduler.set_sigmas(steps)
+    # Its levels without the rounding to float32, to which a state of that size is sensitive.
+    low, high = (math.log(scheduler.config[name]) for name in ("sigma_min", "sigma_max"))
+    scheduler.discrete_sigmas = torch.exp(torch.linspace(low, high, steps, dtype=torch.float64))
+    scheduler.sigmas = torch.exp(low + torch.linspace(1, scheduler.config.sampling_eps, steps, dtype=torch.float64) * (high - low))
+    rng = np.random.default_rng(steps)
+    start, noises = rng.standard_normal((1, 12)), rng.standard_normal((len(plan.rows), 1, 12))
+
+    def score(x, sigma):
+        return (smooth(x, sigma) - x) / sigma**2
+
+    ours = plan.initial_scale * start
+    for row, z in zip(plan.rows, noises, strict=True):
+        ours = apply_row(row, ours, [score(ours, row.timestep)], z=z if row.stochastic else None)
+    theirs, left = torch.tensor(start) * scheduler.init_noise_sigma, iter(torch.tensor(noises))
+    with mock.patch(f"{type(scheduler).__module__}.randn_tensor", lambda *_, **__: next(left)):
+        for t, sigma in zip(scheduler.timesteps, scheduler.sigmas, strict=True):
+            for _ in range(scheduler.config.correct_steps):
+                output = torch.tensor(score(theirs.numpy(), float(sigma)))
+                theirs = scheduler.step_correct(output, theirs).prev_sample
+            out = scheduler.step_pred(torch.tensor(score(theirs.numpy(), float(sigma))), t, theirs)
+            theirs = out.prev_sample
+    np.testing.assert_allclose(ours, out.prev_sample_mean.numpy(), rtol=0, atol=1e-5 * max(1.0, np.abs(ours).max()))
 
 
 def test_options_of_a_step():
@@ -196,7 +283,18 @@ EDM = {"_class_name": "EDMDPMSolverMultistepScheduler", "solver_order": 1}
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"thresholding": True}, "thresholding=True, which is not honoured"),
+        ({"thresholding": True, "sample_max_value": 0.5}, "sample_max_value 0.5"),
+        ({"thresholding": True, "dynamic_thresholding_ratio": 0.0}, "dynamic_thresholding_ratio is 0.0"),
+        ({"_class_name": "DDPMScheduler", "variance_type": "learned"}, "variance_type='learned' is not honoured.*logarithm"),
+        ({"_class_name": "TCDScheduler", "thresholding": True}, "thresholding=True is not honoured.*TCDScheduler"),
+        ({"_class_name": "TCDScheduler", "clip_sample": True}, "clip_sample=True is not honoured.*TCDScheduler"),
+        ({"_class_name": "LCMScheduler", "original_inference_steps": 4}, "steps is 5; original_inference_steps allows 1 to 4"),
+        ({"_class_name": "LCMScheduler", "original_inference_steps": 1001}, "original_inference_steps is 1001"),
+        ({"_class_name": "CMStochasticIterativeScheduler", "num_train_timesteps": 4}, "steps is 5; num_train_timesteps"),
+        ({"_class_name": "DPMSolverSinglestepScheduler"}, "solver_order=2 is not honoured.*dpmpp_2s"),
+        ({"_class_name": "DPMSolverSinglestepScheduler", "solver_order": 1, "algorithm_type": "unipc"}, "algorithm_type='unipc'"),
+        ({"_class_name": "DPMSolverSinglestepScheduler", "solver_order": 1, "variance_type": "learned"}, "variance_type='learned'"),
+        ({"_class_name": "EulerDiscreteScheduler", "interpolation_type": "log_linear"}, "interpolation_type='log_linear'"),
         ({"beta_schedule": "laplace"}, "beta_schedule is 'laplace'"),
         ({"prediction_type": "noise"}, "prediction_type='noise'"),
         ({"timestep_spacing": "random"}, "timestep_spacing 'random'"),
