@@ -26,7 +26,7 @@ def table(problem: Problem, *, set_alpha_to_one: bool, steps_offset: int) -> Tab
     if not set_alpha_to_one and family != "discrete":
         raise ArgumentError(f"set_alpha_to_one=False starts at timestep 0, which the family {family} does not have.")
     start = CLEAN if set_alpha_to_one else problem.at_times(np.zeros(1))[0]
-    if start is CLEAN and problem.prediction_type in ("sample", "denoised"):
+    if start is CLEAN and problem.prediction_type in ("sample", "denoised", "score"):
         raise PlanError(
             f"the first step of ddim_inverse is at the clean data, where a network that predicts {problem.prediction_type} says "
             f"nothing of the noise. Give set_alpha_to_one=False, or take a model that predicts epsilon or v."

@@ -50,9 +50,10 @@ def assert_declared_marginals():
 
     def check(plan, sigma_data=1.0):
         deviation = plan.deviation or [(0.0, 0.0)] * len(plan.rows)
-        registers = [None] * plan.registers
+        registers, held = [None] * plan.registers, 1.0
         for i, row in enumerate(plan.rows):
             alpha, sigma = plan.marginals[i]
+            alpha_next, sigma_next = plan.marginals[i + 1]
             truth = {
                 "epsilon": (0.0, 1.0), "sample": (1.0, 0.0), "denoised": (1.0, 0.0), "flow": (-1.0, 1.0),
                 "v_prediction": (-sigma / sigma_data, sigma_data * alpha), "edm": (sigma / sigma_data, -sigma_data * alpha),
@@ -63,15 +64,17 @@ def assert_declared_marginals():
                 s = np.exp(row.log_s[0] - row.log_s[1])
             if row.reduce is not None:  # Langevin, where |z| = |ε|
                 snr, kappa = row.reduce.values
-                size = 2.0 * (snr / kappa) ** 2
-                row, s = dataclasses.replace(row, reduce=None, b=size * kappa), np.sqrt(2.0 * size)
+                step = 2.0 * (snr / (kappa * truth[1])) ** 2
+                row, s = dataclasses.replace(row, reduce=None, b=step * kappa), np.sqrt(2.0 * step)
             of_x0, of_eps = apply_row(dataclasses.replace(row, log_s=None), [alpha, sigma], [np.array(truth)], registers)
-            alpha_next, sigma_next = plan.marginals[i + 1]
-            # 1e-12, times the size of the coefficients: where alpha is small, epsilon has weight 1/alpha, and float64
-            # cannot write that weight better than to EPS/alpha.
-            size = max(1.0, *map(abs, (row.a, row.b, row.p, row.q, *(np.abs(h).max() for h in registers if h is not None))))
+            # 1e-12, times the size of the coefficients before they are combined, of this row and of those that wrote registers:
+            # where alpha is small, epsilon has weight 1/alpha or alpha'/alpha, and float64 cannot write that weight better than to
+            # EPS/alpha.
+            size = max(held, *map(abs, (row.a, row.b, row.p, row.q, row.d, *row.c)), alpha_next / alpha if alpha > 0.0 else 0.0)
+            held = size if row.write is not None else held
             assert abs(of_x0 - (alpha_next + deviation[i][0])) <= 1e-12 * size, i
-            assert abs(of_eps**2 + s**2 - (sigma_next**2 + deviation[i][1])) <= 1e-12 * size, i
+            variance = sigma_next**2 + deviation[i][1]
+            assert abs(of_eps**2 + s**2 - variance) <= 1e-12 * size * max(1.0, sigma_next**2), i
 
     return check
 

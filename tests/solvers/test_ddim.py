@@ -177,7 +177,7 @@ def test_noise_only_where_eta_asks_for_it():
     assert [row.stochastic for row in rows] == [True] * 4 + [False]
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(derandomize=True, deadline=None, max_examples=40)
 @given(data=st.data())
 def test_plans_are_finite_and_keep_their_marginals(data, assert_declared_marginals):
     steps = data.draw(st.integers(1, 60))
@@ -199,21 +199,6 @@ def test_plans_are_finite_and_keep_their_marginals(data, assert_declared_margina
     assert plan.nfe == plan.steps == len(plan.rows) == steps
     assert df.Plan.from_json(plan.to_json()) == plan
     assert_declared_marginals(plan)
-
-
-@pytest.mark.parametrize("prediction_type", PREDICTIONS)
-@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-def test_every_step_count_keeps_its_marginals(schedule, prediction_type, spacing, assert_declared_marginals):
-    for steps in (*range(1, 51), schedule.num_train_timesteps):
-        for eta in (0.0, 1.0):
-            try:
-                arguments = {"prediction_type": prediction_type, "timestep_spacing": spacing, "eta": eta}
-                plan = df.plan(schedule, "ddim", steps, **arguments)
-            except df.errors.PlanError:
-                assert prediction_type == "epsilon"
-                assert schedule.alpha(schedule.num_train_timesteps - 1) == 0
-                continue
-            assert_declared_marginals(plan)
 
 
 def test_eta_beyond_what_the_marginal_allows_is_refused():

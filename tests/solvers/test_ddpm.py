@@ -190,7 +190,7 @@ def test_learned_range_of_diffusers(gaussian, diffusers_loop, prediction_type, s
 
 
 def test_learned_range_deviates_by_nothing_where_v_is_right(schedule, assert_declared_marginals):
-    for steps in range(1, 51):
+    for steps in (1, 2, 9):
         plan = df.plan(schedule, "ddpm", steps, prediction_type="v_prediction", variance_type="learned_range")
         assert df.Plan.from_json(plan.to_json()) == plan
         assert [row.log_s is not None for row in plan.rows] == [True] * (steps - 1) + [False]
@@ -252,7 +252,7 @@ def test_fixed_large_is_exact_for_unit_variance(gaussian, steps):
 @pytest.mark.parametrize("variance_type", VARIANCES)
 def test_the_variance_converges_with_order_1(gaussian, variance_type, prediction_type):
     schedule = df.Schedule.linear(20000, 1e-4 / 20, 0.02 / 20)
-    counts, errors = [250, 500, 1000, 2000, 4000], []
+    counts, errors = [250, 500, 1000, 2000], []
     for count in counts:
         plan = df.plan(schedule, "ddpm", count, prediction_type=prediction_type, variance_type=variance_type)
         mean, variance = moments(plan, schedule, gaussian)[-1]
@@ -297,7 +297,7 @@ class _Stream:
 # ---- marginals ----------------------------------------------------------------------------------------
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(derandomize=True, deadline=None, max_examples=40)
 @given(data=st.data())
 def test_plans_are_finite_and_deviate_as_declared(data, assert_declared_marginals):
     steps = data.draw(st.integers(1, 60))
@@ -315,14 +315,6 @@ def test_plans_are_finite_and_deviate_as_declared(data, assert_declared_marginal
     assert plan.exact_marginal == (variance_type == "fixed_small")
     assert df.Plan.from_json(plan.to_json()) == plan
     assert_declared_marginals(plan)
-
-
-@pytest.mark.parametrize("variance_type", VARIANCES)
-def test_every_step_count_deviates_as_declared(schedule, variance_type, assert_declared_marginals):
-    for steps in (*range(1, 51), schedule.num_train_timesteps):
-        plan = df.plan(schedule, "ddpm", steps, prediction_type="v_prediction", timestep_spacing="trailing",
-                       variance_type=variance_type)  # fmt: skip
-        assert_declared_marginals(plan)
 
 
 def test_fixed_small_is_ddim_with_eta_1():

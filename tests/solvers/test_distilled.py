@@ -150,34 +150,6 @@ def test_consistency_of_the_exact_map_draws_the_data(gaussian, run):
 # ---- all ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prediction_type", PREDICTIONS)
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [("lcm", {}), ("lcm", {"timestep_scaling": 0.003}), ("tcd", {}), ("tcd", {"eta": 1.0}),
-     ("tcd", {"eta": 0.0, "set_alpha_to_one": True}), ("consistency", {"s_noise": 1.01})],
-)  # fmt: skip
-def test_every_step_count_deviates_as_declared(schedule, name, options, prediction_type, assert_declared_marginals):
-    for steps in range(1, 51):
-        try:
-            plan = df.plan(schedule, name, steps, prediction_type=prediction_type, **options)
-        except PlanError:
-            assert prediction_type == "epsilon"
-            assert schedule.alpha(schedule.num_train_timesteps - 1) == 0
-            continue
-        assert plan.exact_marginal == (name == "tcd")
-        assert df.Plan.from_json(plan.to_json()) == plan
-        assert_declared_marginals(plan)
-
-
-def test_consistency_on_edm_deviates_as_declared(assert_declared_marginals):
-    for unit in (0.5, 1.0):
-        schedule = df.Schedule.edm(sigma_data=unit)
-        for prediction_type in ("edm", "denoised", "v_prediction"):
-            for steps in (1, 2, 9):
-                plan = df.plan(schedule, "consistency", steps, prediction_type=prediction_type, timestep_spacing="karras")
-                assert_declared_marginals(plan, unit)
-
-
 @pytest.mark.parametrize(
     ("schedule", "solver", "arguments", "error", "says"),
     [

@@ -141,20 +141,3 @@ def through(step, network, x):
     for row in step:
         x = apply_row(row, x, [network(x, row.timestep)], registers)
     return x
-
-
-@pytest.mark.parametrize(
-    "prediction_type", ["v_prediction", *(pytest.param(kind, marks=pytest.mark.slow) for kind in PREDICTIONS[:2])]
-)
-@pytest.mark.parametrize("eta", [0.0, 1.0, 2.0])
-def test_every_step_count_keeps_its_marginals(schedule, prediction_type, eta, assert_declared_marginals):
-    for steps in range(1, 51):
-        try:
-            plan = df.plan(schedule, "dpm_2", steps, prediction_type=prediction_type, eta=eta)
-        except df.errors.PlanError:
-            assert prediction_type == "epsilon"
-            assert schedule.alpha(schedule.num_train_timesteps - 1) == 0
-            continue
-        assert plan.exact_marginal
-        assert df.Plan.from_json(plan.to_json()) == plan
-        assert_declared_marginals(plan)

@@ -104,23 +104,6 @@ def test_mean_and_variance_of_a_gaussian_as_the_steps_grow(gaussian):
     assert order == pytest.approx(1.0, abs=0.2), errors
 
 
-@pytest.mark.parametrize(
-    "prediction_type", ["v_prediction", *(pytest.param(kind, marks=pytest.mark.slow) for kind in PREDICTIONS[:2])]
-)
-@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0, 3.0])
-def test_every_step_count_keeps_its_marginals(schedule, prediction_type, eta, assert_declared_marginals):
-    for steps in range(1, 51):
-        try:
-            plan = df.plan(schedule, "euler_ancestral", steps, prediction_type=prediction_type, eta=eta)
-        except df.errors.PlanError:
-            assert prediction_type == "epsilon"
-            assert schedule.alpha(schedule.num_train_timesteps - 1) == 0
-            continue
-        assert plan.exact_marginal
-        assert plan.stochastic == (eta > 0 and steps > 1)
-        assert_declared_marginals(plan)
-
-
 def test_bad_options_are_named():
     with pytest.raises(df.errors.ArgumentError, match=r"eta is -0\.5"):
         df.plan(LINEAR, "euler_ancestral", 5, prediction_type="epsilon", eta=-0.5)

@@ -110,23 +110,6 @@ def test_order_in_the_time_of_the_flow(run, name, order):
     assert -np.polyfit(np.log(counts), np.log(errors), 1)[0] == pytest.approx(order, abs=0.2), errors
 
 
-@pytest.mark.parametrize("name", ["flow_euler", "flow_heun"])
-@pytest.mark.parametrize(
-    "prediction_type", ["flow", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("sample", "epsilon"))]
-)
-def test_every_step_count_keeps_its_marginals(name, prediction_type, assert_declared_marginals):
-    for schedule in (FLOW, df.Schedule.flow(shift=3.0)):
-        for steps in range(1, 51):
-            for clip in (None, (-1e300, 1e300)):
-                plan = df.plan(schedule, name, prediction_type=prediction_type, timesteps=np.linspace(999.5, 3, steps), clip=clip)
-                assert plan.exact_marginal
-                assert df.Plan.from_json(plan.to_json()) == plan
-                assert_declared_marginals(plan)
-    stochastic = df.plan(FLOW, "flow_euler", 4, prediction_type="flow", stochastic_sampling=True)
-    assert stochastic.stochastic
-    assert_declared_marginals(stochastic)
-
-
 def test_a_flow_is_what_they_are_for():
     with pytest.raises(df.errors.PlanError, match="families flow"):
         df.plan(df.Schedule.linear(), "flow_heun", 4, prediction_type="v_prediction")
@@ -150,20 +133,6 @@ def test_order_on_every_family(run, name, family):
         exact = flow_of_a_gaussian(x, plan.marginals[0], plan.marginals[-2])
         errors.append(np.abs(run(plan, network(schedule, kind), x)[-2] - exact).max())
     assert -np.polyfit(np.log(counts), np.log(errors), 1)[0] == pytest.approx(ONE_STEP[name], abs=0.25), errors
-
-
-@pytest.mark.parametrize("family", list(FAMILIES))
-@pytest.mark.parametrize("name", [*ONE_STEP, "euler_maruyama"])
-def test_marginals_on_every_family(name, family, assert_declared_marginals):
-    schedule = FAMILIES[family]
-    for kind in schedule.prediction_types:
-        for steps in (1, 2, 5, 17):
-            try:
-                plan = df.plan(schedule, name, steps, prediction_type=kind, timestep_spacing="linspace")
-            except df.errors.PlanError:  # no signal at the start
-                assert family == "flow"
-                continue
-            assert_declared_marginals(plan, schedule.sigma_data)
 
 
 def test_churn_on_edm_deviates_as_declared(assert_declared_marginals):

@@ -122,24 +122,6 @@ def test_churn_keeps_the_variance_of_a_gaussian(gaussian, run):
     assert np.all(np.abs(samples.var(0) / gaussian.variance - 1) < 5 * np.sqrt(2 / count) + 0.01)
 
 
-@pytest.mark.parametrize(
-    "prediction_type", ["v_prediction", *(pytest.param(kind, marks=pytest.mark.slow) for kind in PREDICTIONS[:2])]
-)
-@pytest.mark.parametrize("s_noise", [1.0, 1.007])
-def test_every_step_count_deviates_as_declared(schedule, prediction_type, s_noise, assert_declared_marginals):
-    for steps in range(1, 51):
-        for churn in ({}, {"s_churn": 5.0, "s_tmax": 10.0, "s_noise": s_noise}):
-            try:
-                plan = df.plan(schedule, "heun", steps, prediction_type=prediction_type, **churn)
-            except df.errors.PlanError:
-                assert prediction_type == "epsilon"
-                assert schedule.alpha(schedule.num_train_timesteps - 1) == 0
-                continue
-            assert plan.exact_marginal == (s_noise == 1.0 or not plan.stochastic)
-            assert df.Plan.from_json(plan.to_json()) == plan
-            assert_declared_marginals(plan)
-
-
 def test_a_step_from_no_signal_is_one_stage(run):
     schedule = df.Schedule.cosine().rescale_zero_terminal_snr()
     plan = df.plan(schedule, "heun", 4, prediction_type="v_prediction", timestep_spacing="trailing")

@@ -249,36 +249,8 @@ def test_dpmpp_3m_sde_is_k_diffusions():
 # ---- marginals --------------------------------------------------------------------------------------------
 
 
-def keeps_its_marginals(plan):
-    """Every row lands on the next marginal where the network is right. Pairs are weights of x0 and of ε; rows are linear."""
-    registers = [None] * plan.registers
-    for i, row in enumerate(plan.rows):
-        alpha, sigma = plan.marginals[i]
-        truth = {"epsilon": (0.0, 1.0), "sample": (1.0, 0.0), "v_prediction": (-sigma, alpha)}[plan.prediction_type]
-        of_x0, of_eps = apply_row(row, [alpha, sigma], [np.array(truth)], registers)
-        after = plan.marginals[i + 1]
-        # 1e-12, times the size of the coefficients before they are combined: ε has weight alpha'/alpha in the noise form.
-        size = max(1.0, *map(abs, (row.a, row.b, row.p, row.q, row.d, *row.c)), after[0] / alpha if alpha > 0.0 else 0.0)
-        assert of_x0 == pytest.approx(after[0], rel=0, abs=1e-12 * size)
-        assert math.hypot(of_eps, row.s) == pytest.approx(after[1], rel=0, abs=1e-12 * size)
-
-
-@pytest.mark.parametrize("clip", [None, (-50.0, 50.0)])
-@pytest.mark.parametrize("prediction_type", PREDICTIONS)
-@pytest.mark.parametrize("solver", SOLVERS)
-def test_every_plan_keeps_its_marginals(solver, prediction_type, clip):
-    options = {"skip_prk_steps": True} if solver == "pndm" else {}
-    for schedule in (LINEAR, df.Schedule.cosine(), df.Schedule.linear(60, 0.001, 0.2)):
-        for steps in range(1, 51):
-            plan = make(schedule, solver, steps, prediction_type, clip=clip, timestep_spacing="trailing", **options)
-            keeps_its_marginals(plan)
-    if solver == "pndm":
-        for steps in range(4, 51):
-            keeps_its_marginals(make(LINEAR, solver, steps, prediction_type, clip=clip, timestep_spacing="trailing"))
-
-
 @pytest.mark.parametrize("solver", [s for s in SOLVERS if s not in ("lms", "pndm")])
-def test_zero_terminal_snr(solver, run, gaussian):
+def test_zero_terminal_snr(solver, assert_declared_marginals):
     schedule = df.Schedule.scaled_linear().rescale_zero_terminal_snr()
     options = {"predict_x0": True} if solver == "unipc" else {}
     if solver in ("deis", "dpmsolver_2m", "dpmsolver_3m", "ipndm"):
@@ -286,7 +258,7 @@ def test_zero_terminal_snr(solver, run, gaussian):
             make(schedule, solver, 8, "v_prediction", timestep_spacing="trailing")
         return
     plan = make(schedule, solver, 8, "v_prediction", timestep_spacing="trailing", **options)
-    keeps_its_marginals(plan)
+    assert_declared_marginals(plan)
 
 
 def test_euler_is_ddim_without_noise(run, gaussian):

@@ -339,50 +339,6 @@ def test_mean_and_variance_of_a_gaussian(run, gaussian, solver, eta):
     assert np.log2(errors[-2, 1] / errors[-1, 1]) == pytest.approx(2.0, abs=0.2)
 
 
-class Mixture:
-    """Two Gaussians in the plane, sampled and told apart."""
-
-    weights, means, variances = np.array([0.35, 0.65]), np.array([[-1.4, 0.8], [1.3, -0.5]]), np.array([0.05, 0.1])
-
-    def epsilon(self, x, t):
-        alpha, sigma = LINEAR.alpha(t), LINEAR.sigma(t)
-        variance = alpha**2 * self.variances + sigma**2
-        away = x[:, None, :] - alpha * self.means
-        log = np.log(self.weights) - np.log(variance) - 0.5 * (away**2).sum(-1) / variance
-        share = np.exp(log - log.max(1, keepdims=True))
-        share /= share.sum(1, keepdims=True)
-        return sigma * ((share / variance)[..., None] * away).sum(1)
-
-    def draw(self, alpha, sigma, n, rng):
-        mode = rng.random(n) < self.weights[1]
-        deviation = np.sqrt(alpha**2 * self.variances + sigma**2)
-        return alpha * self.means[mode.astype(int)] + deviation[mode.astype(int), None] * rng.standard_normal((n, 2))
-
-    def modes(self, x):
-        """Of each mode: its share, mean and covariance. Their boundary is many deviations from both."""
-        near = ((x[:, None, :] - self.means) ** 2).sum(-1).argmin(1)
-        return [(np.mean(near == k), x[near == k].mean(0), np.cov(x[near == k].T)) for k in (0, 1)]
-
-
-@pytest.mark.parametrize("solver", ["dpmpp_2m_sde", "dpmpp_3m_sde"])
-def test_modes_of_a_mixture(run, solver):
-    mixture, n, rng = Mixture(), 100_000, np.random.default_rng(7)
-    plan = df.plan(LINEAR, solver, prediction_type="epsilon", timesteps=grid(100, last=0.0))
-    x = mixture.draw(*plan.marginals[0], n, rng)
-
-    class Noises:
-        def __getitem__(self, i):
-            return rng.standard_normal((n, 2))
-
-    end = run(plan, mixture.epsilon, x, Noises())[-1]
-    for k, (share, mean, covariance) in enumerate(mixture.modes(end)):
-        count, variance = n * mixture.weights[k], mixture.variances[k]
-        # five standard errors each; the covariance also what a step count leaves
-        assert abs(share - mixture.weights[k]) < 5 * math.sqrt(mixture.weights.prod() / n)
-        assert np.abs(mean - mixture.means[k]).max() < 5 * math.sqrt(variance / count)
-        assert np.abs(covariance - variance * np.eye(2)).max() < 5 * variance * math.sqrt(2 / count) + 0.01 * variance
-
-
 # ---- order of convergence on a Gaussian -------------------------------------------------------------------
 
 

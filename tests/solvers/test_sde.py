@@ -84,21 +84,6 @@ def test_mean_and_variance_of_a_gaussian_as_the_steps_grow(gaussian, schedule, n
     assert -np.polyfit(np.log(counts), np.log(errors), 1)[0] > 0.8, errors
 
 
-@pytest.mark.parametrize("prediction_type", PREDICTIONS)
-def test_every_step_count_deviates_as_declared(schedule, prediction_type, assert_declared_marginals):
-    zero = schedule.alpha(schedule.num_train_timesteps - 1) == 0
-    for steps in range(1, 51):
-        for clip in (None, (-1e300, 1e300)):
-            arguments = {"prediction_type": prediction_type, "timestep_spacing": "trailing", "clip": clip}
-            if zero:
-                with pytest.raises(PlanError, match="zero signal-to-noise"):
-                    df.plan(schedule, "euler_maruyama", steps, **arguments)
-                continue
-            plan = df.plan(schedule, "euler_maruyama", steps, **arguments)
-            assert not plan.exact_marginal
-            assert_declared_marginals(plan)
-
-
 # ---- predictor–corrector ----------------------------------------------------------------------------------
 
 
@@ -165,16 +150,6 @@ def test_the_corrector_keeps_a_gaussian(gaussian):
         x = np.array([apply_row(row, s, [network(s, 500.0)], z=z) for s, z in zip(x, rng.standard_normal((count, 4)), strict=True)])
     assert np.all(np.abs(x.mean(0) - mean) < 5 * np.sqrt(variance / count))
     assert np.all(np.abs(x.var(0) / variance - 1) < 5 * np.sqrt(2 / count) + 0.01)
-
-
-@pytest.mark.parametrize("correct_steps", [0, 1, 3])
-def test_every_step_count_of_pc_deviates_as_declared(schedule, correct_steps, assert_declared_marginals):
-    for steps in range(1, 51):
-        plan = df.plan(schedule, "langevin_pc", steps, prediction_type="epsilon", correct_steps=correct_steps,
-                       timestep_spacing="leading")  # fmt: skip
-        assert not plan.exact_marginal
-        assert df.Plan.from_json(plan.to_json()) == plan
-        assert_declared_marginals(plan)
 
 
 def test_the_corrector_needs_a_score():

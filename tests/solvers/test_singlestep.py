@@ -142,24 +142,6 @@ def test_dpm_solver_1_is_ddim():
         np.testing.assert_allclose((mine.a, mine.b), (theirs.a, theirs.b), rtol=1e-11, atol=0)
 
 
-@pytest.mark.parametrize(
-    "prediction_type", ["v_prediction", *(pytest.param(kind, marks=pytest.mark.slow) for kind in PREDICTIONS[:2])]
-)
-@pytest.mark.parametrize(("name", "options"), OPTIONS)
-def test_every_step_count_keeps_its_marginals(schedule, name, options, prediction_type, assert_declared_marginals):
-    for steps in range(1, 51):
-        try:
-            plan = df.plan(schedule, name, steps, prediction_type=prediction_type, timestep_spacing="linspace", **options)
-        except df.errors.PlanError:
-            assert prediction_type == "epsilon"
-            assert schedule.alpha(schedule.num_train_timesteps - 1) == 0
-            continue
-        assert plan.exact_marginal
-        assert not plan.stochastic
-        assert df.Plan.from_json(plan.to_json()) == plan
-        assert_declared_marginals(plan)
-
-
 def test_no_state_is_kept_where_one_stage_is_all_there_is():
     for name in SOLVERS:
         assert df.plan(LINEAR, name, 1, prediction_type="epsilon").registers == 0
