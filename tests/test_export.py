@@ -393,3 +393,12 @@ def test_a_disk_that_fills_up(folder, monkeypatch):
 def test_the_document_is_plain_json(tiny):
     text = next(p.value for p in onnx.load(tiny[1].path).metadata_props)
     assert json.loads(text) == tiny[1].to_json()
+
+
+def test_a_model_without_conditioning_cannot_be_guided(tmp_path):
+    model = df.export(Affine().eval(), tmp_path / "affine.onnx", **SAID)
+    for scale in (2.0, 0.0, [1.0, 3.0]):
+        with pytest.raises(ArgumentError, match="no conditioning to guide by"):
+            df.sample(model, 2, 3, seed=0, guidance_scale=scale)
+    with pytest.raises(ArgumentError, match="negative_cond"):
+        df.sample(model, 2, 3, seed=0, negative_cond={"label": 1})

@@ -26,6 +26,8 @@ from .stages import by_data, by_noise, data_row, noise_row, one_stage
 
 
 def table(problem: Problem, *, s_churn: float, s_tmin: float, s_tmax: float, s_noise: float, steps_offset: int) -> Table:
+    if s_tmin > s_tmax:
+        raise ArgumentError(f"s_tmin is {s_tmin:g} and s_tmax {s_tmax:g}; the interval between them, where churn is, is empty.")
     rows, before, deviation = [], [], []
     most = min(s_churn / len(problem.points), math.sqrt(2.0) - 1.0)
     for now, then in pairwise((*problem.points, CLEAN)):

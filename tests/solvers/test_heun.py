@@ -132,3 +132,8 @@ def test_churn_beyond_the_schedule_is_refused():
     with pytest.raises(df.errors.ArgumentError, match=r"s_churn would raise sigma from .* timestep 999.*s_tmax"):
         df.plan(LINEAR, "heun", 5, prediction_type="epsilon", s_churn=5.0)
     df.plan(LINEAR, "heun", 5, prediction_type="epsilon", s_churn=5.0, s_tmax=80.0)
+
+
+def test_an_empty_interval_of_churn_is_refused():
+    with pytest.raises(df.errors.ArgumentError, match=r"s_tmin is 3 and s_tmax 1; the interval between them.* is empty"):
+        df.plan(LINEAR, "heun", 5, prediction_type="epsilon", s_churn=1.0, s_tmin=3.0, s_tmax=1.0)
