@@ -107,7 +107,7 @@ def page(paths: dict[str, dict[int, float]], clouds: dict[str, dict[int, float]]
         "on `trailing` grids (`heun`: `karras` from sigma 80; `pndm`: `leading`, by its multistep start). The model's cosine",
         "schedule begins at sigma/alpha = 2e4, and a method that averages slopes in sigma does not survive a first step from",
         "there. Every solver is a table for the same fused step: what differs is where the network is called, and how its",
-        "answers are combined. Columns are at equal cost: a solver with two calls per step has half the steps.",
+        "answers are combined. Columns are at equal cost: a solver with two calls per step has half the steps, rounded up.",
         "",
         "| solver | order | calls per step | registers | noise | families of schedules | from |",
         "|---|---|---|---|---|---|---|",
