@@ -107,7 +107,11 @@ def test_plans_of_every_solver_satisfy_the_schema():
     for name in df.solvers():
         for prediction_type in df.Schedule.cosine().prediction_types:
             for clip in (None, (-1, 1), (-math.inf, 1.0)):
-                plan = df.plan(df.Schedule.cosine(), name, 7, prediction_type=prediction_type, clip=clip)
+                try:
+                    plan = df.plan(df.Schedule.cosine(), name, 7, prediction_type=prediction_type, clip=clip)
+                except PlanError:  # tests/solvers/test_every_solver.py says which pairs make no sense
+                    assert name in ("ddim_inverse", "flow_euler", "flow_heun", "langevin_pc")
+                    continue
                 VALIDATOR.validate(json.loads(plan.to_json()))
                 assert Plan.from_json(plan.to_json()) == plan
 

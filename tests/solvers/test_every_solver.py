@@ -71,8 +71,11 @@ def refusal(solver, options, schedule, prediction_type, steps):
         return "Runge-Kutta start takes 3 steps"
     if silent and (solver in NEED_SIGNAL or not options.get("predict_x0", True)):
         return "signal"
-    if solver == "pndm" and not options.get("skip_prk_steps") and steps > getattr(schedule, "num_train_timesteps", 1000) / 2:
-        return "Runge-Kutta start calls the network halfway"
+    if solver == "pndm" and not options.get("skip_prk_steps") and schedule.family == "discrete":
+        count = schedule.num_train_timesteps
+        start = [round(count - i * (count / steps)) for i in range(4)]
+        if any(now - then < 2 for now, then in itertools.pairwise(start)):
+            return "Runge-Kutta start calls the network halfway"
     return None
 
 

@@ -72,11 +72,11 @@ PLANE = Mixture(
     means=[[-2.0, 1.0], [1.5, 1.5], [0.0, -2.0]],
     covariances=[[[0.06, 0.02], [0.02, 0.03]], [[0.04, -0.02], [-0.02, 0.08]], [[0.1, 0.0], [0.0, 0.02]]],
 )
-# The corrector's step is 2·(snr·|z|/|score|)², of a sample's own norms: it is Langevin dynamics in many dimensions only.
-DIMENSIONS = 8
+# The corrector's step is 2·(snr·|z|/|score|)², of a sample's own norms, which vary much in two dimensions.
+DIMENSIONS = 4
 SPACE = Mixture(
     weights=[0.4, 0.6],
-    means=[np.full(DIMENSIONS, -1.2), np.full(DIMENSIONS, 0.8)],
+    means=[np.full(DIMENSIONS, -1.8), np.full(DIMENSIONS, 1.2)],
     covariances=[0.3 * np.eye(DIMENSIONS), np.diag(np.linspace(0.15, 0.4, DIMENSIONS))],
 )
 CASES = {
@@ -115,6 +115,7 @@ def test_samples_of_a_mixture(case):
 @pytest.mark.parametrize("case", CASES)
 def test_samples_of_a_mixture_as_the_steps_grow(case):
     mixture, _ = CASES[case]
-    fewer, more = (mixture.scores(draw(case, steps, 100_000)) for steps in (20, 200 if case in SECOND_ORDER else 600))
+    enough = 200 if case in SECOND_ORDER else 1000 if case == "langevin_pc" else 500
+    fewer, more = (mixture.scores(draw(case, steps, 100_000)) for steps in (20, enough))
     assert max(more) < 4.5, more
     assert max(more) < max(fewer), (fewer, more)
