@@ -31,8 +31,7 @@ SOLVER = Solver(
     nfe_per_step=1,
     registers=0,
     stochastic=True,
-    paper="Karras et al. 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv:2206.00364; the "
-    "ancestral split of Song et al. 2021, Score-Based Generative Modeling through SDEs, arXiv:2011.13456, eq. (47)",
+    paper="Song et al. 2021, Score-Based Generative Modeling through SDEs, arXiv:2011.13456, eq. (47); Crowson 2022, k-diffusion",
     timestep_spacing="linspace",
     options={
         "eta": Option(1.0, "share of a step's noise that is drawn afresh: 0 is Euler", minimum=0.0),
