@@ -1,8 +1,9 @@
 """One row of every solver, one thread, float32, (64, 3, 128, 128): its time over a DDIM row's, beside what its bytes explain.
 
 A row reads the state and the model output and writes the state, 12 bytes per element; every register it reads or writes is 4
-more. Of each solver's plan the row that moves the most is timed. Drawing noise is arithmetic and not bytes: rows that do are
-held against a row of Euler-Maruyama's form (x' = a·x + b·m + s·z). The target: at most twice what the bytes explain.
+more, and a reduction reads the model output once more. Of each solver's plan the row that moves the most is timed. Drawing noise
+is arithmetic and not bytes: rows that do are held against a row of Euler-Maruyama's form (x' = a·x + b·m + s·z). The Langevin
+corrector draws its noise twice, once for its norm. The target: at most twice what the bytes explain.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def run(seconds: float) -> list[Line]:
 def moved(row: Row) -> int:
     """Bytes per element that a row reads and writes."""
     read = {k for weights in (row.c, row.f) for k, w in enumerate(weights) if w != 0.0}
-    return BASE + 4 * len(read) + (4 if row.write is not None else 0)
+    return BASE + 4 * len(read) + (4 if row.write is not None else 0) + (4 if row.reduce is not None else 0)
 
 
 def _run(seconds: float) -> list[Line]:
