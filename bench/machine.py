@@ -26,7 +26,7 @@ def machine() -> dict[str, object]:
         "instruction_sets": [f for f in flags.split() if f.startswith(("avx", "amx", "fma"))],
         "kernels": {k.name: k.unavailable or "runs" for k in kernels.kernels()},
         "caches": _caches(),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),
