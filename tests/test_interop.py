@@ -291,6 +291,10 @@ EDM = {"_class_name": "EDMDPMSolverMultistepScheduler", "solver_order": 1}
         ({"_class_name": "LCMScheduler", "original_inference_steps": 4}, "steps is 5; original_inference_steps allows 1 to 4"),
         ({"_class_name": "LCMScheduler", "original_inference_steps": 1001}, "original_inference_steps is 1001"),
         ({"_class_name": "CMStochasticIterativeScheduler", "num_train_timesteps": 4}, "steps is 5; num_train_timesteps"),
+        (
+            {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++", "solver_order": 3},
+            "solver_order=3.*not honoured.*k-diffusion",
+        ),
         ({"_class_name": "DPMSolverSinglestepScheduler"}, "solver_order=2 is not honoured.*dpmpp_2s"),
         ({"_class_name": "DPMSolverSinglestepScheduler", "solver_order": 1, "algorithm_type": "unipc"}, "algorithm_type='unipc'"),
         ({"_class_name": "DPMSolverSinglestepScheduler", "solver_order": 1, "variance_type": "learned"}, "variance_type='learned'"),

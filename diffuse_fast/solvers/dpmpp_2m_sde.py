@@ -10,21 +10,14 @@ ends without noise draws none.
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import multistep
 from .solver import Option, Problem, Solver, Table
 
 
-def table(
-    problem: Problem, *, eta: float, solver_type: str, lower_order_final: bool, euler_at_final: bool, final_sigmas_type: str,
-    steps_offset: int,
-) -> Table:  # fmt: skip
-    points = multistep.ending(problem, final_sigmas_type)
-    orders = multistep.orders(points, 2, lower_order_final=lower_order_final, euler_at_final=euler_at_final)
-    transfers = [
-        multistep.by_data(points[i], points[i + 1], multistep.steps_back(points, i, k), eta, solver_type=solver_type)
-        for i, k in enumerate(orders)
-    ]
-    return multistep.table(problem, points, transfers, "data")
+def table(problem: Problem, **options: Any) -> Table:
+    return multistep.dpm_solver(problem, "data", 2, **options)
 
 
 SOLVER = Solver(

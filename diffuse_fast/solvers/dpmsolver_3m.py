@@ -7,22 +7,14 @@ DPMSolverMultistepScheduler with ``algorithm_type="dpmsolver"`` and ``solver_ord
 
 from __future__ import annotations
 
+from typing import Any
+
 from . import multistep
 from .solver import Problem, Solver, Table
 
 
-def table(
-    problem: Problem, *, solver_type: str, halved_curvature: bool, lower_order_final: bool, euler_at_final: bool,
-    final_sigmas_type: str, steps_offset: int,
-) -> Table:  # fmt: skip
-    points = multistep.ending(problem, final_sigmas_type)
-    orders = multistep.orders(points, 3, lower_order_final=lower_order_final, euler_at_final=euler_at_final)
-    transfers = [
-        multistep.by_noise(points[i], points[i + 1], multistep.steps_back(points, i, k),
-            solver_type=solver_type, halved=halved_curvature)
-        for i, k in enumerate(orders)
-    ]
-    return multistep.table(problem, points, transfers, "noise")
+def table(problem: Problem, **options: Any) -> Table:
+    return multistep.dpm_solver(problem, "noise", 3, **options)
 
 
 SOLVER = Solver(

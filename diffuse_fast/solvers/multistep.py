@@ -154,6 +154,22 @@ def steps_back(points: Sequence[Point], i: int, order: int) -> list[float]:
     return [points[i - j].lam - points[i - j - 1].lam for j in range(order - 1)]
 
 
+def dpm_solver(
+    problem: Problem, form: str, order: int, *, solver_type: str, lower_order_final: bool, euler_at_final: bool,
+    final_sigmas_type: str, steps_offset: int, eta: float = 0.0, halved_curvature: bool = False,
+) -> Table:  # fmt: skip
+    """The table of a multistep DPM-Solver of this form and order, with its options (``steps_offset`` is in the grid already)."""
+    points = ending(problem, final_sigmas_type)
+    transfers = []
+    for i, k in enumerate(orders(points, order, lower_order_final=lower_order_final, euler_at_final=euler_at_final)):
+        now, then, back = points[i], points[i + 1], steps_back(points, i, k)
+        if form == "data":
+            transfers.append(by_data(now, then, back, eta, solver_type=solver_type, halved=halved_curvature))
+        else:
+            transfers.append(by_noise(now, then, back, solver_type=solver_type, halved=halved_curvature))
+    return table(problem, points, transfers, form)
+
+
 def table(
     problem: Problem, points: Sequence[Point], transfers: Sequence[Transfer], form: str, initial_scale: float | None = None
 ) -> Table:
