@@ -352,21 +352,21 @@ def _open(config: Config, schedule: Schedule, steps: int) -> _Grid:
 
 def _clipped(config: Config, schedule: Schedule) -> Schedule:
     """The schedule without its last timesteps, whose half log-SNR is below ``lambda_min_clipped``."""
-    alphas_cumprod = schedule.alphas_cumprod  # type: ignore[attr-defined]
+    alphas_cumprod = schedule.alphas_cumprod  # type: ignore[attr-defined]  # the class says the family
     half = 0.5 * schedule.log_snr(np.arange(len(alphas_cumprod)))
     keep = int(np.count_nonzero(half >= config.get("lambda_min_clipped", -math.inf)))
     return schedule if keep == len(alphas_cumprod) else Schedule.from_alphas_cumprod(alphas_cumprod[:keep])
 
 
 def _flow_levels(config: Config, schedule: Schedule, steps: int) -> np.ndarray:
-    count = schedule.num_train_timesteps  # type: ignore[attr-defined]
+    count = schedule.num_train_timesteps  # type: ignore[attr-defined]  # the class says the family
     if "shift_terminal" in config:  # UniPC
-        sigma = schedule.shifted(np.linspace(1.0, 1.0 / count, steps + 1)[:-1])  # type: ignore[attr-defined]
+        sigma = schedule.shifted(np.linspace(1.0, 1.0 / count, steps + 1)[:-1])  # type: ignore[attr-defined]  # the class says the family
         sigma = _stretched(sigma, config["shift_terminal"])
         sigma[0] -= 1e-6 if abs(sigma[0] - 1.0) < 1e-6 else 0.0
     else:
         even = 1.0 - np.linspace(1.0, 1.0 / count, steps + 1)
-        sigma = schedule.shifted(even)[::-1][:-1]  # type: ignore[attr-defined]
+        sigma = schedule.shifted(even)[::-1][:-1]  # type: ignore[attr-defined]  # the class says the family
     return sigma * count
 
 
@@ -377,7 +377,7 @@ def _stretched(sigma: np.ndarray, terminal: float | None) -> np.ndarray:
 
 def _flow_match(config: Config, schedule: Schedule, steps: int) -> _Grid:
     # The smallest level was shifted when the scheduler was made, unless the shift depends on the sample's size.
-    shifted = schedule.shifted  # type: ignore[attr-defined]
+    shifted = schedule.shifted  # type: ignore[attr-defined]  # the class says the family
     count = config["num_train_timesteps"]
     low = 1.0 / count if config.get("use_dynamic_shifting") else shifted(1.0 / count)
     sigma = _stretched(shifted(np.linspace(1.0, low, steps)), config.get("shift_terminal"))

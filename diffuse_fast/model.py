@@ -217,7 +217,7 @@ def _mapped(mapping: Mapping[str, Any], outside: graph.Graph, path: Path) -> Doc
     def fixed(value: graph.Value, where: str) -> list[int]:
         if value.shape is None or not all(isinstance(d, int) for d in value.shape[1:]):
             raise ArgumentError(f"the graph does not fix the shape of {value.name!r}; say it as mapping[{where}].")
-        return list(value.shape[1:])  # type: ignore[arg-type]
+        return list(value.shape[1:])  # type: ignore[arg-type]  # all are int, as checked
 
     said = mapping.get("conditioning", {})
     if not isinstance(said, Mapping) or not all(isinstance(v, Mapping) for v in said.values()):

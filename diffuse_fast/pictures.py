@@ -82,6 +82,6 @@ def needs_pillow() -> None:
         RuntimeUnavailableError: Pillow is not installed.
     """
     try:
-        import PIL.Image  # noqa: F401
+        import PIL.Image  # noqa: F401  (asked for here, before anything is drawn)
     except ImportError as error:
         raise RuntimeUnavailableError(f"a PNG needs Pillow ({error}): pip install 'diffuse-fast[cli]'") from None

@@ -39,7 +39,7 @@ def typed(option: str, text: str, kind: Callable[[str], Any]) -> Any:
     try:
         return _truth(text) if kind is bool else kind(text)
     except ValueError:
-        what = {bool: "true or false", int: "a whole number", float: "a number"}[kind]  # type: ignore[index]
+        what = {bool: "true or false", int: "a whole number", float: "a number"}[kind]  # type: ignore[index]  # an option is of one of these types
         raise typer.BadParameter(f"{option} is {text!r}; it must be {what}.") from None
 
 

@@ -21,6 +21,7 @@ from ..plan import MAX_OUTPUTS, Plan
 from ..runtimes.base import aligned
 from .arguments import noise_array
 from .conditioning import Conditions, conditions
+from .progress import bar
 from .workspace import not_finite
 
 if TYPE_CHECKING:
@@ -58,14 +59,17 @@ class Request:
     noise: Any = field(default=None, compare=False)
 
 
-def run_requests(sampler: Sampler, requests: Sequence[Request], callback: Any = None) -> np.ndarray:
+def run_requests(sampler: Sampler, requests: Sequence[Request], callback: Any = None, progress: bool = False) -> np.ndarray:
     """The samples of the requests, in their order, (len(requests), *shape)."""
     slots = _Slots(sampler, requests)
     tick = 0
-    while slots.tick():
-        if callback is not None:
-            callback(tick, slots.state)
-        tick += 1
+    with bar(progress, slots.ticks) as advance:
+        while slots.tick():
+            if advance is not None:
+                advance()
+            if callback is not None:
+                callback(tick, slots.state)
+            tick += 1
     return slots.state
 
 
@@ -104,6 +108,11 @@ class _Slots:
         else:
             given = noise_array(f"noise of request {i}", noise, self._shape)
             np.multiply(given, np.float32(scale), out=self.state[i], casting="same_kind")
+
+    @property
+    def ticks(self) -> int:
+        """How many there will be, but for rows without a call behind a plan's last one."""
+        return max(plan.nfe for plan in self._plans)
 
     def tick(self) -> bool:
         """Every sample that is not done goes on to behind its next network call; False where all are done."""

@@ -112,14 +112,16 @@ def sample(
     if each:
         if step_noise is not None:
             raise ArgumentError("step_noise is given for samples that run in step; give one guidance_scale for all.")
-        return _with_each_scale(sampler, n, guidance_scale, seed, first_index, cond, negative_cond, noise, batch_size, callback)
+        return _with_each_scale(
+            sampler, n, guidance_scale, seed, first_index, cond, negative_cond, noise, batch_size, progress, callback
+        )
     return sampler.sample(
         n, seed=seed, cond=cond, negative_cond=negative_cond, noise=noise, step_noise=step_noise, batch_size=batch_size,
         first_index=first_index, progress=progress, callback=callback,
     )  # fmt: skip
 
 
-def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, noise, batch_size, callback) -> Any:
+def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, noise, batch_size, progress, callback) -> Any:
     whole("n", n, 1)
     values = np.asarray(scales)
     if values.shape != (n,) or values.dtype.kind not in "iuf":
@@ -137,7 +139,7 @@ def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, nois
         )
         for i in range(n)
     ]  # fmt: skip
-    result = sampler.sample_requests(requests, batch_size=batch_size, callback=callback)
+    result = sampler.sample_requests(requests, batch_size=batch_size, progress=progress, callback=callback)
     as_tensor = is_tensor(noise) or sampler._network.name == "torch"
     return sys.modules["torch"].from_numpy(result) if as_tensor else result
 

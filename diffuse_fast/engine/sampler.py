@@ -125,7 +125,12 @@ class Sampler:
         return self._run(n, size, seeds, indices, start, conditions, step_noise, as_tensor, progress, callback)
 
     def sample_requests(
-        self, requests: Sequence[Request], *, batch_size: int | None = None, callback: Callback | None = None
+        self,
+        requests: Sequence[Request],
+        *,
+        batch_size: int | None = None,
+        progress: bool = False,
+        callback: Callback | None = None,
     ) -> np.ndarray:
         """Draw samples that have nothing in common but the model: each its own plan, seed, guidance and conditioning.
 
@@ -134,6 +139,7 @@ class Sampler:
         Args:
             requests: What is asked for, from 1.
             batch_size: Samples that run together at most.
+            progress: Show a bar for each batch.
             callback: Called as ``callback(tick, x)`` after each joint call of the network; x is a view, not to be kept.
 
         Returns:
@@ -147,7 +153,7 @@ class Sampler:
         if not requests:
             raise ArgumentError("requests is empty; give at least one.")
         size = len(requests) if batch_size is None else whole("batch_size", batch_size, 1)
-        parts = [run_requests(self, requests[i : i + size], callback) for i in range(0, len(requests), size)]
+        parts = [run_requests(self, requests[i : i + size], callback, progress) for i in range(0, len(requests), size)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _run(self, n, size, seeds, indices, start, conditions, step_noise, as_tensor, progress, callback) -> Iterator[Any]:

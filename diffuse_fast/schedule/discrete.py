@@ -136,7 +136,7 @@ class DiscreteSchedule(Schedule):
     # ---- marginals ------------------------------------------------------------------------------
 
     @property
-    def t_max(self) -> float:  # type: ignore[override]
+    def t_max(self) -> float:  # type: ignore[override]  # an attribute in the base
         return float(self.num_train_timesteps - 1)
 
     def marginal_at_log_snr(self, log_snr: float) -> tuple[float, float, float]:

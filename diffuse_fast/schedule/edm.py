@@ -35,11 +35,11 @@ class EDMSchedule(ContinuousSchedule):
     rho: float
 
     @property
-    def t_min(self) -> float:  # type: ignore[override]
+    def t_min(self) -> float:  # type: ignore[override]  # an attribute in the base
         return self.sigma_min
 
     @property
-    def t_max(self) -> float:  # type: ignore[override]
+    def t_max(self) -> float:  # type: ignore[override]  # an attribute in the base
         return self.sigma_max
 
     # ---- Table 1, "Network and preconditioning" -------------------------------------------------

@@ -32,15 +32,15 @@ class FlowSchedule(ContinuousSchedule):
     shift: float
 
     @property
-    def domain(self) -> tuple[float, float]:  # type: ignore[override]
+    def domain(self) -> tuple[float, float]:  # type: ignore[override]  # an attribute in the base
         return 0.0, float(self.num_train_timesteps)
 
     @property
-    def t_max(self) -> float:  # type: ignore[override]
+    def t_max(self) -> float:  # type: ignore[override]  # an attribute in the base
         return float(self.num_train_timesteps)
 
     @property
-    def t_min(self) -> float:  # type: ignore[override]
+    def t_min(self) -> float:  # type: ignore[override]  # an attribute in the base
         # FlowMatchEulerDiscreteScheduler shifts its smallest sigma when it is made, and the grid once more.
         return min(self.t_max, self.num_train_timesteps * self.shifted(self.shifted(1.0 / self.num_train_timesteps)))
 

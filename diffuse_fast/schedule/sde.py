@@ -28,7 +28,7 @@ class SDESchedule(ContinuousSchedule):
     sampling_eps: float
 
     @property
-    def t_min(self) -> float:  # type: ignore[override]
+    def t_min(self) -> float:  # type: ignore[override]  # an attribute in the base
         return self.sampling_eps
 
     def drift(self, t: Any) -> Any:
@@ -66,7 +66,7 @@ class VPSchedule(SDESchedule):
     """
 
     family = "vp_sde"
-    prediction_types: tuple[str, ...] = ("epsilon", "score", "sample", "v_prediction")  # type: ignore[misc]
+    prediction_types: tuple[str, ...] = ("epsilon", "score", "sample", "v_prediction")  # type: ignore[misc]  # an attribute in the base
 
     beta_min: float
     beta_max: float
@@ -114,7 +114,7 @@ class SubVPSchedule(VPSchedule):
     """The sub-VP SDE (eq. 28, 29): sigma = 1 − alpha²."""
 
     family = "sub_vp_sde"
-    prediction_types = ("epsilon", "score", "sample")  # type: ignore[misc]
+    prediction_types = ("epsilon", "score", "sample")  # type: ignore[misc]  # an attribute in the base
 
     def _diffusion_squared(self, t: np.ndarray) -> np.ndarray:
         return self._beta(t) * -np.expm1(-2.0 * self._integral(t))

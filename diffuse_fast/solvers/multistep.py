@@ -99,17 +99,21 @@ class Transfer:
     s: float = 0.0
 
 
-def by_data(now: Point, then: Point, back: Sequence[float], eta: float = 0.0, **options: object) -> Transfer:
+def by_data(
+    now: Point, then: Point, back: Sequence[float], eta: float = 0.0, *, solver_type: str = "heun", halved: bool = False
+) -> Transfer:
     """A step in the data form; with ``eta`` that of the SDE whose noise is eta² times the reverse SDE's (SDE-DPM-Solver++)."""
     h = then.lam - now.lam
     wide = (1.0 + eta) * h
-    weights = polynomial(data_integrals(wide, len(back) + 1), h, back, **options)  # type: ignore[arg-type]
+    weights = polynomial(data_integrals(wide, len(back) + 1), h, back, solver_type=solver_type, halved=halved)
     decay = math.exp(-eta * h) if eta > 0.0 else 1.0
     s = then.sigma * math.sqrt(-math.expm1(-2.0 * eta * h)) if eta > 0.0 and then.sigma > 0.0 else 0.0
     return Transfer((then.sigma / now.sigma) * decay, [then.alpha * w for w in weights], s)
 
 
-def by_noise(now: Point, then: Point, back: Sequence[float], **options: object) -> Transfer:
+def by_noise(
+    now: Point, then: Point, back: Sequence[float], *, solver_type: str = "heun", halved: bool = False
+) -> Transfer:
     """A step in the noise form. One that ends without noise has no finite width: it is of first order."""
     if now.alpha == 0.0:
         raise PlanError(
@@ -119,7 +123,7 @@ def by_noise(now: Point, then: Point, back: Sequence[float], **options: object) 
     if then.sigma == 0.0:
         return Transfer(then.alpha / now.alpha, [-then.alpha * now.sigma / now.alpha])
     h = then.lam - now.lam
-    weights = polynomial(noise_integrals(h, len(back) + 1), h, back, **options)  # type: ignore[arg-type]
+    weights = polynomial(noise_integrals(h, len(back) + 1), h, back, solver_type=solver_type, halved=halved)
     return Transfer(then.alpha / now.alpha, [-then.sigma * w for w in weights])
 
 
@@ -171,7 +175,7 @@ def dpm_solver(
 
 
 def table(
-    problem: Problem, points: Sequence[Point], transfers: Sequence[Transfer], form: str, initial_scale: float | None = None
+    problem: Problem, points: Sequence[Point], transfers: Sequence[Transfer], form: str
 ) -> Table:
     """Rows of a multistep solver. The predictions that later rows look back to are kept in as many registers as the longest
     look, each written over the oldest.
@@ -194,7 +198,6 @@ def table(
         rows=tuple(rows),
         marginals=tuple((point.alpha, point.sigma) for point in points),
         registers=depth,
-        initial_scale=initial_scale,
     )
 
 

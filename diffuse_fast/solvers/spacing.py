@@ -117,7 +117,7 @@ def grid(spacing: Spacing, schedule: Schedule, steps: int, style: str = "closed"
         ArgumentError: ``steps`` is more than there are timesteps, or ``steps_offset`` shifts the grid past the last.
     """
     if spacing.name in INTEGER and schedule.family == "discrete":
-        return _integers(spacing, schedule.num_train_timesteps, steps, style)  # type: ignore[attr-defined]
+        return _integers(spacing, schedule.num_train_timesteps, steps, style)  # type: ignore[attr-defined]  # checked: the family has it
     if steps < 1:
         raise ArgumentError(f"steps is {steps}; it must be at least 1.")
     if spacing.name in LEVELS:
@@ -125,11 +125,11 @@ def grid(spacing: Spacing, schedule: Schedule, steps: int, style: str = "closed"
     if spacing.name == "linspace":
         if schedule.family != "flow":
             return np.linspace(schedule.t_max, schedule.t_min, steps)
-        sigma = np.linspace(1.0, schedule.shifted(1.0 / schedule.num_train_timesteps), steps)  # type: ignore[attr-defined]
+        sigma = np.linspace(1.0, schedule.shifted(1.0 / schedule.num_train_timesteps), steps)  # type: ignore[attr-defined]  # checked: the family has it
     else:  # trailing of a flow is power with exponent 1
         sigma = (1.0 - np.arange(steps) / steps) ** (1.0 if spacing.rho is None else spacing.rho)
     if schedule.family == "flow":
-        sigma = schedule.shifted(sigma)  # type: ignore[attr-defined]
+        sigma = schedule.shifted(sigma)  # type: ignore[attr-defined]  # checked: the family has it
     return schedule.t_max * sigma
 
 
@@ -165,7 +165,7 @@ def _levels(spacing: Spacing, schedule: Schedule, steps: int) -> np.ndarray:
         times = schedule.timestep_at_log_snr(schedule.log_snr(first) + u * (schedule.log_snr(last) - schedule.log_snr(first)))
     else:
         if spacing.name == "karras":
-            a, b = high ** (1.0 / spacing.rho), low ** (1.0 / spacing.rho)  # type: ignore[operator]
+            a, b = high ** (1.0 / spacing.rho), low ** (1.0 / spacing.rho)  # type: ignore[operator]  # checked: karras has a rho
             levels = (a + u * (b - a)) ** spacing.rho
         elif spacing.name == "exponential":
             levels = np.exp(math.log(high) + u * (math.log(low) - math.log(high)))

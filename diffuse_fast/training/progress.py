@@ -36,7 +36,7 @@ def progress_bar(steps: int, *, shown: bool) -> Iterator[Report]:
             TimeRemainingColumn,
         )
     except ImportError:
-        Console = None  # type: ignore[assignment,misc]
+        Console = None  # type: ignore[assignment,misc]  # where rich is not there
 
     if Console is None or not (console := Console(stderr=True)).is_terminal:
 

@@ -169,6 +169,14 @@ def test_a_scale_per_sample_equals_each_sample_with_its_scale():
         np.testing.assert_array_equal(together[i], alone[0])
 
 
+def test_a_scale_per_sample_shows_its_progress_too(capsys):
+    df.sample(Network(), 2, 6, shape=SHAPE, schedule=SCHEDULE, prediction_type="v_prediction", guidance_scale=[1.0, 2.0],
+              negative_cond={"label": 0}, cond={"label": 1}, progress=True)  # fmt: skip
+    shown = capsys.readouterr()
+    assert "sampling" in shown.err
+    assert shown.out == ""
+
+
 @pytest.mark.parametrize("scales", [[1.0, 2.0], [[1.0], [2.0], [3.0]], ["1", "2", "3"]])
 def test_scales_that_do_not_fit_are_refused(scales):
     with pytest.raises(ArgumentError, match="guidance_scale"):
