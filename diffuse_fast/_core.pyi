@@ -75,6 +75,7 @@ class Stepper:
         out: int,
         outputs: Sequence[int],
         output_stride: int,
+        output_count: int,
         variance_offset: int,
         registers: int,
         register_count: int,

@@ -44,9 +44,9 @@ T* pointer(uintptr_t address) {
 
 std::unique_ptr<df::Stepper> make_stepper(const std::string& kernel, const py::buffer& rows, int64_t elements,
                                           uint64_t element_offset, int state, int output, uintptr_t x, uintptr_t out,
-                                          const std::vector<uintptr_t>& outputs, int64_t output_stride, int64_t variance_offset,
-                                          uintptr_t registers, int register_count, uintptr_t y, uintptr_t mask, const Seeds& seeds,
-                                          const Indices& indices) {
+                                          const std::vector<uintptr_t>& outputs, int64_t output_stride, int64_t output_count,
+                                          int64_t variance_offset, uintptr_t registers, int register_count, uintptr_t y,
+                                          uintptr_t mask, const Seeds& seeds, const Indices& indices) {
   if (seeds.ndim() != 1 || indices.ndim() != 1 || seeds.size() != indices.size())
     throw std::invalid_argument("seeds and indices must be 1-D and of one length");
   if (outputs.size() > df::kMaxOutputs) throw std::invalid_argument("at most three network outputs");
@@ -57,6 +57,7 @@ std::unique_ptr<df::Stepper> make_stepper(const std::string& kernel, const py::b
   b.out = pointer<void>(out);
   for (size_t j = 0; j < outputs.size(); ++j) b.outputs[j] = pointer<void>(outputs[j]);
   b.output_stride = output_stride;
+  b.output_count = output_count;
   b.variance_offset = variance_offset;
   b.registers = pointer<float>(registers);
   b.register_count = register_count;
@@ -77,7 +78,7 @@ void bind_step(py::module_& m) {
   py::class_<df::Stepper>(m, "Stepper", "The step bound to the buffers of one sampling run. Addresses must outlive it.")
       .def(py::init(&make_stepper), py::arg("kernel"), py::arg("rows"), py::kw_only(), py::arg("elements"),
            py::arg("element_offset"), py::arg("state_dtype"), py::arg("output_dtype"), py::arg("x"), py::arg("out"),
-           py::arg("outputs"), py::arg("output_stride"), py::arg("variance_offset"), py::arg("registers"),
+           py::arg("outputs"), py::arg("output_stride"), py::arg("output_count"), py::arg("variance_offset"), py::arg("registers"),
            py::arg("register_count"), py::arg("y"), py::arg("mask"), py::arg("seeds"), py::arg("indices"))
       .def(
           "run",

@@ -243,6 +243,12 @@ constexpr HotLoop kHot[] = {
     {kM | kClipped | kA | kD, 0, hot<kM | kClipped | kA | kD>},
     {kM | kClipped | kA | kD | kS, 0, hot<kM | kClipped | kA | kD | kS>},
     {kM | kClipped | kD, 0, hot<kM | kClipped | kD>},
+    // singlestep solvers: the base state, or the slope, kept by one stage and read by the next
+    {kM | kA | kB | kWrite | kEx, 0, hot<kM | kA | kB | kWrite | kEx>},
+    {kM | kA | kB | kWrite | kEx | kEm, 0, hot<kM | kA | kB | kWrite | kEx | kEm>},
+    {kM | kA | kB | kHistory, 1, hot<kM | kA | kB | kHistory, 1>},
+    {kM | kB | kHistory, 1, hot<kM | kB | kHistory, 1>},
+    {kM | kClipped | kA | kD | kHistory, 1, hot<kM | kClipped | kA | kD | kHistory, 1>},
     // multistep solvers: one or two registers read, the prediction kept
     {kM | kA | kB | kHistory | kWrite | kEx | kEm, 1, hot<kM | kA | kB | kHistory | kWrite | kEx | kEm, 1>},
     {kM | kA | kB | kHistory | kWrite | kEx | kEm, 2, hot<kM | kA | kB | kHistory | kWrite | kEx | kEm, 2>},
@@ -268,12 +274,15 @@ void step(const Call& call, int64_t i, int64_t begin, int64_t end) {
 // Sums in float64 over sixteen lanes, element e into lane e mod 16, then the lanes in order: the same bits whatever the
 // vectors' width. Squares of float32 values are exact in float64.
 struct Lanes {
-  double lane[16] = {};
-  void add(const float* values, int n, bool squared) {
-    for (int i = 0; i < n; ++i) {
-      const double x = values[i];
-      lane[i % 16] += squared ? x * x : x;
-    }
+  static constexpr int kLanes = 16;
+  double lane[kLanes] = {};
+  template <bool kSquared>
+  void add(const float* values, int n) {
+    const auto term = [](double x) { return kSquared ? x * x : x; };
+    int at = 0;
+    for (; at + kLanes <= n; at += kLanes)  // a turn of fixed length, which the compiler makes vectors of
+      for (int i = 0; i < kLanes; ++i) lane[i] += term(values[at + i]);
+    for (int i = 0; at + i < n; ++i) lane[i] += term(values[at + i]);
   }
   double total() const {
     double sum = 0.0;
@@ -366,10 +375,10 @@ void guidance_rescale(const Call& call, const Sample& s, Row& row) {
   for (int64_t at = 0; at < call.elements; at += kPiece) {
     const int count = static_cast<int>(std::min<int64_t>(kPiece, call.elements - at));
     piece.read(call, s, at, count);
-    sum_0.add(piece.outputs[0], count, false);
-    squares_0.add(piece.outputs[0], count, true);
-    sum.add(piece.m, count, false);
-    squares.add(piece.m, count, true);
+    sum_0.add<false>(piece.outputs[0], count);
+    squares_0.add<true>(piece.outputs[0], count);
+    sum.add<false>(piece.m, count);
+    squares.add<true>(piece.m, count);
   }
   const double from = variance(sum, squares, call.elements), to = variance(sum_0, squares_0, call.elements);
   if (!(from > 0.0)) return;  // a constant output has no scale to restore
@@ -391,12 +400,12 @@ void langevin(const Call& call, const Sample& s, Row& row) {
       normals_of_group(group, s, call.element_offset + static_cast<uint64_t>(at + g), kStreamRow);
       for (int j = 0; j < kVectors; ++j) Vector::store(z + g + j * kWidth, group[j]);
     }
-    squares_z.add(z + from, to - from, true);
+    squares_z.add<true>(z + from, to - from);
   }
   for (int64_t at = 0; at < call.elements; at += kPiece) {
     const int count = static_cast<int>(std::min<int64_t>(kPiece, call.elements - at));
     piece.read(call, s, at, count);
-    squares_m.add(piece.m, count, true);
+    squares_m.add<true>(piece.m, count);
   }
   const double snr = row.reduce_0, kappa = row.reduce_1;
   const double score = kappa * kappa * squares_m.total();

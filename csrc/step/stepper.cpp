@@ -50,6 +50,7 @@ Stepper::Stepper(const Kernel& kernel, const Row* rows, int64_t row_count, int64
       samples_(static_cast<size_t>(samples)),
       bad_(static_cast<size_t>(samples)),
       outputs_(static_cast<const unsigned char*>(b.outputs[0])),
+      output_count_(b.output_count),
       output_bytes_(b.output_stride * bytes_of(output)),
       variance_bytes_(b.variance_offset < 0 ? -1 : b.variance_offset * bytes_of(output)),
       elements_(elements),
@@ -96,6 +97,9 @@ int64_t Stepper::run(int64_t row, uint32_t noise_row) {
 
 void Stepper::place_outputs(Sample& sample, const int64_t* at) const {
   for (int j = 0; j < kMaxOutputs; ++j) {
+    if (at[j] >= output_count_)
+      throw std::invalid_argument("there is no network output number " + std::to_string(at[j]) + "; there are " +
+                                  std::to_string(output_count_));
     if (at[j] < 0 && (sample.row->terms & (kG0 << j)))
       throw std::invalid_argument("a row needs network output " + std::to_string(j) + ", which was not evaluated for it");
     sample.m[j] = at[j] < 0 ? nullptr : outputs_ + at[j] * output_bytes_;

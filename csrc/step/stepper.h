@@ -16,6 +16,7 @@ struct Buffers {
   void* out = nullptr;                    // may be x
   const void* outputs[kMaxOutputs] = {};  // network outputs
   int64_t output_stride = 0;              // elements from one sample of an output to the next
+  int64_t output_count = 0;               // samples that the memory of an output holds
   int64_t variance_offset = -1;           // elements from a sample of output 0 to its variance channel, or -1
   float* registers = nullptr;             // (register_count, samples, elements)
   int register_count = 0;
@@ -40,7 +41,7 @@ class Stepper {
   // Applies row rows[i] to sample i, with noise of row number noise_rows[i]; a negative row leaves the sample alone.
   // Where outputs is not null, network output j of sample i is number outputs[i * kMaxOutputs + j] of outputs[0]'s memory
   // (a negative one is not there): samples of one batch need not have their evaluations side by side.
-  // Throws std::invalid_argument where a row needs an output that is not there.
+  // Throws std::invalid_argument where a row needs an output that is not there, or a number is beyond the memory.
   int64_t run_each(const int64_t* rows, const uint32_t* noise_rows, const int64_t* outputs = nullptr);
 
   int64_t rows() const { return static_cast<int64_t>(rows_.size()); }
@@ -56,7 +57,8 @@ class Stepper {
   std::vector<int64_t> active_index_;
   std::vector<uint8_t> bad_, bad_active_;
   const unsigned char* outputs_;
-  int64_t output_bytes_, variance_bytes_;  // of one sample's output; from it to its variance, or -1
+  int64_t output_count_, output_bytes_;  // samples in outputs_; bytes of one
+  int64_t variance_bytes_;               // from a sample's output to its variance, or -1
   int64_t elements_;
   uint64_t element_offset_;
   DType state_, output_;

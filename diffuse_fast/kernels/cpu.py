@@ -53,6 +53,7 @@ class CpuStep:
                 out=_address(out),
                 outputs=[_address(m) for m in outputs],
                 output_stride=outputs[0].size // len(outputs[0]) if outputs else 0,
+                output_count=len(outputs[0]) if outputs else 0,
                 variance_offset=variance_offset,
                 registers=_address(registers),
                 register_count=0 if registers is None else len(registers),

@@ -231,6 +231,7 @@ TEST(step_outputs_by_number) {
     df::Buffers b;
     b.x = start.as<void>();
     b.output_stride = stride;
+    b.output_count = evaluations;
     b.variance_offset = elements;
     b.out = out.as<void>();
     b.outputs[0] = b.outputs[1] = memory.as<void>();
@@ -251,6 +252,8 @@ TEST(step_outputs_by_number) {
     const int64_t missing[2 * df::kMaxOutputs] = {4, -1, -1, 3, -1, -1}, unlearned[2 * df::kMaxOutputs] = {4, 1, -1, -1, 2, -1};
     CHECK_THROWS(by_number.run_each(chosen, noise_rows, missing), std::invalid_argument, "network output 1");
     CHECK_THROWS(by_number.run_each(chosen, noise_rows, unlearned), std::invalid_argument, "network output 0");
+    const int64_t beyond[2 * df::kMaxOutputs] = {4, 1, -1, evaluations, -1, -1};
+    CHECK_THROWS(by_number.run_each(chosen, noise_rows, beyond), std::invalid_argument, "there is no network output number 5");
   }
 }
 
