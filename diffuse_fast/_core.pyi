@@ -104,6 +104,18 @@ def normals(
     stream: int,
     scale: float,
 ) -> None: ...
+def forward(
+    kernel: str,
+    x0: int,
+    noise: int,
+    x_t: int,
+    target: int,
+    elements: int,
+    coefficients: ArrayLike,
+    seed: int,
+    row: int,
+    indices: ArrayLike,
+) -> None: ...
 def philox(kernel: str, seed: int, first: int, row: int, index: int, stream: int, counters: int) -> NDArray[np.uint32]: ...
 def kernels() -> list[tuple[str, str | None]]: ...
 def cuda_unavailable_reason() -> str | None: ...

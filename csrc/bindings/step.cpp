@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "random/normal.h"
+#include "step/forward.h"
 #include "step/kernels.h"
 #include "step/stepper.h"
 #include "threads/pool.h"
@@ -20,6 +21,7 @@ namespace {
 using Seeds = py::array_t<uint64_t, py::array::c_style>;
 using Numbers = py::array_t<int64_t, py::array::c_style>;
 using Indices = py::array_t<uint32_t, py::array::c_style>;
+using Coefficients = py::array_t<float, py::array::c_style>;
 
 const df::Kernel& kernel_named(const std::string& name) {
   const df::Kernel* kernel = df::find_kernel(name.c_str());
@@ -133,6 +135,34 @@ void bind_step(py::module_& m) {
       },
       py::arg("kernel"), py::arg("out"), py::arg("elements"), py::arg("element_offset"), py::arg("seeds"), py::arg("indices"),
       py::arg("row"), py::arg("stream"), py::arg("scale"), "Fill float32 memory with scaled normals, one sample per seed.");
+
+  m.def(
+      "forward",
+      [](const std::string& kernel, uintptr_t x0, uintptr_t noise, uintptr_t x_t, uintptr_t target, int64_t elements,
+         const Coefficients& coefficients, uint64_t seed, uint32_t row, const Indices& indices) {
+        const py::ssize_t count = indices.size();
+        if (coefficients.ndim() != 2 || coefficients.shape(0) != 4 || coefficients.shape(1) != count)
+          throw std::invalid_argument("coefficients must be (4, samples): alpha, sigma and the target's of x0 and noise");
+        const df::Kernel& k = kernel_named(kernel);
+        const float* c = coefficients.data();
+        const df::Forward what{pointer<float>(x0),
+                               pointer<float>(noise),
+                               pointer<float>(x_t),
+                               pointer<float>(target),
+                               c,
+                               c + count,
+                               c + 2 * count,
+                               c + 3 * count,
+                               indices.data(),
+                               seed,
+                               row,
+                               elements};
+        py::gil_scoped_release release;
+        df::run_forward(k, what, count);
+      },
+      py::arg("kernel"), py::arg("x0"), py::arg("noise"), py::arg("x_t"), py::arg("target"), py::arg("elements"),
+      py::arg("coefficients"), py::arg("seed"), py::arg("row"), py::arg("indices"),
+      "The forward process of float32 memory: x_t and, where its address is not 0, the target.");
 
   m.def(
       "philox",

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "random/host_device.h"
+#include "random/normal.h"
 #include "step/step.h"
 
 namespace df {

@@ -2,6 +2,7 @@
 #include <cstring>
 #include <vector>
 
+#include "step/forward.h"
 #include "step/kernels.h"
 #include "threads/pool.h"
 
@@ -94,6 +95,11 @@ void run_normals(const Kernel& kernel, float* out, int64_t count, int64_t elemen
     kernel.normals({out + i * elements + begin, end - begin, element_offset + static_cast<uint64_t>(begin), seeds[i], indices[i],
                     row, stream, scale});
   });
+}
+
+void run_forward(const Kernel& kernel, const Forward& what, int64_t count) {
+  FloatMode mode;
+  split(count, what.elements, [&](int64_t i, int64_t begin, int64_t end) { kernel.forward(what, i, begin, end); });
 }
 
 }  // namespace df

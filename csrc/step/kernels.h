@@ -18,6 +18,8 @@ struct Normals {
   float scale;
 };
 
+struct Forward;  // forward.h
+
 struct Kernel {
   const char* name;
   // Applies the rows to elements [begin, end) of sample i of the call.
@@ -27,6 +29,8 @@ struct Kernel {
   void (*normals)(const Normals& what);
   // Philox words of the counters from `first`, four each, in order: for tests of the generator itself.
   void (*philox)(uint64_t seed, uint64_t first, uint32_t row, uint32_t index, uint32_t stream, int64_t counters, uint32_t* out);
+  // The forward process on elements [begin, end) of a sample; begin is a multiple of four.
+  void (*forward)(const Forward& what, int64_t sample, int64_t begin, int64_t end);
   // Null where this machine can run it, else the reason why not.
   const char* (*unavailable)();
 };

@@ -32,7 +32,7 @@ inline constexpr int kMaxOutputs = 3;
 inline constexpr int kMaxRegisters = 8;
 
 // Streams of the generator (the fourth counter word).
-enum Stream : uint32_t { kStreamInitial = 0, kStreamRow = 1, kStreamKnown = 2 };
+enum Stream : uint32_t { kStreamInitial = 0, kStreamRow = 1, kStreamKnown = 2, kStreamTraining = 3 };
 
 enum class DType : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
 

@@ -10,104 +10,12 @@
 #include <cstring>
 #include <limits>
 
-#if defined(DF_ISA_AVX512)
-#include "step/vector_avx512.h"
-#elif defined(DF_ISA_AVX2)
-#include "step/vector_avx2.h"
-#elif defined(DF_ISA_NEON)
-#include "step/vector_neon.h"
-#else
-#include "step/vector_scalar.h"
-#endif
-
-#include "random/normal.h"
-#include "random/philox.h"
 #include "step/apply.h"
+#include "step/isa.h"
 #include "step/kernels.h"
-
-#define DF_PASTE2(a, b) a##b
-#define DF_PASTE(a, b) DF_PASTE2(a, b)
-#define DF_STRING2(a) #a
-#define DF_STRING(a) DF_STRING2(a)
 
 namespace df {
 namespace {
-
-using F = Vector::F;
-using I = Vector::I;
-constexpr int kWidth = Vector::width;
-constexpr int kBlock = 4 * Vector::counters;          // elements of one block of counters
-constexpr int kBlockVectors = kBlock / kWidth;        // 2 with vectors, 4 without
-constexpr int kGroup = kWidth == 1 ? 4 : 4 * kWidth;  // elements of one turn of the loop: four vectors
-constexpr int kVectors = kGroup / kWidth;
-
-// ---- noise ------------------------------------------------------------------------------------------
-
-// The normals of one block of counters, in element order.
-template <class V = Vector>  // a template, so that only the branch of this width is compiled
-DF_INLINE void normals_of_block(typename V::F* z, uint64_t seed, uint64_t first, uint32_t row, uint32_t index, uint32_t stream) {
-  typename V::W c[4] = {V::counter(first), V::wide(row), V::wide(index), V::wide(stream)};
-  philox4x32_10<V>(c, seed);
-  if constexpr (V::width == 1) {
-    for (int pair = 0; pair < 2; ++pair) {
-      const auto radius = normal_radius<V>(static_cast<typename V::I>(c[2 * pair]));
-      typename V::F first_z, second_z;
-      normal_direction<V>(static_cast<typename V::I>(c[2 * pair + 1]), first_z, second_z);
-      z[2 * pair] = radius * first_z;
-      z[2 * pair + 1] = radius * second_z;
-    }
-  } else {
-    const auto radius = normal_radius<V>(V::join(c[0], c[2]));
-    typename V::F first_z, second_z;
-    normal_direction<V>(V::join(c[1], c[3]), first_z, second_z);
-    V::interleave(V::mul_f(radius, first_z), V::mul_f(radius, second_z), z[0], z[1]);
-  }
-}
-
-// The normals of one group, whose first element has the logical index `element` (a multiple of four).
-DF_INLINE void normals_of_group(F* z, const Sample& s, uint64_t element, uint32_t stream) {
-  for (int b = 0; b < kVectors / kBlockVectors; ++b)
-    normals_of_block(z + b * kBlockVectors, s.seed, element / 4 + static_cast<uint64_t>(b) * Vector::counters, s.noise_row, s.index,
-                     stream);
-}
-
-// ---- loading and storing ------------------------------------------------------------------------------
-
-template <DType kType>
-DF_INLINE F load_as(const void* base, int64_t i) {
-  if constexpr (kType == DType::kFloat32) return Vector::load(static_cast<const float*>(base) + i);
-  if constexpr (kType == DType::kFloat16) return Vector::load_f16(static_cast<const uint16_t*>(base) + i);
-  if constexpr (kType == DType::kBFloat16) return Vector::load_bf16(static_cast<const uint16_t*>(base) + i);
-}
-
-template <DType kType>
-DF_INLINE void store_as(void* base, int64_t i, F value) {
-  if constexpr (kType == DType::kFloat32) Vector::store(static_cast<float*>(base) + i, value);
-  if constexpr (kType == DType::kFloat16) Vector::store_f16(static_cast<uint16_t*>(base) + i, value);
-  if constexpr (kType == DType::kBFloat16) Vector::store_bf16(static_cast<uint16_t*>(base) + i, value);
-}
-
-template <DType kType>
-constexpr int64_t kBytes = kType == DType::kFloat32 ? 4 : 2;
-
-// Elements [first, last) of a vector whose element 0 is at `i`: the ends of a row, through a buffer.
-template <DType kType>
-DF_INLINE F load_part(const void* base, int64_t i, int first, int last) {
-  alignas(64) unsigned char buffer[kWidth * 4] = {};
-  constexpr int64_t bytes = kBytes<kType>;
-  std::memcpy(buffer + first * bytes, static_cast<const unsigned char*>(base) + (i + first) * bytes,
-              static_cast<size_t>((last - first) * bytes));
-  return load_as<kType>(buffer, 0);
-}
-
-template <DType kType>
-DF_INLINE void store_part(void* base, int64_t i, int first, int last, F value) {
-  alignas(64) unsigned char buffer[kWidth * 4];
-  store_as<kType>(buffer, 0, value);
-  constexpr int64_t bytes = kBytes<kType>;
-  std::memcpy(static_cast<unsigned char*>(base) + (i + first) * bytes, buffer + first * bytes,
-              static_cast<size_t>((last - first) * bytes));
-}
 
 // What apply_row reads and writes for the vector at element i. Whole vectors, or the part [first, last) of one.
 template <DType kState, DType kOutput, bool kWhole>
@@ -169,8 +77,8 @@ __attribute__((noinline)) void loop(const Call& call, const Sample& s, const Ter
   const auto group = [&]<bool kWhole>(int64_t at) __attribute__((always_inline)) {
     F z[kVectors], z_known[kVectors];
     const uint64_t element = call.element_offset + static_cast<uint64_t>(at);
-    if (terms.has(kS | kLearnedS)) normals_of_group(z, s, element, kStreamRow);
-    if (terms.has(kMask) && terms.has(kKnownZ)) normals_of_group(z_known, s, element, kStreamKnown);
+    if (terms.has(kS | kLearnedS)) normals_of_group(z, s.seed, element, s.noise_row, s.index, kStreamRow);
+    if (terms.has(kMask) && terms.has(kKnownZ)) normals_of_group(z_known, s.seed, element, s.noise_row, s.index, kStreamKnown);
     for (int j = 0; j < kVectors; ++j) {
       const int64_t i = at + j * kWidth;
       int first = 0, last = kWidth;
@@ -397,7 +305,7 @@ void langevin(const Call& call, const Sample& s, Row& row) {
     const auto to = static_cast<int>(std::min<int64_t>(kPiece, call.elements - at));
     for (int g = 0; g < kPiece; g += kGroup) {
       F group[kVectors];
-      normals_of_group(group, s, call.element_offset + static_cast<uint64_t>(at + g), kStreamRow);
+      normals_of_group(group, s.seed, call.element_offset + static_cast<uint64_t>(at + g), s.noise_row, s.index, kStreamRow);
       for (int j = 0; j < kVectors; ++j) Vector::store(z + g + j * kWidth, group[j]);
     }
     squares_z.add<true>(z + from, to - from);
@@ -429,14 +337,10 @@ void reduce(const Call& call, int64_t i, ReadyRow& out, float* scratch) {
 // ---- normals and words, alone ----------------------------------------------------------------------------
 
 void normals(const Normals& what) {
-  Sample s{};
-  s.seed = what.seed;
-  s.index = what.index;
-  s.noise_row = what.row;
   const F scale = Vector::set(what.scale);
   for (int64_t at = -static_cast<int64_t>(what.element_offset % 4); at < what.elements; at += kGroup) {
     F z[kVectors];
-    normals_of_group(z, s, what.element_offset + static_cast<uint64_t>(at), what.stream);
+    normals_of_group(z, what.seed, what.element_offset + static_cast<uint64_t>(at), what.row, what.index, what.stream);
     for (int j = 0; j < kVectors; ++j) {
       const int64_t i = at + j * kWidth;
       const auto first = static_cast<int>(std::clamp<int64_t>(-i, 0, kWidth));
@@ -483,7 +387,10 @@ const char* unavailable() {
 
 }  // namespace
 
+void DF_PASTE(forward_, DF_ISA)(const Forward&, int64_t, int64_t, int64_t);  // forward_cpu.cpp
+
 extern const Kernel DF_PASTE(kernel_, DF_ISA);
-const Kernel DF_PASTE(kernel_, DF_ISA) = {DF_STRING(DF_ISA), step, reduce, normals, philox, unavailable};
+const Kernel DF_PASTE(kernel_, DF_ISA) = {DF_STRING(DF_ISA),          step,       reduce, normals, philox,
+                                          DF_PASTE(forward_, DF_ISA), unavailable};
 
 }  // namespace df

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from .. import _core
 from ..errors import ArgumentError
+from .forward import forward
 from .registry import KernelInfo, get_kernel, kernels
 from .step import step
 
-__all__ = ["KernelInfo", "get_kernel", "kernels", "num_threads", "set_num_threads", "step"]
+__all__ = ["KernelInfo", "forward", "get_kernel", "kernels", "num_threads", "set_num_threads", "step"]
 
 
 def set_num_threads(threads: int) -> None:

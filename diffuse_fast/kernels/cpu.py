@@ -97,6 +97,11 @@ class CpuKernel:
         """Fill ``out`` (samples, ...), float32, C-contiguous, with ``scale`` times N(0, 1)."""
         _core.normals(self.name, _address(out), out.size // len(seeds), element_offset, seeds, indices, row, stream, scale)
 
+    def forward(self, x0, x_t, target, *, coefficients, indices, seed: int, row: int, noise=None):
+        """The forward process on (samples, ...) float32 arrays; ``coefficients`` float32 (4, samples); see :mod:`.forward`."""
+        addresses = (_address(a) for a in (x0, noise, x_t, target))
+        _core.forward(self.name, *addresses, x0.size // len(indices), coefficients, seed, row, indices)
+
 
 def _address(array: np.ndarray | None) -> int:
     # ctypes.data is several times slower, and this is on the path of a single step.

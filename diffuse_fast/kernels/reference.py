@@ -12,7 +12,7 @@ import numpy as np
 
 from ..plan import Row
 
-STREAM_INITIAL, STREAM_ROW, STREAM_KNOWN = 0, 1, 2
+STREAM_INITIAL, STREAM_ROW, STREAM_KNOWN, STREAM_TRAINING = 0, 1, 2, 3
 
 
 def apply_row(row: Row, x, outputs=(), registers=None, *, z=None, v=None, y=None, mask=None, z_known=None) -> np.ndarray:
@@ -165,3 +165,11 @@ class ReferenceKernel:
         for sample, seed, index in zip(out, seeds, indices, strict=True):
             sample.reshape(-1)[:] = scale * normals(sample.size, seed=int(seed), index=int(index), row=row, stream=stream,
                                                     element_offset=element_offset)  # fmt: skip
+
+    def forward(self, x0, x_t, target, *, coefficients, indices, seed, row, noise=None):
+        for i, index in enumerate(indices):
+            z = normals(x0[i].size, seed=seed, index=int(index), row=row, stream=STREAM_TRAINING) if noise is None else noise[i]
+            pair = x0[i].reshape(-1), np.asarray(z).reshape(-1)
+            x_t[i].reshape(-1)[:] = combine(coefficients[:2, i].astype(np.float64), pair)
+            if target is not None:
+                target[i].reshape(-1)[:] = combine(coefficients[2:, i].astype(np.float64), pair)

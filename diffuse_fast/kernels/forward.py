@@ -1,0 +1,92 @@
+"""The forward process, bare: noised data and the training target in one pass (``csrc/step/forward.h``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, ArgumentTypeError
+from .registry import get_kernel
+from .step import MAX_ELEMENTS, _as_array, _fitting, _target, noise_address
+
+
+def forward(
+    x0: Any,
+    alpha: Any,
+    sigma: Any,
+    *,
+    target: tuple[Any, Any] | None = None,
+    seed: int = 0,
+    step: int = 0,
+    index: int | Sequence[int] = 0,
+    noise: Any = None,
+    out: tuple[Any, Any] | None = None,
+    kernel: str | None = None,
+) -> tuple[Any, Any]:
+    """Noise clean data: ``x_t = alpha·x0 + sigma·z`` and ``target = a·x0 + b·z``, the noise made in the kernel.
+
+    The marginal q(x_t | x_0) of DDPM (Ho et al. 2020, equation 4), and what a network learns to predict from it.
+
+    Args:
+        x0: Clean data (batch, ...): a float32 NumPy array or CPU tensor, contiguous.
+        alpha, sigma: The marginal's coefficients, one per sample (or one for all).
+        target: (a, b), one per sample or one for all: epsilon (0, 1), sample (1, 0), v_prediction (-sigma, alpha), flow (-1, 1).
+            None: no target is made.
+        seed: Seed of the generator, 0 <= seed < 2**64.
+        step: Number of the training step: the second counter word of the noise, 0 <= step < 2**32.
+        index: Sample indices of the noise; a whole number is the first of consecutive ones. A process that holds a shard of a
+            global batch gives its place, and the batch sees the same noise however it is split.
+        noise: N(0, 1) of x0's shape, in place of the generator.
+        out: Where to write x_t and the target (None without one), of x0's kind and shape: a training loop that gives the same
+            memory every step saves the system's zeroing of it.
+        kernel: A kernel by name; default: the best of this machine.
+
+    Returns:
+        x_t and the target (None without one): ``out``, or new ones of x0's kind.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: shapes, dtypes or values that do not fit; arrays are never copied silently.
+
+    Example:
+        >>> import numpy as np
+        >>> from diffuse_fast.kernels import forward
+        >>> x0 = np.ones((2, 3), np.float32)
+        >>> x_t, target = forward(x0, [0.8, 0.6], [0.6, 0.8], target=(0.0, 1.0), seed=1)
+        >>> bool(np.allclose(x_t[0], 0.8 + 0.6 * target[0]))
+        True
+    """
+    clean = _as_array(x0, "x0")
+    if clean.ndim < 1 or clean.size == 0:
+        raise ArgumentError(f"x0 has shape {clean.shape}; it needs a batch axis and at least one element.")
+    if clean.dtype != np.float32:
+        raise ArgumentTypeError(f"x0 has dtype {clean.dtype}; it must be float32.")
+    batch = len(clean)
+    if clean.size // batch > MAX_ELEMENTS:
+        raise ArgumentError(f"x0 has {clean.size // batch} elements per sample; a sample has at most 2**34.")
+    if isinstance(step, bool) or not 0 <= int(step) < 1 << 32:
+        raise ArgumentError(f"step is {step!r}; it must be a whole number from 0 to 2**32 - 1.")
+    given = None if noise is None else _fitting(noise, "noise", clean.shape, np.float32)
+    coefficients = np.zeros((4, batch), np.float32)
+    named = [("alpha", alpha), ("sigma", sigma), *(() if target is None else zip(("target[0]", "target[1]"), target, strict=True))]
+    for line, (name, value) in zip(coefficients, named, strict=False):
+        line[:] = _per_sample(name, value, batch)
+    seeds, indices = noise_address(int(seed), index, batch)
+    place, aim_place = (None, None) if out is None else out
+    if out is not None and (aim_place is None) != (target is None):
+        raise ArgumentError("out must be a pair: where x_t goes, and where the target goes (None where none is made).")
+    x_t, result = _target(x0, clean, place)
+    aim, wanted = (None, None) if target is None else _target(x0, clean, aim_place)
+    if aim is not None and np.may_share_memory(x_t, aim):
+        raise ArgumentError("the two arrays of out overlap; x_t and the target are different things.")
+    get_kernel(kernel).forward(clean, x_t, aim, coefficients=coefficients, indices=indices, seed=int(seeds[0]), row=int(step),
+                               noise=given)  # fmt: skip
+    return result, wanted
+
+
+def _per_sample(name: str, value: Any, batch: int) -> np.ndarray:
+    array = np.asarray(value, np.float64)
+    if array.shape not in ((), (batch,)) or not np.isfinite(array).all():
+        raise ArgumentError(f"{name} has shape {array.shape}; it must be one finite number, or one per sample ({batch}).")
+    return array
