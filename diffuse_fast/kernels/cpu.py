@@ -99,8 +99,8 @@ class CpuKernel:
 
     def forward(self, x0, x_t, target, *, coefficients, indices, seed: int, row: int, noise=None):
         """The forward process on (samples, ...) float32 arrays; ``coefficients`` float32 (4, samples); see :mod:`.forward`."""
-        addresses = (_address(a) for a in (x0, noise, x_t, target))
-        _core.forward(self.name, *addresses, x0.size // len(indices), coefficients, seed, row, indices)
+        _core.forward(self.name, _address(x0), _address(noise), _address(x_t), _address(target), x0.size // len(indices),
+                      coefficients, seed, row, indices)  # fmt: skip
 
 
 def _address(array: np.ndarray | None) -> int:
