@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from .. import __version__
 from ..errors import DiffuseFastError
 from .doctor import doctor
+from .evaluate import evaluate
 from .export import export
 from .inspect import inspect
 from .learn_solver import learn_solver
@@ -40,7 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (sample, train, export, inspect, learn_solver, solvers, doctor):
+for command in (sample, train, export, inspect, learn_solver, evaluate, solvers, doctor):
     app.command(command.__name__.replace("_", "-"))(command)
 
 

@@ -96,13 +96,8 @@ def sample(
     if isinstance(model, str | Path):
         model = loaded(model)
     known = model if isinstance(model, Model) else None
-    if solver == LEARNED:
-        fixed = {"timestep_spacing": timestep_spacing, "timesteps": timesteps, "schedule": schedule, "clip": clip,
-                 "prediction_type": prediction_type, **solver_options}  # fmt: skip
-        table = _learned(known, steps, [name for name, value in fixed.items() if value is not None])
-    else:
-        table = _hand_made(known, solver, steps, schedule=schedule, prediction_type=prediction_type, clip=clip,
-                           timestep_spacing=timestep_spacing, timesteps=timesteps, **solver_options)  # fmt: skip
+    table = plan_for(known, solver, steps, schedule=schedule, prediction_type=prediction_type, clip=clip,
+                     timestep_spacing=timestep_spacing, timesteps=timesteps, **solver_options)  # fmt: skip
     each = not isinstance(guidance_scale, int | float | np.integer | np.floating)
     sampler = Sampler(
         model, table, shape=shape, guidance_interval=guidance_interval,
@@ -154,6 +149,16 @@ def loaded(model: str | Path) -> Model:
 @functools.lru_cache(maxsize=8)
 def _loaded(path: Path, state: Any) -> Model:
     return load(path)
+
+
+def plan_for(known: Model | None, solver: str, steps: int | None, *, schedule: Any = None, prediction_type: Any = None,
+             clip: Any = None, timestep_spacing: Any = None, timesteps: Any = None, **solver_options: Any) -> Plan:  # fmt: skip
+    """The plan that ``sample`` follows with these arguments."""
+    grid = {"schedule": schedule, "prediction_type": prediction_type, "clip": clip, "timestep_spacing": timestep_spacing,
+            "timesteps": timesteps, **solver_options}  # fmt: skip
+    if solver == LEARNED:
+        return _learned(known, steps, [name for name, value in grid.items() if value is not None])
+    return _hand_made(known, solver, steps, **grid)
 
 
 def _hand_made(known: Model | None, solver: str, steps: int | None, *, schedule: Any, prediction_type: Any, clip: Any,

@@ -3,9 +3,9 @@ never seen.
 
 The judge is a committee of small convolutional classifiers, trained on the training split alone. It tells
 
-- *accuracy*: how often it reads the class that a digit was generated for;
+- *accuracy*: how often it reads the class that an image was generated for;
 - *Fréchet distance* (Heusel et al. 2017, in the judge's feature space instead of Inception's) to the training split,
-  over sets of as many digits as are held out, drawn with the same classes;
+  over sets of as many images as are held out, drawn with the same classes;
 - *nearest*: the median Euclidean distance to the nearest training image, and how many copies there are: images that
   equal a training image in all 64 pixels at the data's 17 levels. A model that memorises is nearer than held-out
   digits are.
@@ -24,74 +24,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from .data import Split, digits
+from .judge import Judge, train_judge
+from .metrics import frechet_distance
 
-CLASSES = 10
 SETS = 10
-
-
-class Judge(nn.Module):
-    """A committee of three small classifiers of 8x8 digits, since one alone errs by a point more or less with its
-    seed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bodies = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-                nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.3),
-                nn.Linear(256, 32), nn.ReLU(),
-            )
-            for _ in range(3)
-        )  # fmt: skip
-        self.heads = nn.ModuleList(nn.Linear(32, CLASSES) for _ in range(3))
-
-    def features(self, x: Tensor) -> Tensor:
-        """What the last layers read, (B, 96), for x (B, 1, 8, 8) in [-1, 1]."""
-        return torch.cat([body(x) for body in self.bodies], dim=1)
-
-    def votes(self, x: Tensor) -> list[Tensor]:
-        """The log-probabilities (B, 10) that each member gives."""
-        return [head(body(x)).log_softmax(dim=1) for body, head in zip(self.bodies, self.heads, strict=True)]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The summed log-probabilities of the classes, (B, 10)."""
-        return torch.stack(self.votes(x)).sum(dim=0)
-
-
-def train_judge(images: np.ndarray, labels: np.ndarray, *, passes: int = 30, seed: int = 0) -> Judge:
-    """A judge trained on images (N, 1, 8, 8) in [-1, 1] and labels (N,); the same on every call with the same
-    arguments."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        judge = Judge()
-        x, y = torch.from_numpy(images), torch.from_numpy(labels)
-        batches = -(-len(x) // 64)
-        optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=1e-2)
-        rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=2e-3, total_steps=passes * batches)
-        for _ in range(passes):
-            for batch in torch.randperm(len(x)).split(64):
-                optimizer.zero_grad()
-                torch.stack([F.nll_loss(vote, y[batch]) for vote in judge.votes(x[batch])]).sum().backward()
-                optimizer.step()
-                rate.step()
-    return judge.eval()
-
-
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """The squared Fréchet distance of the Gaussians fitted to features a (N, D) and b (M, D), in float64.
-
-    ‖μ_a − μ_b‖² + tr(C_a + C_b − 2·(C_a^½·C_b·C_a^½)^½), Dowson & Landau 1982; what FID is made of.
-    """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    values, vectors = np.linalg.eigh(cov_a)
-    root_a = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root_a @ cov_b @ root_a), 0.0)).sum()
-    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a) + np.trace(cov_b) - 2.0 * cross)
 
 
 @dataclass(frozen=True)
@@ -125,7 +63,7 @@ def measure(images: np.ndarray, labels: np.ndarray, split: Split, judge: Judge, 
     return Figures(
         samples=len(images),
         accuracy=round(float(correct.mean()), 2),
-        accuracy_per_class=tuple(round(float(correct[labels == c].mean()), 2) for c in range(CLASSES)),
+        accuracy_per_class=tuple(round(float(correct[labels == c].mean()), 2) for c in range(10)),
         frechet_distance=round(float(np.mean(distances)), 3),
         frechet_distance_std=round(float(np.std(distances)), 3),
         nearest=round(float(np.median(nearest)), 3),
@@ -182,9 +120,9 @@ def table(quality: dict[str, Any]) -> str:
         rows.append((f"generated, guidance {g['guidance_scale']:g}{option}", g))
     lines = [
         "| digits | samples | accuracy % | Fréchet distance | nearest | copies | "
-        + " | ".join(map(str, range(CLASSES)))
+        + " | ".join(map(str, range(10)))
         + " |",
-        "|---|" + "---:|" * (5 + CLASSES),
+        "|---|" + "---:|" * (5 + 10),
     ]
     for name, row in rows:
         distance = f"{row['frechet_distance']:.3f}"

@@ -8,7 +8,9 @@ import torch
 
 pytest.importorskip("sklearn")
 from diffuse_fast.training.data import digits
-from diffuse_fast.training.quality import frechet_distance, measure, table, train_judge
+from diffuse_fast.training.judge import train_judge
+from diffuse_fast.training.metrics import frechet_distance
+from diffuse_fast.training.quality import measure, table
 
 
 @pytest.fixture(scope="module")

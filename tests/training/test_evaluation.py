@@ -1,0 +1,131 @@
+"""The curve of quality, with a judge that is quick to train, and what does not fit it."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+import diffuse_fast as df
+from diffuse_fast.errors import ArgumentError, OutputError
+from diffuse_fast.training import evaluation
+from diffuse_fast.training.data import Split, digits
+from diffuse_fast.training.held_out import split_npz
+from diffuse_fast.training.judge import train_judge
+
+
+@pytest.fixture(scope="module")
+def few():
+    """A few digits, so that training the judge takes a second."""
+    whole = digits()
+    return Split(whole.images[:256], whole.labels[:256], whole.held_out_images[:60], whole.held_out_labels[:60])
+
+
+@pytest.fixture(scope="module")
+def judge(few):
+    return train_judge(few.images, few.labels, passes=10)
+
+
+@pytest.fixture(scope="module")
+def rows(few, judge):
+    refused = []
+    made = list(evaluation.evaluate("digits", few, solvers=["ddim", "learned", "flow_euler"], steps=[4, 8], seed=3, judge=judge,
+                                    on_refused=lambda *why: refused.append(why)))  # fmt: skip
+    return made, refused
+
+
+def test_every_solver_is_judged_or_named(rows):
+    made, refused = rows
+    assert [(row.solver, row.steps) for row in made] == [(evaluation.REAL, 0), ("ddim", 4), ("ddim", 8), ("learned", 8)]
+    assert [row.nfe for row in made] == [0, 4, 8, 8]
+    assert [(name, steps) for name, steps, _ in refused] == [("learned", 4), ("flow_euler", 4), ("flow_euler", 8)]
+    assert all(why for *_, why in refused)
+
+
+def test_the_figures_are_in_range_and_tell_digits_from_noise(rows, few, judge):
+    made, _ = rows
+    for row in made:
+        assert 0 <= row.accuracy <= 100 and 1 <= row.score <= 10 and 0 <= row.precision <= 1 and 0 <= row.recall <= 1
+    noise = np.random.default_rng(0).uniform(-1, 1, few.held_out_images.shape).astype(np.float32)
+    reference = evaluation._features(judge, few.images)
+    spoilt = evaluation._judged(judge, reference, noise, few.held_out_labels, "noise", 0, 0)
+    drawn = made[-1]
+    assert drawn.accuracy > 80 > spoilt.accuracy
+    assert drawn.frechet_distance < spoilt.frechet_distance
+    assert drawn.precision > spoilt.precision
+
+
+def test_table_and_plot_are_written(rows, tmp_path):
+    made, _ = rows
+    evaluation.to_csv(made, tmp_path / "q.csv")
+    with open(tmp_path / "q.csv", newline="") as file:
+        back = list(csv.DictReader(file))
+    assert [line["solver"] for line in back] == [row.solver for row in made]
+    assert float(back[1]["accuracy"]) == pytest.approx(made[1].accuracy, rel=1e-5)
+    pytest.importorskip("matplotlib")
+    evaluation.plot(made, tmp_path / "q.png", "a title")
+    assert (tmp_path / "q.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(OutputError):
+        evaluation.plot(made, tmp_path / "nowhere" / "q.png", "a title")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"label": "colour"}, "no conditioning input 'colour'"),
+        ({"data": Split(*(np.zeros((9, 1, 4, 4), np.float32), np.zeros(9, np.int64)) * 2)}, "have the shape"),
+        ({"few": 3}, "more than 3"),
+        ({"solvers": ["nothing"], "on_refused": None}, "nothing"),
+    ],
+)
+def test_what_does_not_fit_is_refused(few, judge, change, message):
+    told = {"data": few, "judge": judge, "solvers": ["ddim"], "steps": [1], **change}
+    if count := told.pop("few", None):
+        told["data"] = Split(few.images, few.labels, few.held_out_images[:count], few.held_out_labels[:count])
+    with pytest.raises(df.DiffuseFastError, match=message):
+        list(evaluation.evaluate("digits", told.pop("data"), **told))
+
+
+def test_an_npz_is_split_by_class(tmp_path, few):
+    np.savez(tmp_path / "d.npz", images=few.images, labels=few.labels)
+    split = split_npz(tmp_path / "d.npz")
+    assert len(split.labels) + len(split.held_out_labels) == len(few.labels)
+    for label in range(10):
+        share = (split.held_out_labels == label).sum() / (few.labels == label).sum()
+        assert share == pytest.approx(0.2, abs=0.03)
+    again = split_npz(tmp_path / "d.npz")
+    np.testing.assert_array_equal(again.held_out_images, split.held_out_images)
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        ({"images": np.zeros((4, 1, 8, 8), np.float32)}, "lacks labels"),
+        ({"images": np.zeros((4, 8, 8), np.float32), "labels": np.zeros(4, int)}, "N, C, H, W"),
+        ({"images": np.zeros((4, 1, 8, 8), np.uint8), "labels": np.zeros(4, int)}, "floats"),
+        ({"images": np.zeros((4, 1, 8, 8), np.float32), "labels": np.zeros(3, int)}, "one per image"),
+        ({"images": np.zeros((4, 1, 8, 8), np.float32), "labels": np.array([0, 1, 2, -1])}, "from 0"),
+        ({"images": np.full((4, 1, 8, 8), 2.0, np.float32), "labels": np.zeros(4, int)}, "leave"),
+        ({"images": np.full((4, 1, 8, 8), np.nan, np.float32), "labels": np.zeros(4, int)}, "leave"),
+        ({"images": np.zeros((2, 1, 8, 8), np.float32), "labels": np.arange(2)}, "none would be left"),
+        ({"images": np.array([object()]), "labels": np.arange(2)}, "is no .npz"),
+    ],
+)
+def test_an_npz_that_does_not_fit_is_refused(tmp_path, arrays, message):
+    np.savez(tmp_path / "d.npz", **arrays)
+    with pytest.raises(df.DiffuseFastError, match=message):
+        split_npz(tmp_path / "d.npz")
+
+
+def test_a_file_that_is_no_npz_is_refused(tmp_path):
+    (tmp_path / "d.npz").write_bytes(b"no archive")
+    with pytest.raises(ArgumentError, match=r"no \.npz"):
+        split_npz(tmp_path / "d.npz")
+    with pytest.raises(ArgumentError, match=r"no \.npz"):
+        split_npz(tmp_path / "missing.npz")
+    np.save(tmp_path / "d.npy", np.zeros(3))
+    with pytest.raises(ArgumentError, match=r"no \.npz"):
+        split_npz(tmp_path / "d.npy")
