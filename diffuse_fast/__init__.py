@@ -41,6 +41,7 @@ _HOME = {
     "train": "training",
     "nn": "nn",
     "theory": "theory",
+    "likelihood": "likelihood",
     "DiffuseFastError": "errors",
 }
 
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from .guidance import ClassifierGuidance
     from .kernels import set_num_threads, step  # type: ignore[no-redef]  # as does kernels/step.py
     from .learning import learn_solver
+    from .likelihood import likelihood  # type: ignore[no-redef]  # as does likelihood/
     from .model import Model, load, to_uint8
     from .plan import DynamicThreshold, Plan, Row
     from .schedule import Schedule

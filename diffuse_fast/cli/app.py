@@ -14,6 +14,7 @@ from .doctor import doctor
 from .export import export
 from .inspect import inspect
 from .learn_solver import learn_solver
+from .likelihood import likelihood
 from .sample import sample
 from .solvers import solvers
 from .train import train
@@ -40,7 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (sample, train, export, inspect, learn_solver, solvers, doctor):
+for command in (sample, train, export, inspect, learn_solver, likelihood, solvers, doctor):
     app.command(command.__name__.replace("_", "-"))(command)
 
 

@@ -112,13 +112,13 @@ def decoder_term(
         raise ArgumentError("std has a value that is not above 0.")
     if levels is None:
         return -Gaussian(center, width**2).log_density(data)
-    lo, half = _cells(data, levels, value_range)
+    lo, half = cell(data, levels, value_range)
     below = np.where(data - half < lo, -math.inf, (data - half - center) / width)
     above = np.where(data + half > value_range[1], math.inf, (data + half - center) / width)
     return -per_sample(_log_mass(below, above))
 
 
-def _cells(data: np.ndarray, levels: int, value_range: tuple[float, float]) -> tuple[float, float]:
+def cell(data: np.ndarray, levels: int, value_range: tuple[float, float]) -> tuple[float, float]:
     """The lowest level, and half a cell; data must lie on the levels."""
     lo, hi = value_range
     if isinstance(levels, bool) or not isinstance(levels, int | np.integer) or levels < 2:
