@@ -13,7 +13,7 @@ from . import words
 def likelihood(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An artifact (.onnx), or a bundled model: digits.")],
     data: Annotated[Path, typer.Argument(metavar="DATA.npy", help="Samples (n, ...) in the model's value range.")],
-    method: Annotated[str, typer.Option(help="elbo, a bound for any model; ode, exact, for one that takes fractional times.")] = "elbo",
+    method: Annotated[str, typer.Option(help="elbo, a bound; ode, exact, where a model takes fractional times.")] = "elbo",
     levels: Annotated[
         int | None, typer.Option(help="Values an element can have: 256 for 8 bits, 17 for the digits; none given: continuous.")
     ] = None,

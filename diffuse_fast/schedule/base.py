@@ -466,7 +466,7 @@ class Schedule:
 
         Example:
             >>> import diffuse_fast as df
-            >>> df.Schedule.ve_sde(0.01, 100).timestep_at_noise_level(1.0)
+            >>> round(df.Schedule.ve_sde(0.01, 100).timestep_at_noise_level(1.0), 12)
             0.5
         """
         values = numeric("sigma", sigma)

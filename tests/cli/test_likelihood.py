@@ -12,7 +12,8 @@ def test_bits_are_said_and_written(run, small, tmp_path):
     x, labels = tmp_path / "x.npy", tmp_path / "labels.npy"
     np.save(x, np.random.default_rng(0).standard_normal((5, 2, 3)))
     np.save(labels, np.arange(5) % 4)
-    done = run("likelihood", small(), x, "--steps", 20, "--draws", 3, "--seed", 0, "--cond", f"label={labels}", "--out", tmp_path / "b.npz")
+    options = ("--steps", 20, "--draws", 3, "--seed", 0, "--cond", f"label={labels}", "--out", tmp_path / "b.npz")
+    done = run("likelihood", small(), x, *options)
     assert done.exit_code == 0, done.stderr
     with np.load(tmp_path / "b.npz") as found:
         bits, error = found["bits_per_dim"], found["standard_error"]
