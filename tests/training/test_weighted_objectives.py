@@ -364,6 +364,49 @@ def test_the_shape_gets_the_gradient_of_the_squared_loss():
     assert log_snr.ends.grad is None
 
 
+def test_of_levels_the_bound_is_an_entropy_and_its_ends_are_learned():
+    """Fair coins ±1 have log(2) nats; the best network is known, and ends that cut too much off cost more."""
+
+    def coins(x, log_snr):
+        alpha, sigma = torch.sigmoid(log_snr).sqrt()[:, None], torch.sigmoid(-log_snr).sqrt()[:, None]
+        return (x - alpha * torch.tanh(alpha * x / sigma**2)) / sigma
+
+    x0 = torch.randn(20_000, 2, generator=seeded()).sign()
+    objective = LearnedScheduleObjective(LogSNRNetwork(8.0, -9.0), "epsilon", levels=2)
+    losses = objective(coins, x0, generator=seeded(1)).each
+    assert abs(losses.mean().item() - np.log(2)) < 5 * losses.std().item() / 20_000**0.5 + 1e-3
+    cut = LearnedScheduleObjective(LogSNRNetwork(-1.0, -3.0), "epsilon", levels=2)
+    losses = cut(coins, x0, generator=seeded(1))
+    assert losses.each.mean().item() > np.log(2) + 0.02
+    losses.loss.backward()
+    gradient = cut.log_snr.ends.grad
+    assert gradient[0] < 0 and gradient[1] != 0  # going down it, less is cut off
+
+
+def test_the_loop_gives_an_objective_its_labels():
+    seen = []
+
+    class Recorder(torch.nn.Module):
+        num_classes = 3
+
+        def __init__(self):
+            super().__init__()
+            self.value = torch.nn.Parameter(torch.tensor(1.0))
+
+        def forward(self, x, t, label):
+            seen.append((t, label))
+            return x * self.value
+
+    schedule = df.Schedule.edm()
+    objective = Objective(schedule, "edm", weighting=EDM(), times=LogNormalTimes(schedule))
+    config = TrainConfig(steps=40, batch_size=50, warmup_steps=0, condition_dropout=0.5)
+    record = df.train(Recorder(), np.zeros((50, 2)), np.arange(50) % 3, objective=objective, config=config).record
+    times, labels = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    assert len(record.losses) == 40 and times.dtype == torch.float32
+    assert abs(4 * times.mean().item() + 1.2) < 0.2  # c_noise is log(σ)/4
+    assert abs((labels == 3).float().mean().item() - 0.5) < 0.06
+
+
 class Tiny(torch.nn.Module):
     """An MLP told the log-SNR; it predicts ε."""
 
