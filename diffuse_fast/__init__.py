@@ -40,19 +40,24 @@ _HOME = {
     "learn_solver": "learning",
     "train": "training",
     "nn": "nn",
+    "theory": "theory",
+    "likelihood": "likelihood",
     "DiffuseFastError": "errors",
 }
+
+_MODULES = ("nn", "theory")  # public names that are modules
 
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
-    from . import nn
+    from . import nn, theory
     from .engine import Request, Sampler, probability_flow, sample  # type: ignore[no-redef]  # engine/sample.py has the function's name
     from .errors import DiffuseFastError
     from .export import export
     from .guidance import ClassifierGuidance
     from .kernels import set_num_threads, step  # type: ignore[no-redef]  # as does kernels/step.py
     from .learning import learn_solver
+    from .likelihood import likelihood  # type: ignore[no-redef]  # as does likelihood/
     from .model import Model, load, to_uint8
     from .plan import DynamicThreshold, Plan, Row
     from .schedule import Schedule
@@ -67,7 +72,7 @@ class _Package(types.ModuleType):
     the function wins."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, types.ModuleType) and name in _HOME and name != "nn":
+        if isinstance(value, types.ModuleType) and name in _HOME and name not in _MODULES:
             return
         super().__setattr__(name, value)
 
@@ -80,7 +85,7 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f".{home}", __name__)
-    value = module if home == name and name == "nn" else getattr(module, name)
+    value = module if name in _MODULES else getattr(module, name)
     globals()[name] = value
     return value
 

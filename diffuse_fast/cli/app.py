@@ -15,6 +15,7 @@ from .evaluate import evaluate
 from .export import export
 from .inspect import inspect
 from .learn_solver import learn_solver
+from .likelihood import likelihood
 from .sample import sample
 from .solvers import solvers
 from .train import train
@@ -41,7 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (sample, train, export, inspect, learn_solver, evaluate, solvers, doctor):
+for command in (sample, train, export, inspect, learn_solver, evaluate, likelihood, solvers, doctor):
     app.command(command.__name__.replace("_", "-"))(command)
 
 

@@ -13,6 +13,7 @@ family         made by                                t
 ``vp_sde``     ``vp_sde``                             0 to 1; alpha² + sigma² = 1
 ``sub_vp_sde`` ``sub_vp_sde``                         0 to 1; sigma = 1 − alpha²
 ``ve_sde``     ``ve_sde``                             0 to 1; alpha = 1
+``learned``    ``learned``                            0 to 1; alpha² + sigma² = 1
 =============  =====================================  ===========================================================
 
 The discrete tables are made in ``csrc/schedule``; the others are closed forms of a few operations, here in NumPy. All of it

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from .discrete import DiscreteSchedule
     from .edm import EDMSchedule
     from .flow import FlowSchedule
+    from .learned import LearnedSchedule
     from .sde import SubVPSchedule, VESchedule, VPSchedule
 
 DISCRETE = ("linear", "scaled_linear", "cosine", "quadratic", "sigmoid", "from_betas", "from_alphas_cumprod")
-CONTINUOUS = ("edm", "flow", "vp_sde", "sub_vp_sde", "ve_sde")
+CONTINUOUS = ("edm", "flow", "vp_sde", "sub_vp_sde", "ve_sde", "learned")
 TYPES = (*DISCRETE, *CONTINUOUS)
 FAMILIES = ("discrete", *CONTINUOUS)
 # What may have been done to a discrete schedule after it was made: fields of its JSON.
@@ -30,11 +31,11 @@ class Schedule:
 
     Made by one of its class methods (:meth:`linear`, :meth:`scaled_linear`, :meth:`cosine`, :meth:`quadratic`,
     :meth:`sigmoid`, :meth:`from_betas`, :meth:`from_alphas_cumprod`, :meth:`edm`, :meth:`flow`, :meth:`vp_sde`,
-    :meth:`sub_vp_sde`, :meth:`ve_sde`, :meth:`from_json`). Each family adds what only it has: the tables of a discrete
-    one, EDM's preconditioning, the drift of an SDE.
+    :meth:`sub_vp_sde`, :meth:`ve_sde`, :meth:`learned`, :meth:`from_json`). Each family adds what only it has: the tables of a
+    discrete one, EDM's preconditioning, the drift of an SDE.
 
     Attributes:
-        family: ``discrete``, ``edm``, ``flow``, ``vp_sde``, ``sub_vp_sde`` or ``ve_sde``.
+        family: ``discrete``, ``edm``, ``flow``, ``vp_sde``, ``sub_vp_sde``, ``ve_sde`` or ``learned``.
         prediction_types: What a network trained on it can predict.
         time_conventions: What a network can be told of the time (:meth:`network_time`); the first is the default.
         timestep_spacing: The default time grid; None leaves it to the solver.
@@ -320,6 +321,29 @@ class Schedule:
         return sde.of_ve(sigma_min, sigma_max, sampling_eps)
 
     @classmethod
+    def learned(cls, log_snr: Any) -> LearnedSchedule:
+        """A schedule that was learned with its network (Kingma et al. 2021, "Variational Diffusion Models", arXiv:2107.00630,
+        section 4), as a table: t goes from 0 to 1, and the log-SNR is linear between the table's values.
+        :class:`diffuse_fast.training.LogSNRNetwork` is what is trained, and makes it.
+
+        Args:
+            log_snr: Array-like (K,), log(alpha²/sigma²) = −γ at K even times from 0 to 1, strictly falling.
+
+        Raises:
+            ArgumentError: a value is not finite or does not fall (the message says which), or the array has another shape.
+            ArgumentTypeError: values that are no numbers.
+
+        Example:
+            >>> import diffuse_fast as df
+            >>> schedule = df.Schedule.learned([6.0, 0.0, -10.0])
+            >>> schedule.log_snr(0.25), schedule.timestep_at_log_snr(-5.0)
+            (3.0, 0.75)
+        """
+        from . import learned
+
+        return learned.of(log_snr)
+
+    @classmethod
     def from_diffusers(cls, scheduler: Any, *, mu: float | None = None) -> Schedule:
         """The noise schedule of a diffusers scheduler. diffusers itself is not needed.
 
@@ -442,7 +466,7 @@ class Schedule:
 
         Example:
             >>> import diffuse_fast as df
-            >>> df.Schedule.ve_sde(0.01, 100).timestep_at_noise_level(1.0)
+            >>> round(df.Schedule.ve_sde(0.01, 100).timestep_at_noise_level(1.0), 12)
             0.5
         """
         values = numeric("sigma", sigma)

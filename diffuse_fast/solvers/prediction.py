@@ -37,12 +37,12 @@ DATA, NOISE = (1.0, 0.0), (0.0, 1.0)
 
 def data_prediction(prediction_type: str, alpha: float, sigma: float, sigma_data: float = 1.0) -> tuple[float, float]:
     """``(p, q)`` with x0 = p·x + q·m. For epsilon and score, alpha must not be 0."""
-    return _between(_parts(prediction_type, alpha, sigma, sigma_data), DATA, alpha, sigma)
+    return _between(target_weights(prediction_type, alpha, sigma, sigma_data), DATA, alpha, sigma)
 
 
 def noise_prediction(prediction_type: str, alpha: float, sigma: float, sigma_data: float = 1.0) -> tuple[float, float]:
     """``(p, q)`` with ε = p·x + q·m. For sample and denoised, sigma must not be 0."""
-    return _between(_parts(prediction_type, alpha, sigma, sigma_data), NOISE, alpha, sigma)
+    return _between(target_weights(prediction_type, alpha, sigma, sigma_data), NOISE, alpha, sigma)
 
 
 def convert_prediction(
@@ -81,7 +81,7 @@ def convert_prediction(
     alphas, sigmas = (_per_sample(name, v, model_output.shape) for name, v in (("alpha", alpha), ("sigma", sigma)))
     unit = positive("sigma_data", sigma_data)
     with np.errstate(divide="ignore", invalid="ignore"):
-        parts, target = (_parts(name, alphas, sigmas, unit) for name in (from_, to))
+        parts, target = (target_weights(name, alphas, sigmas, unit) for name in (from_, to))
         weights = [np.asarray(v, np.float64) for v in _between(parts, target, alphas, sigmas)]
     if not all(np.isfinite(v).all() for v in weights):
         raise ArgumentError(
@@ -96,8 +96,8 @@ def convert_prediction(
     return p * x + q * model_output if weights[0].any() else q * model_output
 
 
-def _parts(prediction_type: str, alpha: Any, sigma: Any, sigma_data: float) -> tuple[Any, Any]:
-    """``(u, w)`` with m = u·x0 + w·ε; numbers or arrays, as alpha and sigma are."""
+def target_weights(prediction_type: str, alpha: Any, sigma: Any, sigma_data: float) -> tuple[Any, Any]:
+    """``(u, w)`` with m = u·x0 + w·ε; numbers, arrays or tensors, as alpha and sigma are."""
     if prediction_type == "epsilon":
         return NOISE
     if prediction_type in ("sample", "denoised"):

@@ -121,7 +121,7 @@ class Problem:
     @property
     def initial_scale(self) -> float:
         """Standard deviation of the state at the start, where the network knows N(0, 1) or the noise itself is the state."""
-        variance_preserving = self.schedule.family in ("discrete", "vp_sde", "sub_vp_sde")
+        variance_preserving = self.schedule.family in ("discrete", "vp_sde", "sub_vp_sde", "learned")
         return 1.0 if variance_preserving else self.points[0].sigma
 
     def _told(self, times: np.ndarray) -> np.ndarray:

@@ -11,5 +11,9 @@ except ImportError as error:
 
 from .config import TrainConfig
 from .loop import TrainRecord, TrainResult, train
+from .objectives import LearnedScheduleObjective, LogSNRNetwork, Objective, VariationalObjective
 
-__all__ = ["TrainConfig", "TrainRecord", "TrainResult", "train"]
+__all__ = [
+    "LearnedScheduleObjective", "LogSNRNetwork", "Objective", "TrainConfig", "TrainRecord", "TrainResult", "VariationalObjective",
+    "train",
+]  # fmt: skip

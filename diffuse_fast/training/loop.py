@@ -19,6 +19,7 @@ from .. import __version__
 from ..errors import ArgumentError, TrainingError
 from .config import TrainConfig
 from .objectives import ForwardProcess, simple_loss
+from .objectives.objective import AnyObjective
 from .progress import progress_bar
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def train(
     data: np.ndarray | Tensor,
     labels: np.ndarray | Tensor | None = None,
     *,
-    schedule: Schedule,
+    schedule: Schedule | None = None,
+    objective: AnyObjective | None = None,
     config: TrainConfig | None = None,
     progress: bool = False,
     callback: Callable[[int, float], None] | None = None,
@@ -77,7 +79,10 @@ def train(
             null class.
         data: (N, *shape), real numbers in the network's value range, usually [-1, 1].
         labels: (N,) whole numbers in [0, ``num_classes``), or None.
-        schedule: The noise schedule; training draws its integer times uniformly.
+        schedule: The noise schedule; training draws its integer times uniformly. None with an objective, which has its own.
+        objective: What to train for instead of L_simple: one of :mod:`diffuse_fast.training.objectives`. The network is then
+            called ``network(x, t, label=label)`` with the time that the objective tells, and the objective's own parameters,
+            where it has any, are trained with the network's.
         config: Steps, rates, objective, seed; see :class:`TrainConfig`.
         progress: Show a progress bar (lines of text where rich is not installed).
         callback: Called with the step (from 1) and its loss after every step.
@@ -100,9 +105,12 @@ def train(
     """
     config = config or TrainConfig()
     x0, label = _checked(network, data, labels, config)
-    forward_process = ForwardProcess(schedule, config.prediction_type)
+    if (schedule is None) == (objective is None):
+        raise ArgumentError("give a schedule, or an objective, which has its own; not both.")
+    forward_process = None if schedule is None else ForwardProcess(schedule, config.prediction_type)
     parameters: list[Tensor] = [p for p in network.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    own = [p for p in objective.parameters() if p.requires_grad] if isinstance(objective, nn.Module) else []
+    optimizer = torch.optim.AdamW([*parameters, *own], lr=config.learning_rate, weight_decay=config.weight_decay)
     average = copy.deepcopy(network).eval().requires_grad_(False)
     averaged: list[Tensor] = [
         a for a, p in zip(average.parameters(), network.parameters(), strict=True) if p.requires_grad
@@ -117,14 +125,19 @@ def train(
         torch.manual_seed(config.seed)  # for dropout, which draws from the global generator
         for step in range(1, config.steps + 1):
             batch = next(batches)
-            t = torch.randint(forward_process.num_train_timesteps, (len(batch),), generator=generator)
-            noise = torch.randn((len(batch), *x0.shape[1:]), generator=generator)
-            x_t, target = forward_process(x0[batch], t, noise)
             condition = None
+            if forward_process is not None:
+                t = torch.randint(forward_process.num_train_timesteps, (len(batch),), generator=generator)
+                noise = torch.randn((len(batch), *x0.shape[1:]), generator=generator)
+                x_t, target = forward_process(x0[batch], t, noise)
             if label is not None:
                 condition = _dropped(label[batch], network.num_classes, config.condition_dropout, generator)
 
-            loss = simple_loss(network, x_t, t, target, condition)
+            if objective is None:
+                loss = simple_loss(network, x_t, t, target, condition)
+            else:
+                cond = None if condition is None else {"label": condition}
+                loss = objective(network, x0[batch], cond, generator=generator).loss
             value = loss.item()
             if not math.isfinite(value):
                 raise TrainingError(
@@ -134,7 +147,7 @@ def train(
             optimizer.zero_grad()
             loss.backward()
             if config.gradient_clip is not None:
-                nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
+                nn.utils.clip_grad_norm_([*parameters, *own], config.gradient_clip)
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * rate_factor(step, config)
             optimizer.step()
@@ -147,8 +160,8 @@ def train(
             if callback is not None:
                 callback(step, value)
 
-    for own, theirs in zip(average.buffers(), network.buffers(), strict=True):
-        own.copy_(theirs)
+    for kept, last in zip(average.buffers(), network.buffers(), strict=True):
+        kept.copy_(last)
     record = TrainRecord(
         config=config,
         losses=tuple(losses),

@@ -24,6 +24,7 @@ FAMILIES = {
     "vp_sde, from 0": df.Schedule.vp_sde(0.0, 12.0),
     "sub_vp_sde": df.Schedule.sub_vp_sde(),
     "ve_sde": df.Schedule.ve_sde(),
+    "learned": df.Schedule.learned(6.0 - 16.0 * np.linspace(0, 1, 65) - np.sin(6.0 * np.linspace(0, 1, 65))),
 }
 
 
@@ -38,6 +39,11 @@ def only(*families):
 def exact(schedule, t):
     """(alpha, sigma) by the paper's formula, in 40 digits."""
     t = mpmath.mpf(t)
+    if schedule.family == "learned":
+        values = schedule.to_json()["log_snr"]
+        i = min(int(t * 64), 63)
+        alpha2 = 1 / (1 + mpmath.exp(-((i + 1 - 64 * t) * values[i] + (64 * t - i) * values[i + 1])))
+        return mpmath.sqrt(alpha2), mpmath.sqrt(1 - alpha2)
     fields = {k: mpmath.mpf(v) for k, v in schedule.to_json().items() if k != "type"}
     if schedule.family == "edm":
         c_in = 1 / mpmath.sqrt(t**2 + fields["sigma_data"] ** 2)
@@ -170,7 +176,10 @@ def test_json_both_ways(schedule):
     again = df.Schedule.from_json(json.loads(json.dumps(schedule.to_json(), allow_nan=False)))
     assert again == schedule and hash(again) == hash(schedule) and type(again) is type(schedule)
     assert pickle.loads(pickle.dumps(schedule)) == copy.deepcopy(schedule) == schedule
-    assert eval(repr(schedule), {"Schedule": df.Schedule}) == schedule
+    if schedule.family == "learned":
+        assert repr(schedule) == "Schedule.learned(log_snr=<65 values>)"
+    else:
+        assert eval(repr(schedule), {"Schedule": df.Schedule}) == schedule
     with pytest.raises(AttributeError, match="immutable"):
         schedule.t_max = 3.0
     assert isinstance(schedule, df.Schedule)
@@ -243,6 +252,11 @@ def test_noise_rises_with_time(schedule, where):
         (lambda: df.Schedule.ve_sde().timestep_at_log_snr(20), ArgumentError, "log_snr is 20"),
         (lambda: df.Schedule.flow().timestep_at_noise_level(1.5), ArgumentError, "at most 1"),
         (lambda: df.Schedule.edm().timestep_at_noise_level(0), ArgumentError, "above 0"),
+        (lambda: df.Schedule.learned([1.0]), ArgumentError, "has 1 values"),
+        (lambda: df.Schedule.learned([3.0, 1.0, 1.0]), ArgumentError, "from 1.0 to 1.0 at value 2; it must fall"),
+        (lambda: df.Schedule.learned([np.inf, 1.0]), ArgumentError, "finite"),
+        (lambda: df.Schedule.learned(["a", "b"]), ArgumentTypeError, "log_snr"),
+        (lambda: df.Schedule.learned([3.0, 1.0]).timestep_at_log_snr(0.0), ArgumentError, "has 1 to 3"),
         (lambda: df.Schedule.from_json({"type": "edm", "sigma_min": 0.1}), ArgumentError, "lacks the field 'sigma_max'"),
         (lambda: df.Schedule.from_json({"type": "flow", "num_train_timesteps": 10, "shift": 1.0, "interpolation": "sigma"}),
          ArgumentError, "unknown field 'interpolation'"),

@@ -13,6 +13,7 @@ SCHEDULES = {
     "flow": df.Schedule.flow(shift=2.0),
     "vp_sde": df.Schedule.vp_sde(),
     "sub_vp_sde": df.Schedule.sub_vp_sde(),
+    "learned": df.Schedule.learned(7.0 - 16.0 * np.linspace(0, 1, 65) - np.sin(6.0 * np.linspace(0, 1, 65))),
     "ve_sde": df.Schedule.ve_sde(),
 }
 PAIRS = [pytest.param(s, p, id=f"{n}-{p}") for n, s in SCHEDULES.items() for p in s.prediction_types]

@@ -1,0 +1,39 @@
+"""The probability-flow ODE, in a time that suits every family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..schedule.checks import numeric
+
+
+def probability_flow(x: Any, epsilon: Any, alpha: float, sigma: float) -> np.ndarray:
+    """The velocity of the probability-flow ODE (Song et al. 2021, arXiv:2011.13456, eq. 13) in the angle φ = atan(sigma/alpha).
+
+    With ρ = sqrt(alpha² + sigma²) and u = x/ρ every schedule, whatever its family, is u = cos φ·x0 + sin φ·ε, and the ODE is
+
+        du/dφ = −sin φ·x̂0 + cos φ·ε̂ = v̂,
+
+    the v of Salimans & Ho 2022 (arXiv:2202.00512, eq. 11 and appendix D). φ is finite where data or noise is all there is, which
+    neither λ nor sigma/alpha is.
+
+    Args:
+        x: (batch, ...), the state, alpha·x0 + sigma·ε.
+        epsilon: (batch, ...), E[ε | x], as a network predicts it.
+        alpha, sigma: The marginal of the state; alpha above 0.
+
+    Returns:
+        du/dφ, (batch, ...).
+
+    Example:
+        >>> import numpy as np, diffuse_fast as df
+        >>> x = np.array([[0.3]])  # data N(0, 1) stays: its velocity is 0
+        >>> df.theory.probability_flow(x, 0.6 * x, 0.8, 0.6)
+        array([[0.]])
+    """
+    state, noise = numeric("x", x), numeric("epsilon", epsilon)
+    rho = np.hypot(alpha, sigma)
+    data = (state - sigma * noise) / alpha
+    return (alpha * noise - sigma * data) / rho

@@ -1,0 +1,121 @@
+"""What a network learns to predict, and the loss: L_simple (Ho et al. 2020, equation 14).
+
+With x_t = alpha·x0 + sigma·ε, the loss is the mean of ‖target − network(x_t, t)‖² over data, times and noise, where the
+target is what ``solvers/prediction.py`` says of the prediction type: ε, x0, v = alpha·ε − sigma·x0, ε − x0, ... Each is a linear
+function of the others given x_t, so they differ only in how they weigh times.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...errors import ArgumentError
+from ...schedule.discrete import DiscreteSchedule
+from ...solvers.prediction import target_weights
+
+if TYPE_CHECKING:
+    from ...schedule import Schedule
+
+TARGETS = DiscreteSchedule.prediction_types
+
+
+class Levels(NamedTuple):
+    """The marginals of a batch, each (B,) float64."""
+
+    alpha: Tensor
+    sigma: Tensor
+    snr: Tensor
+
+
+class ForwardProcess:
+    """The forward process of a schedule: makes x_t and the target from clean data.
+
+    Args:
+        schedule: Any. A discrete one has whole times, 0 to ``num_train_timesteps`` − 1.
+        prediction_type: One of the schedule's ``prediction_types``.
+        convention: What the network is told of the time, one of its ``time_conventions``; None is the first.
+
+    Raises:
+        ArgumentError: the schedule's family has no such prediction type or convention.
+
+    Example:
+        >>> import torch, diffuse_fast as df
+        >>> from diffuse_fast.training.objectives import ForwardProcess
+        >>> process = ForwardProcess(df.Schedule.flow(), "flow")
+        >>> x_t, target = process(torch.ones(1, 2), torch.tensor([250.0]), torch.zeros(1, 2))
+        >>> x_t.tolist(), target.tolist()
+        ([[0.75, 0.75]], [[-1.0, -1.0]])
+    """
+
+    def __init__(self, schedule: Schedule, prediction_type: str, convention: str | None = None):
+        for name, value, known in (
+            ("prediction_type", prediction_type, schedule.prediction_types),
+            ("convention", convention or schedule.time_conventions[0], schedule.time_conventions),
+        ):
+            if value not in known:
+                raise ArgumentError(f"{name} is {value!r}; a schedule of the family {schedule.family} has {', '.join(known)}.")
+        self.schedule, self.prediction_type = schedule, prediction_type
+        self.convention = convention or schedule.time_conventions[0]
+        self._tables: Levels | None = None
+        if isinstance(schedule, DiscreteSchedule):
+            self.num_train_timesteps = schedule.num_train_timesteps
+            self._tables = self._at(np.arange(schedule.num_train_timesteps))
+            # In a table of their own in float32, as every step reads them.
+            weights = target_weights(prediction_type, self._tables.alpha, self._tables.sigma, schedule.sigma_data)
+            each = (self._tables.alpha, self._tables.sigma, *weights)
+            self._float = [torch.as_tensor(v, dtype=torch.float64).expand(self.num_train_timesteps).float() for v in each]
+
+    def __call__(self, x0: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """x_t and the target for data x0 (B, ...), times t (B,), int64 where they are whole, and noise of the shape of x0."""
+        each = (-1,) + (1,) * (x0.ndim - 1)
+        if self._tables is not None:
+            alpha, sigma, u, w = (v[t].to(x0.device).reshape(each) for v in self._float)
+        else:
+            levels = self.levels(t)
+            weights = target_weights(self.prediction_type, levels.alpha, levels.sigma, self.schedule.sigma_data)
+            values = (torch.as_tensor(v, dtype=torch.float64).expand(len(t)) for v in (*levels[:2], *weights))
+            alpha, sigma, u, w = (v.to(x0.device, torch.float32).reshape(each) for v in values)
+        return alpha * x0 + sigma * noise, u * x0 + w * noise
+
+    def levels(self, t: Tensor) -> Levels:
+        """The marginals at times (B,), float64, on the CPU."""
+        if self._tables is not None:
+            return Levels(*(v[t.cpu()] for v in self._tables))
+        return self._at(t.double().cpu().numpy())
+
+    def told(self, t: Tensor) -> Tensor:
+        """What the network is told: whole timesteps as int64, all else as float32."""
+        if self.convention == "timestep" and self._tables is not None:
+            return t
+        values: Any = self.schedule.network_time(t.double().cpu().numpy(), self.convention)
+        return torch.from_numpy(values).to(t.device, torch.float32)
+
+    def _at(self, t: np.ndarray) -> Levels:
+        schedule = self.schedule
+        return Levels(*(torch.from_numpy(v) for v in (schedule.alpha(t), schedule.sigma(t), np.exp(schedule.log_snr(t)))))
+
+
+def simple_loss(network: nn.Module, x_t: Tensor, t: Tensor, target: Tensor, label: Tensor | None = None) -> Tensor:
+    """The mean squared error of the network's prediction, a scalar."""
+    prediction = network(x_t, t) if label is None else network(x_t, t, label)
+    return (prediction - target).square().mean()
+
+
+@torch.no_grad()
+def evaluate_loss(
+    network: nn.Module, data: Tensor, labels: Tensor | None, forward_process: ForwardProcess, *, draws: int, seed: int
+) -> float:
+    """The simple loss of a network in eval mode on given data (N, ...), each sample at ``draws`` seeded times and
+    noises."""
+    generator = torch.Generator().manual_seed(seed)
+    total = 0.0
+    for _ in range(draws):
+        t = torch.randint(forward_process.num_train_timesteps, (len(data),), generator=generator)
+        noise = torch.randn(data.shape, generator=generator)
+        x_t, target = forward_process(data, t, noise)
+        total += simple_loss(network, x_t, t, target, labels).item()
+    return total / draws

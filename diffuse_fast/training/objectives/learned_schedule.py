@@ -1,0 +1,183 @@
+"""A noise schedule that is trained with its network (Kingma et al. 2021, "Variational Diffusion Models", arXiv:2107.00630)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...errors import ArgumentError
+from ...schedule import Schedule
+from ...schedule.checks import number, whole
+from ...schedule.learned import LearnedSchedule
+from ...solvers.prediction import target_weights
+from .forward import Levels
+from .objective import Conditions, Losses, Network, drawn_noise, sensitivity
+from .variational import negative_log_decoder
+
+TABLE = 1025  # values of an exported schedule
+
+
+class LogSNRNetwork(nn.Module):
+    """The log-SNR as a function of t in [0, 1] that falls whatever its weights: −γ_η(t) of VDM (appendix H).
+
+    γ̃(t) = l1(t) + l3(sigmoid(l2(l1(t)))) with positive weights, brought to 0 and 1 at the ends; log_snr goes from
+    ``log_snr_max`` to ``log_snr_min`` along it.
+
+    Args:
+        log_snr_max, log_snr_min: At t = 0 and t = 1, to begin with.
+        hidden: Units of l2.
+
+    Raises:
+        ArgumentError: the ends do not fall, or ``hidden`` is below 1.
+
+    Example:
+        >>> import torch
+        >>> from diffuse_fast.training import LogSNRNetwork
+        >>> network = LogSNRNetwork(6.0, -8.0)
+        >>> network(torch.tensor([0.0, 1.0])).tolist()
+        [6.0, -8.0]
+        >>> network.schedule().family
+        'learned'
+    """
+
+    def __init__(self, log_snr_max: float = 13.3, log_snr_min: float = -5.0, hidden: int = 64):
+        super().__init__()
+        high, low = number("log_snr_max", log_snr_max), number("log_snr_min", log_snr_min)
+        if not -100.0 <= low < high <= 100.0:
+            raise ArgumentError(f"log_snr_max is {log_snr_max!r} and log_snr_min {log_snr_min!r}; they must fall, within ±100.")
+        if whole("hidden", hidden) < 1:
+            raise ArgumentError(f"hidden is {hidden}; it must be at least 1.")
+        self.ends = nn.Parameter(torch.tensor([high, low]))
+        # Even units over [0, 1], each a gentle step: close to a straight line at first, free to bend anywhere.
+        self.slope = nn.Parameter(torch.tensor(0.0))
+        self.rates = nn.Parameter(torch.full((hidden,), _unsoftplus(8.0)))
+        self.centers = nn.Parameter((torch.arange(hidden) + 0.5) / hidden)
+        self.heights = nn.Parameter(torch.full((hidden,), _unsoftplus(1.0 / hidden)))
+
+    def _raw(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The monotone function before it is brought to [0, 1], and its derivative."""
+        slope, rates, heights = F.softplus(self.slope), F.softplus(self.rates), F.softplus(self.heights)
+        step = torch.sigmoid(rates * (t[:, None] - self.centers))
+        return slope * t + step @ heights, slope + (step * (1.0 - step)) @ (heights * rates)
+
+    def shape(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """γ̃(t), which rises from 0 to 1, and its derivative, for t (B,)."""
+        value, derivative = self._raw(t)
+        (first, last), _ = self._raw(torch.tensor([0.0, 1.0], dtype=t.dtype, device=t.device))
+        return (value - first) / (last - first), derivative / (last - first)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """log_snr(t), (B,)."""
+        high, low = self.ends
+        return high + (low - high) * self.shape(t)[0]
+
+    @torch.no_grad()
+    def schedule(self) -> LearnedSchedule:
+        """The schedule as it is now, for plans, samplers and artifacts: a table of 1,025 values, which need no torch."""
+        before = next(self.parameters()).dtype
+        try:
+            values = self.double()(torch.linspace(0.0, 1.0, TABLE, dtype=torch.float64)).numpy()
+        finally:
+            self.to(before)
+        return Schedule.learned(values)
+
+
+def _unsoftplus(value: float) -> float:
+    return math.log(math.expm1(value))
+
+
+class LearnedScheduleObjective(nn.Module):
+    """The ELBO in continuous time of a network *and* of the schedule that it is trained with.
+
+    L = E_t[½·(−d log_snr/dt)·‖ε − ε̂‖²] + L_prior + L_decoder (VDM, eq. 11 and 17), in nats per dimension. Its mean does not
+    depend on the schedule between the ends (VDM, section 5.1): what does is its variance over t. So the network and the ends
+    get the gradient of L, and the shape between the ends that of E[L²], which makes the variance least (VDM, appendix I.2).
+
+    Its parameters are those of the schedule: they are to be given to the optimizer with the network's.
+
+    Args:
+        log_snr: The schedule.
+        prediction_type: ``epsilon``, ``sample`` or ``v_prediction``.
+        levels, value_range: As of :class:`VariationalObjective`. Of continuous data (``levels=None``) the bound does not depend on
+            the ends either where they are far enough: they stay.
+
+    Example:
+        >>> import torch
+        >>> from diffuse_fast.training import LearnedScheduleObjective, LogSNRNetwork
+        >>> objective = LearnedScheduleObjective(LogSNRNetwork(6.0, -8.0), "epsilon")
+        >>> network = lambda x, log_snr: torch.zeros_like(x)
+        >>> objective(network, torch.zeros(8, 2), generator=torch.Generator().manual_seed(0)).each.shape
+        torch.Size([8])
+    """
+
+    def __init__(
+        self,
+        log_snr: LogSNRNetwork,
+        prediction_type: str,
+        *,
+        levels: int | None = None,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+    ):
+        super().__init__()
+        if prediction_type not in LearnedSchedule.prediction_types:
+            raise ArgumentError(
+                f"prediction_type is {prediction_type!r}; with a learned schedule it is one of "
+                f"{', '.join(LearnedSchedule.prediction_types)}."
+            )
+        if levels is not None and whole("levels", levels) < 2:
+            raise ArgumentError(f"levels is {levels}; it must be at least 2, or None for continuous data.")
+        self.log_snr, self.prediction_type = log_snr, prediction_type
+        self.levels, self.value_range = levels, value_range
+        log_snr.ends.requires_grad_(levels is not None)
+
+    def schedule(self) -> LearnedSchedule:
+        """:meth:`LogSNRNetwork.schedule`."""
+        return self.log_snr.schedule()
+
+    def forward(self, network: Network, x0: Tensor, cond: Conditions | None = None, *, generator: torch.Generator) -> Losses:
+        """The losses of a batch; arguments as of :meth:`Objective.__call__`, and ``network`` is told the log-SNR."""
+        count = len(x0)
+        start = torch.rand(1, generator=generator)
+        t = (start + torch.arange(count) / count) % 1.0  # even, from a random start (VDM, appendix I.1)
+        t = t.to(self.log_snr.ends)
+        noise = drawn_noise(x0, generator)
+        later: list[Tensor] = []
+        shape, rate = (_scaled(value, later) for value in self.log_snr.shape(t))
+        high, low = self.log_snr.ends
+        log_snr = high + (low - high) * shape
+        each = (-1,) + (1,) * (x0.ndim - 1)
+        levels = Levels(torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt(), log_snr.exp())
+        alpha, sigma = levels.alpha.reshape(each), levels.sigma.reshape(each)
+        u, w = target_weights(self.prediction_type, alpha, sigma, 1.0)
+        prediction = network(alpha * x0 + sigma * noise, log_snr, **(cond or {}))
+        error = (prediction - (u * x0 + w * noise)).square().flatten(1).mean(1)
+        # ‖ε − ε̂‖² from the error of whatever is predicted: dε/dx0 is −alpha/sigma.
+        error = error * levels.snr / sensitivity(self.prediction_type, levels, 1.0).square()
+        diffusion = 0.5 * (high - low) * rate * error
+        later.append(2.0 * diffusion.detach())
+        losses = diffusion + self._ends(x0, high, low, generator)
+        return Losses(losses.mean(), losses.detach(), t)
+
+    def _ends(self, x0: Tensor, high: Tensor, low: Tensor, generator: torch.Generator) -> Tensor:
+        """L_prior and L_decoder of each sample, per dimension."""
+        # KL(N(alpha·x0, sigma²) ‖ N(0, 1)) at t = 1, where alpha² = sigmoid(low).
+        squares = torch.sigmoid(low) * x0.square().flatten(1).mean(1)
+        prior = 0.5 * (squares + torch.sigmoid(-low) - 1.0 - F.logsigmoid(-low))
+        # At t = 0 the state is known to sigma/alpha = exp(−high/2), and so is x0.
+        width = -0.5 * high
+        mean = x0 + width.exp() * drawn_noise(x0, generator)
+        decoder = negative_log_decoder(x0, mean, width, self.levels, self.value_range)
+        return prior + decoder.flatten(1).mean(1)
+
+
+def _scaled(value: Tensor, factor: list[Tensor]) -> Tensor:
+    """The same tensor, whose gradient will be multiplied by the factor that is in the list by then: with twice the loss of each
+    sample, the gradient of the mean loss becomes that of the mean squared loss."""
+    same = value * 1.0
+    if same.requires_grad:
+        same.register_hook(lambda gradient: gradient * factor[0])
+    return same
+

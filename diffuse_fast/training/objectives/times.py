@@ -1,0 +1,213 @@
+"""Which times an objective draws."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from ...errors import ArgumentError, near
+from ...schedule.checks import positive, whole
+from ...schedule.discrete import DiscreteSchedule
+
+if TYPE_CHECKING:
+    from ...schedule import Schedule
+
+SPREADS = ("independent", "antithetic", "low_discrepancy")
+
+
+class Times(NamedTuple):
+    """Times (B,), int64 of a discrete schedule, else float64; and what a loss at each must be multiplied by, (B,) float32, for the
+    mean to be that of the objective."""
+
+    t: Tensor
+    weight: Tensor
+
+
+class TimeSampler(Protocol):
+    """Draws times, and hears of their losses."""
+
+    def sample(self, n: int, generator: torch.Generator) -> Times: ...
+
+    def update(self, t: Tensor, losses: Tensor) -> None:
+        """The loss of each sample, before it was multiplied by its weight."""
+        ...
+
+
+class UniformTimes:
+    """Every time as often: of a discrete schedule each timestep, else t from ``t_min`` to ``t_max``.
+
+    Args:
+        schedule: Any.
+        spread: How the times of a batch lie to each other. Each alone is uniform.
+
+            ===================  ===========================================================================
+            ``independent``      as they fall
+            ``antithetic``       half of them, and those mirrored in the middle (the code of Song et al. 2020, DDIM)
+            ``low_discrepancy``  even from a random start (Kingma et al. 2021, arXiv:2107.00630, appendix I.1)
+            ===================  ===========================================================================
+
+    Example:
+        >>> import torch, diffuse_fast as df
+        >>> from diffuse_fast.training.objectives import UniformTimes
+        >>> t, weight = UniformTimes(df.Schedule.cosine(), "antithetic").sample(4, torch.Generator().manual_seed(0))
+        >>> (t[:2] + t[2:]).tolist(), weight.tolist()
+        ([999, 999], [1.0, 1.0, 1.0, 1.0])
+    """
+
+    def __init__(self, schedule: Schedule, spread: str = "independent"):
+        if spread not in SPREADS:
+            raise ArgumentError(f"spread is {spread!r}.{near(str(spread), SPREADS)}")
+        self.schedule, self.spread = schedule, spread
+
+    def sample(self, n: int, generator: torch.Generator) -> Times:
+        return Times(self._times(self._unit(n, generator)), torch.ones(n))
+
+    def update(self, t: Tensor, losses: Tensor) -> None:
+        pass
+
+    def _unit(self, n: int, generator: torch.Generator) -> Tensor:
+        """Numbers in [0, 1)."""
+        if self.spread == "low_discrepancy":
+            start = torch.rand(1, generator=generator, dtype=torch.float64)
+            return (start + torch.arange(n, dtype=torch.float64) / n) % 1.0
+        if self.spread == "independent":
+            return torch.rand(n, generator=generator, dtype=torch.float64)
+        half = torch.rand(-(-n // 2), generator=generator, dtype=torch.float64)
+        # Of an integer grid the mirror is exact: T·(1 − u), rounded down, is T − 1 − floor(T·u) but where T·u is whole.
+        return torch.cat([half, torch.nextafter(1.0 - half, torch.zeros_like(half))])[:n]
+
+    def _times(self, u: Tensor) -> Tensor:
+        if isinstance(self.schedule, DiscreteSchedule):
+            count = self.schedule.num_train_timesteps
+            return (u * count).long().clamp(max=count - 1)
+        return self.schedule.t_min + u * (self.schedule.t_max - self.schedule.t_min)
+
+
+class ImportanceTimes:
+    """Timesteps as often as the root of the second moment of their last losses, which makes the variance of the estimate least
+    (Nichol & Dhariwal 2021, "Improved DDPM", arXiv:2102.09672, eq. 18); uniform until each has ``history`` of them.
+
+    Args:
+        schedule: A discrete one.
+        history: How many losses of each timestep are kept.
+        uniform: Share of the probability that is uniform, for a time whose losses were 0.
+
+    Raises:
+        ArgumentError: the schedule has no timesteps, or a number is out of range.
+
+    Example:
+        >>> import torch, diffuse_fast as df
+        >>> from diffuse_fast.training.objectives import ImportanceTimes
+        >>> times = ImportanceTimes(df.Schedule.linear(2), history=1, uniform=0.0)
+        >>> times.update(torch.tensor([0, 1]), torch.tensor([3.0, 1.0]))
+        >>> times.probabilities.tolist()
+        [0.75, 0.25]
+    """
+
+    def __init__(self, schedule: Schedule, *, history: int = 10, uniform: float = 1e-3):
+        if not isinstance(schedule, DiscreteSchedule):
+            raise ArgumentError(f"schedule is of the family {schedule.family}; a history of losses needs whole timesteps.")
+        if whole("history", history) < 1:
+            raise ArgumentError(f"history is {history}; it must be at least 1.")
+        if not 0.0 <= uniform <= 1.0:
+            raise ArgumentError(f"uniform is {uniform!r}; it must be from 0 to 1.")
+        self._uniform = uniform
+        self._losses = torch.zeros(schedule.num_train_timesteps, history, dtype=torch.float64)
+        self._seen = torch.zeros(schedule.num_train_timesteps, dtype=torch.int64)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """How likely each timestep is drawn now, (T,) float64."""
+        count, history = self._losses.shape
+        flat = torch.full((count,), 1.0 / count, dtype=torch.float64)
+        if (self._seen < history).any():
+            return flat
+        weight = self._losses.square().mean(1).sqrt()
+        total = weight.sum()
+        return flat if total == 0 else (1.0 - self._uniform) * weight / total + self._uniform * flat
+
+    def sample(self, n: int, generator: torch.Generator) -> Times:
+        p = self.probabilities
+        t = torch.multinomial(p, n, replacement=True, generator=generator)
+        return Times(t, (1.0 / (len(p) * p[t])).float())
+
+    def update(self, t: Tensor, losses: Tensor) -> None:
+        history = self._losses.shape[1]
+        for i, loss in zip(t.tolist(), losses.tolist(), strict=True):
+            self._losses[i, int(self._seen[i]) % history] = loss  # the oldest goes
+            self._seen[i] += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history, for a checkpoint."""
+        return {"losses": self._losses.clone(), "seen": self._seen.clone()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the history of :meth:`state_dict`.
+
+        Raises:
+            ArgumentError: it is of another number of timesteps or losses.
+        """
+        if state["losses"].shape != self._losses.shape:
+            given, own = tuple(state["losses"].shape), tuple(self._losses.shape)
+            raise ArgumentError(f"the history is of {given} timesteps and losses; this one is of {own}.")
+        self._losses.copy_(state["losses"])
+        self._seen.copy_(state["seen"])
+
+
+class LogNormalTimes:
+    """Noise levels sigma/alpha with log σ ~ N(mean, std²) (Karras et al. 2022, arXiv:2206.00364, Table 1), brought back into what
+    the schedule has. How often a time is drawn is part of this objective: its weights are 1.
+
+    Example:
+        >>> import torch, diffuse_fast as df
+        >>> from diffuse_fast.training.objectives import LogNormalTimes
+        >>> t, _ = LogNormalTimes(df.Schedule.edm()).sample(1000, torch.Generator().manual_seed(0))
+        >>> bool(abs(t.log().mean() + 1.2) < 0.2)
+        True
+    """
+
+    def __init__(self, schedule: Schedule, *, mean: float = -1.2, std: float = 1.2):
+        if isinstance(schedule, DiscreteSchedule):
+            raise ArgumentError("schedule is discrete; log-normal levels lie between its timesteps. Weigh UniformTimes instead.")
+        if not math.isfinite(mean):
+            raise ArgumentError(f"mean is {mean!r}; it must be finite.")
+        self.schedule, self._mean, self._std = schedule, mean, positive("std", std)
+
+    def sample(self, n: int, generator: torch.Generator) -> Times:
+        log_level = self._mean + self._std * torch.randn(n, generator=generator, dtype=torch.float64)
+        lowest, highest = (self.schedule.log_snr(t) for t in (self.schedule.t_max, self.schedule.t_min))
+        log_snr = (-2.0 * log_level).clamp(lowest, highest)
+        return Times(torch.from_numpy(self.schedule.timestep_at_log_snr(log_snr.numpy())), torch.ones(n))
+
+    def update(self, t: Tensor, losses: Tensor) -> None:
+        pass
+
+
+class LogitNormalTimes:
+    """σ = sigmoid(N(mean, std²)) of a flow: more of the middle (Esser et al. 2024, arXiv:2403.03206, eq. 19). Weights are 1, as of
+    :class:`LogNormalTimes`.
+
+    Example:
+        >>> import torch, diffuse_fast as df
+        >>> from diffuse_fast.training.objectives import LogitNormalTimes
+        >>> t, _ = LogitNormalTimes(df.Schedule.flow()).sample(1000, torch.Generator().manual_seed(0))
+        >>> bool(abs(t.mean() - 500) < 30)
+        True
+    """
+
+    def __init__(self, schedule: Schedule, *, mean: float = 0.0, std: float = 1.0):
+        if schedule.family != "flow":
+            raise ArgumentError(f"schedule is of the family {schedule.family}; logit-normal times are of a flow.")
+        if not math.isfinite(mean):
+            raise ArgumentError(f"mean is {mean!r}; it must be finite.")
+        self.schedule, self._mean, self._std = schedule, mean, positive("std", std)
+
+    def sample(self, n: int, generator: torch.Generator) -> Times:
+        sigma = (self._mean + self._std * torch.randn(n, generator=generator, dtype=torch.float64)).sigmoid()
+        return Times(sigma * self.schedule.t_max, torch.ones(n))
+
+    def update(self, t: Tensor, losses: Tensor) -> None:
+        pass

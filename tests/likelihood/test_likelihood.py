@@ -1,0 +1,285 @@
+"""Likelihoods of the best networks there are, against densities in closed form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import diffuse_fast as df
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, NonFiniteError
+from diffuse_fast.likelihood import bound
+
+# A Gaussian whose Jacobian is not diagonal, so that a probe does not give the trace by itself.
+MEAN = np.array([0.3, -0.2, 0.1])
+ROOT = np.array([[0.9, 0.0, 0.0], [0.4, 0.8, 0.0], [-0.3, 0.2, 0.7]])
+COVARIANCE = ROOT @ ROOT.T
+VP = df.Schedule.vp_sde(sampling_eps=1e-4)
+
+
+def gaussian_epsilon(x, alpha, sigma, mean=MEAN, covariance=COVARIANCE):
+    """E[ε | x] = sigma·V⁻¹·(x − alpha·mean), V the covariance of the state; alpha and sigma (n,)."""
+    total = alpha[:, None, None] ** 2 * covariance + sigma[:, None, None] ** 2 * np.eye(len(mean))
+    return sigma[:, None] * np.linalg.solve(total, (x - alpha[:, None] * mean)[..., None])[..., 0]
+
+
+def network(schedule, prediction_type):
+    told = schedule.time_conventions[0]
+
+    def predict(x, t):
+        t = np.asarray(t, np.float64)
+        if told == "c_noise":
+            t = np.exp(4 * t)
+        elif told == "sigma":
+            t = schedule.timestep_at_noise_level(np.clip(t, schedule.sigma_min, schedule.sigma_max))
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        epsilon = gaussian_epsilon(x.astype(np.float64), alpha, sigma)
+        out = df.convert_prediction(
+            epsilon, x.astype(np.float64), from_="epsilon", to=prediction_type, alpha=alpha, sigma=sigma,
+            sigma_data=schedule.sigma_data,
+        )  # fmt: skip
+        return out.astype(np.float32)
+
+    return predict
+
+
+def bits(log_density, x):
+    return -log_density / x[0].size / np.log(2)
+
+
+def gaussian_data(n, seed=0):
+    x = MEAN + np.random.default_rng(seed).standard_normal((n, 3)) @ ROOT.T
+    return x, bits(stats.multivariate_normal(MEAN, COVARIANCE).logpdf(x), x)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "prediction_type"),
+    [(VP, "epsilon"), (df.Schedule.flow(), "flow"), (df.Schedule.edm(), "denoised"), (df.Schedule.ve_sde(sigma_max=300), "epsilon"),
+     (df.Schedule.linear(), "v_prediction")],
+    ids=lambda v: getattr(v, "family", v),
+)  # fmt: skip
+def test_the_flows_density_is_the_gaussians(schedule, prediction_type):
+    x, truth = gaussian_data(60)
+    found = df.likelihood(network(schedule, prediction_type), x, "ode", trace="exact", schedule=schedule,
+                          prediction_type=prediction_type, rtol=1e-4, atol=1e-4)  # fmt: skip
+    assert abs(found.mean - truth.mean()) < 1e-3
+    assert found.divergence_error < 1e-3
+    assert np.all(found.standard_error == 0.0) and found.draws == 1
+    np.testing.assert_allclose(found.terms["prior"] + found.terms["change"], found.bits_per_dim)
+    np.testing.assert_allclose(found.bits_per_dim, truth, atol=0.02)  # data a little blurred: up to σ_min²/σ² in the tails
+
+
+def test_the_trace_by_probes_is_unbiased_and_knows_its_error():
+    x, truth = gaussian_data(100)
+    found = df.likelihood(network(VP, "epsilon"), x, "ode", draws=8, seed=0, schedule=VP, prediction_type="epsilon")
+    assert 0 < found.mean_error < 0.02
+    assert abs(found.mean - truth.mean()) < 4 * found.mean_error
+    far = np.abs(found.bits_per_dim - truth) / found.standard_error
+    assert np.median(far) < 1.5  # a t distribution of 7 degrees: 0.71
+
+
+class Mixture(torch.nn.Module):
+    """The best ε for ½·N(m, s²) + ½·N(−m, s²) in 2-D, in float64."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean = torch.nn.Parameter(torch.tensor([0.7, -0.4], dtype=torch.float64))
+        self.std = 0.25
+
+    def forward(self, x, t):
+        assert x.dtype == torch.float64
+        integral = 0.1 * t + 0.5 * t**2 * 19.9
+        alpha, sigma = torch.exp(-0.5 * integral)[:, None], torch.sqrt(-torch.expm1(-integral))[:, None]
+        variance = alpha**2 * self.std**2 + sigma**2
+        side = torch.tanh(alpha * (x @ self.mean)[:, None] / variance)
+        return sigma * (x - alpha * side * self.mean) / variance
+
+
+@pytest.mark.parametrize("trace", ["exact", "hutchinson"])
+def test_the_flows_density_is_the_mixtures(trace):
+    """By gradients of a torch module; the density has two modes."""
+    module = Mixture()
+    mean, std = module.mean.detach().numpy(), module.std
+    rng = np.random.default_rng(0)
+    x = np.sign(rng.standard_normal((200, 1))) * mean + std * rng.standard_normal((200, 2))
+    each = [stats.multivariate_normal(side * mean, std**2).logpdf(x) for side in (1, -1)]
+    truth = bits(np.logaddexp(*each) - np.log(2), x)
+    draws = {"draws": 6, "seed": 0} if trace == "hutchinson" else {}
+    found = df.likelihood(module, x, "ode", trace=trace, schedule=VP, prediction_type="epsilon", **draws)
+    assert found.divergence_error == 0.0
+    assert abs(found.mean - truth.mean()) < 1e-3 + 4 * found.mean_error
+    if trace == "exact":
+        by_differences = df.likelihood(
+            lambda x, t: module(torch.from_numpy(x).double(), torch.from_numpy(t).double()).detach().numpy(), x, "ode",
+            trace="exact", schedule=VP, prediction_type="epsilon",
+        )  # fmt: skip
+        gap = abs(by_differences.mean - found.mean)
+        assert gap < 1e-3 and gap < by_differences.divergence_error + 2e-4
+
+
+def wide_data(n, d=64):
+    rng = np.random.default_rng(1)
+    std, mean = np.linspace(0.8, 1.2, d), np.linspace(-0.2, 0.2, d)
+    x = mean + std * rng.standard_normal((n, d))
+
+    def predict(x, t):
+        t = np.asarray(t, np.float64)
+        alpha, sigma = VP.alpha(t)[:, None], VP.sigma(t)[:, None]
+        return (sigma * (x - alpha * mean) / (alpha**2 * std**2 + sigma**2)).astype(np.float32)
+
+    return x, predict, bits(stats.norm(mean, std).logpdf(x).sum(1), x)
+
+
+def test_the_bound_is_the_gaussians_likelihood():
+    x, predict, truth = wide_data(192)
+    found = df.likelihood(predict, x, "elbo", steps=600, draws=1, seed=0, schedule=VP, prediction_type="epsilon")
+    assert abs(found.mean - truth.mean()) < 1e-3
+    assert found.nfe == 600 and np.isnan(found.standard_error).all()
+    assert set(found.terms) == {"prior", "diffusion", "decoder"}
+
+
+def test_a_stratified_subset_is_unbiased_and_knows_its_error():
+    x, predict, truth = wide_data(64)
+    common = {"steps": 600, "seed": 3, "schedule": VP, "prediction_type": "epsilon"}
+    found = df.likelihood(predict, x, "elbo", evaluations=40, draws=6, **common)
+    assert found.nfe == 6 * 41
+    assert 0 < found.mean_error < 0.02
+    assert abs(found.mean - truth.mean()) < 4 * found.mean_error + 1e-3
+    far = np.abs(found.bits_per_dim - truth) / found.standard_error
+    assert np.median(far) < 1.7  # a t distribution of 5 degrees: 0.73
+
+
+def test_a_sample_is_the_same_in_any_batch():
+    x, predict, _ = wide_data(6)
+    common = {"steps": 20, "seed": 3, "schedule": VP, "prediction_type": "epsilon"}
+    together = df.likelihood(predict, x, **common)
+    np.testing.assert_array_equal(df.likelihood(predict, x, batch_size=4, **common).bits_per_dim, together.bits_per_dim)
+    tail = df.likelihood(predict, x[4:], first_index=4, **common)
+    np.testing.assert_array_equal(tail.bits_per_dim, together.bits_per_dim[4:])
+
+
+@pytest.mark.parametrize("variance_type", ["fixed_small", "fixed_large"])
+def test_the_control_variate_changes_no_mean(variance_type, monkeypatch):
+    """A bad network, so that nothing is as the control variate supposes."""
+    x = np.random.default_rng(0).uniform(-1, 1, (400, 5))
+    common = {
+        "steps": 30, "draws": 6, "seed": 1, "variance_type": variance_type, "schedule": df.Schedule.cosine(100),
+        "prediction_type": "v_prediction",
+    }  # fmt: skip
+    predict = lambda x, t: np.sin(3 * x)  # noqa: E731  (a network in a line)
+    with_it = df.likelihood(predict, x, **common)
+    monkeypatch.setattr(bound, "control", lambda schedule, x0, epsilon, t: np.zeros(len(x0)))
+    without = df.likelihood(predict, x, **common)
+    assert abs(with_it.mean - without.mean) < 4 * np.hypot(with_it.mean_error, without.mean_error)
+
+
+@pytest.mark.slow  # it exports a network
+def test_a_learned_variance_that_is_right_leaves_no_gap(tmp_path):
+    """The exact reverse kernel of a Gaussian is Gaussian: with its variance the bound is the likelihood at 20 steps already."""
+    pytest.importorskip("onnxscript")
+    std, schedule = 0.5, df.Schedule.cosine(20)
+    t = np.arange(20)
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    total = alpha**2 * std**2 + sigma**2
+    # p(x_s | x_t): 1/(1/(q's variance of x_s) + ratio²/β).
+    beta, before = schedule.betas, np.concatenate([[std**2], total[:-1]])
+    exact = 1 / (1 / before + (1 - beta) / beta)
+
+    class Best(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("slope", torch.tensor(sigma / total, dtype=torch.float32))
+            self.register_buffer("log_variance", torch.tensor(np.log(exact), dtype=torch.float32))
+
+        def forward(self, x, t):
+            return torch.cat([self.slope[t][:, None] * x, self.log_variance[t][:, None] + 0 * x], 1)
+
+    model = df.export(Best().eval(), tmp_path / "best.onnx", shape=(8,), schedule=schedule, prediction_type="epsilon",
+                      variance="learned", value_range=None)  # fmt: skip
+    x = std * np.random.default_rng(0).standard_normal((1500, 8))
+    truth = bits(stats.norm(0, std).logpdf(x).sum(1), x).mean()
+    found = df.likelihood(model, x, seed=0, draws=4)
+    fixed = df.likelihood(model, x, seed=0, draws=4, variance_type="fixed_small")
+    # The prior is N(0, 1), and cosine's last alpha is next to nothing.
+    assert abs(found.mean - truth) < 4 * found.mean_error + 1e-3
+    assert found.mean_error < 0.01
+    assert fixed.mean > truth + 0.1
+
+
+def test_levels_are_a_distribution():
+    """Bits of discrete data are an entropy: for fair coins ±1 one bit, by both methods."""
+    rng = np.random.default_rng(0)
+    x = np.sign(rng.standard_normal((200, 4)))
+
+    def coins(x, t):
+        t = np.asarray(t, np.float64)
+        alpha, sigma = VP.alpha(t)[:, None], VP.sigma(t)[:, None]
+        return ((x - alpha * np.tanh(alpha * x / sigma**2)) / sigma).astype(np.float32)
+
+    common = {"levels": 2, "seed": 0, "schedule": VP, "prediction_type": "epsilon"}
+    found = df.likelihood(coins, x, steps=300, variance_type="fixed_small", **common)
+    assert 1.0 - 4 * found.mean_error < found.mean < 1.05 + 4 * found.mean_error
+
+    # Uniform dequantisation: for data uniform over [-1.5, 1.5] in effect, the cells of 3 levels have log2(3) bits.
+    def wide(x, t):  # N(0, 1), of which each level's mass is known
+        t = np.asarray(t, np.float64)
+        return (x * VP.sigma(t)[:, None]).astype(np.float32)
+
+    level = np.array([[-1.0], [0.0], [1.0]])
+    flow = df.likelihood(wide, level, "ode", levels=3, draws=40, seed=0, trace="exact", schedule=VP, prediction_type="epsilon")
+    jensen = [-np.mean(stats.norm.logpdf(c + np.linspace(-0.5, 0.5, 20_001))) / np.log(2) for c in level.ravel()]
+    assert np.all(np.abs(flow.bits_per_dim - jensen) < 4 * flow.standard_error + 2e-3)
+
+
+def test_the_digits_have_fewer_bits_than_noise():
+    pytest.importorskip("onnxruntime")
+    sklearn = pytest.importorskip("sklearn.datasets")
+    pictures, labels = sklearn.load_digits(return_X_y=True)
+    x = (pictures[:12] / 8 - 1).reshape(-1, 1, 8, 8)
+    common = {"levels": 17, "evaluations": 12, "seed": 0}
+    found = df.likelihood("digits", x, cond={"label": labels[:12]}, **common)
+    wrong = df.likelihood("digits", x, cond={"label": (labels[:12] + 1) % 10}, **common)
+    noise = df.likelihood("digits", np.random.default_rng(0).integers(0, 17, x.shape) / 8 - 1, **common)
+    assert 0.5 < found.mean < np.log2(17) < noise.mean
+    assert found.mean < wrong.mean  # the model knows which digit is which
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"method": "odd"}, ArgumentError, "method is 'odd'"),
+        ({"trace": "inexact"}, ArgumentError, "trace"),
+        ({"variance_type": "large"}, ArgumentError, "variance_type"),
+        ({"variance_type": "learned"}, ArgumentError, "learned is 'none'"),
+        ({"method": "ode", "trace": "exact", "draws": 2}, ArgumentError, "draws nothing"),
+        ({"x": np.zeros(3)}, ArgumentTypeError, "x is"),
+        ({"x": np.full((2, 3), np.nan)}, ArgumentError, "finite"),
+        ({"levels": 256}, ArgumentError, "256 levels"),
+        ({"steps": 1}, ArgumentError, "steps"),
+        ({"steps": 10, "evaluations": 10}, ArgumentError, "9 terms"),
+        ({"schedule": df.Schedule.cosine(20), "steps": 21}, ArgumentError, "20 timesteps"),
+        ({"schedule": None}, ArgumentError, "schedule="),
+        ({"schedule": df.Schedule.scaled_linear().rescale_zero_terminal_snr(), "prediction_type": "v_prediction", "method": "ode"},
+         ArgumentError, "no signal"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(change, error, says):
+    given = {"x": np.full((2, 3), 0.123), "method": "elbo", "schedule": VP, "prediction_type": "epsilon", **change}
+    with pytest.raises(error, match=says):
+        df.likelihood(lambda x, t: x, given.pop("x"), **given)
+
+
+def test_a_model_of_whole_timesteps_has_no_ode():
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(ArgumentError, match=r"whole timesteps.*elbo"):
+        df.likelihood("digits", np.zeros((1, 1, 8, 8)), "ode")
+
+
+@pytest.mark.parametrize("method", ["elbo", "ode"])
+def test_nan_is_an_error(method):
+    with pytest.raises(NonFiniteError, match="sample 1"):
+        df.likelihood(
+            lambda x, t: np.where(np.arange(3)[:, None] == 1, np.nan, x).astype(np.float32), np.zeros((3, 2)), method, schedule=VP,
+            prediction_type="epsilon",
+        )  # fmt: skip
