@@ -14,6 +14,8 @@ Where the numbers differ from the peer's, it is by design:
 * its ``trailing`` grids have one timestep too many, −1, for some counts; ours have not;
 * where it rounds a time down that is whole but for a rounding error, ours stays;
 * DDIMInverse with ``trailing`` takes the timestep before from T // steps; ours is the grid's;
+* DEIS with a spacing over noise levels and one step stays where it is; ours goes to the cleanest timestep;
+* EDM schedulers with ``exponential`` and one step start at the smallest level; ours start at the largest;
 * ScoreSdeVe of one step takes its only noise level for the smallest; ours is the largest, where it starts. Its corrector averages
   norms over the batch, ours has one per sample.
 """
@@ -262,6 +264,21 @@ def _score_sde_ve(config: Config, mu: float | None) -> Schedule:
     return Schedule.ve_sde(config["sigma_min"], config["sigma_max"], config["sampling_eps"])
 
 
+def _sine(config: Config, mu: float | None) -> DiscreteSchedule:
+    """IPNDM's: sigma = sin²(π·u/2), u even from 1 down. Its table has one entry per step; any u is found in this one of the
+    training's, by its noise level."""
+    _no_mu(mu)
+    if config["trained_betas"] is not None:
+        raise ArgumentError("trained_betas is given, which is not honoured for IPNDMScheduler: its steps are then those of the list.")
+    count = config["num_train_timesteps"]
+    sigma = _sine_sigma(np.arange(1, count + 1) / count)
+    return Schedule.from_alphas_cumprod((1.0 - sigma) * (1.0 + sigma))
+
+
+def _sine_sigma(u: np.ndarray) -> np.ndarray:
+    return np.sin(0.5 * math.pi * u) ** 2
+
+
 def _edm(config: Config, mu: float | None) -> Schedule:
     _no_mu(mu)
     return Schedule.edm(config["sigma_min"], config["sigma_max"], config["sigma_data"], config["rho"])
@@ -372,7 +389,11 @@ def _flow_levels(config: Config, schedule: Schedule, steps: int) -> np.ndarray:
 
 def _stretched(sigma: np.ndarray, terminal: float | None) -> np.ndarray:
     """Levels stretched about 1 so that the last is ``shift_terminal``."""
-    return 1.0 - (1.0 - sigma) * (1.0 - terminal) / (1.0 - sigma[-1]) if terminal else sigma
+    if not terminal:
+        return sigma
+    if sigma[-1] == 1.0:
+        raise ArgumentError(f"shift_terminal={terminal!r} needs 2 steps: the one level of one step is 1, and is not moved.")
+    return 1.0 - (1.0 - sigma) * (1.0 - terminal) / (1.0 - sigma[-1])
 
 
 def _flow_match(config: Config, schedule: Schedule, steps: int) -> _Grid:
@@ -415,6 +436,17 @@ def _consistency(config: Config, schedule: Schedule, steps: int) -> _Grid:
         raise ArgumentError(f"steps is {steps}; num_train_timesteps allows 1 to {train}.")
     training = _lay(schedule, "karras", train)
     return _Grid(training[:: train // steps][:steps], told=lambda time: 1000.0 * time)
+
+
+def _sine_grid(config: Config, schedule: Schedule, steps: int) -> _Grid:
+    """The network is told the angle of (alpha, sigma) over π/2."""
+    if steps > config["num_train_timesteps"]:
+        raise ArgumentError(f"steps is {steps}; num_train_timesteps allows 1 to {config['num_train_timesteps']}.")
+    sigma = _sine_sigma(np.arange(steps, 0, -1) / steps)
+    with np.errstate(divide="ignore"):
+        level = sigma / np.sqrt((1.0 - sigma) * (1.0 + sigma))
+    times = np.append(schedule.t_max, schedule.timestep_at_noise_level(level[1:]))
+    return _Grid(times, told=lambda time: 2.0 / math.pi * math.atan2(float(schedule.sigma(time)), float(schedule.alpha(time))))
 
 
 def _score_sde_ve_grid(config: Config, schedule: Schedule, steps: int) -> _Grid:
@@ -477,17 +509,13 @@ def _multistep(config: Config) -> _Choice:
 
 
 def _singlestep(config: Config) -> _Choice:
-    if config["solver_order"] != 1:
+    asked = config["algorithm_type"], config["solver_order"], config["solver_type"]
+    if asked == ("sde-dpmsolver++", 3, "heun"):
         raise ArgumentError(
-            f"solver_order={config['solver_order']!r} is not honoured here: each step of DPMSolverSinglestepScheduler is a network "
-            f"call, and the points of its grid are stages as well as ends of steps; a step of dpmpp_2s or dpmsolver_2s is a whole "
-            f"one with its stage in the middle, as in the papers. Take one of those by df.plan."
+            "solver_type='heun' with solver_order=3 and algorithm_type='sde-dpmsolver++' is not honoured here: that step of diffusers "
+            "has a sign wrong (docs/decisions/third-order-multistep.md). Take dpmsolver_singlestep by df.plan, or 'midpoint'."
         )
-    solver, options = _MULTISTEP.get((config["algorithm_type"], 1), ("", {}))
-    if not solver:
-        raise ArgumentError(f"algorithm_type={config['algorithm_type']!r} is not honoured here.")
-    # What only steps of a higher order have.
-    return solver, dict(options), ("algorithm_type", "solver_order", "solver_type", "lower_order_final")
+    return "dpmsolver_singlestep", {}, ()
 
 
 def _tcd(config: Config) -> _Choice:
@@ -556,6 +584,9 @@ PEERS: dict[str, Peer] = {
          "variance_type": None},
         _levelled, _open, _singlestep,
     ),
+    "IPNDMScheduler": Peer(
+        {"num_train_timesteps": 1000, "trained_betas": None}, _sine, _sine_grid, _is("ipndm", zero_initial_data=True), "v_prediction"
+    ),
     "UniPCMultistepScheduler": Peer(
         {**_DPM, **_ENDS, "predict_x0": True, "solver_type": "bh2", "disable_corrector": [], "solver_p": None,
          "final_sigmas_type": "zero", "shift_terminal": None},
@@ -593,8 +624,6 @@ PEERS: dict[str, Peer] = {
 
 # Schedulers whose numbers no solver here gives, and why.
 REFUSED = {
-    "IPNDMScheduler": "its schedule has sigma = sin²(π·t/2) and as many timesteps as steps, and its first step, from a state "
-    "without signal, takes the data for 0. Take ipndm by df.plan, on a schedule that has signal.",
     "CosineDPMSolverMultistepScheduler": "it draws its noise from a Brownian tree. Take dpmpp_2m_sde by df.plan.",
     "DPMSolverSDEScheduler": "it draws its noise from a Brownian tree. Take dpmpp_2m_sde by df.plan.",
 }
