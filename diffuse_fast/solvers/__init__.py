@@ -58,8 +58,8 @@ NUMBER = (int, float, np.integer, np.floating)
 
 MODULES = (
     consistency, ddim, ddim_inverse, ddpm, deis, dpm_2, dpmpp_2m, dpmpp_2m_sde, dpmpp_2s, dpmpp_3m, dpmpp_3m_sde,
-    dpmsolver_1s, dpmsolver_2m, dpmsolver_2s, dpmsolver_3m, dpmsolver_3s, dpmsolver_singlestep, euler, euler_ancestral, euler_maruyama,
-    flow_euler, flow_heun, heun, ipndm, langevin_pc, lcm, lms, pndm, tcd, unipc,
+    dpmsolver_1s, dpmsolver_2m, dpmsolver_2s, dpmsolver_3m, dpmsolver_3s, dpmsolver_singlestep, euler, euler_ancestral,
+    euler_maruyama, flow_euler, flow_heun, heun, ipndm, langevin_pc, lcm, lms, pndm, tcd, unipc,
 )  # fmt: skip
 SOLVERS: dict[str, Solver] = {module.SOLVER.name: module.SOLVER for module in MODULES}
 

@@ -2,8 +2,8 @@
 Lu et al. 2022, "DPM-Solver" (arXiv:2206.00927), Algorithms 1 and 2, and "DPM-Solver++" (arXiv:2211.01095), Algorithm 1, with
 whatever r the grid makes; a step here is one network call.
 
-The steps come in runs of orders 1, 2, .. ``solver_order``. Those of a run all start from the state at its base: the second goes over
-the point that the first has reached, and throws the state there away. With h = λ' − λ from the base, the integrals I_k of
+The steps come in runs of orders 1, 2, .. ``solver_order``. Those of a run all start from the state at its base: the second goes
+over the point that the first has reached, and throws the state there away. With h = λ' − λ from the base, the integrals I_k of
 ``multistep.py`` over h (over 2h for ``sde-dpmsolver++``), and r_1 < r_2 the ways of the base's followers over h, a step of order
 
     1   integrates the prediction at the base;
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from ..plan import Row
 from . import multistep
@@ -71,8 +72,7 @@ def _orders(points: Sequence[Point], order: int, *, lower_order_final: bool) -> 
 def _step(points: Sequence[Point], algorithm_type: str, solver_type: str) -> Transfer:
     """The step from the first point to the last, with a prediction at each but the last: weights from the first on."""
     now, then, stages = points[0], points[-1], points[:-1]
-    h = then.lam - now.lam
-    ways = [-(b.lam - a.lam) for a, b in zip(stages, stages[1:], strict=False)]  # ahead where multistep looks back
+    ways = [a.lam - b.lam for a, b in pairwise(stages)]  # ahead where multistep looks back
     eta = 1.0 if algorithm_type == "sde-dpmsolver++" else 0.0
     if len(stages) == 3 and solver_type == "midpoint":
         ways = [sum(ways)]
@@ -101,7 +101,8 @@ def _run(problem: Problem, points: Sequence[Point], steps: Sequence[Transfer], a
     second, third = later
     if first.s > 0.0:
         # Register 1 holds the base, register 0 the prediction there and then what is known of the third step.
-        of_second, of_third = (second.weights[0], second.x), (third.weights[0], third.x)
+        of_second: tuple[float, ...] = (second.weights[0], second.x)
+        of_third: tuple[float, ...] = (third.weights[0], third.x)
         keep_base = [Row(calls_network=False, timestep=points[0].time, a=1.0, write=1, e_x=1.0)]
         x_second = x_third = 0.0
     else:

@@ -36,16 +36,16 @@ def table(
         first = Transfer(0.0, [then.sigma]) if now.alpha == 0.0 else multistep.by_noise(now, then, ())
         weights = ADAMS_BASHFORTH[min(i, solver_order - 1)]
         transfers.append(Transfer(first.x, [first.weights[0] * w for w in weights]))
-    table = multistep.table(problem, points, transfers, "noise")
+    made = multistep.table(problem, points, transfers, "noise")
     if points[0].alpha > 0.0:
-        return table
+        return made
     reached = points[1].alpha
     if zero_initial_data:
         missed = ((-reached, 0.0), *((0.0, 0.0),) * (len(transfers) - 1))
-        return dataclasses.replace(table, deviation=missed if reached > 0.0 else None)
+        return dataclasses.replace(made, deviation=missed if reached > 0.0 else None)
     p, q = problem.data(points[0])
-    first = dataclasses.replace(table.rows[0], p=p, q=q, lo=problem.lo, hi=problem.hi, d=reached)
-    return dataclasses.replace(table, rows=(first.folded(), *table.rows[1:]))
+    start = dataclasses.replace(made.rows[0], p=p, q=q, lo=problem.lo, hi=problem.hi, d=reached)
+    return dataclasses.replace(made, rows=(start.folded(), *made.rows[1:]))
 
 
 SOLVER = Solver(

@@ -16,7 +16,8 @@ from .prediction import data_prediction, noise_prediction
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a solver. The type of ``default`` is the type of the option: bool, int, float, str, or tuple (of whole numbers).
+    """One option of a solver. The type of ``default`` is the type of the option: bool, int, float, str, or
+    tuple (of whole numbers).
 
     Attributes:
         default: Its value where none is given.

@@ -27,8 +27,8 @@ from .solver import Option, Point, Problem, Solver, Table
 
 
 def table(
-    problem: Problem, *, solver_order: int, solver_type: str, predict_x0: bool, use_corrector: bool, disable_corrector: tuple[int, ...],
-    lower_order_final: bool, final_sigmas_type: str, steps_offset: int,
+    problem: Problem, *, solver_order: int, solver_type: str, predict_x0: bool, use_corrector: bool,
+    disable_corrector: tuple[int, ...], lower_order_final: bool, final_sigmas_type: str, steps_offset: int,
 ) -> Table:  # fmt: skip
     points = multistep.ending(problem, final_sigmas_type)
     orders = multistep.orders(points, solver_order, lower_order_final=lower_order_final, euler_at_final=False, short=len(points))

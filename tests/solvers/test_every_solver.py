@@ -47,7 +47,9 @@ OPTIONS = {
     "lms": [{"solver_order": 2}],
     "pndm": [{"skip_prk_steps": True}, {"set_alpha_to_one": True}],
     "tcd": [{"eta": 0.0, "set_alpha_to_one": True}, {"eta": 1.0}],
-    "unipc": [{"solver_order": 3, "solver_type": "bh1"}, {"predict_x0": False}, {"use_corrector": False}, {"disable_corrector": [0, 2]}],
+    "unipc": [
+        {"solver_order": 3, "solver_type": "bh1"}, {"predict_x0": False}, {"use_corrector": False}, {"disable_corrector": [0, 2]},
+    ],
 }  # fmt: skip
 # Of which the first step needs signal: they step in ε, in sigma/alpha, or along log(alpha).
 NEED_SIGNAL = {"deis", "dpmsolver_2m", "dpmsolver_3m", "euler_maruyama", "langevin_pc", "lms", "pndm"}
