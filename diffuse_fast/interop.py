@@ -274,7 +274,8 @@ def _levelled(config: Config, mu: float | None) -> Schedule:
         if not config["use_flow_sigmas"]:
             raise ArgumentError("use_dynamic_shifting=True shifts flow sigmas; without use_flow_sigmas=True there is nothing to shift.")
         if config["time_shift_type"] != "exponential":
-            raise ArgumentError(f"time_shift_type={config['time_shift_type']!r} is not honoured; here, as there, it is 'exponential'.")
+            asked = config["time_shift_type"]
+            raise ArgumentError(f"time_shift_type={asked!r} is not honoured; here, as there, it must be 'exponential'.")
     if config.get("use_flow_sigmas"):
         return Schedule.flow(config["num_train_timesteps"], _shift(config, config["flow_shift"], mu))
     if _continuous(config):
@@ -552,7 +553,7 @@ def _singlestep(config: Config) -> _Choice:
     if asked == ("sde-dpmsolver++", 3, "heun"):
         raise ArgumentError(
             "solver_type='heun' with solver_order=3 and algorithm_type='sde-dpmsolver++' is not honoured here: that step of "
-            "diffusers has a sign wrong (docs/decisions/third-order-multistep.md). Take dpmsolver_singlestep by df.plan, or 'midpoint'."
+            "diffusers has a sign wrong (docs/decisions/third-order-multistep.md). Take dpmsolver_singlestep by df.plan."
         )
     return "dpmsolver_singlestep", {}, ()
 
