@@ -272,7 +272,7 @@ def _levelled(config: Config, mu: float | None) -> Schedule:
     """The schedule of a scheduler that works on noise levels: what is between the timesteps is read as it does."""
     if config.get("use_dynamic_shifting"):
         if not config["use_flow_sigmas"]:
-            raise ArgumentError("use_dynamic_shifting=True shifts flow sigmas; without use_flow_sigmas=True there is nothing to shift.")
+            raise ArgumentError("use_dynamic_shifting=True shifts flow sigmas; without use_flow_sigmas=True there are none.")
         if config["time_shift_type"] != "exponential":
             asked = config["time_shift_type"]
             raise ArgumentError(f"time_shift_type={asked!r} is not honoured; here, as there, it must be 'exponential'.")

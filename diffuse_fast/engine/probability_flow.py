@@ -139,7 +139,7 @@ def integrate(problem: Problem, predict: Predict, state: np.ndarray, rtol: float
         (p, q), (p_0, q_0) = problem.noise(point), problem.data(point)
         return ((p - p_0) * x + (q - q_0) * predict(x, point)).ravel()
 
-    ends: tuple[float, float]
+    change: Callable[[float, np.ndarray], np.ndarray]
     if first.alpha == 0.0:
         change, scales = in_s, [point.alpha + point.sigma for point in (first, last)]
         ends = 1.0, last.sigma / scales[1]
@@ -159,11 +159,11 @@ def _check_start(problem: Problem) -> None:
     """Whether a start without signal is regular."""
     if problem.prediction_type in ("epsilon", "score"):
         raise ArgumentError(
-            f"the schedule starts with no signal at all, where a network that predicts {problem.prediction_type} says nothing of the "
-            f"data, and the ODE is singular. Use a model that predicts v, the flow or the sample."
+            f"the schedule starts with no signal at all, where a network that predicts {problem.prediction_type} says nothing of "
+            f"the data, and the ODE is singular. Use a model that predicts v, the flow or the sample."
         )
     if problem.schedule.family == "discrete":
         raise ArgumentError(
-            "the schedule's last timestep has no signal at all (zero terminal SNR), and between it and the one before the table says "
-            "nothing of the path that an adaptive solver would follow; take many steps of dpmpp_2m for a reference."
+            "the schedule's last timestep has no signal at all (zero terminal SNR), and between it and the one before the table "
+            "says nothing of the path that an adaptive solver would follow; take many steps of dpmpp_2m for a reference."
         )

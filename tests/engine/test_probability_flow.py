@@ -34,7 +34,9 @@ def optimal(schedule, prediction_type):
         mean, variance = alpha * MEAN, alpha**2 * VARIANCE + sigma**2
         epsilon = sigma * (x - mean) / variance
         x0 = MEAN + alpha * VARIANCE * (x - mean) / variance
-        answers = {"epsilon": epsilon, "denoised": x0, "v_prediction": alpha * epsilon - sigma * x0, "flow": epsilon - x0, "sample": x0}
+        answers = {
+            "epsilon": epsilon, "denoised": x0, "v_prediction": alpha * epsilon - sigma * x0, "flow": epsilon - x0, "sample": x0,
+        }  # fmt: skip
         return answers[prediction_type].astype(np.float32)
 
     return network
