@@ -10,10 +10,14 @@ Where the numbers differ from the peer's, it is by design:
 
 * its tables are float32, and its cosine table takes 1 − alphas_cumprod from rounded numbers; ours are float64;
 * DDIM and PNDM with ``linspace`` take their previous timestep from T // steps; ours is the grid's (diffusers #9261);
-* UniPC has NaN at sigma 0 with ``bh1`` and with ``predict_x0=False``; ours ends with a step of first order;
+* UniPC has NaN at sigma 0 with ``bh1``, ``predict_x0=False`` or ``lower_order_final=False``; ours ends with a step of first order;
+* PNDM combines what the network says as it is, also v, of several states; ours combines the ε's, as the paper does;
+* DPMSolverSinglestep thresholds with another timestep's alpha where ``algorithm_type`` is ``dpmsolver``; ours with its own;
 * its ``trailing`` grids have one timestep too many, −1, for some counts; ours have not;
 * where it rounds a time down that is whole but for a rounding error, ours stays;
 * DDIMInverse with ``trailing`` takes the timestep before from T // steps; ours is the grid's;
+* DEIS with a spacing over noise levels and one step stays where it is; ours goes to the cleanest timestep;
+* EDM schedulers with ``exponential`` and one step start at the smallest level; ours start at the largest;
 * ScoreSdeVe of one step takes its only noise level for the smallest; ours is the largest, where it starts. Its corrector averages
   norms over the batch, ours has one per sample.
 """
@@ -21,6 +25,7 @@ Where the numbers differ from the peer's, it is by design:
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -83,12 +88,14 @@ class _Grid:
         rounding: ``timestep_rounding`` of :func:`diffuse_fast.plan`.
         initial_scale: Of the plan; None is the solver's.
         told: What the network is told of the time, from what the schedule would tell it; None is the same.
+        final_scale: What the scheduler's last state is of the one here.
     """
 
     times: np.ndarray
     rounding: str = "none"
     initial_scale: float | None = None
     told: Callable[[float], float] | None = None
+    final_scale: float = 1.0
 
 
 # A solver, options of it, and the peer's options that are settled by it.
@@ -149,7 +156,18 @@ def plan_from_diffusers(scheduler: Any, steps: int, *, mu: float | None = None, 
     )  # fmt: skip
     if grid.told is not None:
         plan = dataclasses.replace(plan, rows=tuple(dataclasses.replace(r, timestep=grid.told(r.timestep)) for r in plan.rows))
+    if grid.final_scale != 1.0:
+        plan = _scaled_end(plan, grid.final_scale)
     return plan if grid.initial_scale is None else dataclasses.replace(plan, initial_scale=grid.initial_scale)
+
+
+def _scaled_end(plan: Plan, scale: float) -> Plan:
+    """The plan with its result scaled, by its last row; for a plan that keeps its marginals and ends without a noise of its own."""
+    row, (alpha, sigma) = plan.rows[-1], plan.marginals[-1]
+    last = dataclasses.replace(row, a=scale * row.a, b=scale * row.b, d=scale * row.d, c=tuple(scale * c for c in row.c))
+    return dataclasses.replace(
+        plan, rows=(*plan.rows[:-1], last), marginals=(*plan.marginals[:-1], (scale * alpha, scale * sigma))
+    )
 
 
 # ---- reading a configuration ----------------------------------------------------------------------------
@@ -169,12 +187,22 @@ def _read(scheduler: Any) -> tuple[str, Peer, Config]:
     if name not in PEERS:
         raise ArgumentError(f"the scheduler {name!r} is not known.{near(str(name), PEERS)}")
     peer = PEERS[name]
+    if given is not scheduler:
+        _check_signature(name, peer, type(scheduler), given)
     anywhere = {option for other in PEERS.values() for option in other.options}
     for option in given:
         if option not in anywhere and not option.startswith("_"):
             raise ArgumentError(f"{name} has the option {option!r}, which is not known here.{near(option, peer.options)}")
     config = {**peer.options, **{option: value for option, value in given.items() if option in peer.options}}
     return name, peer, config
+
+
+def _check_signature(name: str, peer: Peer, scheduler: type, given: Mapping[str, Any]) -> None:
+    """Refuses what an installed diffusers newer than this page may have: an option of the class that is not in its ``Peer``."""
+    for option, parameter in inspect.signature(scheduler).parameters.items():
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if named and option not in peer.options and given.get(option, parameter.default) != parameter.default:
+            raise ArgumentError(f"{name} has {option}={given[option]!r}, an option that is not known here; only its default is.")
 
 
 def _prediction(name: str, peer: Peer, config: Config) -> str:
@@ -229,6 +257,11 @@ def _discrete(zero: str) -> Callable[[Config, float | None], DiscreteSchedule]:
         if config.get("rescale_betas_zero_snr"):
             made = made.rescale_zero_terminal_snr()
             if zero == "tiny":  # the peer's stand-in for 0, so that its first sigma is finite
+                if made.alphas_cumprod[-2] <= 2.0**-24:
+                    raise ArgumentError(
+                        "rescale_betas_zero_snr=True is not honoured with these betas: diffusers has 2^-24 for 0 as the last of "
+                        f"its alphas_cumprod, which is more than the {made.alphas_cumprod[-2]:.2g} before it."
+                    )
                 made = Schedule.from_alphas_cumprod([*made.alphas_cumprod[:-1], 2.0**-24])
         return made
 
@@ -237,6 +270,12 @@ def _discrete(zero: str) -> Callable[[Config, float | None], DiscreteSchedule]:
 
 def _levelled(config: Config, mu: float | None) -> Schedule:
     """The schedule of a scheduler that works on noise levels: what is between the timesteps is read as it does."""
+    if config.get("use_dynamic_shifting"):
+        if not config["use_flow_sigmas"]:
+            raise ArgumentError("use_dynamic_shifting=True shifts flow sigmas; without use_flow_sigmas=True there are none.")
+        if config["time_shift_type"] != "exponential":
+            asked = config["time_shift_type"]
+            raise ArgumentError(f"time_shift_type={asked!r} is not honoured; here, as there, it must be 'exponential'.")
     if config.get("use_flow_sigmas"):
         return Schedule.flow(config["num_train_timesteps"], _shift(config, config["flow_shift"], mu))
     if _continuous(config):
@@ -260,6 +299,21 @@ def _flow(config: Config, mu: float | None) -> Schedule:
 def _score_sde_ve(config: Config, mu: float | None) -> Schedule:
     _no_mu(mu)
     return Schedule.ve_sde(config["sigma_min"], config["sigma_max"], config["sampling_eps"])
+
+
+def _sine(config: Config, mu: float | None) -> DiscreteSchedule:
+    """IPNDM's: sigma = sin²(π·u/2), u even from 1 down. Its table has one entry per step; any u is found in this one of the
+    training's, by its noise level."""
+    _no_mu(mu)
+    if config["trained_betas"] is not None:
+        raise ArgumentError("trained_betas is given, which is not honoured for IPNDMScheduler, whose steps are then the list's.")
+    count = config["num_train_timesteps"]
+    sigma = _sine_sigma(np.arange(1, count + 1) / count)
+    return Schedule.from_alphas_cumprod((1.0 - sigma) * (1.0 + sigma))
+
+
+def _sine_sigma(u: np.ndarray) -> np.ndarray:
+    return np.sin(0.5 * math.pi * u) ** 2
 
 
 def _edm(config: Config, mu: float | None) -> Schedule:
@@ -317,8 +371,11 @@ def _fractional(config: Config, schedule: Schedule, steps: int) -> _Grid:
             times = schedule.timestep_at_noise_level(np.array([high]))
     elif schedule.family == "edm":
         times = levels
+    # k-diffusion's state is x0 + σ·ε, of which the state here is alpha times: that shows where it ends with noise.
+    final = 1.0 / float(plain.alpha(0.0)) if config.get("final_sigmas_type") == "sigma_min" else 1.0
     # init_noise_sigma: sigma_max alone, or with the data's unit variance, which in the state's scale is 1.
-    return _Grid(times, initial_scale=1.0 if name == "leading" else float(schedule.sigma(times[0])))
+    initial = 1.0 if name == "leading" else float(schedule.sigma(times[0]))
+    return _Grid(times, initial_scale=initial, final_scale=final)
 
 
 def _two_stage(config: Config, schedule: Schedule, steps: int) -> _Grid:
@@ -372,7 +429,11 @@ def _flow_levels(config: Config, schedule: Schedule, steps: int) -> np.ndarray:
 
 def _stretched(sigma: np.ndarray, terminal: float | None) -> np.ndarray:
     """Levels stretched about 1 so that the last is ``shift_terminal``."""
-    return 1.0 - (1.0 - sigma) * (1.0 - terminal) / (1.0 - sigma[-1]) if terminal else sigma
+    if not terminal:
+        return sigma
+    if sigma[-1] == 1.0:
+        raise ArgumentError(f"shift_terminal={terminal!r} needs 2 steps: the one level of one step is 1, and is not moved.")
+    return 1.0 - (1.0 - sigma) * (1.0 - terminal) / (1.0 - sigma[-1])
 
 
 def _flow_match(config: Config, schedule: Schedule, steps: int) -> _Grid:
@@ -415,6 +476,17 @@ def _consistency(config: Config, schedule: Schedule, steps: int) -> _Grid:
         raise ArgumentError(f"steps is {steps}; num_train_timesteps allows 1 to {train}.")
     training = _lay(schedule, "karras", train)
     return _Grid(training[:: train // steps][:steps], told=lambda time: 1000.0 * time)
+
+
+def _sine_grid(config: Config, schedule: Schedule, steps: int) -> _Grid:
+    """The network is told the angle of (alpha, sigma) over π/2."""
+    if steps > config["num_train_timesteps"]:
+        raise ArgumentError(f"steps is {steps}; num_train_timesteps allows 1 to {config['num_train_timesteps']}.")
+    sigma = _sine_sigma(np.arange(steps, 0, -1) / steps)
+    with np.errstate(divide="ignore"):
+        level = sigma / np.sqrt((1.0 - sigma) * (1.0 + sigma))
+    times = np.append(schedule.t_max, schedule.timestep_at_noise_level(level[1:]))
+    return _Grid(times, told=lambda time: 2.0 / math.pi * math.atan2(float(schedule.sigma(time)), float(schedule.alpha(time))))
 
 
 def _score_sde_ve_grid(config: Config, schedule: Schedule, steps: int) -> _Grid:
@@ -477,17 +549,22 @@ def _multistep(config: Config) -> _Choice:
 
 
 def _singlestep(config: Config) -> _Choice:
-    if config["solver_order"] != 1:
+    asked = config["algorithm_type"], config["solver_order"], config["solver_type"]
+    if asked == ("sde-dpmsolver++", 3, "heun"):
         raise ArgumentError(
-            f"solver_order={config['solver_order']!r} is not honoured here: each step of DPMSolverSinglestepScheduler is a network "
-            f"call, and the points of its grid are stages as well as ends of steps; a step of dpmpp_2s or dpmsolver_2s is a whole "
-            f"one with its stage in the middle, as in the papers. Take one of those by df.plan."
+            "solver_type='heun' with solver_order=3 and algorithm_type='sde-dpmsolver++' is not honoured here: that step of "
+            "diffusers has a sign wrong (docs/decisions/third-order-multistep.md). Take dpmsolver_singlestep by df.plan."
         )
-    solver, options = _MULTISTEP.get((config["algorithm_type"], 1), ("", {}))
-    if not solver:
-        raise ArgumentError(f"algorithm_type={config['algorithm_type']!r} is not honoured here.")
-    # What only steps of a higher order have.
-    return solver, dict(options), ("algorithm_type", "solver_order", "solver_type", "lower_order_final")
+    return "dpmsolver_singlestep", {}, ()
+
+
+def _deis(config: Config) -> _Choice:
+    if config["use_flow_sigmas"]:
+        raise ArgumentError(
+            "use_flow_sigmas=True is not honoured for DEISMultistepScheduler: its last step goes nowhere, and leaves the noise of "
+            "its last level. Take deis by df.plan on Schedule.flow, which ends at the data."
+        )
+    return "deis", {}, ()
 
 
 def _tcd(config: Config) -> _Choice:
@@ -556,6 +633,10 @@ PEERS: dict[str, Peer] = {
          "variance_type": None},
         _levelled, _open, _singlestep,
     ),
+    "IPNDMScheduler": Peer(
+        {"num_train_timesteps": 1000, "trained_betas": None}, _sine, _sine_grid, _is("ipndm", zero_initial_data=True),
+        "v_prediction",
+    ),
     "UniPCMultistepScheduler": Peer(
         {**_DPM, **_ENDS, "predict_x0": True, "solver_type": "bh2", "disable_corrector": [], "solver_p": None,
          "final_sigmas_type": "zero", "shift_terminal": None},
@@ -563,7 +644,7 @@ PEERS: dict[str, Peer] = {
     ),
     "DEISMultistepScheduler": Peer(
         {**{k: v for k, v in _DPM.items() if k not in _ZERO_SNR}, "algorithm_type": "deis", "solver_type": "logrho"},
-        _levelled, _open, _is("deis"),
+        _levelled, _open, _deis,
     ),
     "FlowMatchEulerDiscreteScheduler": Peer(
         {**_LEVELS, "num_train_timesteps": 1000, "shift": 1.0, "use_dynamic_shifting": False, "base_shift": 0.5, "max_shift": 1.15,
@@ -593,8 +674,29 @@ PEERS: dict[str, Peer] = {
 
 # Schedulers whose numbers no solver here gives, and why.
 REFUSED = {
-    "IPNDMScheduler": "its schedule has sigma = sin²(π·t/2) and as many timesteps as steps, and its first step, from a state "
-    "without signal, takes the data for 0. Take ipndm by df.plan, on a schedule that has signal.",
     "CosineDPMSolverMultistepScheduler": "it draws its noise from a Brownian tree. Take dpmpp_2m_sde by df.plan.",
     "DPMSolverSDEScheduler": "it draws its noise from a Brownian tree. Take dpmpp_2m_sde by df.plan.",
-}
+    "DPMSolverMultistepInverseScheduler": "of the solvers here only DDIM's runs from data to noise. Take ddim_inverse by df.plan.",
+    "SASolverScheduler": "no solver here is SA-Solver. Take dpmpp_2m_sde or dpmpp_3m_sde by df.plan.",
+    "RePaintScheduler": "it jumps back and mixes a known region in. Take ddpm by df.plan, and Plan.with_known_region.",
+    "CogVideoXDDIMScheduler": "its schedule is shifted by a snr_shift_scale. Take ddim by df.plan on Schedule.from_alphas_cumprod.",
+    "CogVideoXDPMScheduler": "its schedule is shifted by a snr_shift_scale. Take dpmpp_2m_sde by df.plan on "
+    "Schedule.from_alphas_cumprod.",
+    "UnCLIPScheduler": "its own documentation says not to use it but DDPMScheduler, which is honoured.",
+    "DDPMWuerstchenScheduler": "its schedule is a continuous cosine, which is none here. Take ddpm by df.plan on Schedule.cosine.",
+    "KarrasVeScheduler": "it is deprecated in diffusers and kept as a name. Take heun by df.plan on Schedule.edm.",
+    "ScoreSdeVpScheduler": "it is deprecated in diffusers and kept as a name. Take euler_maruyama by df.plan on Schedule.vp_sde.",
+    "FlowMatchLCMScheduler": "lcm is for discrete schedules here, and a flow is none. Take flow_euler by df.plan.",
+    "LTXEulerAncestralRFScheduler": "its levels come from its pipeline. Take euler_ancestral by df.plan with sigmas.",
+    "MiniMaxH3Scheduler": "its shift is that of its pipeline. Take flow_euler by df.plan on Schedule.flow.",
+    "SCMScheduler": "its network's input is TrigFlow's angle, a schedule that is none here.",
+    **dict.fromkeys(
+        ("FlowMapEulerDiscreteScheduler", "HeliosScheduler", "HeliosDMDScheduler", "PiflowScheduler", "RFD4ProteinaScheduler",
+         "ConsistencyDecoderScheduler"),
+        "no solver here is its method, which belongs to the models of its pipeline.",
+    ),
+    **dict.fromkeys(
+        ("AmusedScheduler", "BlockRefinementScheduler", "DiscreteDDIMScheduler", "EntropyBoundScheduler", "VQDiffusionScheduler"),
+        "it draws discrete tokens, and the step here is of continuous states.",
+    ),
+}  # fmt: skip

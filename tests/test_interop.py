@@ -28,6 +28,7 @@ BETAS = [
 ]
 LEVELS = [{"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True}]
 LU = {"use_lu_lambdas": True}
+SIGMA_MIN = {"final_sigmas_type": "sigma_min"}
 SPACINGS = [{"timestep_spacing": "leading", "steps_offset": 1}, {"timestep_spacing": "trailing"}, {"timestep_spacing": "linspace"}]
 
 CASES = [
@@ -46,7 +47,16 @@ CASES = [
     *(("KDPM2AncestralDiscreteScheduler", o) for o in [*SPACINGS, LEVELS[1]]),
     *(("DPMSolverMultistepScheduler", {"solver_order": n, **o}) for n in (1, 2) for o in [*SPACINGS, *LEVELS, LU]),
     *(("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "solver_order": n}) for n in (1, 2)),
-    *(("DPMSolverSinglestepScheduler", {"solver_order": 1, **o}) for o in [{}, *LEVELS, {"algorithm_type": "sde-dpmsolver++"}]),
+    *(("DPMSolverSinglestepScheduler", {"solver_order": n, **o}) for n in (1, 2, 3) for o in [{}, *LEVELS]),
+    *(("DPMSolverSinglestepScheduler", {"solver_order": n, "algorithm_type": a, "solver_type": k, **SIGMA_MIN}) for n, a, k in [
+        (2, "dpmsolver", "midpoint"), (2, "dpmsolver", "heun"), (3, "dpmsolver", "midpoint"), (3, "dpmsolver", "heun"),
+        (1, "sde-dpmsolver++", "heun"), (2, "sde-dpmsolver++", "heun"), (3, "sde-dpmsolver++", "midpoint")]),
+    *(("DPMSolverSinglestepScheduler", {"solver_order": n, "solver_type": "heun", "lower_order_final": True, **SIGMA_MIN})
+      for n in (2, 3)),
+    *(("DPMSolverSinglestepScheduler", {"solver_order": n, "algorithm_type": "sde-dpmsolver++"}) for n in (1, 2, 3)),
+    ("DPMSolverSinglestepScheduler", {"use_flow_sigmas": True, "flow_shift": 3.0, "prediction_type": "flow_prediction"}),
+    *(("DPMSolverSinglestepScheduler", {"solver_order": 3, "solver_type": "heun", "prediction_type": p})
+      for p in ("sample", "v_prediction")),
     ("DPMSolverMultistepScheduler", {"lambda_min_clipped": -3.0}),
     ("DPMSolverMultistepScheduler", {"use_flow_sigmas": True, "flow_shift": 3.0, "prediction_type": "flow_prediction"}),
     *(("UniPCMultistepScheduler", o) for o in [*SPACINGS, *LEVELS, {"solver_order": 3}]),
@@ -54,6 +64,8 @@ CASES = [
     ("UniPCMultistepScheduler", {"solver_type": "bh1", "final_sigmas_type": "sigma_min"}),
     ("UniPCMultistepScheduler", {"predict_x0": False, "final_sigmas_type": "sigma_min"}),
     ("UniPCMultistepScheduler", {"use_flow_sigmas": True, "flow_shift": 2.0, "prediction_type": "flow_prediction"}),
+    *(("UniPCMultistepScheduler", {"disable_corrector": d, "solver_order": n}) for d, n in [([0], 2), ([1, 3], 3)]),
+    *(("IPNDMScheduler", {"num_train_timesteps": n}) for n in (1000, 100)),
     *(("DEISMultistepScheduler", o) for o in [*SPACINGS, *LEVELS]),
     *(("FlowMatchEulerDiscreteScheduler", o) for o in [{}, {"shift": 3.0}, *LEVELS, {"shift": 2.0, "shift_terminal": 0.1}]),
     ("FlowMatchHeunDiscreteScheduler", {"shift": 1.5}),
@@ -67,7 +79,7 @@ CASES = [
 ]  # fmt: skip
 
 
-SLOW_STEPS = [pytest.param(steps, marks=pytest.mark.slow) for steps in (2, 10)]
+SLOW_STEPS = [pytest.param(steps, marks=pytest.mark.slow) for steps in (1, 2, 10, 50)]
 # Each of their steps is two calls.
 TWICE = (
     "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "FlowMatchHeunDiscreteScheduler",
@@ -108,7 +120,7 @@ def test_the_table_has_every_option_and_its_default(name):
 
 
 @pytest.mark.parametrize("betas", [BETAS[0], pytest.param(BETAS[1], marks=pytest.mark.slow)], ids=["linear", "scaled"])
-@pytest.mark.parametrize("steps", [5, *SLOW_STEPS, 50])
+@pytest.mark.parametrize("steps", [5, *SLOW_STEPS[:3], 50])
 @every(CASES)
 def test_grids(name, options, betas, steps):
     if betas and ("beta_schedule" not in PEERS[name].options or options.get("use_flow_sigmas")):
@@ -158,8 +170,11 @@ def test_trajectories(name, options, steps):
     ("DPMSolverSinglestepScheduler", {"solver_order": 1, "prediction_type": "v_prediction"}),
 ]])  # fmt: skip
 def test_dynamic_thresholding(name, options, steps):
+    # Over the whole schedule the noise form is a difference of terms of size 1e4, in the peer's float32.
+    coarse = steps == 1 and (name == "DEISMultistepScheduler" or options.get("algorithm_type") == "dpmsolver")
     # Of the whole sample, so one sample: with channels, as the peer wants them.
-    compare(name, {"thresholding": True, "dynamic_thresholding_ratio": 0.8, "sample_max_value": 1.7, **options}, steps, (1, 3, 4))
+    compare(name, {"thresholding": True, "dynamic_thresholding_ratio": 0.8, "sample_max_value": 1.7, **options}, steps, (1, 3, 4),
+            tolerance=1e-3 if coarse else 1e-5)  # fmt: skip
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
@@ -167,20 +182,37 @@ def test_tcd_at_other_eta(eta):
     compare("TCDScheduler", {}, 4, eta=eta)
 
 
-def compare(name, options, steps, shape=(3, 4), **of_step):
+# Where the one step of the peer goes wrong (interop.py says how), by class and an option.
+ONE_STEP_WRONG = {
+    ("DEISMultistepScheduler", "use_karras_sigmas"), ("DEISMultistepScheduler", "use_exponential_sigmas"),
+    ("DEISMultistepScheduler", "use_beta_sigmas"), ("EDMEulerScheduler", "sigma_schedule"),
+    ("FlowMatchEulerDiscreteScheduler", "shift_terminal"),
+}  # fmt: skip
+
+
+def compare(name, options, steps, shape=(3, 4), *, tolerance=1e-5, **of_step):
     """Ours by the oracle and the peer's, on the same noise. ``of_step`` are options of its ``step``, and of the plan."""
     import torch
+
+    if steps > options.get("num_train_timesteps", PEERS[name].options["num_train_timesteps"]):
+        return
+    if (name, steps) == ("DEISMultistepScheduler", 50) and options.get("use_beta_sigmas"):
+        pytest.skip("its closest levels differ by a few roundings of the peer's float32, and the state here is of size 300")
+    if steps == 1 and any((name, option) in ONE_STEP_WRONG for option in options):
+        pytest.skip("the peer's one step is wrong")
 
     if name == "KDPM2AncestralDiscreteScheduler" and steps == 2:
         pytest.skip("between so distant levels the peer's sigma_down is a difference of equal float32 numbers")
     scheduler = with_exact_table(make(name, options))
     plan = df.Plan.from_diffusers(scheduler, steps, **of_step)
     rng = np.random.default_rng(steps)
-    start, noises = rng.standard_normal(shape), rng.standard_normal((len(plan.rows), *shape))
+    start, noises = rng.standard_normal(shape), rng.standard_normal((plan.nfe, *shape))
     ours, registers = plan.initial_scale * start, [None] * plan.registers
-    for i, row in enumerate(plan.rows):
+    calls = iter(noises)
+    for row in plan.rows:
         outputs = [smooth(ours, row.timestep)] if row.calls_network else []
-        ours = apply_row(row, ours, outputs, registers, z=noises[i] if row.stochastic else None)
+        z = next(calls) if row.calls_network else None
+        ours = apply_row(row, ours, outputs, registers, z=z if row.stochastic else None)
     scheduler.set_timesteps(steps)
     theirs = torch.tensor(start) * float(getattr(scheduler, "init_noise_sigma", 1.0))
     module = type(scheduler).__module__
@@ -190,7 +222,7 @@ def compare(name, options, steps, shape=(3, 4), **of_step):
         z = torch.tensor(noises[min(i, len(noises) - 1)])
         with mock.patch(f"{module}.randn_tensor", lambda *_, z=z, **__: z) if plan.stochastic else mock.MagicMock():
             theirs = scheduler.step(output, t, theirs, **of_step).prev_sample
-    np.testing.assert_allclose(ours, theirs.numpy(), rtol=0, atol=1e-5 * max(1.0, np.abs(ours).max()))
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=0, atol=tolerance * max(1.0, np.abs(ours).max()))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 10])
@@ -245,6 +277,71 @@ def test_score_sde_ve(steps, options):
     np.testing.assert_allclose(ours, out.prev_sample_mean.numpy(), rtol=0, atol=1e-5 * max(1.0, np.abs(ours).max()))
 
 
+# A value of every option that is not its default.
+OTHER = {
+    "num_train_timesteps": 600, "beta_start": 3e-4, "beta_end": 0.015, "beta_schedule": "scaled_linear",
+    "trained_betas": list(np.linspace(2e-4, 0.015, 1000)), "rescale_betas_zero_snr": True, "clip_sample": True,
+    "clip_sample_range": 0.4, "prediction_type": "v_prediction", "thresholding": True, "dynamic_thresholding_ratio": 0.8,
+    "sample_max_value": 1.7, "use_karras_sigmas": True, "use_exponential_sigmas": True, "use_beta_sigmas": True,
+    "use_flow_sigmas": True, "flow_shift": 3.0, "use_dynamic_shifting": True, "time_shift_type": "linear",
+    "timestep_spacing": "trailing", "steps_offset": 2, "sigma_min": 0.0625, "sigma_max": 12.0, "sigma_data": 0.7,
+    "sigma_schedule": "exponential", "rho": 5.0, "final_sigmas_type": "sigma_min", "set_alpha_to_one": False,
+    "variance_type": "fixed_large", "original_inference_steps": 40, "timestep_scaling": 5.0, "skip_prk_steps": True,
+    "interpolation_type": "log_linear", "timestep_type": "continuous", "algorithm_type": "sde-dpmsolver++", "solver_order": 3,
+    "solver_type": "heun", "lower_order_final": False, "euler_at_final": True, "lambda_min_clipped": -3.0, "use_lu_lambdas": True,
+    "predict_x0": False, "disable_corrector": [1], "solver_p": "another scheduler", "shift": 2.0, "shift_terminal": 0.123,
+    "base_shift": 0.3, "max_shift": 1.0, "base_image_seq_len": 128, "max_image_seq_len": 2048, "invert_sigmas": True,
+    "stochastic_sampling": True, "s_noise": 1.01, "clip_denoised": False, "snr": 0.2, "sampling_eps": 1e-3, "correct_steps": 2,
+}  # fmt: skip
+# What an option needs beside it to have a meaning, and what it takes where the default is that value.
+BESIDE = {
+    "flow_shift": {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+    "use_flow_sigmas": {"prediction_type": "flow_prediction"}, "clip_sample_range": {"clip_sample": True},
+    "dynamic_thresholding_ratio": {"thresholding": True}, "sample_max_value": {"thresholding": True},
+    "rescale_betas_zero_snr": {"prediction_type": "v_prediction", "timestep_spacing": "trailing", **BETAS[1]},
+    "timestep_type": {"prediction_type": "v_prediction"}, "steps_offset": {"timestep_spacing": "leading"},
+    "shift_terminal": {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+    "use_dynamic_shifting": {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+    # At sigma 0 the peer has NaN.
+    "predict_x0": {"final_sigmas_type": "sigma_min"}, ("UniPCMultistepScheduler", "lower_order_final"): SIGMA_MIN,
+}  # fmt: skip
+OTHERWISE = {"clip_sample": False, "beta_schedule": "linear", "lower_order_final": True, "set_alpha_to_one": True}
+
+
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name, peer in PEERS.items() for option in peer.options])
+def test_every_option_is_honoured_or_refused_by_name(name, option):
+    """The numbers with the option are the peer's with it: also where it changes none of them. Or it is refused."""
+    peer = PEERS[name]
+    value = OTHER[option] if peer.options[option] != OTHER[option] else OTHERWISE[option]
+    options = {**{k: v for k, v in BESIDE.get((name, option), BESIDE.get(option, {})).items() if k in peer.options}, option: value}
+    config = {"_class_name": name, **options}
+    try:
+        plan = df.Plan.from_diffusers(config, 4)
+    except ArgumentError as error:
+        assert any(f"{given}" in str(error) for given in options)  # this, or what it needs beside it
+        return
+    assert plan.steps == 4
+    if name == "ScoreSdeVeScheduler":
+        return  # test_score_sde_ve
+    if (name, option) == ("PNDMScheduler", "prediction_type"):
+        return  # it combines v where the paper combines ε: tests/solvers has that
+    # With 2^-24 for no signal its sigmas begin at 4096, in float32.
+    compare(name, options, 4, (1, 3, 4), tolerance=1e-4 if option == "rescale_betas_zero_snr" else 1e-5)
+
+
+def test_an_option_that_a_newer_diffusers_has_is_refused():
+    import diffusers
+
+    class DDIMScheduler(diffusers.DDIMScheduler):
+        @diffusers.configuration_utils.register_to_config
+        def __init__(self, num_train_timesteps=1000, use_karras_sigmas=False):  # another class's, and so known as a name
+            super().__init__(num_train_timesteps)
+
+    with pytest.raises(ArgumentError, match="DDIMScheduler has use_karras_sigmas=True"):
+        df.Plan.from_diffusers(DDIMScheduler(use_karras_sigmas=True), 5)
+    df.Plan.from_diffusers(DDIMScheduler(), 5)
+
+
 def test_options_of_a_step():
     config = {"_class_name": "DDIMScheduler", "beta_schedule": "scaled_linear", "clip_sample": False}
     plan = df.Plan.from_diffusers(config, 10, eta=0.5, rederive_epsilon=True)
@@ -280,9 +377,29 @@ def test_a_dynamic_shift_is_given_by_mu():
 EDM = {"_class_name": "EDMDPMSolverMultistepScheduler", "solver_order": 1}
 
 
+@pytest.mark.parametrize(("name", "step"), [
+    (name, n) for name in ("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "UniPCMultistepScheduler") for n in (1, 5)
+])  # fmt: skip
+def test_a_dynamic_shift_of_flow_sigmas(name, step):
+    options = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    scheduler = make(name, {**options, "use_dynamic_shifting": True})
+    scheduler.set_timesteps(step, mu=0.7)
+    plan = df.Plan.from_diffusers(scheduler, step, mu=0.7)
+    levels = [sigma / (alpha + sigma) for alpha, sigma in plan.marginals]
+    np.testing.assert_allclose(levels, scheduler.sigmas, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("config", "says"),
     [
+        ({"_class_name": "UniPCMultistepScheduler", "use_dynamic_shifting": True}, "without use_flow_sigmas=True"),
+        (
+            {"_class_name": "UniPCMultistepScheduler", "use_dynamic_shifting": True, "use_flow_sigmas": True,
+             "time_shift_type": "linear"}, "time_shift_type='linear'",
+        ),
+        ({"_class_name": "DEISMultistepScheduler", "use_flow_sigmas": True}, "use_flow_sigmas=True is not honoured for DEIS"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift_terminal": 0.1}, "shift_terminal=0.1 needs 2 steps"),
+        ({"_class_name": "EulerDiscreteScheduler", "rescale_betas_zero_snr": True}, "rescale_betas_zero_snr=True is not honoured"),
         ({"thresholding": True, "sample_max_value": 0.5}, "sample_max_value 0.5"),
         ({"thresholding": True, "dynamic_thresholding_ratio": 0.0}, "dynamic_thresholding_ratio is 0.0"),
         ({"_class_name": "DDPMScheduler", "variance_type": "learned"}, "variance_type='learned' is not honoured.*logarithm"),
@@ -295,8 +412,13 @@ EDM = {"_class_name": "EDMDPMSolverMultistepScheduler", "solver_order": 1}
             {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++", "solver_order": 3},
             "solver_order=3.*not honoured.*k-diffusion",
         ),
-        ({"_class_name": "DPMSolverSinglestepScheduler"}, "solver_order=2 is not honoured.*dpmpp_2s"),
-        ({"_class_name": "DPMSolverSinglestepScheduler", "solver_order": 1, "algorithm_type": "unipc"}, "algorithm_type='unipc'"),
+        (
+            {"_class_name": "DPMSolverSinglestepScheduler", "algorithm_type": "sde-dpmsolver++", "solver_order": 3,
+             "solver_type": "heun"},
+            "solver_type='heun' with solver_order=3.*sign wrong",
+        ),
+        ({"_class_name": "DPMSolverSinglestepScheduler", "algorithm_type": "unipc"}, "algorithm_type is 'unipc'"),
+        ({"_class_name": "DPMSolverSinglestepScheduler", "solver_order": 4}, "solver_order is 4"),
         ({"_class_name": "DPMSolverSinglestepScheduler", "solver_order": 1, "variance_type": "learned"}, "variance_type='learned'"),
         ({"_class_name": "EulerDiscreteScheduler", "interpolation_type": "log_linear"}, "interpolation_type='log_linear'"),
         ({"beta_schedule": "laplace"}, "beta_schedule is 'laplace'"),
@@ -311,14 +433,17 @@ EDM = {"_class_name": "EDMDPMSolverMultistepScheduler", "solver_order": 1}
         ({**EDM, "sigma_schedule": "cosine"}, "sigma_schedule is 'cosine'"),
         ({"_class_name": "KDPM2DiscreteScheduler", "use_karras_sigmas": True}, "use_karras_sigmas=True.*rounds"),
         ({**EDM, "prediction_type": "sample"}, "prediction_type='sample'"),
-        ({"_class_name": "VQDiffusionScheduler"}, "'VQDiffusionScheduler' is not known"),
-        ({"_class_name": "IPNDMScheduler"}, "IPNDMScheduler has no counterpart"),
+        ({"_class_name": "EulerDiscretScheduler"}, "'EulerDiscretScheduler' is not known.*Did you mean"),
+        ({"_class_name": "VQDiffusionScheduler"}, "VQDiffusionScheduler has no counterpart.*discrete tokens"),
+        ({"_class_name": "IPNDMScheduler", "trained_betas": [0.5]}, "trained_betas is given.*IPNDMScheduler"),
+        ({"_class_name": "IPNDMScheduler", "num_train_timesteps": 4}, "steps is 5; num_train_timesteps"),
+        ({"_class_name": "UniPCMultistepScheduler", "disable_corrector": [-1]}, "disable_corrector is -1"),
         ({"_class_name": None}, "lacks '_class_name'"),
     ],
 )  # fmt: skip
 def test_what_is_not_honoured_is_named(config, says):
     with pytest.raises(ArgumentError, match=says):
-        df.Plan.from_diffusers({"_class_name": "DDIMScheduler", **config}, 5)
+        df.Plan.from_diffusers({"_class_name": "DDIMScheduler", **config}, 1 if "needs 2 steps" in says else 5)
 
 
 def test_other_bad_input():
@@ -333,11 +458,12 @@ def test_other_bad_input():
         df.Plan.from_diffusers(config, 5, etta=1.0)
 
 
-def test_every_other_scheduler_of_images_is_refused_by_name():
+def test_every_other_scheduler_is_refused_by_name():
     import diffusers
 
+    there = {name for module in (diffusers, diffusers.schedulers) for name in dir(module) if name.endswith("Scheduler")}
+    assert there == PEERS.keys() | REFUSED.keys()
     for name in REFUSED:
-        assert hasattr(diffusers, name) or name == "DPMSolverSDEScheduler"
         with pytest.raises(ArgumentError, match=name):
             df.Schedule.from_diffusers({"_class_name": name})
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from .arguments import noise_array, whole
 from .conditioning import conditions
 from .sample import loaded, told
 from .sampler import Seed, seeds_of, shape_of_sample
+
+# What the network says of a state at a point.
+Predict = Callable[[np.ndarray, Point], np.ndarray]
 
 
 def probability_flow(
@@ -41,7 +45,9 @@ def probability_flow(
     through SDEs", arXiv:2011.13456, section 4.3), with the explicit Runge-Kutta method of order 8 (DOP853) of SciPy.
 
     Solved in half the log-SNR λ, for x/alpha, which moves by ``−(sigma/alpha)·ε`` (Lu et al. 2022, eq. 3.4), from the noisiest
-    to the cleanest time of the schedule; the last step, to the data, is Euler's. Nothing is clipped.
+    to the cleanest time of the schedule; the last step, to the data, is Euler's. Nothing is clipped. A flow starts without signal,
+    where λ is infinite: it is solved in s = sigma/(alpha + sigma), for x/(alpha + sigma), which moves by ``ε − x0`` (Liu et al.
+    2022, arXiv:2209.03003, eq. 1) and is regular there.
 
     Args:
         model: As for :func:`~diffuse_fast.sample`; it must take fractional times.
@@ -54,8 +60,8 @@ def probability_flow(
         The samples (n, *shape), float64, and the number of network evaluations.
 
     Raises:
-        ArgumentError: the model takes whole timesteps only, the schedule starts without signal (a flow), or something is missing or
-            does not fit.
+        ArgumentError: the model takes whole timesteps only; there is no signal at the start, and the network predicts ε or the
+            score, or the schedule is a table, which has no times between its last two; or something is missing or does not fit.
         NonFiniteError: the network returned NaN or Inf, or the solver could not go on.
         RuntimeUnavailableError: SciPy is not installed.
 
@@ -68,10 +74,6 @@ def probability_flow(
         >>> x.shape, nfe > 20
         ((4, 2), True)
     """
-    try:
-        from scipy.integrate import solve_ivp
-    except ImportError:
-        raise RuntimeUnavailableError("probability_flow needs SciPy: pip install 'diffuse-fast[train]'") from None
     if isinstance(model, str | Path):
         model = loaded(model)
     known = model if isinstance(model, Model) else None
@@ -84,12 +86,8 @@ def probability_flow(
         time_convention=known.time.convention if known else None,
     )  # fmt: skip
     problem = dataclasses.replace(problem, points=problem.at_times(np.array([schedule.t_max, schedule.t_min])))
-    first, last = problem.points
-    if first.alpha == 0.0:
-        raise ArgumentError(
-            "the schedule starts with no signal at all (a flow, or zero terminal SNR), where λ is infinite and the adaptive solver "
-            "cannot start; take many steps of flow_heun or dpmpp_2m for a reference."
-        )
+    if problem.points[0].alpha == 0.0:
+        _check_start(problem)
     sample_shape = shape_of_sample(shape, known)
     given = conditions("cond", cond, n, known.conditioning if known else None)
     output_shape = known.output_shape if known else sample_shape
@@ -102,8 +100,8 @@ def probability_flow(
         np.multiply(noise_array("noise", noise, (n, *sample_shape)), np.float32(scale), out=call.x, casting="same_kind")
     evaluations = 0
 
-    def predict(state: np.ndarray, point: Point, weights: tuple[float, float]) -> np.ndarray:
-        """p·x + q·m at a point, for a state in float64."""
+    def predict(state: np.ndarray, point: Point) -> np.ndarray:
+        """What the network says at a point, in float64."""
         nonlocal evaluations
         evaluations += 1
         call.x[...] = state
@@ -111,18 +109,61 @@ def probability_flow(
         if not np.isfinite(output).all():
             bad = tuple(np.flatnonzero(~np.isfinite(output).reshape(n, -1).all(axis=1)).tolist())
             raise NonFiniteError(f"the network returned NaN or Inf at time {point.time:g} for sample {bad[0]}.", row=0, samples=bad)
-        return weights[0] * state + weights[1] * output.astype(np.float64)
+        return output.astype(np.float64)
 
-    def change(lam: float, flat: np.ndarray) -> np.ndarray:
+    return integrate(problem, predict, call.x.astype(np.float64), rtol, atol), evaluations
+
+
+def integrate(problem: Problem, predict: Predict, state: np.ndarray, rtol: float, atol: float) -> np.ndarray:
+    """The state at the first of the problem's two points carried to the last, and from there to the data by Euler's step.
+
+    Raises:
+        NonFiniteError: the solver could not go on.
+        RuntimeUnavailableError: SciPy is not installed.
+    """
+    try:
+        from scipy.integrate import solve_ivp
+    except ImportError:
+        raise RuntimeUnavailableError("probability_flow needs SciPy: pip install 'diffuse-fast[train]'") from None
+    first, last = problem.points
+
+    def in_lam(lam: float, flat: np.ndarray) -> np.ndarray:
         point = problem.at(lam)
-        state = flat.reshape(n, *sample_shape) * point.alpha
-        return (-(point.sigma / point.alpha) * predict(state, point, problem.noise(point))).ravel()
+        x = flat.reshape(state.shape) * point.alpha
+        p, q = problem.noise(point)
+        return (-(point.sigma / point.alpha) * (p * x + q * predict(x, point))).ravel()
 
-    # Rounding must not ask for a λ beyond the ends of the schedule.
-    ends = np.nextafter(first.lam, np.inf), np.nextafter(last.lam, -np.inf)
-    start = call.x.astype(np.float64).ravel() / first.alpha
-    solved = solve_ivp(change, ends, start, "DOP853", rtol=rtol, atol=atol, t_eval=ends[1:])
+    def in_s(s: float, flat: np.ndarray) -> np.ndarray:
+        point = first if s >= 1.0 else problem.at(math.log1p(-s) - math.log(s))
+        x = flat.reshape(state.shape) * (point.alpha + point.sigma)
+        (p, q), (p_0, q_0) = problem.noise(point), problem.data(point)
+        return ((p - p_0) * x + (q - q_0) * predict(x, point)).ravel()
+
+    change: Callable[[float, np.ndarray], np.ndarray]
+    if first.alpha == 0.0:
+        change, scales = in_s, [point.alpha + point.sigma for point in (first, last)]
+        ends = 1.0, last.sigma / scales[1]
+    else:
+        change, scales = in_lam, [first.alpha, last.alpha]
+        # Rounding must not ask for a λ beyond the ends of the schedule.
+        ends = float(np.nextafter(first.lam, np.inf)), float(np.nextafter(last.lam, -np.inf))
+    solved = solve_ivp(change, ends, (state / scales[0]).ravel(), "DOP853", rtol=rtol, atol=atol, t_eval=ends[1:])
     if not solved.success:
         raise NonFiniteError(f"the adaptive solver could not go on: {solved.message}", row=0, samples=())
-    state = solved.y[:, -1].reshape(n, *sample_shape) * last.alpha
-    return CLEAN.alpha * predict(state, last, problem.data(last)), evaluations
+    x = solved.y[:, -1].reshape(state.shape) * scales[1]
+    p, q = problem.data(last)
+    return CLEAN.alpha * (p * x + q * predict(x, last))
+
+
+def _check_start(problem: Problem) -> None:
+    """Whether a start without signal is regular."""
+    if problem.prediction_type in ("epsilon", "score"):
+        raise ArgumentError(
+            f"the schedule starts with no signal at all, where a network that predicts {problem.prediction_type} says nothing of "
+            f"the data, and the ODE is singular. Use a model that predicts v, the flow or the sample."
+        )
+    if problem.schedule.family == "discrete":
+        raise ArgumentError(
+            "the schedule's last timestep has no signal at all (zero terminal SNR), and between it and the one before the table "
+            "says nothing of the path that an adaptive solver would follow; take many steps of dpmpp_2m for a reference."
+        )

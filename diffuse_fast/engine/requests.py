@@ -77,6 +77,7 @@ class _Slots:
     def __init__(self, sampler: Sampler, requests: Sequence[Request]):
         self._network, self._kernel, self._shape = sampler._network, sampler._kernel, sampler.shape
         self._output_shape = sampler._output_shape
+        self._separate = sampler._guidance_batch == "separate"
         self._variance_offset = math.prod(sampler.shape) if sampler._output_shape != sampler.shape else -1
         n = len(requests)
         self._plans = _plans(sampler, requests)
@@ -126,7 +127,11 @@ class _Slots:
             self._apply(silent)
             active = [i for i in active if self._at[i] < len(self._plans[i].rows)]
         if active:
-            self._call(self._times(evaluations))
+            for call, group, samples, part in self._calls:
+                np.take(self.state, samples, axis=0, out=call.x)
+                call(self._times(group))
+                if self._gathered is not None:
+                    self._gathered[part] = call.output
             self._apply(active)
         return True
 
@@ -145,21 +150,25 @@ class _Slots:
         return times[0] if times.count(times[0]) == len(times) else np.array(times)
 
     def _bind(self, evaluations: list[tuple[int, int]]) -> None:
-        cond = {name: np.stack([self._conditions[i][j][name] for i, j in evaluations]) for name in self._conditions[0][0]}
-        self._network_call = self._network.bind(len(evaluations), self._shape, cond, self._output_shape)
+        # Joined: one call for all evaluations. Separate: one for each output number, gathered into one array.
+        groups = [[e for e in evaluations if e[1] == j] for j in range(MAX_OUTPUTS)] if self._separate else [evaluations]
+        groups = [group for group in groups if group]
+        self._calls, self._numbers = [], np.full((len(self._plans), MAX_OUTPUTS), -1, np.int64)
+        self._gathered = aligned((len(evaluations), *self._output_shape)) if len(groups) > 1 else None
+        first = 0
+        for group in groups:
+            cond = {name: np.stack([self._conditions[i][j][name] for i, j in group]) for name in self._conditions[0][0]}
+            call = self._network.bind(len(group), self._shape, cond, self._output_shape)
+            self._calls.append((call, group, np.array([i for i, _ in group]), slice(first, first + len(group))))
+            for number, (i, j) in enumerate(group, first):
+                self._numbers[i, j] = number
+            first += len(group)
+        output = self._calls[0][0].output if self._gathered is None else self._gathered
         self._bound = self._kernel.bind(
-            self._rows, x=self.state, out=self.state, outputs=[self._network_call.output] * MAX_OUTPUTS, registers=self._bank,
-            seeds=self._seeds, indices=self._indices, variance_offset=self._variance_offset,
+            self._rows, x=self.state, out=self.state, outputs=[output] * MAX_OUTPUTS, registers=self._bank, seeds=self._seeds,
+            indices=self._indices, variance_offset=self._variance_offset,
         )  # fmt: skip
         self._evaluations = evaluations
-        self._samples = np.array([i for i, _ in evaluations])
-        self._numbers = np.full((len(self._plans), MAX_OUTPUTS), -1, np.int64)
-        for number, (i, j) in enumerate(evaluations):
-            self._numbers[i, j] = number
-
-    def _call(self, times: float | np.ndarray) -> None:
-        np.take(self.state, self._samples, axis=0, out=self._network_call.x)
-        self._network_call(times)
 
     def _apply(self, samples: list[int]) -> None:
         n = len(self._plans)

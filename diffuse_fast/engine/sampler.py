@@ -31,6 +31,9 @@ _log = logging.getLogger("diffuse_fast")
 Seed = int | Sequence[int] | None
 Callback = Callable[[int, np.ndarray], Any]
 
+# How the conditional and the other evaluation of guidance reach the network: in one call, or in one after the other.
+GUIDANCE_BATCHES = ("joined", "separate")
+
 # Workspaces kept for each size of batch: what a few threads need, and no more memory than that.
 _IDLE_PER_BATCH = 8
 
@@ -42,8 +45,8 @@ class Sampler:
         model: As for :func:`~diffuse_fast.sample`.
         plan: A plan.
         shape: Shape of one sample, where the model does not know it.
-        guidance_scale, guidance_interval, guidance_rescale, runtime, device, precision: As for :func:`~diffuse_fast.sample`; the
-            scale is one number.
+        guidance_scale, guidance_interval, guidance_rescale, guidance_batch, runtime, device, precision: As for
+            :func:`~diffuse_fast.sample`; the scale is one number.
 
     Example:
         >>> import diffuse_fast as df
@@ -62,6 +65,7 @@ class Sampler:
         guidance_scale: float = 1.0,
         guidance_interval: tuple[float, float] | None = None,
         guidance_rescale: float = 0.0,
+        guidance_batch: str = "joined",
         runtime: str = "auto",
         device: str = "auto",
         precision: str = "float32",
@@ -70,6 +74,8 @@ class Sampler:
             raise KernelUnavailableError(f"device is {device!r}; this version samples on 'cpu' only.")
         if precision != "float32":
             raise ArgumentError(f"precision is {precision!r}; the runtimes of this version have 'float32'.")
+        if guidance_batch not in GUIDANCE_BATCHES:
+            raise ArgumentError(f"guidance_batch is {guidance_batch!r}; it must be one of {', '.join(GUIDANCE_BATCHES)}.")
         model = load(model) if isinstance(model, str | Path) else model
         known = model if isinstance(model, Model) else None
         self.model = model
@@ -78,6 +84,7 @@ class Sampler:
         self._convention = known.time.convention if known else None
         self._output_shape = known.output_shape if known else self.shape
         self._guidance = guidance_interval, guidance_rescale
+        self._guidance_batch = guidance_batch
         if not isinstance(plan, Plan):
             raise ArgumentTypeError(f"plan is a {type(plan).__name__}; give what df.plan() returns.")
         self._unguided = plan

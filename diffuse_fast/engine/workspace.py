@@ -27,12 +27,17 @@ class Workspace:
     def __init__(self, sampler: Sampler, batch: int, conditions: list[Conditions]):
         self.batch, self._plan, self._kernel, self._shape = batch, sampler.plan, sampler._kernel, sampler.shape
         outputs = len(conditions)
-        self._call = sampler._network.bind(outputs * batch, sampler.shape, _stacked(conditions), sampler._output_shape)
+        # Joined: one call for all outputs. Separate: one each, on their own buffers.
+        self._separate = outputs > 1 and sampler._guidance_batch == "separate"
+        groups = self._groups(conditions)
+        calls = [sampler._network.bind(len(g) * batch, sampler.shape, _stacked(g), sampler._output_shape) for g in groups]
+        self._call, *self._others = calls
         self.state = self._call.x[:batch]
-        self._copies = [self._call.x[j * batch : (j + 1) * batch] for j in range(1, outputs)]
-        self._outputs = [self._call.output[j * batch : (j + 1) * batch] for j in range(outputs)]
+        parts = [(call, slice(j * batch, (j + 1) * batch)) for call, g in zip(calls, groups, strict=True) for j in range(len(g))]
+        self._copies = [call.x[part] for call, part in parts[1:]]
+        self._outputs = [call.output[part] for call, part in parts]
         # Rows outside the guidance interval weigh one output: they do not pay for the others.
-        alone = outputs > 1 and any(row.calls_network and len(row.g) == 1 for row in self._plan.rows)
+        alone = outputs > 1 and not self._separate and any(row.calls_network and len(row.g) == 1 for row in self._plan.rows)
         self._single: Any = sampler._network.bind(batch, sampler.shape, conditions[0], sampler._output_shape) if alone else None
         # The variance is the second half of the channels, right behind the prediction.
         self._variance_offset = math.prod(sampler.shape) if sampler._output_shape != sampler.shape else -1
@@ -41,9 +46,14 @@ class Workspace:
     def condition(self, conditions: list[Conditions]) -> None:
         """Take the conditioning of another call, of the same names, shapes and dtypes."""
         if conditions[0]:
-            self._call.condition(_stacked(conditions))
+            for call, group in zip((self._call, *self._others), self._groups(conditions), strict=True):
+                call.condition(_stacked(group))
             if self._single is not None:
                 self._single.condition(conditions[0])
+
+    def _groups(self, conditions: list[Conditions]) -> list[list[Conditions]]:
+        """The conditions of each call of the network."""
+        return [[c] for c in conditions] if self._separate else [conditions]
 
     def _bind(self, rows: Any, registers: int) -> Any:
         self._bank: Any = np.empty((registers, self.batch, *self._shape), np.float32) if registers else None
@@ -81,6 +91,9 @@ class Workspace:
             self._bound = self._bind(plan.rows, plan.registers)  # the register of the given noise goes
 
     def _call_several(self, row: Row) -> None:
+        if len(row.g) == 1 and self._separate:
+            self._call(row.timestep)
+            return
         if len(row.g) == 1:
             np.copyto(self._single.x, self.state)
             np.copyto(self._outputs[0], self._single(row.timestep))
@@ -88,6 +101,8 @@ class Workspace:
         for copy in self._copies:
             copy[...] = self.state
         self._call(row.timestep)
+        for call in self._others:
+            call(row.timestep)
 
 
 def not_finite(row: Row, number: int, samples: list[int]) -> NonFiniteError:

@@ -35,6 +35,7 @@ from . import (
     dpmsolver_2s,
     dpmsolver_3m,
     dpmsolver_3s,
+    dpmsolver_singlestep,
     euler,
     euler_ancestral,
     euler_maruyama,
@@ -57,8 +58,8 @@ NUMBER = (int, float, np.integer, np.floating)
 
 MODULES = (
     consistency, ddim, ddim_inverse, ddpm, deis, dpm_2, dpmpp_2m, dpmpp_2m_sde, dpmpp_2s, dpmpp_3m, dpmpp_3m_sde,
-    dpmsolver_1s, dpmsolver_2m, dpmsolver_2s, dpmsolver_3m, dpmsolver_3s, euler, euler_ancestral, euler_maruyama, flow_euler,
-    flow_heun, heun, ipndm, langevin_pc, lcm, lms, pndm, tcd, unipc,
+    dpmsolver_1s, dpmsolver_2m, dpmsolver_2s, dpmsolver_3m, dpmsolver_3s, dpmsolver_singlestep, euler, euler_ancestral,
+    euler_maruyama, flow_euler, flow_heun, heun, ipndm, langevin_pc, lcm, lms, pndm, tcd, unipc,
 )  # fmt: skip
 SOLVERS: dict[str, Solver] = {module.SOLVER.name: module.SOLVER for module in MODULES}
 
@@ -152,7 +153,7 @@ def plan(
         )
     if timestep_rounding not in ROUNDINGS:
         raise ArgumentError(f"timestep_rounding is {timestep_rounding!r}; it must be one of {', '.join(ROUNDINGS)}.")
-    options = _options(chosen, solver_options)
+    options = _options(chosen, solver_options, schedule.family)
     lo, hi = _bounds(clip)
     offset = options.get("steps_offset", 0)
     if timesteps is None and sigmas is None:
@@ -197,15 +198,23 @@ def plan(
     )
 
 
-def _options(solver: Solver, given: dict[str, Any]) -> dict[str, Any]:
+def _options(solver: Solver, given: dict[str, Any], family: str) -> dict[str, Any]:
     for name in given:
         if name not in solver.options:
             raise ArgumentTypeError(f"{solver.name} has no option {name!r}.{near(name, solver.options)}")
-    return {name: _option(name, option, given.get(name, option.default)) for name, option in solver.options.items()}
+    return {name: _option(name, option, given.get(name, _default(option, family))) for name, option in solver.options.items()}
 
 
-def _option(name: str, option: Option, value: Any) -> bool | int | float | str:
+def _default(option: Option, family: str) -> Any:
+    return option.default if family == "discrete" or option.elsewhere is None else option.elsewhere
+
+
+def _option(name: str, option: Option, value: Any) -> bool | int | float | str | tuple[int, ...]:
     default = option.default
+    if isinstance(default, tuple):
+        if not isinstance(value, list | tuple | range | np.ndarray):
+            raise ArgumentTypeError(f"{name} is {value!r}; it must be a list of whole numbers.")
+        return tuple(sorted({int(_number(name, option, v, whole=True)) for v in value}))
     if isinstance(default, bool):
         if not isinstance(value, bool | np.bool_):
             raise ArgumentTypeError(f"{name} is {value!r}; it must be True or False.")
@@ -215,13 +224,18 @@ def _option(name: str, option: Option, value: Any) -> bool | int | float | str:
             raise ArgumentError(f"{name} is {value!r}; it must be one of {', '.join(option.choices)}.")
         return value
     whole = isinstance(default, int)
+    number = _number(name, option, value, whole=whole)
+    return int(number) if whole else float(number)
+
+
+def _number(name: str, option: Option, value: Any, *, whole: bool) -> Any:
     if isinstance(value, bool) or not isinstance(value, WHOLE if whole else NUMBER):
         raise ArgumentTypeError(f"{name} is {value!r}; it must be a {'whole ' if whole else ''}number.")
     if not math.isfinite(value) or (option.minimum is not None and value < option.minimum):
         raise ArgumentError(f"{name} is {value!r}; it must be finite, and at least {option.minimum}.")
     if option.maximum is not None and value > option.maximum:
         raise ArgumentError(f"{name} is {value!r}; it must be at most {option.maximum}.")
-    return int(value) if whole else float(value)
+    return value
 
 
 def _bounds(clip: Any) -> tuple[float, float]:

@@ -2,7 +2,8 @@
 
 The polynomial in log(sigma/alpha) = −λ through the last noise predictions is integrated exactly (section 3.3, eq. 15), in the
 noise form of ``multistep.py``. diffusers' DEISMultistepScheduler, whose integrals in ρ = sigma/alpha with log ρ as the variable
-(``logrho``) are the same numbers; like it, this ends at the schedule's cleanest timestep unless told otherwise.
+(``logrho``) are the same numbers; like it, this ends at the schedule's cleanest timestep unless told
+otherwise. A schedule of another family than the discrete has no such timestep: there it ends at the data.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SOLVER = Solver(
     options={
         "solver_order": Option(2, "predictions used, 1 to 3", minimum=1, maximum=3),
         "lower_order_final": multistep.LOWER_ORDER_FINAL,
-        "final_sigmas_type": dataclasses.replace(multistep.FINAL_SIGMAS_TYPE, default="sigma_min"),
+        "final_sigmas_type": dataclasses.replace(multistep.FINAL_SIGMAS_TYPE, default="sigma_min", elsewhere="zero"),
         "steps_offset": multistep.STEPS_OFFSET,
     },
     table=table,

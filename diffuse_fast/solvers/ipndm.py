@@ -3,10 +3,14 @@ pseudo linear multistep method of Liu et al. 2022 ("Pseudo Numerical Methods", a
 
 The last noise predictions are combined with the weights of Adams & Bashforth on an even grid, whatever the grid is, and DDIM's
 step is taken with the combination in place of ε. diffusers' IPNDMScheduler.
+
+From a state without signal ε is the state, and says nothing of the data: the first step takes the data that the network predicts,
+which is DDIM's step again. diffusers takes 0 for the data there (``zero_initial_data``), whatever the network says.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 
 from . import multistep
@@ -22,14 +26,26 @@ ADAMS_BASHFORTH = (
 )
 
 
-def table(problem: Problem, *, solver_order: int, final_sigmas_type: str, steps_offset: int) -> Table:
+def table(
+    problem: Problem, *, solver_order: int, zero_initial_data: bool, final_sigmas_type: str, steps_offset: int
+) -> Table:
     points = multistep.ending(problem, final_sigmas_type)
     transfers = []
     for i, (now, then) in enumerate(pairwise(points)):
-        first = multistep.by_noise(now, then, ())
+        # Without signal the whole state is ε: the data is added below.
+        first = Transfer(0.0, [then.sigma]) if now.alpha == 0.0 else multistep.by_noise(now, then, ())
         weights = ADAMS_BASHFORTH[min(i, solver_order - 1)]
         transfers.append(Transfer(first.x, [first.weights[0] * w for w in weights]))
-    return multistep.table(problem, points, transfers, "noise")
+    made = multistep.table(problem, points, transfers, "noise")
+    if points[0].alpha > 0.0:
+        return made
+    reached = points[1].alpha
+    if zero_initial_data:
+        missed = ((-reached, 0.0), *((0.0, 0.0),) * (len(transfers) - 1))
+        return dataclasses.replace(made, deviation=missed if reached > 0.0 else None)
+    p, q = problem.data(points[0])
+    start = dataclasses.replace(made.rows[0], p=p, q=q, lo=problem.lo, hi=problem.hi, d=reached)
+    return dataclasses.replace(made, rows=(start.folded(), *made.rows[1:]))
 
 
 SOLVER = Solver(
@@ -42,6 +58,7 @@ SOLVER = Solver(
     timestep_spacing="linspace",
     options={
         "solver_order": Option(4, "predictions used, 1 to 4", minimum=1, maximum=4),
+        "zero_initial_data": Option(False, "from a state without signal, take 0 for the data and not what the network predicts"),
         "final_sigmas_type": multistep.FINAL_SIGMAS_TYPE,
         "steps_offset": multistep.STEPS_OFFSET,
     },

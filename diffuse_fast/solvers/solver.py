@@ -16,20 +16,23 @@ from .prediction import data_prediction, noise_prediction
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a solver. The type of ``default`` is the type of the option: bool, int, float or str.
+    """One option of a solver. The type of ``default`` is the type of the option: bool, int, float, str, or
+    tuple (of whole numbers).
 
     Attributes:
         default: Its value where none is given.
         about: What it does, in a line.
         minimum, maximum: The smallest and the largest number allowed, if there is one.
         choices: The strings allowed, for a str.
+        elsewhere: The default for schedules that are not of the discrete family, where it is another.
     """
 
-    default: bool | int | float | str
+    default: bool | int | float | str | tuple[int, ...]
     about: str
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    elsewhere: str | None = None
 
 
 @dataclass(frozen=True)

@@ -71,14 +71,15 @@ def data_row(
     c: tuple[float, ...] = (),
     s: float = 0.0,
     keep: tuple[float, float] | None = None,
+    f: tuple[float, ...] = (),
 ) -> Row:
     """``x' = x·state + x0·(data prediction) + Σ c·h + s·z`` for a network called at ``point``; ``keep`` are the weights of the
-    state and the data prediction that go to register 0."""
+    state and the data prediction that go to register 0, on top of Σ f·h."""
     p, q = problem.data(point)
     e_x, e_0 = keep or (0.0, 0.0)
     row = Row(
         timestep=point.time, p=p, q=q, lo=problem.lo, hi=problem.hi, a=x, d=x0, c=c, s=s,
-        write=None if keep is None else 0, e_x=e_x, e_0=e_0,
+        write=None if keep is None else 0, e_x=e_x, e_0=e_0, f=f,
     )  # fmt: skip
     return row.folded()
 

@@ -26,7 +26,7 @@ OPTIONS = {
     "consistency": [{"s_noise": 1.01}],
     "ddim": [{"eta": 1.0}, {"eta": 0.4, "rederive_epsilon": True}],
     "ddpm": [{"variance_type": "fixed_large"}, {"variance_type": "learned_range"}],
-    "deis": [{"solver_order": 3, "final_sigmas_type": "zero"}],
+    "deis": [{"solver_order": 3, "final_sigmas_type": "zero"}, {"final_sigmas_type": "sigma_min"}],
     "dpm_2": [{"eta": 1.0}, {"eta": 2.0}],
     "dpmpp_2m": [{"solver_type": "heun"}],
     "dpmpp_2m_sde": [{"eta": 0.5}],
@@ -34,21 +34,28 @@ OPTIONS = {
     "dpmpp_3m": [{"halved_curvature": True, "lower_order_final": False}],
     "dpmpp_3m_sde": [{"eta": 0.5}],
     "dpmsolver_2s": [{"solver_type": "heun"}],
+    "dpmsolver_singlestep": [
+        {"solver_order": 3}, {"solver_order": 3, "algorithm_type": "dpmsolver", "solver_type": "heun"},
+        {"solver_order": 3, "algorithm_type": "sde-dpmsolver++"}, {"solver_order": 2, "algorithm_type": "sde-dpmsolver++"},
+    ],
     "euler_ancestral": [{"eta": 0.5}, {"eta": 3.0}],
     "flow_euler": [{"stochastic_sampling": True}],
+    "ipndm": [{"zero_initial_data": True, "solver_order": 2}],
     "heun": [{"s_churn": 5.0, "s_tmax": 10.0, "s_noise": 1.0}, {"s_churn": 5.0, "s_tmax": 10.0, "s_noise": 1.007}],
     "langevin_pc": [{"correct_steps": 0}, {"correct_steps": 3}],
     "lcm": [{"timestep_scaling": 0.003}],
     "lms": [{"solver_order": 2}],
     "pndm": [{"skip_prk_steps": True}, {"set_alpha_to_one": True}],
     "tcd": [{"eta": 0.0, "set_alpha_to_one": True}, {"eta": 1.0}],
-    "unipc": [{"solver_order": 3, "solver_type": "bh1"}, {"predict_x0": False}, {"use_corrector": False}],
-}
+    "unipc": [
+        {"solver_order": 3, "solver_type": "bh1"}, {"predict_x0": False}, {"use_corrector": False}, {"disable_corrector": [0, 2]},
+    ],
+}  # fmt: skip
 # Of which the first step needs signal: they step in ε, in sigma/alpha, or along log(alpha).
-NEED_SIGNAL = {"deis", "dpmsolver_2m", "dpmsolver_3m", "euler_maruyama", "ipndm", "langevin_pc", "lms", "pndm"}
+NEED_SIGNAL = {"deis", "dpmsolver_2m", "dpmsolver_3m", "euler_maruyama", "langevin_pc", "lms", "pndm"}
 DEVIATE = {"consistency", "euler_maruyama", "langevin_pc", "lcm"}
 # Unless they are told otherwise: the option, and its default.
-ENDS_AT_TIMESTEP_0 = {"deis": ("final_sigmas_type", "sigma_min"), "pndm": ("set_alpha_to_one", False)}
+ENDS_AT_TIMESTEP_0 = {"pndm": ("set_alpha_to_one", False)}
 STEPS = (1, 2, 3, 5, 10, 50)
 # A clamp that does nothing keeps the rows unfolded.
 CLIPS = (None, (-1e300, 1e300))
@@ -65,11 +72,14 @@ def refusal(solver, options, schedule, prediction_type, steps):
     silent = schedule.alpha(schedule.t_max) == 0.0
     if silent and prediction_type in ("epsilon", "score"):
         return "zero signal"
-    if schedule.family != "discrete" and options.get(*ENDS_AT_TIMESTEP_0.get(solver, ("", True))) in (False, "sigma_min"):
+    if schedule.family != "discrete" and (
+        options.get("final_sigmas_type") == "sigma_min" or options.get(*ENDS_AT_TIMESTEP_0.get(solver, ("", True))) is False
+    ):
         return "ends at timestep 0, which the family"
     if solver == "pndm" and not options.get("skip_prk_steps") and steps < 4:
         return "Runge-Kutta start takes 3 steps"
-    if silent and (solver in NEED_SIGNAL or not options.get("predict_x0", True)):
+    in_noise = not options.get("predict_x0", True) or options.get("algorithm_type") == "dpmsolver"
+    if silent and (solver in NEED_SIGNAL or in_noise):
         return "signal"
     if solver == "pndm" and not options.get("skip_prk_steps") and schedule.family == "discrete":
         count = schedule.num_train_timesteps
@@ -82,6 +92,8 @@ def refusal(solver, options, schedule, prediction_type, steps):
 def deviates(plan, options):
     """Whether a perfect prediction does not land on the next marginal."""
     noisier = plan.stochastic and options.get("s_noise", 1.0) != 1.0
+    if options.get("zero_initial_data"):
+        return plan.marginals[0][0] == 0.0
     return plan.solver in DEVIATE or options.get("variance_type") == "fixed_large" or noisier
 
 
