@@ -158,7 +158,10 @@ class TritonStep:
         nowhere = np.full(self._samples, -1, np.int32)
         self.place(nowhere, nowhere)
 
-    def load(self, rows: Sequence[Row] | np.ndarray, times: Sequence[float] | np.ndarray | None = None) -> None:
+    # The methods take `stream` as those of every device kernel do; triton launches on torch's current stream, and so do copies.
+
+    def load(self, rows: Sequence[Row] | np.ndarray, times: Sequence[float] | np.ndarray | None = None, *,
+             stream: int | None = None) -> None:  # fmt: skip
         """Copy another table, and its times, into the static memory. ``variant`` is then the table's: where it is another one,
         a captured launch must be captured again.
 
@@ -191,28 +194,35 @@ class TritonStep:
             self._times[: len(table)].copy_(torch.from_numpy(np.asarray(times, np.float32)))
         self._row_count.fill_(len(table))
 
-    def seed(self, seeds: Sequence[int] | np.ndarray, indices: Sequence[int] | np.ndarray) -> None:
+    def seed(self, seeds: Sequence[int] | np.ndarray, indices: Sequence[int] | np.ndarray, *, stream: int | None = None) -> None:
         """Other keys of the noise from here on: a seed and an index for each sample."""
         self._seeds.copy_(_keys(seeds, self._x))
         self._indices.copy_(_indices(indices, self._x))
 
-    def place(self, rows: Sequence[int] | np.ndarray, noise_rows: Sequence[int] | np.ndarray) -> None:
-        """Put each sample at a row of the table and of the noise, and set ``t``; a sample at a negative row sits out. Forgets the
-        bad rows found so far."""
+    def place(self, rows: Sequence[int] | np.ndarray, noise_rows: Sequence[int] | np.ndarray, *, stream: int | None = None) -> None:
+        """Put each sample at a row of the table and of the noise, and its ``t`` at the row's time. A sample at a negative row sits
+        out and keeps its ``t``. Forgets the bad rows found so far."""
         self._numbers.copy_(_int32(rows, self._x))
         self._noise_rows.copy_(_int32(noise_rows, self._x))
         self._bad.fill_(-1)
         if self._t is not None:
-            self._t.copy_(self._times[self._numbers.clamp(min=0).long()])
+            placed = self._numbers >= 0
+            self._t.copy_(self._times[self._numbers.clamp(min=0).long()].to(self._t.dtype).where(placed, self._t))
 
-    def launch(self) -> None:
-        """Apply to every sample its row and move it to the next one, on torch's current stream; no sample moves past the last.
-        The first launch of a variant compiles it: launch once, with all samples sitting out, before a capture."""
+    def launch(self, *, stream: int | None = None, outputs: Sequence[Any] | None = None) -> None:
+        """Apply to every sample its row and move it to the next one, on torch's current stream; a sample past the last row is left
+        alone. The first launch of a variant compiles it: launch once, with all samples sitting out, before a capture.
+
+        Args:
+            stream: Not used: torch's current stream is.
+            outputs: Tensors of the dtypes, shapes and alignment of those that were bound, in their place for this launch.
+        """
+        outputs = self._outputs if outputs is None else outputs
         variant, lead = self.variant, self._element_offset % 4
         terms = variant.terms()
         block = _block(variant.elements + lead, BLOCK)
         first_counter = self._element_offset // 4
-        m_0, m_1, m_2 = (*self._outputs, *[None] * (MAX_OUTPUTS - len(self._outputs)))
+        m_0, m_1, m_2 = [*outputs, None, None, None][:MAX_OUTPUTS]
         with _on(self._x):
             if variant.reductions:
                 reduce_block = _block(variant.elements + lead, REDUCE_BLOCK)
@@ -226,7 +236,7 @@ class TritonStep:
                 self._table, self._live, self._row_count, self._numbers, self._noise_rows, self._bad, self._seeds, self._indices,
                 self._x, self._out, m_0, m_1, m_2, self._registers, self._y, self._mask,
                 self._samples, variant.elements, variant.output_stride, variant.variance_offset, first_counter,
-                **terms, REDUCED=variant.reductions != 0, MASKED=variant.masked, MIXED=mixed(variant), LEAD=lead,
+                **terms, REDUCED=variant.reductions != 0, MASKED=variant.masked, PRIVATE=self._private(block, outputs), LEAD=lead,
                 WHOLE=lead == 0 and variant.elements % block == 0, BLOCK=block, **_launch_options(block),
             )  # fmt: skip
             advance_block = _block(self._samples, BLOCK)
@@ -239,10 +249,17 @@ class TritonStep:
         """For each sample the first row since ``place`` whose model output held NaN or Inf, or -1: int32. Synchronises."""
         return self._bad.cpu().numpy()
 
-
-def mixed(variant: Variant) -> bool:
-    """Whether the step touches more than one dtype, so that a thread may write what another reads."""
-    return variant.state != "float32" or variant.output != "float32"
+    def _private(self, block: int, outputs: Sequence[Any]) -> bool:
+        """Whether each thread writes the elements that it has read itself: all in one dtype and aligned, so that triton gives
+        every tensor the same layout. Else threads must wait for one another before they write."""
+        variant = self.variant
+        tensors = [t for t in (self._x, self._out, *self._outputs, self._registers, self._y, self._mask) if t is not None]
+        return (
+            block >= BLOCK
+            and variant.element_offset % 4 == 0
+            and all(size % 16 == 0 for size in (variant.elements, variant.output_stride, max(variant.variance_offset, 0)))
+            and all(_dtype(t, "a buffer") == "float32" and t.data_ptr() % 16 == 0 for t in tensors)
+        )
 
 
 def _table(rows: Sequence[Row] | np.ndarray) -> np.ndarray:

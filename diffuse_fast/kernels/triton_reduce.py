@@ -40,31 +40,35 @@ def magnitudes(row, x, m_0, m_1, m_2, at, at_output, start, elements, SOME: tl.c
 
 
 @triton.jit
+def select_digit(found, rank, row, x, m_0, m_1, m_2, at, at_output, elements, SHIFT: tl.constexpr, ABOVE: tl.constexpr,
+                 SOME: tl.constexpr, EVERY: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    """Bits SHIFT to ABOVE - 1 of the value sought: ``rank`` is its place among those that share the bits from ABOVE on."""
+    histogram = tl.zeros([256], tl.int64)
+    for start in range(0, elements, BLOCK):
+        bits, inside = magnitudes(row, x, m_0, m_1, m_2, at, at_output, start, elements, SOME, EVERY, BLOCK)
+        if ABOVE < 31:
+            inside = inside & ((bits >> ABOVE) == (found >> ABOVE))
+        digit = (bits >> SHIFT) & ((1 << (ABOVE - SHIFT)) - 1)
+        histogram += tl.histogram(digit, 256, mask=inside).to(tl.int64)
+    number = tl.arange(0, 256)
+    digit_found = tl.sum((tl.cumsum(histogram, axis=0) <= rank).to(tl.int32), axis=0)
+    before = tl.sum(tl.where(number < digit_found, histogram, 0), axis=0)
+    equal = tl.sum(tl.where(number == digit_found, histogram, 0), axis=0)
+    return found | (digit_found << SHIFT), rank - before, equal
+
+
+@triton.jit
 def dynamic_threshold(row, x, m_0, m_1, m_2, at, at_output, elements, SOME: tl.constexpr, EVERY: tl.constexpr,
                       BLOCK: tl.constexpr):  # fmt: skip
     """clip(quantile(|p*x + q*m|, ratio), 1, max), float64; 1 where something is not finite: the step reports the sample."""
     last = (elements - 1).to(tl.float64)
     position = tl.load(row + _VALUES).to(tl.float64) * last
     below = tl.minimum(position.to(tl.int64), elements - 1)
-    rank = below  # among the values that share the bits found so far
     found = tl.full([], 0, tl.int32)
-    equal = tl.full([], 0, tl.int64)
-    bin_number = tl.arange(0, 256)
-    for level in tl.static_range(4):
-        shift: tl.constexpr = (23, 15, 7, 0)[level]
-        above: tl.constexpr = (31, 23, 15, 7)[level]
-        histogram = tl.zeros([256], tl.int64)
-        for start in range(0, elements, BLOCK):
-            bits, inside = magnitudes(row, x, m_0, m_1, m_2, at, at_output, start, elements, SOME, EVERY, BLOCK)
-            if above < 31:
-                inside = inside & ((bits >> above) == (found >> above))
-            digit = (bits >> shift) & ((1 << (above - shift)) - 1)
-            histogram += tl.histogram(digit, 256, mask=inside).to(tl.int64)
-        up_to = tl.cumsum(histogram, axis=0)
-        digit_found = tl.sum((up_to <= rank).to(tl.int32), axis=0)
-        rank -= tl.sum(tl.where(bin_number < digit_found, histogram, 0), axis=0)
-        equal = tl.sum(tl.where(bin_number == digit_found, histogram, 0), axis=0)
-        found = found | (digit_found << shift)
+    found, rank, equal = select_digit(found, below, row, x, m_0, m_1, m_2, at, at_output, elements, 23, 31, SOME, EVERY, BLOCK)
+    found, rank, equal = select_digit(found, rank, row, x, m_0, m_1, m_2, at, at_output, elements, 15, 23, SOME, EVERY, BLOCK)
+    found, rank, equal = select_digit(found, rank, row, x, m_0, m_1, m_2, at, at_output, elements, 7, 15, SOME, EVERY, BLOCK)
+    found, rank, equal = select_digit(found, rank, row, x, m_0, m_1, m_2, at, at_output, elements, 0, 7, SOME, EVERY, BLOCK)
     greatest = tl.full([], 0, tl.int32)
     following = tl.full([], 0x7FFFFFFF, tl.int32)  # the least value above the one found
     for start in range(0, elements, BLOCK):

@@ -120,7 +120,7 @@ def step_kernel(
     x, out, m_0, m_1, m_2, registers, y, mask,  # per element
     samples, elements, output_stride, variance_offset, first_counter,
     SOME: tl.constexpr, EVERY: tl.constexpr, HISTORY_SOME: tl.constexpr, HISTORY_EVERY: tl.constexpr, KEEP_SOME: tl.constexpr,
-    KEEP_EVERY: tl.constexpr, REDUCED: tl.constexpr, MASKED: tl.constexpr, MIXED: tl.constexpr, LEAD: tl.constexpr,
+    KEEP_EVERY: tl.constexpr, REDUCED: tl.constexpr, MASKED: tl.constexpr, PRIVATE: tl.constexpr, LEAD: tl.constexpr,
     WHOLE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Applies to each sample its row.
@@ -131,7 +131,7 @@ def step_kernel(
         row_numbers, noise_rows, bad: int32 per sample; a sample whose number is no row sits out.
         seeds, indices: int64 and int32 per sample, as bits.
         first_counter: Philox counter of the first element of piece 0.
-        REDUCED, MASKED, MIXED: whether there is a reduction, a mask, more than one dtype.
+        REDUCED, MASKED: Whether there is a reduction, a mask. PRIVATE: whether every thread writes what it has read itself.
         LEAD: Elements of the first counter that belong to another shard. WHOLE: no piece has a part outside the sample.
     """
     piece, sample = here()
@@ -242,8 +242,8 @@ def step_kernel(
         where = tl.load(mask + at + lane, mask=inside, other=0.0)
         new = tl.fma(where, known - new, new)
 
-    # ---- what the row writes. With one dtype a thread writes what it has read itself; else another may not have read yet.
-    if MIXED:
+    # ---- what the row writes, perhaps over what it reads
+    if not PRIVATE:
         tl.debug_barrier()
     if _HAS_WRITE & SOME:
         write = tl.load(row + _WRITE).to(tl.int32, bitcast=True)

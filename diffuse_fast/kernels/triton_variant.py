@@ -15,7 +15,7 @@ from ..plan import MAX_OUTPUTS, MAX_REGISTERS, REDUCTIONS
 from .rows import ROW
 
 # Where a coefficient is in a row of 32-bit words.
-WORD = {name: offset // 4 for name, (_, offset) in ((name, spec[:2]) for name, spec in ROW.fields.items())}
+WORD = {name: spec[1] // 4 for name, spec in (ROW.fields or {}).items()}
 ROW_WORDS = ROW.itemsize // 4
 
 # The terms of a row, as bits of `Variant.some` and `Variant.every`.
