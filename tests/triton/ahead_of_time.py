@@ -21,7 +21,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from diffuse_fast.kernels import triton_reduce, triton_step
+from diffuse_fast.kernels.rows import pack
 from diffuse_fast.kernels.triton import TritonKernel, TritonStep
+from diffuse_fast.kernels.triton_variant import terms_of, tidy
 from diffuse_fast.plan import Reduction, Row
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -73,6 +75,7 @@ CASES = {
     "ddpm, bfloat16 outputs": Case((DDPM,), torch.float32, torch.bfloat16),
     "general, bfloat16": Case(tuple(GENERAL), torch.bfloat16, torch.bfloat16, masked=True, variance=True),
     "ddpm, a last piece": Case((DDPM,), elements=3 * 1024 + 16),
+    "ddpm, small samples": Case((DDPM,), elements=64),
     "ddpm, odd size": Case((DDPM,), elements=3 * 1024 + 1),
     "dynamic threshold": _reduced("dynamic_threshold", (0.9, 4.0), **CLIP, b=0.4, d=0.8),
     "guidance rescale": _reduced("guidance_rescale", (0.7,), g=(3.0, -2.0), a=0.9, b=-0.3),
@@ -174,6 +177,31 @@ def compiled(name: str, kernel: str, capability: int) -> Compiled:
         sass = _tool("nvdisasm", "-c", file.name)
     figures = {key: int(value) for key, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", usage)}
     return Compiled(built.asm["ptx"], sass, built.asm["ttgir"], figures["REG"], figures["STACK"], figures["LOCAL"])
+
+
+def figures(name: str, kernel: str, capability: int) -> dict[str, int]:
+    """What compiled.json keeps."""
+    built = compiled(name, kernel, capability)
+    return {"registers": built.registers, "instructions": built.instructions}
+
+
+def wide_accesses(case: Case) -> tuple[int, int]:
+    """How many 128-bit loads and stores a thread needs for its elements: every access to a tensor is one, where sizes allow."""
+    if case.elements % 16:
+        return 0, 0
+    block = max(min(case.elements, 1024), 128)
+    per_thread = block // (32 * max(1, block // 256))
+    has = terms_of(tidy(pack(case.rows)), case.masked)
+
+    def vectors(dtype: torch.dtype) -> int:
+        return -(-per_thread * dtype.itemsize // 16)
+
+    network = sum(bool(has[f"g{j}"].any()) for j in range(3)) + bool(has["learned_s"].any())
+    registers = int((has["c"] | has["f"]).any(axis=0).sum())
+    known = case.masked * (1 + bool(has["known_y"].any()))
+    state = bool(has["x"].any()) * vectors(case.state)
+    loads = state + network * vectors(case.output) + (registers + known) * vectors(torch.float32)
+    return loads, vectors(case.state) + bool(has["write"].any()) * vectors(torch.float32)
 
 
 def _tool(name: str, *arguments: str) -> str:
