@@ -44,7 +44,7 @@ GENERAL = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A table and buffers; ``launches`` names the kernels that are compiled."""
 

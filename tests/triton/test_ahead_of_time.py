@@ -26,41 +26,21 @@ ARCHITECTURES = (80, 90, 100, 120)
 USUAL = {(name, kernel, sm) for name, kernel in (("general", "step"), ("ddim", "step"), ("ddpm", "step")) for sm in (80, 90)}
 
 
-def _helper():
-    """ahead_of_time.py, a file beside this one; it loads triton."""
-    if "ahead_of_time" not in sys.modules:
-        spec = importlib.util.spec_from_file_location("ahead_of_time", HERE / "ahead_of_time.py")
-        sys.modules["ahead_of_time"] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules["ahead_of_time"]
-
-
 CASES = {name: tuple(kernels) for name, kernels in json.loads(TABLE.read_text())["kernels"].items()}
 EVERY = [(name, kernel, sm) for name, kernels in CASES.items() for kernel in kernels for sm in ARCHITECTURES]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Compiled here, now: not what an earlier run left."""
-    before = os.environ.get("TRITON_CACHE_DIR")
-    os.environ["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
-    yield
-    del os.environ["TRITON_CACHE_DIR"]
-    if before is not None:
-        os.environ["TRITON_CACHE_DIR"] = before
 
 
 @pytest.mark.parametrize(
     ("name", "kernel", "sm"), [pytest.param(*case, marks=() if case in USUAL else pytest.mark.slow) for case in EVERY]
 )
 class TestCompiled:
-    def test_nothing_is_spilled(self, name, kernel, sm):
-        built = _helper().compiled(name, kernel, sm)
+    def test_nothing_is_spilled(self, name, kernel, sm, ahead_of_time):
+        built = ahead_of_time.compiled(name, kernel, sm)
         assert (built.stack, built.local) == (0, 0)
         assert built.count("LDL") == built.count("STL") == 0
 
-    def test_no_instruction_is_approximate(self, name, kernel, sm):
-        ptx = _helper().compiled(name, kernel, sm).ptx
+    def test_no_instruction_is_approximate(self, name, kernel, sm, ahead_of_time):
+        ptx = ahead_of_time.compiled(name, kernel, sm).ptx
         assert re.search(rf"\.target sm_{sm}", ptx)
         assert re.findall(r"^.*\.(?:approx|ftz|full)\b.*$", ptx, re.MULTILINE) == []
         # Every product and sum in float32 rounds to nearest, and is contracted only where the source says fma.
@@ -68,44 +48,49 @@ class TestCompiled:
             f"{name}.rn.f32" for name in ("fma", "sqrt")
         } | {f"{name}{rounding}.f32" for name in ("mul", "add", "sub") for rounding in ("", ".rn")}
 
-    def test_accesses_are_128_bits_wide(self, name, kernel, sm):
-        built, case = _helper().compiled(name, kernel, sm), _helper().CASES[name]
+    def test_accesses_are_128_bits_wide(self, name, kernel, sm, ahead_of_time):
+        built, case = ahead_of_time.compiled(name, kernel, sm), ahead_of_time.CASES[name]
         if kernel != "step":
             pytest.skip("only the step's accesses are counted")
-        assert (built.count("LDG.E.128"), built.count("STG.E.128")) == _helper().wide_accesses(case)
+        assert (built.count("LDG.E.128"), built.count("STG.E.128")) == ahead_of_time.wide_accesses(case)
 
-    def test_a_thread_that_does_not_wait_writes_what_it_has_read(self, name, kernel, sm):
-        if kernel == "step" and _helper().launches_of(_helper().CASES[name])[kernel][1]["PRIVATE"]:
-            assert "ttg.convert_layout" not in _helper().compiled(name, kernel, sm).ttgir
+    def test_a_thread_that_does_not_wait_writes_what_it_has_read(self, name, kernel, sm, ahead_of_time):
+        if kernel == "step" and ahead_of_time.launches_of(ahead_of_time.CASES[name])[kernel][1]["PRIVATE"]:
+            assert "ttg.convert_layout" not in ahead_of_time.compiled(name, kernel, sm).ttgir
 
-    def test_figures_are_those_recorded(self, name, kernel, sm):
+    def test_figures_are_those_recorded(self, name, kernel, sm, ahead_of_time):
         recorded = json.loads(TABLE.read_text())
         installed = importlib.metadata.version("triton")
         if installed != recorded["triton"]:
             pytest.skip(f"the figures are triton {recorded['triton']}'s; {installed} is installed")
-        assert _helper().figures(name, kernel, sm) == recorded["kernels"][name][kernel][f"sm_{sm}"]
+        assert ahead_of_time.figures(name, kernel, sm) == recorded["kernels"][name][kernel][f"sm_{sm}"]
 
 
-def test_noise_takes_the_root_that_rounds_to_nearest():
-    assert _helper().compiled("ddpm", "step", 90).ptx.count("sqrt.rn.f32") == 4  # eight normals a thread, two to a root
-    assert "sqrt" not in _helper().compiled("ddim", "step", 90).ptx
+def test_noise_takes_the_root_that_rounds_to_nearest(ahead_of_time):
+    assert ahead_of_time.compiled("ddpm", "step", 90).ptx.count("sqrt.rn.f32") == 4  # eight normals a thread, two to a root
+    assert "sqrt" not in ahead_of_time.compiled("ddim", "step", 90).ptx
 
 
 @pytest.mark.slow
-def test_bfloat16_is_rounded_to_nearest_even():
-    assert "cvt.rn.bf16x2.f32" in _helper().compiled("ddpm, bfloat16", "step", 90).ptx
+def test_bfloat16_is_rounded_to_nearest_even(ahead_of_time):
+    assert "cvt.rn.bf16x2.f32" in ahead_of_time.compiled("ddpm, bfloat16", "step", 90).ptx
 
 
-def test_the_recorded_table_names_every_case():
-    assert {name: set(case.launches) for name, case in _helper().CASES.items()} == {n: set(k) for n, k in CASES.items()}
+def test_the_recorded_table_names_every_case(ahead_of_time):
+    assert {name: set(case.launches) for name, case in ahead_of_time.CASES.items()} == {n: set(k) for n, k in CASES.items()}
+
+
+def _record() -> None:
+    sys.path.insert(0, str(HERE))
+    import ahead_of_time
+
+    table = {
+        name: {kernel: {f"sm_{sm}": ahead_of_time.figures(name, kernel, sm) for sm in ARCHITECTURES} for kernel in case.launches}
+        for name, case in ahead_of_time.CASES.items()
+    }
+    text = json.dumps({"triton": importlib.metadata.version("triton"), "kernels": table}, indent=1)
+    TABLE.write_text(re.sub(r"\{\n\s+(\"registers\": \d+),\n\s+(\"instructions\": \d+)\n\s+\}", r"{\1, \2}", text) + "\n")
 
 
 if __name__ == "__main__":
-    table = {
-        name: {
-            kernel: {f"sm_{sm}": _helper().figures(name, kernel, sm) for sm in ARCHITECTURES} for kernel in case.launches
-        }
-        for name, case in _helper().CASES.items()
-    }  # fmt: skip
-    text = json.dumps({"triton": importlib.metadata.version("triton"), "kernels": table}, indent=1)
-    TABLE.write_text(re.sub(r"\{\n\s+(\"registers\": \d+),\n\s+(\"instructions\": \d+)\n\s+\}", r"{\1, \2}", text) + "\n")
+    _record()
