@@ -1,5 +1,6 @@
-"""The Triton kernel through triton's interpreter, on CPU tensors: bit for bit against the compiled CPU kernel, and against the
-float64 oracle. Run by test_interpreter.py in a process of its own, where TRITON_INTERPRET is set before triton is imported.
+"""The Triton kernel through triton's interpreter, on CPU tensors, or compiled, on a CUDA device: bit for bit against the compiled
+CPU kernel, and against the float64 oracle. Run by test_interpreter.py in a process of its own, where TRITON_INTERPRET is set before
+triton is imported.
 
 The interpreter runs the device code's own operations with NumPy. Its ``tl.sqrt_rn`` is NumPy's root, which rounds to nearest; that
 the compiled kernel's root does so is seen in its PTX (test_ahead_of_time.py). Two faults of the interpreter are put right by the
@@ -26,7 +27,9 @@ from diffuse_fast.plan import Reduction, Row
 from diffuse_fast.schedule import Schedule
 from diffuse_fast.solvers import plan
 
-assert os.environ.get("TRITON_INTERPRET") == "1", "run this file through test_interpreter.py"
+# Where the kernel runs: in the interpreter on the CPU, or compiled on a CUDA device (the tests that compare bits).
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
 
 KERNEL = host.TritonKernel()
 SEEDS, INDICES = [7, 7, 2**63 + 5, 0, 1], [0, 4, 1, 2**32 - 1, 9]
@@ -73,6 +76,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def repaired(monkeypatch):
     """float32 to bfloat16 is rounded to nearest even, as cvt.rn.bf16.f32 does, and not truncated; a scalar comparison that is
     broadcast stays a truth value, and is no float32."""
+    if not INTERPRETED:
+        return
     from triton.runtime import interpreter
 
     plain, splat = interpreter._convert_float, interpreter.InterpreterBuilder.create_splat
@@ -99,7 +104,7 @@ class Run:
         rng = np.random.default_rng(seed)
 
         def draw(*size, dtype=torch.float32):
-            return torch.from_numpy(rng.standard_normal(size).astype(np.float32)).to(dtype)
+            return torch.from_numpy(rng.standard_normal(size).astype(np.float32)).to(dtype).to(DEVICE)
 
         learned = any(row.log_s is not None for row in rows)
         self.x = draw(samples, elements, dtype=state)
@@ -107,10 +112,10 @@ class Run:
         self.outputs = [draw(samples, elements * (2 if learned else 1), dtype=output) for _ in range(3)]
         self.registers = draw(8, samples, elements)
         self.y = draw(samples, elements) if masked else None
-        self.mask = torch.from_numpy((rng.random((samples, elements)) < 0.5).astype(np.float32)) if masked else None
+        self.mask = (draw(samples, elements) < 0).to(torch.float32) if masked else None
         common = {"seeds": SEEDS[:samples], "indices": INDICES[:samples], "element_offset": offset,
                   "variance_offset": elements if learned else -1}  # fmt: skip
-        copied = {id(t): t.clone() for t in (self.x, self.out, *self.outputs, self.registers, self.y, self.mask) if t is not None}
+        copied = {id(t): t.cpu().clone() for t in (self.x, self.out, *self.outputs, self.registers, self.y, self.mask) if t is not None}
 
         def numpy(t):
             return None if t is None else _numpy(copied[id(t)])
@@ -142,6 +147,7 @@ def _numpy(t):
 
 def _bits(t):
     """As integers; all NaN are one, for their payload is the machine's."""
+    t = t.cpu()
     bits = _numpy(t).copy()
     if t.dtype == torch.bfloat16:
         bits[torch.isnan(t).numpy()] = 0x7FC0
@@ -486,12 +492,14 @@ def test_words_are_those_of_the_paper(seed):
 
 @pytest.mark.parametrize("offset", [0, 1, 6])
 def test_normals_have_the_bits_of_the_cpu(offset, monkeypatch):
-    monkeypatch.setattr(host, "BLOCK", 1 << 17)  # the interpreter's cost is by the program
-    z, same = torch.empty(2, 200_003), np.empty((2, 200_003), np.float32)
+    if INTERPRETED:
+        monkeypatch.setattr(host, "BLOCK", 1 << 17)  # its cost is by the program
+    z, same = torch.empty(2, 200_003, device=DEVICE), np.empty((2, 200_003), np.float32)
     where = {"row": 3, "stream": 1, "scale": 1.5, "element_offset": offset}
     seeds, indices = np.array([5, 2**63 + 1], np.uint64), np.array([1, 2**32 - 1], np.uint32)
     KERNEL.normals(z, seeds=seeds, indices=indices, **where)
     get_kernel("scalar").normals(same, seeds=seeds, indices=indices, **where)
+    z = z.cpu()
     np.testing.assert_array_equal(z.numpy().view(np.uint32), same.view(np.uint32))
     oracle = 1.5 * reference.normals(200_003, seed=5, index=1, row=3, stream=1, element_offset=offset)
     np.testing.assert_allclose(z[0], oracle, atol=3e-5)
