@@ -115,7 +115,8 @@ class Run:
         self.mask = (draw(samples, elements) < 0).to(torch.float32) if masked else None
         common = {"seeds": SEEDS[:samples], "indices": INDICES[:samples], "element_offset": offset,
                   "variance_offset": elements if learned else -1}  # fmt: skip
-        copied = {id(t): t.cpu().clone() for t in (self.x, self.out, *self.outputs, self.registers, self.y, self.mask) if t is not None}
+        tensors = (self.x, self.out, *self.outputs, self.registers, self.y, self.mask)
+        copied = {id(t): t.cpu().clone() for t in tensors if t is not None}
 
         def numpy(t):
             return None if t is None else _numpy(copied[id(t)])
