@@ -1,4 +1,4 @@
-"""``df.step``: one row on one batch, NumPy arrays or CPU tensors. The engine binds once instead; this is the kernel, bare."""
+"""``df.step``: one row on one batch, NumPy arrays or tensors. The engine binds once instead; this is the kernel, bare."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def step(
     """Apply one row of a plan: ``x' = a·x + b·m + d·x0 + Σ c·h + s·z`` in one pass (``csrc/step/step.h``).
 
     Args:
-        x: The state (batch, ...): a NumPy array, float32 or float16, or a CPU tensor, also bfloat16. Contiguous.
+        x: The state (batch, ...): a NumPy array, float32 or float16, or a tensor, also bfloat16. Contiguous. With a tensor
+            on a CUDA device, all are tensors on that device, and the call waits for it: the output is looked at.
         model_output: One array of x's shape, or up to three (conditional first), all of one dtype.
         row: A row of a plan.
         registers: float32 (registers, batch, ...); the register the row writes is changed in place.
@@ -50,13 +51,14 @@ def step(
         variance: The variance half of the network's output, for rows with a learned standard deviation.
         known, mask: float32, of x's shape: the known region, and where it is known.
         element_offset: Logical index of the first element of each sample, for shards of one sample.
-        kernel: A kernel by name; default: the best of this machine.
+        kernel: A kernel by name; default: the best of this machine for where x is.
 
     Returns:
         The new state: ``out``, or a new array of x's kind and dtype.
 
     Raises:
         ArgumentError, ArgumentTypeError: shapes, dtypes or values that do not fit; arrays are never copied silently.
+        KernelUnavailableError: the kernel that is forced cannot run here, or does not run where x is.
         NonFiniteError: the model output holds NaN or Inf. ``out`` has been written.
 
     Example:
@@ -66,7 +68,14 @@ def step(
         >>> df.step(x, np.zeros_like(x), plan.rows[0]).shape
         (2, 3, 4)
     """
-    chosen = get_kernel(kernel)
+    if getattr(x, "is_cuda", False):
+        from .device_step import step_on_device
+
+        return step_on_device(
+            get_kernel(kernel, device="cuda"), x, model_output, row, registers=registers, seed=seed, step=step, index=index,
+            out=out, variance=variance, known=known, mask=mask, element_offset=element_offset,
+        )  # fmt: skip
+    chosen = get_kernel(kernel, device="cpu")
     plain = registers is None and variance is None and known is None and mask is None and out is not None and element_offset == 0
     if plain and type(seed) is int and 0 <= seed < _U64 and (index is None or type(index) is int) and isinstance(chosen, CpuKernel):
         bad = chosen.single(row).run(x, model_output, out, seed, index or 0, step)
@@ -74,7 +83,7 @@ def step(
             return out
         if bad != _NOT_PLAIN:
             finite = np.isfinite(model_output).reshape(len(model_output), -1).all(axis=1)
-            raise _not_finite(tuple(np.flatnonzero(~finite).tolist()), step)
+            raise not_finite(tuple(np.flatnonzero(~finite).tolist()), step)
     state = _as_array(x, "x")
     if state.ndim < 1 or state.size == 0:
         raise ArgumentError(f"x has shape {state.shape}; it needs a batch axis and at least one element.")
@@ -85,13 +94,9 @@ def step(
     outputs = [_fitting(m, "model_output", state.shape) for m in given]
     if len({m.dtype for m in outputs}) > 1:
         raise ArgumentTypeError("the model outputs have different dtypes; give all in one.")
-    weights = [j for j, g in enumerate(row.g) if g != 0.0] if row.calls_network else []
-    if weights and weights[-1] >= len(outputs):
-        raise ArgumentError(f"the row weighs {weights[-1] + 1} model outputs; {len(outputs)} were given.")
+    check_outputs(row, len(outputs))
     target, result = _target(x, state, out)
-    needed = max([row.write + 1 if row.write is not None else 0, *(k + 1 for w in (row.c, row.f) for k, c in enumerate(w) if c)])
-    if needed > MAX_REGISTERS:
-        raise ArgumentError(f"the row names register {needed - 1}; there are {MAX_REGISTERS}, from 0.")
+    needed = registers_of(row)
     bank = None
     if needed:
         if registers is None:
@@ -119,11 +124,26 @@ def step(
         mask=mask_array, variance_offset=variance_offset, element_offset=element_offset,
     )  # fmt: skip
     if bound.run(0, step) >= 0:
-        raise _not_finite(tuple(bound.bad_samples()), step)
+        raise not_finite(tuple(bound.bad_samples()), step)
     return result
 
 
-def _not_finite(samples: tuple[int, ...], row: int) -> NonFiniteError:
+def check_outputs(row: Row, given: int) -> None:
+    """Refuses fewer model outputs than the row weighs."""
+    weights = [j for j, g in enumerate(row.g) if g != 0.0] if row.calls_network else []
+    if weights and weights[-1] >= given:
+        raise ArgumentError(f"the row weighs {weights[-1] + 1} model outputs; {given} were given.")
+
+
+def registers_of(row: Row) -> int:
+    """How many registers the row needs."""
+    needed = max([row.write + 1 if row.write is not None else 0, *(k + 1 for w in (row.c, row.f) for k, c in enumerate(w) if c)])
+    if needed > MAX_REGISTERS:
+        raise ArgumentError(f"the row names register {needed - 1}; there are {MAX_REGISTERS}, from 0.")
+    return needed
+
+
+def not_finite(samples: tuple[int, ...], row: int) -> NonFiniteError:
     return NonFiniteError(f"the model output of sample {samples[0]} holds NaN or Inf (row {row}).", row=row, samples=samples)
 
 
@@ -150,7 +170,7 @@ def _as_array(value: Any, name: str) -> np.ndarray:
         if value.requires_grad:
             raise ArgumentError(f"{name} requires grad; pass {name}.detach(): the step is not differentiable.")
         if value.device.type != "cpu":
-            raise KernelUnavailableError(f"{name} is on {value.device}; this version steps on the CPU only.")
+            raise KernelUnavailableError(f"{name} is on {value.device}; give all tensors on one device, the CPU or a CUDA device.")
         value = (value.view(torch.uint16) if value.dtype == torch.bfloat16 else value).numpy()
     elif isinstance(value, np.ndarray) and value.dtype == np.uint16:
         raise ArgumentTypeError(f"{name} has dtype uint16; give float32 or float16.")

@@ -1,0 +1,175 @@
+"""The reduction of ``csrc/step/step.h`` in Triton: one program per sample takes a number from the data and writes the sample's
+own row. Loaded by :mod:`.triton`.
+
+The quantile is exact: a radix selection over the bits of the magnitudes, eight at a time, so a sample is read five times.
+Sums are float64, over as many lanes as the block has: another order than on the CPU, so that a coefficient may differ in the
+last bit of its float32.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .triton_noise import normals
+from .triton_step import model_output, raw_prediction, read
+from .triton_variant import BIT, REDUCE_CODES, ROW_WORDS, WORD
+
+_ROW_WORDS = tl.constexpr(ROW_WORDS)
+_G, _P, _R, _LO, _HI, _B, _S, _VALUES, _REDUCE = (
+    tl.constexpr(WORD[name]) for name in ("g", "p", "r", "lo", "hi", "b", "s", "reduce_values", "reduce")
+)
+_HAS_P, _HAS_G0 = tl.constexpr(BIT["p"]), tl.constexpr(BIT["g0"])
+_DYNAMIC_THRESHOLD, _GUIDANCE_RESCALE, _LANGEVIN = (tl.constexpr(code) for code in REDUCE_CODES.values())
+_DYNAMIC_THRESHOLD_BIT, _GUIDANCE_RESCALE_BIT, _LANGEVIN_BIT = (tl.constexpr(1 << code) for code in REDUCE_CODES.values())
+_STREAM_ROW = tl.constexpr(1)
+_INFINITY_BITS = tl.constexpr(0x7F800000)
+
+
+@triton.jit
+def magnitudes(row, x, m_0, m_1, m_2, at, at_output, start, elements, SOME: tl.constexpr, EVERY: tl.constexpr,
+               BLOCK: tl.constexpr):  # fmt: skip
+    """Bits of |p*x + q*m|, which rise with the value, and which of them are inside the sample."""
+    lane = tl.arange(0, BLOCK)
+    inside = lane < tl.minimum(elements - start, BLOCK).to(tl.int32)
+    state = tl.zeros([BLOCK], tl.float32)
+    if _HAS_P & SOME:
+        state = read(x + at + start, lane, inside, tl.load(row + _P) != 0.0, _HAS_P, EVERY, False)
+    m = model_output(row, m_0, m_1, m_2, at_output + start, lane, inside, SOME, EVERY, False)
+    return tl.abs(raw_prediction(row, state, m, SOME, EVERY)).to(tl.int32, bitcast=True), inside
+
+
+@triton.jit
+def select_digit(found, rank, row, x, m_0, m_1, m_2, at, at_output, elements, SHIFT: tl.constexpr, ABOVE: tl.constexpr,
+                 SOME: tl.constexpr, EVERY: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    """Bits SHIFT to ABOVE - 1 of the value sought: ``rank`` is its place among those that share the bits from ABOVE on."""
+    histogram = tl.zeros([256], tl.int64)
+    for start in range(0, elements, BLOCK):
+        bits, inside = magnitudes(row, x, m_0, m_1, m_2, at, at_output, start, elements, SOME, EVERY, BLOCK)
+        if ABOVE < 31:
+            inside = inside & ((bits >> ABOVE) == (found >> ABOVE))
+        digit = (bits >> SHIFT) & ((1 << (ABOVE - SHIFT)) - 1)
+        histogram += tl.histogram(digit, 256, mask=inside).to(tl.int64)
+    number = tl.arange(0, 256)
+    digit_found = tl.sum((tl.cumsum(histogram, axis=0) <= rank).to(tl.int32), axis=0)
+    before = tl.sum(tl.where(number < digit_found, histogram, 0), axis=0)
+    equal = tl.sum(tl.where(number == digit_found, histogram, 0), axis=0)
+    return found | (digit_found << SHIFT), rank - before, equal
+
+
+@triton.jit
+def dynamic_threshold(row, x, m_0, m_1, m_2, at, at_output, elements, SOME: tl.constexpr, EVERY: tl.constexpr,
+                      BLOCK: tl.constexpr):  # fmt: skip
+    """clip(quantile(|p*x + q*m|, ratio), 1, max), float64; 1 where something is not finite: the step reports the sample."""
+    last = (elements - 1).to(tl.float64)
+    position = tl.load(row + _VALUES).to(tl.float64) * last
+    below = tl.minimum(position.to(tl.int64), elements - 1)
+    found = tl.full([], 0, tl.int32)
+    found, rank, equal = select_digit(found, below, row, x, m_0, m_1, m_2, at, at_output, elements, 23, 31, SOME, EVERY, BLOCK)
+    found, rank, equal = select_digit(found, rank, row, x, m_0, m_1, m_2, at, at_output, elements, 15, 23, SOME, EVERY, BLOCK)
+    found, rank, equal = select_digit(found, rank, row, x, m_0, m_1, m_2, at, at_output, elements, 7, 15, SOME, EVERY, BLOCK)
+    found, rank, equal = select_digit(found, rank, row, x, m_0, m_1, m_2, at, at_output, elements, 0, 7, SOME, EVERY, BLOCK)
+    greatest = tl.full([], 0, tl.int32)
+    following = tl.full([], 0x7FFFFFFF, tl.int32)  # the least value above the one found
+    for start in range(0, elements, BLOCK):
+        bits, inside = magnitudes(row, x, m_0, m_1, m_2, at, at_output, start, elements, SOME, EVERY, BLOCK)
+        greatest = tl.maximum(greatest, tl.max(tl.where(inside, bits, 0), axis=0))
+        following = tl.minimum(following, tl.min(tl.where(inside & (bits > found), bits, 0x7FFFFFFF), axis=0))
+    low = found.to(tl.float32, bitcast=True).to(tl.float64)
+    # The next in rank is the same value again, or the least above it, or there is none.
+    high = tl.where((rank + 1 < equal) | (below + 1 >= elements), found, following).to(tl.float32, bitcast=True).to(tl.float64)
+    quantile = low + (position - below.to(tl.float64)) * (high - low)
+    limit = tl.load(row + _VALUES + 1).to(tl.float64)
+    threshold = tl.where(quantile < limit, quantile, limit)
+    return tl.where((greatest < _INFINITY_BITS) & (threshold > 1.0), threshold, 1.0)
+
+
+@triton.jit
+def variance(total, squares, count):
+    return tl.maximum((squares - total * total / count) / count, 0.0)
+
+
+@triton.jit
+def rescale_factor(row, m_0, m_1, m_2, at_output, elements, SOME: tl.constexpr, EVERY: tl.constexpr, BLOCK: tl.constexpr):
+    """phi * std(m_0) / std(m) + 1 - phi, float64; 1 where m is constant and has no scale to restore."""
+    lane = tl.arange(0, BLOCK)
+    sum_0 = tl.zeros([BLOCK], tl.float64)
+    squares_0 = tl.zeros([BLOCK], tl.float64)
+    sum_m = tl.zeros([BLOCK], tl.float64)
+    squares_m = tl.zeros([BLOCK], tl.float64)
+    for start in range(0, elements, BLOCK):
+        inside = lane < tl.minimum(elements - start, BLOCK).to(tl.int32)
+        first = read(m_0 + at_output + start, lane, inside, tl.load(row + _G) != 0.0, _HAS_G0, EVERY, False).to(tl.float64)
+        m = model_output(row, m_0, m_1, m_2, at_output + start, lane, inside, SOME, EVERY, False).to(tl.float64)
+        sum_0 += first
+        squares_0 += first * first
+        sum_m += m
+        squares_m += m * m
+    count = elements.to(tl.float64)
+    to = variance(tl.sum(sum_0, axis=0), tl.sum(squares_0, axis=0), count)
+    start_from = variance(tl.sum(sum_m, axis=0), tl.sum(squares_m, axis=0), count)
+    phi = tl.load(row + _VALUES).to(tl.float64)
+    factor = phi * tl.sqrt(to / start_from) + (1.0 - phi)
+    return tl.where(start_from > 0.0, factor, 1.0)
+
+
+@triton.jit
+def langevin_size(row, m_0, m_1, m_2, seed, index, noise_row, at_output, elements, first_counter, SOME: tl.constexpr,
+                  EVERY: tl.constexpr, LEAD: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    """2 * (snr * |z| / |kappa*m|)^2, float64; 0 where the score is 0."""
+    lane = tl.arange(0, BLOCK)
+    squares_z = tl.zeros([BLOCK], tl.float64)
+    squares_m = tl.zeros([BLOCK], tl.float64)
+    for start in range(0, elements + LEAD, BLOCK):  # whole counters: this sample's own elements begin LEAD into the first
+        at = start - LEAD
+        inside = (lane < tl.minimum(elements - at, BLOCK).to(tl.int32)) & (lane >= tl.maximum(-at, 0).to(tl.int32))
+        z = normals(seed, (first_counter + start // 4).to(tl.uint32), noise_row, index, _STREAM_ROW, BLOCK).to(tl.float64)
+        squares_z += tl.where(inside, z * z, 0.0)
+        m = model_output(row, m_0, m_1, m_2, at_output + at, lane, inside, SOME, EVERY, False).to(tl.float64)
+        squares_m += m * m
+    snr = tl.load(row + _VALUES).to(tl.float64)
+    kappa = tl.load(row + _VALUES + 1).to(tl.float64)
+    score = kappa * kappa * tl.sum(squares_m, axis=0)
+    size = 2.0 * snr * snr * tl.sum(squares_z, axis=0) / score
+    return tl.where(score > 0.0, size, 0.0)
+
+
+@triton.jit
+def reduce_kernel(
+    table, live, row_count, row_numbers, noise_rows, seeds, indices, x, m_0, m_1, m_2, elements, output_stride, first_counter,
+    SOME: tl.constexpr, EVERY: tl.constexpr, REDUCTIONS: tl.constexpr, LEAD: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Writes each sample's row to ``live``, with the coefficients that its reduction sets. Parameters as in ``step_kernel``."""
+    sample = tl.program_id(0).to(tl.int64)
+    number = tl.load(row_numbers + sample)
+    if (number < 0) | (number >= tl.load(row_count)):
+        return
+    elements = tl.to_tensor(elements).to(tl.int64)  # the number 1 arrives as a constant
+    row = table + number.to(tl.int64) * _ROW_WORDS
+    kind = tl.load(row + _REDUCE).to(tl.int32, bitcast=True)
+    at = sample * elements
+    at_output = sample * output_stride
+    word = tl.arange(0, 64)
+    values = tl.load(row + word, mask=word < _ROW_WORDS, other=0.0)
+    if _DYNAMIC_THRESHOLD_BIT & REDUCTIONS:
+        if kind == _DYNAMIC_THRESHOLD:
+            threshold = dynamic_threshold(row, x, m_0, m_1, m_2, at, at_output, elements, SOME, EVERY, BLOCK)
+            values = tl.where(word == _HI, threshold.to(tl.float32), values)
+            values = tl.where(word == _LO, -threshold.to(tl.float32), values)
+            values = tl.where(word == _R, (1.0 / threshold).to(tl.float32), values)
+    if _GUIDANCE_RESCALE_BIT & REDUCTIONS:
+        if kind == _GUIDANCE_RESCALE:
+            factor = rescale_factor(row, m_0, m_1, m_2, at_output, elements, SOME, EVERY, BLOCK)
+            guided = (values.to(tl.float64) * factor).to(tl.float32)
+            values = tl.where((word >= _G) & (word < _G + 3), guided, values)
+    if _LANGEVIN_BIT & REDUCTIONS:
+        if kind == _LANGEVIN:
+            seed = tl.load(seeds + sample).to(tl.uint64, bitcast=True)
+            index = tl.load(indices + sample).to(tl.uint32, bitcast=True)
+            noise_row = tl.load(noise_rows + sample).to(tl.uint32, bitcast=True)
+            size = langevin_size(row, m_0, m_1, m_2, seed, index, noise_row, at_output, elements, first_counter, SOME, EVERY, LEAD,
+                                 BLOCK)  # fmt: skip
+            kappa = tl.load(row + _VALUES + 1).to(tl.float64)
+            values = tl.where(word == _B, (size * kappa).to(tl.float32), values)
+            values = tl.where(word == _S, tl.sqrt(2.0 * size).to(tl.float32), values)
+    tl.store(live + sample * _ROW_WORDS + word, values, mask=word < _ROW_WORDS)

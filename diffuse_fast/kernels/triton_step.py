@@ -1,0 +1,288 @@
+"""The step of ``csrc/step/step.h`` in Triton: one program per piece of a sample, one row per sample. Loaded by :mod:`.triton`.
+
+Bytes per element in float32: 12 for x, m -> out; 4 more per register read or written; noise costs none. The arithmetic is that
+of the contract to the bit: the terms in their order, each an explicit fused multiply-add, a clamp that passes NaN on.
+
+A sum starts as -0: fma(w, x, -0) is w*x, rounded once, with the sign of a zero kept.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .triton_noise import exp_held, normals
+from .triton_variant import BIT, ROW_WORDS, WORD
+
+# Device code may read module constants only in this form.
+_ROW_WORDS = tl.constexpr(ROW_WORDS)
+_G, _P, _Q, _R, _LO, _HI, _A, _B, _D, _S, _C, _LOG_A, _LOG_B, _KNOWN_Y, _KNOWN_Z, _E_X, _E_M, _E_0, _F, _WRITE, _LEARNED = (
+    tl.constexpr(WORD[name])
+    for name in ("g", "p", "q", "r", "lo", "hi", "a", "b", "d", "s", "c", "log_s_a", "log_s_b", "known_y", "known_z", "e_x", "e_m",
+                 "e_0", "f", "write", "learned_s")
+)  # fmt: skip
+(_HAS_G0, _HAS_G1, _HAS_G2, _HAS_P, _HAS_Q, _HAS_A, _HAS_B, _HAS_D, _HAS_S, _HAS_LEARNED, _HAS_KNOWN_Y, _HAS_KNOWN_Z, _HAS_WRITE,
+ _HAS_E_X, _HAS_E_M, _HAS_E_0, _HAS_X, _HAS_M, _HAS_NOISE, _HAS_PREDICTION, _HAS_NEXT, _HAS_KNOWN, _HAS_KEPT, _HAS_CLAMP,
+ _HAS_R) = (tl.constexpr(bit) for bit in BIT.values())  # fmt: skip
+_STREAM_ROW, _STREAM_KNOWN = tl.constexpr(1), tl.constexpr(2)
+
+
+@triton.jit
+def here():
+    """Which piece of which sample this program does. Samples take two axes of the grid, for one axis ends at 65,535."""
+    return tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
+
+
+@triton.jit
+def weight(row, word: tl.constexpr, TERM: tl.constexpr, SOME: tl.constexpr):
+    """A coefficient of the row, or 0 where no row has the term."""
+    if TERM & SOME:
+        return tl.load(row + word)
+    else:
+        return tl.full([], 0.0, tl.float32)
+
+
+@triton.jit
+def add(total, w, value, TERM: tl.constexpr, SOME: tl.constexpr, EVERY: tl.constexpr):
+    """One more term of a sum."""
+    if TERM & EVERY:
+        return tl.fma(w, value, total)
+    elif TERM & SOME:
+        return tl.where(w != 0.0, tl.fma(w, value, total), total)
+    else:
+        return total
+
+
+@triton.jit
+def finish(total, present, TERM: tl.constexpr, EVERY: tl.constexpr):
+    """The sum; +0 where it has no term."""
+    if TERM & EVERY:
+        return total
+    else:
+        return tl.where(present, total, 0.0)
+
+
+@triton.jit
+def read(base, lane, inside, present, TERM: tl.constexpr, EVERY: tl.constexpr, WHOLE: tl.constexpr):
+    """The elements as float32; what is outside the sample or not there is 0, and not read."""
+    if TERM & EVERY:
+        if WHOLE:
+            return tl.load(base + lane).to(tl.float32)
+        else:
+            return tl.load(base + lane, mask=inside, other=0.0).to(tl.float32)
+    else:
+        return tl.load(base + lane, mask=inside & present, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def model_output(row, m_0, m_1, m_2, at, lane, inside, SOME: tl.constexpr, EVERY: tl.constexpr, WHOLE: tl.constexpr):
+    """m, with what it is made of: the weights tell where it is there."""
+    g_0 = weight(row, _G, _HAS_G0, SOME)
+    g_1 = weight(row, _G + 1, _HAS_G1, SOME)
+    g_2 = weight(row, _G + 2, _HAS_G2, SOME)
+    m = tl.full(lane.shape, -0.0, tl.float32)
+    if _HAS_G0 & SOME:
+        m = add(m, g_0, read(m_0 + at, lane, inside, g_0 != 0.0, _HAS_G0, EVERY, WHOLE), _HAS_G0, SOME, EVERY)
+    if _HAS_G1 & SOME:
+        m = add(m, g_1, read(m_1 + at, lane, inside, g_1 != 0.0, _HAS_G1, EVERY, WHOLE), _HAS_G1, SOME, EVERY)
+    if _HAS_G2 & SOME:
+        m = add(m, g_2, read(m_2 + at, lane, inside, g_2 != 0.0, _HAS_G2, EVERY, WHOLE), _HAS_G2, SOME, EVERY)
+    return finish(m, (g_0 != 0.0) | (g_1 != 0.0) | (g_2 != 0.0), _HAS_M, EVERY)
+
+
+@triton.jit
+def raw_prediction(row, x, m, SOME: tl.constexpr, EVERY: tl.constexpr):
+    """p*x + q*m, before the clamp."""
+    p = weight(row, _P, _HAS_P, SOME)
+    q = weight(row, _Q, _HAS_Q, SOME)
+    total = tl.full(x.shape, -0.0, tl.float32)
+    total = add(total, p, x, _HAS_P, SOME, EVERY)
+    total = add(total, q, m, _HAS_Q, SOME, EVERY)
+    return finish(total, (p != 0.0) | (q != 0.0), _HAS_PREDICTION, EVERY)
+
+
+@triton.jit
+def noise(present, seed, first, noise_row, index, stream: tl.constexpr, BLOCK: tl.constexpr, TERM: tl.constexpr,
+          EVERY: tl.constexpr):  # fmt: skip
+    """The normals of this piece; not made where the row draws none."""
+    if TERM & EVERY:
+        return normals(seed, first, noise_row, index, stream, BLOCK)
+    else:
+        z = tl.zeros([BLOCK], tl.float32)
+        if present:
+            z = normals(seed, first, noise_row, index, stream, BLOCK)
+        return z
+
+
+@triton.jit
+def step_kernel(
+    table, live, row_count, row_numbers, noise_rows, bad, seeds, indices,  # per run and per sample
+    x, out, m_0, m_1, m_2, registers, y, mask,  # per element
+    samples, elements, output_stride, variance_offset, first_counter,
+    SOME: tl.constexpr, EVERY: tl.constexpr, HISTORY_SOME: tl.constexpr, HISTORY_EVERY: tl.constexpr, KEEP_SOME: tl.constexpr,
+    KEEP_EVERY: tl.constexpr, REDUCED: tl.constexpr, MASKED: tl.constexpr, PRIVATE: tl.constexpr, LEAD: tl.constexpr,
+    WHOLE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Applies to each sample its row.
+
+    Args:
+        table, live: Rows of 32-bit words; ``live`` has a row per sample, written by the reduction kernel (REDUCED).
+        row_count: How many rows the table has: an address, for a table of another length may be loaded.
+        row_numbers, noise_rows, bad: int32 per sample; a sample whose number is no row sits out.
+        seeds, indices: int64 and int32 per sample, as bits.
+        first_counter: Philox counter of the first element of piece 0.
+        REDUCED, MASKED: Whether there is a reduction, a mask. PRIVATE: whether every thread writes what it has read itself.
+        LEAD: Elements of the first counter that belong to another shard. WHOLE: no piece has a part outside the sample.
+    """
+    piece, sample = here()
+    samples = tl.to_tensor(samples).to(tl.int64)  # the number 1 arrives as a constant
+    if sample >= samples:
+        return
+    number = tl.load(row_numbers + sample)
+    if (number < 0) | (number >= tl.load(row_count)):
+        return
+    if REDUCED:
+        row = live + sample * _ROW_WORDS
+    else:
+        row = table + number.to(tl.int64) * _ROW_WORDS
+    # The base is 64 bits wide; within a piece 32 are enough.
+    base = piece * BLOCK - LEAD
+    lane = tl.arange(0, BLOCK)
+    inside = lane < tl.minimum(elements - base, BLOCK).to(tl.int32)
+    if LEAD > 0:
+        inside = inside & (lane >= tl.maximum(-base, 0).to(tl.int32))
+    at = sample * elements + base
+    at_output = sample * output_stride + base
+
+    a = weight(row, _A, _HAS_A, SOME)
+    b = weight(row, _B, _HAS_B, SOME)
+    d = weight(row, _D, _HAS_D, SOME)
+    s = weight(row, _S, _HAS_S, SOME)
+    e_x = weight(row, _E_X, _HAS_E_X, SOME)
+    e_m = weight(row, _E_M, _HAS_E_M, SOME)
+    e_0 = weight(row, _E_0, _HAS_E_0, SOME)
+
+    # ---- what the row reads
+    old = tl.zeros([BLOCK], tl.float32)
+    if _HAS_X & SOME:
+        p = weight(row, _P, _HAS_P, SOME)
+        old = read(x + at, lane, inside, (a != 0.0) | (p != 0.0) | (e_x != 0.0), _HAS_X, EVERY, WHOLE)
+    m = tl.zeros([BLOCK], tl.float32)
+    if _HAS_M & SOME:
+        m = model_output(row, m_0, m_1, m_2, at_output, lane, inside, SOME, EVERY, WHOLE)
+        # Negated, so that NaN is found too. Every program that finds one stores the same number.
+        if tl.max((~(tl.abs(m) < float("inf"))).to(tl.int32), axis=0) != 0:
+            if tl.load(bad + sample) < 0:
+                tl.store(bad + sample, number)
+    x_0 = tl.zeros([BLOCK], tl.float32)
+    if (_HAS_D | _HAS_E_0) & SOME:
+        x_0 = raw_prediction(row, old, m, SOME, EVERY)
+        if _HAS_CLAMP & SOME:
+            lo = tl.load(row + _LO)
+            hi = tl.load(row + _HI)
+            x_0 = tl.where(x_0 < lo, lo, x_0)
+            x_0 = tl.where(x_0 > hi, hi, x_0)
+        if _HAS_R & SOME:
+            x_0 = x_0 * tl.load(row + _R)
+
+    # ---- the new state, and beside it what a register keeps: each register is read once for both
+    new = tl.full([BLOCK], -0.0, tl.float32)
+    new = add(new, a, old, _HAS_A, SOME, EVERY)
+    new = add(new, b, m, _HAS_B, SOME, EVERY)
+    new = add(new, d, x_0, _HAS_D, SOME, EVERY)
+    kept = tl.full([BLOCK], -0.0, tl.float32)
+    kept = add(kept, e_x, old, _HAS_E_X, SOME, EVERY)
+    kept = add(kept, e_m, m, _HAS_E_M, SOME, EVERY)
+    kept = add(kept, e_0, x_0, _HAS_E_0, SOME, EVERY)
+    new_present = (a != 0.0) | (b != 0.0) | (d != 0.0)
+    kept_present = (e_x != 0.0) | (e_m != 0.0) | (e_0 != 0.0)
+    for k in tl.static_range(8):
+        if (HISTORY_SOME | KEEP_SOME) & (1 << k):
+            c_k = weight(row, _C + k, 1 << k, HISTORY_SOME)
+            f_k = weight(row, _F + k, 1 << k, KEEP_SOME)
+            h = read(registers + (k * samples + sample) * elements + base, lane, inside, (c_k != 0.0) | (f_k != 0.0),
+                     1 << k, HISTORY_EVERY | KEEP_EVERY, WHOLE)  # fmt: skip
+            new = add(new, c_k, h, 1 << k, HISTORY_SOME, HISTORY_EVERY)
+            kept = add(kept, f_k, h, 1 << k, KEEP_SOME, KEEP_EVERY)
+            new_present = new_present | (c_k != 0.0)
+            kept_present = kept_present | (f_k != 0.0)
+
+    # ---- noise
+    if (_HAS_NOISE | _HAS_KNOWN_Z) & SOME:
+        seed = tl.load(seeds + sample).to(tl.uint64, bitcast=True)
+        index = tl.load(indices + sample).to(tl.uint32, bitcast=True)
+        noise_row = tl.load(noise_rows + sample).to(tl.uint32, bitcast=True)
+        first = (first_counter + piece * (BLOCK // 4)).to(tl.uint32)
+    if _HAS_NOISE & SOME:
+        present = s != 0.0
+        if _HAS_LEARNED & SOME:
+            learned = tl.load(row + _LEARNED).to(tl.int32, bitcast=True) != 0
+            present = present | learned
+        z = noise(present, seed, first, noise_row, index, _STREAM_ROW, BLOCK, _HAS_NOISE, EVERY)
+        new = add(new, s, z, _HAS_S, SOME, EVERY)
+        if _HAS_LEARNED & SOME:
+            v = read(m_0 + at_output + variance_offset, lane, inside, learned, _HAS_LEARNED, EVERY, WHOLE)
+            log_s = tl.fma(tl.load(row + _LOG_B), v, tl.load(row + _LOG_A))
+            new = tl.where(learned, tl.fma(exp_held(log_s), z, new), new)
+        new_present = new_present | present
+    new = finish(new, new_present, _HAS_NEXT, EVERY)
+
+    # ---- the known region
+    if MASKED:
+        known_y = weight(row, _KNOWN_Y, _HAS_KNOWN_Y, SOME)
+        known_z = weight(row, _KNOWN_Z, _HAS_KNOWN_Z, SOME)
+        known = tl.full([BLOCK], -0.0, tl.float32)
+        if _HAS_KNOWN_Y & SOME:
+            values = read(y + at, lane, inside, known_y != 0.0, _HAS_KNOWN_Y, EVERY, WHOLE)
+            known = add(known, known_y, values, _HAS_KNOWN_Y, SOME, EVERY)
+        if _HAS_KNOWN_Z & SOME:
+            z_known = noise(known_z != 0.0, seed, first, noise_row, index, _STREAM_KNOWN, BLOCK, _HAS_KNOWN_Z, EVERY)
+            known = add(known, known_z, z_known, _HAS_KNOWN_Z, SOME, EVERY)
+        known = finish(known, (known_y != 0.0) | (known_z != 0.0), _HAS_KNOWN, EVERY)
+        where = tl.load(mask + at + lane, mask=inside, other=0.0)
+        new = tl.fma(where, known - new, new)
+
+    # ---- what the row writes, perhaps over what it reads
+    if not PRIVATE:
+        tl.debug_barrier()
+    if _HAS_WRITE & SOME:
+        write = tl.load(row + _WRITE).to(tl.int32, bitcast=True)
+        kept = finish(kept, kept_present, _HAS_KEPT, EVERY)
+        target = registers + (write.to(tl.int64) * samples + sample) * elements + base
+        if _HAS_WRITE & EVERY:
+            tl.store(target + lane, kept, mask=None if WHOLE else inside)
+        else:
+            tl.store(target + lane, kept, mask=inside & (write >= 0))
+    tl.store(out + at + lane, new.to(out.dtype.element_ty), mask=None if WHOLE else inside)
+
+
+@triton.jit
+def advance_kernel(row_count, row_numbers, noise_rows, times, t, samples, TIMED: tl.constexpr, BLOCK: tl.constexpr):
+    """Each sample that has done a row stands at its next one; t is that row's time, or the last row's."""
+    sample = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = sample < samples
+    number = tl.load(row_numbers + sample, mask=inside, other=-1)
+    count = tl.load(row_count)
+    active = inside & (number >= 0) & (number < count)
+    tl.store(row_numbers + sample, number + 1, mask=active)
+    tl.store(noise_rows + sample, tl.load(noise_rows + sample, mask=active, other=0) + 1, mask=active)
+    if TIMED:
+        time = tl.load(times + tl.minimum(number + 1, count - 1), mask=active, other=0.0)
+        tl.store(t + sample, time.to(t.dtype.element_ty), mask=active)
+
+
+@triton.jit
+def normals_kernel(out, seeds, indices, samples, elements, first_counter, row, scale, STREAM: tl.constexpr, LEAD: tl.constexpr,
+                   BLOCK: tl.constexpr):  # fmt: skip
+    """out = scale * z."""
+    piece, sample = here()
+    if sample >= samples:
+        return
+    base = piece * BLOCK - LEAD
+    lane = tl.arange(0, BLOCK)
+    inside = (lane < tl.minimum(elements - base, BLOCK).to(tl.int32)) & (lane >= tl.maximum(-base, 0).to(tl.int32))
+    seed = tl.load(seeds + sample).to(tl.uint64, bitcast=True)
+    index = tl.load(indices + sample).to(tl.uint32, bitcast=True)
+    first = (first_counter + piece * (BLOCK // 4)).to(tl.uint32)
+    z = normals(seed, first, row, index, STREAM, BLOCK)
+    tl.store(out + sample * elements + base + lane, z * scale, mask=inside)
