@@ -59,7 +59,7 @@ class TorchDevice:
         # On a side stream, as torch asks: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
         current = torch.cuda.current_stream(self._device)
         self._side.wait_stream(current)
-        with torch.cuda.stream(self._side):
+        with _capturing, torch.cuda.stream(self._side):  # what another thread captures is on it too
             result = run()
         current.wait_stream(self._side)
         return result

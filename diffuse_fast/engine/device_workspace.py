@@ -7,6 +7,7 @@ conditioning and state. Between the first row and the last nothing waits for the
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -155,7 +156,7 @@ class DeviceWorkspace:
     # ---- binding and capturing ------------------------------------------------------------------
 
     def _prepare(self, packed: np.ndarray, times: np.ndarray, registers: int, kinds: Any, graph: str) -> None:
-        """The rows in the static table, and every kind of row warm and captured. Nothing of it changes the state."""
+        """The rows in the static table, and what the device captures captured. Nothing of it changes the state."""
         if (fingerprint := self._network.fingerprint()) != self._fingerprint:
             self._forget_step()
             self._fingerprint = fingerprint
@@ -165,9 +166,15 @@ class DeviceWorkspace:
             self._bind(packed, times, registers, kinds)
         else:
             self._step.load(packed, times, **self._on())
+        if self._plain(graph):
+            return
         for kind in kinds:
-            if (self._step.variant, kind) not in (self._warm if graph == "trajectory" or self._plain(graph) else self._graphs):
-                self._capture(kind, graph)
+            key = self._step.variant, kind
+            if key not in self._warm:
+                self._warm_up(kind)
+                self._warm.add(key)
+            if graph == "tick" and key not in self._graphs:
+                self._graphs[key] = self._device.capture(functools.partial(self._enqueue, kind), self._pool_here())
 
     def _bind(self, packed: np.ndarray, times: np.ndarray, registers: int, kinds: Any) -> None:
         most = max(kinds, key=lambda kind: kind[0])
@@ -184,14 +191,11 @@ class DeviceWorkspace:
             variance_offset=self._variance_offset, times=times, t=self._call.t, capacity=capacity, **self._on(),
         )  # fmt: skip
 
-    def _capture(self, kind: Kind, graph: str) -> None:
+    def _warm_up(self, kind: Kind) -> None:
         # With all samples sitting out, a launch compiles and loads what it needs, and changes nothing.
         nowhere = np.full(self.batch, -1, np.int32)
         self._step.place(nowhere, nowhere, **self._on())
         self._device.warm_up(lambda: self._enqueue(kind))
-        self._warm.add((self._step.variant, kind))
-        if not self._plain(graph) and graph != "trajectory":
-            self._graphs[self._step.variant, kind] = self._device.capture(lambda: self._enqueue(kind), self._pool_here())
 
     def _trajectory(self, kinds: tuple[Kind, ...]) -> Graph:
         key = self._step.variant, kinds
