@@ -21,7 +21,7 @@ from ..errors import ArgumentError, KernelUnavailableError
 from ..kernels import get_kernel, kernels
 from ..kernels.registry import ENVIRONMENT
 from ..runtimes.base import DeviceNetwork, Memory
-from ..runtimes.registry import device_network, kind, select
+from ..runtimes.registry import TENSORRT, device_network, kind
 
 GRAPHS = ("auto", "tick", "trajectory", "none")
 
@@ -118,6 +118,8 @@ def backend_for(model: Any, runtime: str, device: str, graph: str = "auto") -> B
     if index is None:
         if graph not in ("auto", "none"):
             raise ArgumentError(f"graph is {graph!r}, which is for the device 'cuda'; this model is sampled on the CPU.")
+        if runtime == TENSORRT:
+            raise KernelUnavailableError(f"the runtime {TENSORRT!r} is for the device 'cuda'; say device='cuda'.")
         forced = _core.environment(ENVIRONMENT)
         if forced and any(k.name == forced and k.device == "cuda" and k.unavailable is None for k in kernels()):
             raise KernelUnavailableError(f"{ENVIRONMENT}={forced} steps on the device 'cuda'; this model is sampled on the CPU.")
@@ -145,7 +147,7 @@ def backend_for(model: Any, runtime: str, device: str, graph: str = "auto") -> B
         place = core_device(index)
     if graph == "trajectory" and not place.captures:
         raise ArgumentError("graph is 'trajectory', but onnxruntime captures single calls; give 'tick' or 'none'.")
-    network = device_network(model, select(model, runtime), index=index, stream=place.stream, graph=graph)
+    network = device_network(model, runtime, index=index, stream=place.stream, graph=graph)
     return Backend(place, network, device_kernel(place))
 
 

@@ -231,3 +231,36 @@ def mocked(monkeypatch):
         return SimpleNamespace(sampler=sampler, device=device, network=net)
 
     return make
+
+
+class TensorKernel(MockKernel):
+    """The mock kernel for CPU tensors: the same memory as NumPy arrays, bfloat16 as its bits."""
+
+    def __init__(self, device):
+        super().__init__(device)
+        device.enqueue, device._refused = lambda operation: operation(), lambda event: None
+
+    def bind(self, rows, *, stream, x, out, outputs, registers, t, **rest):
+        step = MockStep(self.on, rows, x=arrays(x), out=arrays(out), outputs=arrays(outputs), registers=arrays(registers),
+                        t=arrays(t), **rest)  # fmt: skip
+        launch = step.launch
+        step.launch = lambda *, stream, outputs=None: launch(stream=stream, outputs=arrays(outputs))
+        return step
+
+    def normals(self, out, **where):
+        super().normals(arrays(out), **where)
+
+
+def arrays(value):
+    import torch
+
+    if value is None:
+        return None
+    if isinstance(value, list):
+        return [arrays(v) for v in value]
+    return (value.view(torch.uint16) if value.dtype == torch.bfloat16 else value).detach().numpy()
+
+
+@pytest.fixture
+def tensor_kernel():
+    return TensorKernel

@@ -12,7 +12,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, KernelUnavailableError, NetworkError
-from diffuse_fast.runtimes.registry import device_network, select
+from diffuse_fast.runtimes.registry import device_network
 
 
 class Array:
@@ -109,7 +109,7 @@ def model():
 
 
 def made(model, runtime="onnx", graph="none"):
-    return device_network(model, select(model, runtime), index=1, stream=0xABC, graph=graph)
+    return device_network(model, runtime, index=1, stream=0xABC, graph=graph)
 
 
 def bound(network, batch=3, evaluations=2):
