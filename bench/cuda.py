@@ -6,6 +6,7 @@ kernels a step launches. On a machine without a GPU that torch can use, it says 
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -109,21 +110,26 @@ def _captured(run: Callable[[], object]) -> Callable[[], object]:
 
 
 def _stepping(kernel: str, solver: str, x: torch.Tensor, m: torch.Tensor, out: torch.Tensor) -> Callable[[], object]:
-    row = plan(solver).rows[10]
-    samples = len(x)
-    bound = get_kernel(kernel).bind([row] * LAUNCHES, x=x, out=out, outputs=[m], registers=None, seeds=[0] * samples,
-                                    indices=list(range(samples)))  # fmt: skip
-    current: Callable[[], dict[str, int]] = (
-        (dict) if kernel == "triton" else lambda: {"stream": torch.cuda.current_stream().cuda_stream}
-    )
-    bound.place([0] * samples, [0] * samples, **current())
-    replay = _captured(lambda: bound.launch(**current()))
+    bound = _bound(kernel, [plan(solver).rows[10]] * LAUNCHES, x, m, out)
+    first = [0] * len(x)
+    bound.place(first, first, **_on(kernel))
+    replay = _captured(lambda: bound.launch(**_on(kernel)))
 
     def run() -> None:
-        bound.place([0] * samples, [0] * samples, **current())
+        bound.place(first, first, **_on(kernel))
         replay()
 
     return run
+
+
+def _bound(kernel: str, rows: list[df.Row], x: torch.Tensor, m: torch.Tensor, out: torch.Tensor):
+    return get_kernel(kernel).bind(rows, x=x, out=out, outputs=[m], registers=None, seeds=[0] * len(x),
+                                   indices=list(range(len(x))), **_on(kernel))  # fmt: skip
+
+
+def _on(kernel: str) -> dict[str, int]:
+    """Triton finds torch's current stream itself."""
+    return {} if kernel == "triton" else {"stream": torch.cuda.current_stream().cuda_stream}
 
 
 # ---- the loop ----------------------------------------------------------------------------------------------------------------
@@ -197,10 +203,9 @@ def launches(device: torch.device) -> list[Line]:
     }
     for info in kernels():
         if info.device == "cuda" and info.unavailable is None:
-            bound = get_kernel(info.name).bind([row] * 8, x=x, out=x, outputs=[m], registers=None, seeds=[0] * BATCH,
-                                               indices=list(range(BATCH)))  # fmt: skip
-            bound.place([0] * BATCH, [0] * BATCH)
-            steps[f"ours, {info.name}"] = bound.launch
+            bound = _bound(info.name, [row] * 8, x, m, x)
+            bound.place([0] * BATCH, [0] * BATCH, **_on(info.name))
+            steps[f"ours, {info.name}"] = functools.partial(bound.launch, **_on(info.name))
     return [Line(name, value=float(launched(run)), unit="kernels") for name, run in steps.items()]
 
 

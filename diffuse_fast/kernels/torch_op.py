@@ -68,10 +68,13 @@ def step(
     tensors = [x.contiguous(), out, *(m.contiguous() for m in outputs)]
     keys = seeds.numpy().view(np.uint64), indices.numpy().astype(np.uint32)
     if x.is_cuda:
-        bound = _kernel("cuda").bind(record, x=tensors[0], out=out, outputs=tensors[2:], registers=registers, seeds=keys[0],
-                                     indices=keys[1])  # fmt: skip
-        bound.place([0] * len(x), [row] * len(x))
-        bound.launch()
+        kernel = _kernel("cuda")
+        # Triton finds torch's current stream itself.
+        on = {} if kernel.name == "triton" else {"stream": torch.cuda.current_stream(x.device).cuda_stream}
+        bound = kernel.bind(record, x=tensors[0], out=out, outputs=tensors[2:], registers=registers, seeds=keys[0], indices=keys[1],
+                            **on)  # fmt: skip
+        bound.place([0] * len(x), [row] * len(x), **on)
+        bound.launch(**on)
         return out
     arrays = [(t.view(torch.uint16) if t.dtype == torch.bfloat16 else t).numpy() for t in tensors]
     bound = _kernel("cpu").bind(record, x=arrays[0], out=arrays[1], outputs=arrays[2:],
