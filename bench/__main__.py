@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -20,7 +21,10 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="case", help=f"of {', '.join(CASES)}; all where none is named")
     parser.add_argument("--seconds", type=float, default=20.0, help="time for each case that takes turns (default 20)")
     parser.add_argument("--json", type=Path, help="where to write the figures")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: cases of its own; status 3 without a GPU")
     arguments = parser.parse_args()
+    if arguments.device == "cuda":
+        sys.exit(import_module(".cuda", __package__).main(arguments.seconds, arguments.json))
     if unknown := set(arguments.cases) - set(CASES):
         parser.error(f"no case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}.")
     console, results, where = Console(width=150), {}, machine()

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from ..errors import DiffuseFastError
+from ..errors import DiffuseFastError, KernelUnavailableError
 from .doctor import doctor
 from .evaluate import evaluate
 from .export import export
@@ -20,9 +20,12 @@ from .sample import sample
 from .solvers import solvers
 from .train import train
 
+UNAVAILABLE = 3  # exit status; 2 is for wrong usage
+
 
 class _Group(TyperGroup):
-    """An error of the library is a message, and exit status 1; with ``--debug`` it is a traceback."""
+    """An error of the library is a message, and exit status 1, or 3 where this machine lacks the device or kernel that was asked
+    for; with ``--debug`` it is a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -31,7 +34,7 @@ class _Group(TyperGroup):
             if ctx.params["debug"]:
                 raise
             typer.echo(f"diffuse-fast: {error}", err=True)
-            raise typer.Exit(1) from None
+            raise typer.Exit(UNAVAILABLE if isinstance(error, KernelUnavailableError) else 1) from None
 
 
 app = typer.Typer(

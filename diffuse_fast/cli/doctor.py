@@ -45,7 +45,7 @@ def examine() -> dict[str, Any]:
         "packages": packages,
         "kernels": _kernels(),
         "kernel": _kernel(),
-        "cuda": {"available": (why := _core.cuda_unavailable_reason()) is None, "reason": why},
+        "cuda": _cuda(),
         "runtimes": _runtimes(),
         "auto_runtime": _auto(),
         "threads": _threads(),
@@ -99,6 +99,20 @@ def _kernel() -> dict[str, Any]:
     except KernelUnavailableError as error:
         return {"name": None, "why": f"{ENVIRONMENT}={forced}: {error}", "forced": forced}
     return {"name": name, "why": f"{ENVIRONMENT}={forced}" if forced else "the best this CPU runs", "forced": forced}
+
+
+def _cuda() -> dict[str, Any]:
+    """Whether a CUDA device can be sampled on, and for each kind of model what is missing, as far as files tell."""
+    from .. import _core
+    from ..engine.device import core_reasons, torch_build_reason
+    from ..kernels import kernels
+
+    reason = _core.cuda_unavailable_reason()
+    steps = [k for k in kernels() if k.device == "cuda"]
+    lacks = [why] if (why := torch_build_reason()) else []
+    if all(k.unavailable for k in steps):
+        lacks += [f"no step kernel: {'; '.join(f'{k.name}: {k.unavailable}' for k in steps)}"]
+    return {"available": reason is None, "reason": reason, "module": lacks, "artifact": core_reasons()}
 
 
 def _runtimes() -> list[dict[str, Any]]:
@@ -178,6 +192,12 @@ def _show(report: dict[str, Any]) -> None:
             for r in report["runtimes"]
         ],
         ("runtime", "runs", ""),
+    )
+    cuda = report["cuda"]
+    show(
+        "device cuda",
+        [(kind, "can be sampled there" if not cuda[kind] else "; ".join(cuda[kind])) for kind in ("module", "artifact")],
+        ("model", ""),
     )
     for warning in report["warnings"]:
         typer.echo(f"warning: {warning}", err=True)

@@ -51,6 +51,7 @@ def sample(
     ] = None,
     no_clip: Annotated[bool, typer.Option("--no-clip", help="Do not clip.")] = False,
     runtime: Annotated[str, typer.Option(help="What runs the network.")] = "auto",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; exit status 3 where this machine lacks it.")] = "auto",
 ) -> None:
     """Draw samples from a model.
 
@@ -88,6 +89,7 @@ def sample(
         "timesteps": None if timesteps is None else words.numbers("--timesteps", timesteps),
         "clip": False if no_clip else bounds,
         "runtime": runtime,
+        "device": device,
         **{
             # One that the solver does not have goes on as it is: the library says which it has.
             name: words.typed(f"--option {name}", text, type(known[name].default)) if name in known else text

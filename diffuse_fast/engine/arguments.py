@@ -37,3 +37,16 @@ def noise_array(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     if array.dtype.kind != "f":
         raise ArgumentTypeError(f"{name} has dtype {array.dtype}; it must be floating.")
     return array
+
+
+def device_noise(name: str, value: Any, shape: tuple[int, ...]) -> Any:
+    """Given noise as :func:`noise_array`, but a CUDA tensor stays where it is."""
+    if not is_tensor(value) or not value.is_cuda:
+        return noise_array(name, value, shape)
+    if value.requires_grad:
+        raise ArgumentError(f"{name} requires grad; pass {name}.detach().")
+    if tuple(value.shape) != shape:
+        raise ArgumentError(f"{name} has shape {tuple(value.shape)}; it must be {shape}.")
+    if not value.is_floating_point():
+        raise ArgumentTypeError(f"{name} has dtype {value.dtype}; it must be floating.")
+    return value

@@ -48,7 +48,10 @@ def conditions(argument: str, given: Any, n: int, inputs: Any) -> Conditions:
 
 
 def _per_sample(name: str, value: Any, n: int, shape: tuple[int, ...] | None, dtype: str | None) -> np.ndarray:
-    array = np.asarray(value.detach().cpu() if is_tensor(value) else value)
+    if is_tensor(value):
+        value = value.detach().cpu()
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # NumPy has no bfloat16
+    array = np.asarray(value)
     if dtype is not None:
         if not np.can_cast(array.dtype, dtype, "same_kind"):
             raise ArgumentTypeError(f"{name} has dtype {array.dtype}; the model takes {dtype}.")

@@ -80,9 +80,10 @@ class _Slots:
         self._separate = sampler._guidance_batch == "separate"
         self._variance_offset = math.prod(sampler.shape) if sampler._output_shape != sampler.shape else -1
         n = len(requests)
-        self._plans = _plans(sampler, requests)
-        self._conditions = [_conditions(sampler, r, plan, i) for i, (r, plan) in enumerate(zip(requests, self._plans, strict=True))]
-        _check_alike(self._conditions)
+        self._plans = plans_of(sampler, requests)
+        pairs = zip(requests, self._plans, strict=True)
+        self._conditions = [conditions_of(sampler, r, plan, i) for i, (r, plan) in enumerate(pairs)]
+        check_alike(self._conditions)
         # The rows of all plans in one table, each plan once.
         first: dict[int, int] = {}
         self._rows: list[Any] = []
@@ -182,7 +183,7 @@ class _Slots:
             self._at[i] += 1
 
 
-def _plans(sampler: Sampler, requests: Sequence[Request]) -> list[Plan]:
+def plans_of(sampler: Sampler, requests: Sequence[Request]) -> list[Plan]:
     """The plan of each request, with its guidance; one object for equal requests."""
     made: dict[tuple[int, float | None], Plan] = {}
     plans = []
@@ -196,7 +197,7 @@ def _plans(sampler: Sampler, requests: Sequence[Request]) -> list[Plan]:
     return plans
 
 
-def _conditions(sampler: Sampler, r: Request, plan: Plan, i: int) -> list[Conditions]:
+def conditions_of(sampler: Sampler, r: Request, plan: Plan, i: int) -> list[Conditions]:
     """Per network output, the conditioning of one sample."""
     given = [_batched(r.cond)]
     if any(len(row.g) > 1 for row in plan.rows):
@@ -210,7 +211,7 @@ def _conditions(sampler: Sampler, r: Request, plan: Plan, i: int) -> list[Condit
     return [{name: value[0] for name, value in c.items()} for c in whole]
 
 
-def _check_alike(per_request: list[list[Conditions]]) -> None:
+def check_alike(per_request: list[list[Conditions]]) -> None:
     """What goes into one call of the network must have one form. A model's inputs see to it; a bare network's must be compared."""
     first = _form(per_request[0][0])
     for i, outputs in enumerate(per_request):

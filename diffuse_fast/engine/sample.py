@@ -48,6 +48,7 @@ def sample(
     runtime: str = "auto",
     device: str = "auto",
     precision: str = "float32",
+    graph: str = "auto",
     progress: bool = False,
     callback: Callback | None = None,
     **solver_options: Any,
@@ -80,13 +81,18 @@ def sample(
         step_noise: ``i -> N(0, 1)`` of that shape for row i, in place of the generator.
         batch_size: Samples per network call at most; bounds memory and changes no result of a batch-invariant network.
         first_index: Index of the first sample under ``seed``: continue where another call stopped.
-        runtime: ``auto`` or the name of a runtime. device: ``auto`` or ``cpu``. precision: ``float32``.
+        runtime: ``auto`` or the name of a runtime. precision: ``float32``.
+        device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: a torch module is sampled where it lies, everything else on the CPU.
+        graph: On a CUDA device: ``tick`` captures a network call and its step as one graph, replayed for every row; ``trajectory``
+            captures all rows; ``none`` captures nothing. ``auto`` is ``tick`` for torch modules and functions, ``none`` for a model
+            file (``tick`` lets onnxruntime capture it). What a module's ``forward`` reads from Python is fixed when it is captured.
         progress: Show a bar. callback: Called as ``callback(row, x)`` after each row; x is a view, not to be kept.
         **solver_options: Options of the solver (``eta``, ``variance_type``, ...) and of the grid (``sigmas``, ``rho``,
             ``sigma_min``, ``sigma_max``, ``time_convention``: see :func:`diffuse_fast.plan`).
 
     Returns:
-        (n, *shape) float32, the caller's own: a NumPy array; a tensor for a torch module or where ``noise`` is one.
+        (n, *shape) float32, the caller's own: a NumPy array; for a torch module, or where ``noise`` is one, a tensor, on
+        the device that was sampled on.
 
     Raises:
         DiffuseFastError: see :mod:`diffuse_fast.errors`; every error is also the built-in one would expect.
@@ -106,6 +112,7 @@ def sample(
         model, table, shape=shape, guidance_interval=guidance_interval,
         guidance_scale=1.0 if each else guidance_scale,  # type: ignore[arg-type]  # a number, where not each
         guidance_rescale=guidance_rescale, guidance_batch=guidance_batch, runtime=runtime, device=device, precision=precision,
+        graph=graph,
     )  # fmt: skip
     if each:
         if step_noise is not None:
@@ -139,7 +146,7 @@ def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, nois
     ]  # fmt: skip
     result = sampler.sample_requests(requests, batch_size=batch_size, progress=progress, callback=callback)
     as_tensor = is_tensor(noise) or sampler._network.name == "torch"
-    return sys.modules["torch"].from_numpy(result) if as_tensor else result
+    return sys.modules["torch"].from_numpy(result) if as_tensor and isinstance(result, np.ndarray) else result
 
 
 def loaded(model: str | Path) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import secrets
@@ -13,15 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError, KernelUnavailableError
+from ..errors import ArgumentError, ArgumentTypeError
 from ..kernels import get_kernel
 from ..kernels.rows import pack
 from ..kernels.step import MAX_ELEMENTS, noise_address
 from ..model import Model, load
 from ..plan import Plan
 from ..runtimes import network
-from .arguments import is_tensor, noise_array, whole
+from .arguments import device_noise, is_tensor, noise_array, whole
 from .conditioning import Conditions, conditions
+from .device import backend_for
+from .device_requests import run_requests_on_device
+from .device_workspace import DeviceWorkspace
 from .progress import bar
 from .requests import Request, run_requests
 from .workspace import Workspace
@@ -69,9 +73,8 @@ class Sampler:
         runtime: str = "auto",
         device: str = "auto",
         precision: str = "float32",
+        graph: str = "auto",
     ):
-        if device not in ("auto", "cpu"):
-            raise KernelUnavailableError(f"device is {device!r}; this version samples on 'cpu' only.")
         if precision != "float32":
             raise ArgumentError(f"precision is {precision!r}; the runtimes of this version have 'float32'.")
         if guidance_batch not in GUIDANCE_BATCHES:
@@ -85,26 +88,37 @@ class Sampler:
         self._output_shape = known.output_shape if known else self.shape
         self._guidance = guidance_interval, guidance_rescale
         self._guidance_batch = guidance_batch
-        if not isinstance(plan, Plan):
-            raise ArgumentTypeError(f"plan is a {type(plan).__name__}; give what df.plan() returns.")
-        self._unguided = plan
-        self.plan = self._guided_plan(plan, guidance_scale)
-        self.guided = any(len(row.g) > 1 for row in self.plan.rows)
-        self._network = network(model, runtime)
-        self._kernel = get_kernel()
-        self._packed = pack(self.plan.rows) if self._kernel.name != "reference" else self.plan.rows
-        self._idle: dict[Any, list[Workspace]] = {}
+        self._backend = backend_for(model, runtime, device, graph)
+        if self._backend is not None and guidance_batch == "separate":
+            raise ArgumentError("guidance_batch is 'separate', which is for the CPU; on a CUDA device leave it out.")
+        self._graph = graph if graph != "auto" else "none" if self._backend is None else self._backend.network.best_graph
+        self._network: Any = network(model, runtime) if self._backend is None else self._backend.network
+        self._kernel = get_kernel() if self._backend is None else self._backend.kernel
+        self._take_plan(plan, guidance_scale)
+        self._idle: dict[Any, list[Any]] = {}
         self._lock = threading.Lock()
+
+    def with_plan(self, plan: Plan, guidance_scale: float = 1.0) -> Sampler:
+        """The same model by another plan. On a CUDA device both share what has been captured: a graph is of the network and the
+        batch, and runs the rows of any plan.
+
+        Example:
+            >>> import diffuse_fast as df
+            >>> model = df.load("digits")
+            >>> ten, five = (df.plan(model.schedule, "ddim", steps, prediction_type=model.prediction_type) for steps in (10, 5))
+            >>> df.Sampler(model, ten).with_plan(five).sample(2, seed=1).shape
+            (2, 1, 8, 8)
+        """
+        other = copy.copy(self)
+        other._take_plan(plan, guidance_scale)
+        if self._backend is None:  # a workspace on the CPU is bound to its plan
+            other._idle, other._lock = {}, threading.Lock()
+        return other
 
     def sample(self, n: int, **options: Any) -> Any:
         """Draw n samples; options as for :func:`~diffuse_fast.sample` (seed, cond, negative_cond, noise, step_noise, batch_size,
         first_index, progress, callback)."""
-        pieces = list(self.stream(n, **options))
-        if len(pieces) == 1:
-            return pieces[0]
-        if isinstance(pieces[0], np.ndarray):
-            return np.concatenate(pieces)
-        return sys.modules["torch"].cat(pieces)
+        return _joined(list(self.stream(n, **options)))
 
     def stream(
         self,
@@ -125,7 +139,8 @@ class Sampler:
         size = n if batch_size is None else min(n, whole("batch_size", batch_size, 1))
         seeds, indices = seeds_of(seed, n, first_index)
         as_tensor = is_tensor(noise) or self._network.name == "torch"
-        start = None if noise is None else noise_array("noise", noise, (n, *self.shape))
+        checked = noise_array if self._backend is None or self._network.name != "torch" else device_noise
+        start = None if noise is None else checked("noise", noise, (n, *self.shape))
         conditions = self._conditions(cond, negative_cond, n)
         if step_noise is not None and n > size:
             raise ArgumentError("step_noise is given for the whole batch; leave batch_size out.")
@@ -138,7 +153,7 @@ class Sampler:
         batch_size: int | None = None,
         progress: bool = False,
         callback: Callback | None = None,
-    ) -> np.ndarray:
+    ) -> Any:
         """Draw samples that have nothing in common but the model: each its own plan, seed, guidance and conditioning.
 
         With a network whose result for a sample does not depend on the batch, each is bit for bit what it is alone.
@@ -150,7 +165,8 @@ class Sampler:
             callback: Called as ``callback(tick, x)`` after each joint call of the network; x is a view, not to be kept.
 
         Returns:
-            (len(requests), *shape) float32, in the order of the requests, the caller's own.
+            (len(requests), *shape) float32, in the order of the requests, the caller's own: NumPy, or for a torch module on a CUDA
+            device a tensor there.
 
         Raises:
             ArgumentError, ArgumentTypeError: a request does not fit the model; the message says which.
@@ -160,39 +176,54 @@ class Sampler:
         if not requests:
             raise ArgumentError("requests is empty; give at least one.")
         size = len(requests) if batch_size is None else whole("batch_size", batch_size, 1)
-        parts = [run_requests(self, requests[i : i + size], callback, progress) for i in range(0, len(requests), size)]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        run = run_requests if self._backend is None else run_requests_on_device
+        return _joined([run(self, requests[i : i + size], callback, progress) for i in range(0, len(requests), size)])
 
     def _run(self, n, size, seeds, indices, start, conditions, step_noise, as_tensor, progress, callback) -> Iterator[Any]:
         with bar(progress, -(-n // size) * len(self.plan.rows)) as advance:
             for first in range(0, n, size):
                 part = slice(first, min(n, first + size))
                 chosen = [{name: value[part] for name, value in c.items()} for c in conditions]
-                key = (part.stop - part.start, *((name, v.shape, v.dtype) for name, v in chosen[0].items()))
-                space = self._take(key, chosen)
-                space.run(seeds[part], indices[part], None if start is None else start[part], step_noise, advance, callback, first)
-                result = space.state.copy()
+                space, key = self._take_for(part.stop - part.start, chosen)
+                given = seeds[part], indices[part], None if start is None else start[part], step_noise, advance, callback, first
+                if self._backend is None:
+                    space.run(*given)
+                    result = space.state.copy()
+                else:
+                    space.run(self.plan, self._packed, self._graph, *given)
+                    result = self._backend.device.own(space.state, as_tensor)
                 self._give_back(key, space)
-                yield sys.modules["torch"].from_numpy(result) if as_tensor else result
+                yield sys.modules["torch"].from_numpy(result) if as_tensor and isinstance(result, np.ndarray) else result
 
     # ---- workspaces -----------------------------------------------------------------------------
 
-    def _take(self, key: Any, conditions: list[Conditions]) -> Workspace:
+    def _take_for(self, batch: int, conditions: list[Conditions]) -> tuple[Any, Any]:
+        """A workspace for this batch and conditioning, and the key to give it back under."""
+        key = (batch, len(conditions), *((name, v.shape, v.dtype) for name, v in conditions[0].items()))
         with self._lock:
             idle = self._idle.get(key)
             space = idle.pop() if idle else None
         if space is None:
-            return Workspace(self, key[0], conditions)
+            made = Workspace if self._backend is None else DeviceWorkspace
+            return made(self, batch, conditions), key
         space.condition(conditions)
-        return space
+        return space, key
 
-    def _give_back(self, key: Any, space: Workspace) -> None:
+    def _give_back(self, key: Any, space: Any) -> None:
         with self._lock:
             idle = self._idle.setdefault(key, [])
             if len(idle) < _IDLE_PER_BATCH:
                 idle.append(space)
 
     # ---- plans and conditions -------------------------------------------------------------------
+
+    def _take_plan(self, plan: Plan, guidance_scale: float) -> None:
+        if not isinstance(plan, Plan):
+            raise ArgumentTypeError(f"plan is a {type(plan).__name__}; give what df.plan() returns.")
+        self._unguided = plan
+        self.plan = self._guided_plan(plan, guidance_scale)
+        self.guided = any(len(row.g) > 1 for row in self.plan.rows)
+        self._packed: Any = pack(self.plan.rows) if self._kernel.name != "reference" else self.plan.rows
 
     def _plan_of(self, plan: Plan | None, guidance_scale: float | None) -> Plan:
         """The plan of a request: its own or this sampler's, with its guidance or this sampler's."""
@@ -233,6 +264,12 @@ class Sampler:
         if self._conditioning is None and negative is None:
             raise ArgumentError("guidance with a bare network needs negative_cond: what stands for no condition.")
         return [conditions("cond", cond, n, self._conditioning), conditions("negative_cond", negative, n, self._conditioning)]
+
+
+def _joined(pieces: list[Any]) -> Any:
+    if len(pieces) == 1:
+        return pieces[0]
+    return np.concatenate(pieces) if isinstance(pieces[0], np.ndarray) else sys.modules["torch"].cat(pieces)
 
 
 def seeds_of(seed: Seed, n: int, first_index: int) -> tuple[np.ndarray, np.ndarray]:

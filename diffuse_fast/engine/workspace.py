@@ -66,7 +66,7 @@ class Workspace:
         plan, state, call = self._plan, self.state, self._call
         bound = self._bound
         if step_noise is not None:
-            bound = self._bind(_with_given_noise(plan.rows, plan.registers), plan.registers + 1)
+            bound = self._bind(with_given_noise(plan.rows, plan.registers), plan.registers + 1)
         bound.seed(seeds, indices)
         if start is None:
             self._kernel.normals(state, seeds=seeds, indices=indices, row=0, stream=STREAM_INITIAL, scale=plan.initial_scale)
@@ -118,7 +118,7 @@ def _stacked(conditions: list[Conditions]) -> Conditions:
     return {name: np.concatenate([c[name] for c in conditions]) for name in conditions[0]}
 
 
-def _with_given_noise(rows: tuple[Row, ...], registers: int) -> tuple[Row, ...]:
+def with_given_noise(rows: tuple[Row, ...], registers: int) -> tuple[Row, ...]:
     """The rows with noise that is given: one register more, which comes where z would in the sum."""
     if registers == MAX_REGISTERS or any(r.log_s is not None or r.reduce is not None for r in rows):
         raise ArgumentError("step_noise cannot replace the generator in this plan.")

@@ -69,6 +69,90 @@ class Network(Protocol):
         ...
 
 
+class Memory(Protocol):
+    """Memory of a device, as far as a runtime needs it. Arrays have ``__cuda_array_interface__`` or ``data_ptr()`` on a GPU."""
+
+    name: str
+
+    def alloc(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
+        """A zeroed contiguous array."""
+        ...
+
+    def upload(self, host: np.ndarray, into: Any) -> None:
+        """Copy an array of the host, in stream order."""
+        ...
+
+
+class DeviceCall(Protocol):
+    """A network bound to static memory of a device. Everything it does is in the order of the device's stream, and nothing waits.
+
+    Attributes:
+        x: (batch, *shape) float32: the engine's state, which the step updates in place.
+        t: (batch,) float32: the time of each sample, which the step sets for the next call.
+        captures_itself: Whether the runtime replays a graph of its own: then the engine captures none around it.
+    """
+
+    x: Any
+    t: Any
+    captures_itself: bool
+
+    def condition(self, cond: list[dict[str, np.ndarray]]) -> None:
+        """Copy other values of the conditioning inputs into the static memory, one dict per evaluation, as bound."""
+        ...
+
+    def check(self, t: float) -> None:
+        """Whether the network can be called at this time; told before anything runs.
+
+        Raises:
+            ArgumentError: the network takes whole timesteps and ``t`` is none.
+        """
+        ...
+
+    def __call__(self, evaluations: int, whole: bool) -> list[Any]:
+        """Enqueue one call of the network at ``x`` and ``t`` with the first ``evaluations`` conditions, as one batch.
+
+        Args:
+            evaluations: How many of the bound conditions, from 1.
+            whole: Whether every time is a whole number.
+
+        Returns:
+            The outputs, each (batch, *output shape) in the network's own dtype: static memory where ``captures_itself``, else
+            the network's own.
+
+        Raises:
+            NetworkError: the network failed, or returned something other than its output.
+        """
+        ...
+
+
+class DeviceNetwork(Protocol):
+    """A network that runs where a device's memory is. Any thread may bind it.
+
+    Attributes:
+        name: The runtime's name.
+        best_graph: What ``graph="auto"`` is for it.
+    """
+
+    name: str
+    best_graph: str
+
+    def bind_device(
+        self,
+        memory: Memory,
+        batch: int,
+        shape: tuple[int, ...],
+        cond: list[dict[str, np.ndarray]],
+        output_shape: tuple[int, ...] | None = None,
+    ) -> DeviceCall:
+        """Allocate the static memory of a batch; ``cond`` has one dict per evaluation of a guided call, else as
+        :meth:`Network.bind`."""
+        ...
+
+    def fingerprint(self) -> Any:
+        """What a captured graph relies on besides the bound memory: where the weights lie. Another value: capture again."""
+        ...
+
+
 def aligned(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
     """A zeroed C-contiguous array that starts on a cache line, so that no vector load of the step straddles two."""
     dtype = np.dtype(dtype)

@@ -109,9 +109,9 @@ class OnnxNetwork:
         time = self._inputs[self._time]
         # Most networks take one time per sample; some files take one for the batch, as a scalar or as [1].
         per_sample = len(time.shape) == 1 and time.shape[0] != 1
-        inputs[self._time] = aligned((batch,) if per_sample else (1,) * len(time.shape), _dtype(time))
+        inputs[self._time] = aligned((batch,) if per_sample else (1,) * len(time.shape), input_dtype(time))
         for name, array in given.items():
-            dtype = np.dtype(_dtype(self._inputs[name]))
+            dtype = np.dtype(input_dtype(self._inputs[name]))
             if not np.can_cast(array.dtype, dtype, "same_kind") or (dtype.kind in "iu" and array.dtype.kind == "b"):
                 raise ArgumentTypeError(f"cond[{name!r}] has the dtype {array.dtype}; the network takes {dtype}.")
             inputs[name] = np.ascontiguousarray(array, dtype)
@@ -135,7 +135,8 @@ def _same(t: np.ndarray) -> float:
     return float(t[0])
 
 
-def _dtype(value: Any) -> str:
+def input_dtype(value: Any) -> str:
+    """The NumPy dtype of a network's input."""
     if value.type not in _DTYPES:
         raise ArgumentError(f"the network's input {value.name!r} is a {value.type}, which is not supported.")
     return _DTYPES[value.type]

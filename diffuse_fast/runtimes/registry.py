@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError, near
 from ..model import Model
-from .base import Network
+from .base import DeviceNetwork, Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,9 @@ RUNTIMES = (
     Runtime("torch", ("module",), "torch", "train"),
     Runtime("callable", ("callable",), None, None),
 )
+
+
+TENSORRT = "tensorrt"  # on a CUDA device only
 
 
 def kind(model: Any) -> str:
@@ -124,3 +127,26 @@ def network(model: Any, runtime: str = "auto", *, threads: int | None = None, ti
         raise ArgumentError(f"time_dtype is {time_dtype!r}; it must be 'int64', 'float32' or None.")
     module = importlib.import_module(f".{chosen.name}", __package__)
     return module.network(model, threads=threads, time_dtype=time_dtype)
+
+
+def device_network(model: Any, runtime: str = "auto", *, index: int, stream: int | None, graph: str) -> DeviceNetwork:
+    """A model on a CUDA device, ready to be bound to its memory.
+
+    Args:
+        model: A ``df.Model``, a torch module on that device, or a callable on tensors there.
+        runtime: ``"auto"``, or the name of one; for an artifact also ``"tensorrt"``, onnxruntime's TensorRT before its CUDA.
+        index: Number of the device.
+        stream: The stream that an artifact's session works on; a module works on torch's current one.
+        graph: ``tick`` lets onnxruntime capture each call of an artifact in a graph of its own.
+
+    Raises:
+        ArgumentError: as :func:`select`; or a module has a dropout or batch normalisation in training mode.
+        KernelUnavailableError: onnxruntime cannot run the model there.
+    """
+    if isinstance(model, Model):
+        name = runtime if runtime == TENSORRT else select(model, runtime).name
+        onnx_device = importlib.import_module(".onnx_device", __package__)
+        return onnx_device.OnnxDeviceNetwork(model, name, index, stream, graph == "tick")
+    select(model, runtime)
+    torch_device = importlib.import_module(".torch_device", __package__)
+    return torch_device.network(model)

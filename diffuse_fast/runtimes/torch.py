@@ -1,4 +1,4 @@
-"""torch modules and diffusers networks, run as they are on the CPU."""
+"""torch modules and diffusers networks, run as they are on the CPU; on a CUDA device: :mod:`.torch_device`."""
 
 from __future__ import annotations
 
@@ -18,24 +18,33 @@ def network(model: torch.nn.Module, *, threads: int | None = None, time_dtype: s
     return TorchNetwork(model, time_dtype)
 
 
+def dtype_of(module: torch.nn.Module) -> torch.dtype:
+    """The dtype that a module computes in: that of its first floating tensor.
+
+    Raises:
+        ArgumentError: it has a dropout or batch normalisation in training mode.
+    """
+    for layer in module.modules():
+        drops = isinstance(layer, torch.nn.modules.dropout._DropoutNd) and layer.p > 0
+        if layer.training and (drops or isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)):
+            raise ArgumentError(f"the module has a {type(layer).__name__} in training mode; call module.eval() first.")
+    tensors = (*module.parameters(), *module.buffers())
+    return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
+
+
 class TorchNetwork:
     """A module in its own dtype. Its mode is left alone; one that would draw random numbers of its own is refused."""
 
     name = "torch"
 
     def __init__(self, module: torch.nn.Module, time_dtype: str | None = None):
-        tensors = [*module.parameters(), *module.buffers()]
-        for tensor in tensors:
+        for tensor in (*module.parameters(), *module.buffers()):
             if tensor.device.type != "cpu":
                 raise KernelUnavailableError(
-                    f"the module has tensors on the device {tensor.device}; this version runs modules on the CPU: module.cpu()."
+                    f"the module has tensors on the device {tensor.device}, and is asked for on the CPU: module.cpu()."
                 )
-        for layer in module.modules():
-            drops = isinstance(layer, torch.nn.modules.dropout._DropoutNd) and layer.p > 0
-            if layer.training and (drops or isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)):
-                raise ArgumentError(f"the module has a {type(layer).__name__} in training mode; call module.eval() first.")
         self.module = module
-        self.dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
+        self.dtype = dtype_of(module)
         self._time_dtype = time_dtype
 
     def bind(

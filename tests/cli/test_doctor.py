@@ -35,7 +35,7 @@ SCHEMA = record(
     packages={"type": "object", "additionalProperties": MAYBE, "required": ["numpy", "onnxruntime", "onnxruntime-gpu", "torch"]},
     kernels=many(record(name=TEXT, device={"enum": ["cpu", "cuda"]}, available={"type": "boolean"}, reason=MAYBE)),
     kernel=record(name=MAYBE, why=TEXT, forced=MAYBE),
-    cuda=record(available={"type": "boolean"}, reason=MAYBE),
+    cuda=record(available={"type": "boolean"}, reason=MAYBE, module=many(TEXT, least=0), artifact=many(TEXT, least=0)),
     runtimes=many(record(name=TEXT, runs=many(TEXT), package=MAYBE, installed={"type": "boolean"}, install=MAYBE)),
     auto_runtime={"type": "object", "additionalProperties": MAYBE, "required": ["artifact", "session", "module", "callable"]},
     threads=record(step={"type": "integer", "minimum": 1}, why=TEXT, network=TEXT),

@@ -1,0 +1,90 @@
+"""A CUDA device as torch has it: its allocator, its current stream, its graphs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import NetworkError
+
+# torch captures one graph at a time in a process.
+_capturing = threading.Lock()
+
+
+class TorchDevice:
+    """See :class:`~diffuse_fast.engine.device.Device`. Work goes to torch's current stream, as torch's own does."""
+
+    kernels: tuple[str, ...] = ("triton", "cuda")
+    captures = True
+
+    def __init__(self, index: int):
+        self.name = f"cuda:{index}"
+        self._device = torch.device("cuda", index)
+        self._side = torch.cuda.Stream(self._device)
+
+    @property
+    def stream(self) -> int:
+        return torch.cuda.current_stream(self._device).cuda_stream
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        with torch.cuda.device(self._device), torch.no_grad():
+            yield
+
+    def alloc(self, shape: tuple[int, ...], dtype: Any = np.float32) -> torch.Tensor:
+        return torch.zeros(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=self._device)
+
+    def upload(self, host: np.ndarray, into: torch.Tensor) -> None:
+        into.copy_(torch.from_numpy(host), non_blocking=True)
+
+    def part(self, array: torch.Tensor, i: int) -> torch.Tensor:
+        return array[i]
+
+    def download(self, array: torch.Tensor) -> np.ndarray:
+        return array.cpu().numpy()
+
+    def own(self, array: torch.Tensor, as_tensor: bool) -> torch.Tensor:
+        return array.clone()
+
+    def start(self, noise: Any, scale: float, into: torch.Tensor) -> None:
+        tensor = noise if isinstance(noise, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(noise))
+        torch.mul(tensor.to(self._device, torch.float32), float(np.float32(scale)), out=into)
+
+    def warm_up(self, run: Callable[[], Any]) -> Any:
+        # On a side stream, as torch asks: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
+        current = torch.cuda.current_stream(self._device)
+        self._side.wait_stream(current)
+        with _capturing, torch.cuda.stream(self._side):  # what another thread captures is on it too
+            result = run()
+        current.wait_stream(self._side)
+        return result
+
+    def pool(self) -> Any:
+        return torch.cuda.graph_pool_handle()
+
+    def capture(self, run: Callable[[], None], pool: Any) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # thread_local: other threads may go on allocating.
+            with _capturing, torch.cuda.graph(graph, pool=pool, stream=self._side, capture_error_mode="thread_local"):
+                run()
+        except Exception as error:
+            raise NetworkError(
+                f"the network cannot be captured in a CUDA graph: {_first(error)}. With graph='none' it is called without one."
+            ) from error
+        return graph
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(self._device)
+
+
+def _first(error: BaseException) -> str:
+    """What went wrong first: a capture that was broken says only that it is."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return f"{type(error).__name__}: {str(error)[:1000]}"

@@ -1,0 +1,100 @@
+"""The step as an operator of torch, ``torch.ops.diffuse_fast.step``: what ``torch.compile`` keeps whole in a graph of its own.
+
+``df.step`` is for eager code; a loop that is compiled calls :func:`step` here, with the rows as a tensor (:func:`rows_tensor`).
+Importing this imports torch and registers the operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import _core
+from ..errors import KernelUnavailableError
+from ..plan import Row
+from .registry import ENVIRONMENT, get_kernel, kernels
+from .rows import ROW, pack
+
+
+def rows_tensor(rows: Sequence[Row]) -> torch.Tensor:
+    """Rows as the operator takes them: (rows, bytes of a row) uint8, on the CPU.
+
+    Example:
+        >>> import diffuse_fast as df
+        >>> from diffuse_fast.kernels.torch_op import rows_tensor
+        >>> rows_tensor(df.plan(df.Schedule.linear(), "ddim", 10, prediction_type="epsilon").rows).shape
+        torch.Size([10, 164])
+    """
+    return torch.from_numpy(pack(rows).view(np.uint8).reshape(len(rows), ROW.itemsize))
+
+
+# A launch copies the row to the device, which a CUDA graph cannot hold: the engine's own graphs bind rows once instead.
+@torch.library.custom_op("diffuse_fast::step", mutates_args={"registers"}, tags=(torch.Tag.cudagraph_unsafe,))
+def step(
+    x: torch.Tensor,
+    outputs: Sequence[torch.Tensor],
+    rows: torch.Tensor,
+    row: int,
+    seeds: torch.Tensor,
+    indices: torch.Tensor,
+    registers: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Apply one row: the operator ``diffuse_fast::step``, on CPU and CUDA tensors, without a gradient.
+
+    Args:
+        x: The state (batch, ...), float32, float16 or bfloat16, contiguous.
+        outputs: Up to three model outputs of x's shape, of one dtype; the conditional one first.
+        rows: What :func:`rows_tensor` made of a plan's rows.
+        row: Number of the row, which is also that of its noise.
+        seeds, indices: int64 (batch,) on the CPU: the seed of each sample (its 64 bits) and its index.
+        registers: float32 (registers, batch, ...); the register that the row writes is changed in place.
+
+    Returns:
+        The new state. NaN and Inf of a model output are handed on, not raised: a compiled loop does not wait to look.
+
+    Example:
+        >>> import torch, diffuse_fast as df
+        >>> from diffuse_fast.kernels.torch_op import rows_tensor, step
+        >>> rows = rows_tensor(df.plan(df.Schedule.linear(), "ddim", 10, prediction_type="epsilon").rows)
+        >>> x, zeros = torch.ones(2, 3), torch.zeros(2, dtype=torch.int64)
+        >>> step(x, [torch.zeros(2, 3)], rows, 0, zeros, torch.arange(2)).shape
+        torch.Size([2, 3])
+    """
+    record = rows[row : row + 1].contiguous().numpy().view(ROW).reshape(1)
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    tensors = [x.contiguous(), out, *(m.contiguous() for m in outputs)]
+    keys = seeds.numpy().view(np.uint64), indices.numpy().astype(np.uint32)
+    if x.is_cuda:
+        kernel = _kernel("cuda")
+        # Triton finds torch's current stream itself.
+        on = {} if kernel.name == "triton" else {"stream": torch.cuda.current_stream(x.device).cuda_stream}
+        bound = kernel.bind(record, x=tensors[0], out=out, outputs=tensors[2:], registers=registers, seeds=keys[0], indices=keys[1],
+                            **on)  # fmt: skip
+        bound.place([0] * len(x), [row] * len(x), **on)
+        bound.launch(**on)
+        return out
+    arrays = [(t.view(torch.uint16) if t.dtype == torch.bfloat16 else t).numpy() for t in tensors]
+    bound = _kernel("cpu").bind(record, x=arrays[0], out=arrays[1], outputs=arrays[2:],
+                                registers=None if registers is None else registers.numpy(), seeds=keys[0],
+                                indices=keys[1])  # fmt: skip
+    bound.run(0, row)
+    return out
+
+
+@step.register_fake
+def _(x, outputs, rows, row, seeds, indices, registers=None):  # its types are those of `step`
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _kernel(device: str) -> Any:
+    """The kernel that is forced, else the best: Triton's on CUDA."""
+    name = _core.environment(ENVIRONMENT)
+    if name is None:
+        able = [k.name for k in kernels() if k.device == device and k.unavailable is None]
+        name = "triton" if device == "cuda" and "triton" in able else able[0] if able else "cuda"
+    elif next((k.device for k in kernels() if k.name == name), device) != device or name == "reference":
+        raise KernelUnavailableError(f"{ENVIRONMENT}={name} does not step {device} tensors.")
+    return get_kernel(name)

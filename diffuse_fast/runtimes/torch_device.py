@@ -1,0 +1,109 @@
+"""torch modules and functions of tensors on a CUDA device: called on static tensors, so that a graph can hold the call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import DiffuseFastError, NetworkError
+from .base import Memory, own_cond
+from .torch import dtype_of
+
+
+def network(model: torch.nn.Module | Callable[..., Any]) -> TorchDeviceNetwork:
+    """A module called ``module(x, t, **cond)``, or a function of float32 tensors, that returns a tensor or an object with
+    ``.sample``."""
+    return TorchDeviceNetwork(model, dtype_of(model) if isinstance(model, torch.nn.Module) else torch.float32)
+
+
+class TorchDeviceNetwork:
+    """A module, or a function of tensors, and the dtype it takes."""
+
+    name = "torch"
+    best_graph = "tick"
+
+    def __init__(self, module: Callable[..., Any], dtype: torch.dtype):
+        self.module, self.dtype = module, dtype
+
+    def bind_device(
+        self,
+        memory: Memory,
+        batch: int,
+        shape: tuple[int, ...],
+        cond: list[dict[str, np.ndarray]],
+        output_shape: tuple[int, ...] | None = None,
+    ) -> TorchDeviceCall:
+        x, t = memory.alloc((batch, *shape)), memory.alloc((batch,))
+        return TorchDeviceCall(self, memory, x, t, cond, tuple(output_shape or shape))
+
+    def fingerprint(self) -> Any:
+        if not isinstance(self.module, torch.nn.Module):
+            return ()
+        return tuple((v.data_ptr(), v.dtype, v.shape) for v in (*self.module.parameters(), *self.module.buffers()))
+
+
+class TorchDeviceCall:
+    """See :class:`~diffuse_fast.runtimes.base.DeviceCall`."""
+
+    captures_itself = False
+
+    def __init__(
+        self,
+        network: TorchDeviceNetwork,
+        memory: Memory,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        cond: list[dict[str, np.ndarray]],
+        output_shape: tuple[int, ...],
+    ):
+        self.x, self.t = x, t
+        self._module, self._dtype = network.module, network.dtype
+        self._memory, self._expected = memory, output_shape
+        self._cond: dict[str, torch.Tensor] = {}
+        for name, value in _stacked(cond, len(x)).items():
+            self._cond[name] = torch.zeros(value.shape, dtype=self._dtype_of(value), device=x.device)
+        self.condition(cond)
+
+    def _dtype_of(self, value: torch.Tensor) -> torch.dtype:
+        return self._dtype if value.is_floating_point() else value.dtype
+
+    def condition(self, cond: list[dict[str, np.ndarray]]) -> None:
+        for name, value in _stacked(cond, len(self.x)).items():
+            self._cond[name].copy_(value)
+
+    def check(self, t: float) -> None:
+        """A module takes any time: a whole one as int64, another as float32."""
+
+    def __call__(self, evaluations: int, whole: bool) -> list[torch.Tensor]:
+        batch = len(self.x)
+        x, t = self.x.to(self._dtype), self.t.to(torch.int64) if whole else self.t
+        if evaluations > 1:
+            x, t = x.repeat(evaluations, *(1,) * (x.ndim - 1)), t.repeat(evaluations)
+        with torch.inference_mode():
+            try:
+                result: Any = self._module(x, t, **{name: value[: evaluations * batch] for name, value in self._cond.items()})
+            except DiffuseFastError:
+                raise
+            except Exception as error:
+                raise NetworkError(f"the network failed: {type(error).__name__}: {str(error)[:1000]}") from error
+        result = getattr(result, "sample", result)
+        if not isinstance(result, torch.Tensor) or not result.is_floating_point():
+            what = result.dtype if isinstance(result, torch.Tensor) else type(result).__name__
+            raise NetworkError(f"the network returned {what}; it must return a floating tensor or an object with .sample.")
+        expected = (evaluations * batch, *self._expected)
+        if tuple(result.shape) != expected:
+            raise NetworkError(f"the network returned the shape {tuple(result.shape)}; for this batch it must be {expected}.")
+        if result.device != self.x.device:
+            raise NetworkError(f"the network returned a tensor on {result.device}; its input was on {self.x.device}.")
+        if result.dtype == torch.float64:
+            result = result.float()  # the kernels read float32 and its halves
+        return list(result.contiguous().split(batch))
+
+
+def _stacked(cond: list[dict[str, np.ndarray]], batch: int) -> dict[str, torch.Tensor]:
+    """The conditioning of all evaluations, one after the other."""
+    own = [own_cond(c, batch) for c in cond]
+    return {name: torch.from_numpy(np.concatenate([c[name] for c in own])) for name in own[0]}

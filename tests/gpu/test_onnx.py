@@ -1,0 +1,33 @@
+"""Model files on a GPU, with no torch in the process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import diffuse_fast as df
+from diffuse_fast.errors import KernelUnavailableError
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("graph", ["none", "tick"])
+def test_digits(core_cuda, graph):
+    options = {"seed": 0, "cond": {"label": 7}, "guidance_scale": 1.5}
+    expected = df.sample("digits", 4, 10, device="cpu", **options)
+    got = df.sample("digits", 4, 10, device="cuda", graph=graph, **options)
+    assert isinstance(got, np.ndarray)
+    np.testing.assert_allclose(got, expected, atol=2e-2)  # TF32 may be in the network; the step is exact
+
+
+def test_no_torch_in_the_process(core_cuda):
+    code = "import sys, diffuse_fast as df; df.sample('digits', 2, 3, device='cuda'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_device_that_is_not_there(core_cuda):
+    with pytest.raises(KernelUnavailableError):
+        df.sample("digits", 1, 2, device="cuda:63")
