@@ -21,11 +21,11 @@ class Line:
         value, unit: A figure that is not a time (megabytes, buffers).
         peer: What the ratio is taken to.
         ratio: Its time over the peer's.
-        limit: The target, on the ratio where there is one, else on ``value``.
+        limit: The target, on the ratio where there is one, else on ``value``, else on the seconds.
         note: Why there is no figure, or what to know about it.
         job: What was drawn and by whom, where samples were: network, batch, steps, threads, precision, ours.
         error, error_of_call: How far the samples are from the reference, of its largest value; one network call, in the 2-norm.
-        share: The floor, which the machine's limits set, over the median.
+        share: What the machine's limits (bench/limits.py) would take, over the median.
         rounds: Seconds of each round; those of one place belong together.
     """
 
@@ -47,6 +47,8 @@ class Line:
     def met(self) -> bool | None:
         """Whether the target is met, by the median; None without one."""
         measured = self.ratio.median if self.ratio is not None else self.value
+        if measured is None and self.seconds is not None:
+            measured = self.seconds.median
         return None if self.limit is None or measured is None else measured <= self.limit
 
     def to_json(self) -> dict[str, object]:
@@ -63,7 +65,7 @@ def show(console: Console, title: str, lines: list[Line]) -> None:
         "p20 .. p80 ": ["" if line.ratio is None else f"{line.ratio.p20:.2f} .. {line.ratio.p80:.2f}" for line in lines],
         "to": [line.peer or "" for line in lines],
         "target": [_target(line) for line in lines],
-        "of the floor": ["" if line.share is None else f"{line.share:.0%}" for line in lines],
+        "of the limit": ["" if line.share is None else f"{line.share:.0%}" for line in lines],
         "error": ["" if line.error is None else f"{line.error:.0e}" for line in lines],
         "of a call": ["" if line.error_of_call is None else f"{line.error_of_call:.0e}" for line in lines],
         " ": [line.note for line in lines],

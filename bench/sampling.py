@@ -1,4 +1,4 @@
-"""Peers drawing the same samples: each in a process of its own, in turns, equal in threads, held to one reference before it is timed."""
+"""Peers drawing the same samples: each in a process of its own, in turns, with equal threads, held to one reference first."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from .cores import thread_counts
 from .limits import limits
 from .measure import Timing
 from .networks import FOLDER, NETWORKS
@@ -75,9 +77,10 @@ def _worker(entry: Entry) -> Worker:
 
 
 def compare(job: Job, seconds: float, *, only: tuple[str, ...] | None = None) -> list[Line]:
-    """Times of all peers, or of those named, for one job; the first line is the limit, the last are those who could not."""
+    """Times of all peers, or of those named, for one job; the last lines are those who could not, each with its reason."""
     lines, missing, ready = [], [], {}
-    entries = [e for e in PEERS if (only is None or e.name in only) and not (e.images and len(NETWORKS[job.network].shape) != 3)]
+    shape = NETWORKS[job.network].shape
+    entries = [e for e in PEERS if (only is None or e.name in only) and e.plays(job, shape)]
     reference = _reference_of(job.network, job.batch, job.steps)
     with ThreadPoolExecutor(2) as pool:  # setting up is compiling, mostly
         answers = list(pool.map(lambda e: _worker(e).ask(order_set_up(job, reference)), entries))
@@ -105,6 +108,15 @@ def compare(job: Job, seconds: float, *, only: tuple[str, ...] | None = None) ->
             )
         )
     return lines + missing
+
+
+def compare_all(jobs: Iterable[tuple[str, int, int]], seconds: float, *, only: tuple[str, ...] | None = None) -> list[Line]:
+    """All peers on all jobs (network, batch, steps), with one thread and with two, the time shared out evenly."""
+    every = [Job(*job, threads) for threads in thread_counts() for job in jobs]
+    lines = []
+    for job in every:
+        lines += compare(job, seconds / len(every), only=only)
+    return lines
 
 
 def title(job: Job) -> str:

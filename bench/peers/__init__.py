@@ -19,6 +19,7 @@ class Entry:
         options: What tells it from others of that file.
         precision: ``float32``, or what it computes in.
         images: Only for networks on (C, H, W).
+        largest_batch: Not timed above it: each batch is compiled anew.
         ours: Of this project.
         rederives: DDIM as it takes ε from the clipped x0 (guided-diffusion's way), because it knows no other.
     """
@@ -28,8 +29,12 @@ class Entry:
     options: dict[str, Any] = field(default_factory=dict)
     precision: str = "float32"
     images: bool = False
+    largest_batch: int | None = None
     ours: bool = False
     rederives: bool = False
+
+    def plays(self, job: Job, shape: tuple[int, ...]) -> bool:
+        return (not self.images or len(shape) == 3) and (self.largest_batch is None or job.batch <= self.largest_batch)
 
     def make(self, job: Job) -> Peer:
         return import_module(f".{self.module}", __package__).make(job, **self.options)
@@ -44,7 +49,7 @@ PEERS = (
     Entry("diffuse_fast, bfloat16", "diffuse_fast", {"precision": BF16, "runtime": "openvino"}, BF16, ours=True),
     Entry("diffuse_fast, int8", "diffuse_fast", {"precision": "int8"}, "int8", ours=True),
     Entry("torch loop", "torch_loop"),
-    Entry("torch.compile", "torch_loop", {"compiled": True}),
+    Entry("torch.compile", "torch_loop", {"compiled": True}, largest_batch=1),
     Entry("torch.compile, freezing", "torch_loop", {"compiled": True, "freezing": True}),
     Entry("diffusers", "diffusers"),
     Entry("diffusers, channels-last", "diffusers", {"channels_last": True}, images=True),
