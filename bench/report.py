@@ -59,6 +59,7 @@ def show(console: Console, title: str, lines: list[Line]) -> None:
     """A table; columns that no line fills are left out."""
     columns = {
         "": [line.name for line in lines],
+        "draws": [_draws(line.job) for line in lines],
         "median": [_middle(line) for line in lines],
         "p20 .. p80": ["" if line.seconds is None else f"{_time(line.seconds.p20)} .. {_time(line.seconds.p80)}" for line in lines],
         "ratio": ["" if line.ratio is None else f"{line.ratio.median:.2f}" for line in lines],
@@ -73,10 +74,16 @@ def show(console: Console, title: str, lines: list[Line]) -> None:
     table = Table(title=title, title_justify="left")
     for name, cells in columns.items():
         if any(cells):
-            table.add_column(name, justify="left" if name in ("", "to", " ") else "right")
+            table.add_column(name, justify="left" if name in ("", "draws", "to", " ") else "right")
     for row in zip(*(cells for cells in columns.values() if any(cells)), strict=True):
         table.add_row(*row)
     console.print(table)
+
+
+def _draws(job: Mapping[str, object] | None) -> str:
+    if job is None or "network" not in job:
+        return ""
+    return f"{job['network']}, {job['batch']} in {job['steps']} steps, {job['threads']} threads"
 
 
 def _middle(line: Line) -> str:

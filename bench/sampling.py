@@ -23,7 +23,7 @@ from .peers import PEERS, Entry, Job
 from .report import Line
 from .worker import order_set_up
 
-TURN = 0.1
+TURN = 0.06
 FEWEST_ROUNDS = 5
 MOST_ROUNDS = 60
 STEP_BYTES = 12  # per element: a step reads the state and the network's output, and writes the state

@@ -7,7 +7,6 @@ onnxruntime, is under 200 MB. Needs the package index.
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 import venv
 from pathlib import Path
@@ -40,7 +39,7 @@ def _line(name: str, packages: tuple[str, ...]) -> Line:
         if done.returncode:
             return Line(name, limit=limit, note=f"left out: {next(reversed(done.stderr.strip().splitlines()), '')[:160]}")
         site = next(Path(folder).glob("lib/python*/site-packages"))
-        return Line(name, value=_bytes(site) / 1e6, unit="MB", limit=limit, note=f"Python {sys.version_info[0]}.{sys.version_info[1]}")
+        return Line(name, value=_bytes(site) / 1e6, unit="MB", limit=limit)
 
 
 def _bytes(site: Path) -> int:
