@@ -1,6 +1,7 @@
 """``python -m bench.page``: writes docs/benchmarks.md and its plots from the JSON files in bench/results.
 
-Nothing is measured here. A file that ``python -m bench --json`` wrote becomes a column, one for each kind of machine, by lying in bench/results.
+Nothing is measured here. A file that ``python -m bench --json`` wrote becomes a column, one for each kind of machine, when it
+lies in bench/results.
 """
 
 from __future__ import annotations
