@@ -15,12 +15,15 @@ from pathlib import Path
 
 from .cores import cores
 from .peers import PEERS, Entry, Job
+from .peers.base import Unavailable
 
 
 def main() -> None:
     entry = next(e for e in PEERS if e.name == sys.argv[1])
     if sys.argv[2:3] == ["--once"]:
-        entry.make(Job(**json.loads(sys.argv[3]))).sample()
+        job = Job(**json.loads(sys.argv[3]))
+        pin(job.threads)
+        entry.make(job).sample()
         print(_peak())
         return
     answers = os.fdopen(os.dup(1), "w")
@@ -56,6 +59,7 @@ def set_up(entry: Entry, job: Job, reference: str):
     expected = known["rederived" if entry.rederives else "sample"]
     got = peer.sample(known["noise"])
     output = peer.network(known["x"], int(known["t"]))
+    check_pinned(job.threads)
     return peer, {
         # of the largest value; and of one network call, in the 2-norm
         "error": float(np.abs(got - expected).max() / np.abs(expected).max()),
@@ -80,6 +84,18 @@ def pin(threads: int) -> None:
     chosen = cores(threads)
     for task in Path("/proc/self/task").iterdir():
         os.sched_setaffinity(int(task.name), chosen)
+
+
+def check_pinned(threads: int) -> None:
+    """Whether every thread is still where :func:`pin` put it: some libraries place theirs themselves, and would get more cores.
+
+    Raises:
+        Unavailable: one has left; a time taken so would compare different machines.
+    """
+    chosen = set(cores(threads))
+    for task in Path("/proc/self/task").iterdir():
+        if left := set(os.sched_getaffinity(int(task.name))) - chosen:
+            raise Unavailable(f"it runs on processor {min(left)} as well, beside the {threads} it was given")
 
 
 def _peak() -> int:

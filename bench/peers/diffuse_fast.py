@@ -3,10 +3,14 @@ tuned."""
 
 from __future__ import annotations
 
+from functools import partial
+from unittest import mock
+
 import numpy as np
 
 import diffuse_fast as df
 from diffuse_fast.kernels import set_num_threads
+from diffuse_fast.runtimes import network
 
 from ..networks import CLIP, NETWORKS, artifact
 from .base import Job, Unavailable
@@ -27,8 +31,12 @@ class Ours:
         plan = df.plan(
             net.schedule, "ddim", job.steps, prediction_type=net.prediction_type, clip=CLIP, timestep_spacing=job.spacing
         )
+        # A Sampler leaves the threads to the runtime, and onnxruntime then takes every core and pins itself to it: the peers' limit
+        # must be ours too.
+        limited = partial(network, threads=job.threads)
         try:
-            self._sampler = df.Sampler(model, plan, runtime=runtime, precision=precision)
+            with mock.patch("diffuse_fast.engine.sampler.network", limited):
+                self._sampler = df.Sampler(model, plan, runtime=runtime, precision=precision)
         except df.DiffuseFastError as error:
             raise Unavailable(str(error)) from None
         self._bound = self._sampler._network.bind(job.batch, net.shape, self._cond)
