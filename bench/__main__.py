@@ -46,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.cases) - set(CASES):
         parser.error(f"no case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}.")
-    console, results, where = Console(width=150), {}, machine()
+    console, results, where = Console(width=170), {}, machine()
     console.print(f"{where['processor']}, {', '.join(where['caches'].values())}, commit {where['commit']}")
     known = [limits(n) for n in thread_counts()]
     for limit in known:

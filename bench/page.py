@@ -29,7 +29,9 @@ Every peer runs in a process of its own, set up as its documentation says (`benc
 as it has threads. Before it is timed its samples are held against those that float64 makes of the same noise: *error* is the
 largest difference, of the largest value; *of a call* is that of one network call, in the 2-norm. Then the peers take turns; a
 figure is the median of the rounds, with the 20th and 80th percentile; ratios are taken within a round. All draw with DDIM, x0
-clipped to [-1, 1]; each draws its own initial noise. `torch.compile` compiles before it is timed.
+clipped to [-1, 1]; each draws its own initial noise. `torch.compile` compiles before it is timed. A peer with a thread outside its
+cores is not timed. The first step of a noisy schedule divides by a small alpha: with few steps and random weights it magnifies the
+error of the samples, and that of a call says more.
 
 *Of the limit* is the time that the network's multiply-adds (counted by torch) take at the machine's peak, and the step's bytes (12
 per element) at its bandwidth, over the median: the peak is the best `torch.mm`, the bandwidth that of copying 256 MiB, in the same
