@@ -149,7 +149,7 @@ def _rest(cases: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
     titles = {
         "start": "Cold start and peak memory", "installation": "Installation", "memory": "Memory of sampling",
         "step": "The step, by instruction set", "solvers": "A row of every solver",
-        "small_step": "A small step", "loop": "The loop",
+        "small_step": "A small step", "loop": "The loop", "forward": "Noised data and its target",
     }  # fmt: skip
     for case, title in titles.items():
         if case not in cases:
