@@ -22,8 +22,13 @@ lint: .venv/.stamp
 	.venv/bin/lint-imports
 	.venv/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp')
 
-bench: .venv/.stamp
+# About 25 minutes on two quiet cores; `.venv/bin/python -m bench --quick` afterwards takes about 4.
+bench: .venv/.bench
 	.venv/bin/python -m bench --json out/bench.json
+
+.venv/.bench: .venv/.stamp
+	.venv/bin/pip install -q $(CONSTRAINTS) --no-build-isolation -C editable.rebuild=true -C editable.verbose=false -e ".[dev,bench]"
+	touch $@
 
 # The C++ core's own tests under AddressSanitizer and UndefinedBehaviorSanitizer, then under ThreadSanitizer.
 sanitize: build/sanitize/address,undefined.ok build/sanitize/thread.ok

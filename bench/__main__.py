@@ -5,38 +5,76 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
 
+from .cores import thread_counts
+from .limits import limits
 from .machine import machine
 from .report import show
+from .targets import judge, table
 
-CASES = ("step", "solvers", "small_step", "loop", "forward", "start", "memory", "traffic")
+# By name, with the time that a case gets where --seconds does not say it.
+CASES = {
+    "step": 10.0,
+    "step_sizes": 24.0,
+    "solvers": 15.0,
+    "small_step": 5.0,
+    "loop": 10.0,
+    "forward": 5.0,
+    "memory": 0.0,
+    "traffic": 0.0,
+    "tiny": 20.0,
+    "small": 90.0,
+    "medium": 60.0,
+    "growth": 40.0,
+    "start": 15.0,
+    "installation": 0.0,
+}
+QUICK = ("step_sizes", "small_step", "loop", "memory", "tiny", "start")
+QUICK_SECONDS = 5.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description="The benchmarks of diffuse_fast.")
     parser.add_argument("cases", nargs="*", metavar="case", help=f"of {', '.join(CASES)}; all where none is named")
-    parser.add_argument("--seconds", type=float, default=20.0, help="time for each case that takes turns (default 20)")
+    parser.add_argument("--seconds", type=float, help="time for each case that takes turns, in place of its own")
+    parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)} alone, {QUICK_SECONDS:g} s each")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: cases of its own; status 3 without a GPU")
     arguments = parser.parse_args()
     if arguments.device == "cuda":
-        sys.exit(import_module(".cuda", __package__).main(arguments.seconds, arguments.json))
+        sys.exit(import_module(".cuda", __package__).main(arguments.seconds or 20.0, arguments.json))
     if unknown := set(arguments.cases) - set(CASES):
         parser.error(f"no case {', '.join(sorted(unknown))}; there are {', '.join(CASES)}.")
-    console, results, where = Console(width=150), {}, machine()
+    console, results, where = Console(width=170), {}, machine()
     console.print(f"{where['processor']}, {', '.join(where['caches'].values())}, commit {where['commit']}")
-    for name in arguments.cases or CASES:
-        module = import_module(f".cases.{name}", __package__)
-        results[name] = module.run(arguments.seconds)
-        show(console, module.__doc__.splitlines()[0], results[name])
-    if arguments.json is not None:
-        lines = {name: [line.to_json() for line in lines] for name, lines in results.items()}
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps({"machine": where, "cases": lines}, indent=1, ensure_ascii=False) + "\n")
+    known = [limits(n) for n in thread_counts()]
+    for limit in known:
+        console.print(
+            f"{limit.threads} threads: {limit.multiply_adds / 1e9:.0f} G multiply-adds/s in float32, "
+            f"{limit.multiply_adds_bf16 / 1e9:.0f} in bfloat16; copies {limit.bandwidth / 1e9:.1f} GB/s"
+        )
+    for name in arguments.cases or (QUICK if arguments.quick else CASES):
+        module, begin = import_module(f".cases.{name}", __package__), time.perf_counter()
+        results[name] = module.run(arguments.seconds or (QUICK_SECONDS if arguments.quick else CASES[name]))
+        took = time.perf_counter() - begin
+        show(console, f"{name}: {module.__doc__.splitlines()[0]} ({took:.0f} s)", results[name])
+        if arguments.json is not None:  # after each case: what came before a failure is kept
+            write(arguments.json, where, known, results)
+    data = {name: [line.to_json() for line in lines] for name, lines in results.items()}
+    console.print(table(judge(data, where)))
+
+
+def write(path: Path, where, known, results) -> None:
+    lines = {name: [line.to_json() for line in lines] for name, lines in results.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"machine": where, "limits": [asdict(limit) for limit in known], "cases": lines}
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

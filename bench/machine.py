@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import diffuse_fast.kernels as kernels
 
-PACKAGES = ("diffuse-fast", "numpy", "torch", "onnxruntime", "diffusers")
+PACKAGES = ("diffuse-fast", "numpy", "torch", "onnxruntime", "openvino", "MNN", "diffusers", "denoising-diffusion-pytorch")
 
 
 def machine() -> dict[str, object]:
@@ -23,9 +24,10 @@ def machine() -> dict[str, object]:
         cpu, flags = f"{fields.get('model name', 'unknown')} ({family})", fields.get("flags", "")
     return {
         "processor": cpu,
-        "instruction_sets": [f for f in flags.split() if f.startswith(("avx", "amx", "fma"))],
+        "instruction_sets": [f for f in flags.split() if f.startswith(("avx", "amx", "fma", "asimd"))],
         "kernels": {k.name: k.unavailable or "runs" for k in kernels.kernels()},
         "caches": _caches(),
+        "cores": len(os.sched_getaffinity(0)),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},

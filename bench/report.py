@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from rich.console import Console
@@ -20,8 +21,12 @@ class Line:
         value, unit: A figure that is not a time (megabytes, buffers).
         peer: What the ratio is taken to.
         ratio: Its time over the peer's.
-        limit: The target, on the ratio where there is one, else on ``value``.
+        limit: The target, on the ratio where there is one, else on ``value``, else on the seconds.
         note: Why there is no figure, or what to know about it.
+        job: What was drawn and by whom, where samples were: network, batch, steps, threads, precision, ours.
+        error, error_of_call: How far the samples are from the reference, of its largest value; one network call, in the 2-norm.
+        share: What the machine's limits (bench/limits.py) would take, over the median.
+        rounds: Seconds of each round; those of one place belong together.
     """
 
     name: str
@@ -32,31 +37,63 @@ class Line:
     ratio: Timing | None = None
     limit: float | None = None
     note: str = ""
+    job: Mapping[str, object] | None = None
+    error: float | None = None
+    error_of_call: float | None = None
+    share: float | None = None
+    rounds: Sequence[float] | None = None
 
     @property
     def met(self) -> bool | None:
         """Whether the target is met, by the median; None without one."""
         measured = self.ratio.median if self.ratio is not None else self.value
+        if measured is None and self.seconds is not None:
+            measured = self.seconds.median
         return None if self.limit is None or measured is None else measured <= self.limit
 
     def to_json(self) -> dict[str, object]:
         return {k: v for k, v in {**asdict(self), "met": self.met}.items() if v not in (None, "")}
 
 
-def show(console: Console, case: str, lines: list[Line]) -> None:
-    table = Table(title=case, title_justify="left")
-    for column in ("", "median", "p20 .. p80", "ratio", "p20 .. p80", "to", "target", ""):
-        table.add_column(column, justify="left" if column in ("", "to") else "right")
-    for line in lines:
-        middle = spread = ""
-        if line.seconds is not None:
-            middle, spread = _time(line.seconds.median), f"{_time(line.seconds.p20)} .. {_time(line.seconds.p80)}"
-        if line.value is not None:
-            middle = f"{line.value:.3g} {line.unit}"
-        over, of = ("", "") if line.ratio is None else (f"{line.ratio.median:.2f}", f"{line.ratio.p20:.2f} .. {line.ratio.p80:.2f}")
-        target = "" if line.limit is None else f"{line.limit:g} " + {True: "met", False: "[bold red]missed[/]", None: ""}[line.met]
-        table.add_row(line.name, middle, spread, over, of, line.peer or "", target, line.note)
+def show(console: Console, title: str, lines: list[Line]) -> None:
+    """A table; columns that no line fills are left out."""
+    columns = {
+        "": [line.name for line in lines],
+        "draws": [_draws(line.job) for line in lines],
+        "median": [_middle(line) for line in lines],
+        "p20 .. p80": ["" if line.seconds is None else f"{_time(line.seconds.p20)} .. {_time(line.seconds.p80)}" for line in lines],
+        "ratio": ["" if line.ratio is None else f"{line.ratio.median:.2f}" for line in lines],
+        "p20 .. p80 ": ["" if line.ratio is None else f"{line.ratio.p20:.2f} .. {line.ratio.p80:.2f}" for line in lines],
+        "to": [line.peer or "" for line in lines],
+        "target": [_target(line) for line in lines],
+        "of the limit": ["" if line.share is None else f"{line.share:.0%}" for line in lines],
+        "error": ["" if line.error is None else f"{line.error:.0e}" for line in lines],
+        "of a call": ["" if line.error_of_call is None else f"{line.error_of_call:.0e}" for line in lines],
+        " ": [line.note for line in lines],
+    }
+    table = Table(title=title, title_justify="left")
+    for name, cells in columns.items():
+        if any(cells):
+            table.add_column(name, justify="left" if name in ("", "draws", "to", " ") else "right")
+    for row in zip(*(cells for cells in columns.values() if any(cells)), strict=True):
+        table.add_row(*row)
     console.print(table)
+
+
+def _draws(job: Mapping[str, object] | None) -> str:
+    if job is None or "network" not in job:
+        return ""
+    return f"{job['network']}, {job['batch']} in {job['steps']} steps, {job['threads']} threads"
+
+
+def _middle(line: Line) -> str:
+    if line.value is not None:
+        return f"{line.value:.3g} {line.unit}"
+    return "" if line.seconds is None else _time(line.seconds.median)
+
+
+def _target(line: Line) -> str:
+    return "" if line.limit is None else f"{line.limit:g} " + {True: "met", False: "[bold red]missed[/]", None: ""}[line.met]
 
 
 def _time(seconds: float) -> str:

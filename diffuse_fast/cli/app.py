@@ -10,6 +10,8 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import DiffuseFastError, KernelUnavailableError
+from .bench import COMMAND as BENCH
+from .bench import bench
 from .doctor import doctor
 from .evaluate import evaluate
 from .export import export
@@ -47,6 +49,7 @@ app = typer.Typer(
 )
 for command in (sample, train, export, inspect, learn_solver, evaluate, likelihood, solvers, doctor):
     app.command(command.__name__.replace("_", "-"))(command)
+app.command("bench", context_settings=BENCH)(bench)
 
 
 def _version(asked: bool) -> None:

@@ -80,3 +80,24 @@ def test_the_installed_command(tmp_path):
     broken = subprocess.run([command, "sample", "digits"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert broken.returncode == 1
     assert "Traceback" not in broken.stderr
+
+
+def test_bench_runs_the_checkout_with_its_arguments_and_status(run, monkeypatch):
+    asked = []
+
+    def instead(command, **options):
+        asked.append((command[1:], (options["cwd"] / "bench").is_dir()))
+        return subprocess.CompletedProcess(command, 3)
+
+    monkeypatch.setattr(subprocess, "run", instead)
+    assert run("bench", "tiny", "--quick", "--help").exit_code == 3
+    assert asked == [(["-m", "bench", "tiny", "--quick", "--help"], True)]
+
+
+def test_bench_of_an_installed_package_says_where_it_is(run, monkeypatch, tmp_path):
+    from diffuse_fast.cli.bench import bench
+
+    monkeypatch.setattr(sys.modules[bench.__module__], "__file__", str(tmp_path / "a" / "b" / "bench.py"))
+    result = run("bench")
+    assert result.exit_code == 1
+    assert "make bench" in result.stderr

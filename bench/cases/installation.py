@@ -1,0 +1,47 @@
+"""What an installation weighs: fresh environments, as a user's requirements would make them, their site-packages summed.
+
+pip and setuptools, which every environment starts with, are left out. The target: production, which is this package with NumPy and
+onnxruntime, is under 200 MB. Needs the package index.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import venv
+from pathlib import Path
+
+from ..report import Line
+
+ROOT = Path(__file__).parent.parent.parent
+LIMIT_MB = 200.0
+SETS = {
+    "production: diffuse-fast[cpu]": (f"{ROOT}[cpu]",),
+    "with OpenVINO beside it: diffuse-fast[cpu,openvino]": (f"{ROOT}[cpu,openvino]",),
+    "torch (CPU) and diffusers": ("torch", "diffusers"),
+}
+CONSTRAINTS = ROOT / "requirements" / "constraints.txt"
+NOT_COUNTED = ("pip", "setuptools", "pkg_resources", "_distutils_hack")
+TORCH_CPU = "https://download.pytorch.org/whl/cpu"
+
+
+def run(seconds: float) -> list[Line]:
+    return [_line(name, packages) for name, packages in SETS.items()]
+
+
+def _line(name: str, packages: tuple[str, ...]) -> Line:
+    limit = LIMIT_MB if name.startswith("production") else None
+    with tempfile.TemporaryDirectory() as folder:
+        venv.create(folder, with_pip=True)
+        python = Path(folder) / "bin" / "python"
+        command = [python, "-m", "pip", "install", "-q", "-c", CONSTRAINTS, "--extra-index-url", TORCH_CPU, *packages]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            return Line(name, limit=limit, note=f"left out: {next(reversed(done.stderr.strip().splitlines()), '')[:160]}")
+        site = next(Path(folder).glob("lib/python*/site-packages"))
+        return Line(name, value=_bytes(site) / 1e6, unit="MB", limit=limit)
+
+
+def _bytes(site: Path) -> int:
+    files = (p for p in site.rglob("*") if p.is_file() and not p.is_symlink())
+    return sum(p.stat().st_size for p in files if not p.relative_to(site).parts[0].startswith(NOT_COUNTED))

@@ -1,0 +1,12 @@
+"""A medium network, the 35.7 M UNet of DDPM on CIFAR-10 with random weights: one sample (latency) and eight (throughput)."""
+
+from __future__ import annotations
+
+from ..report import Line
+from ..sampling import compare_all
+
+JOBS = (("cifar10", 1, 2), ("cifar10", 8, 1))
+
+
+def run(seconds: float) -> list[Line]:
+    return compare_all(JOBS, seconds)

@@ -1,0 +1,62 @@
+"""The networks that sampling is timed on: what their files say, and where they lie. Their modules are in :mod:`bench.modules`, so
+that a peer without torch can be timed without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import diffuse_fast as df
+
+FOLDER = Path(__file__).parent.parent / "out" / "bench"
+CLIP = (-1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network and what its artifact says of it.
+
+    Attributes:
+        shape: Shape of one sample.
+        about: One line for the page.
+        schedule, prediction_type: Of its training, had there been one.
+        cond: Conditioning inputs: name to the value that every sample gets.
+    """
+
+    shape: tuple[int, ...]
+    about: str
+    schedule: df.Schedule
+    prediction_type: str = "epsilon"
+    cond: tuple[tuple[str, object], ...] = ()
+
+    def conditioning(self, batch: int) -> dict[str, np.ndarray]:
+        return {name: np.stack([np.asarray(value)] * batch) for name, value in self.cond}
+
+
+_LINEAR, _COSINE = df.Schedule.linear(), df.Schedule.cosine()
+_OBSERVATION = np.linspace(-1, 1, 20, dtype=np.float32)
+
+NETWORKS = {
+    "mlp": Net((2,), "MLP, 4 layers of 64, 2-D data", _LINEAR),
+    "policy": Net(
+        (16, 2), "1-D UNet of Diffusion Policy, widths 64, 128, 256", _COSINE, cond=(("observation", _OBSERVATION),)
+    ),
+    "digits": Net((1, 8, 8), "the bundled UNet of the digits", _COSINE, "v_prediction", cond=(("label", 3),)),
+    "unet16": Net((1, 16, 16), "UNet, 16x16", _LINEAR),
+    "unet28": Net((1, 28, 28), "UNet, 28x28", _LINEAR),
+    "unet56": Net((1, 56, 56), "UNet, 56x56", _LINEAR),
+    "cifar10": Net((3, 32, 32), "the UNet of DDPM on CIFAR-10", _LINEAR),
+}
+
+
+def artifact(name: str) -> Path:
+    """Our file of the network."""
+    return Path(df.load("digits").path) if name == "digits" else FOLDER / f"{name}.onnx"
+
+
+def plain(name: str) -> Path:
+    """The file that torch's own exporter makes with what it takes by default, as peers' documentation says."""
+    return FOLDER / f"{name}-plain.onnx"

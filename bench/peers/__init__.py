@@ -1,0 +1,64 @@
+"""Who is timed: one small file for each library, and this table. A peer that is not installed or fails is named with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from .base import Job, Peer
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One competitor.
+
+    Attributes:
+        name: As the tables show it.
+        module: The file here that makes it.
+        options: What tells it from others of that file.
+        precision: ``float32``, or what it computes in.
+        images: Only for networks on (C, H, W).
+        largest_batch: Not timed above it: each batch is compiled anew.
+        ours: Of this project.
+        rederives: DDIM as it takes ε from the clipped x0 (guided-diffusion's way), because it knows no other.
+    """
+
+    name: str
+    module: str
+    options: dict[str, Any] = field(default_factory=dict)
+    precision: str = "float32"
+    images: bool = False
+    largest_batch: int | None = None
+    ours: bool = False
+    rederives: bool = False
+
+    def plays(self, job: Job, shape: tuple[int, ...]) -> bool:
+        return (not self.images or len(shape) == 3) and (self.largest_batch is None or job.batch <= self.largest_batch)
+
+    def make(self, job: Job) -> Peer:
+        return import_module(f".{self.module}", __package__).make(job, **self.options)
+
+
+BF16 = "bfloat16"
+
+PEERS = (
+    Entry("diffuse_fast", "diffuse_fast", ours=True),
+    Entry("diffuse_fast, openvino", "diffuse_fast", {"runtime": "openvino"}, ours=True),
+    Entry("diffuse_fast, tuned", "diffuse_fast", {"tuned": True}, ours=True),
+    Entry("diffuse_fast, bfloat16", "diffuse_fast", {"precision": BF16, "runtime": "openvino"}, BF16, ours=True),
+    Entry("diffuse_fast, int8", "diffuse_fast", {"precision": "int8"}, "int8", ours=True),
+    Entry("torch loop", "torch_loop"),
+    Entry("torch.compile", "torch_loop", {"compiled": True}, largest_batch=1),
+    Entry("torch.compile, freezing", "torch_loop", {"compiled": True, "freezing": True}),
+    Entry("diffusers", "diffusers"),
+    Entry("diffusers, channels-last", "diffusers", {"channels_last": True}, images=True),
+    Entry("diffusers, bf16", "diffusers", {"bf16": True}, BF16),
+    Entry("onnxruntime + diffusers", "onnxruntime"),
+    Entry("OpenVINO + diffusers", "openvino"),
+    Entry("OpenVINO + diffusers, bf16", "openvino", {"precision": "bf16"}, BF16),
+    Entry("MNN + diffusers", "mnn"),
+    Entry("denoising-diffusion-pytorch", "denoising_diffusion_pytorch", images=True, rederives=True),
+)
+
+__all__ = ["PEERS", "Entry", "Job", "Peer"]

@@ -1,0 +1,41 @@
+"""What a peer is asked to do, and how it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+NUM_TRAIN_TIMESTEPS = 1000
+
+
+class Unavailable(Exception):
+    """A peer cannot do this job; the message says why, and is shown in its place."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Samples to draw: DDIM (eta 0, x0 clipped to [-1, 1]) of ``steps`` steps with a network of :data:`bench.networks.NETWORKS`."""
+
+    network: str
+    batch: int
+    steps: int
+    threads: int
+
+    @property
+    def spacing(self) -> str:
+        """diffusers' ``trailing`` goes wrong where the steps do not divide the timesteps."""
+        return "trailing" if NUM_TRAIN_TIMESTEPS % self.steps == 0 else "leading"
+
+
+class Peer(Protocol):
+    """A library set up for a job."""
+
+    def network(self, x: np.ndarray, t: int) -> np.ndarray:
+        """The network's output for x (batch, *shape), float32, all at timestep ``t``."""
+        ...
+
+    def sample(self, noise: np.ndarray | None = None) -> np.ndarray:
+        """Samples (batch, *shape), float32, from that noise, or from noise it draws."""
+        ...

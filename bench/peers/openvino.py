@@ -1,0 +1,37 @@
+"""OpenVINO, driven by diffusers' scheduler: the latency hint, the precision as asked, inputs and outputs shared.
+
+On a machine with bfloat16 OpenVINO computes in it unless float32 is asked for; where it has none it takes the hint all the same
+and computes in float32, so the property is read back.
+"""
+
+from __future__ import annotations
+
+import openvino
+import torch
+
+from ..networks import NETWORKS, plain
+from .base import Job, Unavailable
+from .diffusers import Scheduled
+
+
+def make(job: Job, *, precision: str = "f32") -> Scheduled:
+    torch.set_num_threads(job.threads)
+    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": job.threads, "INFERENCE_PRECISION_HINT": precision}
+    core = openvino.Core()
+    model = core.read_model(plain(job.network))
+    shape = (job.batch, *NETWORKS[job.network].shape)
+    cond = NETWORKS[job.network].conditioning(job.batch)
+    model.reshape({"x": shape, "t": (job.batch,), **{name: value.shape for name, value in cond.items()}})
+    compiled = core.compile_model(model, "CPU", config)
+    told = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if told != {"f32": "f32", "bf16": "bf16"}[precision]:
+        raise Unavailable(f"asked for {precision}, OpenVINO computes in {told} here")
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise Unavailable("this machine has no bfloat16")
+    request = compiled.create_infer_request()
+
+    def call(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        inputs = {"x": x.numpy(), "t": t.contiguous().numpy(), **cond}
+        return torch.from_numpy(request.infer(inputs, share_inputs=True, share_outputs=True)[0])
+
+    return Scheduled(job, call)

@@ -1,0 +1,154 @@
+"""What this project promises, held against a run's figures: each a ratio within one run, with one thread and with two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+Cases = dict[str, list[dict[str, Any]]]
+
+OURS = ("diffuse_fast, tuned", "diffuse_fast")  # the first that the run has: what `tune` chose, else what is chosen without it
+COMPILED = ("torch.compile", "torch.compile, freezing")
+ERROR_LIMIT = 0.05  # of a call, for "the fastest precision"
+STEP_TARGETS = {"avx512f": 8.0, "avx2": 5.0}
+MEDIUM = 0.97  # "1.0, never slower than 3 %"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One line of the table.
+
+    Attributes:
+        what: The case, and over whom.
+        threads: Its threads; None where they play no part.
+        target: At least (``least``), or at most; None where the figure is only stated.
+        measured: None where the run has no figure; ``note`` says why.
+    """
+
+    what: str
+    threads: int | None
+    target: float | None
+    measured: float | None
+    unit: str = "x"
+    least: bool = True
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        if self.target is None or self.measured is None:
+            return None
+        return self.measured >= self.target if self.least else self.measured <= self.target
+
+
+def judge(cases: Cases, machine: dict[str, Any]) -> list[Verdict]:
+    """All that the cases of a run can be held to; a case that was not run has no line."""
+    out: list[Verdict] = []
+    if "step_sizes" in cases:
+        out += _steps(cases["step_sizes"], machine["instruction_sets"])
+    drawn = [line for name in ("tiny", "small", "medium") for line in cases.get(name, ())]
+    for key in dict.fromkeys(_key(line) for line in drawn):
+        out += _drawn(*key, [line for line in drawn if _key(line) == key])
+    out += _start(cases.get("start", ()))
+    for line in cases.get("installation", ()):
+        out.append(Verdict(f"installation, {line['name']}", None, line.get("limit"), line.get("value"), "MB", False))
+    return out
+
+
+def _key(line: dict[str, Any]) -> tuple[str, int, int, int]:
+    job = line["job"]
+    return job["network"], job["batch"], job["steps"], job["threads"]
+
+
+def _steps(lines: list[dict[str, Any]], instruction_sets: list[str]) -> Iterator[Verdict]:
+    target = next((target for name, target in STEP_TARGETS.items() if name in instruction_sets), None)
+    for threads in dict.fromkeys(line["job"]["threads"] for line in lines):
+        here = [line for line in lines if line["job"]["threads"] == threads]
+        for noise in (False, True):
+            peers = [line for line in here if not line["job"]["ours"] and line["job"]["noise"] == noise]
+            worst = min(peers, key=lambda line: line["ratio"]["median"])
+            what = f"the step alone, {'with' if noise else 'without'} noise, over diffusers' step: the least of all sizes"
+            note = f"at {worst['job']['elements']:,} elements"
+            yield Verdict(what, threads, target, worst["ratio"]["median"], note=note)
+        ours = [line for line in here if line["job"]["ours"] and not line["job"]["noise"]]
+        largest = max(ours, key=lambda line: line["job"]["elements"])
+        note = f"at {largest['job']['elements']:,} elements"
+        yield Verdict("the step alone, of the copy bandwidth", threads, 80.0, 100 * largest["share"], "%", note=note)
+
+
+def _drawn(network: str, batch: int, steps: int, threads: int, lines: list[dict[str, Any]]) -> Iterator[Verdict]:
+    timed = {line["name"]: line for line in lines if line.get("rounds")}
+    ours = next((timed[name] for name in OURS if name in timed), None)
+    if ours is None:
+        return
+    peers = [line for line in timed.values() if not line["job"]["ours"]]
+    exact = [line for line in peers if line["job"]["precision"] == "float32"]
+
+    def over(label: str, target: float | None, among: list[dict[str, Any]], mine: dict[str, Any] = ours) -> Verdict:
+        what = f"{network}, batch {batch}, over {label}"
+        best = min(among, key=_median, default=None)
+        if best is None:
+            return Verdict(what, threads, target, None, note="no such peer ran here")
+        return Verdict(what, threads, target, _ratio(best, mine), note=f"{mine['name']} over {best['name']}")
+
+    def named(*names: str) -> list[dict[str, Any]]:
+        return [timed[name] for name in names if name in timed]
+
+    if network == "mlp":
+        yield over("torch + diffusers", 9.0, named("diffusers"))
+        yield over("the torch loop", 6.0, named("torch loop"))
+        yield over("onnxruntime + diffusers", 6.0, named("onnxruntime + diffusers"))
+    elif network == "policy":
+        yield over("torch + diffusers", None, named("diffusers"))
+        yield over("the best float32 peer", 1.1, exact)
+    elif network == "cifar10":
+        yield over("the best float32 peer", MEDIUM, exact)
+        # The fastest of ours whose error is small enough; float32 is one of them.
+        allowed = [line for line in timed.values() if line["job"]["ours"] and line["error_of_call"] < ERROR_LIMIT]
+        fastest = min(allowed, key=_median)
+        yield over("torch eager, the fastest precision under 5 % error", 4.5, named("torch loop"), fastest)
+        bf16 = [line for line in peers if line["job"]["precision"] == "bfloat16"]
+        yield over("the best bf16 peer, the fastest precision under 5 % error", 1.3, bf16, fastest)
+    elif batch == 1:
+        yield over("torch eager", 5.0, named("torch loop"))
+        yield over("torch.compile", 2.5, named(*COMPILED))
+        yield over("the best float32 peer", 1.15, exact)
+    else:
+        yield over("the best float32 peer", 1.0, exact)
+
+
+def _start(lines: Any) -> Iterator[Verdict]:
+    for line in lines:
+        if "seconds" not in line or line.get("limit") is None:
+            continue
+        yield Verdict("cold start to the first digit", None, line["limit"], line["seconds"]["median"], "s", False)
+
+
+def _median(line: dict[str, Any]) -> float:
+    return line["seconds"]["median"]
+
+
+def _ratio(peer: dict[str, Any], mine: dict[str, Any]) -> float:
+    """How many times as long the peer takes, round by round."""
+    return float(np.median(np.array(peer["rounds"]) / np.array(mine["rounds"])))
+
+
+def spoken(verdict: Verdict) -> tuple[str, str, str, str, str]:
+    """Case, threads, target, measured, and whether it is met: cells for any table."""
+    sign = "at least" if verdict.least else "under"
+    target = "stated" if verdict.target is None else f"{sign} {verdict.target:g} {verdict.unit}".replace(" x", "x")
+    measured = "not measured" if verdict.measured is None else f"{verdict.measured:.3g} {verdict.unit}".replace(" x", "x")
+    threads = "" if verdict.threads is None else str(verdict.threads)
+    return verdict.what, threads, target, measured, {True: "met", False: "missed", None: ""}[verdict.met]
+
+
+def table(verdicts: list[Verdict]) -> Table:
+    out = Table(title="What it must reach", title_justify="left")
+    for name in ("", "threads", "target", "measured", "", "with"):
+        out.add_column(name)
+    for verdict in verdicts:
+        out.add_row(*spoken(verdict), verdict.note)
+    return out

@@ -1,0 +1,111 @@
+"""A process of its own for one peer: ``python -m bench.worker NAME`` takes orders as lines of JSON, and answers in kind.
+
+Peers share no thread pool, no allocator and no setting, and one that crashes takes nobody along. ``--once JOB`` draws one batch
+and leaves: what a cold start takes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from .cores import cores
+from .peers import PEERS, Entry, Job
+from .peers.base import Unavailable
+
+
+def main() -> None:
+    entry = next(e for e in PEERS if e.name == sys.argv[1])
+    if sys.argv[2:3] == ["--once"]:
+        job = Job(**json.loads(sys.argv[3]))
+        pin(job.threads)
+        entry.make(job).sample()
+        print(_peak())
+        return
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is not an answer
+    serve(entry, answers)
+
+
+def serve(entry: Entry, answers) -> None:
+    peer = None
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            if order["do"] == "set up":
+                peer = None
+                peer, answer = set_up(entry, Job(**order["job"]), order["reference"])
+            elif order["do"] == "run":
+                answer = {"seconds": timed(peer.sample, order["calls"])}
+        except Exception as error:
+            answer = {"unavailable": f"{type(error).__name__}: {error}" if type(error).__name__ != "Unavailable" else str(error)}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def set_up(entry: Entry, job: Job, reference: str):
+    import numpy as np
+
+    pin(job.threads)
+    begin = time.perf_counter()
+    peer = entry.make(job)
+    peer.sample()
+    ready = time.perf_counter() - begin
+    known = np.load(reference)
+    expected = known["rederived" if entry.rederives else "sample"]
+    got = peer.sample(known["noise"])
+    output = peer.network(known["x"], int(known["t"]))
+    check_pinned(job.threads)
+    return peer, {
+        # of the largest value; and of one network call, in the 2-norm
+        "error": float(np.abs(got - expected).max() / np.abs(expected).max()),
+        "error_of_call": float(np.linalg.norm(output - known["output"]) / np.linalg.norm(known["output"])),
+        "set_up": ready,
+        "once": timed(peer.sample, 2),
+    }
+
+
+def timed(run, calls: int) -> float:
+    """Seconds per call; short ones after one that brings data and code back into the caches."""
+    if calls > 1:
+        run()
+    begin = time.perf_counter()
+    for _ in range(calls):
+        run()
+    return (time.perf_counter() - begin) / calls
+
+
+def pin(threads: int) -> None:
+    """As many cores as threads, for the threads that a library has already as for those to come."""
+    chosen = cores(threads)
+    for task in Path("/proc/self/task").iterdir():
+        os.sched_setaffinity(int(task.name), chosen)
+
+
+def check_pinned(threads: int) -> None:
+    """Whether every thread is still where :func:`pin` put it: some libraries place theirs themselves, and would get more cores.
+
+    Raises:
+        Unavailable: one has left; a time taken so would compare different machines.
+    """
+    chosen = set(cores(threads))
+    for task in Path("/proc/self/task").iterdir():
+        if left := set(os.sched_getaffinity(int(task.name))) - chosen:
+            raise Unavailable(f"it runs on processor {min(left)} as well, beside the {threads} it was given")
+
+
+def _peak() -> int:
+    """Peak resident bytes of this process."""
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+
+
+def order_set_up(job: Job, reference: Path) -> dict:
+    return {"do": "set up", "job": asdict(job), "reference": str(reference)}
+
+
+if __name__ == "__main__":
+    main()
