@@ -1,4 +1,4 @@
-"""The UNet: its size against the paper's, what it must not depend on, and that it exports whole."""
+"""The networks: their sizes against the papers', what they must not depend on, and that they export whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError
-from diffuse_fast.nn.blocks import SelfAttention, TimeEmbedding
+from diffuse_fast.nn.blocks import SelfAttention
+from diffuse_fast.nn.embedding import TimeEmbedding
 
 
 def awake(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -35,11 +36,157 @@ def inputs():
     )
 
 
-def test_parameter_count_of_the_ddpm_paper():
-    # Ho et al. 2020, appendix B: 35.7 M for CIFAR-10; their code counts 35,746,307.
+ADM = {"head_channels": 64, "scale_shift": True, "resample": "resnet", "num_classes": 1000}
+IMPROVED = {"multipliers": (1, 2, 3, 4), "blocks": 3, "attention_levels": (2, 3), "heads": 4, "scale_shift": True}
+
+
+def size(kind: type, *channels: int, **options) -> int:
     with torch.device("meta"):
-        network = df.nn.UNet(3, channels=128, multipliers=(1, 2, 2, 2), blocks=2, attention_levels=(1,), dropout=0.1)
-    assert sum(p.numel() for p in network.parameters()) == 35_746_307
+        return sum(p.numel() for p in kind(*channels, **options).parameters())
+
+
+def test_parameter_counts_of_the_ddpm_paper():
+    # Ho et al. 2020, appendix B: 35.7 M for CIFAR-10 (their code counts 35,746,307), 114 M for 256x256, 256 M at channels 192.
+    assert size(df.nn.UNet, 3, multipliers=(1, 2, 2, 2), attention_levels=(1,), dropout=0.1) == 35_746_307
+    large = {"multipliers": (1, 1, 2, 2, 4, 4), "attention_levels": (4,)}
+    assert round(size(df.nn.UNet, 3, **large) / 1e6) == 114
+    assert size(df.nn.UNet, 3, channels=192, **large) / 1e6 == pytest.approx(256, rel=0.005)  # "approximately"
+
+
+@pytest.mark.parametrize(("channels", "millions"), [(64, 30), (96, 68), (128, 120), (192, 270)])
+def test_parameter_counts_of_the_improved_ddpm_paper(channels, millions):
+    # Nichol & Dhariwal 2021, section 6, in two digits.
+    assert size(df.nn.UNet, 3, 6, channels=channels, **IMPROVED) / 1e6 == pytest.approx(millions, rel=0.011)
+
+
+@pytest.mark.parametrize(
+    ("channels", "multipliers", "blocks", "attention_levels", "count"),
+    [
+        (192, (1, 2, 3, 4), 3, (1, 2, 3), 296e6),
+        (256, (1, 1, 2, 3, 4), 2, (2, 3, 4), 422e6),
+        (256, (1, 1, 2, 2, 4, 4), 2, (3, 4, 5), 554e6),
+        (256, (0.5, 1, 1, 2, 2, 4, 4), 2, (4, 5, 6), 559e6),
+    ],
+)
+def test_parameter_counts_of_the_adm_paper(channels, multipliers, blocks, attention_levels, count):
+    # Dhariwal & Nichol 2021, appendix I: 296, 422, 554 and 559 M for ImageNet at 64, 128, 256 and 512.
+    options = {"channels": channels, "multipliers": multipliers, "blocks": blocks, "attention_levels": attention_levels}
+    found = size(df.nn.UNet, 3, 6, **options, **ADM)
+    # The null class is ours.
+    assert round((found - 4 * channels) / 1e6) == count / 1e6
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "heads", "millions"), [(384, 12, 6, 33), (768, 12, 12, 130), (1024, 24, 16, 458), (1152, 28, 16, 675)]
+)
+def test_parameter_counts_of_the_dit_paper(width, depth, heads, millions):
+    # Peebles & Xie 2023, table 4 (S/2 to XL/2, on 32x32x4 latents with a learned variance).
+    found = size(df.nn.DiT, 4, 8, width=width, depth=depth, heads=heads, num_classes=1000)
+    assert round(found / 1e6) == millions
+
+
+SMALL = {
+    "unet": (lambda: df.nn.UNet(2, channels=8, groups=4, blocks=1, num_classes=3), (2, 4, 8)),
+    "adm": (
+        lambda: df.nn.UNet(
+            2, channels=8, groups=4, blocks=1, multipliers=(0.5, 1), attention_levels=(1,), head_channels=4, scale_shift=True,
+            resample="resnet", num_classes=3,
+        ),
+        (2, 4, 8),
+    ),
+    "unet1d": (lambda: df.nn.UNet1D(2, channels=8, groups=4, attention_levels=(1,), num_classes=3), (2, 8)),
+    "unet3d": (lambda: df.nn.UNet3D(1, channels=8, groups=4, blocks=1, num_classes=3), (1, 4, 2, 2)),
+    "mlp": (lambda: df.nn.MLP(3, width=16, depth=2, num_classes=3), (3,)),
+    "dit": (lambda: df.nn.DiT(2, size=4, width=16, depth=2, heads=2, num_classes=3), (2, 4, 4)),
+}  # fmt: skip
+
+
+@pytest.fixture(params=SMALL)
+def any_network(request):
+    build, shape = SMALL[request.param]
+    torch.manual_seed(0)
+    return build(), shape
+
+
+def test_each_starts_at_zero_and_every_weight_is_used(any_network):
+    network, shape = any_network
+    x, t, label = torch.randn(3, *shape), torch.tensor([0, 5, 999]), torch.tensor([0, 1, 3])
+    assert not network(x, t, label).any()
+    awake(network)(x, t, label).square().sum().backward()
+    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_each_sees_time_and_class_and_keeps_samples_apart(any_network):
+    network, shape = any_network
+    awake(network)
+    x, t, label = torch.randn(3, *shape), torch.tensor([0, 5, 999]), torch.tensor([0, 1, 3])
+    with torch.no_grad():
+        together = network(x, t, label)
+        alone = torch.cat([network(x[i : i + 1], t[i : i + 1], label[i : i + 1]) for i in range(3)])
+        torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+        assert torch.equal(network(x, t), network(x, t, torch.full((3,), 3)))
+        assert (network(x, t + 1, label) - together).abs().max() > 1e-4
+        assert (network(x, t, torch.zeros(3, dtype=torch.int64)) - together)[1:].abs().amax(tuple(range(1, x.ndim))).min() > 1e-4
+    with pytest.raises(ArgumentError, match="shape"):
+        network(torch.zeros(1, *shape[:-1], shape[-1] + 1), t[:1])
+
+
+@pytest.mark.filterwarnings("ignore")  # the exporter's own deprecations
+@pytest.mark.parametrize("name", [name if name != "unet" else pytest.param(name, marks=pytest.mark.slow) for name in SMALL])
+def test_each_becomes_an_artifact(name, tmp_path):
+    pytest.importorskip("onnxruntime")
+    build, shape = SMALL[name]
+    network = awake(build())
+    # Comparing the file with the network at three batch sizes is a part of exporting.
+    model = df.export(
+        network, tmp_path / "m.onnx", shape=shape, schedule=df.Schedule.linear(), prediction_type="epsilon",
+        conditioning=[{"name": "label", "null": 3, "classes": 3}],
+    )  # fmt: skip
+    assert df.sample(model, 5, 2, seed=0, cond={"label": 1}).shape == (5, *shape)
+
+
+def test_the_order_of_patches_is_the_order_of_pixels():
+    """A DiT whose blocks do nothing maps each patch to itself: a picture must come out as it went in."""
+    network = df.nn.DiT(1, size=6, patch=2, width=4, depth=1, heads=1)
+    with torch.no_grad():
+        network.first.weight.copy_(torch.eye(4).reshape(4, 1, 2, 2))
+        network.positions.zero_()
+        network.norm = torch.nn.Identity()
+        network.last.weight.copy_(torch.eye(4))
+    x = torch.randn(2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(network(x, torch.tensor([3, 4])), x)
+
+
+def test_positions_are_all_different_and_those_of_the_paper():
+    from diffuse_fast.nn.dit import sinusoids
+
+    found = sinusoids(16, 5)
+    assert len(torch.unique(found, dim=0)) == 25
+    row, column = 3, 2
+    frequencies = 1 / 10000 ** (np.arange(4) / 4.0)
+    parts = [f(place * frequencies) for place in (column, row) for f in (np.sin, np.cos)]
+    np.testing.assert_allclose(found[5 * row + column], np.concatenate(parts), atol=1e-6)
+
+
+def test_fan_average_or_the_default_weights():
+    ddpm = df.nn.UNet(64, channels=64, groups=8).first.weight
+    adm = df.nn.UNet(64, channels=64, groups=8, scale_shift=True).first.weight
+    fan = 64 * 9
+    # Uniform to ±√(3/fan) (Glorot), and torch's to ±√(1/fan).
+    assert ddpm.abs().max().item() == pytest.approx((3 / fan) ** 0.5, rel=1e-3)
+    assert adm.abs().max().item() == pytest.approx((1 / fan) ** 0.5, rel=1e-3)
+
+
+def test_resampling_inside_a_block_keeps_what_is_constant():
+    """Averages of four and nearest neighbours leave a constant picture constant; the shortcut of a new block is exact."""
+    from diffuse_fast.nn.blocks import ResidualBlock
+
+    x = torch.arange(8.0).reshape(1, 8, 1, 1).expand(1, 8, 4, 4)
+    for resample, sizes in ((-1, (2, 2)), (1, (8, 8))):
+        block = ResidualBlock(2, 8, 8, 4, 4, 0.0, resample=resample)
+        torch.nn.init.zeros_(block.conv2.weight)
+        torch.nn.init.zeros_(block.conv2.bias)
+        assert torch.equal(block(x, torch.zeros(1, 4)), x[:, :, :1, :1].expand(1, 8, *sizes))
 
 
 def test_a_new_network_predicts_zero(inputs):
@@ -117,11 +264,29 @@ def test_other_sizes_levels_and_output_channels():
         ({"heads": 3}, "heads"),
         ({"num_classes": 0}, "num_classes"),
         ({"blocks": 0}, "blocks"),
+        ({"multipliers": (1, 1.01)}, "multipliers"),
+        ({"head_channels": 7}, "head_channels"),
+        ({"head_channels": 8, "heads": 2}, "give one"),
+        ({"resample": "pool"}, "conv, resnet"),
     ],
 )
 def test_senseless_architectures_are_refused(options, named):
     with pytest.raises(ArgumentError, match=named):
         df.nn.UNet(1, **{"channels": 32, "groups": 8, **options})
+
+
+@pytest.mark.parametrize(
+    ("build", "named"),
+    [
+        (lambda: df.nn.DiT(1, size=5), "patch"),
+        (lambda: df.nn.DiT(1, width=100), "heads"),
+        (lambda: df.nn.MLP(0), "features"),
+        (lambda: df.nn.MLP(2, depth=0), "depth"),
+    ],
+)
+def test_senseless_sizes_are_refused(build, named):
+    with pytest.raises(ArgumentError, match=named):
+        build()
 
 
 def test_senseless_inputs_are_refused(network):

@@ -1,6 +1,7 @@
 """Networks for the training wing: plain torch modules that export whole.
 
-Every network is called ``network(x, t, label=None)`` and returns what it predicts, in the shape of ``x``.
+Every network is called ``network(x, t, label=None)`` and returns what it predicts, in the shape of ``x`` (or with ``out_channels``
+channels). Each starts as its paper says; all of them predict zero before they are trained.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ try:
 except ImportError as error:
     raise RuntimeUnavailableError("diffuse_fast.nn needs torch: pip install 'diffuse-fast[train]'") from error
 
-from .unet import UNet
+from .dit import DiT
+from .mlp import MLP
+from .unet import UNet, UNet1D, UNet3D
 
-__all__ = ["UNet"]
+__all__ = ["MLP", "DiT", "UNet", "UNet1D", "UNet3D"]

@@ -9,11 +9,13 @@ try:
 except ImportError as error:
     raise RuntimeUnavailableError("diffuse_fast.training needs torch: pip install 'diffuse-fast[train]'") from error
 
+from . import data
 from .config import TrainConfig
-from .loop import TrainRecord, TrainResult, train
+from .loop import train
 from .objectives import LearnedScheduleObjective, LogSNRNetwork, Objective, VariationalObjective
+from .record import TrainRecord, TrainResult
 
 __all__ = [
     "LearnedScheduleObjective", "LogSNRNetwork", "Objective", "TrainConfig", "TrainRecord", "TrainResult", "VariationalObjective",
-    "train",
+    "data", "train",
 ]  # fmt: skip

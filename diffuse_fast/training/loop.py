@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
+import contextlib
 import math
+import os
 import platform
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,74 +16,63 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..errors import ArgumentError, TrainingError
+from ..errors import ArgumentError, OutputError, TrainingError
+from . import checkpoint as checkpoints
 from .config import TrainConfig
-from .objectives import ForwardProcess, simple_loss
+from .data.arrays import Arrays
+from .data.generated import Generated
+from .data.source import Source
+from .feed import Feed
+from .logs import Logs
+from .objectives import Objective
 from .objectives.objective import AnyObjective
+from .previews import preview
+from .processes import all_or_none, first_alone, mean, rank, world
 from .progress import progress_bar
+from .record import TrainRecord, TrainResult
+from .state import TrainState
 
 if TYPE_CHECKING:
     from ..schedule import Schedule
 
 
-@dataclass(frozen=True)
-class TrainRecord:
-    """What happened in a run: the losses of every step, how long it took, and what it would take to repeat it."""
-
-    config: TrainConfig
-    losses: tuple[float, ...]
-    seconds: float
-    parameters: int
-    samples: int
-    threads: int
-    versions: dict[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data. The losses are averaged over fifty equal stretches of the run."""
-        stretches = np.array_split(np.array(self.losses), min(50, len(self.losses)))
-        return {
-            **dataclasses.asdict(self),
-            "losses": [float(f"{stretch.mean():.5g}") for stretch in stretches],
-            "seconds": round(self.seconds, 1),
-        }
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """The trained network (moving average of the weights, in eval mode) and the record of the run."""
-
-    network: nn.Module
-    record: TrainRecord
-
-
 def train(
     network: nn.Module,
-    data: np.ndarray | Tensor,
+    data: np.ndarray | Tensor | Source | Generated,
     labels: np.ndarray | Tensor | None = None,
     *,
     schedule: Schedule | None = None,
     objective: AnyObjective | None = None,
     config: TrainConfig | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    evaluate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    clip: tuple[float, float] | None = None,
     progress: bool = False,
     callback: Callable[[int, float], None] | None = None,
 ) -> TrainResult:
     """Train a network to predict the noise of a diffusion process (or x0, or v).
 
-    On one thread the result is a function of the arguments alone: the same weights, data, schedule and configuration
-    give the same bits. The given network is trained in place and keeps its last weights; the caller's random state is
-    left as it was.
+    On one thread of the CPU the result is a function of the arguments alone: the same weights, data, schedule and configuration
+    give the same bits, in one go or killed and resumed. The given network is trained in place, on the device where it is, and
+    keeps its last weights; the caller's random state is left as it was. Where ``torch.distributed`` is initialised, as under
+    ``torchrun``, every process calls this with the same arguments.
 
     Args:
-        network: Called as ``network(x, t)``, or ``network(x, t, label)`` with labels; x (B, *shape) float32, t (B,)
-            int64, label (B,) int64. With labels it has the attribute ``num_classes``, which is also the number of its
-            null class.
-        data: (N, *shape), real numbers in the network's value range, usually [-1, 1].
+        network: Called as ``network(x, t)``, or ``network(x, t, label=label)`` with labels; x (B, *shape) float32, t (B,)
+            int64 or as the objective tells it, label (B,) int64. With labels it has the attribute ``num_classes``, which is also
+            the number of its null class.
+        data: (N, *shape), real numbers in the network's value range, usually [-1, 1]; or a source of
+            :mod:`diffuse_fast.training.data`, which brings its own labels.
         labels: (N,) whole numbers in [0, ``num_classes``), or None.
-        schedule: The noise schedule; training draws its integer times uniformly. None with an objective, which has its own.
-        objective: What to train for instead of L_simple: one of :mod:`diffuse_fast.training.objectives`. The network is then
-            called ``network(x, t, label=label)`` with the time that the objective tells, and the objective's own parameters,
+        schedule: The noise schedule; training draws its times uniformly. None with an objective, which has its own.
+        objective: What to train for instead of L_simple: one of :mod:`diffuse_fast.training.objectives`. Its own parameters,
             where it has any, are trained with the network's.
-        config: Steps, rates, objective, seed; see :class:`TrainConfig`.
+        config: Steps, rates, seed; see :class:`TrainConfig`.
+        folder: Where checkpoints, logs and sample grids go, made if it is not there; None keeps nothing.
+        resume: Go on from the last whole checkpoint in the folder; without one, begin.
+        evaluate: Called with the averaged network every ``evaluate_every`` steps and at the end; its figures are logged.
+        clip: The range that sample grids clip x0 to.
         progress: Show a progress bar (lines of text where rich is not installed).
         callback: Called with the step (from 1) and its loss after every step.
 
@@ -91,8 +80,11 @@ def train(
         The moving average of the network and the record of the run.
 
     Raises:
-        ArgumentError: data or labels have a wrong shape, type or range, or are not finite.
-        TrainingError: There are fewer samples than a batch, or a loss is not finite; the message names the step.
+        ArgumentError: data or labels have a wrong shape, type or range, or are not finite; the folder has a run already and
+            ``resume`` is False; what is resumed had another configuration, schedule, data or network: the message says what.
+        TrainingError: There are fewer samples than a batch, or a loss is not finite; the message names the step and the last
+            checkpoint.
+        OutputError: the folder cannot be written, on a full disk for one.
 
     Example:
         >>> import numpy as np, diffuse_fast as df
@@ -104,77 +96,20 @@ def train(
         2
     """
     config = config or TrainConfig()
-    x0, label = _checked(network, data, labels, config)
     if (schedule is None) == (objective is None):
         raise ArgumentError("give a schedule, or an objective, which has its own; not both.")
-    forward_process = None if schedule is None else ForwardProcess(schedule, config.prediction_type)
-    parameters: list[Tensor] = [p for p in network.parameters() if p.requires_grad]
-    own = [p for p in objective.parameters() if p.requires_grad] if isinstance(objective, nn.Module) else []
-    optimizer = torch.optim.AdamW([*parameters, *own], lr=config.learning_rate, weight_decay=config.weight_decay)
-    average = copy.deepcopy(network).eval().requires_grad_(False)
-    averaged: list[Tensor] = [
-        a for a, p in zip(average.parameters(), network.parameters(), strict=True) if p.requires_grad
-    ]
-
-    generator = torch.Generator().manual_seed(config.seed)
-    batches = _batches(len(x0), config.batch_size, generator)
-    losses: list[float] = []
-    started = time.perf_counter()
-    network.train()
-    with torch.random.fork_rng(devices=[]), progress_bar(config.steps, shown=progress) as report:
-        torch.manual_seed(config.seed)  # for dropout, which draws from the global generator
-        for step in range(1, config.steps + 1):
-            batch = next(batches)
-            condition = None
-            if forward_process is not None:
-                t = torch.randint(forward_process.num_train_timesteps, (len(batch),), generator=generator)
-                noise = torch.randn((len(batch), *x0.shape[1:]), generator=generator)
-                x_t, target = forward_process(x0[batch], t, noise)
-            if label is not None:
-                condition = _dropped(label[batch], network.num_classes, config.condition_dropout, generator)
-
-            if objective is None:
-                loss = simple_loss(network, x_t, t, target, condition)
-            else:
-                cond = None if condition is None else {"label": condition}
-                loss = objective(network, x0[batch], cond, generator=generator).loss
-            value = loss.item()
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"the loss of step {step} is {value}. Lower the learning rate (it is {config.learning_rate:g}) or "
-                    f"the gradient clip (it is {config.gradient_clip}), and look for extreme values in the data."
-                )
-            optimizer.zero_grad()
-            loss.backward()
-            if config.gradient_clip is not None:
-                nn.utils.clip_grad_norm_([*parameters, *own], config.gradient_clip)
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * rate_factor(step, config)
-            optimizer.step()
-            with torch.no_grad():
-                # The decay rises to its value, so that the average soon forgets the random start.
-                decay = min(config.ema_decay, step / (step + 10))
-                torch._foreach_lerp_(averaged, parameters, 1.0 - decay)
-            losses.append(value)
-            report(step, value)
-            if callback is not None:
-                callback(step, value)
-
-    for kept, last in zip(average.buffers(), network.buffers(), strict=True):
-        kept.copy_(last)
-    record = TrainRecord(
-        config=config,
-        losses=tuple(losses),
-        seconds=time.perf_counter() - started,
-        parameters=sum(p.numel() for p in network.parameters()),
-        samples=len(x0),
-        threads=torch.get_num_threads(),
-        versions={
-            "diffuse_fast": __version__, "torch": torch.__version__, "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-    )  # fmt: skip
-    return TrainResult(average, record)
+    if objective is None:
+        assert schedule is not None
+        objective = Objective(schedule, config.prediction_type)
+    source = _source(data, labels)
+    _fits(network, source, config)
+    if resume and folder is None:
+        raise ArgumentError("resume needs the folder of the run.")
+    cuda = [p.device for p in network.parameters() if p.device.type == "cuda"][:1]
+    with torch.random.fork_rng(devices=cuda):
+        run = _Run(network, source, objective, schedule, config, None if folder is None else Path(folder), clip, evaluate)
+        run.open(resume)
+        return run.go(progress, callback)
 
 
 def rate_factor(step: int, config: TrainConfig) -> float:
@@ -186,51 +121,238 @@ def rate_factor(step: int, config: TrainConfig) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def _batches(samples: int, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Endless batches of indices: every sample once per pass, each pass in a new order, no remainder thrown away."""
-    order = torch.empty(0, dtype=torch.int64)
-    while True:
-        while len(order) < batch_size:
-            order = torch.cat([order, torch.randperm(samples, generator=generator)])
-        yield order[:batch_size]
-        order = order[batch_size:]
+class _Run:
+    """One run from where it begins to its end."""
 
+    def __init__(
+        self, network: nn.Module, source: Source | Generated, objective: AnyObjective, schedule: Schedule | None,
+        config: TrainConfig, folder: Path | None, clip: tuple[float, float] | None,
+        evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
+    ):  # fmt: skip
+        self.network, self.source, self.schedule, self.config = network, source, schedule, config
+        self.folder, self.clip, self.evaluate = folder, clip, evaluate
+        self.parts, self.micro_batch = _parts(config)
+        self.device = next(iter(network.parameters())).device
+        self.feed = Feed(source, config.seed)
+        self.state = TrainState(network, objective, config)
+        self.losses: list[float] = []
+        self.seconds = 0.0
 
-def _dropped(label: Tensor, null: Any, probability: float, generator: torch.Generator) -> Tensor:
-    drop = torch.rand(label.shape, generator=generator) < probability
-    return torch.where(drop, torch.full_like(label, null), label)
+    # ---- the folder ---------------------------------------------------------------------------
 
+    def open(self, resume: bool) -> None:
+        """Make or find the folder, and take the last checkpoint if asked to."""
+        self.logs = Logs(None, 0, tensorboard=False)
+        if self.folder is None:
+            return
+        with first_alone() as here:
+            if here:
+                _make(self.folder)
+                if not resume and (old := checkpoints.found(self.folder)):
+                    raise ArgumentError(f"{self.folder} has a run already ({old[-1].name}); resume it, or choose another folder.")
+                checkpoints.sweep(self.folder)
+        last = checkpoints.newest(self.folder) if resume else None
+        if last is not None:
+            if different := checkpoints.differences(last.document["run"], self._described()):
+                raise ArgumentError(f"the run in {self.folder} was another one: {'; '.join(different)}. Resume it with what it had.")
+            tensors = dict(last.tensors)
+            self.losses = tensors.pop("losses").tolist()
+            self.seconds = last.document["seconds"]
+            self.state.load(tensors)
+        with first_alone() as here:
+            if here:
+                self.logs = Logs(self.folder, len(self.losses), tensorboard=self.config.tensorboard)
 
-def _checked(
-    network: nn.Module, data: np.ndarray | Tensor, labels: np.ndarray | Tensor | None, config: TrainConfig
-) -> tuple[Tensor, Tensor | None]:
-    x0 = torch.as_tensor(data)
-    if x0.ndim < 2 or x0.is_complex() or x0.dtype == torch.bool:
-        raise ArgumentError(
-            f"data is {tuple(x0.shape)} of {x0.dtype}; it must be real numbers of the shape (samples, *shape)."
+    def _described(self) -> dict[str, Any]:
+        """What must be the same when the run is resumed, as plain data."""
+        source = self.source
+        return {
+            "config": self.config.binding(),
+            "schedule": None if self.schedule is None else self.schedule.to_json(),
+            "objective": type(self.state.objective).__name__,
+            "data": {
+                "samples": None if isinstance(source, Generated) else len(source), "shape": list(source.shape),
+                "num_classes": source.num_classes,
+            },
+        }  # fmt: skip
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint; every process must call it."""
+        if self.folder is None:
+            return
+        tensors = self.state.tensors()
+        tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
+        with first_alone() as here:
+            if here:
+                document = {"step": step, "seconds": self.seconds, "run": self._described(), "versions": _versions()}
+                checkpoints.save(self.folder, step, tensors, document, self.config.keep_checkpoints)
+
+    # ---- the steps ----------------------------------------------------------------------------
+
+    def go(self, progress: bool, callback: Callable[[int, float], None] | None) -> TrainResult:
+        config, start = self.config, len(self.losses)
+        began, before, stretch = time.perf_counter(), self.seconds, (start, time.perf_counter())
+        norms: list[float] = []
+        self.network.train()
+        shown = progress and rank() == 0
+        try:
+            with progress_bar(config.steps, shown=shown, start=start, batch_size=config.batch_size) as report:
+                for step in range(start + 1, config.steps + 1):
+                    rate = config.learning_rate * rate_factor(step, config)
+                    loss, norm = self.step(step, rate)
+                    self.losses.append(loss)
+                    norms.append(norm)
+                    now = time.perf_counter()
+                    self.seconds = before + now - began
+                    report(step, loss)
+                    if callback is not None:
+                        callback(step, loss)
+                    last = step == config.steps
+                    if step % config.log_every == 0 or last:
+                        count, seconds = step - stretch[0], max(now - stretch[1], 1e-9)
+                        with first_alone():
+                            self.logs.line({
+                                "step": step, "loss": float(np.mean(self.losses[-count:])), "gradient_norm": float(np.mean(norms)),
+                                "learning_rate": rate, "samples_per_second": count * config.batch_size / seconds,
+                                "seconds": self.seconds,
+                            })  # fmt: skip
+                        stretch, norms = (step, now), []
+                    # Looked at before the checkpoint: a resumed run repeats what came after one, never leaves it out.
+                    self.look(step, last)
+                    if step % config.checkpoint_every == 0 or last:
+                        self.save(step)
+        finally:
+            self.logs.close()
+        source = self.source
+        record = TrainRecord(
+            config=config,
+            losses=tuple(self.losses),
+            seconds=self.seconds,
+            parameters=sum(p.numel() for p in self.state.average.parameters()),
+            samples=None if isinstance(source, Generated) else len(source),
+            threads=torch.get_num_threads(),
+            processes=world(),
+            broken=tuple(getattr(source, "broken", ())),
+            versions=_versions(),
         )
-    x0 = x0.to(torch.float32)
-    if not x0.isfinite().all():
+        return TrainResult(self.state.averaged(), record)
+
+    def step(self, step: int, rate: float) -> tuple[float, float]:
+        """One optimizer step: the loss and the norm of its gradient."""
+        own = self.parts // world()
+        total = torch.zeros((), device=self.device)
+        self.state.optimizer.zero_grad()
+        for i in range(own):
+            number = rank() * own + i
+            first = (step - 1) * self.config.batch_size + number * self.micro_batch
+            with all_or_none():
+                x0, label = self.feed.take(first, first + self.micro_batch)
+                _labels_fit(label, getattr(self.network, "num_classes", None))
+            x0 = x0.to(self.device, non_blocking=True)
+            label = None if label is None else label.to(self.device, non_blocking=True)
+            alone = i < own - 1 and isinstance(self.state.forward, nn.parallel.DistributedDataParallel)
+            with self.state.forward.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]  # DDP's
+                loss = self.state.forward(x0, label, step, number) / own
+                total += loss.detach()
+                loss.backward()
+        value = mean(total).item()
+        if not math.isfinite(value):
+            raise TrainingError(self._stopped(f"the loss of step {step} is {value}"))
+        norm = self.state.apply(step, rate)
+        if not math.isfinite(norm):
+            raise TrainingError(self._stopped(f"the gradient of step {step} is {norm}"))
+        return value, norm
+
+    def _stopped(self, what: str) -> str:
+        kept = checkpoints.found(self.folder) if self.folder is not None else []
+        last = f" The last checkpoint is {kept[-1]}." if kept else ""
+        return (
+            f"{what}. Lower the learning rate (it is {self.config.learning_rate:g}) or the gradient clip (it is "
+            f"{self.config.gradient_clip}), and look for extreme values in the data.{last}"
+        )
+
+    def look(self, step: int, last: bool) -> None:
+        """Draw and measure, where it is time to."""
+        every = self.config.sample_every
+        drawn = self.folder is not None and self.schedule is not None and every is not None and (step % every == 0 or last)
+        measured = self.evaluate is not None and (step % self.config.evaluate_every == 0 or last)
+        if not (drawn or measured):
+            return
+        average = self.state.averaged()
+        with first_alone() as here:
+            if here and measured:
+                assert self.evaluate is not None
+                self.logs.metrics(step, self.evaluate(average))
+            if here and drawn:
+                assert self.folder is not None and self.schedule is not None
+                levels = preview(
+                    average, self.folder, step, shape=self.source.shape, schedule=self.schedule,
+                    prediction_type=self.config.prediction_type, clip=self.clip,
+                )  # fmt: skip
+                if levels is not None:
+                    self.logs.picture(step, levels)
+
+
+def _make(folder: Path) -> None:
+    try:
+        (folder / "samples").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {folder}: {error.strerror or error}.") from error
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "diffuse_fast": __version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(),
+    }  # fmt: skip
+
+
+# ---- arguments ----------------------------------------------------------------------------------
+
+
+def _source(data: Any, labels: Any) -> Source | Generated:
+    if not isinstance(data, np.ndarray | Tensor):
+        if not hasattr(data, "shape") or not (hasattr(data, "fetch") or isinstance(data, Generated)):
+            raise ArgumentError(f"data is a {type(data).__name__}; it must be an array or a source of diffuse_fast.training.data.")
+        if labels is not None:
+            raise ArgumentError("labels were given beside a source of data, which brings its own.")
+        return data
+    source = Arrays(data, labels)
+    if not torch.as_tensor(data).isfinite().all():
         raise ArgumentError("data has values that are not finite; remove or repair those samples.")
-    if len(x0) < config.batch_size:
-        raise TrainingError(
-            f"there are {len(x0)} samples, too few for a batch of {config.batch_size}; lower batch_size."
+    return source
+
+
+def _fits(network: nn.Module, source: Source | Generated, config: TrainConfig) -> None:
+    """Whether network, data and configuration go together."""
+    if not isinstance(source, Generated) and len(source) < config.batch_size:
+        raise TrainingError(f"there are {len(source)} samples, too few for a batch of {config.batch_size}; lower batch_size.")
+    if source.num_classes is None:
+        return
+    classes = getattr(network, "num_classes", None)
+    if classes is None:
+        raise ArgumentError("labels were given, but the network has no num_classes; build it with num_classes=...")
+    if source.num_classes > classes:
+        raise ArgumentError(
+            f"labels go to {source.num_classes - 1}; a network of {classes} classes takes 0 to {classes - 1}."
         )
 
-    num_classes = getattr(network, "num_classes", None)
-    if labels is None:
-        return x0, None
-    if num_classes is None:
-        raise ArgumentError("labels were given, but the network has no num_classes; build it with num_classes=...")
-    label = torch.as_tensor(labels)
-    if label.shape != (len(x0),) or label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
+
+def _labels_fit(label: Tensor | None, classes: int | None) -> None:
+    if label is not None and classes is not None and ((label < 0) | (label >= classes)).any():
+        raise ArgumentError(f"there is a label {label.max().item()}; a network of {classes} classes takes 0 to {classes - 1}.")
+
+
+def _parts(config: TrainConfig) -> tuple[int, int]:
+    """Into how many parts a batch is cut, over all processes, and how large they are."""
+    size = config.micro_batch
+    if size is None:
+        if config.batch_size % world():
+            raise ArgumentError(f"batch_size is {config.batch_size}; {world()} processes cannot share it evenly.")
+        size = config.batch_size // world()
+    parts = config.batch_size // size
+    if parts % world():
         raise ArgumentError(
-            f"labels are {tuple(label.shape)} of {label.dtype}; they must be {len(x0)} whole numbers, one per sample."
+            f"micro_batch is {size}, which cuts a batch of {config.batch_size} into {parts}; {world()} processes cannot share "
+            "them evenly."
         )
-    label = label.to(torch.int64)
-    if (label < 0).any() or (label >= num_classes).any():
-        raise ArgumentError(
-            f"labels go from {label.min().item()} to {label.max().item()}; "
-            f"a network of {num_classes} classes takes 0 to {num_classes - 1}."
-        )
-    return x0, label
+    return parts, size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,17 +14,22 @@ SMOOTHING = 0.98
 
 
 @contextmanager
-def progress_bar(steps: int, *, shown: bool) -> Iterator[Report]:
-    """Within it, call what it gives with each step (from 1) and its loss."""
+def progress_bar(steps: int, *, shown: bool, start: int = 0, batch_size: int = 1) -> Iterator[Report]:
+    """Within it, call what it gives with each step (from ``start`` + 1) and its loss: it shows the loss, samples per second and
+    the time that is left."""
     if not shown:
         yield lambda step, loss: None
         return
     smooth: float | None = None
+    began = time.perf_counter()
 
     def average(loss: float) -> float:
         nonlocal smooth
         smooth = loss if smooth is None else SMOOTHING * smooth + (1.0 - SMOOTHING) * loss
         return smooth
+
+    def speed(step: int) -> float:
+        return (step - start) * batch_size / max(time.perf_counter() - began, 1e-9)
 
     try:
         from rich.console import Console
@@ -43,15 +49,18 @@ def progress_bar(steps: int, *, shown: bool) -> Iterator[Report]:
         def print_line(step: int, loss: float) -> None:
             loss = average(loss)
             if step % max(1, steps // 20) == 0:
-                print(f"step {step} of {steps}  loss {loss:.4f}", file=sys.stderr, flush=True)
+                rate = speed(step)
+                left = (steps - step) * batch_size / rate
+                text = f"step {step} of {steps}  loss {loss:.4f}  {rate:.4g} samples/s  {left:.0f} s left"
+                print(text, file=sys.stderr, flush=True)
 
         yield print_line
         return
 
     columns = (
         TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4f}"),
-        TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[speed]:.4g} samples/s"), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("training", total=steps, loss=float("nan"))
-        yield lambda step, loss: bar.update(task, completed=step, loss=average(loss))
+        task = bar.add_task("training", total=steps, completed=start, loss=float("nan"), speed=0.0)
+        yield lambda step, loss: bar.update(task, completed=step, loss=average(loss), speed=speed(step))

@@ -11,7 +11,9 @@ import torch
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, TrainingError
 from diffuse_fast.training import TrainConfig
-from diffuse_fast.training.loop import _batches, rate_factor
+from diffuse_fast.training.data import Arrays
+from diffuse_fast.training.feed import Feed
+from diffuse_fast.training.loop import rate_factor
 
 SCHEDULE = df.Schedule.cosine(num_train_timesteps=100)
 
@@ -121,11 +123,14 @@ def test_times_are_uniform_whole_numbers_of_the_schedule():
 
 
 def test_every_sample_is_seen_once_per_pass():
-    batches = _batches(10, 4, torch.Generator().manual_seed(0))
-    drawn = torch.cat([next(batches) for _ in range(5)])
+    feed = Feed(Arrays(np.arange(10.0)[:, None]), seed=0)
+    drawn = torch.cat([feed.take(4 * i, 4 * i + 4)[0] for i in range(5)])[:, 0]
     first, second = drawn[:10], drawn[10:]
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(10))
     assert first.tolist() != second.tolist()
+    # A function of the place alone: nothing that came before it counts.
+    assert torch.equal(Feed(Arrays(np.arange(10.0)[:, None]), seed=0).take(7, 15)[0][:, 0], drawn[7:15])
+    assert not torch.equal(Feed(Arrays(np.arange(10.0)[:, None]), seed=1).take(0, 20)[0][:, 0], drawn)
 
 
 def test_the_rate_rises_then_falls_to_nothing():
@@ -191,7 +196,7 @@ def test_progress_without_a_terminal_is_lines(capsys):
         ({"data": np.zeros((48, 1, 4, 4), complex)}, ArgumentError, "real"),
         ({"data": np.zeros((48, 2, 4, 4))}, ArgumentError, "shape"),
         ({"labels": np.full(48, 3)}, ArgumentError, "0 to 2"),
-        ({"labels": np.full(48, -1)}, ArgumentError, "0 to 2"),
+        ({"labels": np.full(48, -1)}, ArgumentError, "count from 0"),
         ({"labels": np.zeros(47, int)}, ArgumentError, "one per sample"),
         ({"labels": np.zeros((48, 1), int)}, ArgumentError, "one per sample"),
         ({"labels": np.zeros(48)}, ArgumentError, "whole numbers"),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import RuntimeUnavailableError
+from ...errors import RuntimeUnavailableError
 
 SPLIT_SEED = 0
 HELD_OUT = 0.2

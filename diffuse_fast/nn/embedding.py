@@ -1,0 +1,71 @@
+"""What a network is told beside x: the time and the class, as vectors."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import ArgumentError
+
+
+class TimeEmbedding(nn.Module):
+    """Times (B,), whole or fractional, to vectors (B, ``out_channels``): sinusoids (Vaswani et al. 2017), then an
+    MLP."""
+
+    frequencies: Tensor
+
+    def __init__(self, channels: int, out_channels: int):
+        super().__init__()
+        half = channels // 2
+        frequencies = torch.exp(-math.log(10000.0) * torch.arange(half) / max(half - 1, 1))
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.hidden = nn.Linear(channels, out_channels)
+        self.out = nn.Linear(out_channels, out_channels)
+
+    def forward(self, t: Tensor) -> Tensor:
+        angles = t.to(self.frequencies.dtype)[:, None] * self.frequencies
+        return self.out(F.silu(self.hidden(torch.cat([angles.sin(), angles.cos()], dim=1))))
+
+
+class Conditioned(nn.Module):
+    """A network with a time and, where ``num_classes`` is given, a class; what :meth:`condition` returns is the sum of their
+    vectors.
+
+    A class-conditional network has one class more than ``num_classes``, the *null class* (its number is ``num_classes``), for a
+    label that is not told; classifier-free guidance (Ho & Salimans 2022) needs it.
+    """
+
+    def __init__(self, channels: int, width: int, num_classes: int | None):
+        super().__init__()
+        self.num_classes = num_classes
+        self.time = TimeEmbedding(channels, width)
+        self.label = None if num_classes is None else nn.Embedding(num_classes + 1, width)
+
+    def condition(self, t: Tensor, label: Tensor | None) -> Tensor:
+        """(B, width) for times (B,) and labels (B,) int64; no labels are all null.
+
+        Raises:
+            ArgumentError: a label is given to a network without classes.
+        """
+        embedding = self.time(t)
+        if self.label is not None and self.num_classes is not None:
+            if label is None:
+                label = torch.full_like(t, self.num_classes, dtype=torch.int64)
+            return embedding + self.label(label)
+        if label is not None:
+            raise ArgumentError("this network has no classes, but a label was given; build it with num_classes=...")
+        return embedding
+
+
+def positive(**counts: int | None) -> None:
+    """Whether counts are at least 1, or None.
+
+    Raises:
+        ArgumentError: one is not; the message names it.
+    """
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise ArgumentError(f"{name} is {count}; it must be at least 1.")

@@ -1,0 +1,19 @@
+"""Where training data come from. Each source has a shape and hands out float32 batches by number; pictures come in [-1, 1].
+
+==================  =========================================================================
+:func:`digits`      scikit-learn's digits (arrays)
+:class:`Arrays`     arrays in memory, or ``.npy`` and ``.npz`` files, which stay on the disk
+:class:`Images`     a folder of image files, or a Hugging Face ``datasets`` folder
+:class:`Generated`  what a generator function yields
+==================  =========================================================================
+"""
+
+from .arrays import Arrays
+from .digits import Split, digits
+from .generated import Generated
+from .hugging_face import from_disk
+from .images import Images
+from .pictures import Framing
+from .source import Source
+
+__all__ = ["Arrays", "Framing", "Generated", "Images", "Source", "Split", "digits", "from_disk"]

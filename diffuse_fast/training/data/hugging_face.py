@@ -1,0 +1,63 @@
+"""A folder that Hugging Face ``datasets`` wrote (``save_to_disk``), as images with labels from a column."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+
+from ...errors import ArgumentError, RuntimeUnavailableError
+from .images import Images
+from .pictures import Framing, pillow
+
+
+def from_disk(
+    path: str | os.PathLike[str], *, split: str | None = None, image: str = "image", label: str | None = None,
+    framing: Framing | None = None, on_error: str = "raise",
+) -> Images:  # fmt: skip
+    """The images of a data set on the disk.
+
+    Args:
+        split: Of a folder with several (``train``, ...).
+        image: The column of images.
+        label: The column of labels: whole numbers from 0, or names, which are numbered in their order; None for no labels.
+        framing, on_error: As of :class:`Images`.
+
+    Raises:
+        ArgumentError: no such data set, split or column. RuntimeUnavailableError: ``datasets`` is not installed.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise RuntimeUnavailableError(f"a Hugging Face data set needs datasets ({error}): pip install datasets") from None
+    try:
+        data = datasets.load_from_disk(os.fspath(path))
+    except (OSError, ValueError) as error:
+        raise ArgumentError(f"{path} is no folder of a Hugging Face data set: {error}.") from error
+    if isinstance(data, datasets.DatasetDict):
+        if split not in data:
+            raise ArgumentError(f"split is {split!r}; {path} has {', '.join(data)}.")
+        data = data[split]
+    for column in (image, *([] if label is None else [label])):
+        if column not in data.column_names:
+            raise ArgumentError(f"there is no column {column!r}; {path} has {', '.join(data.column_names)}.")
+    labels = classes = None
+    if label is not None:
+        values = data[label][:]
+        classes = getattr(data.features[label], "names", None)
+        if values and isinstance(values[0], str):
+            classes = sorted(set(values))
+            values = [classes.index(value) for value in values]
+        labels = np.array(values)
+    # Not decoded by datasets: a broken image is ours to name.
+    pictures = data.cast_column(image, datasets.Image(decode=False)).select_columns(image)
+    pil = pillow()
+
+    def opened(index: int):
+        import io
+
+        row = pictures[index][image]
+        return pil.open(io.BytesIO(row["bytes"]) if row["bytes"] is not None else row["path"])
+
+    names = [f"row {i}" for i in range(len(data))]
+    return Images(names, opened, labels, classes=classes, framing=framing, on_error=on_error)
