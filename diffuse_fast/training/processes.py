@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..errors import DiffuseFastError, TrainingError
+from ..errors import TrainingError
 
 
 @contextmanager
@@ -66,24 +66,6 @@ def first_alone() -> Iterator[bool]:
         dist.broadcast_object_list(told)
         if error is None and told[0] is not None:
             raise TrainingError(f"the first process failed: {told[0]}")
-    if error is not None:
-        raise error
-
-
-@contextmanager
-def all_or_none() -> Iterator[None]:
-    """What every process does for itself and all must have done: where one fails, all raise, and none waits for it forever."""
-    error: DiffuseFastError | None = None
-    try:
-        yield
-    except DiffuseFastError as raised:
-        error = raised
-    if world() > 1:
-        told: list[str | None] = [None] * world()
-        dist.all_gather_object(told, None if error is None else str(error))
-        others = [(number, text) for number, text in enumerate(told) if text is not None]
-        if error is None and others:
-            raise TrainingError(f"process {others[0][0]} failed: {others[0][1]}")
     if error is not None:
         raise error
 

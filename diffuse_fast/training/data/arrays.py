@@ -38,7 +38,7 @@ class Arrays:
         kind = str(numbers.dtype)
         if numbers.ndim < 2 or not any(name in kind for name in ("float", "int")):
             raise ArgumentError(f"data is {tuple(numbers.shape)} of {kind}; it must be real numbers of the shape (samples, *shape).")
-        self._data, self._levels = numbers, levels
+        self._data, self.levels = numbers, levels
         self.shape: tuple[int, ...] = tuple(numbers.shape[1:])
         self._labels = None if labels is None else whole_labels(labels, len(numbers))
         self.num_classes = None if self._labels is None or not len(self._labels) else int(self._labels.max()) + 1
@@ -83,6 +83,6 @@ class Arrays:
         x = torch.as_tensor(picked, dtype=torch.float32)
         if not x.isfinite().all():
             raise ArgumentError("data has values that are not finite; remove or repair those samples.")
-        if self._levels:
+        if self.levels:
             x = x / 127.5 - 1.0
         return x, None if self._labels is None else self._labels[torch.as_tensor(indices)]
