@@ -29,7 +29,7 @@ def train(
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting of the configuration; repeatable.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the folder, if there is one.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint, if there is one.")] = False,
     reuse: Annotated[
         bool, typer.Option("--reuse", help="Of the digits recipe: take the weights an earlier run left, and measure again.")
     ] = False,

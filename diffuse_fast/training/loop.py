@@ -154,7 +154,8 @@ class _Run:
         last = checkpoints.newest(self.folder) if resume else None
         if last is not None:
             if different := checkpoints.differences(last.document["run"], self._described()):
-                raise ArgumentError(f"the run in {self.folder} was another one: {'; '.join(different)}. Resume it with what it had.")
+                what = "; ".join(different)
+                raise ArgumentError(f"the run in {self.folder} was another one: {what}. Resume it with what it had.")
             tensors = dict(last.tensors)
             self.losses = tensors.pop("losses").tolist()
             self.seconds = last.document["seconds"]

@@ -78,8 +78,8 @@ def whole(tensor: Tensor) -> Tensor:
 @torch.no_grad()
 def fill(tensor: Tensor, values: Tensor) -> None:
     """Give a tensor, perhaps sharded, the values of a full one."""
-    if hasattr(tensor, "full_tensor"):
-        from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
+    if isinstance(tensor, DTensor):
         values = distribute_tensor(values.to(tensor.device), tensor.device_mesh, tensor.placements)
     tensor.copy_(values)

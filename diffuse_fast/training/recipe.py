@@ -18,6 +18,7 @@ from ..errors import ArgumentError, TrainingError, near
 from ..export import export
 from ..model import Model
 from ..schedule import Schedule
+from ..schedule.base import TYPES
 from .config import TrainConfig
 from .data import Arrays, Framing, Images, Source, digits, from_disk, hold_out
 from .loop import train
@@ -83,7 +84,8 @@ def recipe(settings: Settings) -> Recipe:
     Args:
         settings: By section. ``data``: ``kind`` (images, datasets, arrays, digits), ``path`` and the rest of what it takes;
             ``held_out``, a fraction. ``network``: ``type`` (UNet, UNet1D, UNet3D, MLP, DiT) and its options; what the data say
-            (channels, size, classes) need not be said. ``schedule``: as ``Schedule.from_json``. ``train``: :class:`TrainConfig`.
+            (channels, size, classes) need not be said. ``schedule``: ``type`` and the
+            arguments of that class method of :class:`Schedule`. ``train``: :class:`TrainConfig`.
             ``artifact``: ``name``, ``license``, ``value_range``, ``clip``.
 
     Raises:
@@ -116,14 +118,16 @@ def recipe(settings: Settings) -> Recipe:
         if name not in ARTIFACT:
             raise ArgumentError(f"artifact.{name} is no setting.{near(name, ARTIFACT)}")
     artifact = {"value_range": [-1.0, 1.0] if pictures else None, "clip": [-1.0, 1.0] if pictures else None, **given["artifact"]}
-    schedule = Schedule.from_json({"type": "cosine", **given["schedule"]})
+    schedule = _schedule(given["schedule"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = _network(given["network"], source)
     return Recipe(source, held_out, network, schedule, config, artifact, given)
 
 
-def run(made: Recipe, out: str | os.PathLike[str], *, resume: bool = False, progress: bool = True, device: str = "cpu") -> Model | None:
+def run(
+    made: Recipe, out: str | os.PathLike[str], *, resume: bool = False, progress: bool = True, device: str = "cpu"
+) -> Model | None:
     """Train as a recipe says and write the artifact ``<out>/<name>.onnx`` (``model`` where no name is given); the checkpoints,
     logs and sample grids lie beside it.
 
@@ -176,6 +180,15 @@ def _export(made: Recipe, result: TrainResult, folder: Path) -> Model:
         training={**{k: record[k] for k in ("config", "seconds", "samples", "versions")}, "network": made.settings["network"]},
         license=made.artifact.get("license"),
     )
+
+
+def _schedule(options: dict[str, Any]) -> Schedule:
+    options = dict(options)
+    name = options.pop("type", "cosine")
+    if name not in TYPES:
+        raise ArgumentError(f"schedule.type is {name!r}.{near(str(name), TYPES)}")
+    make = getattr(Schedule, name)
+    return _call("schedule", make, list(inspect.signature(make).parameters), options)
 
 
 def _network(options: dict[str, Any], source: Source) -> nn.Module:
