@@ -1,8 +1,9 @@
-"""``diffuse-fast train``: the recipe of the bundled model."""
+"""``diffuse-fast train``: a configuration, a folder of images, or the recipe of the bundled model."""
 
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,12 @@ import typer
 
 
 def train(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the artifact, its card, its figures and the weights.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the artifact and what belongs to the run.")],
+    configuration: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG.toml]", help="What to train, and how: docs/training.md.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="A folder of images, or an .npy or .npz file.")] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width that images are brought to.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples per step.")] = None,
     prediction_type: Annotated[str | None, typer.Option(help="What to predict: epsilon, sample or v_prediction.")] = None,
@@ -19,17 +25,21 @@ def train(
     ema_decay: Annotated[float | None, typer.Option(help="Decay of the moving average of the weights.")] = None,
     condition_dropout: Annotated[float | None, typer.Option(help="How often a label is left out, for guidance.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting of the configuration; repeatable.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint, if there is one.")] = False,
     reuse: Annotated[
-        bool, typer.Option("--reuse", help="Take the weights an earlier run left in the folder, and measure again.")
+        bool, typer.Option("--reuse", help="Of the digits recipe: take the weights an earlier run left, and measure again.")
     ] = False,
 ) -> None:
-    """Train the digits model, export and measure it.
+    """Train a network on your data and write its artifact; without a configuration and data, train the digits model.
 
-    It takes half an hour on one core. What is not given is as for the bundled model. Needs diffuse-fast[train].
+    The digits take half an hour on one core; what is not given is as for the bundled model. Under torchrun:
+    torchrun --nproc-per-node 2 -m diffuse_fast.cli train CONFIG.toml --out DIR. Needs diffuse-fast[train].
     """
-    from ..training.digits import CONFIG, NAME, train_digits
-
-    given: dict[str, Any] = {
+    flags: dict[str, Any] = {
         "steps": steps,
         "batch_size": batch_size,
         "prediction_type": prediction_type,
@@ -39,8 +49,47 @@ def train(
         "condition_dropout": condition_dropout,
         "seed": seed,
     }
-    change = {name: value for name, value in given.items() if value is not None}
-    if reuse and change:
-        raise typer.BadParameter(f"--reuse trains nothing; leave out {', '.join(change)}.")
-    train_digits(out, config=dataclasses.replace(CONFIG, **change), reuse=reuse)
+    flags = {name: value for name, value in flags.items() if value is not None}
+    if configuration is None and data is None:
+        if change or size is not None or resume or device != "cpu":
+            raise typer.BadParameter("--set, --size, --resume and --device need a configuration or --data.")
+        _digits(out, flags, reuse)
+        return
+    if reuse:
+        raise typer.BadParameter("--reuse is of the digits recipe; leave out the configuration and --data.")
+    from ..training.recipe import read, recipe, run
+
+    settings = {} if configuration is None else read(configuration)
+    if data is not None:
+        kind = "arrays" if data.suffix in (".npy", ".npz") else "images"
+        settings["data"] = {**settings.get("data", {}), "kind": kind, "path": str(data)}
+    if size is not None:
+        settings["data"] = {**settings.get("data", {}), "size": size}
+    settings["train"] = {**settings.get("train", {}), **flags}
+    for text in change or []:
+        section, key, value = _assignment(text)
+        settings[section] = {**settings.get(section, {}), key: value}
+    model = run(recipe(settings), out, resume=resume, device=device)
+    if model is not None:
+        typer.echo(f"{model.path}: {model.name}, sha256 {model.sha256}")
+
+
+def _digits(out: Path, flags: dict[str, Any], reuse: bool) -> None:
+    from ..training.digits import CONFIG, NAME, train_digits
+
+    if reuse and flags:
+        raise typer.BadParameter(f"--reuse trains nothing; leave out {', '.join(flags)}.")
+    train_digits(out, config=dataclasses.replace(CONFIG, **flags), reuse=reuse)
     typer.echo((out / f"{NAME}.md").read_text(encoding="utf-8"))
+
+
+def _assignment(text: str) -> tuple[str, str, Any]:
+    """``network.channels=64`` as its parts; the value is TOML, or a plain word."""
+    name, equals, value = text.partition("=")
+    section, dot, key = name.partition(".")
+    if not (equals and dot and section and key):
+        raise typer.BadParameter(f"--set takes SECTION.KEY=VALUE, not {text!r}.")
+    try:
+        return section, key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return section, key, value

@@ -80,8 +80,9 @@ class DiT(Conditioned):
         for layer in (self.time.hidden, self.time.out, self.label):
             if layer is not None:
                 nn.init.normal_(layer.weight, std=0.02)
-        for block in self.blocks:
-            zeroed(block.modulation)
+        for module in self.modules():
+            if isinstance(module, _Block):
+                zeroed(module.modulation)
         zeroed(self.modulation)
         zeroed(self.last)
 

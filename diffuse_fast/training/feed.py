@@ -34,7 +34,8 @@ class Feed:
         """Their numbers in the data."""
         samples = len(self._data)  # type: ignore[arg-type]  # only a generated source has no length
         passes = range(start // samples, (stop - 1) // samples + 1)
-        self._orders = {number: self._orders[number] if number in self._orders else self._order(number, samples) for number in passes}
+        known = self._orders
+        self._orders = {number: known[number] if number in known else self._order(number, samples) for number in passes}
         whole = torch.cat(list(self._orders.values()))
         return whole[start - passes[0] * samples : stop - passes[0] * samples]
 

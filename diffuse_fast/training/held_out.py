@@ -8,7 +8,8 @@ import zipfile
 import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError
-from .data import HELD_OUT, SPLIT_SEED, Split
+from .data import Split
+from .data.digits import HELD_OUT, SPLIT_SEED
 
 
 def split_npz(path: str | os.PathLike[str]) -> Split:

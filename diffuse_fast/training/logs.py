@@ -37,7 +37,8 @@ class Logs:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
-                raise RuntimeUnavailableError(f"tensorboard is not installed ({error}): pip install tensorboard") from None
+                text = f"tensorboard is not installed ({error}): pip install 'diffuse-fast[tensorboard]'"
+                raise RuntimeUnavailableError(text) from None
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
     def line(self, values: Mapping[str, float]) -> None:

@@ -27,7 +27,7 @@ from .logs import Logs
 from .objectives import Objective
 from .objectives.objective import AnyObjective
 from .previews import preview
-from .processes import all_or_none, first_alone, mean, rank, world
+from .processes import first_alone, mean, rank, world
 from .progress import progress_bar
 from .record import TrainRecord, TrainResult
 from .state import TrainState
@@ -154,7 +154,8 @@ class _Run:
         last = checkpoints.newest(self.folder) if resume else None
         if last is not None:
             if different := checkpoints.differences(last.document["run"], self._described()):
-                raise ArgumentError(f"the run in {self.folder} was another one: {'; '.join(different)}. Resume it with what it had.")
+                what = "; ".join(different)
+                raise ArgumentError(f"the run in {self.folder} was another one: {what}. Resume it with what it had.")
             tensors = dict(last.tensors)
             self.losses = tensors.pop("losses").tolist()
             self.seconds = last.document["seconds"]
@@ -245,9 +246,9 @@ class _Run:
         for i in range(own):
             number = rank() * own + i
             first = (step - 1) * self.config.batch_size + number * self.micro_batch
-            with all_or_none():
-                x0, label = self.feed.take(first, first + self.micro_batch)
-                _labels_fit(label, getattr(self.network, "num_classes", None))
+            # Where this fails on one process, torchrun ends the others.
+            x0, label = self.feed.take(first, first + self.micro_batch)
+            _labels_fit(label, getattr(self.network, "num_classes", None))
             x0 = x0.to(self.device, non_blocking=True)
             label = None if label is None else label.to(self.device, non_blocking=True)
             alone = i < own - 1 and isinstance(self.state.forward, nn.parallel.DistributedDataParallel)

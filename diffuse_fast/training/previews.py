@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import nn
 
+from ..engine import sample
 from ..errors import ArgumentError
 from ..files import replacing
 from ..pictures import check_shape, grid, png
@@ -32,8 +33,6 @@ def preview(
     Raises:
         OutputError: the file cannot be written.
     """
-    from ..engine import sample  # above this wing's usual floor: it is only looked through, not built on
-
     classes = getattr(network, "num_classes", None)
     cond = None if classes is None else {"label": np.arange(SAMPLES) % classes}
     x = sample(

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ..errors import DiffuseFastError, TrainingError
+from ..errors import TrainingError
 
 
 @contextmanager
@@ -70,24 +70,6 @@ def first_alone() -> Iterator[bool]:
         raise error
 
 
-@contextmanager
-def all_or_none() -> Iterator[None]:
-    """What every process does for itself and all must have done: where one fails, all raise, and none waits for it forever."""
-    error: DiffuseFastError | None = None
-    try:
-        yield
-    except DiffuseFastError as raised:
-        error = raised
-    if world() > 1:
-        told: list[str | None] = [None] * world()
-        dist.all_gather_object(told, None if error is None else str(error))
-        others = [(number, text) for number, text in enumerate(told) if text is not None]
-        if error is None and others:
-            raise TrainingError(f"process {others[0][0]} failed: {others[0][1]}")
-    if error is not None:
-        raise error
-
-
 def whole(tensor: Tensor) -> Tensor:
     """A tensor that may be sharded among the processes, in full; every process must call it."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
@@ -96,8 +78,8 @@ def whole(tensor: Tensor) -> Tensor:
 @torch.no_grad()
 def fill(tensor: Tensor, values: Tensor) -> None:
     """Give a tensor, perhaps sharded, the values of a full one."""
-    if hasattr(tensor, "full_tensor"):
-        from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
+    if isinstance(tensor, DTensor):
         values = distribute_tensor(values.to(tensor.device), tensor.device_mesh, tensor.placements)
     tensor.copy_(values)

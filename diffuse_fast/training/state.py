@@ -135,7 +135,7 @@ class TrainState:
 
     def _memory(self) -> dict[str, Any]:
         times = getattr(self.objective, "times", None)
-        return times.state_dict() if hasattr(times, "state_dict") else {}
+        return times.state_dict() if times is not None and hasattr(times, "state_dict") else {}
 
 
 def _shard(module: Pass) -> None:

@@ -13,7 +13,8 @@ from .digits import Split, digits
 from .generated import Generated
 from .hugging_face import from_disk
 from .images import Images
+from .part import Part, hold_out
 from .pictures import Framing
 from .source import Source
 
-__all__ = ["Arrays", "Framing", "Generated", "Images", "Source", "Split", "digits", "from_disk"]
+__all__ = ["Arrays", "Framing", "Generated", "Images", "Part", "Source", "Split", "digits", "from_disk", "hold_out"]

@@ -37,13 +37,15 @@ class Arrays:
         numbers = data if isinstance(data, Tensor) else np.asarray(data)
         kind = str(numbers.dtype)
         if numbers.ndim < 2 or not any(name in kind for name in ("float", "int")):
-            raise ArgumentError(f"data is {tuple(numbers.shape)} of {kind}; it must be real numbers of the shape (samples, *shape).")
-        self._data, self._levels = numbers, levels
+            shape = tuple(numbers.shape)
+            raise ArgumentError(f"data is {shape} of {kind}; it must be real numbers of the shape (samples, *shape).")
+        self._data, self.levels = numbers, levels
         self.shape: tuple[int, ...] = tuple(numbers.shape[1:])
         self._labels = None if labels is None else whole_labels(labels, len(numbers))
         self.num_classes = None if self._labels is None or not len(self._labels) else int(self._labels.max()) + 1
         if self._labels is not None and len(self._labels) and self._labels.min() < 0:
-            raise ArgumentError(f"labels go from {self._labels.min()} to {self._labels.max()}; they count from 0 to the last class.")
+            lowest, highest = self._labels.min(), self._labels.max()
+            raise ArgumentError(f"labels go from {lowest} to {highest}; they count from 0 to the last class.")
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Arrays:
@@ -59,7 +61,7 @@ class Arrays:
             if path.suffix == ".npz":
                 with np.load(path, allow_pickle=False) as file:
                     data = file["data"]
-                    labels = file["labels"] if "labels" in file else None
+                    labels = file.get("labels")
             else:
                 data = np.load(path, mmap_mode="r", allow_pickle=False)
         except KeyError:
@@ -83,6 +85,6 @@ class Arrays:
         x = torch.as_tensor(picked, dtype=torch.float32)
         if not x.isfinite().all():
             raise ArgumentError("data has values that are not finite; remove or repair those samples.")
-        if self._levels:
+        if self.levels:
             x = x / 127.5 - 1.0
         return x, None if self._labels is None else self._labels[torch.as_tensor(indices)]

@@ -29,7 +29,7 @@ def from_disk(
     try:
         import datasets
     except ImportError as error:
-        raise RuntimeUnavailableError(f"a Hugging Face data set needs datasets ({error}): pip install datasets") from None
+        raise RuntimeUnavailableError(f"this needs datasets ({error}): pip install 'diffuse-fast[datasets]'") from None
     try:
         data = datasets.load_from_disk(os.fspath(path))
     except (OSError, ValueError) as error:

@@ -144,6 +144,7 @@ class Images:
     def _broken(self, number: int, error: Exception) -> None:
         name = self._names[number]
         if self._on_error == "raise":
-            raise TrainingError(f"the picture {name} cannot be read: {error}. Repair or remove it, or say on_error='skip'.") from error
+            hint = "Repair or remove it, or say on_error='skip'."
+            raise TrainingError(f"the picture {name} cannot be read: {error}. {hint}") from error
         self.broken[name] = str(error)
         log.warning("skipped %s, which cannot be read (%s); %d so far", name, error, len(self.broken))

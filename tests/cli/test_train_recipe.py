@@ -1,0 +1,133 @@
+"""``diffuse-fast train`` on data of one's own: from a folder of images to an artifact that samples."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+pytest.importorskip("PIL")
+from PIL import Image
+
+import diffuse_fast as df
+
+CONFIG = """
+[data]
+kind = "images"
+path = "pictures"
+size = 8
+channels = 1
+labels = true
+held_out = 0.25
+
+[network]
+type = "UNet"
+channels = 8
+groups = 4
+blocks = 1
+
+[schedule]
+type = "linear"
+num_train_timesteps = 20
+
+[train]
+steps = 4
+batch_size = 4
+warmup_steps = 1
+checkpoint_every = 2
+evaluate_every = 2
+sample_every = 4
+
+[artifact]
+name = "bars"
+license = "CC0-1.0"
+"""
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Bright and dark pictures of several sizes, and a configuration."""
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        folder = tmp_path / "pictures" / ("dark" if i % 2 else "light")
+        folder.mkdir(parents=True, exist_ok=True)
+        levels = rng.integers(0, 100, (10 + i, 9, 3)) + (0 if i % 2 else 150)
+        Image.fromarray(levels.astype(np.uint8)).save(folder / f"{i}.png")
+    (tmp_path / "c.toml").write_text(CONFIG)
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, about itself
+def test_from_a_folder_of_images_to_samples(run, pictures):
+    pytest.importorskip("onnxruntime")
+    result = run("train", "c.toml", "--out", "runs/bars", "--set", "network.multipliers=[1]", "--seed", 3)
+    assert result.exit_code == 0, result.stderr
+    folder = pictures / "runs" / "bars"
+    model = df.load(folder / "bars.onnx")
+    assert model.sha256 in result.stdout
+    assert (model.shape, model.value_range, model.clip, model.license) == ((1, 8, 8), (-1, 1), (-1, 1), "CC0-1.0")
+    assert (model.conditioning[0].null, model.schedule) == (2, df.Schedule.linear(20))
+    assert model.training["config"]["seed"] == 3
+    assert model.training["samples"] == 9
+    assert df.sample(model, 3, 5, seed=0, cond={"label": 1}).shape == (3, 1, 8, 8)
+    assert sorted(p.name for p in folder.iterdir() if p.is_file()) == [
+        "bars.onnx", "checkpoint-00000002.safetensors", "checkpoint-00000004.safetensors", "log.csv", "metrics.csv",
+    ]  # fmt: skip
+    lines = (folder / "metrics.csv").read_text().split()
+    assert [line.rpartition(",")[0] for line in lines[1:]] == ["2,held_out_loss", "4,held_out_loss"]
+    assert [p.name for p in (folder / "samples").iterdir()] == ["step-00000004.png"]
+
+    refused = run("train", "c.toml", "--out", "runs/bars")
+    assert refused.exit_code == 1
+    assert "has a run already" in refused.stderr
+    arguments = ("--resume", "--learning-rate", 0.1, "--seed", 3, "--set", "network.multipliers=[1]")
+    other = run("train", "c.toml", "--out", "runs/bars", *arguments)
+    assert other.exit_code == 1
+    assert "learning_rate was 0.001 and is 0.1" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["absent.toml"], 1, "cannot read the configuration"),
+        (["c.toml", "--set", "train.step=3"], 1, "train.step is no setting. Did you mean 'steps'"),
+        (["c.toml", "--set", "data.kind=folder"], 1, "data.kind is 'folder'"),
+        (["c.toml", "--set", "data.path=absent"], 1, "section [data]: there is no folder 'absent'"),
+        (["c.toml", "--set", "network.type=UNet1D"], 1, "samples of 2 axes"),
+        (["c.toml", "--set", "network.channel=8"], 1, "'channels'"),
+        (["c.toml", "--set", "network.num_classes=1"], 1, "a network of 1 classes takes 0 to 0"),
+        (["c.toml", "--set", "schedul.type=cosine"], 1, "there is no section [schedul]"),
+        (["c.toml", "--set", "artifact.licence=MIT"], 1, "'license'"),
+        (["c.toml", "--batch-size", "10"], 1, "too few for a batch of 10"),
+        (["c.toml", "--steps", "0"], 1, "section [train]: steps is 0"),
+        (["c.toml", "--set", "steps"], 2, "SECTION.KEY=VALUE"),
+        (["c.toml", "--reuse"], 2, "digits recipe"),
+        (["--resume"], 2, "need a configuration"),
+        (["--data", "pictures"], 1, "several shapes"),
+    ],
+)
+def test_refusals_name_the_setting(run, pictures, arguments, status, message):
+    result = run("train", *arguments, "--out", "out")
+    assert result.exit_code == status, result.output
+    assert message in " ".join(result.stderr.split())
+    assert not (pictures / "out").exists()
+
+
+def test_flags_alone_make_a_recipe(run, pictures, monkeypatch):
+    from diffuse_fast.training import recipe
+
+    made = []
+    monkeypatch.setattr(recipe, "run", lambda recipe, out, **options: made.append((recipe, out, options)))
+    assert run("train", "--data", "pictures", "--size", 16, "--batch-size", 2, "--out", "o", "--resume").exit_code == 0
+    np.save(pictures / "points.npy", np.zeros((100, 3)))
+    assert run("train", "--data", "points.npy", "--set", "network.type=MLP", "--out", "o").exit_code == 0
+    (images, _, options), (points, *_) = made
+    assert images.source.shape == (3, 16, 16)
+    assert images.config.batch_size == 2
+    assert options == {"resume": True, "device": "cpu"}
+    assert points.network.features == 3
+    assert points.artifact["clip"] is None
+    assert json.dumps(points.settings)

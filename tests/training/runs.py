@@ -1,0 +1,59 @@
+"""A small run, as a program of its own: to be killed, resumed, and run by several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+
+import numpy as np
+import torch
+
+import diffuse_fast as df
+from diffuse_fast.training import TrainConfig
+from diffuse_fast.training.processes import process_group, rank
+
+SCHEDULE = df.Schedule.cosine(num_train_timesteps=50)
+
+
+def problem(samples: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Three constant pictures and a little noise."""
+    labels = np.arange(samples) % 3
+    return (labels - 1.0).reshape(-1, 1, 1, 1) + 0.05 * np.random.default_rng(0).standard_normal((samples, 1, 4, 4)), labels
+
+
+def small(**options) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return df.nn.UNet(1, **{"channels": 8, "groups": 4, "blocks": 1, "num_classes": 3, "dropout": 0.1, **options})
+
+
+def weights(network: torch.nn.Module) -> dict[str, list[float]]:
+    """Every number of it: JSON gives a float32 back to the bit."""
+    return {name: p.detach().flatten().tolist() for name, p in network.named_parameters()}
+
+
+def main(folder: str, out: str, text: str) -> None:
+    options = json.loads(text)
+    kill_at, resume, dropout = options.pop("kill_at", None), options.pop("resume", False), options.pop("dropout", 0.1)
+    torch.set_num_threads(1)
+    data, labels = problem()
+    losses: list[float] = []
+
+    def callback(step: int, loss: float) -> None:
+        losses.append(loss)
+        if step == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with process_group():
+        network = small(dropout=dropout)
+        result = df.train(
+            network, data, labels, schedule=SCHEDULE, config=TrainConfig(**options), folder=folder, resume=resume, callback=callback
+        )
+        if rank() == 0:
+            with open(out, "w", encoding="utf-8") as file:
+                json.dump({"average": weights(result.network), "losses": result.record.losses, "seen": losses}, file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

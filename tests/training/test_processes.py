@@ -1,0 +1,47 @@
+"""Several processes: the gradients, and so the weights, of one process with the same global batch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+PROGRAM = Path(__file__).with_name("runs.py")
+OPTIONS = {"steps": 4, "batch_size": 8, "micro_batch": 4, "warmup_steps": 1, "condition_dropout": 0.3, "checkpoint_every": 2}
+
+
+def run(tmp_path: Path, name: str, processes: int, **options) -> dict:
+    launch = [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    arguments = [tmp_path / name, tmp_path / f"{name}.json", json.dumps({**OPTIONS, **options})]
+    subprocess.run([sys.executable, *launch, PROGRAM, *arguments], check=True, timeout=200)
+    return json.loads((tmp_path / f"{name}.json").read_text())
+
+
+def close(one: dict, two: dict) -> None:
+    # The same sums in another order.
+    np.testing.assert_allclose(one["losses"], two["losses"], rtol=1e-5)
+    assert one["average"].keys() == two["average"].keys()
+    for name, values in one["average"].items():
+        np.testing.assert_allclose(two["average"][name], values, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_two_processes_train_as_one(tmp_path):
+    one = run(tmp_path, "one", 1)
+    two = run(tmp_path, "two", 2)
+    close(one, two)
+    # A checkpoint knows nothing of how many wrote it.
+    (tmp_path / "two" / "checkpoint-00000004.safetensors").unlink()
+    close(one, run(tmp_path, "two", 1, resume=True))
+
+
+@pytest.mark.slow
+def test_two_processes_with_sharded_weights_train_as_one(tmp_path):
+    one = run(tmp_path, "one", 1)
+    close(one, run(tmp_path, "two", 2, sharded=True))
+    (tmp_path / "two" / "checkpoint-00000004.safetensors").unlink()
+    close(one, run(tmp_path, "two", 2, sharded=True, resume=True))
