@@ -77,7 +77,10 @@ def sample(
         step_noise: ``i -> N(0, 1)`` of that shape for row i, in place of the generator.
         batch_size: Samples per network call at most; bounds memory and changes no result of a batch-invariant network.
         first_index: Index of the first sample under ``seed``: continue where another call stopped.
-        runtime: ``auto`` or the name of a runtime. device: ``auto`` or ``cpu``. precision: ``float32``.
+        runtime: ``auto``, which is what :func:`diffuse_fast.tune` found where it was asked, or the name of a runtime.
+        device: ``auto`` or ``cpu``.
+        precision: What the network is computed in, as far as the runtime has it: ``float32`` (exact to rounding), ``bfloat16``
+            (OpenVINO, where the CPU has it).
         progress: Show a bar. callback: Called as ``callback(row, x)`` after each row; x is a view, not to be kept.
         **solver_options: Options of the solver (``eta``, ``variance_type``, ...) and of the grid (``sigmas``, ``rho``,
             ``sigma_min``, ``sigma_max``, ``time_convention``: see :func:`diffuse_fast.plan`).

@@ -68,8 +68,6 @@ class Sampler:
     ):
         if device not in ("auto", "cpu"):
             raise KernelUnavailableError(f"device is {device!r}; this version samples on 'cpu' only.")
-        if precision != "float32":
-            raise ArgumentError(f"precision is {precision!r}; the runtimes of this version have 'float32'.")
         model = load(model) if isinstance(model, str | Path) else model
         known = model if isinstance(model, Model) else None
         self.model = model
@@ -83,7 +81,7 @@ class Sampler:
         self._unguided = plan
         self.plan = self._guided_plan(plan, guidance_scale)
         self.guided = any(len(row.g) > 1 for row in self.plan.rows)
-        self._network = network(model, runtime)
+        self._network = network(model, runtime, precision=precision)
         self._kernel = get_kernel()
         self._packed = pack(self.plan.rows) if self._kernel.name != "reference" else self.plan.rows
         self._idle: dict[Any, list[Workspace]] = {}
