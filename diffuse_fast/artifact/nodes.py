@@ -88,7 +88,7 @@ class Nodes:
 
     def constant(self, like: str, array: np.ndarray) -> str:
         """A new initializer; its name."""
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         name = self.fresh(like)
         dims = b"".join(integer(1, n) for n in array.shape)
         raw = array.astype(array.dtype.newbyteorder("<")).tobytes()

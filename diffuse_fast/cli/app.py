@@ -17,6 +17,7 @@ from .learn_solver import learn_solver
 from .sample import sample
 from .solvers import solvers
 from .train import train
+from .tune import tune
 
 
 class _Group(TyperGroup):
@@ -40,7 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (sample, train, export, inspect, learn_solver, solvers, doctor):
+for command in (sample, train, export, inspect, learn_solver, tune, solvers, doctor):
     app.command(command.__name__.replace("_", "-"))(command)
 
 

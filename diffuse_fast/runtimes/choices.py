@@ -113,26 +113,45 @@ def read(model: Model) -> dict[str, dict[int, Choice]]:
         return {}
     here = machine()
     file = path(model, here)
-    try:
-        if file is None or not file.exists():
-            return {}
-        raw = json.loads(file.read_text(encoding="utf-8"))
-        if raw["format"] != FORMAT or raw["artifact"] != model.sha256 or raw["machine"] != here:
-            raise ValueError("it is of another format, artifact or machine")
-        found: dict[str, dict[int, Choice]] = {}
-        for item in raw["choices"]:
-            batch = item.pop("batch")
-            choice = _checked(batch, Choice(**item))
-            found.setdefault(choice.precision, {})[batch] = choice
-        return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        _log.warning("the tuned choices in %s are ignored: %s: %s", file, type(error).__name__, error)
+    raw = None if file is None or not file.exists() else _raw(file, here)
+    if raw is None or raw["artifact"] != model.sha256:
         return {}
+    found: dict[str, dict[int, Choice]] = {}
+    for batch, choice in raw["choices"]:
+        found.setdefault(choice.precision, {})[batch] = choice
+    return found
+
+
+def here() -> list[dict[str, Any]]:
+    """Every answer that holds on this machine, of whatever model, as plain data."""
+    base = folder()
+    found = []
+    for file in sorted(base.glob("tune-*.json")) if base is not None and base.is_dir() else ():
+        if (raw := _raw(file, machine())) is not None:
+            found += [{"model": raw["model"], "batch": n, **dataclasses.asdict(choice)} for n, choice in raw["choices"]]
+    return found
+
+
+def _raw(file: Path, here: dict[str, Any]) -> dict[str, Any] | None:
+    """What a file holds, checked, its choices as pairs of batch size and :class:`Choice`; None where it is of another machine
+    or other versions, or is none."""
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        if raw["format"] != FORMAT or raw["machine"] != here:
+            return None
+        pairs = [(item.pop("batch"), Choice(**item)) for item in raw["choices"]]
+        return {"model": str(raw["model"]), "artifact": raw["artifact"], "choices": [(n, _checked(n, c)) for n, c in pairs]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        _log.warning("the tuned choices in %s are ignored: %s: %s", file, type(error).__name__, error)
+        return None
 
 
 def _checked(batch: Any, choice: Choice) -> Choice:
     whole = (batch, choice.threads, choice.split)
-    if not all(type(n) is int and n >= 1 for n in whole) or not all(isinstance(s, str) for s in (choice.runtime, choice.precision)):
+    words = (choice.runtime, choice.precision)
+    if not all(type(n) is int and n >= 1 for n in whole) or not all(isinstance(s, str) for s in words) or (
+        not isinstance(choice.seconds, float)
+    ):
         raise ValueError(f"{choice} for a batch of {batch} is none")
     return choice
 
