@@ -12,7 +12,7 @@ from rich.console import Console
 from .machine import machine
 from .report import show
 
-CASES = ("step", "solvers", "small_step", "loop", "start", "memory")
+CASES = ("step", "solvers", "small_step", "loop", "start", "memory", "graphs")
 
 
 def main() -> None:

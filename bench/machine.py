@@ -9,7 +9,7 @@ from pathlib import Path
 
 import diffuse_fast.kernels as kernels
 
-PACKAGES = ("diffuse-fast", "numpy", "torch", "onnxruntime", "diffusers")
+PACKAGES = ("diffuse-fast", "numpy", "torch", "onnxruntime", "openvino", "diffusers")
 
 
 def machine() -> dict[str, object]:
