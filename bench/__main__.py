@@ -27,6 +27,7 @@ CASES = {
     "loop": 10.0,
     "forward": 5.0,
     "memory": 0.0,
+    "graphs": 20.0,
     "traffic": 0.0,
     "tiny": 20.0,
     "small": 90.0,

@@ -38,6 +38,7 @@ _HOME = {
     "to_uint8": "model",
     "export": "export",
     "learn_solver": "learning",
+    "tune": "tuning",
     "train": "training",
     "nn": "nn",
     "theory": "theory",
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from .solvers import plan, solvers
     from .solvers.prediction import convert_prediction
     from .training import train
+    from .tuning import tune
 
 
 class _Package(types.ModuleType):

@@ -111,6 +111,11 @@ def read(path: Path) -> Graph:
         os.close(descriptor)
 
 
+def value(wire: Wire, span: Span) -> Value:
+    """The ValueInfoProto at ``span``."""
+    return _Reader(wire)._value(span, "a value")
+
+
 class _Reader:
     """One walk over one file."""
 

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from .document import KEY
 from .graph import read
-from .wire import BYTES, Buffer, Span, Wire
+from .wire import Buffer, Span, Wire, message
 
 _METADATA = 14  # ModelProto.metadata_props
 _CHUNK = 1 << 24
@@ -42,19 +42,7 @@ def _entry_at(wire: Wire) -> Span:
 
 def _entry(document: str) -> bytes:
     """A StringStringEntryProto, as a field of ModelProto."""
-    return _field(_METADATA, _field(1, KEY.encode()) + _field(2, document.encode()))
-
-
-def _field(number: int, data: bytes) -> bytes:
-    return _varint(number << 3 | BYTES) + _varint(len(data)) + data
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
+    return message(_METADATA, message(1, KEY.encode()) + message(2, document.encode()))
 
 
 def _copy(buffer: Buffer, span: Span, out: BinaryIO) -> None:

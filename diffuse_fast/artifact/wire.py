@@ -22,6 +22,25 @@ MAX_STRING = 1 << 20
 MAX_TEXT = 256 << 20  # bytes of all strings together that are copied out of a file
 
 
+def varint(value: int) -> bytes:
+    """A number from 0 as the wire has it."""
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def message(number: int, data: bytes) -> bytes:
+    """A field that holds bytes: a string, a message, packed numbers."""
+    return varint(number << 3 | BYTES) + varint(len(data)) + data
+
+
+def integer(number: int, value: int) -> bytes:
+    """A field that holds a signed 64-bit integer."""
+    return varint(number << 3 | VARINT) + varint(value & (1 << 64) - 1)
+
+
 class Buffer(Protocol):
     """bytes, or a mapped file."""
 

@@ -21,6 +21,7 @@ from .likelihood import likelihood
 from .sample import sample
 from .solvers import solvers
 from .train import train
+from .tune import tune
 
 UNAVAILABLE = 3  # exit status; 2 is for wrong usage
 
@@ -47,7 +48,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (sample, train, export, inspect, learn_solver, evaluate, likelihood, solvers, doctor):
+for command in (sample, train, export, inspect, learn_solver, evaluate, likelihood, tune, solvers, doctor):
     app.command(command.__name__.replace("_", "-"))(command)
 app.command("bench", context_settings=BENCH)(bench)
 

@@ -48,6 +48,7 @@ def examine() -> dict[str, Any]:
         "cuda": _cuda(),
         "runtimes": _runtimes(),
         "auto_runtime": _auto(),
+        "tuned": _tuned(),
         "threads": _threads(),
         "warnings": _warnings(packages),
     }
@@ -122,6 +123,7 @@ def _runtimes() -> list[dict[str, Any]]:
         {
             "name": r.name,
             "runs": list(r.runs),
+            "precisions": list(r.precisions),
             "package": r.package,
             "installed": r.installed,
             "install": None if r.extra is None else f"pip install 'diffuse-fast[{r.extra}]'",
@@ -136,6 +138,14 @@ def _auto() -> dict[str, str | None]:
 
     kinds = dict.fromkeys(kind for r in RUNTIMES for kind in r.runs)
     return {kind: next((r.name for r in RUNTIMES if kind in r.runs and r.installed), None) for kind in kinds}
+
+
+def _tuned() -> dict[str, Any]:
+    """What ``tune`` found and ``auto`` takes: the folder, and the answers that hold on this machine with these versions."""
+    from ..runtimes import choices
+
+    base = choices.folder()
+    return {"folder": None if base is None else str(base), "answers": choices.here()}
 
 
 def _threads() -> dict[str, Any]:
@@ -188,16 +198,29 @@ def _show(report: dict[str, Any]) -> None:
     show(
         "runtimes: " + ", ".join(f"{kind} on {name or 'nothing'}" for kind, name in report["auto_runtime"].items()),
         [
-            (r["name"], ", ".join(r["runs"]), "installed" if r["installed"] else f"not installed: {r['install']}")
+            (
+                r["name"], ", ".join(r["runs"]), ", ".join(r["precisions"]),
+                "installed" if r["installed"] else f"not installed: {r['install']}",
+            )
             for r in report["runtimes"]
         ],
-        ("runtime", "runs", ""),
-    )
+        ("runtime", "runs", "precisions", ""),
+    )  # fmt: skip
     cuda = report["cuda"]
     show(
         "device cuda",
         [(kind, "can be sampled there" if not cuda[kind] else "; ".join(cuda[kind])) for kind in ("module", "artifact")],
         ("model", ""),
     )
+    tuned = report["tuned"]
+    show(
+        f"tuned: auto takes these for their models (in {tuned['folder']})" if tuned["answers"]
+        else "tuned: nothing here; `diffuse-fast tune MODEL` measures what auto is to take",
+        [
+            (a["model"], a["batch"], a["precision"], a["runtime"], a["threads"], a["split"], f"{a['seconds'] * 1e3:.3f}")
+            for a in tuned["answers"]
+        ],
+        ("model", "batch", "precision", "runtime", "threads", "parts", "median ms"),
+    )  # fmt: skip
     for warning in report["warnings"]:
         typer.echo(f"warning: {warning}", err=True)

@@ -50,7 +50,8 @@ def sample(
         str | None, typer.Option(metavar="LO,HI", help="Where to clip the data prediction; the model's own unless given.")
     ] = None,
     no_clip: Annotated[bool, typer.Option("--no-clip", help="Do not clip.")] = False,
-    runtime: Annotated[str, typer.Option(help="What runs the network.")] = "auto",
+    runtime: Annotated[str, typer.Option(help="What runs the network; auto is what `tune` found, else onnx.")] = "auto",
+    precision: Annotated[str, typer.Option(help="What the network is computed in: float32, bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; exit status 3 where this machine lacks it.")] = "auto",
 ) -> None:
     """Draw samples from a model.
@@ -90,6 +91,7 @@ def sample(
         "clip": False if no_clip else bounds,
         "runtime": runtime,
         "device": device,
+        "precision": precision,
         **{
             # One that the solver does not have goes on as it is: the library says which it has.
             name: words.typed(f"--option {name}", text, type(known[name].default)) if name in known else text

@@ -81,7 +81,9 @@ def sample(
         step_noise: ``i -> N(0, 1)`` of that shape for row i, in place of the generator.
         batch_size: Samples per network call at most; bounds memory and changes no result of a batch-invariant network.
         first_index: Index of the first sample under ``seed``: continue where another call stopped.
-        runtime: ``auto`` or the name of a runtime. precision: ``float32``.
+        runtime: ``auto``, which is what :func:`diffuse_fast.tune` found where it was asked, or the name of a runtime.
+        precision: What the network is computed in, as far as the runtime has it: ``float32`` (exact to rounding), ``bfloat16``
+            (OpenVINO, where the CPU has it).
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: a torch module is sampled where it lies, everything else on the CPU.
         graph: On a CUDA device: ``tick`` captures a network call and its step as one graph, replayed for every row; ``trajectory``
             captures all rows; ``none`` captures nothing. ``auto`` is ``tick`` for torch modules and functions, ``none`` for a model

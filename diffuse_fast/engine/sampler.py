@@ -75,8 +75,6 @@ class Sampler:
         precision: str = "float32",
         graph: str = "auto",
     ):
-        if precision != "float32":
-            raise ArgumentError(f"precision is {precision!r}; the runtimes of this version have 'float32'.")
         if guidance_batch not in GUIDANCE_BATCHES:
             raise ArgumentError(f"guidance_batch is {guidance_batch!r}; it must be one of {', '.join(GUIDANCE_BATCHES)}.")
         model = load(model) if isinstance(model, str | Path) else model
@@ -91,8 +89,10 @@ class Sampler:
         self._backend = backend_for(model, runtime, device, graph)
         if self._backend is not None and guidance_batch == "separate":
             raise ArgumentError("guidance_batch is 'separate', which is for the CPU; on a CUDA device leave it out.")
+        if self._backend is not None and precision != "float32":
+            raise ArgumentError(f"precision is {precision!r}; on a CUDA device a model is computed as it is: 'float32'.")
         self._graph = graph if graph != "auto" else "none" if self._backend is None else self._backend.network.best_graph
-        self._network: Any = network(model, runtime) if self._backend is None else self._backend.network
+        self._network: Any = network(model, runtime, precision=precision) if self._backend is None else self._backend.network
         self._kernel = get_kernel() if self._backend is None else self._backend.kernel
         self._take_plan(plan, guidance_scale)
         self._idle: dict[Any, list[Any]] = {}

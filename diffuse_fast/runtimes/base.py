@@ -199,6 +199,13 @@ def whole(t: float | np.ndarray) -> float | np.ndarray:
     return t
 
 
+def same(t: np.ndarray) -> float:
+    """The one time of a batch, for a network that has a single one."""
+    if (t != t[0]).any():
+        raise ArgumentError("this network takes one time for the whole batch; its samples cannot be at different timesteps.")
+    return float(t[0])
+
+
 def failed(t: float | np.ndarray, error: Exception) -> DiffuseFastError:
     """The error of a network that raised ``error`` at time ``t``."""
     if isinstance(error, DiffuseFastError):

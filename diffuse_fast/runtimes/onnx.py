@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, RuntimeUnavailableError
 from ..model import Model
-from .base import aligned, check_names, failed, own_cond, whole
+from . import graphs
+from .base import aligned, check_names, failed, own_cond, same, whole
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -72,9 +73,10 @@ def _session(model: Model, threads: int | None) -> Any:
             options.log_severity_level = 3  # errors; what it warns of at load is nothing a user can act on
             if threads is not None:
                 options.intra_op_num_threads = threads
+            changed = graphs.for_onnxruntime(model)
             try:
                 sessions[threads] = onnxruntime.InferenceSession(
-                    os.fspath(model.path), options, providers=["CPUExecutionProvider"]
+                    os.fspath(model.path) if changed is None else changed, options, providers=["CPUExecutionProvider"]
                 )
             except Exception as error:
                 raise ArtifactError(f"onnxruntime refuses {str(model.path)!r}: {str(error)[:1000]}") from None
@@ -128,13 +130,6 @@ class OnnxNetwork:
         )  # fmt: skip
 
 
-def _same(t: np.ndarray) -> float:
-    """The one time of a batch, for a network that has a single one."""
-    if (t != t[0]).any():
-        raise ArgumentError("this network takes one time for the whole batch; its samples cannot be at different timesteps.")
-    return float(t[0])
-
-
 def input_dtype(value: Any) -> str:
     """The NumPy dtype of a network's input."""
     if value.type not in _DTYPES:
@@ -171,7 +166,7 @@ class OnnxCall:
         elif self._per_sample:
             self._t[...] = t
         else:
-            self._t.fill(_same(t))
+            self._t.fill(same(t))
         try:
             self._run(self._binding)
         except Exception as error:

@@ -1,11 +1,13 @@
 """Which runtimes there are, and which one runs a model.
 
-``auto`` takes the first of :data:`RUNTIMES` that runs this kind of model and whose package is installed; it looks at
-nothing else. A runtime asked for by name runs or fails.
+``auto`` takes what :func:`diffuse_fast.tune` found on this machine for this artifact; where that was not asked, the first of
+:data:`RUNTIMES` that runs this kind of model in the precision and whose package is installed. It looks at nothing else, and
+times nothing. A runtime asked for by name runs or fails.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import sys
@@ -14,7 +16,11 @@ from typing import Any
 
 from ..errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError, near
 from ..model import Model
+from . import choices
 from .base import DeviceNetwork, Network
+from .choices import Choice
+from .split import SplitNetwork
+from .tuned import TunedNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +32,14 @@ class Runtime:
         runs: Kinds of model it runs: ``artifact``, ``session`` (of onnxruntime), ``module`` (of torch), ``callable``.
         package: The package it needs; None for none.
         extra: The extra of this distribution that installs it.
+        precisions: What it can compute in.
     """
 
     name: str
     runs: tuple[str, ...]
     package: str | None
     extra: str | None
+    precisions: tuple[str, ...] = ("float32",)
 
     @property
     def installed(self) -> bool:
@@ -42,6 +50,7 @@ class Runtime:
 # In order of preference.
 RUNTIMES = (
     Runtime("onnx", ("artifact", "session"), "onnxruntime", "cpu"),
+    Runtime("openvino", ("artifact",), "openvino", "openvino", ("float32", "bfloat16")),
     Runtime("torch", ("module",), "torch", "train"),
     Runtime("callable", ("callable",), None, None),
 )
@@ -72,21 +81,24 @@ def kind(model: Any) -> str:
     )
 
 
-def select(model: Any, runtime: str = "auto") -> Runtime:
+def select(model: Any, runtime: str = "auto", precision: str = "float32") -> Runtime:
     """The runtime that runs a model.
 
     Args:
         model: A model of any kind.
         runtime: ``"auto"``, or the name of one.
+        precision: What it must be able to compute in.
 
     Raises:
-        ArgumentError: there is no runtime of that name, or it does not run this kind of model.
+        ArgumentError: there is no runtime of that name, or it does not run this kind of model, or not in this precision.
         RuntimeUnavailableError: its package is not installed; the message names the extra that brings it.
     """
     what = kind(model)
     able = [r for r in RUNTIMES if what in r.runs]
     if runtime == "auto":
-        chosen = next((r for r in able if r.installed), able[0])
+        if not (fit := [r for r in able if precision in r.precisions]):
+            raise ArgumentError(_lacks(precision, able))
+        chosen = next((r for r in fit if r.installed), fit[0])
     else:
         names = ["auto", *(r.name for r in RUNTIMES)]
         if runtime not in names:
@@ -96,6 +108,8 @@ def select(model: Any, runtime: str = "auto") -> Runtime:
             raise ArgumentError(
                 f"runtime {runtime!r} does not run a model of kind {what!r}; that runs on {', '.join(r.name for r in able)}."
             )
+        if precision not in chosen.precisions:
+            raise ArgumentError(_lacks(precision, [chosen]))
     if not chosen.installed:
         raise RuntimeUnavailableError(
             f"the runtime {chosen.name!r} needs {chosen.package}, which is not installed: "
@@ -104,29 +118,67 @@ def select(model: Any, runtime: str = "auto") -> Runtime:
     return chosen
 
 
-def network(model: Any, runtime: str = "auto", *, threads: int | None = None, time_dtype: str | None = None) -> Network:
+def _lacks(precision: str, runtimes: list[Runtime]) -> str:
+    have = "; ".join(f"{r.name}: {', '.join(r.precisions)}" for r in runtimes)
+    return f"precision is {precision!r}; this model can be computed in ({have})."
+
+
+def network(
+    model: Any,
+    runtime: str = "auto",
+    *,
+    threads: int | None = None,
+    time_dtype: str | None = None,
+    precision: str = "float32",
+    split: int = 1,
+) -> Network:
     """A model, ready to be bound.
 
     Args:
         model: A ``df.Model``, an onnxruntime session, a torch module, or a callable ``f(x, t, **cond)``.
-        runtime: ``"auto"``, or the name of one.
+        runtime: ``"auto"``, or the name of one. ``"auto"`` takes what :func:`diffuse_fast.tune` found for this artifact, machine
+            and precision, unless ``threads`` or ``split`` is given; else the first of :data:`RUNTIMES` that can.
         threads: Threads inside one network call, for a runtime that has threads of its own; None leaves it to the runtime.
         time_dtype: For a torch module or a callable, the dtype of ``t``: ``"int64"``, ``"float32"``, or None, which gives
             whole times as int64 and fractional ones as float32. A file says it itself.
+        precision: ``float32`` or ``bfloat16``, as far as the runtime has it.
+        split: Parts of a batch that run beside each other, each on ``threads`` threads; only for artifacts.
 
     Raises:
-        ArgumentError, ArgumentTypeError, RuntimeUnavailableError: as :func:`select`; or ``threads`` or ``time_dtype`` is
-            none of those; or a module has a dropout or batch normalisation in training mode.
+        ArgumentError, ArgumentTypeError, RuntimeUnavailableError: as :func:`select`; or ``threads``, ``split`` or
+            ``time_dtype`` is none of those; or a module has a dropout or batch normalisation in training mode.
         ArtifactError: the runtime refuses the file.
-        KernelUnavailableError: a module lies on a device that is not supported.
+        KernelUnavailableError: a module lies on a device that is not supported, or this machine lacks the precision.
     """
-    chosen = select(model, runtime)
-    if threads is not None and (type(threads) is not int or threads < 1):
-        raise ArgumentError(f"threads is {threads!r}; it must be a whole number from 1, or None.")
+    for name, value in (("threads", threads), ("split", split)):
+        if (value is not None or name == "split") and (type(value) is not int or value < 1):
+            raise ArgumentError(f"{name} is {value!r}; it must be a whole number from 1{', or None' if name == 'threads' else ''}.")
     if time_dtype not in (None, "int64", "float32"):
         raise ArgumentError(f"time_dtype is {time_dtype!r}; it must be 'int64', 'float32' or None.")
-    module = importlib.import_module(f".{chosen.name}", __package__)
-    return module.network(model, threads=threads, time_dtype=time_dtype)
+    chosen = select(model, runtime, precision)
+    if runtime == "auto" and isinstance(model, Model) and threads is None and split == 1 and time_dtype is None:
+        able = [r.name for r in RUNTIMES if "artifact" in r.runs and precision in r.precisions]
+        found = {batch: choice for batch, choice in choices.of(model, precision).items() if choice.runtime in able}
+        if found:
+            return TunedNetwork({batch: functools.partial(_artifact, model, choice) for batch, choice in found.items()})
+    if split > 1 and not isinstance(model, Model):
+        raise ArgumentError("split is for artifacts; a session, a module or a callable has its own threads.")
+    if not isinstance(model, Model):
+        return _module(chosen.name).network(model, threads=threads, time_dtype=time_dtype)
+    return _artifact(model, Choice(chosen.name, threads, split, precision), time_dtype)
+
+
+def _artifact(model: Model, choice: Choice, time_dtype: str | None = None) -> Network:
+    """An artifact, run as chosen."""
+    options: dict[str, Any] = {"threads": choice.threads, "time_dtype": time_dtype}
+    if choice.runtime == "openvino":  # its streams are what lets calls run beside each other
+        options |= {"precision": choice.precision, "streams": choice.split}
+    whole = _module(choice.runtime).network(model, **options)
+    return SplitNetwork(whole, choice.split) if choice.split > 1 else whole
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f".{name}", __package__)
 
 
 def device_network(model: Any, runtime: str = "auto", *, index: int, stream: int | None, graph: str) -> DeviceNetwork:

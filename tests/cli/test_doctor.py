@@ -36,8 +36,11 @@ SCHEMA = record(
     kernels=many(record(name=TEXT, device={"enum": ["cpu", "cuda"]}, available={"type": "boolean"}, reason=MAYBE)),
     kernel=record(name=MAYBE, why=TEXT, forced=MAYBE),
     cuda=record(available={"type": "boolean"}, reason=MAYBE, module=many(TEXT, least=0), artifact=many(TEXT, least=0)),
-    runtimes=many(record(name=TEXT, runs=many(TEXT), package=MAYBE, installed={"type": "boolean"}, install=MAYBE)),
+    runtimes=many(
+        record(name=TEXT, runs=many(TEXT), precisions=many(TEXT), package=MAYBE, installed={"type": "boolean"}, install=MAYBE)
+    ),
     auto_runtime={"type": "object", "additionalProperties": MAYBE, "required": ["artifact", "session", "module", "callable"]},
+    tuned=record(folder=MAYBE, answers={"type": "array"}),
     threads=record(step={"type": "integer", "minimum": 1}, why=TEXT, network=TEXT),
     warnings=many(TEXT, least=0),
 )
@@ -108,8 +111,8 @@ def test_two_onnxruntimes_are_a_warning(doctor, tmp_path, monkeypatch):
 
 
 def test_a_missing_runtime_comes_with_its_extra(doctor, run, monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "onnxruntime" else find(name, *rest))
+    find, missing = importlib.util.find_spec, ("onnxruntime", "openvino")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in missing else find(name, *rest))
     report = doctor()
     assert report["auto_runtime"]["artifact"] is None
     onnx = next(r for r in report["runtimes"] if r["name"] == "onnx")

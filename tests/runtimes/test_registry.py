@@ -26,6 +26,17 @@ def test_auto_by_kind_of_model(small):
         assert runtimes.network(model).name == name
 
 
+def test_auto_takes_what_has_the_precision(small):
+    model = df.load(small())
+    assert runtimes.select(model, precision="bfloat16").name == "openvino"
+    with pytest.raises(ArgumentError, match=r"'float32-fast'.*onnx: float32; openvino: float32, bfloat16\)"):
+        runtimes.select(model, precision="float32-fast")
+    with pytest.raises(ArgumentError, match=r"'bfloat16'.*\(onnx: float32\)"):
+        runtimes.network(model, "onnx", precision="bfloat16")
+    with pytest.raises(ArgumentError, match=r"'bfloat16'.*\(callable: float32\)"):
+        runtimes.network(lambda x, t: x, precision="bfloat16")
+
+
 @pytest.mark.parametrize("forced, says", [("torch", "does not run a model of kind 'callable'"), ("onxn", "Did you mean 'onnx'")])
 def test_a_forced_runtime_that_cannot(forced, says):
     with pytest.raises(ArgumentError, match=says):
@@ -35,7 +46,8 @@ def test_a_forced_runtime_that_cannot(forced, says):
 def test_a_missing_package_names_its_extra(small, monkeypatch):
     model = df.load(small())
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "onnxruntime" else find(name, *a))
+    missing = ("onnxruntime", "openvino")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in missing else find(name, *a))
     for runtime in ("auto", "onnx"):
         with pytest.raises(RuntimeUnavailableError, match=r"onnxruntime.*diffuse-fast\[cpu\]") as caught:
             runtimes.network(model, runtime)

@@ -1,0 +1,78 @@
+"""The graph made for each runtime against the file as it is, one call of the bundled model on one thread.
+
+No target: a change that does not pay on any machine goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnxruntime
+import openvino
+
+import diffuse_fast as df
+from diffuse_fast.runtimes import network
+
+from ..measure import Timing, interleaved, ratio
+from ..report import Line
+
+BATCHES = (1, 16, 64)
+
+
+def run(seconds: float) -> list[Line]:
+    model, lines = df.load("digits"), []
+    for batch in BATCHES:
+        rng = np.random.default_rng(0)
+        inputs = {
+            "x": rng.standard_normal((batch, *model.shape)).astype(np.float32),
+            "t": np.full(batch, 500),
+            "label": rng.integers(0, 10, batch),
+        }
+        calls = {
+            "onnx": _ours(model, "onnx", inputs),
+            "onnx, the file": _onnxruntime(model, inputs),
+            "openvino": _ours(model, "openvino", inputs),
+            "openvino, the file, for the batch": _openvino(model, inputs, fixed=True),
+            "openvino, the file, any batch": _openvino(model, inputs, fixed=False),
+        }
+        times = interleaved(calls, seconds=seconds / len(BATCHES))
+        for name, values in times.items():
+            peer = name.partition(",")[0]
+            over = None if name == peer else ratio(times, name, peer)
+            lines.append(Line(f"batch {batch}: {name}", seconds=Timing.of(values), peer=peer if over else None, ratio=over))
+    return lines
+
+
+def _ours(model: df.Model, runtime: str, inputs: dict[str, np.ndarray]) -> Callable[[], object]:
+    call = network(model, runtime, threads=1).bind(len(inputs["x"]), model.shape, {"label": inputs["label"]})
+    call.x[...] = inputs["x"]
+    return lambda: call(500.0)
+
+
+def _onnxruntime(model: df.Model, inputs: dict[str, np.ndarray]) -> Callable[[], object]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    session = onnxruntime.InferenceSession(model.path, options, providers=["CPUExecutionProvider"])
+    binding, output = session.io_binding(), np.empty_like(inputs["x"])
+    for name, array in inputs.items():
+        binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+    binding.bind_output("output", "cpu", 0, np.float32, output.shape, output.ctypes.data)
+    return lambda: (session.run_with_iobinding(binding), output)
+
+
+def _openvino(model: df.Model, inputs: dict[str, np.ndarray], *, fixed: bool) -> Callable[[], object]:
+    core = openvino.Core()
+    graph = core.read_model(model.path)
+    if fixed:
+        graph.reshape({name: list(array.shape) for name, array in inputs.items()})
+    config = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
+    request = core.compile_model(graph, "CPU", config).create_infer_request()
+    for name, array in inputs.items():
+        request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+
+    def call() -> None:
+        request.start_async()
+        request.wait()
+
+    return call

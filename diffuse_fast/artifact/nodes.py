@@ -1,0 +1,186 @@
+"""The inside of an ONNX graph, to be changed in memory before a runtime opens it: without onnx, and without reading a weight
+that nobody asks for.
+
+What is not changed keeps its bytes. Field numbers are those of ``onnx.proto3``.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ArtifactError
+from .graph import DTYPES, Value, value
+from .wire import BYTES, FIXED32, VARINT, Field, Span, Wire, integer, message, varint
+
+_GRAPH, _OPSET = 7, 8  # of ModelProto
+_NODE, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 1, 5, 11, 12, 13  # of GraphProto
+
+Attribute = int | float | tuple[int, ...]
+
+_NUMBERS = {name: number for number, name in DTYPES.items()}
+
+
+@dataclass(slots=True)
+class Node:
+    """One operation.
+
+    Attributes:
+        op: Its type.
+        inputs, outputs: Names of values; ``""`` for an optional one that is not there.
+        attributes: Those that are whole numbers, numbers, or lists of whole numbers.
+        domain: Of the operator set; ``""`` is ONNX's own.
+        raw: Its bytes in the file, with attributes of other kinds; None for a node that is new.
+    """
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+    domain: str = ""
+    raw: bytes | None = None
+
+
+class Nodes:
+    """The nodes of a model file, and what is needed to change them.
+
+    Attributes:
+        nodes: The nodes, in an order in which they can run. To be changed in place.
+        values: What the file says of values by name: inputs, outputs, and those between where it says it.
+        outputs: Names of the graph's outputs.
+        nested: Whether a node holds a graph of its own, which may use any value of this one.
+    """
+
+    def __init__(self, path: Path):
+        self._wire = Wire(path.read_bytes())
+        self.nodes: list[Node] = []
+        self.values: dict[str, Value] = {}
+        self.outputs: list[str] = []
+        self.nested = False
+        self._added: list[bytes] = []
+        self._names: set[str] = set()
+        found = [f for f in self._wire.fields(self._wire.whole, "the model") if f.number == _GRAPH]
+        if len(found) != 1:
+            raise ArtifactError("the file holds no ONNX model: it has no graph, or several.")
+        self._graph = found[0]
+        for f in self._wire.fields(self._graph.span, "the graph"):
+            if f.number == _NODE:
+                self.nodes.append(self._node(f))
+            elif f.number == _INITIALIZER:
+                self._initializer(f)
+            elif f.number in (_INPUT, _OUTPUT, _VALUE_INFO):
+                one = value(self._wire, self._wire.message(f, "a value"))
+                self.values[one.name] = one
+                self._names.add(one.name)
+                if f.number == _OUTPUT:
+                    self.outputs.append(one.name)
+
+    def fresh(self, like: str) -> str:
+        """A name that the graph does not have."""
+        name, number = f"{like}/df", 0
+        while name in self._names:
+            name, number = f"{like}/df{number}", number + 1
+        self._names.add(name)
+        return name
+
+    def constant(self, like: str, array: np.ndarray) -> str:
+        """A new initializer; its name."""
+        array = np.asarray(array, order="C")
+        name = self.fresh(like)
+        dims = b"".join(integer(1, n) for n in array.shape)
+        raw = array.astype(array.dtype.newbyteorder("<")).tobytes()
+        tensor = dims + integer(2, _NUMBERS[array.dtype.name]) + message(8, name.encode()) + message(9, raw)
+        self._added.append(message(_INITIALIZER, tensor))
+        return name
+
+    def to_bytes(self) -> bytes:
+        """The model with its nodes as they are now."""
+        kept = [
+            self._wire.buffer[f.begin : self._end(f)]
+            for f in self._wire.fields(self._graph.span, "the graph")
+            if f.number != _NODE
+        ]
+        nodes = [message(_NODE, node.raw if node.raw is not None else _encoded(node)) for node in self.nodes]
+        graph = b"".join([*nodes, *kept, *self._added])
+        return (
+            self._wire.buffer[: self._graph.begin] + message(_GRAPH, graph) + self._wire.buffer[self._graph.span.stop :]
+        )
+
+    # ---- reading --------------------------------------------------------------------------------
+
+    def _node(self, f: Field) -> Node:
+        span = self._wire.message(f, "a node")
+        inputs: list[str] = []
+        outputs: list[str] = []
+        op = domain = ""
+        attributes: dict[str, Attribute] = {}
+        for g in self._wire.fields(span, "a node"):
+            if g.number in (1, 2):
+                (inputs if g.number == 1 else outputs).append(self._wire.text(g, "the name of a value"))
+            elif g.number == 4:
+                op = self._wire.text(g, "an operation")
+            elif g.number == 7:
+                domain = self._wire.text(g, "a domain")
+            elif g.number == 5:
+                name, content = self._attribute(self._wire.message(g, "an attribute"))
+                if content is not None:
+                    attributes[name] = content
+        self._names.update(outputs)
+        return Node(op, tuple(inputs), tuple(outputs), attributes, domain, self._wire.buffer[span.start : span.stop])
+
+    def _attribute(self, span: Span) -> tuple[str, Attribute | None]:
+        name = ""
+        content: Attribute | None = None
+        integers: list[int] = []
+        for f in self._wire.fields(span, "an attribute"):
+            if f.number == 1:
+                name = self._wire.text(f, "the name of an attribute")
+            elif f.number == 2 and f.wire == FIXED32:
+                content = struct.unpack("<f", self._wire.buffer[f.begin + 1 : f.begin + 5])[0]
+            elif f.number == 3:
+                content = self._wire.integer(f, "an attribute")
+            elif f.number == 8:
+                integers += self._integers(f)
+            elif f.number in (6, 11):
+                self.nested = True
+        return name, tuple(integers) if integers else content
+
+    def _integers(self, f: Field) -> list[int]:
+        """One whole number, or packed ones."""
+        if f.wire == VARINT:
+            return [self._wire.integer(f, "a number")]
+        out, start, stop = [], *self._wire.message(f, "numbers")
+        while start < stop:
+            number, start = self._wire._varint(start, stop, "a number")
+            out.append(number - (1 << 64) if number >= 1 << 63 else number)
+        return out
+
+    def _initializer(self, f: Field) -> None:
+        for g in self._wire.fields(self._wire.message(f, "an initializer"), "an initializer"):
+            if g.number == 8:
+                self._names.add(self._wire.text(g, "the name of an initializer"))
+
+    def _end(self, f: Field) -> int:
+        if f.wire == BYTES:
+            return f.span.stop
+        # Of the fields of a graph all hold bytes; what a later version of ONNX may add is told by its next field.
+        raise ArtifactError(f"the graph has a field {f.number} that is not known.")
+
+
+def _encoded(node: Node) -> bytes:
+    """A NodeProto."""
+    out = b"".join(message(1, name.encode()) for name in node.inputs)
+    out += b"".join(message(2, name.encode()) for name in node.outputs)
+    out += message(4, node.op.encode())
+    for name, content in node.attributes.items():
+        if isinstance(content, float):
+            body, kind = varint(2 << 3 | FIXED32) + struct.pack("<f", content), 1
+        elif isinstance(content, int):
+            body, kind = integer(3, content), 2
+        else:
+            body, kind = b"".join(integer(8, n) for n in content), 7
+        out += message(5, message(1, name.encode()) + body + integer(20, kind))
+    return out + (message(7, node.domain.encode()) if node.domain else b"")

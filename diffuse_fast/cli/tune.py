@@ -1,0 +1,45 @@
+"""``diffuse-fast tune``: find the fastest way to run a model on this machine, and remember it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def tune(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="An artifact (.onnx), or a bundled model: digits.")],
+    batch_size: Annotated[list[int] | None, typer.Option(help="Samples in a network call. May be repeated; 1 and 16.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="What may be computed in. May be repeated; float32.")] = None,
+    runtime: Annotated[list[str] | None, typer.Option(help="A runtime to try. May be repeated; all that are installed.")] = None,
+    seconds: Annotated[float, typer.Option(help="Time for a batch size and precision.")] = 4.0,
+    max_error: Annotated[float, typer.Option(help="Relative error that a precision other than float32 may have.")] = 0.05,
+) -> None:
+    """Time the ways to run a model here, and remember the fastest: `--runtime auto` then takes it.
+
+    Example: diffuse-fast tune digits --batch-size 1 --batch-size 64
+    """
+    from ..runtimes.choices import ENVIRONMENT
+    from ..tuning import tune as find
+    from .tables import show
+
+    tuning = find(
+        model, batch_size or (1, 16), precisions=precision or ("float32",), runtimes=runtime, seconds=seconds,
+        max_error=max_error, progress=lambda line: typer.echo(line, err=True),
+    )  # fmt: skip
+    for name, by_batch in tuning.best.items():
+        for size, won in by_batch.items():
+            show(
+                f"{model}, batch {size}, {name}",
+                [
+                    (
+                        "→" if c.choice == won else "", c.choice.runtime, c.choice.threads, c.choice.split,
+                        *((f"{c.choice.seconds * 1e3:.3f}", f"{c.p20 * 1e3:.3f} to {c.p80 * 1e3:.3f}", f"{c.error:.1e}")
+                          if c.refused is None else ("", "", c.refused)),
+                    )
+                    for c in tuning.candidates
+                    if (c.choice.precision, c.batch) == (name, size)
+                ],
+                ("", "runtime", "threads", "parts", "median ms", "20 to 80 %", "error"),
+            )  # fmt: skip
+    typer.echo(f"remembered in {tuning.file}" if tuning.file else f"not remembered: {ENVIRONMENT} is off, or there is no home")

@@ -1,0 +1,195 @@
+"""OpenVINO. A bound call has a compiled model for its batch, whose tensors are NumPy's memory, set once.
+
+Compiled for its batch: with a dynamic one the CPU plugin of 2026.4 takes more than twice as long (``docs/runtimes.md``).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, KernelUnavailableError, RuntimeUnavailableError
+from ..model import Model
+from . import graphs
+from .base import aligned, check_names, check_output, failed, own_cond, same, whole
+
+# What the name of a precision is to the property INFERENCE_PRECISION_HINT.
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+
+# Compiled models kept for a model: each holds its weights, in the layout of its batch.
+_KEPT = 4
+
+
+class _Compiled:
+    """What OpenVINO made of one model: its graph, and the last compiled ones."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.graph: Any = None
+        self.compiled: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+
+
+_models: weakref.WeakKeyDictionary[Model, _Compiled] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+_core: Any = None
+
+
+def _forget() -> None:
+    """A forked child has none of its parent's threads: it makes its own."""
+    global _models, _lock, _core
+    _models, _lock, _core = weakref.WeakKeyDictionary(), threading.Lock(), None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def network(
+    model: Model, *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32", streams: int = 1
+) -> OpenVINONetwork:
+    """A ``df.Model`` as a network. ``streams`` calls run beside each other, each on ``threads`` threads.
+
+    Raises:
+        ArtifactError: OpenVINO refuses the file.
+        KernelUnavailableError: this machine does not compute in the precision.
+    """
+    if time_dtype is not None:
+        raise ArgumentError("time_dtype is for modules and callables; an ONNX file fixes the type of its time itself.")
+    global _core
+    try:
+        import openvino
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"the runtime 'openvino' cannot import openvino ({error}): pip install 'diffuse-fast[openvino]'"
+        ) from None
+    with _lock:
+        if _core is None:
+            _core = openvino.Core()
+        made = _models.setdefault(model, _Compiled())
+    _check_precision(precision)
+    with made.lock:
+        if made.graph is None:
+            changed = graphs.for_openvino(model)
+            try:
+                made.graph = _core.read_model(os.fspath(model.path) if changed is None else changed)
+            except Exception as error:
+                raise ArtifactError(f"OpenVINO refuses {str(model.path)!r}: {str(error)[:1000]}") from None
+    return OpenVINONetwork(model, made, threads, precision, streams)
+
+
+def _check_precision(precision: str) -> None:
+    """OpenVINO takes a hint of bfloat16 where the machine has none, and then computes in float32."""
+    able = _core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision == "bfloat16" and "BF16" not in able:
+        raise KernelUnavailableError("precision is 'bfloat16', which this CPU does not compute in; OpenVINO has 'float32' here.")
+
+
+class OpenVINONetwork:
+    """A model, and how it is to be compiled for the batches it is bound to."""
+
+    name = "openvino"
+
+    def __init__(self, model: Model, made: _Compiled, threads: int | None, precision: str, streams: int):
+        # Of the model no more than it says: the compiled ones live as long as it does.
+        self._fields = model.input, model.time, model.output, model.output_shape, model.conditioning, model.shape
+        self._path = str(model.path)
+        self._made, self._threads, self._precision, self._streams = made, threads, precision, streams
+        dims = made.graph.input(model.time.input).partial_shape
+        self._time_dims = len(dims)
+        self._per_sample = self._time_dims == 1 and dims[0].is_dynamic
+
+    def bind(
+        self,
+        batch: int,
+        shape: tuple[int, ...],
+        cond: dict[str, np.ndarray],
+        output_shape: tuple[int, ...] | None = None,
+    ) -> OpenVINOCall:
+        sample, time, output, own_output, conditioning, own_shape = self._fields
+        check_names(cond, [c.name for c in conditioning])
+        if shape != own_shape:
+            raise ArgumentError(f"shape: the network's input {sample!r} is {own_shape} for a sample, but {shape} was given.")
+        inputs = {sample: aligned((batch, *shape))}
+        inputs[time.input] = aligned((batch,) if self._per_sample else (1,) * self._time_dims, time.dtype)
+        given = own_cond(cond, batch)
+        for c in conditioning:
+            array, dtype = given[c.name], np.dtype(c.dtype)
+            if not np.can_cast(array.dtype, dtype, "same_kind") or (dtype.kind in "iu" and array.dtype.kind == "b"):
+                raise ArgumentTypeError(f"cond[{c.name!r}] has the dtype {array.dtype}; the network takes {dtype}.")
+            if array.shape[1:] != c.shape:
+                raise ArgumentError(f"cond[{c.name!r}]: for a sample the network takes {c.shape}, but {array.shape[1:]} was given.")
+            inputs[c.name] = np.ascontiguousarray(array, dtype)
+        compiled = self._compiled({name: array.shape for name, array in inputs.items()})
+        return OpenVINOCall(compiled, inputs, sample, time.input, output, aligned((batch, *(output_shape or own_output))))
+
+    def _compiled(self, shapes: dict[str, tuple[int, ...]]) -> Any:
+        made = self._made
+        key = (self._precision, self._threads, self._streams, *sorted(shapes.items()))
+        with made.lock:
+            if key in made.compiled:
+                made.compiled.move_to_end(key)
+                return made.compiled[key]
+            # Of the calls that are going on at once, none is to sit on the cores of another: no pinning.
+            config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[self._precision], "ENABLE_CPU_PINNING": False,
+                                      "NUM_STREAMS": self._streams}  # fmt: skip
+            if self._threads is not None:
+                config["INFERENCE_NUM_THREADS"] = self._threads * self._streams
+            try:
+                graph = made.graph.clone()
+                graph.reshape({name: list(shape) for name, shape in shapes.items()})
+                compiled = _core.compile_model(graph, "CPU", config)
+            except Exception as error:
+                raise ArtifactError(f"OpenVINO refuses {self._path!r}: {str(error)[:1000]}") from None
+            told = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+            if told != _HINTS[self._precision]:
+                raise KernelUnavailableError(f"precision is {self._precision!r}, but OpenVINO computes in {told} on this machine.")
+            made.compiled[key] = compiled
+            while len(made.compiled) > _KEPT:
+                made.compiled.popitem(last=False)
+            return compiled
+
+
+class OpenVINOCall:
+    """See :class:`~diffuse_fast.runtimes.base.BoundCall`."""
+
+    def __init__(
+        self, compiled: Any, inputs: dict[str, np.ndarray], sample: str, time: str, output: str, into: np.ndarray
+    ) -> None:
+        from openvino import Tensor
+
+        self.x, self.output = inputs[sample], into
+        self._t = inputs[time]
+        self._integer = self._t.dtype.kind == "i"
+        self._inputs = inputs  # the tensors share their memory
+        self._per_sample = self._t.shape == (len(self.x),)
+        check_output(tuple(compiled.output(output).shape), into.shape)
+        request = compiled.create_infer_request()
+        for name, array in inputs.items():
+            request.set_tensor(name, Tensor(array, shared_memory=True))
+        request.set_tensor(output, Tensor(into, shared_memory=True))
+        self._start, self._wait = request.start_async, request.wait
+
+    def condition(self, cond: dict[str, np.ndarray]) -> None:
+        for name, array in cond.items():
+            np.copyto(self._inputs[name], array, casting="same_kind")
+
+    def __call__(self, t: float | np.ndarray) -> np.ndarray:
+        if self._integer:
+            whole(t)
+        if isinstance(t, float):
+            self._t.fill(t)
+        elif self._per_sample:
+            self._t[...] = t
+        else:
+            self._t.fill(same(t))
+        try:
+            self._start()
+            self._wait()
+        except Exception as error:
+            raise failed(t, error) from error
+        return self.output

@@ -1,0 +1,73 @@
+"""A batch in parts that run beside each other, each on a core of its own: the runtimes release the interpreter's lock."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from .base import BoundCall, Network, aligned, own_cond
+
+
+class SplitNetwork:
+    """A network whose batches are cut into parts of sizes that differ by one at most, the larger first.
+
+    With a network whose result for a sample does not depend on its batch, the result is the same bits in any number of parts.
+    """
+
+    def __init__(self, inner: Network, parts: int):
+        self._inner, self._parts = inner, parts
+        self.name = inner.name
+
+    def bind(
+        self,
+        batch: int,
+        shape: tuple[int, ...],
+        cond: dict[str, np.ndarray],
+        output_shape: tuple[int, ...] | None = None,
+    ) -> BoundCall:
+        parts = min(self._parts, batch)
+        if parts == 1:
+            return self._inner.bind(batch, shape, cond, output_shape)
+        cond = own_cond(cond, batch)
+        small, more = divmod(batch, parts)
+        ends = np.cumsum([small + (i < more) for i in range(parts)]).tolist()
+        slices = [slice(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
+        calls = [self._inner.bind(s.stop - s.start, shape, {n: v[s] for n, v in cond.items()}, output_shape) for s in slices]
+        return SplitCall(calls, slices)
+
+
+class SplitCall:
+    """See :class:`~diffuse_fast.runtimes.base.BoundCall`. A part has buffers of its own: copying in and out is nothing beside a
+    network call that is worth splitting."""
+
+    def __init__(self, calls: list[BoundCall], slices: list[slice]):
+        batch = slices[-1].stop
+        self.x = aligned((batch, *calls[0].x.shape[1:]))
+        self.output = aligned((batch, *calls[0].output.shape[1:]))
+        self._parts = list(zip(calls, slices, strict=True))
+        self._pool = ThreadPoolExecutor(len(calls) - 1, "diffuse_fast_split")
+
+    def condition(self, cond: dict[str, np.ndarray]) -> None:
+        for call, part in self._parts:
+            call.condition({name: value[part] for name, value in cond.items()})
+
+    def __call__(self, t: float | np.ndarray) -> np.ndarray:
+        others = [self._pool.submit(self._run, i, t) for i in range(1, len(self._parts))]
+        try:
+            self._run(0, t)
+        finally:
+            for other in others:  # none may go on writing when the call is over
+                other.exception()
+        for other in others:
+            other.result()
+        return self.output
+
+    def _run(self, i: int, t: float | np.ndarray) -> None:
+        call, part = self._parts[i]
+        np.copyto(call.x, self.x[part])
+        np.copyto(self.output[part], call(t if isinstance(t, float) else t[part]))
+
+    def __del__(self) -> None:
+        if hasattr(self, "_pool"):
+            self._pool.shutdown(wait=False)

@@ -1,0 +1,185 @@
+"""``tune`` and what ``auto`` makes of it. What is fastest is not asked here: times are the machine's."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+
+import numpy as np
+import pytest
+
+import diffuse_fast as df
+from diffuse_fast import tuning
+from diffuse_fast.errors import ArgumentError, OutputError
+from diffuse_fast.runtimes import choices, network
+from diffuse_fast.runtimes.choices import Choice
+from diffuse_fast.runtimes.split import SplitNetwork
+from diffuse_fast.runtimes.tuned import nearest
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv(choices.ENVIRONMENT, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def model():
+    return df.load("digits")
+
+
+def keep(model, *found):
+    by: dict[str, dict[int, Choice]] = {}
+    for batch, choice in found:
+        by.setdefault(choice.precision, {})[batch] = choice
+    return choices.write(model, by)
+
+
+def test_tune_finds_keeps_and_auto_takes(cache, model, monkeypatch):
+    monkeypatch.setattr(choices, "cores", lambda: 2)
+    assert network(model).name == "onnx"
+    found = df.tune(model, [1, 4], precisions=["float32"], seconds=1e-3)
+    assert set(found.best) == {"float32"} and set(found.best["float32"]) == {1, 4}
+    for size, best in found.best["float32"].items():
+        timed = [c for c in found.candidates if c.batch == size and c.refused is None]
+        assert {c.choice.runtime for c in timed} == {"onnx", "openvino"}
+        assert best.seconds == min(c.choice.seconds for c in timed) > 0
+        assert all(c.error <= tuning.ROUNDING and c.turns >= 5 and c.p20 <= c.choice.seconds <= c.p80 for c in timed)
+    assert found.file is not None and found.file.parent == cache and [p.name for p in cache.iterdir()] == [found.file.name]
+    assert network(model).name == "tuned"
+    assert network(model, "onnx").name == "onnx" and network(model, threads=1).name == "onnx"  # what is said is done
+    assert choices.read(model) == {"float32": found.best["float32"]}
+
+
+def test_auto_gives_the_bits_of_what_it_took(cache, model):
+    keep(model, (2, Choice("openvino", 1)), (16, Choice("onnx", 1, 2)))
+    for n, runtime in ((2, "openvino"), (16, "onnx")):
+        tuned = df.sample(model, n, 3, seed=5, cond={"label": 3})
+        forced = df.sample(model, n, 3, seed=5, cond={"label": 3}, runtime=runtime)
+        np.testing.assert_array_equal(tuned, forced)
+
+
+def test_a_split_batch_has_the_same_bits(model):
+    rng = np.random.default_rng(0)
+    x, label, times = rng.standard_normal((7, 1, 8, 8)), rng.integers(0, 10, 7), rng.integers(0, 1000, 7).astype(float)
+    results = []
+    for split in (1, 2, 3, 7, 9):
+        call = network(model, "onnx", threads=1, split=split).bind(7, model.shape, {"label": label})
+        call.x[...] = x
+        call.condition({"label": label[::-1].copy()})
+        results.append((call(7.0).copy(), call(times).copy()))
+    for one, each in results[1:]:
+        np.testing.assert_array_equal(one, results[0][0])
+        np.testing.assert_array_equal(each, results[0][1])
+
+
+def test_a_precision_is_never_taken_for_another(cache, model):
+    keep(model, (1, Choice("openvino", 1, precision="bfloat16")))
+    assert network(model).name == "onnx"
+    assert set(choices.read(model)) == {"bfloat16"}
+
+
+def test_answers_are_added_to_those_there_are(cache, model):
+    keep(model, (1, Choice("onnx", 1)))
+    keep(model, (8, Choice("openvino", 2)), (1, Choice("openvino", 1, precision="bfloat16")))
+    keep(model, (1, Choice("onnx", 2)))
+    assert choices.read(model)["float32"] == {1: Choice("onnx", 2), 8: Choice("openvino", 2)}
+    assert len(choices.here()) == 3 and {a["model"] for a in choices.here()} == {"digits"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", '{"format": 1}', '"x"', "[" * 10_000]
+    + [
+        json.dumps({"format": 1, "artifact": "?", "model": "m", "machine": {}, "choices": c})
+        for c in ([1], [{"batch": 1}], [{"batch": 0, "runtime": "onnx", "threads": 1}], [{"batch": 1, "runtime": 3, "threads": 1}])
+    ],
+)
+def test_a_corrupt_cache_is_ignored_and_said(cache, model, content, caplog, monkeypatch):
+    monkeypatch.setattr(choices, "machine", dict)
+    file = keep(model, (1, Choice("openvino", 1)))
+    file.write_text(content)
+    with caplog.at_level(logging.WARNING, "diffuse_fast"):
+        assert network(model).name == "onnx" and choices.here() == []
+    assert "ignored" in caplog.text
+    keep(model, (1, Choice("openvino", 1)))  # and written anew
+    assert network(model).name == "tuned"
+
+
+def test_another_machine_artifact_or_runtime(cache, model, small, monkeypatch):
+    file = keep(model, (1, Choice("openvino", 1)))
+    assert network(df.load(small())).name == "onnx"
+    here = choices.machine()
+    monkeypatch.setattr(choices, "machine", lambda: here | {"cores": 99})
+    assert network(model).name == "onnx" and choices.here() == []
+    monkeypatch.undo()
+    monkeypatch.setenv(choices.ENVIRONMENT, str(cache))
+    file.write_text(file.read_text().replace('"openvino",', '"os",'))
+    assert network(model).name == "onnx"
+
+
+def test_no_cache(model, monkeypatch, tmp_path):
+    monkeypatch.setenv(choices.ENVIRONMENT, "off")
+    assert choices.folder() is None and keep(model, (1, Choice("openvino", 1))) is None and network(model).name == "onnx"
+    monkeypatch.delenv(choices.ENVIRONMENT)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert choices.folder() == tmp_path / "diffuse_fast"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(choices.ENVIRONMENT, str(tmp_path / "file"))
+    with pytest.raises(OutputError, match=choices.ENVIRONMENT):
+        keep(model, (1, Choice("onnx", 1)))
+
+
+def test_writers_at_once_leave_a_whole_file(cache, model):
+    threads = [threading.Thread(target=keep, args=(model, (n, Choice("onnx", n)))) for n in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = choices.read(model)["float32"]
+    assert found and all(choice == Choice("onnx", n) for n, choice in found.items())
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_what_computes_something_else_is_not_timed(cache, model, monkeypatch):
+    bind = SplitNetwork.bind
+
+    def wrong(self, *arguments):
+        call = bind(self, *arguments)
+        run = type(call).__call__
+        monkeypatch.setattr(type(call), "__call__", lambda self, t: np.multiply(run(self, t), 1.01, out=self.output))
+        return call
+
+    monkeypatch.setattr(SplitNetwork, "bind", wrong)
+    monkeypatch.setattr(choices, "cores", lambda: 2)
+    found = df.tune(model, [4], runtimes=["onnx"], seconds=1e-3)
+    refused = [c for c in found.candidates if c.refused is not None]
+    assert [c.choice.split for c in refused] == [2] and refused[0].turns == 0
+    assert refused[0].error == pytest.approx(0.01, rel=1e-3)
+    assert found.best["float32"][4].split == 1
+
+
+def test_what_cannot_be_tuned(cache, model):
+    for options, says in (
+        ({"batch_sizes": []}, "at least one"), ({"precisions": ["int3"]}, "int3.*onnx: float32"),
+        ({"runtimes": ["torch"]}, "torch"), ({"batch_sizes": [0]}, "batch_sizes"),
+    ):  # fmt: skip
+        with pytest.raises(ArgumentError, match=says):
+            df.tune(model, **{"seconds": 1e-3, **options})
+
+
+def test_ways_use_no_more_than_the_cores():
+    for cores in range(1, 40):
+        for batch in (1, 3, 64):
+            found = tuning.ways(cores, batch)
+            assert all(t * parts <= cores and parts <= batch for t, parts in found)
+            assert {(1, 1), (cores, 1)} <= set(found)
+            assert cores > batch or (1, cores) in found
+
+
+def test_nearest_is_by_ratio():
+    assert [nearest(n, [1, 16, 64]) for n in (1, 3, 4, 5, 31, 32, 33, 1000)] == [1, 1, 1, 16, 16, 16, 64, 64]
