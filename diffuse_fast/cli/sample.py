@@ -29,22 +29,40 @@ def sample(
     option: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the solver, as eta=0.5. May be repeated.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="None given: a fresh one, which is said.")] = None,
+    seed: Annotated[
+        str | None, typer.Option(metavar="S[,S...]", help="One, or one for each sample; a fresh one unless given, which is said.")
+    ] = None,
+    first_index: Annotated[int, typer.Option(help="Index of the first sample under the seed: go on where another run stopped.")] = 0,
     cond: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE[,VALUE...]",
-            help="A conditioning input, as label=7; several values go round the samples. May be repeated.",
+            help="A conditioning input, as label=7; several values go round the samples; @FILE.npy for an array, of one value for "
+            "all or one for each sample. May be repeated.",
         ),
     ] = None,
-    guidance_scale: Annotated[float, typer.Option(help="Classifier-free guidance; 1 is none.")] = 1.0,
+    negative_cond: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE[,VALUE...]", help="As --cond, for what guidance leads away from.")
+    ] = None,
+    guidance_scale: Annotated[
+        str, typer.Option(metavar="W[,W...]", help="Classifier-free guidance; 1 is none. One, or one for each sample.")
+    ] = "1",
+    guidance_batch: Annotated[
+        str, typer.Option(help="joined: one network call for both evaluations; separate: two, for half the memory.")
+    ] = "joined",
     out: Annotated[
         Path, typer.Option("--out", "-o", help="A .png (a grid), or .npy or .npz; an .npz also holds how it was made.")
     ] = Path("samples.png"),
     columns: Annotated[int | None, typer.Option(help="Pictures in a row of the grid.")] = None,
     scale: Annotated[int | None, typer.Option(help="Enlarge every pixel of the grid this many times.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples per network call at most; bounds memory.")] = None,
-    timestep_spacing: Annotated[str | None, typer.Option(help="leading, trailing or linspace.")] = None,
+    timestep_spacing: Annotated[
+        str | None, typer.Option(help="leading, trailing, linspace, karras, exponential, beta, log_snr or power.")
+    ] = None,
+    rho: Annotated[float | None, typer.Option(help="Exponent of the spacings karras and power.")] = None,
+    sigma_min: Annotated[float | None, typer.Option(help="The smallest noise level of a spacing over levels.")] = None,
+    sigma_max: Annotated[float | None, typer.Option(help="The largest.")] = None,
+    sigmas: Annotated[str | None, typer.Option(metavar="S,S,...", help="The noise levels themselves, falling.")] = None,
     timesteps: Annotated[str | None, typer.Option(metavar="T,T,...", help="The timesteps themselves, falling.")] = None,
     clip: Annotated[
         str | None, typer.Option(metavar="LO,HI", help="Where to clip the data prediction; the model's own unless given.")
@@ -82,12 +100,23 @@ def sample(
         "steps": steps,
         "solver": solver,
         # df.sample would draw one and keep it to itself: the file and the user are to know.
-        "seed": secrets.randbits(64) if seed is None else seed,
-        "cond": {name: _per_sample(name, text, n) for name, text in words.pairs("--cond", cond or ()).items()},
-        "guidance_scale": guidance_scale,
+        "seed": secrets.randbits(64) if seed is None else _one_or_each("--seed", seed, n, int),
+        "first_index": first_index,
+        "cond": _conditioning("--cond", cond, n),
+        "negative_cond": _conditioning("--negative-cond", negative_cond, n) or None,
+        "guidance_scale": _one_or_each("--guidance-scale", guidance_scale, n, float),
+        "guidance_batch": guidance_batch,
         "batch_size": batch_size,
         "timestep_spacing": timestep_spacing,
         "timesteps": None if timesteps is None else words.numbers("--timesteps", timesteps),
+        **{
+            name: value
+            for name, value in (
+                ("rho", rho), ("sigma_min", sigma_min), ("sigma_max", sigma_max),
+                ("sigmas", None if sigmas is None else words.numbers("--sigmas", sigmas)),
+            )
+            if value is not None
+        },
         "clip": False if no_clip else bounds,
         "runtime": runtime,
         "device": device,
@@ -107,13 +136,40 @@ def sample(
     typer.echo(f"{out}: {n} of {loaded.name}, {solver}, {x.shape[1:]} each, seed {call['seed']}")
 
 
-def _per_sample(name: str, text: str, n: int) -> Any:
-    value = words.values(f"--cond {name}", text)
+def _one_or_each(option: str, text: str, n: int, kind: type) -> Any:
+    """A number, or one for each sample."""
+    values = [words.typed(option, part, kind) for part in text.split(",")]
+    if len(values) not in (1, n):
+        raise typer.BadParameter(f"{option} has {len(values)} values; give one, or one for each of the {n} samples.")
+    return values[0] if "," not in text else values
+
+
+def _conditioning(option: str, given: list[str] | None, n: int) -> dict[str, Any]:
+    return {name: _per_sample(f"{option} {name}", text, n) for name, text in words.pairs(option, given or ()).items()}
+
+
+def _per_sample(option: str, text: str, n: int) -> Any:
+    if text.startswith("@"):
+        return _array(option, Path(text[1:]))
+    value = words.values(option, text)
     if not isinstance(value, list):
         return value
     if len(value) > n:
-        raise typer.BadParameter(f"--cond {name} has {len(value)} values for {n} samples.")
+        raise typer.BadParameter(f"{option} has {len(value)} values for {n} samples.")
     return [value[i % len(value)] for i in range(n)]
+
+
+def _array(option: str, path: Path) -> list[Any]:
+    """An array of a file, as lists: the recipe of an .npz is to hold it."""
+    import numpy as np
+
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise typer.BadParameter(f"{option}: {str(path)!r} cannot be read as an .npy: {error}") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb":
+        raise typer.BadParameter(f"{option}: {str(path)!r} must be an .npy of numbers.")
+    return array.tolist()
 
 
 def _writer(

@@ -281,6 +281,8 @@ def seeds_of(seed: Seed, n: int, first_index: int) -> tuple[np.ndarray, np.ndarr
     elif isinstance(seed, bool) or not isinstance(seed, int | np.integer | Sequence | np.ndarray) or isinstance(seed, str):
         raise ArgumentTypeError(f"seed is a {type(seed).__name__}; give a whole number, a list of them, or None.")
     many = not isinstance(seed, int | np.integer)
+    if many and first_index:
+        raise ArgumentError(f"first_index is {first_index}, but each of a list of seeds has its index 0; leave first_index out.")
     return noise_address(seed, None if many else first_index, n)
 
 

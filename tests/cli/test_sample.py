@@ -49,12 +49,48 @@ def test_a_picture_holds_every_sample(run, tmp_path):
         (["--no-clip"], {"clip": False}),
         (["--clip", "-0.5,0.5"], {"clip": (-0.5, 0.5)}),
         (["--batch-size", "2", "--runtime", "onnx"], {"batch_size": 2, "runtime": "onnx"}),
+        (["--seed", "5,6,7,8,9"], {"seed": [5, 6, 7, 8, 9]}),
+        (["--first-index", "4"], {"first_index": 4}),
+        (["--guidance-scale", "1,2,0,3,1", "--cond", "label=3"], {"guidance_scale": [1, 2, 0, 3, 1], "cond": {"label": 3}}),
+        (
+            ["--guidance-scale", "2", "--cond", "label=3", "--negative-cond", "label=1,2", "--guidance-batch", "separate"],
+            {"guidance_scale": 2.0, "cond": {"label": 3}, "negative_cond": {"label": [1, 2, 1, 2, 1]}, "guidance_batch": "separate"},
+        ),
+        (["--timestep-spacing", "karras", "--rho", "5", "--sigma-min", "0.1", "--sigma-max", "20"],
+         {"timestep_spacing": "karras", "rho": 5.0, "sigma_min": 0.1, "sigma_max": 20.0}),
     ],
 )
 def test_options_reach_the_sampler(run, tmp_path, arguments, options):
-    result = run("sample", "digits", "-n", 5, "--steps", 4, "--seed", 3, *arguments, "--out", "x.npy")
+    seed = [] if "--seed" in arguments else ["--seed", 3]
+    result = run("sample", "digits", "-n", 5, "--steps", 4, *seed, *arguments, "--out", "x.npy")
     assert result.exit_code == 0, result.stderr
-    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), df.sample("digits", 5, 4, seed=3, **options))
+    np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), df.sample("digits", 5, 4, **{"seed": 3, **options}))
+
+
+@pytest.mark.parametrize("labels", [np.array([4, 2, 9]), np.array(7)])
+def test_conditioning_from_a_file(run, tmp_path, labels):
+    np.save(tmp_path / "labels.npy", labels)
+    result = run("sample", "digits", "-n", 3, "--steps", 2, "--seed", 1, "--cond", "label=@labels.npy", "--out", "x.npz")
+    assert result.exit_code == 0, result.stderr
+    with np.load(tmp_path / "x.npz") as made:
+        samples, recipe = made["samples"], json.loads(str(made["recipe"]))
+    np.testing.assert_array_equal(samples, df.sample("digits", 3, 2, seed=1, cond={"label": labels}))
+    np.testing.assert_array_equal(samples, df.sample(recipe["model"], **recipe["sample"]))
+
+
+def test_a_file_that_is_no_conditioning(run, tmp_path):
+    (tmp_path / "text.npy").write_text("label")
+    np.save(tmp_path / "words.npy", np.array(["a", "b"]))
+    np.save(tmp_path / "pickled.npy", np.array([{}]), allow_pickle=True)
+    np.save(tmp_path / "five.npy", np.arange(5))
+    np.savez(tmp_path / "several.npy.npz", a=np.arange(2))
+    for name, status, says in (
+        ("absent.npy", 2, "cannot be read"), ("text.npy", 2, "cannot be read"), ("pickled.npy", 2, "cannot be read"),
+        ("words.npy", 2, "numbers"), ("several.npy.npz", 2, "numbers"), ("five.npy", 1, "shape (5,)"),
+    ):  # fmt: skip
+        result = run("sample", "digits", "-n", 2, "--steps", 2, "--cond", f"label=@{name}", "--out", "x.npy")
+        assert (result.exit_code, says in " ".join(result.stderr.split())) == (status, True), result.stderr
+    assert not (tmp_path / "x.npy").exists()
 
 
 def test_an_npz_says_how_to_draw_it_again(run, tmp_path):
@@ -89,6 +125,23 @@ def test_an_npz_says_how_to_draw_it_again(run, tmp_path):
         (["--clip", "1"], 2, "two numbers"),
         (["--timesteps", "1,x"], 2, "a number"),
         (["--seed", "-1"], 1, "seed"),
+        (["--seed", "one"], 2, "--seed is 'one'; it must be a whole number"),
+        (["--seed", "1,2,3"], 2, "--seed has 3 values"),
+        (["--seed", "1.5"], 2, "a whole number"),
+        (["-n", "2", "--seed", "1,-2"], 1, "seed"),
+        (["-n", "2", "--seed", "1,2", "--first-index", "3"], 1, "first_index"),
+        (["--first-index", "-1"], 1, "first_index is -1"),
+        (["--guidance-scale", "1,2"], 2, "--guidance-scale has 2 values"),
+        (["--guidance-scale", "much"], 2, "a number"),
+        (["--guidance-scale", "nan"], 1, "finite"),
+        (["--guidance-batch", "both"], 1, "joined, separate"),
+        (["--negative-cond", "label=1"], 1, "guidance_scale other than 1"),
+        (["--negative-cond", "label=1", "--guidance-scale", "2", "--negative-cond", "lable=1"], 1, "lable"),
+        (["--rho", "3"], 1, "rho"),
+        (["--timestep-spacing", "karras", "--sigma-min", "90", "--sigma-max", "20"], 1, "sigma_m"),
+        (["--sigmas", "3,x"], 2, "a number"),
+        (["--sigmas", "3,5"], 1, "must fall"),
+        (["--timestep-spacing", "karas"], 1, "Did you mean 'karras'"),
         (["--runtime", "onx"], 1, "Did you mean 'onnx'"),
         (["--columns", "0"], 2, "columns is 0"),
         (["--out", "x.jpg"], 2, "must end in"),

@@ -439,6 +439,14 @@ def test_what_the_network_is_told_of_the_time_changes_nothing_else(solver, famil
 
 
 def test_an_end_that_a_family_does_not_have_is_refused():
-    for solver, option in (("pndm", "set_alpha_to_one"), ("deis", "final_sigmas_type")):
+    for solver, option, value in (("pndm", "set_alpha_to_one", False), ("deis", "final_sigmas_type", "sigma_min")):
         with pytest.raises(ArgumentError, match=option):
-            df.plan(df.Schedule.edm(), solver, 10, prediction_type="denoised")
+            df.plan(df.Schedule.edm(), solver, 10, prediction_type="denoised", **{option: value})
+
+
+@pytest.mark.parametrize("schedule", [df.Schedule.edm(), df.Schedule.vp_sde(), df.Schedule.linear()])
+def test_deis_ends_where_its_family_can(schedule):
+    plan = df.plan(schedule, "deis", 10, prediction_type=schedule.prediction_types[0])
+    end = "sigma_min" if schedule.family == "discrete" else "zero"
+    assert dict(plan.options)["final_sigmas_type"] == end
+    assert plan.marginals[-1] == ((1.0, 0.0) if end == "zero" else (schedule.alpha(0), schedule.sigma(0)))
