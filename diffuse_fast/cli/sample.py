@@ -32,7 +32,7 @@ def sample(
     seed: Annotated[
         str | None, typer.Option(metavar="S[,S...]", help="One, or one for each sample; a fresh one unless given, which is said.")
     ] = None,
-    first_index: Annotated[int, typer.Option(help="Index of the first sample under the seed: go on where another run stopped.")] = 0,
+    first_index: Annotated[int, typer.Option(help="Index of the first sample under the seed: goes on where a run stopped.")] = 0,
     cond: Annotated[
         list[str] | None,
         typer.Option(

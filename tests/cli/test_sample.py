@@ -54,7 +54,8 @@ def test_a_picture_holds_every_sample(run, tmp_path):
         (["--guidance-scale", "1,2,0,3,1", "--cond", "label=3"], {"guidance_scale": [1, 2, 0, 3, 1], "cond": {"label": 3}}),
         (
             ["--guidance-scale", "2", "--cond", "label=3", "--negative-cond", "label=1,2", "--guidance-batch", "separate"],
-            {"guidance_scale": 2.0, "cond": {"label": 3}, "negative_cond": {"label": [1, 2, 1, 2, 1]}, "guidance_batch": "separate"},
+            {"guidance_scale": 2.0, "cond": {"label": 3}, "negative_cond": {"label": [1, 2, 1, 2, 1]},
+             "guidance_batch": "separate"},
         ),
         (["--timestep-spacing", "karras", "--rho", "5", "--sigma-min", "0.1", "--sigma-max", "20"],
          {"timestep_spacing": "karras", "rho": 5.0, "sigma_min": 0.1, "sigma_max": 20.0}),
