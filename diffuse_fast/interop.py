@@ -36,6 +36,7 @@ import numpy as np
 from .errors import ArgumentError, ArgumentTypeError, near
 from .plan import DynamicThreshold, Plan
 from .schedule import Schedule
+from .schedule.checks import number
 from .schedule.discrete import DiscreteSchedule
 from .solvers import SOLVERS, spacing
 from .solvers import plan as make_plan
@@ -180,6 +181,8 @@ def _read(scheduler: Any) -> tuple[str, Peer, Config]:
             f"the scheduler is a {type(scheduler).__name__}; it must be a diffusers scheduler, or its configuration as a dict."
         )
     name = given.get("_class_name") if given is scheduler else type(scheduler).__name__
+    if not isinstance(name, str | None):
+        raise ArgumentTypeError(f"the configuration's '_class_name' is {name!r}; it must be the name of a class.")
     if name is None:
         raise ArgumentError("the configuration lacks '_class_name'; give the scheduler itself, or add the name of its class.")
     if name in REFUSED:
@@ -194,7 +197,26 @@ def _read(scheduler: Any) -> tuple[str, Peer, Config]:
         if option not in anywhere and not option.startswith("_"):
             raise ArgumentError(f"{name} has the option {option!r}, which is not known here.{near(option, peer.options)}")
     config = {**peer.options, **{option: value for option, value in given.items() if option in peer.options}}
+    for option, value in config.items():
+        if not _fits(option, value, peer.options[option]):
+            usual = peer.options[option]
+            raise ArgumentTypeError(f"{name} has {option}={value!r}, which is no value of it; its default is {usual!r}.")
     return name, peer, config
+
+
+# Numbers or None; the other options whose default is None are None or a text, or a list of betas.
+_NUMBER_OR_NONE = (*_ENDS, "shift_terminal")
+
+
+def _fits(option: str, value: Any, default: Any) -> bool:
+    """Whether a value is of the type of the default; what may be more than one thing is looked at where it is used."""
+    if isinstance(default, bool):
+        return isinstance(value, bool | np.bool_)
+    if isinstance(default, int | float) or (option in _NUMBER_OR_NONE and value is not None):
+        return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if option == "trained_betas":
+        return not isinstance(value, str)
+    return isinstance(value, str) if isinstance(default, str) else True
 
 
 def _check_signature(name: str, peer: Peer, scheduler: type, given: Mapping[str, Any]) -> None:
@@ -328,7 +350,8 @@ def _shift(config: Config, shift: float, mu: float | None) -> float:
         return shift
     if mu is None:
         raise ArgumentError("use_dynamic_shifting is True, so the shift depends on the sample's size; give mu=...")
-    return float(mu) if config["time_shift_type"] == "linear" else math.exp(mu)
+    shifted = number("mu", mu)
+    return shifted if config["time_shift_type"] == "linear" else math.exp(shifted)
 
 
 def _no_mu(mu: float | None) -> None:

@@ -265,9 +265,12 @@ class Plan:
             raise ArgumentTypeError(f"guidance_scale is {scale!r}; it must be a number.")
         if not math.isfinite(scale):
             raise ArgumentError(f"guidance_scale is {scale}; it must be a finite number.")
-        if not 0.0 <= rescale <= 1.0:
-            raise ArgumentError(f"guidance_rescale is {rescale}; it must be from 0 to 1.")
-        low, high = (0.0, math.inf) if interval is None else interval
+        if not isinstance(rescale, int | float | np.integer | np.floating) or not 0.0 <= rescale <= 1.0:
+            raise ArgumentError(f"guidance_rescale is {rescale!r}; it must be a number from 0 to 1.")
+        try:
+            low, high = (0.0, math.inf) if interval is None else map(float, interval)
+        except (TypeError, ValueError):
+            raise ArgumentTypeError(f"guidance_interval is {interval!r}; it must be a pair of numbers (low, high).") from None
         if not 0.0 <= low < high:
             raise ArgumentError(f"guidance_interval is {interval!r}; it must be (low, high) with 0 <= low < high.")
         if scale == 1.0:

@@ -19,6 +19,12 @@ def whole(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
+def callable_or_none(name: str, value: Any) -> None:
+    """Refuses what cannot be called, before anything runs."""
+    if value is not None and not callable(value):
+        raise ArgumentTypeError(f"{name} is a {type(value).__name__}; give a function, or leave it out.")
+
+
 def is_tensor(value: Any) -> bool:
     """Whether a value is a tensor. Does not import torch: where it is not loaded, nothing is one."""
     torch = sys.modules.get("torch")

@@ -29,6 +29,9 @@ def conditions(argument: str, given: Any, n: int, inputs: Any) -> Conditions:
     if given is not None and not isinstance(given, Mapping):
         raise ArgumentTypeError(f"{argument} is a {type(given).__name__}; give a dict from input names to values.")
     values = dict(given or {})
+    for name in values:
+        if not isinstance(name, str):
+            raise ArgumentTypeError(f"{argument} has the name {name!r}; the names of inputs are text.")
     if inputs is None:
         return {name: _per_sample(f"{argument}[{name!r}]", v, n, None, None) for name, v in values.items()}
     known = {c.name: c for c in inputs}
@@ -47,11 +50,26 @@ def conditions(argument: str, given: Any, n: int, inputs: Any) -> Conditions:
     return out
 
 
+def check_form(condition: Conditions, whose: str, first: Conditions, of: str) -> None:
+    """Whether two conditionings of the same number of samples have the same names, shapes and dtypes."""
+    if (form := _form(condition)) != (wanted := _form(first)):
+        raise ArgumentError(f"{whose} has the conditioning {form}, but {of} has {wanted}; they must be of one form.")
+
+
+def _form(condition: Conditions) -> dict[str, tuple[Any, ...]]:
+    return {name: (value.shape, str(value.dtype)) for name, value in sorted(condition.items())}
+
+
 def _per_sample(name: str, value: Any, n: int, shape: tuple[int, ...] | None, dtype: str | None) -> np.ndarray:
     if is_tensor(value):
         value = value.detach().cpu()
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # NumPy has no bfloat16
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ArgumentTypeError(f"{name} is a list of parts that differ in shape; give an array.") from None
+    if array.dtype.kind not in "fiub":
+        raise ArgumentTypeError(f"{name} is {value!r}; it must be numbers.")
     if dtype is not None:
         if not np.can_cast(array.dtype, dtype, "same_kind"):
             raise ArgumentTypeError(f"{name} has dtype {array.dtype}; the model takes {dtype}.")

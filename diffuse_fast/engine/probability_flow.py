@@ -16,6 +16,7 @@ from ..kernels.reference import STREAM_INITIAL
 from ..model import Model
 from ..runtimes import network
 from ..schedule import Schedule
+from ..schedule.checks import positive
 from ..solvers.solver import CLEAN, Point, Problem
 from .arguments import noise_array, whole
 from .conditioning import conditions
@@ -80,9 +81,17 @@ def probability_flow(
     if known is not None and known.time.dtype != "float32":
         raise ArgumentError("the model takes whole timesteps, and an adaptive solver calls it at any time.")
     whole("n", n, 1)
+    for name, tolerance in (("rtol", rtol), ("atol", atol)):
+        positive(name, tolerance)
     schedule = told("schedule", schedule, known)
+    predicts = told("prediction_type", prediction_type, known)
+    if predicts not in schedule.prediction_types:
+        raise ArgumentError(
+            f"prediction_type is {predicts!r}; a network of a schedule of the family {schedule.family} predicts one of "
+            f"{', '.join(schedule.prediction_types)}."
+        )
     problem = Problem(
-        schedule=schedule, points=(), prediction_type=told("prediction_type", prediction_type, known), lo=-np.inf, hi=np.inf,
+        schedule=schedule, points=(), prediction_type=predicts, lo=-np.inf, hi=np.inf,
         time_convention=known.time.convention if known else None,
     )  # fmt: skip
     problem = dataclasses.replace(problem, points=problem.at_times(np.array([schedule.t_max, schedule.t_min])))

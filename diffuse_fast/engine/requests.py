@@ -19,8 +19,8 @@ from ..kernels.reference import STREAM_INITIAL
 from ..kernels.step import noise_address
 from ..plan import MAX_OUTPUTS, Plan
 from ..runtimes.base import aligned
-from .arguments import noise_array
-from .conditioning import Conditions, conditions
+from .arguments import is_tensor, noise_array
+from .conditioning import Conditions, check_form, conditions
 from .progress import bar
 from .workspace import not_finite
 
@@ -190,7 +190,10 @@ def plans_of(sampler: Sampler, requests: Sequence[Request]) -> list[Plan]:
     for i, r in enumerate(requests):
         if not isinstance(r, Request):
             raise ArgumentTypeError(f"request {i} is a {type(r).__name__}; give df.Request objects.")
-        key = (id(r.plan), r.guidance_scale)
+        scale = r.guidance_scale
+        if scale is not None and (isinstance(scale, bool) or not isinstance(scale, int | float | np.integer | np.floating)):
+            raise ArgumentTypeError(f"request {i}: guidance_scale is {scale!r}; it must be a number.")
+        key = (id(r.plan), scale)
         if key not in made:
             made[key] = sampler._plan_of(r.plan, r.guidance_scale)
         plans.append(made[key])
@@ -213,16 +216,13 @@ def conditions_of(sampler: Sampler, r: Request, plan: Plan, i: int) -> list[Cond
 
 def check_alike(per_request: list[list[Conditions]]) -> None:
     """What goes into one call of the network must have one form. A model's inputs see to it; a bare network's must be compared."""
-    first = _form(per_request[0][0])
     for i, outputs in enumerate(per_request):
         for condition in outputs:
-            if (form := _form(condition)) != first:
-                raise ArgumentError(f"request {i} has the conditioning {form}, but request 0 has {first}; all must be of one form.")
+            check_form(condition, f"request {i}", per_request[0][0], "request 0")
 
 
-def _form(condition: Conditions) -> dict[str, tuple[Any, ...]]:
-    return {name: (value.shape, str(value.dtype)) for name, value in sorted(condition.items())}
-
-
-def _batched(cond: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if cond is None else {name: np.asarray(value)[None] for name, value in cond.items()}
+def _batched(cond: Any) -> Any:
+    """With a batch axis; what is no mapping, or no array, is left to the check."""
+    if not isinstance(cond, Mapping):
+        return cond
+    return {name: value[None] if is_tensor(value) or isinstance(value, np.ndarray) else [value] for name, value in cond.items()}

@@ -130,7 +130,10 @@ def sample(
 
 def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, noise, batch_size, progress, callback) -> Any:
     whole("n", n, 1)
-    values = np.asarray(scales)
+    try:
+        values = np.asarray(scales)
+    except ValueError:
+        values = np.array(None)
     if values.shape != (n,) or values.dtype.kind not in "iuf":
         raise ArgumentError(f"guidance_scale is {scales!r}; give one number, or one per sample ({n}).")
     seeds, indices = seeds_of(seed, n, first_index)
@@ -210,8 +213,8 @@ def _learned(model: Model | None, steps: int | None, contradicting: list[str]) -
 def _plan(schedule: Schedule, solver: str, steps: int | None, *, timesteps: Any, **options: Any) -> Plan:
     """The plan, from those made before where there it is: plans are immutable."""
     try:
-        if timesteps is not None:
-            timesteps = tuple(np.asarray(timesteps).tolist())
+        if isinstance(timesteps, list | range | np.ndarray):
+            timesteps = tuple(timesteps)
         return _made(schedule, solver, steps, timesteps=timesteps, **options)
     except TypeError as error:
         if "unhashable" not in str(error):
@@ -241,4 +244,4 @@ def bounds(clip: Any, model: Model | None) -> tuple[float, float] | DynamicThres
         return clip
     if clip is True or not isinstance(clip, tuple | list) or len(clip) != 2:
         raise ArgumentError(f"clip is {clip!r}; give None (the model's own), False (none), (lo, hi), or a df.DynamicThreshold.")
-    return float(clip[0]), float(clip[1])
+    return clip[0], clip[1]

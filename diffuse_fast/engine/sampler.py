@@ -8,7 +8,7 @@ import math
 import secrets
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from ..kernels.step import MAX_ELEMENTS, noise_address
 from ..model import Model, load
 from ..plan import Plan
 from ..runtimes import network
-from .arguments import device_noise, is_tensor, noise_array, whole
-from .conditioning import Conditions, conditions
+from .arguments import callable_or_none, device_noise, is_tensor, noise_array, whole
+from .conditioning import Conditions, check_form, conditions
 from .device import backend_for
 from .device_requests import run_requests_on_device
 from .device_workspace import DeviceWorkspace
@@ -136,6 +136,8 @@ class Sampler:
     ) -> Iterator[Any]:
         """As :meth:`sample`, one array per batch, as each is done. Arguments are checked before the first."""
         whole("n", n, 1)
+        callable_or_none("callback", callback)
+        callable_or_none("step_noise", step_noise)
         size = n if batch_size is None else min(n, whole("batch_size", batch_size, 1))
         seeds, indices = seeds_of(seed, n, first_index)
         as_tensor = is_tensor(noise) or self._network.name == "torch"
@@ -172,6 +174,9 @@ class Sampler:
             ArgumentError, ArgumentTypeError: a request does not fit the model; the message says which.
             NonFiniteError: the network returned NaN or Inf for a request; ``samples`` are numbers of requests.
         """
+        if not isinstance(requests, Iterable):
+            raise ArgumentTypeError(f"requests is a {type(requests).__name__}; give a list of df.Request.")
+        callable_or_none("callback", callback)
         requests = list(requests)
         if not requests:
             raise ArgumentError("requests is empty; give at least one.")
@@ -263,7 +268,11 @@ class Sampler:
             return [conditions("cond", cond, n, self._conditioning)]
         if self._conditioning is None and negative is None:
             raise ArgumentError("guidance with a bare network needs negative_cond: what stands for no condition.")
-        return [conditions("cond", cond, n, self._conditioning), conditions("negative_cond", negative, n, self._conditioning)]
+        with_, without = (
+            conditions(name, c, n, self._conditioning) for name, c in (("cond", cond), ("negative_cond", negative))
+        )
+        check_form(without, "negative_cond", with_, "cond")
+        return [with_, without]
 
 
 def _joined(pieces: list[Any]) -> Any:
@@ -291,9 +300,9 @@ def shape_of_sample(given: Sequence[int] | None, model: Model | None) -> tuple[i
         if model is None:
             raise ArgumentError("shape is not known: this model does not say it; give shape=.")
         given = model.shape
-    shape = tuple(int(d) for d in given)
-    if not all(d >= 1 for d in shape):
-        raise ArgumentError(f"shape is {shape}; every dimension must be at least 1.")
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ArgumentTypeError(f"shape is {given!r}; give the dimensions of one sample, as (3, 64, 64).")
+    shape = tuple(whole("a dimension of shape", d, 1) for d in given)
     if math.prod(shape) > MAX_ELEMENTS:
         raise ArgumentError(f"shape is {shape}: {math.prod(shape)} elements; a sample has at most 2**34.")
     if model is not None and shape != model.shape:

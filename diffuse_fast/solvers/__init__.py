@@ -151,7 +151,7 @@ def plan(
             f"prediction_type is {prediction_type!r}; a network of a schedule of the family {schedule.family} predicts one of "
             f"{', '.join(schedule.prediction_types)}."
         )
-    if timestep_rounding not in ROUNDINGS:
+    if not isinstance(timestep_rounding, str) or timestep_rounding not in ROUNDINGS:
         raise ArgumentError(f"timestep_rounding is {timestep_rounding!r}; it must be one of {', '.join(ROUNDINGS)}.")
     options = _options(chosen, solver_options, schedule.family)
     lo, hi = _bounds(clip)
