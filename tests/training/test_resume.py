@@ -239,11 +239,12 @@ def test_bfloat16_keeps_float32_weights_and_learns(tmp_path):
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_a_compiled_network_learns_the_same(tmp_path):
     data = np.random.default_rng(0).standard_normal((40, 2))
-    plain, compiled = (
-        df.train(df.nn.MLP(2, width=16, depth=1), data, schedule=SCHEDULE, config=replace(CONFIG, compile=compile)).record.losses
-        for compile in (False, True)
-    )
-    np.testing.assert_allclose(plain, compiled, rtol=1e-3)
+    losses = []
+    for compile in (False, True):
+        torch.manual_seed(0)
+        network = df.nn.MLP(2, width=16, depth=1)
+        losses.append(df.train(network, data, schedule=SCHEDULE, config=replace(CONFIG, compile=compile)).record.losses)
+    np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
 def test_tensorboard_where_it_is_installed(tmp_path):
