@@ -50,16 +50,12 @@ class Nodes:
     Attributes:
         nodes: The nodes, in an order in which they can run. To be changed in place.
         values: What the file says of values by name: inputs, outputs, and those between where it says it.
-        outputs: Names of the graph's outputs.
-        nested: Whether a node holds a graph of its own, which may use any value of this one.
     """
 
     def __init__(self, path: Path):
         self._wire = Wire(path.read_bytes())
         self.nodes: list[Node] = []
         self.values: dict[str, Value] = {}
-        self.outputs: list[str] = []
-        self.nested = False
         self._added: list[bytes] = []
         self._names: set[str] = set()
         found = [f for f in self._wire.fields(self._wire.whole, "the model") if f.number == _GRAPH]
@@ -75,8 +71,6 @@ class Nodes:
                 one = value(self._wire, self._wire.message(f, "a value"))
                 self.values[one.name] = one
                 self._names.add(one.name)
-                if f.number == _OUTPUT:
-                    self.outputs.append(one.name)
 
     def fresh(self, like: str) -> str:
         """A name that the graph does not have."""
@@ -144,8 +138,6 @@ class Nodes:
                 content = self._wire.integer(f, "an attribute")
             elif f.number == 8:
                 integers += self._integers(f)
-            elif f.number in (6, 11):
-                self.nested = True
         return name, tuple(integers) if integers else content
 
     def _integers(self, f: Field) -> list[int]:

@@ -5,9 +5,6 @@ What pays was measured, not assumed; ``docs/runtimes.md`` has the figures, and w
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import numpy as np
 
 from ..artifact.graph import Value
@@ -17,20 +14,10 @@ from ..model import Model
 
 def for_onnxruntime(model: Model) -> bytes | None:
     """The file with GroupNormalization as InstanceNormalization; None where there is nothing to change."""
-    return _changed(model, instance_norms)
-
-
-def for_openvino(model: Model) -> bytes | None:
-    """The file with Attention as its three operations; None where there is nothing to change."""
-    return _changed(model, attention_products)
-
-
-def _changed(model: Model, change: Callable[[Nodes], bool]) -> bytes | None:
     if model.external or model.opset < 21:  # the weights may be more than one message holds; operators were others
         return None
     nodes = Nodes(model.path)
-    # A graph within a node may use any value of this one.
-    return nodes.to_bytes() if not nodes.nested and change(nodes) else None
+    return nodes.to_bytes() if instance_norms(nodes) else None
 
 
 def instance_norms(graph: Nodes) -> bool:
@@ -66,60 +53,7 @@ def instance_norms(graph: Nodes) -> bool:
     return found
 
 
-def attention_products(graph: Nodes) -> bool:
-    """Attention (opset 23; Vaswani et al. 2017, eq. 1) as softmax(q·scale·kᵀ)·v, without a transposition that was only made to
-    have the rows that the operator takes. Whether there was any."""
-    made_by = {name: node for node in graph.nodes for name in node.outputs}
-    users: dict[str, list[Node]] = {}
-    for node in graph.nodes:
-        for name in node.inputs:
-            users.setdefault(name, []).append(node)
-    changed: list[Node] = []
-    gone: set[int] = set()
-    found = False
-    for node in graph.nodes:
-        if id(node) in gone:
-            continue
-        if node.op != "Attention" or node.domain or not _plain(node, graph):
-            changed.append(node)
-            continue
-        found = True
-        (q, k, v), y = node.inputs[:3], node.outputs[0]
-        scale = node.attributes.get("scale", 1 / math.sqrt(graph.values[q].shape[3]))  # type: ignore[index,arg-type]  # _plain asked
-        scaled, turned, logits, weights = (graph.fresh(y) for _ in range(4))
-        changed.append(Node("Mul", (q, graph.constant(y, np.array(scale, np.float32))), (scaled,)))
-        if _turns(made_by.get(k)):
-            turned = made_by[k].inputs[0]
-        else:
-            changed.append(Node("Transpose", (k,), (turned,), {"perm": (0, 1, 3, 2)}))
-        changed.append(Node("MatMul", (scaled, turned), (logits,)))
-        changed.append(Node("Softmax", (logits,), (weights,), {"axis": -1}))
-        after = users.get(y, [])
-        if y not in graph.outputs and len(after) == 1 and _turns(after[0]) and _turns(made_by.get(v)):
-            flipped = graph.fresh(y)  # (w·v)ᵀ = vᵀ·wᵀ, and vᵀ is there
-            changed.append(Node("Transpose", (weights,), (flipped,), {"perm": (0, 1, 3, 2)}))
-            changed.append(Node("MatMul", (made_by[v].inputs[0], flipped), after[0].outputs))
-            gone.add(id(after[0]))
-        else:
-            changed.append(Node("MatMul", (weights, v), (y,)))
-    graph.nodes[:] = changed
-    return found
-
-
 def _known(one: Value) -> bool:
     """Whether all of a float32 value's shape is known but its batch."""
     shape = one.shape or ()
     return one.dtype == "float32" and len(shape) > 2 and all(isinstance(n, int) for n in shape[1:])
-
-
-def _plain(node: Node, graph: Nodes) -> bool:
-    """Whether an Attention is that of three 4-D values with as many heads each, without mask, cache or cap."""
-    if any(node.inputs[3:]) or any(node.outputs[1:]) or node.attributes.get("is_causal") or node.attributes.get("softcap"):
-        return False
-    shapes = [graph.values[n].shape for n in node.inputs[:3] if n in graph.values and _known(graph.values[n])]
-    return len(shapes) == 3 and all(s is not None and len(s) == 4 for s in shapes) and len({s[1] for s in shapes}) == 1  # type: ignore[index]  # not None, as asked
-
-
-def _turns(node: Node | None) -> bool:
-    """Whether a node exchanges the last two of four dimensions."""
-    return node is not None and node.op == "Transpose" and node.attributes.get("perm") == (0, 1, 3, 2)

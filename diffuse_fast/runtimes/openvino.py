@@ -15,7 +15,6 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, KernelUnavailableError, RuntimeUnavailableError
 from ..model import Model
-from . import graphs
 from .base import aligned, check_names, check_output, failed, own_cond, same, whole
 
 # What the name of a precision is to the property INFERENCE_PRECISION_HINT.
@@ -74,9 +73,8 @@ def network(
     _check_precision(precision)
     with made.lock:
         if made.graph is None:
-            changed = graphs.for_openvino(model)
             try:
-                made.graph = _core.read_model(os.fspath(model.path) if changed is None else changed)
+                made.graph = _core.read_model(os.fspath(model.path))
             except Exception as error:
                 raise ArtifactError(f"OpenVINO refuses {str(model.path)!r}: {str(error)[:1000]}") from None
     return OpenVINONetwork(model, made, threads, precision, streams)
