@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -151,6 +152,41 @@ class DeviceNetwork(Protocol):
     def fingerprint(self) -> Any:
         """What a captured graph relies on besides the bound memory: where the weights lie. Another value: capture again."""
         ...
+
+
+class MemoryCall:
+    """A :class:`BoundCall` of a runtime that reads its inputs where NumPy has them: a call fills in the time and runs.
+
+    Attributes:
+        _run: Runs the network on the inputs, into ``output``; set by the runtime.
+    """
+
+    _run: Callable[[], Any]
+
+    def __init__(self, inputs: dict[str, np.ndarray], sample: str, time: str, into: np.ndarray) -> None:
+        self.x, self.output = inputs[sample], into
+        self._inputs, self._t = inputs, inputs[time]  # held: the runtime knows addresses only
+        self._integer = self._t.dtype.kind == "i"
+        self._per_sample = self._t.shape == (len(self.x),)
+
+    def condition(self, cond: dict[str, np.ndarray]) -> None:
+        for name, array in cond.items():
+            np.copyto(self._inputs[name], array, casting="same_kind")
+
+    def __call__(self, t: float | np.ndarray) -> np.ndarray:
+        if self._integer:
+            whole(t)
+        if isinstance(t, float):
+            self._t.fill(t)
+        elif self._per_sample:
+            self._t[...] = t
+        else:
+            self._t.fill(same(t))
+        try:
+            self._run()
+        except Exception as error:
+            raise failed(t, error) from error
+        return self.output
 
 
 def aligned(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:

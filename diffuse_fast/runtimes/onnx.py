@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import weakref
@@ -12,7 +13,7 @@ import numpy as np
 from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, RuntimeUnavailableError
 from ..model import Model
 from . import graphs
-from .base import aligned, check_names, failed, own_cond, same, whole
+from .base import MemoryCall, aligned, check_names, own_cond
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -137,38 +138,15 @@ def input_dtype(value: Any) -> str:
     return _DTYPES[value.type]
 
 
-class OnnxCall:
-    """See :class:`~diffuse_fast.runtimes.base.BoundCall`."""
+class OnnxCall(MemoryCall):
+    """A binding of the session to the memory, which is all that a call takes."""
 
     def __init__(
         self, session: Any, inputs: dict[str, np.ndarray], sample: str, time: str, output: str, into: np.ndarray
     ) -> None:
-        self.x, self.output = inputs[sample], into
-        self._t = inputs[time]
-        self._integer = self._t.dtype.kind == "i"
-        self._inputs = inputs  # the binding holds addresses only
-        self._per_sample = self._t.shape == (len(self.x),)
-        self._binding = session.io_binding()
+        super().__init__(inputs, sample, time, into)
+        binding = session.io_binding()
         for name, array in inputs.items():
-            self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        self._binding.bind_output(output, "cpu", 0, np.float32, into.shape, into.ctypes.data)
-        self._run = session.run_with_iobinding
-
-    def condition(self, cond: dict[str, np.ndarray]) -> None:
-        for name, array in cond.items():
-            np.copyto(self._inputs[name], array, casting="same_kind")
-
-    def __call__(self, t: float | np.ndarray) -> np.ndarray:
-        if self._integer:
-            whole(t)
-        if isinstance(t, float):
-            self._t.fill(t)
-        elif self._per_sample:
-            self._t[...] = t
-        else:
-            self._t.fill(same(t))
-        try:
-            self._run(self._binding)
-        except Exception as error:
-            raise failed(t, error) from error
-        return self.output
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        binding.bind_output(output, "cpu", 0, np.float32, into.shape, into.ctypes.data)
+        self._run = functools.partial(session.run_with_iobinding, binding)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, KernelUnavailableError, RuntimeUnavailableError
 from ..model import Model
-from .base import aligned, check_names, check_output, failed, own_cond, same, whole
+from .base import MemoryCall, aligned, check_names, check_output, own_cond
 
 # What the name of a precision is to the property INFERENCE_PRECISION_HINT.
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -152,42 +152,23 @@ class OpenVINONetwork:
             return compiled
 
 
-class OpenVINOCall:
-    """See :class:`~diffuse_fast.runtimes.base.BoundCall`."""
+class OpenVINOCall(MemoryCall):
+    """A request whose tensors are the memory."""
 
     def __init__(
         self, compiled: Any, inputs: dict[str, np.ndarray], sample: str, time: str, output: str, into: np.ndarray
     ) -> None:
         from openvino import Tensor
 
-        self.x, self.output = inputs[sample], into
-        self._t = inputs[time]
-        self._integer = self._t.dtype.kind == "i"
-        self._inputs = inputs  # the tensors share their memory
-        self._per_sample = self._t.shape == (len(self.x),)
+        super().__init__(inputs, sample, time, into)
         check_output(tuple(compiled.output(output).shape), into.shape)
         request = compiled.create_infer_request()
         for name, array in inputs.items():
             request.set_tensor(name, Tensor(array, shared_memory=True))
         request.set_tensor(output, Tensor(into, shared_memory=True))
-        self._start, self._wait = request.start_async, request.wait
 
-    def condition(self, cond: dict[str, np.ndarray]) -> None:
-        for name, array in cond.items():
-            np.copyto(self._inputs[name], array, casting="same_kind")
+        def run() -> None:
+            request.start_async()
+            request.wait()
 
-    def __call__(self, t: float | np.ndarray) -> np.ndarray:
-        if self._integer:
-            whole(t)
-        if isinstance(t, float):
-            self._t.fill(t)
-        elif self._per_sample:
-            self._t[...] = t
-        else:
-            self._t.fill(same(t))
-        try:
-            self._start()
-            self._wait()
-        except Exception as error:
-            raise failed(t, error) from error
-        return self.output
+        self._run = run
