@@ -1,7 +1,7 @@
 # Every target does its own set-up: `make demo` needs Python 3.11 and a C++ compiler, nothing else.
 PYTHON ?= python3
 CONSTRAINTS := -c requirements/constraints.txt
-SOURCES := pyproject.toml CMakeLists.txt requirements/constraints.txt $(shell find csrc -type f)
+SOURCES := pyproject.toml CMakeLists.txt requirements/constraints.txt $(shell find csrc cmake -type f)
 
 .PHONY: demo test test-all lint bench sanitize clean
 
@@ -20,7 +20,7 @@ lint: .venv/.stamp
 	.venv/bin/mypy
 	.venv/bin/stubtest diffuse_fast._core --allowlist tests/stub_allowlist.txt
 	.venv/bin/lint-imports
-	.venv/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp')
+	.venv/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp tests/cuda -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
 # About 25 minutes on two quiet cores; `.venv/bin/python -m bench --quick` afterwards takes about 4.
 bench: .venv/.bench
@@ -33,12 +33,13 @@ bench: .venv/.bench
 # The C++ core's own tests under AddressSanitizer and UndefinedBehaviorSanitizer, then under ThreadSanitizer.
 sanitize: build/sanitize/address,undefined.ok build/sanitize/thread.ok
 
-CORE := CMakeLists.txt $(shell find csrc tests/cpp -type f)
+CORE := CMakeLists.txt $(shell find csrc cmake tests/cpp tests/cuda -type f)
 build/sanitize/%.ok: .venv/.stamp $(CORE)
-	.venv/bin/cmake -S . -B $(@:.ok=) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja -DDIFFUSE_FAST_PYTHON=OFF \
+	.venv/bin/cmake -S . -B $(@:.ok=) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja -DDIFFUSE_FAST_PYTHON=OFF -DUSE_CUDA=OFF \
 	  -DDIFFUSE_FAST_TESTS=ON -DDIFFUSE_FAST_SANITIZE=$*
 	.venv/bin/cmake --build $(@:.ok=)
 	$(@:.ok=)/tests/cpp/core_tests
+	$(if $(findstring address,$*),$(@:.ok=)/tests/cuda/cuda_on_host_tests)
 	touch $@
 
 # The demo's environment: no torch in it. Its command runs the installed package, not the source folder beside it.

@@ -46,9 +46,7 @@ void check_size(py::ssize_t size, int64_t samples, const char* name) {
                                 std::to_string(samples) + ")");
 }
 
-py::tuple variant_tuple(const cuda::Variant& v) {
-  return py::make_tuple(cuda::kCoverNames[static_cast<int>(v.cover)], v.reduces);
-}
+py::tuple variant_tuple(const cuda::Variant& v) { return py::make_tuple(cuda::kCoverNames[static_cast<int>(v.cover)], v.reduces); }
 
 template <class T>
 T* pointer(uintptr_t address) {
@@ -119,8 +117,9 @@ py::capsule dlpack(const std::shared_ptr<cuda::Memory>& memory, std::vector<int6
   auto shared = std::make_unique<Shared>();
   shared->memory = memory;
   shared->shape = std::move(shape);
-  shared->managed.tensor = {memory->data(), kDlCuda, memory->device(), static_cast<int32_t>(shared->shape.size()), code, bits, 1,
-                            shared->shape.data(), nullptr, 0};
+  shared->managed.tensor = {
+      memory->data(), kDlCuda, memory->device(), static_cast<int32_t>(shared->shape.size()), code, bits, 1, shared->shape.data(),
+      nullptr,        0};
   shared->managed.context = shared.get();
   shared->managed.deleter = [](DlManaged* managed) { delete static_cast<Shared*>(managed->context); };
   // Whoever takes the tensor renames the capsule; one that nobody took frees it.
@@ -134,9 +133,7 @@ py::capsule dlpack(const std::shared_ptr<cuda::Memory>& memory, std::vector<int6
   return py::reinterpret_steal<py::capsule>(capsule);
 }
 
-void raise(const char* name, const char* message) {
-  py::set_error(py::module_::import("diffuse_fast.errors").attr(name), message);
-}
+void raise(const char* name, const char* message) { py::set_error(py::module_::import("diffuse_fast.errors").attr(name), message); }
 
 }  // namespace
 

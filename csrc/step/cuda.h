@@ -43,8 +43,8 @@ enum class Cover : int32_t {
 };
 inline constexpr int kCovers = 4;
 inline constexpr uint32_t kOneStepTerms = kG0 | kG1 | kPlainM | kX0 | kP | kQ | kClamp | kA | kB | kD;
-inline constexpr uint32_t kCoverTerms[kCovers] = {
-    kOneStepTerms, kOneStepTerms | kS, kOneStepTerms | kHistory | kWrite | kEx | kEm | kE0, ~0u};
+inline constexpr uint32_t kCoverTerms[kCovers] = {kOneStepTerms, kOneStepTerms | kS,
+                                                  kOneStepTerms | kHistory | kWrite | kEx | kEm | kE0, ~0u};
 inline constexpr const char* kCoverNames[kCovers] = {"one_step", "one_step_noise", "multistep", "general"};
 
 // What a captured launch has fixed about the rows. Tables of one variant can take each other's place under it.

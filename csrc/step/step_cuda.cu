@@ -181,13 +181,15 @@ int device_of(const void* memory, const char* name) {
 void check_sizes(int64_t samples, int64_t elements, uint64_t element_offset) {
   constexpr uint64_t kMaxElements = uint64_t{1} << 34;  // four per counter, and the counter's word has 32 bits
   if (samples < 1 || samples > INT32_MAX) throw std::invalid_argument("the number of samples must be from 1 to 2**31 - 1");
-  if (elements < 1 || static_cast<uint64_t>(elements) > kMaxElements || element_offset > kMaxElements - static_cast<uint64_t>(elements))
+  if (elements < 1 || static_cast<uint64_t>(elements) > kMaxElements ||
+      element_offset > kMaxElements - static_cast<uint64_t>(elements))
     throw std::invalid_argument("a sample has the elements 0 to 2**34 - 1, and at least one of them");
 }
 
 int check_binding(const Binding& binding) {
   check_sizes(binding.samples, binding.elements, binding.element_offset);
-  if (binding.capacity < 1 || binding.capacity > INT32_MAX) throw std::invalid_argument("the capacity must be from 1 to 2**31 - 1 rows");
+  if (binding.capacity < 1 || binding.capacity > INT32_MAX)
+    throw std::invalid_argument("the capacity must be from 1 to 2**31 - 1 rows");
   const Buffers& b = binding.buffers;
   if (b.x == nullptr || b.out == nullptr) throw std::invalid_argument("there is no state");
   const int device = device_of(b.x, "x");

@@ -238,7 +238,8 @@ __global__ void __launch_bounds__(kStepThreads, 2) step_kernel(const __grid_cons
 
 // Calls fn(element, x, m) for the thread's elements, from `begin` to `end`.
 template <class Fn>
-DF_INLINE void each_element(const Launch& l, const Tensors& s, const ReadyRow& row, int64_t sample, int64_t begin, int64_t end, Fn fn) {
+DF_INLINE void each_element(const Launch& l, const Tensors& s, const ReadyRow& row, int64_t sample, int64_t begin, int64_t end,
+                            Fn fn) {
   const AnyTypes types(l);
   const Within<~0u> terms{row.terms};
   bool bad = false;

@@ -196,7 +196,8 @@ DF_INLINE typename CudaVector<N>::F load(DType type, const void* base, int64_t i
     half[0] = words.x & 0xffffu, half[1] = words.x >> 16, half[2] = words.y & 0xffffu, half[3] = words.y >> 16;
     half[4] = words.z & 0xffffu, half[5] = words.z >> 16, half[6] = words.w & 0xffffu, half[7] = words.w >> 16;
   }
-  if (type == DType::kFloat16) return CudaVector<N>::each([&](int j) { return CudaLane::from_f16(static_cast<uint16_t>(half[j])); });
+  if (type == DType::kFloat16)
+    return CudaVector<N>::each([&](int j) { return CudaLane::from_f16(static_cast<uint16_t>(half[j])); });
   return CudaVector<N>::each([&](int j) { return CudaLane::from_bf16(static_cast<uint16_t>(half[j])); });
 }
 

@@ -173,7 +173,8 @@ TEST(cuda_rows_follow_on_the_device) {
   constexpr int64_t samples = 4, elements = 37, values = samples * elements;
   Random random(3);
   std::vector<float> start(values), m0(values), m1(values), m2(values), h(2 * values);
-  for (auto* tensor : {&start, &m0, &m1, &m2, &h}) fill(random, tensor->data(), DType::kFloat32, static_cast<int64_t>(tensor->size()));
+  for (auto* tensor : {&start, &m0, &m1, &m2, &h})
+    fill(random, tensor->data(), DType::kFloat32, static_cast<int64_t>(tensor->size()));
   const uint64_t seeds[samples] = {5, 6, 7, 8};
   const uint32_t indices[samples] = {0, 1, 2, 3};
   const int32_t first[samples] = {0, 2, -1, 4};
@@ -186,7 +187,8 @@ TEST(cuda_rows_follow_on_the_device) {
   b.register_count = 2;
   b.x = b.out = on_cpu.data();
   b.registers = h_on_cpu.data();
-  df::Stepper stepper(scalar_kernel(), rows.data(), count, samples, elements, 0, DType::kFloat32, DType::kFloat32, b, seeds, indices);
+  df::Stepper stepper(scalar_kernel(), rows.data(), count, samples, elements, 0, DType::kFloat32, DType::kFloat32, b, seeds,
+                      indices);
   for (int64_t tick = 0; tick < count + 1; ++tick) {
     int64_t at[samples];
     uint32_t noise[samples];

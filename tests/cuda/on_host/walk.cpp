@@ -187,7 +187,7 @@ cudaError_t cudaGetDevice(int* device) {
 cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidValue; }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int device) {
   if (device != 0) return cudaErrorInvalidValue;
-  *value = which == cudaDevAttrMultiProcessorCount        ? on_host::processors
+  *value = which == cudaDevAttrMultiProcessorCount      ? on_host::processors
            : which == cudaDevAttrComputeCapabilityMajor ? on_host::capability / 10
                                                         : on_host::capability % 10;
   return cudaSuccess;
