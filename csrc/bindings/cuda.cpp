@@ -178,8 +178,17 @@ void bind_cuda(py::module_& m) {
             self.place(rows.data(), noise_rows.data(), stream);
           },
           py::arg("rows"), py::arg("noise_rows"), py::arg("stream"), "The row that each sample is at; a negative one: none.")
-      .def("launch", &cuda::DeviceStep::launch, py::arg("stream"), py::call_guard<py::gil_scoped_release>(),
-           "Every sample its row, and on to the next. Asynchronous.")
+      .def(
+          "launch",
+          [](cuda::DeviceStep& self, cuda::StreamHandle stream, const std::optional<std::vector<uintptr_t>>& outputs) {
+            const void* addresses[df::kMaxOutputs] = {};
+            if (outputs && outputs->size() != self.outputs())
+              throw std::invalid_argument("as many outputs as were bound are wanted");
+            for (size_t j = 0; outputs && j < outputs->size(); ++j) addresses[j] = pointer<void>((*outputs)[j]);
+            py::gil_scoped_release release;
+            self.launch(stream, outputs ? addresses : nullptr);
+          },
+          py::arg("stream"), py::arg("outputs"), "Every sample its row, and on to the next. Asynchronous.")
       .def(
           "first_bad_rows",
           [](const cuda::DeviceStep& self, cuda::StreamHandle stream) {

@@ -6,6 +6,7 @@
 
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
@@ -97,16 +98,18 @@ class DeviceStep {
   virtual int64_t rows() const = 0;
   virtual int64_t samples() const = 0;
   virtual int64_t capacity() const = 0;
+  virtual size_t outputs() const = 0;  // network outputs that were bound
   // Another table in place of the one that is there; `times` (one per row) may be null where there is no t. Throws
   // std::invalid_argument, before anything is changed, where it does not fit.
   virtual void load(const Row* rows, int64_t count, const float* times, StreamHandle stream) = 0;
   virtual void seed(const uint64_t* seeds, const uint32_t* indices, StreamHandle stream) = 0;
-  // The row that each sample is at, and the number of its noise; a negative row: the sample sits out. Sets t, and forgets
-  // what was bad.
+  // The row that each sample is at, and the number of its noise; a negative row: the sample sits out, as all do when bound. Sets t,
+  // and forgets what was bad.
   virtual void place(const int32_t* rows, const uint32_t* noise_rows, StreamHandle stream) = 0;
   // Every sample its row; then its row and noise row rise by one, and t follows (past the last row it stays). A sample past
-  // the last row sits out. Asynchronous; can be captured.
-  virtual void launch(StreamHandle stream) = 0;
+  // the last row sits out. `outputs`: kMaxOutputs addresses in place of those bound, for this launch; may be null.
+  // Asynchronous; can be captured.
+  virtual void launch(StreamHandle stream, const void* const* outputs = nullptr) = 0;
   // For each sample the first row, since it was placed, whose model output held NaN or Inf, or -1. Waits for the stream.
   virtual std::vector<int32_t> first_bad_rows(StreamHandle stream) const = 0;
 };

@@ -257,7 +257,7 @@ class BoundStep final : public DeviceStep {
     shape_ = shape_of(n, binding.elements, binding.element_offset, per_thread, attribute(cudaDevAttrMultiProcessorCount, device_));
     make_ready(settle_kernel);
     seed(seeds, indices, stream);
-    const std::vector<int32_t> first(static_cast<size_t>(n), 0);
+    const std::vector<int32_t> first(static_cast<size_t>(n), -1);
     const std::vector<uint32_t> noise(static_cast<size_t>(n), 0);
     upload(launch_.counter, first.data(), n, stream);
     upload(launch_.noise_row, noise.data(), n, stream);
@@ -269,6 +269,10 @@ class BoundStep final : public DeviceStep {
   int64_t rows() const override { return rows_; }
   int64_t samples() const override { return binding_.samples; }
   int64_t capacity() const override { return binding_.capacity; }
+  size_t outputs() const override {
+    const auto& all = binding_.buffers.outputs;
+    return static_cast<size_t>(std::find(all, all + kMaxOutputs, nullptr) - all);
+  }
 
   void load(const Row* rows, int64_t count, const float* times, StreamHandle stream) override {
     const std::vector<ReadyRow> checked = fitting(rows, count, times);
@@ -294,11 +298,12 @@ class BoundStep final : public DeviceStep {
     settle(false, stream);
   }
 
-  void launch(StreamHandle stream) override {
+  void launch(StreamHandle stream, const void* const* outputs) override {
     const OnDevice on(device_);
-    if (variant_.reduces)
-      launch_kernel(reduce_kernel, dim3(static_cast<unsigned>(binding_.samples)), kReduceThreads, stream, launch_);
-    launch_kernel(kernel_, shape_.grid, shape_.threads, stream, launch_);
+    Launch now = launch_;
+    for (int j = 0; j < kMaxOutputs && outputs != nullptr; ++j) now.b.outputs[j] = outputs[j];
+    if (variant_.reduces) launch_kernel(reduce_kernel, dim3(static_cast<unsigned>(binding_.samples)), kReduceThreads, stream, now);
+    launch_kernel(kernel_, shape_.grid, shape_.threads, stream, now);
     settle(true, stream);
   }
 

@@ -151,16 +151,17 @@ def _packed(rows: Sequence[Row] | np.ndarray) -> np.ndarray:
 class CudaStep:
     """A table of rows bound to the device buffers of one run. Holds references to the arrays, so that they outlive it.
 
-    Every sample starts at row 0, with the noise of row 0; :meth:`place` says otherwise. ``variant`` is what a captured
+    Every sample sits out until :meth:`place` puts it at a row. Where a method takes a ``stream``, None is the one given when
+    bound. ``variant`` is what a captured
     :meth:`launch` has fixed: while it is the same, another table may be loaded under the capture.
     """
 
     def __init__(self, core: Any, rows: Sequence[Row] | np.ndarray, *, x: Any, out: Any, outputs: Sequence[Any], registers: Any,
                  seeds: Any, indices: Any, y: Any = None, mask: Any = None, variance_offset: int = -1, element_offset: int = 0,
-                 times: Any = None, t: Any = None, capacity: int | None = None, stream: int = 0):  # fmt: skip
+                 times: Any = None, t: Any = None, capacity: int | None = None, stream: int | None = None):  # fmt: skip
         self._keep = (x, out, tuple(outputs), registers, y, mask, t)
-        self._stream = stream
-        self._samples = samples = len(seeds)
+        self._stream = stream or 0
+        samples = len(seeds)
         state = _typed(x, "x", _CODES)
         size = math.prod(state.shape)
         if samples == 0 or size == 0 or size % samples:
@@ -170,7 +171,7 @@ class CudaStep:
         target = _typed(out, "out", _CODES)
         if target.shape != state.shape or _CODES[target.dtype] != _CODES[state.dtype]:
             raise ArgumentError(f"out is {target.dtype} {target.shape}; it must be as x, {state.dtype} {state.shape}.")
-        views = [_typed(m, "a network output", _CODES) for m in outputs]
+        self._outputs = views = [_typed(m, "a network output", _CODES) for m in outputs]
         if len({(v.dtype, v.shape) for v in views}) > 1:
             raise ArgumentError("the network outputs have different shapes or dtypes; give all alike.")
         stride = math.prod(views[0].shape[1:]) if views else 0
@@ -209,7 +210,7 @@ class CudaStep:
                 time_dtype=0 if time is None else _TIME_CODES[time.dtype],
                 seeds=np.asarray(seeds, np.uint64),
                 indices=np.asarray(indices, np.uint32),
-                stream=stream,
+                stream=self._stream,
             )
 
     @property
@@ -222,42 +223,55 @@ class CudaStep:
         """Rows that fit."""
         return self._step.capacity
 
-    def load(self, rows: Sequence[Row] | np.ndarray, times: Any = None) -> None:
+    def load(self, rows: Sequence[Row] | np.ndarray, times: Any = None, *, stream: int | None = None) -> None:
         """Another table in place of the one that is there. The samples stay at their row numbers.
 
         Raises:
             ArgumentError: it does not fit the buffers or the capacity; nothing has changed.
         """
         with _fitting():
-            self._step.load(_packed(rows), times, self._stream)
+            self._step.load(_packed(rows), times, self._on(stream))
 
-    def seed(self, seeds: Any, indices: Any) -> None:
+    def seed(self, seeds: Any, indices: Any, *, stream: int | None = None) -> None:
         """Other keys of the noise: a seed (uint64) and a sample index (uint32) per sample."""
         with _fitting():
-            self._step.seed(np.asarray(seeds, np.uint64), np.asarray(indices, np.uint32), self._stream)
+            self._step.seed(np.asarray(seeds, np.uint64), np.asarray(indices, np.uint32), self._on(stream))
 
-    def place(self, rows: Any, noise_rows: Any) -> None:
+    def place(self, rows: Any, noise_rows: Any, *, stream: int | None = None) -> None:
         """The row that each sample is at, and the number of its noise. A negative row: the sample sits out.
 
         Sets ``t`` of the samples that take part, and forgets the bad rows.
         """
         with _fitting():
-            self._step.place(np.asarray(rows, np.int32), np.asarray(noise_rows, np.uint32), self._stream)
+            self._step.place(np.asarray(rows, np.int32), np.asarray(noise_rows).astype(np.uint32), self._on(stream))
 
-    def launch(self, stream: int | None = None) -> None:
+    def launch(self, *, stream: int | None = None, outputs: Sequence[Any] | None = None) -> None:
         """Apply to every sample its row, then go on to the next: counters, noise rows and ``t`` rise on the device.
 
         Asynchronous, without allocation: it can be captured in a CUDA graph. A sample past the last row sits out.
-        """
-        self._step.launch(self._stream if stream is None else stream)
 
-    def first_bad_rows(self) -> np.ndarray:
+        Args:
+            outputs: Network outputs in place of those that were bound, for this launch: of their number, dtype and shape. The
+                caller keeps them until the work is done.
+        """
+        addresses = None
+        if outputs is not None:
+            views = [_typed(m, "a network output", _CODES) for m in outputs]
+            if [(v.shape, v.dtype) for v in views] != [(v.shape, v.dtype) for v in self._outputs]:
+                raise ArgumentError("the network outputs differ from those that were bound in number, shape or dtype.")
+            addresses = [v.address for v in views]
+        self._step.launch(self._on(stream), addresses)
+
+    def _on(self, stream: int | None) -> int:
+        return self._stream if stream is None else stream
+
+    def first_bad_rows(self, *, stream: int | None = None) -> np.ndarray:
         """int32 per sample: the first row since :meth:`place` whose model output held NaN or Inf, or -1. Waits.
 
         Raises:
             DeviceError: a launch failed, or a graph captured for another variant was replayed.
         """
-        return self._step.first_bad_rows(self._stream)
+        return self._step.first_bad_rows(self._on(stream))
 
 
 class _fitting:
@@ -292,7 +306,7 @@ class CudaKernel:
         return self._core.cuda_variant(_packed(rows), masked)
 
     def normals(self, out: Any, *, seeds: Any, indices: Any, row: int, stream: int, scale: float = 1.0, element_offset: int = 0,
-                cuda_stream: int = 0) -> None:  # fmt: skip
+                cuda_stream: int | None = None) -> None:  # fmt: skip
         """Fill ``out`` (samples, ...), float32 on the device, with ``scale`` times N(0, 1). ``stream`` is the generator's."""
         view = _typed(out, "out", {"float32": 0})
         seeds, indices = np.asarray(seeds, np.uint64), np.asarray(indices, np.uint32)
@@ -300,4 +314,4 @@ class CudaKernel:
             raise ArgumentError(f"out has shape {view.shape} for {len(seeds)} seeds, from element {element_offset}.")
         with _fitting():
             self._core.device_normals(view.address, math.prod(view.shape) // len(seeds), element_offset, seeds, indices, row,
-                                      stream, scale, cuda_stream)  # fmt: skip
+                                      stream, scale, cuda_stream or 0)  # fmt: skip
