@@ -3,7 +3,7 @@ PYTHON ?= python3
 CONSTRAINTS := -c requirements/constraints.txt
 SOURCES := pyproject.toml CMakeLists.txt requirements/constraints.txt $(shell find csrc cmake -type f)
 
-.PHONY: demo test test-all lint bench sanitize clean
+.PHONY: demo test test-all lint bench core sanitize clean
 
 demo: .venv-demo/.stamp
 	mkdir -p out
@@ -29,6 +29,13 @@ bench: .venv/.bench
 .venv/.bench: .venv/.stamp
 	.venv/bin/pip install -q $(CONSTRAINTS) --no-build-isolation -C editable.rebuild=true -C editable.verbose=false -e ".[dev,bench]"
 	touch $@
+
+# The C++ core without CUDA, and the CUDA step on a device made of the host.
+core: .venv/.stamp
+	.venv/bin/cmake -S . -B build/core -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja -DDIFFUSE_FAST_PYTHON=OFF -DUSE_CUDA=OFF \
+	  -DDIFFUSE_FAST_TESTS=ON
+	.venv/bin/cmake --build build/core --parallel 2 --target cuda_on_host_tests
+	build/core/tests/cuda/cuda_on_host_tests cuda_
 
 # The C++ core's own tests under AddressSanitizer and UndefinedBehaviorSanitizer, then under ThreadSanitizer.
 sanitize: build/sanitize/address,undefined.ok build/sanitize/thread.ok

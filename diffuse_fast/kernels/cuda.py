@@ -165,7 +165,7 @@ class CudaStep:
         state = _typed(x, "x", _CODES)
         size = math.prod(state.shape)
         if samples == 0 or size == 0 or size % samples:
-            raise ArgumentError(f"x has shape {state.shape} for {samples} seeds; it needs a seed per sample, and an element at least.")
+            raise ArgumentError(f"x has shape {state.shape} for {samples} seeds; it needs a seed per sample and elements.")
         if element_offset < 0:
             raise ArgumentError(f"element_offset is {element_offset}; it must not be negative.")
         target = _typed(out, "out", _CODES)
