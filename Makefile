@@ -1,9 +1,9 @@
 # Every target does its own set-up: `make demo` needs Python 3.11 and a C++ compiler, nothing else.
 PYTHON ?= python3
 CONSTRAINTS := -c requirements/constraints.txt
-SOURCES := pyproject.toml CMakeLists.txt requirements/constraints.txt $(shell find csrc -type f)
+SOURCES := pyproject.toml CMakeLists.txt requirements/constraints.txt $(shell find csrc cmake -type f)
 
-.PHONY: demo test test-all lint bench sanitize clean
+.PHONY: demo test test-all lint bench core sanitize clean
 
 demo: .venv-demo/.stamp
 	mkdir -p out
@@ -20,7 +20,7 @@ lint: .venv/.stamp
 	.venv/bin/mypy
 	.venv/bin/stubtest diffuse_fast._core --allowlist tests/stub_allowlist.txt
 	.venv/bin/lint-imports
-	.venv/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp -name '*.h' -o -name '*.cpp')
+	.venv/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp tests/cuda -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
 # About 25 minutes on two quiet cores; `.venv/bin/python -m bench --quick` afterwards takes about 4.
 bench: .venv/.bench
@@ -30,15 +30,23 @@ bench: .venv/.bench
 	.venv/bin/pip install -q $(CONSTRAINTS) --no-build-isolation -C editable.rebuild=true -C editable.verbose=false -e ".[dev,bench]"
 	touch $@
 
+# The C++ core without CUDA, and the CUDA step on a device made of the host.
+core: .venv/.stamp
+	.venv/bin/cmake -S . -B build/core -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja -DDIFFUSE_FAST_PYTHON=OFF -DUSE_CUDA=OFF \
+	  -DDIFFUSE_FAST_TESTS=ON
+	.venv/bin/cmake --build build/core --parallel 2 --target cuda_on_host_tests
+	build/core/tests/cuda/cuda_on_host_tests cuda_
+
 # The C++ core's own tests under AddressSanitizer and UndefinedBehaviorSanitizer, then under ThreadSanitizer.
 sanitize: build/sanitize/address,undefined.ok build/sanitize/thread.ok
 
-CORE := CMakeLists.txt $(shell find csrc tests/cpp -type f)
+CORE := CMakeLists.txt $(shell find csrc cmake tests/cpp tests/cuda -type f)
 build/sanitize/%.ok: .venv/.stamp $(CORE)
-	.venv/bin/cmake -S . -B $(@:.ok=) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja -DDIFFUSE_FAST_PYTHON=OFF \
+	.venv/bin/cmake -S . -B $(@:.ok=) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja -DDIFFUSE_FAST_PYTHON=OFF -DUSE_CUDA=OFF \
 	  -DDIFFUSE_FAST_TESTS=ON -DDIFFUSE_FAST_SANITIZE=$*
 	.venv/bin/cmake --build $(@:.ok=)
 	$(@:.ok=)/tests/cpp/core_tests
+	$(if $(findstring address,$*),$(@:.ok=)/tests/cuda/cuda_on_host_tests)
 	touch $@
 
 # The demo's environment: no torch in it. Its command runs the installed package, not the source folder beside it.

@@ -48,6 +48,10 @@ class KernelUnavailableError(DiffuseFastError, RuntimeError):
     """A forced kernel, device or precision is not available on this machine."""
 
 
+class DeviceError(DiffuseFastError, RuntimeError):
+    """A device or its driver reported an error: no memory left, a launch that failed."""
+
+
 class RuntimeUnavailableError(DiffuseFastError, ImportError):
     """A runtime or an optional package is not installed; the message names the extra that brings it."""
 

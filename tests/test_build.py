@@ -37,7 +37,6 @@ def test_cuda_may_be_left_out(tmp_path, value):
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("ON", "USE_CUDA=ON: this version has no CUDA kernels to build. Configure with -DUSE_CUDA=AUTO or OFF."),
         ("maybe", "USE_CUDA is 'maybe'; it must be AUTO, ON or OFF."),
     ],
 )
@@ -45,6 +44,21 @@ def test_cuda_that_cannot_be_built_is_refused(tmp_path, value, said):
     done = run("cmake", "-S", ROOT, "-B", tmp_path, f"-DUSE_CUDA={value}", "-DDIFFUSE_FAST_PYTHON=OFF")
     assert done.returncode != 0
     assert said in " ".join(done.stderr.split())  # CMake wraps its messages
+
+
+@pytest.mark.parametrize("value", ["AUTO", "ON"])
+def test_a_broken_cuda_compiler_is_none(tmp_path, value):
+    broken = tmp_path / "nvcc"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    done = run("cmake", "-S", ROOT, "-B", tmp_path / "build", f"-DUSE_CUDA={value}", "-DDIFFUSE_FAST_PYTHON=OFF",
+               env={"CUDACXX": str(broken)})  # fmt: skip
+    if value == "AUTO":
+        assert done.returncode == 0, done.stderr
+        assert "building without the CUDA kernels" in done.stdout
+    else:
+        assert done.returncode != 0
+        assert "Install the CUDA toolkit 12 or 13" in " ".join(done.stderr.split())
 
 
 def test_the_core_passes_its_own_tests(tmp_path):
@@ -72,7 +86,7 @@ def test_an_editable_install_is_rebuilt_when_imported(tmp_path):
     for name in ("CMakeLists.txt", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     skipped = shutil.ignore_patterns("*.so", "__pycache__", "*.onnx")
-    for name in ("csrc", "diffuse_fast"):
+    for name in ("csrc", "cmake", "diffuse_fast"):
         shutil.copytree(ROOT / name, tree / name, ignore=skipped)
     checked(sys.executable, "-m", "venv", venv)
     python = venv / "bin/python"

@@ -1,6 +1,8 @@
 // The Python module: names, arguments, documentation. The work is done elsewhere in csrc.
 #include <pybind11/pybind11.h>
 
+#include "bindings/cuda.h"
+
 namespace py = pybind11;
 
 void bind_schedule(py::module_& m);
@@ -13,4 +15,5 @@ PYBIND11_MODULE(_core, m) {
   bind_schedule(m);
   bind_single_row(m);
   bind_step(m);
+  bind_cuda(m);
 }

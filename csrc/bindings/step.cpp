@@ -188,12 +188,6 @@ void bind_step(py::module_& m) {
         return list;
       },
       "Compiled kernels, best first: (name, None or the reason why this machine cannot run it).");
-  m.def(
-      "cuda_unavailable_reason",
-      []() -> std::optional<std::string> {
-        return df::cuda_available() ? std::nullopt : std::optional<std::string>(df::cuda_unavailable_reason());
-      },
-      "None where the CUDA kernel can run, else why not.");
   m.def("num_threads", &df::num_threads, "Threads a call of the compiled core may use.");
   m.def("set_num_threads", &df::set_num_threads, py::arg("threads"));
   m.attr("NOISE_VERSION") = df::kNoiseVersion;

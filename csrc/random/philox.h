@@ -26,7 +26,11 @@ template <class V>
 DF_INLINE void philox4x32_10(typename V::W (&c)[4], uint64_t seed) {
   uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
   const auto m0 = V::wide(kPhiloxM0), m1 = V::wide(kPhiloxM1);
+#if defined(__CUDACC__)
+#pragma unroll
+#else
 #pragma GCC unroll 10
+#endif
   for (int round = 0; round < 10; ++round) {
     const auto p0 = V::mul(m0, c[0]), p1 = V::mul(m1, c[2]);
     c[0] = V::xor3(V::high(p1), c[1], V::wide(k0));

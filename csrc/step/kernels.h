@@ -48,8 +48,4 @@ void run_step(const Kernel& kernel, const Call& call);
 void run_normals(const Kernel& kernel, float* out, int64_t count, int64_t elements, uint64_t element_offset, const uint64_t* seeds,
                  const uint32_t* indices, uint32_t row, uint32_t stream, float scale);
 
-// The CUDA backend, or the stub that stands in for it.
-bool cuda_available();
-const char* cuda_unavailable_reason();
-
 }  // namespace df

@@ -1,9 +1,20 @@
 // Stands in for the CUDA step in builds without it.
-#include "step/kernels.h"
+#include "step/cuda.h"
 
-namespace df {
+namespace df::cuda {
+namespace {
+[[noreturn]] void refuse() { throw Unavailable(unavailable_reason()); }
+}  // namespace
 
-bool cuda_available() { return false; }
-const char* cuda_unavailable_reason() { return "this build has no CUDA kernels"; }
+std::string unavailable_reason() { return "this build has no CUDA kernels"; }
+std::unique_ptr<Memory> allocate(int64_t, int) { refuse(); }
+std::unique_ptr<Stream> make_stream(int) { refuse(); }
+std::unique_ptr<DeviceStep> bind(const Binding&, const Row*, int64_t, const float*, const uint64_t*, const uint32_t*,
+                                 StreamHandle) {
+  refuse();
+}
+void normals(float*, int64_t, int64_t, uint64_t, const uint64_t*, const uint32_t*, uint32_t, uint32_t, float, StreamHandle) {
+  refuse();
+}
 
-}  // namespace df
+}  // namespace df::cuda

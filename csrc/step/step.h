@@ -26,6 +26,8 @@
 
 #include <cstdint>
 
+#include "random/host_device.h"
+
 namespace df {
 
 inline constexpr int kMaxOutputs = 3;
@@ -132,10 +134,9 @@ struct ReadyRow {
   int32_t keep[kMaxRegisters];     // the k with f[k] != 0, rising
 };
 
-inline ReadyRow ready(const Row& row) {
+// The terms of a row; `history` and `keep` say whether some c[k] and some f[k] are not 0.
+DF_BOTH uint32_t terms_of(const Row& row, bool history, bool keep) {
   constexpr float inf = __builtin_huge_valf();
-  ReadyRow out{};
-  out.row = row;
   uint32_t t = 0;
   int outputs = 0;
   bool unit = false;
@@ -146,17 +147,13 @@ inline ReadyRow ready(const Row& row) {
     unit = row.g[j] == 1.0f;
   }
   if (outputs == 1 && unit) t |= kPlainM;
-  for (int k = 0; k < kMaxRegisters; ++k)
-    if (row.c[k] != 0.0f) out.history[out.history_count++] = k;
-  if (out.history_count) t |= kHistory;
+  if (history) t |= kHistory;
   if (row.write >= 0) {
     t |= kWrite;
     if (row.e_x != 0.0f) t |= kEx;
     if (row.e_m != 0.0f) t |= kEm;
     if (row.e_0 != 0.0f) t |= kE0 | kX0;
-    for (int k = 0; k < kMaxRegisters; ++k)
-      if (row.f[k] != 0.0f) out.keep[out.keep_count++] = k;
-    if (out.keep_count) t |= kKeep;
+    if (keep) t |= kKeep;
   }
   if (row.a != 0.0f) t |= kA;
   if (row.b != 0.0f) t |= kB;
@@ -174,7 +171,18 @@ inline ReadyRow ready(const Row& row) {
   }
   if (row.known_y != 0.0f) t |= kKnownY;
   if (row.known_z != 0.0f) t |= kKnownZ;
-  out.terms = t;
+  return t;
+}
+
+// Always inlined, like all that the kernels of several instruction sets share: a copy out of line would be one of theirs for all.
+DF_BOTH ReadyRow ready(const Row& row) {
+  ReadyRow out{};
+  out.row = row;
+  for (int k = 0; k < kMaxRegisters; ++k)
+    if (row.c[k] != 0.0f) out.history[out.history_count++] = k;
+  for (int k = 0; k < kMaxRegisters && row.write >= 0; ++k)
+    if (row.f[k] != 0.0f) out.keep[out.keep_count++] = k;
+  out.terms = terms_of(row, out.history_count > 0, out.keep_count > 0);
   return out;
 }
 

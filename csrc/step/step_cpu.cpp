@@ -13,6 +13,7 @@
 #include "step/apply.h"
 #include "step/isa.h"
 #include "step/kernels.h"
+#include "step/reduce.h"
 
 namespace df {
 namespace {
@@ -255,26 +256,15 @@ void dynamic_threshold(const Call& call, const Sample& s, Row& row, float* scrat
       finite = finite && scratch[at + i] <= std::numeric_limits<float>::max();
     }
   }
-  double threshold = 1.0;
-  if (finite) {  // else the step reports the sample
-    const double position = static_cast<double>(row.reduce_0) * static_cast<double>(n - 1);
-    const auto below = std::min(static_cast<int64_t>(position), n - 1);
-    // A comparator of our own keeps the standard library's template out of the shared symbols.
-    const auto less = [](float a, float b) { return a < b; };
-    std::nth_element(scratch, scratch + below, scratch + n, less);
-    const double low = scratch[below];
-    const double high = below + 1 < n ? static_cast<double>(*std::min_element(scratch + below + 1, scratch + n, less)) : low;
-    const double quantile = low + (position - static_cast<double>(below)) * (high - low);
-    threshold = std::max(1.0, std::min(quantile, static_cast<double>(row.reduce_1)));
-  }
-  row.hi = static_cast<float>(threshold);
-  row.lo = -row.hi;
-  row.r = static_cast<float>(1.0 / threshold);
-}
-
-double variance(const Lanes& sum, const Lanes& squares, int64_t n) {
-  const double total = sum.total(), count = static_cast<double>(n);
-  return std::max(0.0, (squares.total() - total * total / count) / count);
+  if (!finite) return set_threshold(row, 1.0);
+  const double position = quantile_position(row, n);
+  const auto below = std::min(static_cast<int64_t>(position), n - 1);
+  // A comparator of our own keeps the standard library's template out of the shared symbols.
+  const auto less = [](float a, float b) { return a < b; };
+  std::nth_element(scratch, scratch + below, scratch + n, less);
+  const double low = scratch[below];
+  const double high = below + 1 < n ? static_cast<double>(*std::min_element(scratch + below + 1, scratch + n, less)) : low;
+  set_threshold(row, low + (position - static_cast<double>(below)) * (high - low));
 }
 
 void guidance_rescale(const Call& call, const Sample& s, Row& row) {
@@ -288,10 +278,8 @@ void guidance_rescale(const Call& call, const Sample& s, Row& row) {
     sum.add<false>(piece.m, count);
     squares.add<true>(piece.m, count);
   }
-  const double from = variance(sum, squares, call.elements), to = variance(sum_0, squares_0, call.elements);
-  if (!(from > 0.0)) return;  // a constant output has no scale to restore
-  const double phi = row.reduce_0, factor = phi * std::sqrt(to / from) + (1.0 - phi);
-  for (float& g : row.g) g = static_cast<float>(static_cast<double>(g) * factor);
+  rescale_guidance(row, variance_of(sum.total(), squares.total(), call.elements),
+                   variance_of(sum_0.total(), squares_0.total(), call.elements));
 }
 
 void langevin(const Call& call, const Sample& s, Row& row) {
@@ -315,11 +303,7 @@ void langevin(const Call& call, const Sample& s, Row& row) {
     piece.read(call, s, at, count);
     squares_m.add<true>(piece.m, count);
   }
-  const double snr = row.reduce_0, kappa = row.reduce_1;
-  const double score = kappa * kappa * squares_m.total();
-  const double size = score > 0.0 ? 2.0 * snr * snr * squares_z.total() / score : 0.0;
-  row.b = static_cast<float>(size * kappa);
-  row.s = static_cast<float>(std::sqrt(2.0 * size));
+  set_langevin(row, squares_m.total(), squares_z.total());
 }
 
 void reduce(const Call& call, int64_t i, ReadyRow& out, float* scratch) {

@@ -18,35 +18,13 @@ T* at(T* base, int64_t bytes) {
   return base == nullptr ? nullptr : reinterpret_cast<T*>(reinterpret_cast<Byte*>(base) + bytes);
 }
 
-void check(const ReadyRow& ready_row, int64_t number, const Buffers& b) {
-  const Row& row = ready_row.row;
-  const uint32_t t = ready_row.terms;
-  const auto need = [&](bool there, const std::string& what) {
-    if (!there) throw std::invalid_argument("row " + std::to_string(number) + " needs " + what + ", which is not there");
-  };
-  need(b.x != nullptr && b.out != nullptr, "a state");
-  for (int j = 0; j < kMaxOutputs; ++j)
-    if (t & (kG0 << j)) need(b.outputs[j] != nullptr, "network output " + std::to_string(j));
-  if (t & kLearnedS) need(b.variance_offset >= 0 && b.outputs[0] != nullptr, "the network's variance channel");
-  if (b.mask != nullptr && (t & kKnownY)) need(b.y != nullptr, "the known region");
-  // A quantile outside the sample would be read outside the sample.
-  if (row.reduce == static_cast<int32_t>(Reduce::kDynamicThreshold) && !(row.reduce_0 >= 0.0f && row.reduce_0 <= 1.0f))
-    throw std::invalid_argument("row " + std::to_string(number) + " has a dynamic threshold at the quantile " +
-                                std::to_string(row.reduce_0) + "; it must be from 0 to 1");
-  const auto need_register = [&](int k) {
-    need(b.registers != nullptr && k < std::min(b.register_count, kMaxRegisters), "register " + std::to_string(k));
-  };
-  if (row.write >= 0) need_register(row.write);
-  for (int i = 0; i < ready_row.history_count; ++i) need_register(ready_row.history[i]);
-  for (int i = 0; i < ready_row.keep_count; ++i) need_register(ready_row.keep[i]);
-}
-
 }  // namespace
 
 Stepper::Stepper(const Kernel& kernel, const Row* rows, int64_t row_count, int64_t samples, int64_t elements,
                  uint64_t element_offset, DType state, DType output, const Buffers& b, const uint64_t* seeds,
                  const uint32_t* indices)
     : kernel_(kernel),
+      rows_(ready_table(rows, row_count, b)),
       samples_(static_cast<size_t>(samples)),
       bad_(static_cast<size_t>(samples)),
       outputs_(static_cast<const unsigned char*>(b.outputs[0])),
@@ -57,12 +35,6 @@ Stepper::Stepper(const Kernel& kernel, const Row* rows, int64_t row_count, int64
       element_offset_(element_offset),
       state_(state),
       output_(output) {
-  FloatMode mode;  // a mode that takes denormals for zero would lose terms here
-  rows_.reserve(static_cast<size_t>(row_count));
-  for (int64_t i = 0; i < row_count; ++i) {
-    rows_.push_back(ready(rows[i]));
-    check(rows_.back(), i, b);
-  }
   for (int64_t i = 0; i < samples; ++i) {
     Sample& s = samples_[static_cast<size_t>(i)];
     s = Sample{};

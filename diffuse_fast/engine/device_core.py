@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import _core
 from ..errors import ArgumentError, NetworkError
-
-_cuda: Any = vars(_core)["cuda"]  # only a build with CUDA has it
+from ..kernels import cuda as _cuda
 
 
 @functools.cache

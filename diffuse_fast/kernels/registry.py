@@ -12,6 +12,7 @@ from .. import _core
 from ..errors import KernelUnavailableError, near
 from . import triton
 from .cpu import CpuKernel
+from .cuda import CudaKernel
 from .reference import ReferenceKernel
 
 ENVIRONMENT = "DIFFUSE_FAST_KERNEL"
@@ -72,6 +73,8 @@ def _get(name: str | None, device: str) -> Any:
     why = compiled[name] if name in compiled else _DEVICE_KERNELS[name]()
     if why is not None:
         raise KernelUnavailableError(f"kernel {name!r} was forced and cannot run: {why}.")
+    if name == "cuda":
+        return CudaKernel()
     return triton.TritonKernel() if name == "triton" else CpuKernel(name)
 
 

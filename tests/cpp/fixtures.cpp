@@ -141,7 +141,7 @@ bool Outcome::operator==(const Outcome& other) const {
          (registers.empty() || std::memcmp(registers.data(), other.registers.data(), registers.size() * sizeof(float)) == 0);
 }
 
-Outcome apply(const df::Kernel& kernel, const Case& what) {
+Outcome apply(const Run& run, const Case& what) {
   const df::ReadyRow row = df::ready(what.row);
   const uint32_t t = row.terms;
   const int64_t values = what.samples * what.elements;
@@ -185,13 +185,20 @@ Outcome apply(const df::Kernel& kernel, const Case& what) {
     seeds.push_back(0x8000000000000007u + static_cast<uint64_t>(i % 2));
     indices.push_back(static_cast<uint32_t>(4 * i));
   }
-  df::Stepper stepper(kernel, &what.row, 1, what.samples, what.elements, what.element_offset, what.state, what.output, b,
-                      seeds.data(), indices.data());
   Outcome outcome;
-  outcome.bad = stepper.run(0, 11);
+  outcome.bad = run(what, b, seeds.data(), indices.data());
   outcome.state = copy_bytes(b.out, values * bytes_of(what.state));
   outcome.registers.assign(h.as<float>(), h.as<float>() + registers * values);
   return outcome;
+}
+
+Outcome apply(const df::Kernel& kernel, const Case& what) {
+  return apply(
+      [&](const Case& c, const df::Buffers& b, const uint64_t* seeds, const uint32_t* indices) {
+        return df::Stepper(kernel, &c.row, 1, c.samples, c.elements, c.element_offset, c.state, c.output, b, seeds, indices)
+            .run(0, kNoiseRow);
+      },
+      what);
 }
 
 std::vector<const df::Kernel*> runnable_kernels() {
@@ -207,12 +214,14 @@ const df::Kernel& scalar_kernel() { return *df::find_kernel("scalar"); }
 
 int64_t bytes_of(DType type) { return type == DType::kFloat32 ? 4 : 2; }
 
-std::string describe(const df::Kernel& kernel, const Case& what) {
+std::string describe(const char* kernel, const Case& what) {
   const auto type = [](DType t) { return std::string(t == DType::kFloat32 ? "f32" : t == DType::kFloat16 ? "f16" : "bf16"); };
-  return std::string(" [") + kernel.name + ", " + std::to_string(what.samples) + " samples of " + std::to_string(what.elements) +
+  return std::string(" [") + kernel + ", " + std::to_string(what.samples) + " samples of " + std::to_string(what.elements) +
          " from " + std::to_string(what.element_offset) + ", state " + type(what.state) + ", output " + type(what.output) +
          (what.in_place ? ", in place" : "") + (what.masked ? ", masked" : "") + "]";
 }
+
+std::string describe(const df::Kernel& kernel, const Case& what) { return describe(kernel.name, what); }
 
 void fill(Random& random, void* memory, DType type, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {

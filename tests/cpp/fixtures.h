@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -66,7 +67,13 @@ struct Outcome {
   bool operator==(const Outcome& other) const;
 };
 
-// Applies the row through a Stepper. A tensor that the row does not need is one byte long: to read it is to overrun.
+// Applies the row to buffers, with noise of row kNoiseRow; the first bad sample, or -1.
+using Run = std::function<int64_t(const Case&, const df::Buffers&, const uint64_t* seeds, const uint32_t* indices)>;
+inline constexpr uint32_t kNoiseRow = 11;
+
+// Applies the row on fresh data, through a Stepper or through whatever runs it. A tensor that the row does not need is one
+// byte long: to read it is to overrun.
+Outcome apply(const Run& run, const Case& what);
 Outcome apply(const df::Kernel& kernel, const Case& what);
 
 // The kernels that this machine can run, the scalar one last.
@@ -74,6 +81,7 @@ std::vector<const df::Kernel*> runnable_kernels();
 const df::Kernel& scalar_kernel();
 
 int64_t bytes_of(df::DType type);
+std::string describe(const char* kernel, const Case& what);
 std::string describe(const df::Kernel& kernel, const Case& what);
 
 // Fills memory of the type with values in [-2, 2).

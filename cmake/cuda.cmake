@@ -1,0 +1,59 @@
+# The CUDA step: built where a compiler is (USE_CUDA=AUTO), always (ON) or never (OFF). Without it a stub stands in.
+
+if(NOT USE_CUDA MATCHES "^(AUTO|ON|OFF)$")
+  message(FATAL_ERROR "USE_CUDA is '${USE_CUDA}'; it must be AUTO, ON or OFF.")
+endif()
+
+set(DIFFUSE_FAST_CUDA OFF)
+if(NOT USE_CUDA STREQUAL "OFF")
+  # check_language tries the compiler in a project of its own, so that a broken one is found out instead of ending the
+  # configuration, as enable_language would. It takes the candidate from CUDACXX or the path.
+  if(DEFINED CMAKE_CUDA_COMPILER AND NOT DEFINED CMAKE_CUDA_COMPILER_LOADED AND NOT DEFINED ENV{CUDACXX})
+    set(ENV{CUDACXX} "${CMAKE_CUDA_COMPILER}")
+    unset(CMAKE_CUDA_COMPILER)
+    unset(CMAKE_CUDA_COMPILER CACHE)
+  endif()
+  include(CheckLanguage)
+  check_language(CUDA)
+  if(CMAKE_CUDA_COMPILER)
+    set(DIFFUSE_FAST_CUDA ON)
+  elseif(USE_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "USE_CUDA=ON, and there is no CUDA compiler that works. Install the CUDA toolkit 12 or 13 (its nvcc on the "
+      "path, or named by the environment variable CUDACXX) and a C++ compiler that it supports, or configure with "
+      "-DUSE_CUDA=AUTO or OFF.")
+  else()
+    message(STATUS "CUDA: no compiler that works; building without the CUDA kernels (USE_CUDA=AUTO)")
+  endif()
+endif()
+
+if(NOT DIFFUSE_FAST_CUDA)
+  target_sources(diffuse_fast_core PRIVATE csrc/step/no_cuda.cpp)
+  return()
+endif()
+
+# Code for every generation that the compiler knows, from 75 on, and PTX of the newest for those to come. Within a generation
+# the first chip's code runs on the others, but for the parts named here for their share of the market.
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --list-gpu-arch OUTPUT_VARIABLE known ERROR_QUIET)
+  set(wanted 75 80 86 89 90 100 120)
+  set(CMAKE_CUDA_ARCHITECTURES)
+  foreach(number IN LISTS wanted)
+    if(known MATCHES "compute_${number}\n")
+      list(APPEND CMAKE_CUDA_ARCHITECTURES ${number}-real)
+      set(newest ${number})
+    endif()
+  endforeach()
+  list(APPEND CMAKE_CUDA_ARCHITECTURES ${newest}-virtual)
+endif()
+enable_language(CUDA)
+set(CMAKE_CUDA_RUNTIME_LIBRARY Static)  # the module is imported on machines without driver and toolkit
+message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER} ${CMAKE_CUDA_COMPILER_VERSION}, architectures ${CMAKE_CUDA_ARCHITECTURES}")
+
+add_library(diffuse_fast_cuda OBJECT csrc/step/step_cuda.cu)
+set_target_properties(diffuse_fast_cuda PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_VISIBILITY_PRESET hidden)
+target_include_directories(diffuse_fast_cuda PRIVATE csrc)
+string(REPLACE ";" "," architectures "${CMAKE_CUDA_ARCHITECTURES}")
+target_compile_definitions(diffuse_fast_cuda PRIVATE "DF_CUDA_ARCHITECTURES=\"${architectures}\"")
+# -fmad=false: a fused multiply-add stands where the source says fma and nowhere else.
+target_compile_options(diffuse_fast_cuda PRIVATE -fmad=false -Xcompiler=-Wall -Xfatbin=-compress-all)
+target_sources(diffuse_fast_core PRIVATE $<TARGET_OBJECTS:diffuse_fast_cuda>)

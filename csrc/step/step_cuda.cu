@@ -1,0 +1,464 @@
+// The CUDA step's host side: device memory, launches, and CUDA's errors as exceptions.
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "step/cuda.h"
+#include "step/step_cuda_kernels.h"
+
+namespace df::cuda {
+namespace {
+
+void check(cudaError_t code, const char* what) {
+  if (code == cudaSuccess) return;
+  cudaGetLastError();  // so that a later call is not blamed for this one
+  throw Error(std::string(what) + ": " + cudaGetErrorString(code) + " (" + cudaGetErrorName(code) + ")");
+}
+
+void require_available() {
+  const std::string why = unavailable_reason();
+  if (!why.empty()) throw Unavailable(why);
+}
+
+cudaStream_t stream_of(StreamHandle handle) { return reinterpret_cast<cudaStream_t>(handle); }
+
+// The device is the calling thread's again when this goes.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) {
+    check(cudaGetDevice(&before_), "the current device");
+    if (before_ != device) check(cudaSetDevice(device), "choosing a device");
+    changed_ = before_ != device;
+  }
+  ~OnDevice() {
+    if (changed_) cudaSetDevice(before_);
+  }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  int before_ = 0;
+  bool changed_ = false;
+};
+
+class DeviceMemory final : public Memory {
+ public:
+  DeviceMemory(int64_t bytes, int device) : bytes_(bytes), device_(device) {
+    const OnDevice on(device);
+    // At least one byte, so that an empty array has an address.
+    check(cudaMalloc(&data_, static_cast<size_t>(std::max<int64_t>(bytes, 1))), "allocating device memory");
+  }
+  ~DeviceMemory() override {
+    cudaFree(data_);
+    cudaGetLastError();
+  }
+  DeviceMemory(const DeviceMemory&) = delete;
+  DeviceMemory& operator=(const DeviceMemory&) = delete;
+  void* data() const override { return data_; }
+  int64_t bytes() const override { return bytes_; }
+  int device() const override { return device_; }
+  void upload(const void* host, int64_t count, StreamHandle stream) override {
+    copy(data_, host, count, cudaMemcpyHostToDevice, stream);
+  }
+  void download(void* host, int64_t count, StreamHandle stream) const override {
+    copy(host, data_, count, cudaMemcpyDeviceToHost, stream);
+  }
+
+ private:
+  void copy(void* to, const void* from, int64_t count, cudaMemcpyKind kind, StreamHandle stream) const {
+    if (count > bytes_) throw std::invalid_argument("more bytes than the device array has");
+    const OnDevice on(device_);
+    check(cudaMemcpyAsync(to, from, static_cast<size_t>(count), kind, stream_of(stream)), "copying");
+    check(cudaStreamSynchronize(stream_of(stream)), "copying");
+  }
+
+  void* data_ = nullptr;
+  int64_t bytes_;
+  int device_;
+};
+
+class DeviceStream final : public Stream {
+ public:
+  explicit DeviceStream(int device) : device_(device) {
+    const OnDevice on(device);
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
+  }
+  ~DeviceStream() override {
+    cudaStreamDestroy(stream_);
+    cudaGetLastError();
+  }
+  DeviceStream(const DeviceStream&) = delete;
+  DeviceStream& operator=(const DeviceStream&) = delete;
+  StreamHandle handle() const override { return reinterpret_cast<StreamHandle>(stream_); }
+  void synchronize() override {
+    const OnDevice on(device_);
+    check(cudaStreamSynchronize(stream_), "waiting for a stream");
+  }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+  int device_;
+};
+
+template <class... Parameters, class... Arguments>
+void launch_kernel(void (*kernel)(Parameters...), dim3 grid, int threads, StreamHandle stream, Arguments&&... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.stream = stream_of(stream);
+  check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "launching a kernel");
+}
+
+// Loads the kernel now: the first launch may be inside a capture, where nothing may be loaded.
+template <class Kernel>
+void make_ready(Kernel* kernel) {
+  cudaFuncAttributes attributes;
+  check(cudaFuncGetAttributes(&attributes, kernel), "loading a kernel");
+}
+
+using StepKernel = void (*)(Launch);
+
+// The covers for tensors of one dtype; the general kernel for every pair.
+template <class Types>
+StepKernel step_kernel_of(Cover cover) {
+  switch (cover) {
+    case Cover::kOneStep: return step_kernel<Cover::kOneStep, Types>;
+    case Cover::kOneStepNoise: return step_kernel<Cover::kOneStepNoise, Types>;
+    case Cover::kMultistep: return step_kernel<Cover::kMultistep, Types>;
+    case Cover::kGeneral: break;
+  }
+  return step_kernel<Cover::kGeneral, AnyTypes>;
+}
+
+StepKernel step_kernel_of(Cover cover, DType state, DType output) {
+  if (state != output) return step_kernel<Cover::kGeneral, AnyTypes>;
+  switch (state) {
+    case DType::kFloat32:
+      if (cover == Cover::kGeneral) return step_kernel<Cover::kGeneral, FixedTypes<DType::kFloat32, DType::kFloat32>>;
+      return step_kernel_of<FixedTypes<DType::kFloat32, DType::kFloat32>>(cover);
+    case DType::kFloat16: return step_kernel_of<FixedTypes<DType::kFloat16, DType::kFloat16>>(cover);
+    case DType::kBFloat16: return step_kernel_of<FixedTypes<DType::kBFloat16, DType::kBFloat16>>(cover);
+  }
+  return nullptr;
+}
+
+// A grid over pieces of a sample (x) and samples (y). A thread takes more than one group where there are enough to fill the
+// device several times over, so that what a block reads before it starts is read less often.
+struct Shape {
+  dim3 grid;
+  int threads;
+};
+
+constexpr int64_t kMaxGridY = 65535;
+constexpr int64_t kBlocksPerProcessor = 16;
+
+Shape shape_of(int64_t samples, int64_t elements, uint64_t element_offset, int per_thread, int processors) {
+  const int64_t groups = (elements + static_cast<int64_t>(element_offset % 4) + per_thread - 1) / per_thread;
+  const auto threads = static_cast<int>(std::min<int64_t>(kStepThreads, (groups + 31) / 32 * 32));
+  const int64_t pieces = (groups + threads - 1) / threads;
+  const int64_t wanted = std::max<int64_t>(1, (processors * kBlocksPerProcessor + samples - 1) / samples);
+  return {dim3(static_cast<unsigned>(std::min(pieces, wanted)), static_cast<unsigned>(std::min(samples, kMaxGridY))), threads};
+}
+
+int attribute(cudaDeviceAttr which, int device) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, which, device), "asking for a device's properties");
+  return value;
+}
+
+// The device whose memory this is.
+int device_of(const void* memory, const char* name) {
+  cudaPointerAttributes attributes{};
+  check(cudaPointerGetAttributes(&attributes, memory), name);
+  if (attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged)
+    throw std::invalid_argument(std::string(name) + " is not device memory");
+  return attributes.device;
+}
+
+void check_sizes(int64_t samples, int64_t elements, uint64_t element_offset) {
+  constexpr uint64_t kMaxElements = uint64_t{1} << 34;  // four per counter, and the counter's word has 32 bits
+  if (samples < 1 || samples > INT32_MAX) throw std::invalid_argument("the number of samples must be from 1 to 2**31 - 1");
+  if (elements < 1 || static_cast<uint64_t>(elements) > kMaxElements ||
+      element_offset > kMaxElements - static_cast<uint64_t>(elements))
+    throw std::invalid_argument("a sample has the elements 0 to 2**34 - 1, and at least one of them");
+}
+
+int check_binding(const Binding& binding) {
+  check_sizes(binding.samples, binding.elements, binding.element_offset);
+  if (binding.capacity < 1 || binding.capacity > INT32_MAX)
+    throw std::invalid_argument("the capacity must be from 1 to 2**31 - 1 rows");
+  const Buffers& b = binding.buffers;
+  if (b.x == nullptr || b.out == nullptr) throw std::invalid_argument("there is no state");
+  const int device = device_of(b.x, "x");
+  const auto same = [&](const void* memory, const char* name) {
+    if (memory != nullptr && device_of(memory, name) != device)
+      throw std::invalid_argument(std::string(name) + " is on another device than x");
+  };
+  same(b.out, "out");
+  for (const void* m : b.outputs) same(m, "a network output");
+  same(b.registers, "registers");
+  same(b.y, "y");
+  same(b.mask, "mask");
+  same(binding.t, "t");
+  return device;
+}
+
+// Offsets of arrays in one piece of memory.
+class Layout {
+ public:
+  template <class T>
+  int64_t add(int64_t count) {
+    const int64_t at = bytes_;
+    bytes_ = (at + count * static_cast<int64_t>(sizeof(T)) + 255) / 256 * 256;
+    return at;
+  }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  int64_t bytes_ = 0;
+};
+
+class BoundStep final : public DeviceStep {
+ public:
+  BoundStep(const Binding& binding, const Row* rows, int64_t count, const float* times, const uint64_t* seeds,
+            const uint32_t* indices, StreamHandle stream)
+      : binding_(binding), device_(check_binding(binding)), launch_{} {
+    const OnDevice on(device_);
+    Layout layout;
+    const int64_t n = binding.samples;
+    const int64_t row_count = layout.add<int32_t>(1), table = layout.add<ReadyRow>(binding.capacity);
+    const int64_t time = layout.add<float>(binding.capacity), counter = layout.add<int32_t>(n), noise_row = layout.add<uint32_t>(n);
+    const int64_t seed_at = layout.add<uint64_t>(n), index = layout.add<uint32_t>(n), first_bad = layout.add<int32_t>(n);
+    const int64_t current = layout.add<Current>(n);
+    // The rows are checked before memory is asked for.
+    const std::vector<ReadyRow> checked = fitting(rows, count, times);
+    memory_ = std::make_unique<DeviceMemory>(layout.bytes(), device_);
+    launch_.b = binding.buffers;
+    launch_.samples = n;
+    launch_.elements = binding.elements;
+    launch_.element_offset = binding.element_offset;
+    launch_.t = binding.t;
+    launch_.time_type = binding.time_type;
+    launch_.state = binding.state;
+    launch_.output = binding.output;
+    launch_.row_count = at<int32_t>(row_count);
+    launch_.table = at<ReadyRow>(table);
+    launch_.times = at<float>(time);
+    launch_.counter = at<int32_t>(counter);
+    launch_.noise_row = at<uint32_t>(noise_row);
+    launch_.seed = at<uint64_t>(seed_at);
+    launch_.index = at<uint32_t>(index);
+    launch_.first_bad = at<int32_t>(first_bad);
+    launch_.current = at<Current>(current);
+    const int per_thread = binding.state == DType::kFloat32 && binding.output == DType::kFloat32 ? 4 : 8;
+    shape_ = shape_of(n, binding.elements, binding.element_offset, per_thread, attribute(cudaDevAttrMultiProcessorCount, device_));
+    make_ready(settle_kernel);
+    seed(seeds, indices, stream);
+    const std::vector<int32_t> first(static_cast<size_t>(n), -1);
+    const std::vector<uint32_t> noise(static_cast<size_t>(n), 0);
+    upload(launch_.counter, first.data(), n, stream);
+    upload(launch_.noise_row, noise.data(), n, stream);
+    clear_bad(stream);
+    put(checked, rows, times, stream);
+  }
+
+  Variant variant() const override { return variant_; }
+  int64_t rows() const override { return rows_; }
+  int64_t samples() const override { return binding_.samples; }
+  int64_t capacity() const override { return binding_.capacity; }
+  size_t outputs() const override {
+    const auto& all = binding_.buffers.outputs;
+    return static_cast<size_t>(std::find(all, all + kMaxOutputs, nullptr) - all);
+  }
+
+  void load(const Row* rows, int64_t count, const float* times, StreamHandle stream) override {
+    const std::vector<ReadyRow> checked = fitting(rows, count, times);
+    const OnDevice on(device_);
+    put(checked, rows, times, stream);
+  }
+
+  void seed(const uint64_t* seeds, const uint32_t* indices, StreamHandle stream) override {
+    const OnDevice on(device_);
+    upload(launch_.seed, seeds, binding_.samples, stream);
+    upload(launch_.index, indices, binding_.samples, stream);
+  }
+
+  void place(const int32_t* rows, const uint32_t* noise_rows, StreamHandle stream) override {
+    for (int64_t i = 0; i < binding_.samples; ++i)
+      if (rows[i] >= rows_)
+        throw std::invalid_argument("sample " + std::to_string(i) + " is placed at row " + std::to_string(rows[i]) + " of " +
+                                    std::to_string(rows_));
+    const OnDevice on(device_);
+    upload(launch_.counter, rows, binding_.samples, stream);
+    upload(launch_.noise_row, noise_rows, binding_.samples, stream);
+    clear_bad(stream);
+    settle(false, stream);
+  }
+
+  void launch(StreamHandle stream, const void* const* outputs) override {
+    const OnDevice on(device_);
+    Launch now = launch_;
+    for (int j = 0; j < kMaxOutputs && outputs != nullptr; ++j) now.b.outputs[j] = outputs[j];
+    if (variant_.reduces) launch_kernel(reduce_kernel, dim3(static_cast<unsigned>(binding_.samples)), kReduceThreads, stream, now);
+    launch_kernel(kernel_, shape_.grid, shape_.threads, stream, now);
+    settle(true, stream);
+  }
+
+  std::vector<int32_t> first_bad_rows(StreamHandle stream) const override {
+    std::vector<int32_t> bad(static_cast<size_t>(binding_.samples));
+    const OnDevice on(device_);
+    check(cudaMemcpyAsync(bad.data(), launch_.first_bad, bad.size() * sizeof(int32_t), cudaMemcpyDeviceToHost, stream_of(stream)),
+          "reading the bad rows");
+    check(cudaStreamSynchronize(stream_of(stream)), "waiting for the steps");
+    for (size_t i = 0; i < bad.size(); ++i)
+      if (bad[i] == kNotCaptured)
+        throw Error("sample " + std::to_string(i) +
+                    " met a row that the launch was not made for: a graph captured for another variant was replayed");
+    return bad;
+  }
+
+ private:
+  template <class T>
+  T* at(int64_t bytes) const {
+    return reinterpret_cast<T*>(static_cast<unsigned char*>(memory_->data()) + bytes);
+  }
+
+  template <class T>
+  void upload(const T* to, const std::remove_const_t<T>* from, int64_t count, StreamHandle stream) {
+    // From pageable memory: the source has been read when this returns.
+    check(cudaMemcpyAsync(const_cast<std::remove_const_t<T>*>(to), from, static_cast<size_t>(count) * sizeof(T),
+                          cudaMemcpyHostToDevice, stream_of(stream)),
+          "copying to the device");
+  }
+
+  std::vector<ReadyRow> fitting(const Row* rows, int64_t count, const float* times) const {
+    if (count < 1 || count > binding_.capacity)
+      throw std::invalid_argument("a table of " + std::to_string(count) + " rows; the step holds from 1 to " +
+                                  std::to_string(binding_.capacity));
+    if (binding_.t != nullptr && times == nullptr) throw std::invalid_argument("the step sets t and needs times, one per row");
+    return ready_table(rows, count, binding_.buffers);
+  }
+
+  void put(const std::vector<ReadyRow>& table, const Row* rows, const float* times, StreamHandle stream) {
+    const auto count = static_cast<int64_t>(table.size());
+    const auto number = static_cast<int32_t>(count);
+    const Variant variant = variant_of(rows, count, binding_.buffers.mask != nullptr);
+    const StepKernel kernel = step_kernel_of(variant.cover, binding_.state, binding_.output);
+    make_ready(kernel);
+    if (variant.reduces) make_ready(reduce_kernel);
+    upload(launch_.row_count, &number, 1, stream);
+    upload(launch_.table, table.data(), count, stream);
+    if (times != nullptr) upload(launch_.times, times, count, stream);
+    rows_ = count;
+    variant_ = variant;
+    kernel_ = kernel;
+    launch_.reduces = variant.reduces;
+    settle(false, stream);
+  }
+
+  void settle(bool advance, StreamHandle stream) {
+    launch_kernel(settle_kernel, dim3(static_cast<unsigned>(binding_.samples)), kSettleThreads, stream, launch_, advance);
+  }
+
+  void clear_bad(StreamHandle stream) {
+    // Bytes 0xff are kNoneBad.
+    check(cudaMemsetAsync(launch_.first_bad, 0xff, static_cast<size_t>(binding_.samples) * sizeof(int32_t), stream_of(stream)),
+          "clearing the bad rows");
+  }
+
+  const Binding binding_;
+  const int device_;
+  std::unique_ptr<DeviceMemory> memory_;
+  Launch launch_;
+  Shape shape_{};
+  StepKernel kernel_ = nullptr;
+  Variant variant_{};
+  int64_t rows_ = 0;
+};
+
+std::string version_text(int version) { return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10); }
+
+// The oldest architecture that the build has code for, of a list such as 75-real,80-real,90.
+int oldest_architecture() {
+  int oldest = INT32_MAX;
+  for (const char* at = DF_CUDA_ARCHITECTURES; *at != '\0';) {
+    int number = 0;
+    const char* start = at;
+    for (; *at >= '0' && *at <= '9'; ++at) number = number * 10 + (*at - '0');
+    if (at != start) oldest = std::min(oldest, number);
+    while (*at != '\0' && !(*at >= '0' && *at <= '9')) ++at;
+  }
+  return oldest == INT32_MAX ? 0 : oldest;
+}
+
+std::string find_reason() {
+  int driver = 0, runtime = 0, count = 0;
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
+    cudaGetLastError();
+    return "there is no NVIDIA driver (libcuda.so.1) on this machine";
+  }
+  cudaRuntimeGetVersion(&runtime);
+  const cudaError_t code = cudaGetDeviceCount(&count);
+  cudaGetLastError();
+  if (code == cudaErrorInsufficientDriver)
+    return "the NVIDIA driver is for CUDA " + version_text(driver) + "; this build needs one for CUDA " + version_text(runtime);
+  if (code == cudaErrorNoDevice || (code == cudaSuccess && count == 0)) return "there is an NVIDIA driver, but no device";
+  if (code != cudaSuccess) return std::string("CUDA cannot start: ") + cudaGetErrorString(code);
+  const int oldest = oldest_architecture();
+  for (int device = 0; device < count; ++device) {
+    int major = 0, minor = 0;
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess)
+      continue;
+    if (10 * major + minor >= oldest) return "";
+  }
+  cudaGetLastError();
+  return "no device has the compute capability " + std::to_string(oldest / 10) + "." + std::to_string(oldest % 10) +
+         " or more, for which this build has code";
+}
+
+}  // namespace
+
+std::string unavailable_reason() {
+  static const std::string reason = find_reason();
+  return reason;
+}
+
+std::unique_ptr<Memory> allocate(int64_t bytes, int device) {
+  require_available();
+  return std::make_unique<DeviceMemory>(bytes, device);
+}
+
+std::unique_ptr<Stream> make_stream(int device) {
+  require_available();
+  return std::make_unique<DeviceStream>(device);
+}
+
+std::unique_ptr<DeviceStep> bind(const Binding& binding, const Row* rows, int64_t count, const float* times, const uint64_t* seeds,
+                                 const uint32_t* indices, StreamHandle stream) {
+  require_available();
+  return std::make_unique<BoundStep>(binding, rows, count, times, seeds, indices, stream);
+}
+
+void normals(float* out, int64_t count, int64_t elements, uint64_t element_offset, const uint64_t* seeds, const uint32_t* indices,
+             uint32_t row, uint32_t stream_number, float scale, StreamHandle stream) {
+  require_available();
+  check_sizes(count, elements, element_offset);
+  const int device = device_of(out, "out");
+  const OnDevice on(device);
+  const int processors = attribute(cudaDevAttrMultiProcessorCount, device);
+  for (int64_t first = 0; first < count; first += Keys::kCount) {
+    const int64_t samples = std::min<int64_t>(Keys::kCount, count - first);
+    Keys keys{};
+    std::copy_n(seeds + first, samples, keys.seed);
+    std::copy_n(indices + first, samples, keys.index);
+    const Shape shape = shape_of(samples, elements, element_offset, 4, processors);
+    launch_kernel(normals_kernel, shape.grid, shape.threads, stream, out + first * elements, elements, element_offset, keys, row,
+                  stream_number, scale);
+  }
+}
+
+}  // namespace df::cuda

@@ -1,0 +1,221 @@
+#include <ucontext.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <vector>
+
+#include "cuda_runtime.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+dim3 gridDim, blockDim, blockIdx, threadIdx;
+
+namespace on_host {
+
+int64_t bytes = 0;
+int processors = 1, launches = 0;
+int driver = 13000, count_code = 0, count = 1, capability = 90;
+
+namespace {
+
+constexpr size_t kStack = 256 * 1024;
+
+struct Fiber {
+  std::unique_ptr<char[]> stack{new char[kStack]};
+  ucontext_t context{};
+  dim3 thread;
+  bool started = false, done = false;
+  void* fake_stack = nullptr;
+};
+
+std::set<const void*> host_memory;
+const std::function<void()>* body = nullptr;
+ucontext_t walker;
+Fiber* running = nullptr;
+const void* walker_stack = nullptr;
+size_t walker_size = 0;
+void* walker_fake = nullptr;
+
+// AddressSanitizer must know on which stack it is.
+void leave_for(void** fake, const void* stack, size_t size) {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_start_switch_fiber(fake, stack, size);
+#else
+  static_cast<void>(fake), static_cast<void>(stack), static_cast<void>(size);
+#endif
+}
+void arrived(void* fake, const void** stack, size_t* size) {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(fake, stack, size);
+#else
+  static_cast<void>(fake), static_cast<void>(stack), static_cast<void>(size);
+#endif
+}
+
+void to_walker(bool for_good) {
+  Fiber* fiber = running;
+  leave_for(for_good ? nullptr : &fiber->fake_stack, walker_stack, walker_size);
+  swapcontext(&fiber->context, &walker);
+  arrived(fiber->fake_stack, &walker_stack, &walker_size);
+}
+
+void fiber_main() {
+  arrived(nullptr, &walker_stack, &walker_size);
+  for (;;) {  // a fiber is used again for another thread
+    (*body)();
+    running->done = true;
+    to_walker(false);
+  }
+}
+
+void resume(Fiber& fiber) {
+  running = &fiber;
+  threadIdx = fiber.thread;
+  if (!fiber.started) {
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = kStack;
+    fiber.context.uc_link = nullptr;
+    makecontext(&fiber.context, fiber_main, 0);
+    fiber.started = true;
+  }
+  leave_for(&walker_fake, fiber.stack.get(), kStack);
+  swapcontext(&walker, &fiber.context);
+  arrived(walker_fake, nullptr, nullptr);
+  running = nullptr;
+}
+
+uint64_t chance() {
+  static uint64_t state = 1;
+  state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+  return state;
+}
+
+void shuffle(std::vector<Fiber*>& fibers) {
+  for (size_t i = fibers.size(); i > 1; --i) std::swap(fibers[i - 1], fibers[chance() % i]);
+}
+
+void walk_block(std::vector<std::unique_ptr<Fiber>>& idle) {
+  std::vector<unsigned> order(blockDim.x);
+  for (unsigned i = 0; i < blockDim.x; ++i) order[i] = i;
+  for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[chance() % i]);
+  std::vector<std::unique_ptr<Fiber>> waiting;
+  unsigned ended = 0;
+  for (const unsigned thread : order) {
+    if (idle.empty()) idle.push_back(std::make_unique<Fiber>());
+    Fiber& fiber = *idle.back();
+    fiber.thread = dim3(thread, 0, 0);
+    fiber.done = false;
+    resume(fiber);
+    if (fiber.done) {
+      ++ended;
+      continue;
+    }
+    waiting.push_back(std::move(idle.back()));
+    idle.pop_back();
+  }
+  while (!waiting.empty()) {
+    if (ended != 0) {
+      std::fprintf(stderr, "%u of %u threads of a block wait at a barrier that the others do not reach\n",
+                   static_cast<unsigned>(waiting.size()), blockDim.x);
+      std::abort();
+    }
+    std::vector<Fiber*> fibers;
+    for (const auto& fiber : waiting) fibers.push_back(fiber.get());
+    shuffle(fibers);
+    for (Fiber* fiber : fibers) {
+      resume(*fiber);
+      ended += fiber->done;
+    }
+    if (ended == blockDim.x) {
+      for (auto& fiber : waiting) idle.push_back(std::move(fiber));
+      waiting.clear();
+    }
+  }
+}
+
+}  // namespace
+
+void barrier() { to_walker(false); }
+
+void declare_host_memory(const void* memory) { host_memory.insert(memory); }
+
+void walk(dim3 grid, dim3 block, const std::function<void()>& thread) {
+  static std::mutex one_launch_at_a_time;
+  const std::lock_guard lock(one_launch_at_a_time);
+  static std::vector<std::unique_ptr<Fiber>> idle;
+  ++launches;
+  gridDim = grid;
+  blockDim = block;
+  body = &thread;
+  for (unsigned y = 0; y < grid.y; ++y)
+    for (unsigned x = 0; x < grid.x; ++x) {
+      blockIdx = dim3(x, y, 0);
+      walk_block(idle);
+    }
+  body = nullptr;
+}
+
+}  // namespace on_host
+
+const char* cudaGetErrorString(cudaError_t code) { return code == cudaErrorInvalidValue ? "invalid argument" : "out of memory"; }
+const char* cudaGetErrorName(cudaError_t code) {
+  return code == cudaErrorInvalidValue ? "cudaErrorInvalidValue" : "cudaErrorMemoryAllocation";
+}
+cudaError_t cudaGetLastError() { return cudaSuccess; }
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = on_host::driver;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = on_host::count;
+  return static_cast<cudaError_t>(on_host::count_code);
+}
+cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidValue; }
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int device) {
+  if (device != 0) return cudaErrorInvalidValue;
+  *value = which == cudaDevAttrMultiProcessorCount      ? on_host::processors
+           : which == cudaDevAttrComputeCapabilityMajor ? on_host::capability / 10
+                                                        : on_host::capability % 10;
+  return cudaSuccess;
+}
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* memory) {
+  *attributes = {on_host::host_memory.count(memory) != 0 ? cudaMemoryTypeUnregistered : cudaMemoryTypeDevice, 0};
+  return cudaSuccess;
+}
+cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  if (bytes > size_t{1} << 36) return cudaErrorMemoryAllocation;
+  *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+  return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+cudaError_t cudaFree(void* memory) {
+  std::free(memory);
+  return cudaSuccess;
+}
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
+  std::memset(to, value, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  *stream = reinterpret_cast<cudaStream_t>(uintptr_t{16});
+  return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
