@@ -87,7 +87,7 @@ std::unique_ptr<cuda::DeviceStep> make_step(const py::buffer& rows, const std::o
   return cuda::bind(binding, table.rows, table.count, times_of(times, table.count), seeds.data(), indices.data(), stream);
 }
 
-// ---- DLPack (dmlc/dlpack, version 0.8): the part that hands a contiguous array over --------------------------
+// ---- DLPack (dmlc/dlpack, version 0.8) ---------------------------------------------------------------------
 
 struct DlTensor {
   void* data;
@@ -133,6 +133,32 @@ py::capsule dlpack(const std::shared_ptr<cuda::Memory>& memory, std::vector<int6
   return py::reinterpret_steal<py::capsule>(capsule);
 }
 
+// What is in a capsule of another library: (memory, which holds it; device type, shape, strides or None, code, bits, lanes).
+py::tuple take_dlpack(const py::object& capsule) {
+  auto* managed = static_cast<DlManaged*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
+  if (managed == nullptr) throw py::error_already_set();
+  if (PyCapsule_SetName(capsule.ptr(), "used_dltensor") != 0) throw py::error_already_set();
+  const std::shared_ptr<void> owner(managed, [](void* taken) {
+    auto* given = static_cast<DlManaged*>(taken);
+    if (given->deleter != nullptr) given->deleter(given);
+  });
+  const DlTensor& t = managed->tensor;
+  const std::vector<int64_t> shape(t.shape, t.shape + t.rank);
+  int64_t bytes = (int64_t{t.bits} * t.lanes + 7) / 8;
+  for (const int64_t n : shape) bytes *= n;
+  py::object strides = py::none();
+  if (t.strides != nullptr) strides = py::tuple(py::cast(std::vector<int64_t>(t.strides, t.strides + t.rank)));
+  std::shared_ptr<cuda::Memory> memory =
+      cuda::borrow(static_cast<unsigned char*>(t.data) + t.byte_offset, bytes, t.device_id, owner);
+  return py::make_tuple(std::move(memory), t.device_type, py::tuple(py::cast(shape)), strides, t.code, t.bits, t.lanes);
+}
+
+// Bytes [at, at + bytes) of memory, which they hold.
+std::shared_ptr<cuda::Memory> part_of(const std::shared_ptr<cuda::Memory>& memory, int64_t at, int64_t bytes) {
+  if (at < 0 || bytes < 0 || at > memory->bytes() - bytes) throw std::invalid_argument("the part is not in the memory");
+  return cuda::borrow(static_cast<unsigned char*>(memory->data()) + at, bytes, memory->device(), memory);
+}
+
 void raise(const char* name, const char* message) { py::set_error(py::module_::import("diffuse_fast.errors").attr(name), message); }
 
 }  // namespace
@@ -148,7 +174,8 @@ void bind_cuda(py::module_& m) {
     }
   });
 
-  py::class_<cuda::DeviceStep>(m, "DeviceStep", "The step bound to device buffers. Addresses must outlive it.")
+  // module_local: tests have these classes twice, of this module and of one over the host.
+  py::class_<cuda::DeviceStep>(m, "DeviceStep", py::module_local(), "The step bound to device buffers. Addresses must outlive it.")
       .def(py::init(&make_step), py::arg("rows"), py::kw_only(), py::arg("times"), py::arg("capacity"), py::arg("elements"),
            py::arg("element_offset"), py::arg("state_dtype"), py::arg("output_dtype"), py::arg("x"), py::arg("out"),
            py::arg("outputs"), py::arg("output_stride"), py::arg("variance_offset"), py::arg("registers"),
@@ -159,7 +186,9 @@ void bind_cuda(py::module_& m) {
           [](cuda::DeviceStep& self, const py::buffer& rows, const std::optional<Times>& times, cuda::StreamHandle stream) {
             const py::buffer_info info = rows.request();
             const Table table = table_of(info);
-            self.load(table.rows, table.count, times_of(times, table.count), stream);
+            const float* at = times_of(times, table.count);
+            py::gil_scoped_release release;
+            self.load(table.rows, table.count, at, stream);
           },
           py::arg("rows"), py::arg("times"), py::arg("stream"), "Another table in the place of the one that is there.")
       .def(
@@ -167,6 +196,7 @@ void bind_cuda(py::module_& m) {
           [](cuda::DeviceStep& self, const Seeds& seeds, const Indices& indices, cuda::StreamHandle stream) {
             check_size(seeds.size(), self.samples(), "seeds");
             check_size(indices.size(), self.samples(), "indices");
+            py::gil_scoped_release release;
             self.seed(seeds.data(), indices.data(), stream);
           },
           py::arg("seeds"), py::arg("indices"), py::arg("stream"), "Other keys of the noise from here on.")
@@ -175,6 +205,7 @@ void bind_cuda(py::module_& m) {
           [](cuda::DeviceStep& self, const Numbers& rows, const Indices& noise_rows, cuda::StreamHandle stream) {
             check_size(rows.size(), self.samples(), "rows");
             check_size(noise_rows.size(), self.samples(), "noise_rows");
+            py::gil_scoped_release release;
             self.place(rows.data(), noise_rows.data(), stream);
           },
           py::arg("rows"), py::arg("noise_rows"), py::arg("stream"), "The row that each sample is at; a negative one: none.")
@@ -204,7 +235,7 @@ void bind_cuda(py::module_& m) {
       .def_property_readonly("capacity", &cuda::DeviceStep::capacity)
       .def_property_readonly("rows", &cuda::DeviceStep::rows);
 
-  py::class_<cuda::Memory, std::shared_ptr<cuda::Memory>>(m, "DeviceMemory", "Bytes on a device.")
+  py::class_<cuda::Memory, std::shared_ptr<cuda::Memory>>(m, "DeviceMemory", py::module_local(), "Bytes on a device.")
       .def(py::init([](int64_t bytes, int device) { return std::shared_ptr<cuda::Memory>(cuda::allocate(bytes, device)); }),
            py::arg("bytes"), py::arg("device"))
       .def_property_readonly("address", [](const cuda::Memory& self) { return reinterpret_cast<uintptr_t>(self.data()); })
@@ -214,6 +245,7 @@ void bind_cuda(py::module_& m) {
           "upload",
           [](cuda::Memory& self, const py::buffer& host, cuda::StreamHandle stream) {
             const py::buffer_info info = host.request();
+            py::gil_scoped_release release;
             self.upload(info.ptr, info.size * info.itemsize, stream);
           },
           py::arg("host"), py::arg("stream"))
@@ -221,9 +253,11 @@ void bind_cuda(py::module_& m) {
           "download",
           [](const cuda::Memory& self, const py::buffer& host, cuda::StreamHandle stream) {
             const py::buffer_info info = host.request(true);
+            py::gil_scoped_release release;
             self.download(info.ptr, info.size * info.itemsize, stream);
           },
           py::arg("host"), py::arg("stream"))
+      .def("part", &part_of, py::arg("at"), py::arg("bytes"), "Bytes of this memory; they hold it.")
       .def(
           "dlpack",
           [](const std::shared_ptr<cuda::Memory>& self, std::vector<int64_t> shape, uint8_t code, uint8_t bits) {
@@ -231,7 +265,7 @@ void bind_cuda(py::module_& m) {
           },
           py::arg("shape"), py::arg("code"), py::arg("bits"), "A DLPack capsule of a contiguous array in this memory.");
 
-  py::class_<cuda::Stream>(m, "DeviceStream", "A stream of a device.")
+  py::class_<cuda::Stream>(m, "DeviceStream", py::module_local(), "A stream of a device.")
       .def(py::init([](int device) { return cuda::make_stream(device); }), py::arg("device"))
       .def_property_readonly("handle", &cuda::Stream::handle)
       .def("synchronize", &cuda::Stream::synchronize, py::call_guard<py::gil_scoped_release>());
@@ -246,6 +280,11 @@ void bind_cuda(py::module_& m) {
       },
       py::arg("out"), py::arg("elements"), py::arg("element_offset"), py::arg("seeds"), py::arg("indices"), py::arg("row"),
       py::arg("stream_number"), py::arg("scale"), py::arg("stream"), "Fill float32 device memory with scaled normals.");
+  m.def(
+      "take_dlpack", &take_dlpack, py::arg("capsule"),
+      "What a DLPack capsule holds: (memory, device type, shape, strides or None, code, bits, lanes). The memory holds the rest.");
+  m.def("order_streams", &cuda::order, py::arg("waiting"), py::arg("after"), py::arg("device"),
+        "What a stream is given from now on waits for what the other was given until now. The host does not wait.");
   m.def(
       "cuda_variant",
       [](const py::buffer& rows, bool masked) {

@@ -68,6 +68,10 @@ class Memory {
   virtual void download(void* host, int64_t count, StreamHandle stream) const = 0;
 };
 std::unique_ptr<Memory> allocate(int64_t bytes, int device);
+// Memory of another, who is held while this lives.
+std::unique_ptr<Memory> borrow(void* data, int64_t bytes, int device, std::shared_ptr<void> owner);
+// What `waiting` is given from now on waits for what `after` was given until now. The host does not wait.
+void order(StreamHandle waiting, StreamHandle after, int device);
 
 class Stream {
  public:
@@ -99,6 +103,8 @@ class DeviceStep {
   virtual int64_t samples() const = 0;
   virtual int64_t capacity() const = 0;
   virtual size_t outputs() const = 0;  // network outputs that were bound
+  // load, seed and place wait for the stream: what they are given may go when they return.
+  //
   // Another table in place of the one that is there; `times` (one per row) may be null where there is no t. Throws
   // std::invalid_argument, before anything is changed, where it does not fit.
   virtual void load(const Row* rows, int64_t count, const float* times, StreamHandle stream) = 0;

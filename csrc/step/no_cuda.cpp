@@ -8,6 +8,8 @@ namespace {
 
 std::string unavailable_reason() { return "this build has no CUDA kernels"; }
 std::unique_ptr<Memory> allocate(int64_t, int) { refuse(); }
+std::unique_ptr<Memory> borrow(void*, int64_t, int, std::shared_ptr<void>) { refuse(); }
+void order(StreamHandle, StreamHandle, int) { refuse(); }
 std::unique_ptr<Stream> make_stream(int) { refuse(); }
 std::unique_ptr<DeviceStep> bind(const Binding&, const Row*, int64_t, const float*, const uint64_t*, const uint32_t*,
                                  StreamHandle) {

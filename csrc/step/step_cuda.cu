@@ -44,6 +44,19 @@ class OnDevice {
   bool changed_ = false;
 };
 
+// Memory is freed when Python drops it, which may be while this thread captures another library's graph: CUDA would take that
+// for a part of the capture, and end it.
+class BesideCaptures {
+ public:
+  BesideCaptures() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  ~BesideCaptures() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  BesideCaptures(const BesideCaptures&) = delete;
+  BesideCaptures& operator=(const BesideCaptures&) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
 class DeviceMemory final : public Memory {
  public:
   DeviceMemory(int64_t bytes, int device) : bytes_(bytes), device_(device) {
@@ -51,7 +64,11 @@ class DeviceMemory final : public Memory {
     // At least one byte, so that an empty array has an address.
     check(cudaMalloc(&data_, static_cast<size_t>(std::max<int64_t>(bytes, 1))), "allocating device memory");
   }
+  DeviceMemory(void* data, int64_t bytes, int device, std::shared_ptr<void> owner)
+      : data_(data), bytes_(bytes), device_(device), owner_(std::move(owner)) {}
   ~DeviceMemory() override {
+    if (owner_ != nullptr) return;
+    const BesideCaptures beside;
     cudaFree(data_);
     cudaGetLastError();
   }
@@ -78,6 +95,7 @@ class DeviceMemory final : public Memory {
   void* data_ = nullptr;
   int64_t bytes_;
   int device_;
+  std::shared_ptr<void> owner_;  // of memory that is not ours
 };
 
 class DeviceStream final : public Stream {
@@ -284,6 +302,7 @@ class BoundStep final : public DeviceStep {
     const OnDevice on(device_);
     upload(launch_.seed, seeds, binding_.samples, stream);
     upload(launch_.index, indices, binding_.samples, stream);
+    wait(stream);
   }
 
   void place(const int32_t* rows, const uint32_t* noise_rows, StreamHandle stream) override {
@@ -296,6 +315,7 @@ class BoundStep final : public DeviceStep {
     upload(launch_.noise_row, noise_rows, binding_.samples, stream);
     clear_bad(stream);
     settle(false, stream);
+    wait(stream);
   }
 
   void launch(StreamHandle stream, const void* const* outputs) override {
@@ -328,7 +348,7 @@ class BoundStep final : public DeviceStep {
 
   template <class T>
   void upload(const T* to, const std::remove_const_t<T>* from, int64_t count, StreamHandle stream) {
-    // From pageable memory: the source has been read when this returns.
+    // CUDA may read the source now or later: whoever uploads waits while it is there.
     check(cudaMemcpyAsync(const_cast<std::remove_const_t<T>*>(to), from, static_cast<size_t>(count) * sizeof(T),
                           cudaMemcpyHostToDevice, stream_of(stream)),
           "copying to the device");
@@ -357,7 +377,10 @@ class BoundStep final : public DeviceStep {
     kernel_ = kernel;
     launch_.reduces = variant.reduces;
     settle(false, stream);
+    wait(stream);
   }
+
+  static void wait(StreamHandle stream) { check(cudaStreamSynchronize(stream_of(stream)), "copying to the device"); }
 
   void settle(bool advance, StreamHandle stream) {
     launch_kernel(settle_kernel, dim3(static_cast<unsigned>(binding_.samples)), kSettleThreads, stream, launch_, advance);
@@ -430,6 +453,21 @@ std::string unavailable_reason() {
 std::unique_ptr<Memory> allocate(int64_t bytes, int device) {
   require_available();
   return std::make_unique<DeviceMemory>(bytes, device);
+}
+
+std::unique_ptr<Memory> borrow(void* data, int64_t bytes, int device, std::shared_ptr<void> owner) {
+  return std::make_unique<DeviceMemory>(data, bytes, device, std::move(owner));
+}
+
+void order(StreamHandle waiting, StreamHandle after, int device) {
+  require_available();
+  const OnDevice on(device);
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "creating an event");
+  const cudaError_t recorded = cudaEventRecord(event, stream_of(after));
+  const cudaError_t waits = recorded == cudaSuccess ? cudaStreamWaitEvent(stream_of(waiting), event, 0) : recorded;
+  cudaEventDestroy(event);  // what was recorded stays to be waited for
+  check(waits, "ordering two streams");
 }
 
 std::unique_ptr<Stream> make_stream(int device) {

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError
+from ..kernels.cuda import is_on_cuda
 
 
 def whole(name: str, value: Any, least: int) -> int:
@@ -37,6 +38,8 @@ def noise_array(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
         if value.requires_grad:
             raise ArgumentError(f"{name} requires grad; pass {name}.detach().")
         value = value.float().cpu().numpy()
+    elif is_on_cuda(value):
+        raise ArgumentError(f"{name} is a {type(value).__name__} on a CUDA device, and is read on the host here; copy it there.")
     array = np.asarray(value)
     if array.shape != shape:
         raise ArgumentError(f"{name} has shape {array.shape}; it must be {shape}.")
@@ -45,14 +48,16 @@ def noise_array(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     return array
 
 
-def device_noise(name: str, value: Any, shape: tuple[int, ...]) -> Any:
-    """Given noise as :func:`noise_array`, but a CUDA tensor stays where it is."""
-    if not is_tensor(value) or not value.is_cuda:
+def device_noise(name: str, value: Any, shape: tuple[int, ...], device: Any) -> Any:
+    """Given noise as :func:`noise_array`; but an array of any library on a CUDA device stays where it is, and is taken by DLPack.
+
+    ``device`` is a :class:`~diffuse_fast.engine.device.Device`.
+    """
+    if not is_on_cuda(value):
         return noise_array(name, value, shape)
-    if value.requires_grad:
+    if is_tensor(value) and value.requires_grad:
         raise ArgumentError(f"{name} requires grad; pass {name}.detach().")
-    if tuple(value.shape) != shape:
-        raise ArgumentError(f"{name} has shape {tuple(value.shape)}; it must be {shape}.")
-    if not value.is_floating_point():
-        raise ArgumentTypeError(f"{name} has dtype {value.dtype}; it must be floating.")
-    return value
+    array = device.take(name, value)
+    if tuple(array.shape) != shape:
+        raise ArgumentError(f"{name} has shape {tuple(array.shape)}; it must be {shape}.")
+    return array

@@ -66,6 +66,14 @@ class Device(Memory, Protocol):
         """A copy for the caller: a tensor on this device, or NumPy."""
         ...
 
+    def take(self, name: str, value: Any) -> Any:
+        """What some library has on this device, as an array of the device's own: the same memory. ``name`` is for messages.
+
+        Raises:
+            ArgumentError, ArgumentTypeError: it is elsewhere, not contiguous where it must be, or not floating.
+        """
+        ...
+
     def start(self, noise: Any, scale: float, into: Any) -> None:
         """``into`` becomes ``scale`` times the noise, which is on the host or is this device's own."""
         ...

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, NetworkError
+from ..errors import ArgumentError, ArgumentTypeError, NetworkError
 from ..kernels import cuda as _cuda
+from ..plan import Row
 
 
 @functools.cache
@@ -43,7 +44,7 @@ class CoreDevice:
             yield
 
     def alloc(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
-        array = _cuda.DeviceArray(shape, np.dtype(dtype), self._index)
+        array = _cuda.DeviceArray(shape, np.dtype(dtype), self._index, stream=self.stream)
         self.upload(np.zeros(shape, dtype), array)
         return array
 
@@ -51,7 +52,7 @@ class CoreDevice:
         into.copy_from_host(np.ascontiguousarray(host), self.stream)
 
     def part(self, array: Any, i: int) -> Any:
-        raise ArgumentError("step_noise cannot replace the generator of a model file on a CUDA device; sample on the CPU.")
+        return array[i]
 
     def download(self, array: Any) -> np.ndarray:
         return array.copy_to_host(self.stream)
@@ -62,7 +63,23 @@ class CoreDevice:
             return sys.modules["torch"].from_dlpack(array).clone()
         return self.download(array)
 
+    def take(self, name: str, value: Any) -> Any:
+        array = _cuda.DeviceArray.from_dlpack(value, self.stream, name)
+        if array.device != self._index:
+            raise ArgumentError(f"{name} is on cuda:{array.device}; the model is sampled on {self.name}.")
+        if array.dtype_name not in _cuda.FLOATS:
+            raise ArgumentTypeError(f"{name} has dtype {array.dtype_name}; on a device it must be {' or '.join(_cuda.FLOATS)}.")
+        return array
+
     def start(self, noise: Any, scale: float, into: Any) -> None:
+        if isinstance(noise, _cuda.DeviceArray):
+            # A row that does just this: there is no other arithmetic on the device.
+            row, nobody = Row(b=float(np.float32(scale))), np.zeros(len(noise), np.uint32)
+            step = _cuda.CudaKernel().bind([row], x=into, out=into, outputs=[noise], registers=None, seeds=nobody, indices=nobody,
+                                           stream=self.stream)  # fmt: skip
+            step.place(nobody, nobody)
+            step.launch()
+            return
         self.upload(np.multiply(noise, np.float32(scale), dtype=np.float32, casting="same_kind"), into)
 
     def warm_up(self, run: Callable[[], Any]) -> Any:

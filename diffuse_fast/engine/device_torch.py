@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import NetworkError
+from ..errors import ArgumentTypeError, NetworkError
 
 # torch captures one graph at a time in a process.
 _capturing = threading.Lock()
@@ -50,6 +50,12 @@ class TorchDevice:
 
     def own(self, array: torch.Tensor, as_tensor: bool) -> torch.Tensor:
         return array.clone()
+
+    def take(self, name: str, value: Any) -> torch.Tensor:
+        tensor = value if isinstance(value, torch.Tensor) else torch.from_dlpack(value)
+        if not tensor.is_floating_point():
+            raise ArgumentTypeError(f"{name} has dtype {tensor.dtype}; it must be floating.")
+        return tensor
 
     def start(self, noise: Any, scale: float, into: torch.Tensor) -> None:
         tensor = noise if isinstance(noise, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(noise))

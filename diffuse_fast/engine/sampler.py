@@ -141,8 +141,12 @@ class Sampler:
         size = n if batch_size is None else min(n, whole("batch_size", batch_size, 1))
         seeds, indices = seeds_of(seed, n, first_index)
         as_tensor = is_tensor(noise) or self._network.name == "torch"
-        checked = noise_array if self._backend is None or self._network.name != "torch" else device_noise
-        start = None if noise is None else checked("noise", noise, (n, *self.shape))
+        whole_shape = (n, *self.shape)
+        start: Any = None
+        if noise is not None and self._backend is None:
+            start = noise_array("noise", noise, whole_shape)
+        elif noise is not None and self._backend is not None:
+            start = device_noise("noise", noise, whole_shape, self._backend.device)
         conditions = self._conditions(cond, negative_cond, n)
         if step_noise is not None and n > size:
             raise ArgumentError("step_noise is given for the whole batch; leave batch_size out.")

@@ -1,5 +1,8 @@
 // A CUDA device made of the host, for tests: what csrc/step/*cuda* uses of CUDA, in C++.
 //
+// Work is queued, and done as late as a device may do it: when somebody waits. A copy reads its source then, so that what is
+// freed or changed before shows. While a capture is on, launches go to its tape, and what cannot be captured is an error.
+//
 // A launch walks its grid. Every thread of a block is a fiber that runs to its end or to __syncthreads; the block's threads
 // are run in an order of chance, another after each barrier, so that what depends on an order shows. Memory is the host's, of
 // exactly the size asked for, so that a sanitizer sees an access one byte outside. An access by vectors that is not aligned
@@ -11,7 +14,11 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <memory>
+#include <tuple>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #define __global__
 #define __device__
@@ -45,6 +52,23 @@ extern dim3 gridDim, blockDim, blockIdx, threadIdx;
 namespace on_host {
 void barrier();
 void walk(dim3 grid, dim3 block, const std::function<void()>& thread);
+
+// Work of the device, in order. finish() does all that is queued.
+using Work = std::function<void()>;
+void enqueue(Work work);
+void finish();
+
+// What is launched from begin_capture on is not done, but returned by end_capture; null where something broke the capture.
+using Tape = std::vector<Work>;
+void begin_capture();
+std::unique_ptr<Tape> end_capture();
+void replay(const Tape& tape);
+
+// A stream that was told to wait for what another had to do then, in order of the telling.
+struct Wait {
+  uintptr_t waiting, after;
+};
+extern std::vector<Wait> waits;
 
 // Bytes of tensors read and written since this was last set to 0.
 extern int64_t bytes;
@@ -103,9 +127,15 @@ enum cudaError_t {
   cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorInsufficientDriver = 35,
-  cudaErrorNoDevice = 100
+  cudaErrorNoDevice = 100,
+  cudaErrorStreamCaptureUnsupported = 900
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2 };
+enum cudaStreamCaptureMode {
+  cudaStreamCaptureModeGlobal = 0,
+  cudaStreamCaptureModeThreadLocal = 1,
+  cudaStreamCaptureModeRelaxed = 2
+};
 enum cudaMemoryType { cudaMemoryTypeUnregistered = 0, cudaMemoryTypeHost = 1, cudaMemoryTypeDevice = 2, cudaMemoryTypeManaged = 3 };
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount = 16,
@@ -113,7 +143,8 @@ enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMinor = 76
 };
 using cudaStream_t = struct CUstream_st*;
-constexpr unsigned cudaStreamNonBlocking = 1;
+using cudaEvent_t = struct CUevent_st*;
+constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
 struct cudaPointerAttributes {
   cudaMemoryType type;
   int device;
@@ -142,6 +173,11 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode);
 
 template <class Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {
@@ -154,6 +190,9 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   const dim3 &grid = config->gridDim, &block = config->blockDim;
   if (grid.x < 1 || grid.x > 0x7fffffffu || grid.y < 1 || grid.y > 65535 || grid.z != 1 || block.x < 1 || block.x > 1024)
     return cudaErrorInvalidValue;
-  on_host::walk(grid, block, [&] { kernel(arguments...); });
+  // Arguments are copied when a kernel is launched.
+  on_host::enqueue([=, copied = std::tuple<std::decay_t<Parameters>...>(arguments...)] {
+    on_host::walk(grid, block, [&] { std::apply(kernel, copied); });
+  });
   return cudaSuccess;
 }

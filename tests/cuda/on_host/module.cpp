@@ -4,10 +4,28 @@
 #include "bindings/cuda.h"
 #include "cuda_runtime.h"
 
+namespace py = pybind11;
+
 PYBIND11_MODULE(_cuda_on_host, m) {
   bind_cuda(m);
   m.def("pretend", [](int driver, int count_code, int count, int capability) {
     on_host::driver = driver, on_host::count_code = count_code, on_host::count = count, on_host::capability = capability;
   });
-  m.def("launches", [] { return on_host::launches; });
+  m.def("launches", [] { return on_host::launches; }, "Kernels that were run.");
+  m.def("finish", &on_host::finish, "Do all that is queued.");
+  m.def(
+      "waits",
+      [] {
+        py::list out;
+        for (const auto& [waiting, after] : on_host::waits) out.append(py::make_tuple(waiting, after));
+        on_host::waits.clear();
+        return out;
+      },
+      "(waiting, after) of streams since the last call.");
+
+  py::class_<on_host::Tape>(m, "Tape", "What was launched while captured.")
+      .def("replay", &on_host::replay)
+      .def("__len__", &on_host::Tape::size);
+  m.def("begin_capture", &on_host::begin_capture);
+  m.def("end_capture", &on_host::end_capture, "A Tape, or None where something was done that cannot be captured.");
 }

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -19,6 +20,7 @@ namespace on_host {
 
 int64_t bytes = 0;
 int processors = 1, launches = 0;
+std::vector<Wait> waits;
 int driver = 13000, count_code = 0, count = 1, capability = 90;
 
 namespace {
@@ -34,6 +36,14 @@ struct Fiber {
 };
 
 std::set<const void*> host_memory;
+
+// What is queued, and the tape of the capture that is on.
+std::recursive_mutex device;
+std::deque<Work> queue;
+std::unique_ptr<Tape> tape;
+bool capturing = false;
+thread_local cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
+
 const std::function<void()>* body = nullptr;
 ucontext_t walker;
 Fiber* running = nullptr;
@@ -145,9 +155,46 @@ void barrier() { to_walker(false); }
 
 void declare_host_memory(const void* memory) { host_memory.insert(memory); }
 
+void enqueue(Work work) {
+  const std::lock_guard lock(device);
+  if (!capturing)
+    queue.push_back(std::move(work));
+  else if (tape)
+    tape->push_back(std::move(work));
+}
+
+void finish() {
+  const std::lock_guard lock(device);
+  while (!queue.empty()) {
+    queue.front()();
+    queue.pop_front();
+  }
+}
+
+void begin_capture() {
+  const std::lock_guard lock(device);
+  capturing = true;
+  tape = std::make_unique<Tape>();
+}
+
+std::unique_ptr<Tape> end_capture() {
+  const std::lock_guard lock(device);
+  capturing = false;
+  return std::move(tape);
+}
+
+void replay(const Tape& replayed) {
+  for (const Work& work : replayed) enqueue(work);
+}
+
+// Whether this call, which a capture does not allow, breaks one.
+bool breaks_capture() {
+  const std::lock_guard lock(device);
+  if (capturing) tape.reset();
+  return capturing;
+}
+
 void walk(dim3 grid, dim3 block, const std::function<void()>& thread) {
-  static std::mutex one_launch_at_a_time;
-  const std::lock_guard lock(one_launch_at_a_time);
   static std::vector<std::unique_ptr<Fiber>> idle;
   ++launches;
   gridDim = grid;
@@ -163,9 +210,15 @@ void walk(dim3 grid, dim3 block, const std::function<void()>& thread) {
 
 }  // namespace on_host
 
-const char* cudaGetErrorString(cudaError_t code) { return code == cudaErrorInvalidValue ? "invalid argument" : "out of memory"; }
+const char* cudaGetErrorString(cudaError_t code) {
+  return code == cudaErrorInvalidValue       ? "invalid argument"
+         : code == cudaErrorMemoryAllocation ? "out of memory"
+                                             : "operation not permitted when stream is capturing";
+}
 const char* cudaGetErrorName(cudaError_t code) {
-  return code == cudaErrorInvalidValue ? "cudaErrorInvalidValue" : "cudaErrorMemoryAllocation";
+  return code == cudaErrorInvalidValue       ? "cudaErrorInvalidValue"
+         : code == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation"
+                                             : "cudaErrorStreamCaptureUnsupported";
 }
 cudaError_t cudaGetLastError() { return cudaSuccess; }
 cudaError_t cudaDriverGetVersion(int* version) {
@@ -197,25 +250,58 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
   return cudaSuccess;
 }
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  if (on_host::mode != cudaStreamCaptureModeRelaxed && on_host::breaks_capture()) return cudaErrorStreamCaptureUnsupported;
   if (bytes > size_t{1} << 36) return cudaErrorMemoryAllocation;
   *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 cudaError_t cudaFree(void* memory) {
+  if (on_host::mode != cudaStreamCaptureModeRelaxed && on_host::breaks_capture()) return cudaErrorStreamCaptureUnsupported;
+  on_host::finish();
   std::free(memory);
   return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  std::memcpy(to, from, bytes);
+  if (on_host::breaks_capture()) return cudaErrorStreamCaptureUnsupported;
+  on_host::enqueue([=] { std::memcpy(to, from, bytes); });
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
-  std::memset(to, value, bytes);
+  on_host::enqueue([=] { std::memset(to, value, bytes); });
   return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = reinterpret_cast<cudaStream_t>(uintptr_t{16});
+  static uintptr_t last = 0;
+  *stream = reinterpret_cast<cudaStream_t>(last += 16);
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  if (on_host::breaks_capture()) return cudaErrorStreamCaptureUnsupported;
+  on_host::finish();
+  return cudaSuccess;
+}
+// An event is known by the stream on which it was recorded.
+struct CUevent_st {
+  cudaStream_t after;
+};
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = new CUevent_st{nullptr};
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  event->after = stream;
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  on_host::waits.push_back({reinterpret_cast<uintptr_t>(stream), reinterpret_cast<uintptr_t>(event->after)});
+  return cudaSuccess;
+}
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
+  std::swap(*mode, on_host::mode);
+  return cudaSuccess;
+}
