@@ -31,8 +31,8 @@ def module():
     # The tools of this environment first: the build's requirements are installed there.
     environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
     # -O1: compiled in half the time, and no option changes a bit.
-    configure = ["cmake", "-S", ROOT, "-B", BUILD, "-G", "Ninja", "-DUSE_CUDA=OFF", "-DDIFFUSE_FAST_TESTS=ON", "-DCMAKE_BUILD_TYPE=Debug",
-                 "-DCMAKE_CXX_FLAGS_DEBUG=-O1", f"-DPython_EXECUTABLE={sys.executable}",
+    configure = ["cmake", "-S", ROOT, "-B", BUILD, "-G", "Ninja", "-DUSE_CUDA=OFF", "-DDIFFUSE_FAST_TESTS=ON",
+                 "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O1", f"-DPython_EXECUTABLE={sys.executable}",
                  f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]  # fmt: skip
     BUILD.mkdir(parents=True, exist_ok=True)
     with (BUILD / "lock").open("w") as lock:  # tests run in several processes

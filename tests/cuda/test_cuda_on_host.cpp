@@ -160,6 +160,7 @@ TEST(cuda_addresses_are_wide) {
   const int32_t rows[3] = {-1, -1, 0};
   step->place(rows, noise_rows, 0);
   step->launch(0);
+  on_host::finish();
   for (int i = 0; i < 24; ++i) CHECK(out[i] == (i < 16 ? 0.0f : 3.0f));
 }
 
@@ -219,6 +220,7 @@ TEST(cuda_rows_follow_on_the_device) {
   on_host::launches = 0;
   for (int64_t tick = 0; tick < count + 1; ++tick) {
     step->launch(0);
+    on_host::finish();
     CHECK(t[0] == times[std::min<int64_t>(tick + 1, count - 1)]);
     CHECK(t[1] == times[std::min<int64_t>(tick + 3, count - 1)]);
     CHECK(t[3] == 100.0f);
@@ -254,6 +256,7 @@ TEST(cuda_times_of_every_type) {
     step->place(&first, &noise_row, 0);
     const T before = t;
     step->launch(0);
+    on_host::finish();
     CHECK(before == T(999) && t == T(3));
   };
   follow(float{}, cuda::TimeType::kFloat32);
@@ -284,8 +287,10 @@ TEST(cuda_finds_the_first_bad_row) {
       const auto step = cuda::bind(binding_of(what, b, 3), rows, 3, nullptr, seeds, indices, 0);
       step->place(first, noise_rows, 0);
       step->launch(0);
+      on_host::finish();
       m[static_cast<size_t>(70 + at)] = value;
       step->launch(0);
+      on_host::finish();
       m[static_cast<size_t>(140 + at)] = value;
       step->launch(0);
       CHECK((step->first_bad_rows(0) == std::vector<int32_t>{-1, 1, 2}));
@@ -363,6 +368,7 @@ TEST(cuda_normals_have_the_bits_of_the_cpu) {
       std::vector<float> expected(static_cast<size_t>(3 * elements)), got(expected.size());
       df::run_normals(scalar_kernel(), expected.data(), 3, elements, offset, seeds, indices, 9, 0, 2.5f);
       cuda::normals(got.data(), 3, elements, offset, seeds, indices, 9, 0, 2.5f, 0);
+      on_host::finish();
       CHECK(std::memcmp(expected.data(), got.data(), expected.size() * sizeof(float)) == 0);
     }
   std::vector<uint64_t> many_seeds(300, 4);
@@ -371,6 +377,7 @@ TEST(cuda_normals_have_the_bits_of_the_cpu) {
   std::vector<float> expected(600), got(600);
   df::run_normals(scalar_kernel(), expected.data(), 300, 2, 0, many_seeds.data(), many.data(), 0, 0, 1.0f);
   cuda::normals(got.data(), 300, 2, 0, many_seeds.data(), many.data(), 0, 0, 1.0f, 0);
+  on_host::finish();
   CHECK(expected == got);
 }
 
