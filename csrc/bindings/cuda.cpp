@@ -110,16 +110,19 @@ constexpr int32_t kDlCuda = 2;
 struct Shared {
   DlManaged managed;
   std::shared_ptr<cuda::Memory> memory;
-  std::vector<int64_t> shape;
+  std::vector<int64_t> shape, strides;
 };
 
 py::capsule dlpack(const std::shared_ptr<cuda::Memory>& memory, std::vector<int64_t> shape, uint8_t code, uint8_t bits) {
   auto shared = std::make_unique<Shared>();
   shared->memory = memory;
   shared->shape = std::move(shape);
-  shared->managed.tensor = {
-      memory->data(), kDlCuda, memory->device(), static_cast<int32_t>(shared->shape.size()), code, bits, 1, shared->shape.data(),
-      nullptr,        0};
+  shared->strides.assign(shared->shape.size(), 1);
+  for (size_t i = shared->shape.size(); i-- > 1;) shared->strides[i - 1] = shared->strides[i] * shared->shape[i];
+  DlTensor& t = shared->managed.tensor;
+  t = {memory->data(), kDlCuda, memory->device(), static_cast<int32_t>(shared->shape.size()), code, bits, 1, nullptr, nullptr, 0};
+  t.shape = shared->shape.data();
+  t.strides = shared->strides.data();
   shared->managed.context = shared.get();
   shared->managed.deleter = [](DlManaged* managed) { delete static_cast<Shared*>(managed->context); };
   // Whoever takes the tensor renames the capsule; one that nobody took frees it.

@@ -18,9 +18,69 @@ void check(cudaError_t code, const char* what) {
   throw Error(std::string(what) + ": " + cudaGetErrorString(code) + " (" + cudaGetErrorName(code) + ")");
 }
 
+std::string version_text(int version) { return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10); }
+
+// The oldest architecture that the build has code for, of a list such as 75-real,80-real,90.
+int oldest_architecture() {
+  int oldest = INT32_MAX;
+  for (const char* at = DF_CUDA_ARCHITECTURES; *at != '\0';) {
+    int number = 0;
+    const char* start = at;
+    for (; *at >= '0' && *at <= '9'; ++at) number = number * 10 + (*at - '0');
+    if (at != start) oldest = std::min(oldest, number);
+    while (*at != '\0' && !(*at >= '0' && *at <= '9')) ++at;
+  }
+  return oldest == INT32_MAX ? 0 : oldest;
+}
+
+// 75 as 7.5.
+std::string version_of(int number) { return std::to_string(number / 10) + "." + std::to_string(number % 10); }
+
+int capability(int device) {
+  int major = 0, minor = 0;
+  if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess) {
+    cudaGetLastError();
+    return 0;
+  }
+  return 10 * major + minor;
+}
+
+std::string find_reason() {
+  int driver = 0, runtime = 0, count = 0;
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
+    cudaGetLastError();
+    return "there is no NVIDIA driver (libcuda.so.1) on this machine";
+  }
+  cudaRuntimeGetVersion(&runtime);
+  const cudaError_t code = cudaGetDeviceCount(&count);
+  cudaGetLastError();
+  if (code == cudaErrorInsufficientDriver)
+    return "the NVIDIA driver is for CUDA " + version_text(driver) + "; this build needs one for CUDA " + version_text(runtime);
+  if (code == cudaErrorNoDevice || (code == cudaSuccess && count == 0)) return "there is an NVIDIA driver, but no device";
+  if (code != cudaSuccess) return std::string("CUDA cannot start: ") + cudaGetErrorString(code);
+  const int oldest = oldest_architecture();
+  for (int device = 0; device < count; ++device)
+    if (capability(device) >= oldest) return "";
+  return "no device has the compute capability " + version_of(oldest) + " or more, for which this build has code";
+}
+
 void require_available() {
   const std::string why = unavailable_reason();
   if (!why.empty()) throw Unavailable(why);
+}
+
+void require_available(int device) {
+  require_available();
+  int count = 0;
+  check(cudaGetDeviceCount(&count), "counting the devices");
+  const std::string name = "cuda:" + std::to_string(device);
+  if (device < 0 || device >= count)
+    throw Unavailable("there is no " + name + "; this machine has " + std::to_string(count) + ", from cuda:0");
+  const int oldest = oldest_architecture();
+  if (capability(device) < oldest)
+    throw Unavailable(name + " has the compute capability " + version_of(capability(device)) + "; this build has code for " +
+                      version_of(oldest) + " or more");
 }
 
 cudaStream_t stream_of(StreamHandle handle) { return reinterpret_cast<cudaStream_t>(handle); }
@@ -402,47 +462,6 @@ class BoundStep final : public DeviceStep {
   int64_t rows_ = 0;
 };
 
-std::string version_text(int version) { return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10); }
-
-// The oldest architecture that the build has code for, of a list such as 75-real,80-real,90.
-int oldest_architecture() {
-  int oldest = INT32_MAX;
-  for (const char* at = DF_CUDA_ARCHITECTURES; *at != '\0';) {
-    int number = 0;
-    const char* start = at;
-    for (; *at >= '0' && *at <= '9'; ++at) number = number * 10 + (*at - '0');
-    if (at != start) oldest = std::min(oldest, number);
-    while (*at != '\0' && !(*at >= '0' && *at <= '9')) ++at;
-  }
-  return oldest == INT32_MAX ? 0 : oldest;
-}
-
-std::string find_reason() {
-  int driver = 0, runtime = 0, count = 0;
-  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
-    cudaGetLastError();
-    return "there is no NVIDIA driver (libcuda.so.1) on this machine";
-  }
-  cudaRuntimeGetVersion(&runtime);
-  const cudaError_t code = cudaGetDeviceCount(&count);
-  cudaGetLastError();
-  if (code == cudaErrorInsufficientDriver)
-    return "the NVIDIA driver is for CUDA " + version_text(driver) + "; this build needs one for CUDA " + version_text(runtime);
-  if (code == cudaErrorNoDevice || (code == cudaSuccess && count == 0)) return "there is an NVIDIA driver, but no device";
-  if (code != cudaSuccess) return std::string("CUDA cannot start: ") + cudaGetErrorString(code);
-  const int oldest = oldest_architecture();
-  for (int device = 0; device < count; ++device) {
-    int major = 0, minor = 0;
-    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
-        cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess)
-      continue;
-    if (10 * major + minor >= oldest) return "";
-  }
-  cudaGetLastError();
-  return "no device has the compute capability " + std::to_string(oldest / 10) + "." + std::to_string(oldest % 10) +
-         " or more, for which this build has code";
-}
-
 }  // namespace
 
 std::string unavailable_reason() {
@@ -451,7 +470,7 @@ std::string unavailable_reason() {
 }
 
 std::unique_ptr<Memory> allocate(int64_t bytes, int device) {
-  require_available();
+  require_available(device);
   return std::make_unique<DeviceMemory>(bytes, device);
 }
 
@@ -471,7 +490,7 @@ void order(StreamHandle waiting, StreamHandle after, int device) {
 }
 
 std::unique_ptr<Stream> make_stream(int device) {
-  require_available();
+  require_available(device);
   return std::make_unique<DeviceStream>(device);
 }
 

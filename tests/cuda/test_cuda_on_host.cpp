@@ -421,5 +421,5 @@ TEST(cuda_refuses_what_does_not_fit) {
 TEST(cuda_says_what_is_missing) {
   CHECK(cuda::unavailable_reason().empty());
   CHECK_THROWS(cuda::allocate(int64_t{1} << 40, 0), cuda::Error, "out of memory (cudaErrorMemoryAllocation)");
-  CHECK_THROWS(cuda::allocate(1, 3), cuda::Error, "invalid argument");
+  CHECK_THROWS(cuda::allocate(1, 3), cuda::Unavailable, "there is no cuda:3; this machine has 1, from cuda:0");
 }

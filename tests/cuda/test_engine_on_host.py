@@ -19,7 +19,7 @@ import diffuse_fast as df
 from diffuse_fast import _core
 from diffuse_fast.engine import device as devices
 from diffuse_fast.engine.device_core import core_device
-from diffuse_fast.errors import ArgumentError, ArgumentTypeError, NonFiniteError
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, KernelUnavailableError, NonFiniteError
 from diffuse_fast.kernels import cuda, registry
 
 LINEAR = df.Schedule.linear()
@@ -226,6 +226,11 @@ def test_nan_is_told_with_row_and_sample(model, there):
     with pytest.raises(NonFiniteError) as expected:
         df.Sampler(broken, chosen, shape=(1, 8, 8)).sample(3, seed=1, cond=LABELS)
     assert (got.value.row, got.value.samples, str(got.value)) == (expected.value.row, (1,), str(expected.value))
+
+
+def test_a_device_that_is_not_there(model):
+    with pytest.raises(KernelUnavailableError, match="there is no cuda:63; this machine has 1, from cuda:0"):
+        df.sample(model, 1, 2, device="cuda:63")
 
 
 def test_users_of_one_device_take_turns(model):

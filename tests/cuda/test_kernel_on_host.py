@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from diffuse_fast.errors import ArgumentError, ArgumentTypeError, DeviceError
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, DeviceError, KernelUnavailableError
 from diffuse_fast.kernels import cuda, get_kernel, reference
 from diffuse_fast.plan import Reduction, Row
 from diffuse_fast.schedule import Schedule
@@ -444,6 +444,56 @@ for call in (lambda: cuda.DeviceArray((2,)), lambda: cuda.Stream()):
 def test_a_device_without_memory_or_number():
     with pytest.raises(DeviceError, match="out of memory"):
         cuda.DeviceArray((2**40,))
-    with pytest.raises(DeviceError, match="invalid argument"):
-        cuda.DeviceArray((1,), device=3)
+    for call in (lambda: cuda.DeviceArray((1,), device=3), lambda: cuda.Stream(3)):
+        with pytest.raises(KernelUnavailableError, match="there is no cuda:3; this machine has 1, from cuda:0"):
+            call()
+
+
+@pytest.fixture
+def two_devices(core):
+    core.pretend(13000, 0, 2, 90)
+    yield core
+    core.pretend(13000, 0, 1, 90)
+
+
+def test_work_goes_to_the_device_of_the_arrays_and_the_callers_stays(two_devices):
+    x, m = (cuda.DeviceArray.from_host(np.ones((2, 6), np.float32), device=1) for _ in range(2))
+    assert (x.device, x.__dlpack_device__(), x[1:].device) == (1, (2, 1), 1)
+    step = bind(x=x, out=x, outputs=[m])
+    step.place([0, 0], [0, 0])
+    step.launch()
+    assert two_devices.devices() == (0, 1)
+    assert step.first_bad_rows().tolist() == [-1, -1]
+    cuda.CudaKernel().normals(x, seeds=[0, 0], indices=[0, 1], row=0, stream=0)
+    assert two_devices.devices() == (0, 1)
+    with pytest.raises(ArgumentError, match="a network output is on another device than x"):
+        bind(x=x, out=x)
+
+
+def test_a_device_older_than_the_build_is_named(core):
+    core.pretend(13000, 0, 1, 61)
+    try:
+        with pytest.raises(KernelUnavailableError, match=r"cuda:0 has the compute capability 6.1; this build has code for 7.5 or"):
+            cuda.DeviceArray((1,))
+    finally:
+        core.pretend(13000, 0, 1, 90)
+
+
+@pytest.mark.parametrize("dtypes", DTYPES)
+def test_arrays_may_begin_anywhere(dtypes):
+    # Rows of 37 elements: no two begin at the same place of a vector.
+    state, output = dtypes
+    rng = np.random.default_rng(4)
+    x, m = (stored(rng.standard_normal((12, 37)).astype(np.float32), dtype) for dtype in dtypes)
+    keys = {"seeds": np.array(SEEDS[:3], np.uint64), "indices": np.array(INDICES[:3], np.uint32)}
+    for first, second in ((0, 0), (1, 1), (4, 4), (8, 8), (2, 6), (3, 5)):
+        ours, theirs = on_device(x, state), x.copy()
+        at, of = slice(first, first + 3), slice(second, second + 3)
+        step = cuda.CudaKernel().bind([ROWS["noise"]], x=ours[at], out=ours[at], outputs=[on_device(m, output)[of]], registers=None,
+                                      element_offset=first, **keys)  # fmt: skip
+        step.place([0] * 3, [7] * 3)
+        step.launch()
+        get_kernel("scalar").bind([ROWS["noise"]], x=theirs[at], out=theirs[at], outputs=[m[of]], registers=None,
+                                  element_offset=first, **keys).run(0, 7)  # fmt: skip
+        np.testing.assert_array_equal(ours.copy_to_host().view(np.uint8), theirs.view(np.uint8))
 

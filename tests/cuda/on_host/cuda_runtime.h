@@ -78,6 +78,9 @@ extern int processors;
 extern int launches;
 // Memory that is not the device's.
 void declare_host_memory(const void* memory);
+// The calling thread's device, and that of the last launch.
+extern thread_local int current;
+extern int launched_on;
 // What the device claims to be: cudaDriverGetVersion, cudaGetDeviceCount (a code and a number), its compute capability.
 extern int driver, count_code, count, capability;
 }  // namespace on_host
@@ -190,6 +193,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   const dim3 &grid = config->gridDim, &block = config->blockDim;
   if (grid.x < 1 || grid.x > 0x7fffffffu || grid.y < 1 || grid.y > 65535 || grid.z != 1 || block.x < 1 || block.x > 1024)
     return cudaErrorInvalidValue;
+  on_host::launched_on = on_host::current;
   // Arguments are copied when a kernel is launched.
   on_host::enqueue([=, copied = std::tuple<std::decay_t<Parameters>...>(arguments...)] {
     on_host::walk(grid, block, [&] { std::apply(kernel, copied); });

@@ -12,6 +12,9 @@ PYBIND11_MODULE(_cuda_on_host, m) {
     on_host::driver = driver, on_host::count_code = count_code, on_host::count = count, on_host::capability = capability;
   });
   m.def("launches", [] { return on_host::launches; }, "Kernels that were run.");
+  m.def(
+      "devices", [] { return py::make_tuple(on_host::current, on_host::launched_on); },
+      "This thread's device, and that of the last launch.");
   m.def("finish", &on_host::finish, "Do all that is queued.");
   m.def(
       "waits",

@@ -3,6 +3,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
+#include <iterator>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -21,6 +23,8 @@ namespace on_host {
 int64_t bytes = 0;
 int processors = 1, launches = 0;
 std::vector<Wait> waits;
+thread_local int current = 0;
+int launched_on = 0;
 int driver = 13000, count_code = 0, count = 1, capability = 90;
 
 namespace {
@@ -43,6 +47,12 @@ std::deque<Work> queue;
 std::unique_ptr<Tape> tape;
 bool capturing = false;
 thread_local cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
+
+struct Allocation {
+  size_t bytes;
+  int device;
+};
+std::map<const char*, Allocation> allocated;
 
 const std::function<void()>* body = nullptr;
 ucontext_t walker;
@@ -234,12 +244,16 @@ cudaError_t cudaGetDeviceCount(int* count) {
   return static_cast<cudaError_t>(on_host::count_code);
 }
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = on_host::current;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : cudaErrorInvalidValue; }
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= on_host::count) return cudaErrorInvalidValue;
+  on_host::current = device;
+  return cudaSuccess;
+}
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int device) {
-  if (device != 0) return cudaErrorInvalidValue;
+  if (device < 0 || device >= on_host::count) return cudaErrorInvalidValue;
   *value = which == cudaDevAttrMultiProcessorCount      ? on_host::processors
            : which == cudaDevAttrComputeCapabilityMajor ? on_host::capability / 10
                                                         : on_host::capability % 10;
@@ -247,17 +261,29 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int device)
 }
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* memory) {
   *attributes = {on_host::host_memory.count(memory) != 0 ? cudaMemoryTypeUnregistered : cudaMemoryTypeDevice, 0};
+  const std::lock_guard lock(on_host::device);
+  const auto after = on_host::allocated.upper_bound(static_cast<const char*>(memory));
+  if (after == on_host::allocated.begin()) return cudaSuccess;
+  const auto& [start, it] = *std::prev(after);
+  if (static_cast<const char*>(memory) < start + it.bytes) attributes->device = it.device;
   return cudaSuccess;
 }
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   if (on_host::mode != cudaStreamCaptureModeRelaxed && on_host::breaks_capture()) return cudaErrorStreamCaptureUnsupported;
   if (bytes > size_t{1} << 36) return cudaErrorMemoryAllocation;
   *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-  return *memory != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
+  if (*memory == nullptr) return cudaErrorMemoryAllocation;
+  const std::lock_guard lock(on_host::device);
+  on_host::allocated[static_cast<const char*>(*memory)] = {bytes, on_host::current};
+  return cudaSuccess;
 }
 cudaError_t cudaFree(void* memory) {
   if (on_host::mode != cudaStreamCaptureModeRelaxed && on_host::breaks_capture()) return cudaErrorStreamCaptureUnsupported;
   on_host::finish();
+  {
+    const std::lock_guard lock(on_host::device);
+    on_host::allocated.erase(static_cast<const char*>(memory));
+  }
   std::free(memory);
   return cudaSuccess;
 }
