@@ -201,6 +201,17 @@ DF_INLINE typename CudaVector<N>::F load(DType type, const void* base, int64_t i
   return CudaVector<N>::each([&](int j) { return CudaLane::from_bf16(static_cast<uint16_t>(half[j])); });
 }
 
+// The store by its name: nvcc splits some assignments into four stores of 32 bits.
+DF_INLINE void store_four(float4* at, float4 value) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(at)), "f"(value.x), "f"(value.y),
+               "f"(value.z), "f"(value.w)
+               : "memory");
+#else
+  *at = value;
+#endif
+}
+
 template <int N>
 DF_INLINE void store(DType type, void* base, int64_t i, const typename CudaVector<N>::F& value) {
   if (type == DType::kFloat32) {
@@ -212,7 +223,8 @@ DF_INLINE void store(DType type, void* base, int64_t i, const typename CudaVecto
 #pragma unroll
       for (int j = 0; j < N / 4; ++j) {
         DF_ON_ACCESS(16);
-        reinterpret_cast<float4*>(at)[j] = make_float4(value.v[4 * j], value.v[4 * j + 1], value.v[4 * j + 2], value.v[4 * j + 3]);
+        store_four(reinterpret_cast<float4*>(at) + j,
+                   make_float4(value.v[4 * j], value.v[4 * j + 1], value.v[4 * j + 2], value.v[4 * j + 3]));
       }
     }
     return;
