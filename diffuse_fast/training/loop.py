@@ -242,10 +242,12 @@ class _Run:
         """One optimizer step: the loss and the norm of its gradient."""
         own = self.parts // world()
         total = torch.zeros((), device=self.device)
+        times: list[Tensor] = []
+        costs: list[Tensor] = []
         self.state.optimizer.zero_grad()
         for i in range(own):
-            number = rank() * own + i
-            first = (step - 1) * self.config.batch_size + number * self.micro_batch
+            place = (rank() * own + i) * self.micro_batch
+            first = (step - 1) * self.config.batch_size + place
             # Where this fails on one process, torchrun ends the others.
             x0, label = self.feed.take(first, first + self.micro_batch)
             _labels_fit(label, getattr(self.network, "num_classes", None))
@@ -253,15 +255,19 @@ class _Run:
             label = None if label is None else label.to(self.device, non_blocking=True)
             alone = i < own - 1 and isinstance(self.state.forward, nn.parallel.DistributedDataParallel)
             with self.state.forward.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]  # DDP's
-                loss = self.state.forward(x0, label, step, number) / own
+                loss, each, t = self.state.forward(x0, label, step, place)
+                loss = loss / own
                 total += loss.detach()
                 loss.backward()
+            times.append(t)
+            costs.append(each)
         value = mean(total).item()
         if not math.isfinite(value):
             raise TrainingError(self._stopped(f"the loss of step {step} is {value}"))
         norm = self.state.apply(step, rate)
         if not math.isfinite(norm):
             raise TrainingError(self._stopped(f"the gradient of step {step} is {norm}"))
+        self.state.hear(times, costs)
         return value, norm
 
     def _stopped(self, what: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -27,13 +27,22 @@ class Times(NamedTuple):
 
 
 class TimeSampler(Protocol):
-    """Draws times, and hears of their losses."""
+    """Draws times."""
 
     def sample(self, n: int, generator: torch.Generator) -> Times: ...
 
+
+@runtime_checkable
+class Listening(TimeSampler, Protocol):
+    """Draws times by what they cost; what it remembers lies in a checkpoint."""
+
     def update(self, t: Tensor, losses: Tensor) -> None:
-        """The loss of each sample, before it was multiplied by its weight."""
+        """The times (B,) of a batch, of all processes, and the loss of each sample before it was multiplied by its weight."""
         ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class UniformTimes:
@@ -64,9 +73,6 @@ class UniformTimes:
 
     def sample(self, n: int, generator: torch.Generator) -> Times:
         return Times(self._times(self._unit(n, generator)), torch.ones(n))
-
-    def update(self, t: Tensor, losses: Tensor) -> None:
-        pass
 
     def _unit(self, n: int, generator: torch.Generator) -> Tensor:
         """Numbers in [0, 1)."""
@@ -182,9 +188,6 @@ class LogNormalTimes:
         log_snr = (-2.0 * log_level).clamp(lowest, highest)
         return Times(torch.from_numpy(self.schedule.timestep_at_log_snr(log_snr.numpy())), torch.ones(n))
 
-    def update(self, t: Tensor, losses: Tensor) -> None:
-        pass
-
 
 class LogitNormalTimes:
     """σ = sigmoid(N(mean, std²)) of a flow: more of the middle (Esser et al. 2024, arXiv:2403.03206, eq. 19). Weights are 1, as of
@@ -208,6 +211,3 @@ class LogitNormalTimes:
     def sample(self, n: int, generator: torch.Generator) -> Times:
         sigma = (self._mean + self._std * torch.randn(n, generator=generator, dtype=torch.float64)).sigmoid()
         return Times(sigma * self.schedule.t_max, torch.ones(n))
-
-    def update(self, t: Tensor, losses: Tensor) -> None:
-        pass
