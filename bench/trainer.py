@@ -33,8 +33,8 @@ def main() -> None:
 
 
 class Turns:
-    """Steps are counted; after every so many, it waits for the next order. The first turn is a warm-up, and its answer says that the
-    trainer is ready."""
+    """Steps are counted; after every so many, it waits for the next order. The first turn is a warm-up, and its answer says that
+    the trainer is ready."""
 
     def __init__(self, answers: TextIO, steps: int):
         self._answers, self._steps, self._count = answers, steps, 0

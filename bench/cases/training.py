@@ -54,8 +54,9 @@ def _run(seconds: float, threads: int) -> list[Line]:
     for name in times:
         if name != OURS:
             values = np.array(times[name])
+            rate = images / float(np.median(values))
             told += [
-                Line(f"{name}, {threads} threads", seconds=Timing.of(values), value=images / float(np.median(values)), unit="images/s"),
+                Line(f"{name}, {threads} threads", seconds=Timing.of(values), value=rate, unit="images/s"),
                 Line(f"{OURS} over {name}, {threads} threads", ratio=Timing.of(ours / values), peer=name, limit=LIMIT),
             ]  # fmt: skip
     return told + lines
