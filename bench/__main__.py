@@ -26,6 +26,7 @@ CASES = {
     "small_step": 5.0,
     "loop": 10.0,
     "forward": 5.0,
+    "training": 60.0,
     "memory": 0.0,
     "graphs": 20.0,
     "traffic": 0.0,

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import functools
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +15,7 @@ from .limits import limits
 from .measure import Timing
 from .networks import FOLDER, NETWORKS
 from .peers import PEERS, Entry, Job
+from .process import Process, left_out
 from .report import Line
 from .worker import order_set_up
 
@@ -30,49 +26,13 @@ STEP_BYTES = 12  # per element: a step reads the state and the network's output,
 PROBE_TIME = 499  # at which one call of the network is held to the reference
 
 
-class Worker:
-    """The process of one peer."""
-
-    def __init__(self, entry: Entry):
-        self.entry = entry
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        log = FOLDER / f"{entry.name.replace(' ', '-').replace(',', '')}.log"
-        with open(log, "w") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.worker", entry.name], cwd=Path(__file__).parent.parent, stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=errors, text=True,
-            )  # fmt: skip
-        self._log = log
-        atexit.register(self.close)
-
-    def ask(self, order: dict) -> dict:
-        try:
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except OSError:
-            line = ""
-        if line:
-            return json.loads(line)
-        last = next(reversed(self._log.read_text().strip().splitlines()), f"exit code {self._process.wait()}")
-        return {"unavailable": f"its process ended: {last}"}
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=10)
-        if self._process.poll() is None:
-            self._process.kill()
+_workers: dict[str, Process] = {}
 
 
-_workers: dict[str, Worker] = {}
-
-
-def _worker(entry: Entry) -> Worker:
+def _worker(entry: Entry) -> Process:
     known = _workers.get(entry.name)
-    if known is None or known._process.poll() is not None:
-        known = _workers[entry.name] = Worker(entry)
+    if known is None or not known.alive:
+        known = _workers[entry.name] = Process(entry.name, ["bench.worker", entry.name])
     return known
 
 
@@ -86,7 +46,7 @@ def compare(job: Job, seconds: float, *, only: tuple[str, ...] | None = None) ->
         answers = list(pool.map(lambda e: _worker(e).ask(order_set_up(job, reference)), entries))
     for entry, answer in zip(entries, answers, strict=True):
         if "unavailable" in answer:
-            missing.append(Line(entry.name, job=labels(job, entry), note=f"left out: {_short(answer['unavailable'])}"))
+            missing.append(Line(entry.name, job=labels(job, entry), note=left_out(answer)))
         else:
             ready[entry.name] = (entry, answer)
     rounds = _rounds({name: answer["once"] for name, (_, answer) in ready.items()}, seconds)
@@ -180,7 +140,3 @@ def _reference_of(network: str, batch: int, steps: int) -> Path:
     )
     return path
 
-
-def _short(reason: str) -> str:
-    reason = reason.strip().splitlines()[0]
-    return reason if len(reason) <= 160 else reason[:157] + "..."

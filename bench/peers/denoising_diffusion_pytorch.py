@@ -24,7 +24,8 @@ def make(job: Job) -> Wrapped:
     return Wrapped(job)
 
 
-def _library():
+def library():
+    """``GaussianDiffusion``."""
     try:
         import torchvision  # noqa: F401  (asked first: a build for another torch fails in the middle of its import)
     except Exception:
@@ -58,7 +59,7 @@ class Network(torch.nn.Module):
 class Wrapped:
     def __init__(self, job: Job):
         net = NETWORKS[job.network]
-        diffusion = _library()
+        diffusion = library()
         self._shape, self._network = (job.batch, *net.shape), Network(job)
         betas = torch.tensor(net.schedule.betas, dtype=torch.float64)
         globals_of = sys.modules[diffusion.__module__]

@@ -19,7 +19,11 @@ def train(
     size: Annotated[int | None, typer.Option(help="Height and width that images are brought to.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples per step.")] = None,
-    prediction_type: Annotated[str | None, typer.Option(help="What to predict: epsilon, sample or v_prediction.")] = None,
+    prediction_type: Annotated[str | None, typer.Option(help="What to predict: epsilon, v_prediction, sample, flow, ...")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Of the noise: cosine, linear, flow, edm, learned, ...")] = None,
+    objective: Annotated[str | None, typer.Option(help="simple, vlb, or hybrid, with a learned variance.")] = None,
+    weighting: Annotated[str | None, typer.Option(help="Of noise levels: min_snr, p2 or edm.")] = None,
+    times: Annotated[str | None, typer.Option(help="How they are drawn: uniform, importance, log_normal, logit_normal.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of AdamW, after the warm-up.")] = None,
     warmup_steps: Annotated[int | None, typer.Option(help="Steps over which the learning rate rises.")] = None,
     ema_decay: Annotated[float | None, typer.Option(help="Decay of the moving average of the weights.")] = None,
@@ -50,9 +54,12 @@ def train(
         "seed": seed,
     }
     flags = {name: value for name, value in flags.items() if value is not None}
+    asked = {"schedule": schedule, "objective": objective, "weighting": weighting, "times": times}
+    kinds = {section: kind for section, kind in asked.items() if kind is not None}
     if configuration is None and data is None:
-        if change or size is not None or resume or device != "cpu":
-            raise typer.BadParameter("--set, --size, --resume and --device need a configuration or --data.")
+        if change or size is not None or resume or device != "cpu" or kinds:
+            named = ", ".join(f"--{name}" for name in ("set", "size", "resume", "schedule", "objective", "weighting", "times"))
+            raise typer.BadParameter(f"{named} and --device need a configuration or --data.")
         _digits(out, flags, reuse)
         return
     if reuse:
@@ -66,6 +73,8 @@ def train(
     if size is not None:
         settings["data"] = {**settings.get("data", {}), "size": size}
     settings["train"] = {**settings.get("train", {}), **flags}
+    for section, kind in kinds.items():
+        settings[section] = {**settings.get(section, {}), "type": kind}
     for text in change or []:
         section, key, value = _assignment(text)
         settings[section] = {**settings.get(section, {}), key: value}

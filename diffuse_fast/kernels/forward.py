@@ -80,8 +80,8 @@ def forward(
     aim, wanted = (None, None) if target is None else _target(x0, clean, aim_place)
     if aim is not None and np.may_share_memory(x_t, aim):
         raise ArgumentError("the two arrays of out overlap; x_t and the target are different things.")
-    get_kernel(kernel).forward(clean, x_t, aim, coefficients=coefficients, indices=indices, seed=int(seeds[0]), row=int(step),
-                               noise=given)  # fmt: skip
+    run = get_kernel(kernel, device="cpu").forward
+    run(clean, x_t, aim, coefficients=coefficients, indices=indices, seed=int(seeds[0]), row=int(step), noise=given)
     return result, wanted
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..plan import Row
 
-STREAM_INITIAL, STREAM_ROW, STREAM_KNOWN, STREAM_TRAINING = 0, 1, 2, 3
+STREAM_INITIAL, STREAM_ROW, STREAM_KNOWN, STREAM_TRAINING, STREAM_TRAINING_REST = range(5)
 
 
 def apply_row(row: Row, x, outputs=(), registers=None, *, z=None, v=None, y=None, mask=None, z_known=None) -> np.ndarray:

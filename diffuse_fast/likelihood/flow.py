@@ -36,7 +36,10 @@ def estimate_flow(
     except ImportError:
         raise RuntimeUnavailableError("method='ode' needs SciPy: pip install 'diffuse-fast[train]'") from None
     if known is not None and known.time.dtype != "float32":
-        raise ArgumentError("the model takes whole timesteps, and an adaptive solver calls it at any time; use method='elbo'.")
+        raise ArgumentError(
+            "the model takes whole timesteps, and an adaptive solver calls it at any time. Export the network with "
+            "time_dtype='float32', give the torch module, or use method='elbo'."
+        )
     first, last = problem.points
     if first.alpha == 0.0 and problem.schedule.family == "discrete":
         raise ArgumentError("the schedule jumps to no signal at all at its last timestep (zero terminal SNR); use method='elbo'.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ArgumentError, ArgumentTypeError
-from .objectives import TARGETS
+from ..plan import PREDICTION_TYPES
 
 PRECISIONS = ("float32", "bfloat16")
 # These change what is written and how fast it goes, not what is computed: a resumed run may have others.
@@ -25,7 +25,8 @@ class TrainConfig:
         micro_batch: Samples per pass through the network; gradients of passes are added up (gradient accumulation), on one process
             or several. None is the whole batch, or each process's part of it. The batches of a run, its noise and its gradients
             are a function of ``seed``, ``batch_size`` and ``micro_batch``, whatever the number of processes.
-        prediction_type: What the network learns to predict: ``epsilon``, ``sample`` or ``v_prediction``.
+        prediction_type: What the network learns to predict: one of the schedule's ``prediction_types``. An objective that is
+            given has its own.
         learning_rate: Of AdamW, after the warm-up.
         warmup_steps: Steps over which the rate rises linearly; from there it falls to 0 along half a cosine.
         weight_decay: Of AdamW.
@@ -92,7 +93,7 @@ class TrainConfig:
         )  # fmt: skip
         check("warmup_steps", 0 <= self.warmup_steps < self.steps, f"from 0 to below steps, which is {self.steps}")
         check("seed", 0 <= self.seed < 2**63, "from 0 to below 2**63")
-        check("prediction_type", self.prediction_type in TARGETS, f"one of {', '.join(TARGETS)}")
+        check("prediction_type", self.prediction_type in PREDICTION_TYPES, f"one of {', '.join(PREDICTION_TYPES)}")
         check("learning_rate", 0 < self.learning_rate < math.inf, "above 0")
         check("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0")
         check("gradient_clip", self.gradient_clip is None or 0 < self.gradient_clip < math.inf, "above 0, or None")

@@ -8,7 +8,7 @@ import torch
 from .data.generated import Generated
 from .data.source import Batch, Source
 
-ORDER, CHUNK = 0, 1  # what a seed is for
+ORDER, BATCH, PART = 0, 1, 2  # what a seed is for
 
 
 def derived_seed(*parts: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import os
 import platform
@@ -16,12 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..errors import ArgumentError, OutputError, TrainingError
+from ..errors import ArgumentError, ArgumentTypeError, OutputError, TrainingError
 from . import checkpoint as checkpoints
 from .config import TrainConfig
 from .data.arrays import Arrays
 from .data.generated import Generated
 from .data.source import Source
+from .description import description, meaning
 from .feed import Feed
 from .logs import Logs
 from .objectives import Objective
@@ -80,6 +82,7 @@ def train(
         The moving average of the network and the record of the run.
 
     Raises:
+        ArgumentTypeError: the objective is not called as one is (:class:`~.objectives.objective.AnyObjective`).
         ArgumentError: data or labels have a wrong shape, type or range, or are not finite; the folder has a run already and
             ``resume`` is False; what is resumed had another configuration, schedule, data or network: the message says what.
         TrainingError: There are fewer samples than a batch, or a loss is not finite; the message names the step and the last
@@ -101,13 +104,14 @@ def train(
     if objective is None:
         assert schedule is not None
         objective = Objective(schedule, config.prediction_type)
+    _called_with_a_place(objective)
     source = _source(data, labels)
     _fits(network, source, config)
     if resume and folder is None:
         raise ArgumentError("resume needs the folder of the run.")
     cuda = [p.device for p in network.parameters() if p.device.type == "cuda"][:1]
     with torch.random.fork_rng(devices=cuda):
-        run = _Run(network, source, objective, schedule, config, None if folder is None else Path(folder), clip, evaluate)
+        run = _Run(network, source, objective, config, None if folder is None else Path(folder), clip, evaluate)
         run.open(resume)
         return run.go(progress, callback)
 
@@ -125,11 +129,11 @@ class _Run:
     """One run from where it begins to its end."""
 
     def __init__(
-        self, network: nn.Module, source: Source | Generated, objective: AnyObjective, schedule: Schedule | None,
+        self, network: nn.Module, source: Source | Generated, objective: AnyObjective,
         config: TrainConfig, folder: Path | None, clip: tuple[float, float] | None,
         evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
     ):  # fmt: skip
-        self.network, self.source, self.schedule, self.config = network, source, schedule, config
+        self.network, self.source, self.config = network, source, config
         self.folder, self.clip, self.evaluate = folder, clip, evaluate
         self.parts, self.micro_batch = _parts(config)
         self.device = next(iter(network.parameters())).device
@@ -169,8 +173,7 @@ class _Run:
         source = self.source
         return {
             "config": self.config.binding(),
-            "schedule": None if self.schedule is None else self.schedule.to_json(),
-            "objective": type(self.state.objective).__name__,
+            "objective": description(self.state.objective),
             "data": {
                 "samples": None if isinstance(source, Generated) else len(source), "shape": list(source.shape),
                 "num_classes": source.num_classes,
@@ -242,10 +245,12 @@ class _Run:
         """One optimizer step: the loss and the norm of its gradient."""
         own = self.parts // world()
         total = torch.zeros((), device=self.device)
+        times: list[Tensor] = []
+        costs: list[Tensor] = []
         self.state.optimizer.zero_grad()
         for i in range(own):
-            number = rank() * own + i
-            first = (step - 1) * self.config.batch_size + number * self.micro_batch
+            place = (rank() * own + i) * self.micro_batch
+            first = (step - 1) * self.config.batch_size + place
             # Where this fails on one process, torchrun ends the others.
             x0, label = self.feed.take(first, first + self.micro_batch)
             _labels_fit(label, getattr(self.network, "num_classes", None))
@@ -253,15 +258,19 @@ class _Run:
             label = None if label is None else label.to(self.device, non_blocking=True)
             alone = i < own - 1 and isinstance(self.state.forward, nn.parallel.DistributedDataParallel)
             with self.state.forward.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]  # DDP's
-                loss = self.state.forward(x0, label, step, number) / own
+                loss, each, t = self.state.forward(x0, label, step, place)
+                loss = loss / own
                 total += loss.detach()
                 loss.backward()
+            times.append(t)
+            costs.append(each)
         value = mean(total).item()
         if not math.isfinite(value):
             raise TrainingError(self._stopped(f"the loss of step {step} is {value}"))
         norm = self.state.apply(step, rate)
         if not math.isfinite(norm):
             raise TrainingError(self._stopped(f"the gradient of step {step} is {norm}"))
+        self.state.hear(times, costs)
         return value, norm
 
     def _stopped(self, what: str) -> str:
@@ -275,7 +284,8 @@ class _Run:
     def look(self, step: int, last: bool) -> None:
         """Draw and measure, where it is time to."""
         every = self.config.sample_every
-        drawn = self.folder is not None and self.schedule is not None and every is not None and (step % every == 0 or last)
+        read = meaning(self.state.objective)
+        drawn = self.folder is not None and read is not None and every is not None and (step % every == 0 or last)
         measured = self.evaluate is not None and (step % self.config.evaluate_every == 0 or last)
         if not (drawn or measured):
             return
@@ -285,11 +295,8 @@ class _Run:
                 assert self.evaluate is not None
                 self.logs.metrics(step, self.evaluate(average))
             if here and drawn:
-                assert self.folder is not None and self.schedule is not None
-                levels = preview(
-                    average, self.folder, step, shape=self.source.shape, schedule=self.schedule,
-                    prediction_type=self.config.prediction_type, clip=self.clip,
-                )  # fmt: skip
+                assert self.folder is not None and read is not None
+                levels = preview(average, self.folder, step, shape=self.source.shape, read=read, clip=self.clip)
                 if levels is not None:
                     self.logs.picture(step, levels)
 
@@ -336,6 +343,13 @@ def _fits(network: nn.Module, source: Source | Generated, config: TrainConfig) -
         raise ArgumentError(
             f"labels go to {source.num_classes - 1}; a network of {classes} classes takes 0 to {classes - 1}."
         )
+
+
+def _called_with_a_place(objective: AnyObjective) -> None:
+    given = inspect.signature(objective).parameters.values()
+    if not any(p.name == "place" or p.kind is p.VAR_KEYWORD for p in given):
+        name = getattr(objective, "__name__", type(objective).__name__)
+        raise ArgumentTypeError(f"objective takes no place=; {name} is called (network, x0, cond, generator=..., place=...).")
 
 
 def _labels_fit(label: Tensor | None, classes: int | None) -> None:

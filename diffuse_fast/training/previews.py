@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from ..engine import sample
 from ..errors import ArgumentError
 from ..files import replacing
 from ..pictures import check_shape, grid, png
-
-if TYPE_CHECKING:
-    from ..schedule import Schedule
+from ..schedule.discrete import DiscreteSchedule
+from .description import Meaning
 
 SAMPLES, STEPS, SEED = 16, 20, 0
 
 
+class _Half(nn.Module):
+    """A network without the variance that it has learned: what is drawn here takes the schedule's."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, t: Tensor, **cond: Tensor) -> Tensor:
+        half: Tensor = self.network(x, t, **cond).chunk(2, dim=1)[0]
+        return half
+
+
 def preview(
-    network: nn.Module, folder: Path, step: int, *, shape: tuple[int, ...], schedule: Schedule, prediction_type: str,
-    clip: tuple[float, float] | None,
+    network: nn.Module, folder: Path, step: int, *, shape: tuple[int, ...], read: Meaning, clip: tuple[float, float] | None
 ) -> np.ndarray | None:  # fmt: skip
-    """Draw 16 samples in 20 steps and write them into ``folder/samples``: pictures as a PNG, others as ``.npy``.
+    """Draw 16 samples in 20 steps, or in as many as the schedule has, and write them into ``folder/samples``: pictures as a PNG,
+    others as ``.npy``.
 
     A network with classes draws them in turn.
 
@@ -35,9 +45,13 @@ def preview(
     """
     classes = getattr(network, "num_classes", None)
     cond = None if classes is None else {"label": np.arange(SAMPLES) % classes}
-    x = sample(
-        network, SAMPLES, STEPS, seed=SEED, shape=shape, schedule=schedule, prediction_type=prediction_type, clip=clip, cond=cond
-    ).cpu().numpy()  # fmt: skip
+    schedule = read.schedule
+    steps = min(STEPS, schedule.num_train_timesteps) if isinstance(schedule, DiscreteSchedule) else STEPS
+    drawn = sample(
+        network if read.variance == "none" else _Half(network), SAMPLES, steps, seed=SEED, shape=shape, schedule=schedule,
+        prediction_type=read.prediction_type, time_convention=read.convention, clip=clip, cond=cond,
+    )  # fmt: skip
+    x = drawn.cpu().numpy()
     try:
         check_shape(shape)
     except ArgumentError:

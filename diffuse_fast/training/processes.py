@@ -52,6 +52,15 @@ def mean(value: Tensor) -> Tensor:
     return value
 
 
+def everyone(values: Tensor) -> Tensor:
+    """A tensor of each process, of one shape, after each other in the order of the processes."""
+    if world() == 1:
+        return values
+    parts = [torch.empty_like(values) for _ in range(world())]
+    dist.all_gather(parts, values)
+    return torch.cat(parts)
+
+
 @contextmanager
 def first_alone() -> Iterator[bool]:
     """What only the first process does, while the others wait; it yields whether this is the first. If it fails there, it fails

@@ -14,20 +14,25 @@ import torch
 from torch import nn
 
 from .. import nn as networks
-from ..errors import ArgumentError, TrainingError, near
+from ..errors import ArgumentError, near
 from ..export import export
 from ..model import Model
 from ..schedule import Schedule
-from ..schedule.base import TYPES
+from ..schedule.base import DISCRETE, TYPES, ZERO_SNR
+from ..schedule.discrete import DiscreteSchedule
+from .aim import objective
 from .config import TrainConfig
 from .data import Arrays, Framing, Images, Source, digits, from_disk, hold_out
+from .description import meaning
 from .loop import train
-from .objectives import ForwardProcess, evaluate_loss
+from .objectives import LogSNRNetwork
+from .objectives.objective import AnyObjective
 from .processes import first_alone, process_group
 from .record import TrainResult
+from .settings import called
 
-SECTIONS = ("data", "network", "schedule", "train", "artifact")
-ARTIFACT = ("name", "license", "value_range", "clip")
+SECTIONS = ("data", "network", "schedule", "objective", "weighting", "times", "train", "artifact")
+ARTIFACT = ("name", "license", "value_range", "clip", "time_dtype")
 MEASURED = 512  # held-out samples that are measured along the way
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -54,12 +59,14 @@ KINDS: dict[str, Callable[..., Source]] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run that is ready to start. ``settings`` are those it was made of."""
+    """A run that is ready to start. ``measure`` is its objective at times that training does not move; ``settings`` are those it
+    was made of."""
 
     source: Source
     held_out: Source | None
     network: nn.Module
-    schedule: Schedule
+    objective: AnyObjective
+    measure: AnyObjective
     config: TrainConfig
     artifact: dict[str, Any]
     settings: dict[str, dict[str, Any]]
@@ -84,9 +91,11 @@ def recipe(settings: Settings) -> Recipe:
     Args:
         settings: By section. ``data``: ``kind`` (images, datasets, arrays, digits), ``path`` and the rest of what it takes;
             ``held_out``, a fraction. ``network``: ``type`` (UNet, UNet1D, UNet3D, MLP, DiT) and its options; what the data say
-            (channels, size, classes) need not be said. ``schedule``: ``type`` and the
-            arguments of that class method of :class:`Schedule`. ``train``: :class:`TrainConfig`.
-            ``artifact``: ``name``, ``license``, ``value_range``, ``clip``.
+            (channels, size, classes, channels of a learned variance) need not be said. ``schedule``: ``type`` and the
+            arguments of that class method of :class:`Schedule`; ``rescale_zero_terminal_snr`` of a discrete one; ``learned``
+            without a table is trained with the network, and takes the arguments of :class:`LogSNRNetwork`. ``objective``,
+            ``weighting``, ``times``: see :func:`~.aim.objective`. ``train``: :class:`TrainConfig`.
+            ``artifact``: ``name``, ``license``, ``value_range``, ``clip``, ``time_dtype``.
 
     Raises:
         ArgumentError: an unknown or missing setting, or one that the data do not fit; the message names section and key.
@@ -108,8 +117,8 @@ def recipe(settings: Settings) -> Recipe:
     if kind not in KINDS:
         raise ArgumentError(f"data.kind is {kind!r}.{near(str(kind), KINDS)}")
     known = [*inspect.signature(KINDS[kind]).parameters, *(f.name for f in fields(Framing))]
-    source: Source = _call("data", KINDS[kind], [name for name in known if name != "framing"], data)
-    config = _call("train", TrainConfig, [f.name for f in fields(TrainConfig)], given["train"])
+    source: Source = called("data", KINDS[kind], [name for name in known if name != "framing"], data)
+    config = called("train", TrainConfig, [f.name for f in fields(TrainConfig)], given["train"])
     held_out: Source | None = None
     if fraction is not None:
         source, held_out = hold_out(source, fraction, config.seed)
@@ -118,11 +127,12 @@ def recipe(settings: Settings) -> Recipe:
         if name not in ARTIFACT:
             raise ArgumentError(f"artifact.{name} is no setting.{near(name, ARTIFACT)}")
     artifact = {"value_range": [-1.0, 1.0] if pictures else None, "clip": [-1.0, 1.0] if pictures else None, **given["artifact"]}
-    schedule = _schedule(given["schedule"])
+    aim, measure = objective(_schedule(given["schedule"]), config.prediction_type, given)
+    read = meaning(aim)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = _network(given["network"], source)
-    return Recipe(source, held_out, network, schedule, config, artifact, given)
+        network = _network(given["network"], source, twice=read is not None and read.variance != "none")
+    return Recipe(source, held_out, network, aim, measure, config, artifact, given)
 
 
 def run(
@@ -141,19 +151,22 @@ def run(
     """
     folder = Path(out)
     network = made.network.to(device)
-    process = ForwardProcess(made.schedule, made.config.prediction_type)
+    if isinstance(made.objective, nn.Module):
+        made.objective.to(device)
     evaluate = None
     if (held_out := made.held_out) is not None:
         x, label = held_out.fetch(range(min(len(held_out), MEASURED)))
 
         def evaluate(average: nn.Module) -> dict[str, float]:
             at = next(average.parameters()).device
-            told = None if label is None else label.to(at)
-            return {"held_out_loss": evaluate_loss(average, x.to(at), told, process, draws=1, seed=0)}
+            cond = None if label is None else {"label": label.to(at)}
+            with torch.no_grad():
+                losses = made.measure(average, x.to(at), cond, generator=torch.Generator().manual_seed(0))
+            return {"held_out_loss": losses.loss.item()}
 
     with process_group(device):
         result = train(
-            network, made.source, schedule=made.schedule, config=made.config, folder=folder, resume=resume, progress=progress,
+            network, made.source, objective=made.objective, config=made.config, folder=folder, resume=resume, progress=progress,
             clip=made.artifact["clip"], evaluate=evaluate,
         )  # fmt: skip
         model = None
@@ -167,31 +180,47 @@ def _export(made: Recipe, result: TrainResult, folder: Path) -> Model:
     name = made.artifact.get("name", "model")
     classes = getattr(result.network, "num_classes", None)
     record = result.record.to_json()
+    read = meaning(made.objective)
+    assert read is not None
     return export(
         result.network.cpu(),
         folder / f"{name}.onnx",
         name=name,
         shape=made.source.shape,
-        schedule=made.schedule,
-        prediction_type=made.config.prediction_type,
+        schedule=read.schedule,
+        prediction_type=read.prediction_type,
         conditioning=[] if classes is None else [{"name": "label", "dtype": "int64", "null": classes, "classes": classes}],
+        convention=read.convention,
+        time_dtype=made.artifact.get("time_dtype"),
+        variance=read.variance,
         value_range=made.artifact["value_range"],
         clip=made.artifact["clip"],
-        training={**{k: record[k] for k in ("config", "seconds", "samples", "versions")}, "network": made.settings["network"]},
+        training={
+            **{k: record[k] for k in ("config", "seconds", "samples", "versions")},
+            **{name: made.settings[name] for name in ("network", "objective", "weighting", "times") if made.settings[name]},
+        },
         license=made.artifact.get("license"),
     )
 
 
-def _schedule(options: dict[str, Any]) -> Schedule:
+def _schedule(options: dict[str, Any]) -> Schedule | LogSNRNetwork:
     options = dict(options)
     name = options.pop("type", "cosine")
+    if name == "learned" and "log_snr" not in options:
+        made = called("schedule", LogSNRNetwork, list(inspect.signature(LogSNRNetwork).parameters), options)
+        assert isinstance(made, LogSNRNetwork)
+        return made
     if name not in TYPES:
         raise ArgumentError(f"schedule.type is {name!r}.{near(str(name), TYPES)}")
     make = getattr(Schedule, name)
-    return _call("schedule", make, list(inspect.signature(make).parameters), options)
+    rescale = options.pop(ZERO_SNR, False) if name in DISCRETE else False
+    schedule: Schedule = called("schedule", make, list(inspect.signature(make).parameters), options)
+    if not isinstance(rescale, bool):
+        raise ArgumentError(f"schedule.{ZERO_SNR} is {rescale!r}; it must be true or false.")
+    return schedule.rescale_zero_terminal_snr() if rescale and isinstance(schedule, DiscreteSchedule) else schedule
 
 
-def _network(options: dict[str, Any], source: Source) -> nn.Module:
+def _network(options: dict[str, Any], source: Source, *, twice: bool) -> nn.Module:
     options = dict(options)
     name = options.pop("type", "UNet")
     if name not in networks.__all__:
@@ -206,17 +235,7 @@ def _network(options: dict[str, Any], source: Source) -> nn.Module:
         options = {"size": source.shape[1], **options}
     if source.num_classes is not None:
         options = {"num_classes": source.num_classes, **options}
-    known = [n for n in inspect.signature(kind).parameters if n not in ("in_channels", "features")]
-    return _call("network", lambda **rest: kind(source.shape[0], **rest), known, options)
+    known = [n for n in inspect.signature(kind).parameters if n not in ("in_channels", "features", "out_channels", "out_features")]
+    channels = source.shape[0]
+    return called("network", lambda **rest: kind(channels, 2 * channels if twice else channels, **rest), known, options)
 
-
-def _call(section: str, make: Callable[..., Any], known: list[str], options: dict[str, Any]) -> Any:
-    for name in options:
-        if name not in known:
-            raise ArgumentError(f"{section}.{name} is no setting.{near(name, known)}")
-    try:
-        return make(**options)
-    except TypeError as error:
-        raise ArgumentError(f"section [{section}]: {error}.") from error
-    except (ArgumentError, TrainingError) as error:
-        raise type(error)(f"section [{section}]: {error}") from error

@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError
 from .config import TrainConfig
-from .feed import CHUNK, derived_seed
+from .feed import BATCH, PART, derived_seed
 from .objectives import drop_conditions
-from .objectives.objective import AnyObjective
-from .processes import fill, whole, world
+from .objectives.objective import AnyObjective, tell
+from .objectives.place import Place
+from .objectives.times import Listening
+from .processes import everyone, fill, whole, world
 
 
 class Pass(nn.Module):
@@ -27,17 +29,27 @@ class Pass(nn.Module):
         # torch.compile shares the parameters; the network itself keeps their names.
         self._called = [torch.compile(network) if config.compile else network]
 
-    def forward(self, x0: Tensor, label: Tensor | None, step: int, number: int) -> Tensor:
-        """The loss of part ``number`` of the batch of a step, a scalar. What is random in it depends on these two alone."""
-        seed = derived_seed(self._config.seed, CHUNK, step, number)
-        generator = torch.Generator().manual_seed(seed)
-        torch.manual_seed(seed)  # for dropout, which draws from the global generator
+    def forward(self, x0: Tensor, label: Tensor | None, step: int, first: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of a part of the batch of a step, a scalar; its samples' losses and times, (B,) each.
+
+        Args:
+            x0: Samples ``first`` onwards of the batch.
+            label: Of each, or None.
+            step: What is random in the result is a function of the step and of the samples' places in its batch, but for the
+                network's own dropout, which is one of the step and of ``first``.
+            first: See ``x0``.
+        """
+        config = self._config
+        place = Place(config.seed, step, first, config.batch_size)
+        generator = torch.Generator().manual_seed(derived_seed(config.seed, BATCH, step))
+        torch.manual_seed(derived_seed(config.seed, PART, step, first))  # dropout draws from the global generator
         cond = None
         if label is not None:
             null = {"label": self.network.num_classes}
-            cond = drop_conditions({"label": label}, null, self._config.condition_dropout, generator)  # type: ignore[arg-type]  # a network's number of classes is a number
-        with torch.autocast(x0.device.type, torch.bfloat16, enabled=self._config.precision == "bfloat16"):
-            return self.objective(self._called[0], x0, cond, generator=generator).loss.float()
+            cond = drop_conditions({"label": label}, null, config.condition_dropout, generator, place)  # type: ignore[arg-type]  # a network's number of classes is a number
+        with torch.autocast(x0.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            losses = self.objective(self._called[0], x0, cond, generator=generator, place=place)
+        return losses.loss.float(), losses.each, losses.t
 
 
 class TrainState:
@@ -56,7 +68,8 @@ class TrainState:
         }
         self._averaged = {n: p.detach().clone() for n, p in self.parameters.items() if n.startswith("network.")}
         rate = config.learning_rate
-        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=rate, weight_decay=config.weight_decay)
+        # All parameters in one pass: of a small network torch's own loop over them takes four times as long.
+        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=rate, weight_decay=config.weight_decay, fused=True)
 
     def apply(self, step: int, rate: float) -> float:
         """Use the gradients that were gathered; returns their global norm before clipping.
@@ -78,6 +91,13 @@ class TrainState:
                 list(self._averaged.values()), [self.parameters[n].detach() for n in self._averaged], 1.0 - decay
             )
         return norm
+
+    def hear(self, t: list[Tensor], losses: list[Tensor]) -> None:
+        """What the parts of a batch have cost, for a sampler of times that listens; every process must call it."""
+        times = getattr(self.objective, "times", None)
+        if isinstance(times, Listening):
+            cost = torch.cat(losses)
+            tell(times, everyone(torch.cat(t).to(cost.device)).cpu(), everyone(cost).cpu())
 
     def averaged(self) -> nn.Module:
         """The network with the averaged weights, in eval mode; every process must call it. It is the same module every time."""
@@ -128,14 +148,14 @@ class TrainState:
                     state[key] = torch.zeros_like(p)
                     fill(state[key].detach(), value)
                 else:
-                    state[key] = value
+                    state[key] = value.to(p.device)
             self.optimizer.state[p] = state
         if memory := {n.removeprefix("times."): v for n, v in tensors.items() if n.startswith("times.")}:
             self.objective.times.load_state_dict(memory)  # type: ignore[attr-defined]  # it had one when it was saved
 
     def _memory(self) -> dict[str, Any]:
         times = getattr(self.objective, "times", None)
-        return times.state_dict() if times is not None and hasattr(times, "state_dict") else {}
+        return times.state_dict() if isinstance(times, Listening) else {}
 
 
 def _shard(module: Pass) -> None:

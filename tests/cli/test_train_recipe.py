@@ -13,6 +13,7 @@ pytest.importorskip("PIL")
 from PIL import Image
 
 import diffuse_fast as df
+from diffuse_fast.training import checkpoint
 
 CONFIG = """
 [data]
@@ -131,3 +132,96 @@ def test_flags_alone_make_a_recipe(run, pictures, monkeypatch):
     assert points.network.features == 3
     assert points.artifact["clip"] is None
     assert json.dumps(points.settings)
+
+
+@pytest.fixture
+def points(tmp_path):
+    """Points of the plane, and a configuration of a network so small that what is asked of it takes the time."""
+    np.save(tmp_path / "points.npy", np.random.default_rng(0).uniform(-1, 1, (64, 2)))
+    (tmp_path / "p.toml").write_text(
+        '[data]\nkind = "arrays"\npath = "points.npy"\nheld_out = 0.25\n[network]\ntype = "MLP"\nwidth = 8\ndepth = 1\n'
+        "[train]\nsteps = 3\nbatch_size = 8\nwarmup_steps = 1\nsample_every = 3\n"
+    )
+    return tmp_path
+
+
+HYBRID = ("--objective", "hybrid", "--times", "importance", "--set", "schedule.num_train_timesteps=3")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "family", "kind", "told"),
+    [
+        (("--set", "objective.offset_noise=0.1", "--set", "times.spread=antithetic"), "discrete", "Objective", {}),
+        (("--weighting", "min_snr", "--set", "weighting.gamma=3.0"), "discrete", "Objective", {}),
+        (("--weighting", "p2", "--set", "schedule.rescale_zero_terminal_snr=true", "--prediction-type", "v_prediction"),
+         "discrete", "Objective", {}),
+        (("--objective", "vlb", "--set", "objective.variance_type=fixed_small"), "discrete", "VariationalObjective", {}),
+        ((*HYBRID, "--set", "times.history=1"), "discrete", "VariationalObjective", {"variance": "learned_range"}),
+        (("--schedule", "edm", "--prediction-type", "edm", "--weighting", "edm", "--times", "log_normal"), "edm", "Objective",
+         {"convention": "c_noise"}),
+        (("--schedule", "flow", "--prediction-type", "flow", "--times", "logit_normal"), "flow", "Objective", {}),
+        (("--schedule", "learned", "--set", "schedule.log_snr_max=8.0", "--set", "objective.levels=16"), "learned",
+         "LearnedScheduleObjective", {"convention": "log_snr"}),
+    ],
+    ids=["offset", "min_snr", "p2", "vlb", "hybrid", "edm", "flow", "learned"],
+)  # fmt: skip
+def test_every_objective_can_be_asked_for(run, points, monkeypatch, arguments, family, kind, told):
+    """The run is made to its end, but for the export, which takes longest: what it is told is looked at."""
+    from diffuse_fast.training import recipe
+
+    exported = {}
+
+    class Written:
+        path, name, sha256 = "model.onnx", "model", "0"
+
+    def export(network, path, **options):
+        exported.update(options, network=network)
+        return Written()
+
+    monkeypatch.setattr(recipe, "export", export)
+    result = run("train", "p.toml", "--out", "o", *arguments)
+    assert result.exit_code == 0, result.stderr
+    assert exported["schedule"].family == family
+    assert {name: exported[name] for name in told} == told
+    features = 4 if exported["variance"] != "none" else 2
+    assert exported["network"].last.out_features == features
+    rows = [row.split(",") for row in (points / "o" / "metrics.csv").read_text().split()[1:]]
+    assert [row[:2] for row in rows] == [["3", "held_out_loss"]] and np.isfinite(float(rows[0][2]))
+    assert np.isfinite(np.load(points / "o" / "samples" / "step-00000003.npy")).all()
+    document = checkpoint.newest(points / "o").document
+    assert document["run"]["objective"]["type"] == kind
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--objective", "elbo"], "objective.type is 'elbo'"),
+        (["--objective", "vlb", "--weighting", "p2"], "weighs times by itself"),
+        (["--schedule", "flow", "--objective", "vlb"], "section [objective]: schedule must be a discrete one"),
+        (["--schedule", "flow", "--times", "importance"], "section [times]: schedule is of the family flow"),
+        (["--times", "log_normal"], "section [times]: schedule is discrete"),
+        (["--weighting", "snr"], "weighting.type is 'snr'"),
+        (["--weighting", "p2", "--set", "weighting.gama=1"], "weighting.gama is no setting. Did you mean 'gamma'"),
+        (["--weighting", "min_snr", "--set", "weighting.gamma=0"], "section [weighting]: gamma is 0"),
+        (["--schedule", "learned", "--times", "uniform"], "has its own objective"),
+        (["--schedule", "learned", "--set", "schedule.log_snr_max=-9"], "section [schedule]: log_snr_max"),
+        (["--prediction-type", "flow"], "the family discrete has epsilon"),
+        (["--prediction-type", "noise"], "prediction_type is 'noise'"),
+        (["--set", "objective.offset_noise=-1"], "section [objective]: offset_noise"),
+    ],
+)
+def test_objectives_that_do_not_fit_are_refused_by_name(run, points, arguments, message):
+    result = run("train", "p.toml", *arguments, "--out", "out")
+    assert result.exit_code == 1, result.output
+    assert message in " ".join(result.stderr.split())
+    assert not (points / "out").exists()
+
+
+def test_another_objective_is_not_resumed(run, points, monkeypatch):
+    from diffuse_fast.training import recipe
+
+    monkeypatch.setattr(recipe, "_export", lambda *_: None)
+    assert run("train", "p.toml", "--out", "o", "--weighting", "min_snr").exit_code == 0
+    result = run("train", "p.toml", "--out", "o", "--weighting", "min_snr", "--set", "weighting.gamma=2.0", "--resume")
+    assert result.exit_code == 1
+    assert "objective.weighting.gamma was 5.0 and is 2.0" in " ".join(result.stderr.split())

@@ -12,6 +12,7 @@ import torch
 
 import diffuse_fast as df
 from diffuse_fast.training import TrainConfig
+from diffuse_fast.training.objectives import ImportanceTimes, Objective
 from diffuse_fast.training.processes import process_group, rank
 
 SCHEDULE = df.Schedule.cosine(num_train_timesteps=50)
@@ -36,6 +37,8 @@ def weights(network: torch.nn.Module) -> dict[str, list[float]]:
 def main(folder: str, out: str, text: str) -> None:
     options = json.loads(text)
     kill_at, resume, dropout = options.pop("kill_at", None), options.pop("resume", False), options.pop("dropout", 0.1)
+    few = df.Schedule.cosine(num_train_timesteps=3)
+    by_cost = Objective(few, "epsilon", times=ImportanceTimes(few, history=1)) if options.pop("importance", False) else None
     torch.set_num_threads(1)
     data, labels = problem()
     losses: list[float] = []
@@ -48,8 +51,9 @@ def main(folder: str, out: str, text: str) -> None:
     with process_group():
         network = small(dropout=dropout)
         result = df.train(
-            network, data, labels, schedule=SCHEDULE, config=TrainConfig(**options), folder=folder, resume=resume, callback=callback
-        )
+            network, data, labels, schedule=None if by_cost else SCHEDULE, objective=by_cost, config=TrainConfig(**options),
+            folder=folder, resume=resume, callback=callback,
+        )  # fmt: skip
         if rank() == 0:
             with open(out, "w", encoding="utf-8") as file:
                 json.dump({"average": weights(result.network), "losses": result.record.losses, "seen": losses}, file)

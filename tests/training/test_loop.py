@@ -209,6 +209,14 @@ def test_data_that_do_not_fit_are_refused(change, error, named):
         df.train(small(), given["data"], given["labels"], schedule=SCHEDULE, config=config())
 
 
+def test_an_objective_that_takes_no_place_is_refused():
+    def objective(network, x0, cond=None, *, generator):
+        raise AssertionError("it is not called")
+
+    with pytest.raises(ArgumentTypeError, match=r"objective takes no place="):
+        df.train(small(), *problem(), objective=objective, config=config())
+
+
 def test_labels_without_classes_are_refused():
     data, labels = problem()
     with pytest.raises(ArgumentError, match="num_classes"):

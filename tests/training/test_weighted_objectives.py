@@ -350,7 +350,8 @@ def test_the_shape_gets_the_gradient_of_the_squared_loss():
         high, low = log_snr.ends
         generator = seeded(1)
         torch.rand(1, generator=generator), torch.randn(x0.shape, generator=generator)
-        return (losses - objective._ends(x0, high, low, generator)).square().mean().item()
+        noise = torch.randn(x0.shape, generator=generator)
+        return (losses - objective._ends(x0, high, low, noise)).square().mean().item()
 
     for p in (log_snr.heights, log_snr.centers, log_snr.rates, log_snr.slope):
         gradient = p.grad.flatten()[0].item()

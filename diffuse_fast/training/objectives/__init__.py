@@ -16,12 +16,13 @@
 from .forward import TARGETS, ForwardProcess, evaluate_loss, simple_loss
 from .learned_schedule import LearnedScheduleObjective, LogSNRNetwork
 from .objective import Losses, Objective, drop_conditions
-from .times import ImportanceTimes, LogitNormalTimes, LogNormalTimes, TimeSampler, UniformTimes
+from .place import Place
+from .times import ImportanceTimes, LogitNormalTimes, LogNormalTimes, Times, TimeSampler, UniformTimes
 from .variational import VariationalObjective
 from .weighting import EDM, P2, MinSNR
 
 __all__ = [
     "EDM", "P2", "TARGETS", "ForwardProcess", "ImportanceTimes", "LearnedScheduleObjective", "LogNormalTimes", "LogSNRNetwork",
-    "LogitNormalTimes", "Losses", "MinSNR", "Objective", "TimeSampler", "UniformTimes", "VariationalObjective", "drop_conditions",
-    "evaluate_loss", "simple_loss",
+    "LogitNormalTimes", "Losses", "MinSNR", "Objective", "Place", "TimeSampler", "Times", "UniformTimes", "VariationalObjective",
+    "drop_conditions", "evaluate_loss", "simple_loss",
 ]  # fmt: skip

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ArgumentError
+from ...kernels import forward as fused
 from ...schedule.discrete import DiscreteSchedule
 from ...solvers.prediction import target_weights
+from .place import Place
 
 if TYPE_CHECKING:
     from ...schedule import Schedule
@@ -32,7 +34,8 @@ class Levels(NamedTuple):
 
 
 class ForwardProcess:
-    """The forward process of a schedule: makes x_t and the target from clean data.
+    """The forward process of a schedule: makes x_t and the target from clean data, in one pass of the compiled core
+    (:func:`diffuse_fast.kernels.forward`) where the data are float32 on the CPU, else by torch's operations.
 
     Args:
         schedule: Any. A discrete one has whole times, 0 to ``num_train_timesteps`` − 1.
@@ -69,17 +72,31 @@ class ForwardProcess:
             each = (self._tables.alpha, self._tables.sigma, *weights)
             self._float = [torch.as_tensor(v, dtype=torch.float64).expand(self.num_train_timesteps).float() for v in each]
 
-    def __call__(self, x0: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """x_t and the target for data x0 (B, ...), times t (B,), int64 where they are whole, and noise of the shape of x0."""
+    def __call__(self, x0: Tensor, t: Tensor, noise: Tensor | Place) -> tuple[Tensor, Tensor]:
+        """x_t and the target for data x0 (B, ...), times t (B,), int64 where they are whole, and noise of the shape of x0, or the
+        place of the samples in a run, of which it is a function.
+
+        The two ways differ by float32 rounding: the compiled pass rounds a product and its sum once, torch twice.
+        """
+        alpha, sigma, u, w = self._coefficients(t)
+        given = noise if isinstance(noise, Tensor) else None
+        if all(_plain(value) for value in (x0, given) if value is not None):
+            if isinstance(noise, Place):
+                return fused(x0, alpha, sigma, target=(u, w), seed=noise.seed, step=noise.step, index=noise.first)
+            return fused(x0, alpha, sigma, target=(u, w), noise=noise)
+        if isinstance(noise, Place):
+            noise = noise.normals(x0.shape).to(x0.device)
         each = (-1,) + (1,) * (x0.ndim - 1)
-        if self._tables is not None:
-            alpha, sigma, u, w = (v[t].to(x0.device).reshape(each) for v in self._float)
-        else:
-            levels = self.levels(t)
-            weights = target_weights(self.prediction_type, levels.alpha, levels.sigma, self.schedule.sigma_data)
-            values = (torch.as_tensor(v, dtype=torch.float64).expand(len(t)) for v in (*levels[:2], *weights))
-            alpha, sigma, u, w = (v.to(x0.device, torch.float32).reshape(each) for v in values)
+        alpha, sigma, u, w = (v.to(x0.device).reshape(each) for v in (alpha, sigma, u, w))
         return alpha * x0 + sigma * noise, u * x0 + w * noise
+
+    def _coefficients(self, t: Tensor) -> list[Tensor]:
+        """alpha, sigma and the weights of data and noise in the target, each (B,) float32 on the CPU."""
+        if self._tables is not None:
+            return [v[t.cpu()] for v in self._float]
+        levels = self.levels(t)
+        weights = target_weights(self.prediction_type, levels.alpha, levels.sigma, self.schedule.sigma_data)
+        return [torch.as_tensor(v, dtype=torch.float64).expand(len(t)).float() for v in (*levels[:2], *weights)]
 
     def levels(self, t: Tensor) -> Levels:
         """The marginals at times (B,), float64, on the CPU."""
@@ -97,6 +114,14 @@ class ForwardProcess:
     def _at(self, t: np.ndarray) -> Levels:
         schedule = self.schedule
         return Levels(*(torch.from_numpy(v) for v in (schedule.alpha(t), schedule.sigma(t), np.exp(schedule.log_snr(t)))))
+
+
+def _plain(value: Tensor) -> bool:
+    """Whether the compiled pass takes a tensor: it has no gradient, and reads memory in order."""
+    return (
+        value.device.type == "cpu" and value.dtype == torch.float32 and value.is_contiguous() and value.numel() > 0
+        and not value.requires_grad
+    )  # fmt: skip
 
 
 def simple_loss(network: nn.Module, x_t: Tensor, t: Tensor, target: Tensor, label: Tensor | None = None) -> Tensor:

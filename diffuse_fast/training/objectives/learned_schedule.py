@@ -9,12 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import ArgumentError
+from ...kernels.reference import STREAM_TRAINING, STREAM_TRAINING_REST
 from ...schedule import Schedule
 from ...schedule.checks import number, whole
 from ...schedule.learned import LearnedSchedule
 from ...solvers.prediction import target_weights
 from .forward import Levels
-from .objective import Conditions, Losses, Network, drawn_noise, sensitivity
+from .objective import Conditions, Losses, Network, sensitivity
+from .place import Place, share
 from .variational import negative_log_decoder
 
 TABLE = 1025  # values of an exported schedule
@@ -137,13 +139,15 @@ class LearnedScheduleObjective(nn.Module):
         """:meth:`LogSNRNetwork.schedule`."""
         return self.log_snr.schedule()
 
-    def forward(self, network: Network, x0: Tensor, cond: Conditions | None = None, *, generator: torch.Generator) -> Losses:
+    def forward(
+        self, network: Network, x0: Tensor, cond: Conditions | None = None, *, generator: torch.Generator,
+        place: Place | None = None,
+    ) -> Losses:  # fmt: skip
         """The losses of a batch; arguments as of :meth:`Objective.__call__`, and ``network`` is told the log-SNR."""
-        count = len(x0)
         start = torch.rand(1, generator=generator)
-        t = (start + torch.arange(count) / count) % 1.0  # even, from a random start (VDM, appendix I.1)
-        t = t.to(self.log_snr.ends)
-        noise = drawn_noise(x0, generator)
+        # Even, from a random start (VDM, appendix I.1).
+        t = share(len(x0), place, lambda count: (start + torch.arange(count) / count) % 1.0).to(self.log_snr.ends)
+        noise = _noise(x0, generator, place, STREAM_TRAINING)
         later: list[Tensor] = []
         shape, rate = (_scaled(value, later) for value in self.log_snr.shape(t))
         high, low = self.log_snr.ends
@@ -158,19 +162,25 @@ class LearnedScheduleObjective(nn.Module):
         error = error * levels.snr / sensitivity(self.prediction_type, levels, 1.0).square()
         diffusion = 0.5 * (high - low) * rate * error
         later.append(2.0 * diffusion.detach())
-        losses = diffusion + self._ends(x0, high, low, generator)
+        losses = diffusion + self._ends(x0, high, low, _noise(x0, generator, place, STREAM_TRAINING_REST))
         return Losses(losses.mean(), losses.detach(), t)
 
-    def _ends(self, x0: Tensor, high: Tensor, low: Tensor, generator: torch.Generator) -> Tensor:
-        """L_prior and L_decoder of each sample, per dimension."""
+    def _ends(self, x0: Tensor, high: Tensor, low: Tensor, noise: Tensor) -> Tensor:
+        """L_prior and L_decoder of each sample, per dimension; the state at t = 0 is made with the noise."""
         # KL(N(alpha·x0, sigma²) ‖ N(0, 1)) at t = 1, where alpha² = sigmoid(low).
         squares = torch.sigmoid(low) * x0.square().flatten(1).mean(1)
         prior = 0.5 * (squares + torch.sigmoid(-low) - 1.0 - F.logsigmoid(-low))
         # At t = 0 the state is known to sigma/alpha = exp(−high/2), and so is x0.
         width = -0.5 * high
-        mean = x0 + width.exp() * drawn_noise(x0, generator)
+        mean = x0 + width.exp() * noise
         decoder = negative_log_decoder(x0, mean, width, self.levels, self.value_range)
         return prior + decoder.flatten(1).mean(1)
+
+
+def _noise(x0: Tensor, generator: torch.Generator, place: Place | None, stream: int) -> Tensor:
+    # Not the compiled pass: x_t has a gradient here, that of the schedule.
+    noise = torch.randn(x0.shape, generator=generator) if place is None else place.normals(x0.shape, stream)
+    return noise.to(x0.device)
 
 
 def _scaled(value: Tensor, factor: list[Tensor]) -> Tensor:

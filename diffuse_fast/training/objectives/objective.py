@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from ...errors import ArgumentError
+from ...kernels.reference import STREAM_TRAINING_REST
 from ...solvers.prediction import target_weights
 from .forward import ForwardProcess, Levels
-from .times import TimeSampler, UniformTimes
+from .place import Place, share
+from .times import Listening, Times, TimeSampler, UniformTimes
 from .weighting import Weighting
 
 if TYPE_CHECKING:
@@ -39,7 +41,13 @@ class AnyObjective(Protocol):
     """What the loop is given. One that is a ``nn.Module`` has parameters of its own, to be trained with the network's."""
 
     def __call__(
-        self, network: Network, x0: Tensor, cond: Conditions | None = None, *, generator: torch.Generator
+        self,
+        network: Network,
+        x0: Tensor,
+        cond: Conditions | None = None,
+        *,
+        generator: torch.Generator,
+        place: Place | None = None,
     ) -> Losses: ...
 
 
@@ -90,7 +98,10 @@ class Objective:
         self.weighting, self.offset_noise = weighting, offset_noise
         self.times: TimeSampler = times if times is not None else UniformTimes(schedule)
 
-    def __call__(self, network: Network, x0: Tensor, cond: Conditions | None = None, *, generator: torch.Generator) -> Losses:
+    def __call__(
+        self, network: Network, x0: Tensor, cond: Conditions | None = None, *, generator: torch.Generator,
+        place: Place | None = None,
+    ) -> Losses:  # fmt: skip
         """The losses of a batch.
 
         Args:
@@ -98,15 +109,19 @@ class Objective:
             x0: (B, ...) float32 data.
             cond: Conditioning by name, each (B, ...).
             generator: Draws times and noise, on the CPU.
+            place: Of a part of a batch, in a run: times are then the part's of those that the generator draws for the whole batch,
+                noise is a function of the place alone, and it is the caller who lets ``times`` hear of the losses (:func:`tell`),
+                once all parts are there.
         """
-        t, correction = self.times.sample(len(x0), generator)
-        noise = drawn_noise(x0, generator, self.offset_noise)
+        t, correction = drawn_times(self.times, len(x0), generator, place)
+        noise = drawn_noise(x0, generator, place, self.offset_noise)
         x_t, target = self.process(x0, t, noise)
         prediction = network(x_t, self.process.told(t).to(x0.device), **(cond or {}))
         each = (prediction - target).square().flatten(1).mean(1)
         if self.weighting is not None:
             each = each * self.weight(t).to(each)
-        self.times.update(t, each.detach())
+        if place is None:
+            tell(self.times, t, each.detach())
         return Losses((each * correction.to(each)).mean(), each.detach(), t)
 
     def weight(self, t: Tensor) -> Tensor:
@@ -125,16 +140,34 @@ def sensitivity(prediction_type: str, levels: Levels, sigma_data: float) -> Tens
     return torch.as_tensor(u - w * levels.alpha / levels.sigma)
 
 
-def drawn_noise(x0: Tensor, generator: torch.Generator, offset: float = 0.0) -> Tensor:
-    """Standard normal noise of the shape of x0, drawn on the CPU; with ``offset`` times one number per sample and channel."""
-    noise = torch.randn(x0.shape, generator=generator)
+def drawn_times(times: TimeSampler, count: int, generator: torch.Generator, place: Place | None) -> Times:
+    """Times of a batch of ``count`` samples, or of those at a place of a larger one."""
+    if place is None:
+        return times.sample(count, generator)
+    whole = times.sample(place.batch, generator)
+    return Times(*(value[place.first : place.first + count] for value in whole))
+
+
+def tell(times: TimeSampler, t: Tensor, losses: Tensor) -> None:
+    """Let a sampler of times hear what those (B,) that were drawn have cost, if it wants to."""
+    if isinstance(times, Listening):
+        times.update(t, losses)
+
+
+def drawn_noise(x0: Tensor, generator: torch.Generator, place: Place | None, offset: float = 0.0) -> Tensor | Place:
+    """Standard normal noise of the shape of x0, drawn on the CPU; with ``offset`` times one number per sample and channel. A place
+    stands for its noise where nothing is added to it."""
+    if place is not None and not offset:
+        return place
+    noise = torch.randn(x0.shape, generator=generator) if place is None else place.normals(x0.shape)
     if offset:
-        noise = noise + offset * torch.randn((*x0.shape[:2], *(1,) * (x0.ndim - 2)), generator=generator)
+        each = (*x0.shape[:2], *(1,) * (x0.ndim - 2))
+        noise += offset * (torch.randn(each, generator=generator) if place is None else place.normals(each, STREAM_TRAINING_REST))
     return noise.to(x0.device)
 
 
 def drop_conditions(
-    cond: Conditions, null: Mapping[str, float], probability: float, generator: torch.Generator
+    cond: Conditions, null: Mapping[str, float], probability: float, generator: torch.Generator, place: Place | None = None
 ) -> dict[str, Tensor]:
     """Conditioning with that of some samples, drawn with ``probability``, replaced by its null values, all of a sample's together
     (Ho & Salimans 2022, "Classifier-Free Diffusion Guidance", arXiv:2207.12598, Algorithm 1).
@@ -144,6 +177,7 @@ def drop_conditions(
         null: The null value of each.
         probability: From 0 to 1.
         generator: Draws who loses it, on the CPU.
+        place: Of a part of a batch, in a run: the draw is the part's of one for the whole batch.
 
     Raises:
         ArgumentError: a null value is missing, or the probability is none.
@@ -161,7 +195,7 @@ def drop_conditions(
     if not cond:
         return {}
     batch = len(next(iter(cond.values())))
-    drop = torch.rand(batch, generator=generator) < probability
+    drop = share(batch, place, lambda count: torch.rand(count, generator=generator)) < probability
 
     def dropped(value: Tensor, replacement: float) -> Tensor:
         where = drop.to(value.device).reshape(-1, *(1,) * (value.ndim - 1))

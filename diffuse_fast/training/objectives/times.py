@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -27,13 +27,22 @@ class Times(NamedTuple):
 
 
 class TimeSampler(Protocol):
-    """Draws times, and hears of their losses."""
+    """Draws times."""
 
     def sample(self, n: int, generator: torch.Generator) -> Times: ...
 
+
+@runtime_checkable
+class Listening(TimeSampler, Protocol):
+    """Draws times by what they cost; what it remembers lies in a checkpoint."""
+
     def update(self, t: Tensor, losses: Tensor) -> None:
-        """The loss of each sample, before it was multiplied by its weight."""
+        """The times (B,) of a batch, of all processes, and the loss of each sample before it was multiplied by its weight."""
         ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class UniformTimes:
@@ -64,9 +73,6 @@ class UniformTimes:
 
     def sample(self, n: int, generator: torch.Generator) -> Times:
         return Times(self._times(self._unit(n, generator)), torch.ones(n))
-
-    def update(self, t: Tensor, losses: Tensor) -> None:
-        pass
 
     def _unit(self, n: int, generator: torch.Generator) -> Tensor:
         """Numbers in [0, 1)."""
@@ -114,7 +120,7 @@ class ImportanceTimes:
             raise ArgumentError(f"history is {history}; it must be at least 1.")
         if not 0.0 <= uniform <= 1.0:
             raise ArgumentError(f"uniform is {uniform!r}; it must be from 0 to 1.")
-        self._uniform = uniform
+        self.history, self.uniform = history, uniform
         self._losses = torch.zeros(schedule.num_train_timesteps, history, dtype=torch.float64)
         self._seen = torch.zeros(schedule.num_train_timesteps, dtype=torch.int64)
 
@@ -127,7 +133,7 @@ class ImportanceTimes:
             return flat
         weight = self._losses.square().mean(1).sqrt()
         total = weight.sum()
-        return flat if total == 0 else (1.0 - self._uniform) * weight / total + self._uniform * flat
+        return flat if total == 0 else (1.0 - self.uniform) * weight / total + self.uniform * flat
 
     def sample(self, n: int, generator: torch.Generator) -> Times:
         p = self.probabilities
@@ -174,16 +180,13 @@ class LogNormalTimes:
             raise ArgumentError("schedule is discrete; log-normal levels lie between its timesteps. Weigh UniformTimes instead.")
         if not math.isfinite(mean):
             raise ArgumentError(f"mean is {mean!r}; it must be finite.")
-        self.schedule, self._mean, self._std = schedule, mean, positive("std", std)
+        self.schedule, self.mean, self.std = schedule, mean, positive("std", std)
 
     def sample(self, n: int, generator: torch.Generator) -> Times:
-        log_level = self._mean + self._std * torch.randn(n, generator=generator, dtype=torch.float64)
+        log_level = self.mean + self.std * torch.randn(n, generator=generator, dtype=torch.float64)
         lowest, highest = (self.schedule.log_snr(t) for t in (self.schedule.t_max, self.schedule.t_min))
         log_snr = (-2.0 * log_level).clamp(lowest, highest)
         return Times(torch.from_numpy(self.schedule.timestep_at_log_snr(log_snr.numpy())), torch.ones(n))
-
-    def update(self, t: Tensor, losses: Tensor) -> None:
-        pass
 
 
 class LogitNormalTimes:
@@ -203,11 +206,8 @@ class LogitNormalTimes:
             raise ArgumentError(f"schedule is of the family {schedule.family}; logit-normal times are of a flow.")
         if not math.isfinite(mean):
             raise ArgumentError(f"mean is {mean!r}; it must be finite.")
-        self.schedule, self._mean, self._std = schedule, mean, positive("std", std)
+        self.schedule, self.mean, self.std = schedule, mean, positive("std", std)
 
     def sample(self, n: int, generator: torch.Generator) -> Times:
-        sigma = (self._mean + self._std * torch.randn(n, generator=generator, dtype=torch.float64)).sigmoid()
+        sigma = (self.mean + self.std * torch.randn(n, generator=generator, dtype=torch.float64)).sigmoid()
         return Times(sigma * self.schedule.t_max, torch.ones(n))
-
-    def update(self, t: Tensor, losses: Tensor) -> None:
-        pass

@@ -15,7 +15,8 @@ from ...schedule.discrete import DiscreteSchedule
 from ...solvers.prediction import data_prediction
 from ...theory import REVERSE_VARIANCES, posterior
 from .forward import ForwardProcess
-from .objective import Conditions, Losses, Network, drawn_noise
+from .objective import Conditions, Losses, Network, drawn_noise, drawn_times, tell
+from .place import Place
 from .times import TimeSampler, UniformTimes
 
 if TYPE_CHECKING:
@@ -106,10 +107,13 @@ class VariationalObjective:
         }
         return {name: torch.as_tensor(np.asarray(values), dtype=torch.float64) for name, values in columns.items()}
 
-    def __call__(self, network: Network, x0: Tensor, cond: Conditions | None = None, *, generator: torch.Generator) -> Losses:
+    def __call__(
+        self, network: Network, x0: Tensor, cond: Conditions | None = None, *, generator: torch.Generator,
+        place: Place | None = None,
+    ) -> Losses:  # fmt: skip
         """The losses of a batch; arguments as of :meth:`Objective.__call__`."""
-        t, correction = self.times.sample(len(x0), generator)
-        x_t, target = self.process(x0, t, drawn_noise(x0, generator))
+        t, correction = drawn_times(self.times, len(x0), generator, place)
+        x_t, target = self.process(x0, t, drawn_noise(x0, generator, place))
         output = network(x_t, self.process.told(t).to(x0.device), **(cond or {}))
         v = None
         if self.variance_type.startswith("learned"):
@@ -118,7 +122,8 @@ class VariationalObjective:
         each = bits
         if self.simple:
             each = (output - target).square().flatten(1).mean(1) + self.vlb_weight * bits
-        self.times.update(t, each.detach())
+        if place is None:
+            tell(self.times, t, each.detach())
         return Losses((each * correction.to(each)).mean(), each.detach(), t)
 
     def terms(self, x0: Tensor, x_t: Tensor, model_output: Tensor, v: Tensor | None, t: Tensor) -> Tensor:

@@ -1,0 +1,58 @@
+"""A process that takes orders as lines of JSON, and answers in kind."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .networks import FOLDER
+
+
+class Process:
+    """``python -m`` with arguments; what it prints besides goes to a log under the name."""
+
+    def __init__(self, name: str, arguments: Sequence[str]):
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        self._log = FOLDER / f"{name.replace(' ', '-').replace(',', '')}.log"
+        with open(self._log, "w") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *arguments], cwd=Path(__file__).parent.parent, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=errors, text=True,
+            )  # fmt: skip
+        atexit.register(self.close)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, order: dict) -> dict:
+        """The answer to an order; of one that has ended, why it is unavailable."""
+        try:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except OSError:
+            line = ""
+        if line:
+            return json.loads(line)
+        last = next(reversed(self._log.read_text().strip().splitlines()), f"exit code {self._process.wait()}")
+        return {"unavailable": f"its process ended: {last}"}
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=10)
+        if self._process.poll() is None:
+            self._process.kill()
+
+
+def left_out(answer: dict) -> str:
+    """The reason in an answer, short enough for a table."""
+    reason = answer["unavailable"].strip().splitlines()[0]
+    return "left out: " + (reason if len(reason) <= 160 else reason[:157] + "...")
