@@ -15,6 +15,7 @@ from ..report import Line
 
 ROOT = Path(__file__).parent.parent.parent
 LIMIT_MB = 200.0
+LONGEST = 240.0  # seconds for one environment: what takes longer is the package index
 SETS = {
     "production: diffuse-fast[cpu]": (f"{ROOT}[cpu]",),
     "with OpenVINO beside it: diffuse-fast[cpu,openvino]": (f"{ROOT}[cpu,openvino]",),
@@ -35,7 +36,10 @@ def _line(name: str, packages: tuple[str, ...]) -> Line:
         venv.create(folder, with_pip=True)
         python = Path(folder) / "bin" / "python"
         command = [python, "-m", "pip", "install", "-q", "-c", CONSTRAINTS, "--extra-index-url", TORCH_CPU, *packages]
-        done = subprocess.run(command, capture_output=True, text=True)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST)
+        except subprocess.TimeoutExpired:
+            return Line(name, limit=limit, note=f"left out: not installed within {LONGEST:g} s")
         if done.returncode:
             return Line(name, limit=limit, note=f"left out: {next(reversed(done.stderr.strip().splitlines()), '')[:160]}")
         site = next(Path(folder).glob("lib/python*/site-packages"))

@@ -1,7 +1,7 @@
 """The sampling loop around a tiny network, batch 1: what it adds to the network's own calls.
 
-The network is an MLP on 2-D data in an ONNX file; the peer calls the session alone, inputs and output bound, as often. The
-target: the loop at most doubles it.
+The network is an MLP on 2-D data in an ONNX file; the peer calls the session alone, inputs and output bound, as often; both on one
+thread. The target: the loop at most doubles it.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def _run(model: df.Model, path: Path, seconds: float) -> list[Line]:
     bare = _bare(path)
     candidates = {
         f"{STEPS} bare run_with_iobinding": bare,
-        f"Sampler.sample, {STEPS} DDIM steps": _sampling(df.Sampler(model, plan)),
-        f"Sampler.sample, {STEPS} DDPM steps": _sampling(df.Sampler(model, noisy)),
+        f"Sampler.sample, {STEPS} DDIM steps": _sampling(df.Sampler(model, plan, threads=1)),
+        f"Sampler.sample, {STEPS} DDPM steps": _sampling(df.Sampler(model, noisy, threads=1)),
     }
     times = interleaved(candidates, seconds=seconds)
     names = list(candidates)
@@ -62,7 +62,7 @@ def _run(model: df.Model, path: Path, seconds: float) -> list[Line]:
         over = Timing.of(times[name] / peer - 1)
         lines.append(Line(f"the loop alone: {name}", seconds=Timing.of(times[name] - peer), peer=names[0], ratio=over, limit=1.0))
     one_call = f"df.sample, {STEPS} DDIM steps"
-    whole = interleaved({names[0]: bare, one_call: lambda: df.sample(model, 1, STEPS, seed=0)}, seconds=seconds / 4)
+    whole = interleaved({names[0]: bare, one_call: lambda: df.sample(model, 1, STEPS, seed=0, threads=1)}, seconds=seconds / 4)
     return [*lines, Line(one_call, seconds=Timing.of(whole[one_call]), note="makes its Sampler in every call")]
 
 
@@ -71,7 +71,9 @@ def _sampling(sampler: df.Sampler):
 
 
 def _bare(path: Path):
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()
     keep = []
     for value in session.get_inputs():

@@ -3,40 +3,41 @@ tuned."""
 
 from __future__ import annotations
 
-from functools import partial
-from unittest import mock
+import os
 
 import numpy as np
 
 import diffuse_fast as df
 from diffuse_fast.kernels import set_num_threads
-from diffuse_fast.runtimes import network
+from diffuse_fast.runtimes import choices
 
-from ..networks import CLIP, NETWORKS, artifact
+from ..networks import CLIP, FOLDER, NETWORKS, artifact
 from .base import Job, Unavailable
+
+TUNING_SECONDS = 1.0
 
 
 def make(job: Job, *, runtime: str = "auto", precision: str = "float32", tuned: bool = False) -> Ours:
+    # Not the user's own answers, nor any unless asked: what was tuned is kept beside the networks.
+    os.environ[choices.ENVIRONMENT] = str(FOLDER / "tuned") if tuned else "off"
     set_num_threads(job.threads)
-    if tuned and not hasattr(df, "tune"):
-        raise Unavailable("this version has no df.tune")
-    return Ours(job, runtime, precision)
+    if tuned:
+        df.tune(df.load(artifact(job.network)), [job.batch], precisions=[precision], seconds=TUNING_SECONDS)
+    # Unless told, onnxruntime takes every core and pins itself to it: the peers' limit must be ours too. Tuning counted the cores
+    # of this process, which are as many.
+    return Ours(job, runtime, precision, None if tuned else job.threads)
 
 
 class Ours:
-    def __init__(self, job: Job, runtime: str, precision: str):
+    def __init__(self, job: Job, runtime: str, precision: str, threads: int | None):
         net = NETWORKS[job.network]
         self._batch, self._cond = job.batch, net.conditioning(job.batch)
         model = df.load(artifact(job.network))
         plan = df.plan(
             net.schedule, "ddim", job.steps, prediction_type=net.prediction_type, clip=CLIP, timestep_spacing=job.spacing
         )
-        # A Sampler leaves the threads to the runtime, and onnxruntime then takes every core and pins itself to it: the peers' limit
-        # must be ours too.
-        limited = partial(network, threads=job.threads)
         try:
-            with mock.patch("diffuse_fast.engine.sampler.network", limited):
-                self._sampler = df.Sampler(model, plan, runtime=runtime, precision=precision)
+            self._sampler = df.Sampler(model, plan, runtime=runtime, precision=precision, threads=threads)
         except df.DiffuseFastError as error:
             raise Unavailable(str(error)) from None
         self._bound = self._sampler._network.bind(job.batch, net.shape, self._cond)

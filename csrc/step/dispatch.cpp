@@ -34,21 +34,42 @@ const Kernel* const kTable[] = {
     &kernel_scalar,
 };
 
-// Elements of one part of the work: large enough that handing it to a thread costs nothing beside it, small enough that
-// the threads finish together. A multiple of every kernel's group, so that parts end between counters.
+// Elements of one part of the work: few enough that what one thread reads and writes fits its cache, and that the threads finish
+// together. A multiple of every kernel's group, so that parts end between counters.
 constexpr int64_t kPart = 32768;
+constexpr int64_t kSmallestPart = 4096;
 
-// Splits `count` samples of `elements` into parts and calls fn(sample, begin, end) for each on the pool.
+// Waking a thread took 7 to 10 us (Zen 4), in which one thread makes the step of some 50,000 elements without noise, and a normal
+// takes as long as six or seven of those (docs/runtimes.md). So a thread is given at least this many elements, about 20 us:
+constexpr int64_t kThread = 131072;
+constexpr int64_t kDraw = 6;  // elements that drawing a normal counts as, beside its own
+
+// Splits `count` samples of `elements` into parts and calls fn(sample, begin, end) for each, on as many threads as that is worth.
 template <class Fn>
-void split(int64_t count, int64_t elements, Fn&& fn) {
-  const int64_t per_sample = std::max<int64_t>(1, (elements + kPart - 1) / kPart);
-  const int64_t samples_per_part = std::max<int64_t>(1, kPart / std::max<int64_t>(1, elements));
+void split(int64_t count, int64_t elements, int draws, Fn&& fn) {
+  const int threads = threads_for(count * elements, draws, num_threads());
+  // Four parts for every thread, where the work is small.
+  const int64_t quarter = (count * elements / (4 * threads) / kSmallestPart + 1) * kSmallestPart;
+  const int64_t size = threads == 1 ? kPart : std::min(quarter, kPart);
+  const int64_t per_sample = std::max<int64_t>(1, (elements + size - 1) / size);
+  const int64_t samples_per_part = std::max<int64_t>(1, size / std::max<int64_t>(1, elements));
   const int64_t parts = (count + samples_per_part - 1) / samples_per_part * per_sample;
-  run(parts, [&](int64_t part) {
-    const int64_t begin = part % per_sample * kPart, end = std::min(elements, begin + kPart);
+  run(parts, threads, [&](int64_t part) {
+    const int64_t begin = part % per_sample * size, end = std::min(elements, begin + size);
     const int64_t first = part / per_sample * samples_per_part, last = std::min(count, first + samples_per_part);
     for (int64_t i = first; i < last; ++i) fn(i, begin, end);
   });
+}
+
+// Normals that the step draws for an element: the most of all samples.
+int draws_of(const Call& call) {
+  int most = 0;
+  for (int64_t i = 0; i < call.count; ++i) {
+    const Sample& s = call.samples[i];
+    const uint32_t terms = s.row->terms;
+    most = std::max(most, ((terms & (kS | kLearnedS)) != 0) + (s.mask != nullptr && (terms & kKnownZ) != 0));
+  }
+  return most;
 }
 
 }  // namespace
@@ -64,20 +85,25 @@ const Kernel* find_kernel(const char* name) {
   return nullptr;
 }
 
+int threads_for(int64_t elements, int draws, int limit) {
+  return static_cast<int>(std::clamp<int64_t>(elements * (1 + draws * kDraw) / kThread, 1, limit));
+}
+
 void run_step(const Kernel& kernel, const Call& call) {
   FloatMode mode;
+  const int draws = draws_of(call);
   const bool reduces = std::any_of(call.samples, call.samples + call.count,
                                    [](const Sample& s) { return s.row->row.reduce != static_cast<int32_t>(Reduce::kNone); });
   if (!reduces) {
-    split(call.count, call.elements, [&](int64_t i, int64_t begin, int64_t end) { kernel.step(call, i, begin, end); });
+    split(call.count, call.elements, draws, [&](int64_t i, int64_t begin, int64_t end) { kernel.step(call, i, begin, end); });
     return;
   }
   std::vector<ReadyRow> rows(static_cast<size_t>(call.count));
   std::vector<Sample> samples(call.samples, call.samples + call.count);
   // One scratch per thread at most, taken by whichever part runs: parts are consecutive runs of samples.
-  const int64_t parts = std::min<int64_t>(call.count, num_threads());
+  const int64_t parts = std::min<int64_t>(call.count, threads_for(call.count * call.elements, draws + 1, num_threads()));
   std::vector<float> scratch(static_cast<size_t>(parts * call.elements));
-  run(parts, [&](int64_t part) {
+  run(parts, static_cast<int>(parts), [&](int64_t part) {
     for (int64_t i = call.count * part / parts; i < call.count * (part + 1) / parts; ++i) {
       kernel.reduce(call, i, rows[static_cast<size_t>(i)], scratch.data() + part * call.elements);
       samples[static_cast<size_t>(i)].row = &rows[static_cast<size_t>(i)];
@@ -85,13 +111,13 @@ void run_step(const Kernel& kernel, const Call& call) {
   });
   Call reduced = call;
   reduced.samples = samples.data();
-  split(call.count, call.elements, [&](int64_t i, int64_t begin, int64_t end) { kernel.step(reduced, i, begin, end); });
+  split(call.count, call.elements, draws, [&](int64_t i, int64_t begin, int64_t end) { kernel.step(reduced, i, begin, end); });
 }
 
 void run_normals(const Kernel& kernel, float* out, int64_t count, int64_t elements, uint64_t element_offset, const uint64_t* seeds,
                  const uint32_t* indices, uint32_t row, uint32_t stream, float scale) {
   FloatMode mode;
-  split(count, elements, [&](int64_t i, int64_t begin, int64_t end) {
+  split(count, elements, 1, [&](int64_t i, int64_t begin, int64_t end) {
     kernel.normals({out + i * elements + begin, end - begin, element_offset + static_cast<uint64_t>(begin), seeds[i], indices[i],
                     row, stream, scale});
   });
@@ -99,7 +125,8 @@ void run_normals(const Kernel& kernel, float* out, int64_t count, int64_t elemen
 
 void run_forward(const Kernel& kernel, const Forward& what, int64_t count) {
   FloatMode mode;
-  split(count, what.elements, [&](int64_t i, int64_t begin, int64_t end) { kernel.forward(what, i, begin, end); });
+  const int draws = what.noise == nullptr ? 1 : 0;
+  split(count, what.elements, draws, [&](int64_t i, int64_t begin, int64_t end) { kernel.forward(what, i, begin, end); });
 }
 
 }  // namespace df

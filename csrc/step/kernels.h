@@ -41,6 +41,10 @@ const Kernel* const* kernels(int& count);
 // The kernel of that name, or null.
 const Kernel* find_kernel(const char* name);
 
+// Threads that a pass over that many elements is worth, of at most `limit`; `draws` normals are made for each element. What is done
+// in less time than a sleeping thread takes to wake is the caller's alone.
+int threads_for(int64_t elements, int draws, int limit);
+
 // Applies one row to every sample of the call: reductions first, then the step, on the pool.
 void run_step(const Kernel& kernel, const Call& call);
 

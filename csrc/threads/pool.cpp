@@ -110,9 +110,8 @@ Pool& pool() {
 
 }  // namespace
 
-void run_parts(int64_t parts, PartFn fn, void* context) {
-  const int threads = num_threads();
-  if (threads == 1 || parts <= 1) {
+void run_parts(int64_t parts, int threads, PartFn fn, void* context) {
+  if (threads <= 1 || parts <= 1) {
     for (int64_t i = 0; i < parts; ++i) fn(context, i);
     return;
   }

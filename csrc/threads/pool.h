@@ -1,6 +1,7 @@
 // One pool of threads for all of csrc.
 //
-// run(parts, fn) calls fn(0) .. fn(parts-1), each once, on the pool and on the caller, and returns when all are done.
+// run(parts, threads, fn) calls fn(0) .. fn(parts-1), each once, on the caller and on at most threads - 1 of the pool, and
+// returns when all are done.
 // Which thread runs which part is not defined, so parts must not depend on one another. Calls from several threads are
 // safe: one at a time has the workers, the others run their parts themselves. A forked child starts with no workers and
 // makes its own on first use. Workers run with the default rounding and denormal modes; see FloatMode.
@@ -13,11 +14,11 @@ namespace df {
 
 using PartFn = void (*)(void* context, int64_t part);
 
-void run_parts(int64_t parts, PartFn fn, void* context);
+void run_parts(int64_t parts, int threads, PartFn fn, void* context);
 
 template <class Fn>
-void run(int64_t parts, Fn&& fn) {
-  run_parts(parts, [](void* context, int64_t part) { (*static_cast<Fn*>(context))(part); }, &fn);
+void run(int64_t parts, int threads, Fn&& fn) {
+  run_parts(parts, threads, [](void* context, int64_t part) { (*static_cast<Fn*>(context))(part); }, &fn);
 }
 
 // Number of threads a call may use, the caller included. Starts as DIFFUSE_FAST_NUM_THREADS, else the number of cores

@@ -153,7 +153,7 @@ def _threads() -> dict[str, Any]:
 
     given = os.environ.get("DIFFUSE_FAST_NUM_THREADS") or None
     why = f"DIFFUSE_FAST_NUM_THREADS={given}" if given else "the cores this process may run on"
-    return {"step": num_threads(), "why": why, "network": "left to the runtime"}
+    return {"step": num_threads(), "why": why, "network": "what threads= says, else tune, else the runtime"}
 
 
 def _warnings(packages: dict[str, str | None]) -> list[str]:

@@ -69,6 +69,7 @@ def sample(
     ] = None,
     no_clip: Annotated[bool, typer.Option("--no-clip", help="Do not clip.")] = False,
     runtime: Annotated[str, typer.Option(help="What runs the network; auto is what `tune` found, else onnx.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Inside one network call; what `tune` found, else the runtime's own.")] = None,
     precision: Annotated[str, typer.Option(help="What the network is computed in: float32, bfloat16.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; exit status 3 where this machine lacks it.")] = "auto",
 ) -> None:
@@ -119,6 +120,7 @@ def sample(
         },
         "clip": False if no_clip else bounds,
         "runtime": runtime,
+        "threads": threads,
         "device": device,
         "precision": precision,
         **{

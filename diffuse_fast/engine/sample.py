@@ -46,6 +46,7 @@ def sample(
     batch_size: int | None = None,
     first_index: int = 0,
     runtime: str = "auto",
+    threads: int | None = None,
     device: str = "auto",
     precision: str = "float32",
     graph: str = "auto",
@@ -82,6 +83,9 @@ def sample(
         batch_size: Samples per network call at most; bounds memory and changes no result of a batch-invariant network.
         first_index: Index of the first sample under ``seed``: continue where another call stopped.
         runtime: ``auto``, which is what :func:`diffuse_fast.tune` found where it was asked, or the name of a runtime.
+        threads: Threads inside one call of an artifact's network; None is what :func:`diffuse_fast.tune` found, else what the
+            runtime takes. A module and a session have theirs already (``torch.set_num_threads``, its ``SessionOptions``). How many
+            the step takes at most is ``df.set_num_threads``.
         precision: What the network is computed in, as far as the runtime has it: ``float32`` (exact to rounding), ``bfloat16``
             (OpenVINO, where the CPU has it).
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: a torch module is sampled where it lies, everything else on the CPU.
@@ -113,8 +117,8 @@ def sample(
     sampler = Sampler(
         model, table, shape=shape, guidance_interval=guidance_interval,
         guidance_scale=1.0 if each else guidance_scale,  # type: ignore[arg-type]  # a number, where not each
-        guidance_rescale=guidance_rescale, guidance_batch=guidance_batch, runtime=runtime, device=device, precision=precision,
-        graph=graph,
+        guidance_rescale=guidance_rescale, guidance_batch=guidance_batch, runtime=runtime, threads=threads, device=device,
+        precision=precision, graph=graph,
     )  # fmt: skip
     if each:
         if step_noise is not None:

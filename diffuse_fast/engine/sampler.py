@@ -49,7 +49,7 @@ class Sampler:
         model: As for :func:`~diffuse_fast.sample`.
         plan: A plan.
         shape: Shape of one sample, where the model does not know it.
-        guidance_scale, guidance_interval, guidance_rescale, guidance_batch, runtime, device, precision: As for
+        guidance_scale, guidance_interval, guidance_rescale, guidance_batch, runtime, threads, device, precision: As for
             :func:`~diffuse_fast.sample`; the scale is one number.
 
     Example:
@@ -71,6 +71,7 @@ class Sampler:
         guidance_rescale: float = 0.0,
         guidance_batch: str = "joined",
         runtime: str = "auto",
+        threads: int | None = None,
         device: str = "auto",
         precision: str = "float32",
         graph: str = "auto",
@@ -91,8 +92,13 @@ class Sampler:
             raise ArgumentError("guidance_batch is 'separate', which is for the CPU; on a CUDA device leave it out.")
         if self._backend is not None and precision != "float32":
             raise ArgumentError(f"precision is {precision!r}; on a CUDA device a model is computed as it is: 'float32'.")
+        if self._backend is not None and threads is not None:
+            raise ArgumentError(f"threads is {threads!r}, which is for the CPU; on a CUDA device leave it out.")
         self._graph = graph if graph != "auto" else "none" if self._backend is None else self._backend.network.best_graph
-        self._network: Any = network(model, runtime, precision=precision) if self._backend is None else self._backend.network
+        if self._backend is None:
+            self._network: Any = network(model, runtime, threads=threads, precision=precision)
+        else:
+            self._network = self._backend.network
         self._kernel = get_kernel() if self._backend is None else self._backend.kernel
         self._take_plan(plan, guidance_scale)
         self._idle: dict[Any, list[Any]] = {}

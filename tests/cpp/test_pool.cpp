@@ -5,6 +5,8 @@
 #include <atomic>
 #include <cfenv>
 #include <cstring>
+#include <mutex>
+#include <set>
 #include <thread>
 
 #if defined(__x86_64__)
@@ -13,14 +15,15 @@
 
 #include "check.h"
 #include "fixtures.h"
+#include "step/kernels.h"
 #include "threads/pool.h"
 
 namespace {
 
 // True where every part ran exactly once.
-bool runs_each_part_once(int64_t parts) {
+bool runs_each_part_once(int64_t parts, int threads = df::num_threads()) {
   std::vector<int> runs(static_cast<size_t>(parts), 0);  // a part is one thread's: no lock
-  df::run(parts, [&](int64_t part) { ++runs[static_cast<size_t>(part)]; });
+  df::run(parts, threads, [&](int64_t part) { ++runs[static_cast<size_t>(part)]; });
   return runs == std::vector<int>(static_cast<size_t>(parts), 1);
 }
 
@@ -60,6 +63,40 @@ TEST(pool_runs_each_part_once) {
   df::set_num_threads(2);
 }
 
+// The threads that ran parts are counted, not timed.
+TEST(pool_uses_no_more_threads_than_asked) {
+  df::set_num_threads(8);
+  for (const int threads : {1, 2, 3}) {
+    std::mutex lock;
+    std::set<std::thread::id> seen;
+    for (int i = 0; i < 50; ++i)
+      df::run(64, threads, [&](int64_t) {
+        const std::lock_guard<std::mutex> held(lock);
+        seen.insert(std::this_thread::get_id());
+      });
+    CHECK(seen.count(std::this_thread::get_id()) == 1 || threads > 1);
+    CHECK(static_cast<int>(seen.size()) <= threads);
+  }
+  df::set_num_threads(2);
+}
+
+TEST(pool_threads_by_the_work) {
+  // One picture of 3x32x32, and 16 without noise, are done before another thread is awake; their noise is worth one.
+  CHECK(df::threads_for(3'072, 0, 8) == 1);
+  CHECK(df::threads_for(3'072, 1, 8) == 1);
+  CHECK(df::threads_for(49'152, 0, 8) == 1);
+  CHECK(df::threads_for(49'152, 1, 2) == 2);
+  CHECK(df::threads_for(786'432, 0, 2) == 2);
+  CHECK(df::threads_for(12'582'912, 0, 64) == 64);
+  for (int64_t elements = 1; elements < int64_t{1} << 40; elements *= 2)
+    for (const int draws : {0, 1, 2}) {
+      const int threads = df::threads_for(elements, draws, 16);
+      CHECK(threads >= 1 && threads <= 16 && threads >= df::threads_for(elements / 2, draws, 16));
+      CHECK(threads <= df::threads_for(elements, draws + 1, 16));
+      CHECK(df::threads_for(elements, draws, 1) == 1);
+    }
+}
+
 TEST(pool_concurrent_callers) {
   df::set_num_threads(3);
   std::atomic<int> wrong{0};
@@ -75,7 +112,8 @@ TEST(pool_concurrent_callers) {
 TEST(pool_nested_calls) {
   df::set_num_threads(3);
   std::atomic<int64_t> sum{0};
-  for (int i = 0; i < 50; ++i) df::run(6, [&](int64_t outer) { df::run(5, [&](int64_t inner) { sum += outer * 10 + inner; }); });
+  for (int i = 0; i < 50; ++i)
+    df::run(6, 3, [&](int64_t outer) { df::run(5, 3, [&](int64_t inner) { sum += outer * 10 + inner; }); });
   CHECK(sum == 50 * (5 * 10 * 15 + 6 * 10));
 }
 

@@ -37,6 +37,36 @@ def test_auto_takes_what_has_the_precision(small):
         runtimes.network(lambda x, t: x, precision="bfloat16")
 
 
+def test_threads_reach_the_session_and_keep_it_apart(small, monkeypatch):
+    ort = pytest.importorskip("onnxruntime")
+    made = []
+    real = ort.InferenceSession
+    monkeypatch.setattr(ort, "InferenceSession", lambda file, options, **rest: made.append(options) or real(file, options, **rest))
+    model = df.load(small())
+    plan = df.plan(model.schedule, "ddim", 2, prediction_type=model.prediction_type)
+    samplers = [df.Sampler(model, plan, threads=threads) for threads in (1, 2, 1)]
+    assert [options.intra_op_num_threads for options in made] == [1, 2]
+    first, *others = [sampler.sample(1, seed=0) for sampler in samplers]
+    assert all((first == other).all() for other in others)
+
+
+@pytest.mark.parametrize("model", [lambda x, t: x, "module", "session"])
+def test_threads_are_refused_where_a_runtime_has_its_own(small, model):
+    if model == "module":
+        model = pytest.importorskip("torch").nn.Identity()
+    elif model == "session":
+        model = pytest.importorskip("onnxruntime").InferenceSession(small(), providers=["CPUExecutionProvider"])
+    plan = df.plan(df.Schedule.linear(), "ddim", 2, prediction_type="epsilon")
+    with pytest.raises(ArgumentError, match="threads cannot be set"):
+        df.Sampler(model, plan, shape=(1, 8, 8), threads=2)
+
+
+@pytest.mark.parametrize("threads", [0, -1, True, 1.5, "2"])
+def test_what_is_no_number_of_threads(small, threads):
+    with pytest.raises(ArgumentError, match=r"threads is .*from 1, or None"):
+        df.sample(df.load(small()), 1, 2, threads=threads)
+
+
 @pytest.mark.parametrize("forced, says", [("torch", "does not run a model of kind 'callable'"), ("onxn", "Did you mean 'onnx'")])
 def test_a_forced_runtime_that_cannot(forced, says):
     with pytest.raises(ArgumentError, match=says):
