@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, KernelUnavailableError, RuntimeUnavailableError
 from ..model import Model
 from .base import MemoryCall, aligned, check_names, check_output, own_cond
+from .openvino_time import keep_exact
 
 # What the name of a precision is to the property INFERENCE_PRECISION_HINT.
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -140,6 +141,8 @@ class OpenVINONetwork:
             try:
                 graph = made.graph.clone()
                 graph.reshape({name: list(shape) for name, shape in shapes.items()})
+                if self._precision == "bfloat16":
+                    keep_exact(_core, graph)
                 compiled = _core.compile_model(graph, "CPU", config)
             except Exception as error:
                 raise ArtifactError(f"OpenVINO refuses {self._path!r}: {str(error)[:1000]}") from None
