@@ -36,6 +36,9 @@ def quantize(graph: Nodes, names: Iterable[str], ranges: Mapping[str, Range], *,
         names: Of the layers: their outputs.
         ranges: Of the values that are quantised, by name: the layers' inputs, and with ``outputs`` their outputs.
         outputs: Whether outputs are quantised too: onnxruntime fuses a convolution only so, OpenVINO does not need it.
+
+    Raises:
+        KeyError: there is no such layer, or a value has no range.
     """
     chosen = set(names)
     nodes: list[Node] = []
@@ -64,6 +67,9 @@ def quantize(graph: Nodes, names: Iterable[str], ranges: Mapping[str, Range], *,
         nodes.append(graph.rewired(node, tuple(inputs), (raw,)))
         if outputs:
             nodes += _through(graph, raw, y, ranges[y])
+        chosen.remove(y)
+    if chosen:
+        raise KeyError(min(chosen))
     graph.nodes[:] = nodes
 
 
