@@ -39,6 +39,7 @@ _HOME = {
     "export": "export",
     "learn_solver": "learning",
     "tune": "tuning",
+    "quantize": "quantization",
     "train": "training",
     "nn": "nn",
     "theory": "theory",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from .likelihood import likelihood  # type: ignore[no-redef]  # as does likelihood/
     from .model import Model, load, to_uint8
     from .plan import DynamicThreshold, Plan, Row
+    from .quantization import quantize
     from .schedule import Schedule
     from .solvers import plan, solvers
     from .solvers.prediction import convert_prediction

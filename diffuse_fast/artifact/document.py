@@ -1,7 +1,7 @@
 """The document of an artifact: what a sampler must know about a network, as JSON in the metadata of its ONNX file.
 
-``docs/artifact.md`` describes it field by field. Version 1 has exactly the fields below but ``plans``, which version 2 adds: one
-that is missing, unknown, of the wrong type or at odds with another or with the graph is an
+``docs/artifact.md`` describes it field by field. Version 1 has exactly the fields below but ``plans``, which version 2 adds, and
+``quantization``, which version 3 adds: one that is missing, unknown, of the wrong type or at odds with another or with the graph is an
 :class:`~diffuse_fast.errors.ArtifactError` that names it.
 """
 
@@ -22,7 +22,9 @@ from .graph import Graph, Value
 KEY = "diffuse_fast"  # of the entry in the file's metadata
 FORMAT = "diffuse_fast.model"
 VERSION = 1
-VERSION_WITH_PLANS = 2  # written only where there are plans: older readers go on reading what they can
+# Written only where there are such: older readers go on reading what they can.
+VERSION_WITH_PLANS = 2
+VERSION_WITH_QUANTIZATION = 3
 
 CONVENTIONS = ("timestep", "sigma", "continuous", "log_snr", "c_noise")
 VARIANCES = ("none", "learned", "learned_range")
@@ -35,6 +37,8 @@ CONDITIONING_DTYPES = ("int64", "int32", "float32", "bool")
 MAX_ELEMENTS = 1 << 34  # of a sample: the noise counter's reach
 MAX_TRAIN_TIMESTEPS = 1_000_000  # a schedule's tables are built when the file is loaded
 MAX_RANK = 8
+
+MAX_LAYERS = 100_000
 
 Range = tuple[float, float]
 
@@ -67,6 +71,31 @@ class Time:
     dtype: str = "int64"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantization:
+    """How a network computes in int8, found by ``df.quantize``.
+
+    Attributes:
+        layers: The layers that compute in int8, each by the name of its output.
+        ranges: By name, the values that they round to 8 bits: inputs and outputs of the layers, as (lo, hi).
+        relative_error: What that costs, by runtime: root mean square of ‖y − y32‖/‖y32‖ over the calls y of the network on
+            trajectories that were not calibrated on.
+        frechet_distance: Fréchet distance to training images of as many as are held out, by ``float32`` and ``int8``; None where
+            it was not measured.
+        calibration: How they were found, free-form.
+    """
+
+    layers: tuple[str, ...]
+    ranges: dict[str, Range]
+    relative_error: dict[str, float]
+    frechet_distance: dict[str, float] | None = None
+    calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """It as JSON."""
+        return {**dataclasses.asdict(self), "layers": list(self.layers), "ranges": {n: list(r) for n, r in self.ranges.items()}}
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Document:
     """What an artifact says about its network.
@@ -90,6 +119,7 @@ class Document:
         producer: What wrote the file.
         opset: Version of the operator set it uses.
         plans: Plans learned for it, at most one for each number of steps; ``solver="learned"`` takes them.
+        quantization: What ``precision="int8"`` needs to know; None where ``df.quantize`` was not asked.
     """
 
     name: str
@@ -110,6 +140,7 @@ class Document:
     producer: str = ""
     opset: int = 0
     plans: tuple[Plan, ...] = ()
+    quantization: Quantization | None = None
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -122,10 +153,14 @@ class Document:
         """The document as JSON, of the version this library writes."""
         if self.schedule is None or self.prediction_type is None:
             raise ArtifactError("a document needs a schedule and a prediction_type.")
-        plans = {"plans": [json.loads(plan.to_json()) for plan in self.plans]} if self.plans else {}
+        version, more = VERSION, dict[str, Any]()
+        if self.plans or self.quantization is not None:
+            version, more["plans"] = VERSION_WITH_PLANS, [json.loads(plan.to_json()) for plan in self.plans]
+        if self.quantization is not None:
+            version, more["quantization"] = VERSION_WITH_QUANTIZATION, self.quantization.to_json()
         return {
             "format": FORMAT,
-            "version": VERSION_WITH_PLANS if plans else VERSION,
+            "version": version,
             "name": self.name,
             "schedule": self.schedule.to_json(),
             "prediction_type": self.prediction_type,
@@ -145,7 +180,7 @@ class Document:
             "license": self.license,
             "producer": self.producer,
             "opset": self.opset,
-            **plans,
+            **more,
         }
 
 
@@ -173,11 +208,12 @@ def build(raw: Any) -> Document:
     if top.raw.get("format") != FORMAT:
         _fail("format", top.raw.get("format"), repr(FORMAT))
     version = top.raw.get("version")
-    if type(version) is not int or version not in (VERSION, VERSION_WITH_PLANS):
-        _fail("version", version, f"{VERSION} or {VERSION_WITH_PLANS}; this library reads no other")
+    if type(version) is not int or not VERSION <= version <= VERSION_WITH_QUANTIZATION:
+        _fail("version", version, f"{VERSION} to {VERSION_WITH_QUANTIZATION}; this library reads no other")
     top.only("format", "version", "name", "schedule", "prediction_type", "time", "sample", "input_scale", "variance", "clip",
              "conditioning", "training", "license", "producer", "opset",
-             *(("plans",) if version == VERSION_WITH_PLANS else ()))  # fmt: skip
+             *(("plans",) if version >= VERSION_WITH_PLANS else ()),
+             *(("quantization",) if version >= VERSION_WITH_QUANTIZATION else ()))  # fmt: skip
     time = _Object(top.take("time"), "time")
     time.only("input", "convention", "dtype")
     sample = _Object(top.take("sample"), "sample")
@@ -201,6 +237,7 @@ def build(raw: Any) -> Document:
         producer=top.text("producer", empty=True),
         opset=top.whole("opset", 1, 1 << 31),
         plans=plans_from(top.raw.get("plans", [])),
+        quantization=quantization_from(top.take("quantization")) if version >= VERSION_WITH_QUANTIZATION else None,
     )
     check(document)
     return document
@@ -247,6 +284,30 @@ def plans_from(raw: Any) -> tuple[Plan, ...]:
         except PlanError as error:
             raise ArtifactError(f"the model's field 'plans[{i}]' cannot be used: {error}") from None
     return tuple(plans)
+
+
+def quantization_from(raw: Any) -> Quantization:
+    """What a document's field ``quantization`` says."""
+    top = _Object(raw, "quantization")
+    top.only("layers", "ranges", "relative_error", "frechet_distance", "calibration")
+    layers = top.take("layers")
+    if not isinstance(layers, list) or not 0 < len(layers) <= MAX_LAYERS or not all(isinstance(n, str) and n for n in layers):
+        _fail("quantization.layers", layers, f"a list of 1 to {MAX_LAYERS} names of values")
+    if len(set(layers)) < len(layers):
+        _fail("quantization.layers", layers, "names of which none is said twice")
+    ranges = _Object(top.take("ranges"), "quantization.ranges")
+    errors = _Object(top.take("relative_error"), "quantization.relative_error")
+    distances = None
+    if top.take("frechet_distance") is not None:
+        distances = _Object(top.take("frechet_distance"), "quantization.frechet_distance")
+        distances.only("float32", "int8")
+    return Quantization(
+        layers=tuple(layers),
+        ranges={name: ranges.pair(name) for name in ranges.raw},
+        relative_error={name: errors.number(name) for name in errors.raw},
+        frechet_distance=None if distances is None else {name: distances.number(name) for name in distances.raw},
+        calibration=_Object(top.take("calibration"), "quantization.calibration").raw,
+    )
 
 
 def check(document: Document) -> None:
@@ -422,6 +483,12 @@ class _Object:
             _fail(self.path(name), value, f"a whole number from {low} to {high}")
         return value
 
+    def number(self, name: str) -> float:
+        value = self.raw[name]
+        if not _finite(value):
+            _fail(self.path(name), value, "a finite number")
+        return float(value)
+
     def number_or_none(self, name: str) -> int | float | None:
         value = self.raw[name]
         if value is not None and not _finite(value):
@@ -429,11 +496,12 @@ class _Object:
         return value
 
     def range(self, name: str) -> Range | None:
+        return None if self.raw[name] is None else self.pair(name, ", or null")
+
+    def pair(self, name: str, more: str = "") -> Range:
         value = self.raw[name]
-        if value is None:
-            return None
         if not isinstance(value, list | tuple) or len(value) != 2 or not all(map(_finite, value)) or value[0] >= value[1]:
-            _fail(self.path(name), value, "a pair of numbers [lo, hi] with lo < hi, or null")
+            _fail(self.path(name), value, f"a pair of numbers [lo, hi] with lo < hi{more}")
         return float(value[0]), float(value[1])
 
     def shape(self, name: str, *, scalar: bool = False) -> tuple[int, ...]:

@@ -6,6 +6,8 @@ What is not changed keeps its bytes. Field numbers are those of ``onnx.proto3``.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +60,8 @@ class Nodes:
         self.values: dict[str, Value] = {}
         self._added: list[bytes] = []
         self._names: set[str] = set()
+        self._initializers: dict[str, Field] = {}
+        self._read: set[str] = set()  # weights that were asked for: where no node has them afterwards, they go
         found = [f for f in self._wire.fields(self._wire.whole, "the model") if f.number == _GRAPH]
         if len(found) != 1:
             raise ArtifactError("the file holds no ONNX model: it has no graph, or several.")
@@ -90,12 +94,34 @@ class Nodes:
         self._added.append(message(_INITIALIZER, tensor))
         return name
 
+    def output(self, name: str) -> None:
+        """Make a float32 value an output of the graph, after those it has."""
+        kind = message(1, integer(1, _NUMBERS["float32"]))
+        self._added.append(message(_OUTPUT, message(1, name.encode()) + message(2, kind)))
+
+    def weight(self, name: str) -> np.ndarray | None:
+        """The array of an initializer; None where there is none of that name, or it is not float32 within the file."""
+        found = self._initializers.get(name)
+        if found is None:
+            return None
+        self._read.add(name)
+        return self._float32(found)
+
+    def rewired(self, node: Node, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Node:
+        """A node of the file between other values, with all its attributes."""
+        wire = Wire(node.raw or b"")
+        rest = b"".join(wire.buffer[f.begin : self._end(f)] for f in wire.fields(wire.whole, "a node") if f.number not in (1, 2))
+        names = [message(1, name.encode()) for name in inputs] + [message(2, name.encode()) for name in outputs]
+        return dataclasses.replace(node, inputs=inputs, outputs=outputs, raw=b"".join(names) + rest)
+
     def to_bytes(self) -> bytes:
-        """The model with its nodes as they are now."""
+        """The model with its nodes as they are now, and without the weights that were read here and that no node has any more."""
+        read = {name for node in self.nodes for name in node.inputs}
+        unread = {f.begin for name, f in self._initializers.items() if name in self._read and name not in read}
         kept = [
             self._wire.buffer[f.begin : self._end(f)]
             for f in self._wire.fields(self._graph.span, "the graph")
-            if f.number != _NODE
+            if f.number != _NODE and f.begin not in unread
         ]
         nodes = [message(_NODE, node.raw if node.raw is not None else _encoded(node)) for node in self.nodes]
         graph = b"".join([*nodes, *kept, *self._added])
@@ -153,7 +179,24 @@ class Nodes:
     def _initializer(self, f: Field) -> None:
         for g in self._wire.fields(self._wire.message(f, "an initializer"), "an initializer"):
             if g.number == 8:
-                self._names.add(self._wire.text(g, "the name of an initializer"))
+                name = self._wire.text(g, "the name of an initializer")
+                self._names.add(name)
+                self._initializers[name] = f
+
+    def _float32(self, f: Field) -> np.ndarray | None:
+        dims: list[int] = []
+        kind, raw = 0, None
+        for g in self._wire.fields(self._wire.message(f, "an initializer"), "an initializer"):
+            if g.number == 1:
+                dims += self._integers(g)
+            elif g.number == 2:
+                kind = self._wire.integer(g, "the type of an initializer")
+            elif g.number in (4, 9):  # float_data, packed, is the same bytes
+                span = self._wire.message(g, "the numbers of an initializer")
+                raw = self._wire.buffer[span.start : span.stop]
+        if kind != _NUMBERS["float32"] or raw is None or len(raw) != 4 * math.prod(dims):
+            return None
+        return np.frombuffer(raw, "<f4").reshape(dims)
 
     def _end(self, f: Field) -> int:
         if f.wire == BYTES:

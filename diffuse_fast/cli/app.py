@@ -18,6 +18,7 @@ from .export import export
 from .inspect import inspect
 from .learn_solver import learn_solver
 from .likelihood import likelihood
+from .quantize import quantize
 from .sample import sample
 from .solvers import solvers
 from .train import train
@@ -48,7 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (sample, train, export, inspect, learn_solver, evaluate, likelihood, tune, solvers, doctor):
+for command in (sample, train, export, inspect, learn_solver, evaluate, likelihood, tune, quantize, solvers, doctor):
     app.command(command.__name__.replace("_", "-"))(command)
 app.command("bench", context_settings=BENCH)(bench)
 

@@ -20,6 +20,7 @@ def evaluate(
     label: Annotated[str, typer.Option(help="The conditioning input that takes the class.")] = "label",
     guidance_scale: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    precision: Annotated[str, typer.Option(help="What the network is computed in: float32, bfloat16, int8.")] = "float32",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for quality.csv and quality.png.")] = None,
 ) -> None:
     """Measure what a model draws: accuracy, Fréchet distance, precision and recall.
@@ -43,7 +44,8 @@ def evaluate(
     refused: list[tuple[str, int, str]] = []
     rows = []
     for row in evaluation.evaluate(model, split, solvers=solvers, steps=counts, label=label, seed=seed,
-                                   guidance_scale=guidance_scale, on_refused=lambda *why: refused.append(why)):  # fmt: skip
+                                   guidance_scale=guidance_scale, precision=precision,
+                                   on_refused=lambda *why: refused.append(why)):  # fmt: skip
         rows.append(row)
         typer.echo(f"{row.solver}, {row.steps} steps: done", err=True)
     show(f"{model}, {len(split.held_out_labels)} images each", [_cells(row) for row in rows],

@@ -83,7 +83,22 @@ def _show(report: dict[str, Any]) -> None:
             [(c["name"], c["dtype"], c["shape"], c["null"], c["classes"]) for c in document["conditioning"]],
             ("name", "dtype", "shape", "null", "classes"),
         )
+    if "quantization" in document:
+        show("int8", quantization_rows(document["quantization"]))
     show("training", [(key, _plain(value)) for key, value in document["training"].items()] or [("not said",)])
+
+
+def quantization_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a document says of int8, line by line."""
+    distances = found["frechet_distance"]
+    calibration = found["calibration"]
+    return [
+        ("layers in int8", f"{len(found['layers'])} of {calibration.get('layers_able', '?')} between the first and the last"),
+        *((f"relative error, {runtime}", f"{error:.2%}") for runtime, error in found["relative_error"].items()),
+        ("Fréchet distance", "not measured" if distances is None else ", ".join(f"{p} {d:.4g}" for p, d in distances.items())),
+        ("calibration", ", ".join(f"{name} {_plain(calibration[name])}" for name in ("solver", "samples", "steps", "seed")
+                                  if name in calibration)),
+    ]  # fmt: skip
 
 
 def _plain(value: Any) -> str:

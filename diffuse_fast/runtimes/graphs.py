@@ -9,15 +9,37 @@ import numpy as np
 
 from ..artifact.graph import Value
 from ..artifact.nodes import Node, Nodes
+from ..errors import ArtifactError
 from ..model import Model
+from . import quantized
 
 
-def for_onnxruntime(model: Model) -> bytes | None:
-    """The file with GroupNormalization as InstanceNormalization; None where there is nothing to change."""
+def for_onnxruntime(model: Model, precision: str = "float32") -> bytes | None:
+    """The file with GroupNormalization as InstanceNormalization, in int8 if asked; None where there is nothing to change."""
+    if precision == "int8":
+        nodes = in_int8(model, outputs=True)
+        instance_norms(nodes)
+        return nodes.to_bytes()
     if model.external or model.opset < 21:  # the weights may be more than one message holds; operators were others
         return None
     nodes = Nodes(model.path)
     return nodes.to_bytes() if instance_norms(nodes) else None
+
+
+def in_int8(model: Model, *, outputs: bool) -> Nodes:
+    """The graph with the layers in int8 that its document names; ``outputs`` as :func:`.quantized.quantize` has it.
+
+    Raises:
+        ArtifactError: the document names a layer that the graph does not have, or lacks a range.
+    """
+    nodes, found = Nodes(model.path), model.quantization
+    if found is None:
+        raise ArtifactError(f"the artifact {model.name!r} has no field 'quantization'.")
+    try:
+        quantized.quantize(nodes, found.layers, found.ranges, outputs=outputs)
+    except KeyError as error:
+        raise ArtifactError(f"the model's field 'quantization' lacks the range or layer {error}.") from None
+    return nodes
 
 
 def instance_norms(graph: Nodes) -> bool:

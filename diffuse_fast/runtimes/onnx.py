@@ -24,8 +24,8 @@ _DTYPES = {
     "tensor(bool)": "bool",
 }
 
-# One session per model and number of threads, as long as the model lives.
-_sessions: weakref.WeakKeyDictionary[Model, dict[int | None, Any]] = weakref.WeakKeyDictionary()
+# One session per model, number of threads and precision, as long as the model lives.
+_sessions: weakref.WeakKeyDictionary[Model, dict[tuple[int | None, str], Any]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -39,7 +39,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def network(model: Any, *, threads: int | None = None, time_dtype: str | None = None) -> OnnxNetwork:
+def network(
+    model: Any, *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32"
+) -> OnnxNetwork:
     """A ``df.Model`` or an ``InferenceSession`` as a network.
 
     A session's inputs are told by name: the sample is ``x`` or ``sample``, else the first; the time is ``t`` or
@@ -48,7 +50,7 @@ def network(model: Any, *, threads: int | None = None, time_dtype: str | None = 
     if time_dtype is not None:
         raise ArgumentError("time_dtype is for modules and callables; an ONNX file fixes the type of its time itself.")
     if isinstance(model, Model):
-        return OnnxNetwork(_session(model, threads), model.input, model.time.input, model.output, model.output_shape)
+        return OnnxNetwork(_session(model, threads, precision), model.input, model.time.input, model.output, model.output_shape)
     if threads is not None:
         raise ArgumentError("threads cannot be set on a session that exists; set it in its SessionOptions.")
     names = [i.name for i in model.get_inputs()]
@@ -60,7 +62,7 @@ def network(model: Any, *, threads: int | None = None, time_dtype: str | None = 
     return OnnxNetwork(model, sample, time, model.get_outputs()[0].name, None)
 
 
-def _session(model: Model, threads: int | None) -> Any:
+def _session(model: Model, threads: int | None, precision: str) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -69,19 +71,22 @@ def _session(model: Model, threads: int | None) -> Any:
         ) from None
     with _lock:
         sessions = _sessions.setdefault(model, {})
-        if threads not in sessions:
+        key = threads, precision
+        if key not in sessions:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3  # errors; what it warns of at load is nothing a user can act on
             if threads is not None:
                 options.intra_op_num_threads = threads
-            changed = graphs.for_onnxruntime(model)
+            # Without VNNI the products of int8 and uint8 saturate at 16 bits; this takes uint8 for both, which does not.
+            options.add_session_config_entry("session.x64quantprecision", "1")
+            changed = graphs.for_onnxruntime(model, precision)
             try:
-                sessions[threads] = onnxruntime.InferenceSession(
+                sessions[key] = onnxruntime.InferenceSession(
                     os.fspath(model.path) if changed is None else changed, options, providers=["CPUExecutionProvider"]
                 )
             except Exception as error:
                 raise ArtifactError(f"onnxruntime refuses {str(model.path)!r}: {str(error)[:1000]}") from None
-        return sessions[threads]
+        return sessions[key]
 
 
 class OnnxNetwork:

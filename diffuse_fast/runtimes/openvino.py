@@ -15,10 +15,12 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, KernelUnavailableError, RuntimeUnavailableError
 from ..model import Model
+from . import graphs
 from .base import MemoryCall, aligned, check_names, check_output, own_cond
+from .openvino_time import keep_exact
 
 # What the name of a precision is to the property INFERENCE_PRECISION_HINT.
-_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # int8 is in the graph, what is not in it float32
 
 # Compiled models kept for a model: each holds its weights, in the layout of its batch.
 _KEPT = 4
@@ -29,7 +31,7 @@ class _Compiled:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.graph: Any = None
+        self.graphs: dict[bool, Any] = {}  # by whether it is the one in int8
         self.compiled: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 
 
@@ -71,10 +73,12 @@ def network(
             _core = openvino.Core()
         made = _models.setdefault(model, _Compiled())
     _check_precision(precision)
+    quantized = precision == "int8"
     with made.lock:
-        if made.graph is None:
+        if quantized not in made.graphs:
+            file = graphs.in_int8(model, outputs=False).to_bytes() if quantized else os.fspath(model.path)
             try:
-                made.graph = _core.read_model(os.fspath(model.path))
+                made.graphs[quantized] = _core.read_model(file)
             except Exception as error:
                 raise ArtifactError(f"OpenVINO refuses {str(model.path)!r}: {str(error)[:1000]}") from None
     return OpenVINONetwork(model, made, threads, precision, streams)
@@ -97,7 +101,8 @@ class OpenVINONetwork:
         self._fields = model.input, model.time, model.output, model.output_shape, model.conditioning, model.shape
         self._path = str(model.path)
         self._made, self._threads, self._precision, self._streams = made, threads, precision, streams
-        dims = made.graph.input(model.time.input).partial_shape
+        self._graph = made.graphs[precision == "int8"]
+        dims = self._graph.input(model.time.input).partial_shape
         self._time_dims = len(dims)
         self._per_sample = self._time_dims == 1 and dims[0].is_dynamic
 
@@ -138,8 +143,10 @@ class OpenVINONetwork:
             if self._threads is not None:
                 config["INFERENCE_NUM_THREADS"] = self._threads * self._streams
             try:
-                graph = made.graph.clone()
+                graph = self._graph.clone()
                 graph.reshape({name: list(shape) for name, shape in shapes.items()})
+                if self._precision == "bfloat16":
+                    keep_exact(_core, graph)
                 compiled = _core.compile_model(graph, "CPU", config)
             except Exception as error:
                 raise ArtifactError(f"OpenVINO refuses {self._path!r}: {str(error)[:1000]}") from None

@@ -1,8 +1,8 @@
 """Which runtimes there are, and which one runs a model.
 
 ``auto`` takes what :func:`diffuse_fast.tune` found on this machine for this artifact; where that was not asked, the first of
-:data:`RUNTIMES` that runs this kind of model in the precision and whose package is installed. It looks at nothing else, and
-times nothing. A runtime asked for by name runs or fails.
+:data:`RUNTIMES` that runs this kind of model in the precision and whose package is installed (for int8 :data:`BEST_INT8` comes
+first). It looks at nothing else, and times nothing. A runtime asked for by name runs or fails.
 """
 
 from __future__ import annotations
@@ -49,14 +49,15 @@ class Runtime:
 
 # In order of preference.
 RUNTIMES = (
-    Runtime("onnx", ("artifact", "session"), "onnxruntime", "cpu"),
-    Runtime("openvino", ("artifact",), "openvino", "openvino", ("float32", "bfloat16")),
+    Runtime("onnx", ("artifact", "session"), "onnxruntime", "cpu", ("float32", "int8")),
+    Runtime("openvino", ("artifact",), "openvino", "openvino", ("float32", "bfloat16", "int8")),
     Runtime("torch", ("module",), "torch", "train"),
     Runtime("callable", ("callable",), None, None),
 )
 
 
 TENSORRT = "tensorrt"  # on a CUDA device only
+BEST_INT8 = "openvino"  # it need not round what a layer returns, so it is faster and nearer; docs/runtimes.md
 
 
 def kind(model: Any) -> str:
@@ -95,9 +96,16 @@ def select(model: Any, runtime: str = "auto", precision: str = "float32") -> Run
     """
     what = kind(model)
     able = [r for r in RUNTIMES if what in r.runs]
+    if precision == "int8" and isinstance(model, Model) and model.quantization is None:
+        raise ArgumentError(
+            f"precision is 'int8', but the artifact {model.name!r} does not say how it computes in it; "
+            f"`diffuse-fast quantize MODEL --out OUT`, or df.quantize, writes one that does."
+        )
     if runtime == "auto":
-        if not (fit := [r for r in able if precision in r.precisions]):
-            raise ArgumentError(_lacks(precision, able))
+        if not (fit := [r for r in able if precision in _precisions(r, what)]):
+            raise ArgumentError(_lacks(precision, able, what))
+        if precision == "int8":
+            fit.sort(key=lambda r: r.name != BEST_INT8)
         chosen = next((r for r in fit if r.installed), fit[0])
     else:
         names = ["auto", *(r.name for r in RUNTIMES)]
@@ -108,8 +116,8 @@ def select(model: Any, runtime: str = "auto", precision: str = "float32") -> Run
             raise ArgumentError(
                 f"runtime {runtime!r} does not run a model of kind {what!r}; that runs on {', '.join(r.name for r in able)}."
             )
-        if precision not in chosen.precisions:
-            raise ArgumentError(_lacks(precision, [chosen]))
+        if precision not in _precisions(chosen, what):
+            raise ArgumentError(_lacks(precision, [chosen], what))
     if not chosen.installed:
         raise RuntimeUnavailableError(
             f"the runtime {chosen.name!r} needs {chosen.package}, which is not installed: "
@@ -118,8 +126,13 @@ def select(model: Any, runtime: str = "auto", precision: str = "float32") -> Run
     return chosen
 
 
-def _lacks(precision: str, runtimes: list[Runtime]) -> str:
-    have = "; ".join(f"{r.name}: {', '.join(r.precisions)}" for r in runtimes)
+def _precisions(runtime: Runtime, what: str) -> tuple[str, ...]:
+    """What a runtime can compute a kind of model in: a session is computed as it was made."""
+    return ("float32",) if what == "session" else runtime.precisions
+
+
+def _lacks(precision: str, runtimes: list[Runtime], what: str) -> str:
+    have = "; ".join(f"{r.name}: {', '.join(_precisions(r, what))}" for r in runtimes)
     return f"precision is {precision!r}; this model can be computed in ({have})."
 
 
@@ -141,7 +154,7 @@ def network(
         threads: Threads inside one network call, for a runtime that has threads of its own; None leaves it to the runtime.
         time_dtype: For a torch module or a callable, the dtype of ``t``: ``"int64"``, ``"float32"``, or None, which gives
             whole times as int64 and fractional ones as float32. A file says it itself.
-        precision: ``float32`` or ``bfloat16``, as far as the runtime has it.
+        precision: ``float32``, ``bfloat16`` or ``int8``, as far as the runtime has it.
         split: Parts of a batch that run beside each other, each on ``threads`` threads; only for artifacts.
 
     Raises:
@@ -170,9 +183,9 @@ def network(
 
 def _artifact(model: Model, choice: Choice, time_dtype: str | None = None) -> Network:
     """An artifact, run as chosen."""
-    options: dict[str, Any] = {"threads": choice.threads, "time_dtype": time_dtype}
+    options: dict[str, Any] = {"threads": choice.threads, "time_dtype": time_dtype, "precision": choice.precision}
     if choice.runtime == "openvino":  # its streams are what lets calls run beside each other
-        options |= {"precision": choice.precision, "streams": choice.split}
+        options["streams"] = choice.split
     whole = _module(choice.runtime).network(model, **options)
     return SplitNetwork(whole, choice.split) if choice.split > 1 else whole
 

@@ -64,6 +64,7 @@ def evaluate(
     seed: int = 0,
     guidance_scale: float = 1.0,
     judge: Judge | None = None,
+    precision: str = "float32",
     on_refused: Callable[[str, int, str], None] | None = None,
 ) -> Iterator[Quality]:
     """The figures of the held-out images, then of each solver and number of steps, as each is done.
@@ -79,6 +80,7 @@ def evaluate(
         seed: Of the samples.
         guidance_scale: As for ``df.sample``.
         judge: One trained before on the same training images; None trains one.
+        precision: What the network is computed in, as for ``df.sample``.
         on_refused: Told solver, steps and reason where a plan cannot be made (a solver of another family, an order the steps do
             not allow); None raises.
 
@@ -102,7 +104,7 @@ def evaluate(
             try:
                 calls = plan_for(model, solver, count).nfe
                 images = sample(model, len(labels), count, solver=solver, seed=seed, cond={label: labels}, batch_size=BATCH,
-                                guidance_scale=guidance_scale)  # fmt: skip
+                                guidance_scale=guidance_scale, precision=precision)  # fmt: skip
             except DiffuseFastError as error:
                 if on_refused is None:
                     raise

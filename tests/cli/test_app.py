@@ -12,7 +12,7 @@ import pytest
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError
 
-COMMANDS = ("sample", "train", "export", "inspect", "learn-solver", "evaluate", "likelihood", "tune", "solvers", "doctor")
+COMMANDS = ("sample", "train", "export", "inspect", "learn-solver", "evaluate", "likelihood", "tune", "quantize", "solvers", "doctor")
 
 
 def python(code: str, **options) -> subprocess.CompletedProcess:

@@ -1,0 +1,144 @@
+"""``quantize``: from a model to an artifact that says how it computes in int8."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..artifact.document import Document, Quantization, check, check_schedule
+from ..artifact.rewrite import rewrite
+from ..engine.arguments import whole
+from ..engine.sample import loaded
+from ..errors import ArgumentError, ArgumentTypeError
+from ..files import replacing, writable
+from ..model import Model, load
+from ..runtimes.registry import RUNTIMES, select
+from . import calibrate
+from .choose import candidates, choose, in_int8, rms, values
+
+if TYPE_CHECKING:
+    from ..training.data import Split
+
+HELD_OUT_SAMPLES, HELD_OUT_STEPS = 4, 10
+EVALUATED_STEPS = 20
+
+
+def quantize(
+    model: str | Path | Model,
+    out: str | os.PathLike[str],
+    *,
+    samples: int = 16,
+    steps: int = 50,
+    seed: int = 0,
+    cond: Mapping[str, Any] | None = None,
+    max_error: float = 0.05,
+    data: Split | None = None,
+    progress: Callable[[str], object] | None = None,
+) -> Model:
+    """Write a model with what ``precision="int8"`` needs to know: layers, ranges, and what it costs.
+
+    The network draws ``samples`` in ``steps`` steps, so that the ranges hold at every noise level. The weights stay as they are, in
+    float32, and so does what every other precision computes; int8 weights are made when a session is. Layers at the ends and those
+    that embed time and conditioning stay in float32; if the error is still above ``max_error``, so do those that alone cost most.
+    Needs onnxruntime, and no torch unless ``data`` is given.
+
+    Args:
+        model: An artifact: its path, a bundled name or a ``df.Model``, with its weights in the file.
+        out: The .onnx to write; it may be the model's own.
+        samples, steps, seed: Of the trajectories that are calibrated on. The error is measured on others.
+        cond: Values to draw conditions from, by input name, as for :func:`diffuse_fast.learn_solver`; left out, every class of a
+            label and none.
+        max_error: Relative error that int8 may have: root mean square over the calls of a trajectory of ‖y − y32‖/‖y32‖, with the
+            runtime that ``runtime="auto"`` takes for int8.
+        data: Real images with labels: then the Fréchet distance of samples to them is measured in float32 and in int8.
+        progress: Called with a line of text now and then.
+
+    Returns:
+        The written model.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: an argument cannot be used, no layer can compute in int8 within ``max_error``, or the
+            weights lie outside the file.
+        OutputError: ``out`` cannot be written; asked before the work begins.
+
+    Example:
+        >>> import diffuse_fast as df
+        >>> model = df.quantize("digits", "digits.onnx")                          # doctest: +SKIP
+        >>> df.sample(model, 4, 20, precision="int8").shape                      # doctest: +SKIP
+        (4, 1, 8, 8)
+    """
+    model = model if isinstance(model, Model) else loaded(model)
+    for name, number in (("samples", samples), ("steps", steps)):
+        whole(name, number, 1)
+    whole("seed", seed, 0)
+    if isinstance(max_error, bool) or not isinstance(max_error, int | float) or not max_error > 0:
+        raise ArgumentTypeError(f"max_error is {max_error!r}; it must be a number above 0.")
+    target = _target(model, out)
+    say = progress or (lambda line: None)
+    nodes = candidates(model)
+    if not nodes:
+        raise ArgumentError(f"the model {model.name!r} has no layer between its first and last that could compute in int8.")
+    say(f"calibration: {samples} samples, {steps} steps")
+    seen = calibrate.trajectories(model, samples, steps, seed, cond)
+    ranges = calibrate.ranges(model, values(nodes), seen, seed)
+    held_out = calibrate.trajectories(model, HELD_OUT_SAMPLES, HELD_OUT_STEPS, seed + 1, cond)
+    runtime = select(in_int8(model, nodes, ranges), precision="int8").name
+    chosen = choose(model, nodes, ranges, held_out, runtime, max_error, say)
+    if not chosen:
+        raise ArgumentError(f"no layer of {model.name!r} can compute in int8 with a relative error of at most {max_error:g}.")
+    draft = in_int8(model, chosen, ranges)
+    errors = {r.name: calibrate.relative_error(draft, r.name, held_out)
+              for r in RUNTIMES if "int8" in r.precisions and r.installed}  # fmt: skip
+    record = {
+        "samples": samples, "steps": steps, "solver": calibrate.SOLVER, "seed": seed, "layers_able": len(nodes),
+        "relative_error_by_time": {n: [[c.t, float(f"{e:.4g}")] for c, e in zip(held_out, errors[n], strict=True)] for n in errors},
+    }  # fmt: skip
+    found = Quantization(
+        layers=draft.quantization.layers,  # type: ignore[union-attr]  # there, as just made
+        ranges=draft.quantization.ranges,  # type: ignore[union-attr]  # likewise
+        relative_error={name: float(f"{rms(e):.4g}") for name, e in errors.items()},
+        frechet_distance=None if data is None else _distances(draft, data, seed, say),
+        calibration=record,
+    )
+    return _store(model, found, target)
+
+
+def _distances(model: Model, data: Split, seed: int, say: Callable[[str], object]) -> dict[str, float]:
+    """Fréchet distances of as many samples as images are held out, in float32 and in int8."""
+    from ..training.evaluation import evaluate
+    from ..training.judge import train_judge
+
+    say("Fréchet distance: training the judge")
+    judge = train_judge(data.images, data.labels)
+    found = {}
+    for precision in ("float32", "int8"):
+        *_, drawn = evaluate(model, data, solvers=("ddim",), steps=(EVALUATED_STEPS,), seed=seed, judge=judge, precision=precision)
+        found[precision] = float(f"{drawn.frechet_distance:.4g}")
+        say(f"{precision}: Fréchet distance {drawn.frechet_distance:.3f}, read as the class asked for {drawn.accuracy:.2f} %")
+    return found
+
+
+def _target(model: Model, out: Any) -> Path:
+    if not isinstance(out, str | os.PathLike):
+        raise ArgumentTypeError(f"out is a {type(out).__name__}; it must be the path of the file to write.")
+    if model.external:
+        raise ArgumentError(f"the weights of {model.path.name} lie beside it in {model.external[0].name}; int8 needs them in the file.")
+    check_schedule(model)
+    if Path(out).suffix != ".onnx":
+        raise ArgumentError(f"out is {str(out)!r}; it must end in '.onnx'.")
+    return writable(out)
+
+
+def _store(model: Model, found: Quantization, target: Path) -> Model:
+    fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(Document)}
+    document = Document(**{**fields, "quantization": found})
+    check(document)
+    text = json.dumps(document.to_json(), sort_keys=True, allow_nan=False)
+    with replacing(target) as partial:
+        rewrite(model.path, partial, text)
+        load(partial)
+    return load(target)
