@@ -353,8 +353,8 @@ def _called_with_a_place(objective: AnyObjective) -> None:
 
 
 def _labels_fit(label: Tensor | None, classes: int | None) -> None:
-    if label is not None and classes is not None and ((label < 0) | (label >= classes)).any():
-        raise ArgumentError(f"there is a label {label.max().item()}; a network of {classes} classes takes 0 to {classes - 1}.")
+    if label is not None and classes is not None and len(bad := label[(label < 0) | (label >= classes)]):
+        raise ArgumentError(f"there is a label {bad[0].item()}; a network of {classes} classes takes 0 to {classes - 1}.")
 
 
 def _parts(config: TrainConfig) -> tuple[int, int]:

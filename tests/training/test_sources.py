@@ -176,6 +176,11 @@ def test_a_generator_function_goes_round_and_back():
         ([np.zeros(2), np.zeros(3)], None, r"yields \(3,\)"),
         ([np.zeros(2), np.full(2, np.inf)], None, "finite"),
         ([(np.zeros(2), 0), (np.zeros(2), 3)], 3, "label 3"),
+        ([(np.zeros(2), 0), (np.zeros(2), -1)], 3, "label -1"),
+        ([(np.zeros(2), 0), (np.zeros(2), 0.5)], 3, "a whole label"),
+        ([(np.zeros(2), 0)], None, "need num_classes"),
+        ([np.zeros(2)], 3, "pairs of numbers and a whole label"),
+        ([["a", "b"]], None, "no sample"),
     ],
 )
 def test_a_generator_that_yields_something_else_is_refused(items, classes, named):

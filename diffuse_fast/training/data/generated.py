@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -43,8 +44,8 @@ class Generated:
         first = next(make(), None)
         if first is None:
             raise ArgumentError("the generator function yields nothing.")
-        sample = first[0] if num_classes is not None else first
-        self.shape: tuple[int, ...] = tuple(np.shape(sample))
+        sample, _ = self._read(first)
+        self.shape: tuple[int, ...] = sample.shape
 
     def take(self, start: int, stop: int) -> Batch:
         """Samples ``start`` to ``stop`` of the endless sequence, as of :meth:`Source.fetch`."""
@@ -52,18 +53,28 @@ class Generated:
             self._iterator, self._at = iter(()), 0
         while self._at < start:
             self._next()
-        items = [self._next() for _ in range(start, stop)]
+        arrays, numbers = zip(*(self._read(self._next()) for _ in range(start, stop)), strict=True)
         labels = None
         if self.num_classes is not None:
-            labels = torch.tensor([int(label) for _, label in items])
-            items = [sample for sample, _ in items]
+            labels = torch.tensor(numbers)
             if (bad := labels[(labels < 0) | (labels >= self.num_classes)]).numel():
                 raise ArgumentError(f"the generator yields the label {bad[0].item()}; labels are 0 to {self.num_classes - 1}.")
-        arrays = [np.asarray(sample, dtype=np.float32) for sample in items]
         for array in arrays:
             if array.shape != self.shape or not np.isfinite(array).all():
                 raise ArgumentError(f"the generator yields {array.shape}; it must be finite and {self.shape}, as the first was.")
         return torch.from_numpy(np.stack(arrays)), labels
+
+    def _read(self, item: Any) -> tuple[np.ndarray, int | None]:
+        """A sample, and its label where there are labels."""
+        try:
+            if self.num_classes is None:
+                return np.asarray(item, dtype=np.float32), None
+            sample, label = item
+            return np.asarray(sample, dtype=np.float32), operator.index(label)
+        except (TypeError, ValueError) as error:
+            what = "numbers alone" if self.num_classes is None else "pairs of numbers and a whole label"
+            said = "; pairs with a label need num_classes=" if self.num_classes is None else ""
+            raise ArgumentError(f"the generator yields what is no sample ({error}); it must yield {what}{said}.") from error
 
     def _next(self) -> Any:
         for item in self._iterator:
