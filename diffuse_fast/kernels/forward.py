@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError
+from ..errors import ArgumentError, ArgumentTypeError, KernelUnavailableError
+from .device_step import _overlap
 from .registry import get_kernel
 from .step import MAX_ELEMENTS, _as_array, _fitting, _target, noise_address
 
@@ -30,7 +33,7 @@ def forward(
     The marginal q(x_t | x_0) of DDPM (Ho et al. 2020, equation 4), and what a network learns to predict from it.
 
     Args:
-        x0: Clean data (batch, ...): a float32 NumPy array or CPU tensor, contiguous.
+        x0: Clean data (batch, ...): a float32 NumPy array, CPU tensor or CUDA tensor, contiguous.
         alpha, sigma: The marginal's coefficients, one per sample (or one for all).
         target: (a, b), one per sample or one for all: epsilon (0, 1), sample (1, 0), v_prediction (-sigma, alpha), flow (-1, 1).
             None: no target is made.
@@ -57,17 +60,20 @@ def forward(
         >>> bool(np.allclose(x_t[0], 0.8 + 0.6 * target[0]))
         True
     """
-    clean = _as_array(x0, "x0")
-    if clean.ndim < 1 or clean.size == 0:
-        raise ArgumentError(f"x0 has shape {clean.shape}; it needs a batch axis and at least one element.")
-    if clean.dtype != np.float32:
+    away = _away(x0)
+    clean = x0 if away else _as_array(x0, "x0")
+    if clean.ndim < 1 or math.prod(clean.shape) == 0:
+        raise ArgumentError(f"x0 has shape {tuple(clean.shape)}; it needs a batch axis and at least one element.")
+    if str(clean.dtype).removeprefix("torch.") != "float32":
         raise ArgumentTypeError(f"x0 has dtype {clean.dtype}; it must be float32.")
     batch = len(clean)
-    if clean.size // batch > MAX_ELEMENTS:
-        raise ArgumentError(f"x0 has {clean.size // batch} elements per sample; a sample has at most 2**34.")
+    if math.prod(clean.shape[1:]) > MAX_ELEMENTS:
+        raise ArgumentError(f"x0 has {math.prod(clean.shape[1:])} elements per sample; a sample has at most 2**34.")
     if isinstance(step, bool) or not 0 <= int(step) < 1 << 32:
         raise ArgumentError(f"step is {step!r}; it must be a whole number from 0 to 2**32 - 1.")
-    given = None if noise is None else _fitting(noise, "noise", clean.shape, np.float32)
+    if away:
+        _on_device(x0, "x0", x0)
+    given = None if noise is None else _on_device(noise, "noise", x0) if away else _fitting(noise, "noise", clean.shape, np.float32)
     coefficients = np.zeros((4, batch), np.float32)
     named = [("alpha", alpha), ("sigma", sigma), *(() if target is None else zip(("target[0]", "target[1]"), target, strict=True))]
     for line, (name, value) in zip(coefficients, named, strict=False):
@@ -76,17 +82,48 @@ def forward(
     place, aim_place = (None, None) if out is None else out
     if out is not None and (aim_place is None) != (target is None):
         raise ArgumentError("out must be a pair: where x_t goes, and where the target goes (None where none is made).")
-    x_t, result = _target(x0, clean, place)
-    aim, wanted = (None, None) if target is None else _target(x0, clean, aim_place)
-    if aim is not None and np.may_share_memory(x_t, aim):
+    x_t, result = _place(x0, clean, place, away)
+    aim, wanted = (None, None) if target is None else _place(x0, clean, aim_place, away)
+    if aim is not None and (_overlap(x_t, aim) if away else np.may_share_memory(x_t, aim)):
         raise ArgumentError("the two arrays of out overlap; x_t and the target are different things.")
-    run = get_kernel(kernel, device="cpu").forward
-    run(clean, x_t, aim, coefficients=coefficients, indices=indices, seed=int(seeds[0]), row=int(step), noise=given)
+    chosen = get_kernel(kernel, device="cuda" if away else "cpu")
+    if not hasattr(chosen, "forward"):
+        raise KernelUnavailableError(f"kernel {chosen.name!r} has no forward process; on a CUDA device triton has one.")
+    chosen.forward(clean, x_t, aim, coefficients=coefficients, indices=indices, seed=int(seeds[0]), row=int(step), noise=given)
     return result, wanted
 
 
+def _away(value: Any) -> bool:
+    """Whether it is a tensor on a CUDA device."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor) and value.is_cuda
+
+
+def _place(x0: Any, clean: Any, given: Any, away: bool) -> tuple[Any, Any]:
+    """Where a result is written, as the kernel takes it and as it is returned."""
+    if not away:
+        return _target(x0, clean, given)
+    import torch
+
+    tensor = torch.empty_like(x0) if given is None else _on_device(given, "out", x0)
+    return tensor, tensor
+
+
+def _on_device(value: Any, name: str, x0: Any) -> Any:
+    """A tensor beside x0, and like it."""
+    import torch
+
+    if not isinstance(value, torch.Tensor) or value.device != x0.device:
+        raise ArgumentTypeError(f"{name} is not a tensor on {x0.device}, as x0 is; give it there.")
+    if value.requires_grad:
+        raise ArgumentError(f"{name} requires grad; pass {name}.detach(): the forward process is not differentiable.")
+    if value.shape != x0.shape or value.dtype != x0.dtype or not value.is_contiguous():
+        raise ArgumentError(f"{name} must be {x0.dtype}, contiguous, of x0's shape {tuple(x0.shape)}.")
+    return value
+
+
 def _per_sample(name: str, value: Any, batch: int) -> np.ndarray:
-    array = np.asarray(value, np.float64)
+    array = np.asarray(value.cpu() if _away(value) else value, np.float64)
     if array.shape not in ((), (batch,)) or not np.isfinite(array).all():
         raise ArgumentError(f"{name} has shape {array.shape}; it must be one finite number, or one per sample ({batch}).")
     return array

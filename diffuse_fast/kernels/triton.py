@@ -60,6 +60,7 @@ class TritonKernel:
     def __init__(self) -> None:
         self._step = importlib.import_module(f"{__package__}.triton_step")
         self._reduce = importlib.import_module(f"{__package__}.triton_reduce")
+        self._forward = importlib.import_module(f"{__package__}.triton_forward")
 
     def bind(self, rows: Sequence[Row] | np.ndarray, **buffers: Any) -> TritonStep:
         """The rows, or what :func:`~.rows.pack` made of them, bound to buffers; see :class:`TritonStep`."""
@@ -89,6 +90,23 @@ class TritonKernel:
             self._step.normals_kernel[_grid(samples, elements + lead, block)](
                 out, _keys(seeds, out), _indices(indices, out), samples, elements, element_offset // 4, row, scale,
                 STREAM=stream, LEAD=lead, BLOCK=block, **_launch_options(block),
+            )  # fmt: skip
+
+    def forward(self, x0: Any, x_t: Any, target: Any, *, coefficients: np.ndarray, indices: np.ndarray, seed: int, row: int,
+                noise: Any = None) -> None:  # fmt: skip
+        """The forward process on (samples, ...) contiguous float32 tensors; ``coefficients`` float32 (4, samples); see
+        :mod:`.forward`."""
+        samples = len(indices)
+        elements = x0.numel() // samples
+        told = np.empty((samples, self._forward.TOLD), np.uint32)
+        told[:, :4] = coefficients.view(np.uint32).T
+        told[:, 4] = indices
+        told[:, 5:] = seed & 0xFFFFFFFF, seed >> 32, row
+        block = _block(elements, BLOCK)
+        with _on(x0):
+            self._forward.forward_kernel[_grid(samples, elements, block)](
+                x0, noise, x_t, target, _copied(told.view(np.int32), x0), samples, elements, GIVEN=noise is not None,
+                AIMED=target is not None, WHOLE=elements % block == 0, BLOCK=block, **_launch_options(block),
             )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from diffuse_fast.kernels import triton_reduce, triton_step
+from diffuse_fast.kernels import triton_forward, triton_reduce, triton_step
 from diffuse_fast.kernels.rows import pack
 from diffuse_fast.kernels.triton import TritonKernel, TritonStep
 from diffuse_fast.kernels.triton_variant import terms_of, tidy
@@ -28,7 +28,7 @@ from diffuse_fast.plan import Reduction, Row
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 KERNELS = {"reduce": triton_reduce.reduce_kernel, "step": triton_step.step_kernel, "advance": triton_step.advance_kernel,
-           "normals": triton_step.normals_kernel}  # fmt: skip
+           "normals": triton_step.normals_kernel, "forward": triton_forward.forward_kernel}  # fmt: skip
 POINTERS = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16", torch.int32: "*i32", torch.int64: "*i64"}
 OPTIONS = ("num_warps", "enable_fp_fusion", "enable_reflect_ftz")
 
@@ -82,6 +82,7 @@ CASES = {
     "langevin": _reduced("langevin", (0.16, -1.3), a=1.0),
     "advance": Case((DDIM,), launches=("advance",)),
     "normals": Case((), launches=("normals",)),
+    "forward": Case((), launches=("forward",)),
 }  # fmt: skip
 
 
@@ -121,6 +122,11 @@ def launches_of(case: Case) -> dict:
     else:
         kernel = TritonKernel()
         kernel._step = kernels
+        kernel._forward = SimpleNamespace(TOLD=triton_forward.TOLD, **vars(kernels))
+        kernel.forward(
+            *(tensor(samples, elements) for _ in range(3)), coefficients=np.ones((4, samples), np.float32),
+            indices=np.zeros(samples, np.uint32), seed=1, row=0,
+        )  # fmt: skip
         kernel.normals(tensor(samples, elements), seeds=[1] * samples, indices=[0] * samples, row=0, stream=0)
     return launches
 

@@ -10,6 +10,7 @@ fixture ``repaired``.
 from __future__ import annotations
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import triton
 import triton.language as tl
 
 from diffuse_fast.errors import ArgumentError, DiffuseFastError, NonFiniteError
+from diffuse_fast.kernels import forward as forward_on_cpu
 from diffuse_fast.kernels import get_kernel, reference, triton_noise
 from diffuse_fast.kernels import step as step_on_cpu
 from diffuse_fast.kernels import triton as host
@@ -32,6 +34,7 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 
 KERNEL = host.TritonKernel()
+forward_module = sys.modules["diffuse_fast.kernels.forward"]  # its function has the same name
 SEEDS, INDICES = [7, 7, 2**63 + 5, 0, 1], [0, 4, 1, 2**32 - 1, 9]
 
 CLIP = {"p": 1.5, "q": -1.1, "lo": -1.0, "hi": 1.0}
@@ -241,6 +244,59 @@ def test_a_learned_deviation_is_held_as_on_the_cpu(v):
     run.outputs[0][:, 16:] = v
     run.cpu._keep[2][0][:, 16:] = v
     run.both([0] * 3, [1] * 3).assert_same_bits()
+
+
+# ---- the forward process ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("aimed", [False, True])
+@pytest.mark.parametrize("elements", [1, 63, 1024, 2500])
+def test_the_forward_process_has_the_bits_of_the_cpu(elements, aimed, given):
+    rng = np.random.default_rng(0)
+    x0, noise = (torch.from_numpy(rng.standard_normal((3, elements)).astype(np.float32)) for _ in range(2))
+    x0[2] = torch.nan
+    # The last sample is all noise, and must not read what it lacks.
+    coefficients = np.array([[0.8, 0.0, 0.0], [0.6, -0.5, 1.0], [-0.6, 1.0, 0.0], [0.8, 0.0, 0.0]], np.float32)
+    indices = np.array([0, 2**31, 2**32 - 1], np.uint32)
+    told = {"coefficients": coefficients, "indices": indices, "seed": 2**63 + 5, "row": 2**32 - 1}
+    ours, theirs = ([torch.full_like(x0, 9.0).to(DEVICE) for _ in range(2)] for _ in range(2))
+    KERNEL.forward(
+        x0.to(DEVICE), ours[0], ours[1] if aimed else None, noise=noise.to(DEVICE) if given else None, **told
+    )  # fmt: skip
+    theirs = [t.cpu().numpy() for t in theirs]
+    get_kernel("scalar").forward(
+        x0.numpy(), theirs[0], theirs[1] if aimed else None, noise=noise.numpy() if given else None, **told
+    )  # fmt: skip
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(_bits(mine), _bits(torch.from_numpy(other)))
+
+
+def test_the_forward_process_of_a_tensor_on_a_device(monkeypatch):
+    """What ``kernels.forward`` does with one, the device being the CPU."""
+    x0 = torch.randn(3, 5, 7, generator=torch.Generator().manual_seed(0))
+    told = {"target": ([-0.6, -0.8, 0.0], [0.8, 0.6, 1.0]), "seed": 5, "step": 3, "index": 4}
+    alpha, sigma = [0.8, 0.6, 1.0], torch.tensor([0.6, 0.8, 0.0])
+    expected = forward_on_cpu(x0, alpha, sigma, **told)
+    monkeypatch.setattr(forward_module, "_away", lambda value: isinstance(value, torch.Tensor))
+    monkeypatch.setattr(forward_module, "get_kernel", lambda name, device: KERNEL)
+    out = torch.empty_like(x0), torch.empty_like(x0)
+    result = forward_on_cpu(x0, alpha, sigma, out=out, **told)
+    assert result[0] is out[0] and result[1] is out[1]
+    for mine, other in zip((*result, *forward_on_cpu(x0, alpha, sigma, **told)), expected * 2, strict=True):
+        assert torch.equal(mine, other)
+    assert forward_on_cpu(x0, alpha, sigma, seed=5)[1] is None
+    for change, named in (
+        ({"noise": np.zeros((3, 5, 7), np.float32)}, "noise is not a tensor on cpu"),
+        ({"noise": torch.zeros(3, 5)}, r"noise must be torch.float32, contiguous, of x0's shape \(3, 5, 7\)"),
+        ({"out": (x0.double(), None)}, "out must be torch.float32"),
+        ({"out": (out[0], out[0]), "target": (0.0, 1.0)}, "overlap"),
+    ):
+        with pytest.raises(DiffuseFastError, match=named):
+            forward_on_cpu(x0, alpha, sigma, **change)
+    for wrong, named in ((x0.double(), "float64"), (x0.mT, "contiguous"), (x0.clone().requires_grad_(), "requires grad")):
+        with pytest.raises(DiffuseFastError, match=named):
+            forward_on_cpu(wrong, alpha, sigma)
 
 
 # ---- tables: samples at different rows -------------------------------------------------------------------

@@ -51,7 +51,7 @@ class TestCompiled:
     def test_accesses_are_128_bits_wide(self, name, kernel, sm, ahead_of_time):
         built, case = ahead_of_time.compiled(name, kernel, sm), ahead_of_time.CASES[name]
         if kernel != "step":
-            pytest.skip("only the step's accesses are counted")
+            pytest.skip("only the step's accesses are counted for every case")
         assert (built.count("LDG.E.128"), built.count("STG.E.128")) == ahead_of_time.wide_accesses(case)
 
     def test_a_thread_that_does_not_wait_writes_what_it_has_read(self, name, kernel, sm, ahead_of_time):
@@ -69,6 +69,13 @@ class TestCompiled:
 def test_noise_takes_the_root_that_rounds_to_nearest(ahead_of_time):
     assert ahead_of_time.compiled("ddpm", "step", 90).ptx.count("sqrt.rn.f32") == 4  # eight normals a thread, two to a root
     assert "sqrt" not in ahead_of_time.compiled("ddim", "step", 90).ptx
+
+
+def test_the_forward_process_reads_and_writes_each_element_once(ahead_of_time):
+    built = ahead_of_time.compiled("forward", "forward", 90)
+    # Eight elements a thread, four to an access: x0 is read, x_t and the target are written.
+    assert (built.count("LDG.E.128"), built.count("STG.E.128")) == (2, 4)
+    assert built.ptx.count("sqrt.rn.f32") == 4
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ function of the others given x_t, so they differ only in how they weigh times.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from ...errors import ArgumentError
 from ...kernels import forward as fused
+from ...kernels import kernels
 from ...schedule.discrete import DiscreteSchedule
 from ...solvers.prediction import target_weights
 from .place import Place
@@ -34,8 +36,9 @@ class Levels(NamedTuple):
 
 
 class ForwardProcess:
-    """The forward process of a schedule: makes x_t and the target from clean data, in one pass of the compiled core
-    (:func:`diffuse_fast.kernels.forward`) where the data are float32 on the CPU, else by torch's operations.
+    """The forward process of a schedule: makes x_t and the target from clean data, in one compiled pass
+    (:func:`diffuse_fast.kernels.forward`) where the data are float32 on the CPU, or on a CUDA device with triton; else by torch's
+    operations.
 
     Args:
         schedule: Any. A discrete one has whole times, 0 to ``num_train_timesteps`` − 1.
@@ -117,11 +120,16 @@ class ForwardProcess:
 
 
 def _plain(value: Tensor) -> bool:
-    """Whether the compiled pass takes a tensor: it has no gradient, and reads memory in order."""
+    """Whether a compiled pass takes a tensor: there is one where it lies, it has no gradient, and its memory is in order."""
     return (
-        value.device.type == "cpu" and value.dtype == torch.float32 and value.is_contiguous() and value.numel() > 0
+        _compiled_on(value.device.type) and value.dtype == torch.float32 and value.is_contiguous() and value.numel() > 0
         and not value.requires_grad
     )  # fmt: skip
+
+
+@functools.cache
+def _compiled_on(device: str) -> bool:
+    return device == "cpu" or (device == "cuda" and any(k.name == "triton" and k.unavailable is None for k in kernels()))
 
 
 def simple_loss(network: nn.Module, x_t: Tensor, t: Tensor, target: Tensor, label: Tensor | None = None) -> Tensor:
