@@ -149,7 +149,7 @@ def _rest(cases: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
     titles = {
         "start": "Cold start and peak memory", "installation": "Installation", "memory": "Memory of sampling",
         "step": "The step, by instruction set", "solvers": "A row of every solver",
-        "small_step": "A small step", "loop": "The loop", "forward": "Noised data and its target",
+        "small_step": "A small step", "loop": "The loop", "forward": "Noised data and its target", "training": "Training",
     }  # fmt: skip
     for case, title in titles.items():
         if case not in cases:
@@ -159,9 +159,10 @@ def _rest(cases: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
         yield "| | figure | ratio | to | |"
         yield "|---|---:|---:|---|---|"
         for line in cases[case]:
-            figure = f"{line['value']:.3g} {line.get('unit', '')}" if "value" in line else ""
+            figures = [f"{line['value']:.3g} {line.get('unit', '')}"] if "value" in line else []
             if "seconds" in line:
-                figure = f"{line['seconds']['median'] * 1e3:.4g} ms"
+                figures.append(f"{line['seconds']['median'] * 1e3:.4g} ms")
+            figure = ", ".join(figures)
             ratio = f"{line['ratio']['median']:.2f}" if "ratio" in line else ""
             target = line.get("note", "")
             if "limit" in line:
