@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # builds share the cores with whatever else runs
 
 ROOT = Path(__file__).parents[1]
 CORE = ["-DDIFFUSE_FAST_PYTHON=OFF", "-DDIFFUSE_FAST_TESTS=ON"]
@@ -101,7 +101,6 @@ def test_the_cuda_compiler_is_the_one_that_is_named(tmp_path):
 
 
 @needs_nvcc
-@pytest.mark.timeout(3600)
 def test_a_wheel_with_cuda_is_small_and_needs_no_cuda(tmp_path):
     options = ["--no-deps", "--no-build-isolation", "-C", "cmake.define.USE_CUDA=ON"]
     checked(sys.executable, "-m", "pip", "wheel", *options, "-w", tmp_path, ROOT)
