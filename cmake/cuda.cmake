@@ -7,9 +7,12 @@ endif()
 set(DIFFUSE_FAST_CUDA OFF)
 if(NOT USE_CUDA STREQUAL "OFF")
   # check_language tries the compiler in a project of its own, so that a broken one is found out instead of ending the
-  # configuration, as enable_language would. It takes the candidate from CUDACXX or the path.
-  if(DEFINED CMAKE_CUDA_COMPILER AND NOT DEFINED CMAKE_CUDA_COMPILER_LOADED AND NOT DEFINED ENV{CUDACXX})
-    set(ENV{CUDACXX} "${CMAKE_CUDA_COMPILER}")
+  # configuration, as enable_language would. It takes the candidate from CUDACXX or the path: one that was chosen by
+  # CMAKE_CUDA_COMPILER, or by an earlier configuration, is handed to it so. One that was not found then is looked for again.
+  if(NOT DEFINED CMAKE_CUDA_COMPILER_LOADED)
+    if(CMAKE_CUDA_COMPILER)
+      set(ENV{CUDACXX} "${CMAKE_CUDA_COMPILER}")
+    endif()
     unset(CMAKE_CUDA_COMPILER)
     unset(CMAKE_CUDA_COMPILER CACHE)
   endif()
@@ -19,8 +22,8 @@ if(NOT USE_CUDA STREQUAL "OFF")
     set(DIFFUSE_FAST_CUDA ON)
   elseif(USE_CUDA STREQUAL "ON")
     message(FATAL_ERROR "USE_CUDA=ON, and there is no CUDA compiler that works. Install the CUDA toolkit 12 or 13 (its nvcc on the "
-      "path, or named by the environment variable CUDACXX) and a C++ compiler that it supports, or configure with "
-      "-DUSE_CUDA=AUTO or OFF.")
+      "path, or named by the environment variable CUDACXX; docs/gpu.md says how to take it from PyPI) and a C++ compiler that it "
+      "supports, or configure with -DUSE_CUDA=AUTO or OFF. What was tried is in ${CMAKE_BINARY_DIR}/CMakeFiles/CheckCUDA.")
   else()
     message(STATUS "CUDA: no compiler that works; building without the CUDA kernels (USE_CUDA=AUTO)")
   endif()
@@ -46,6 +49,9 @@ if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
   list(APPEND CMAKE_CUDA_ARCHITECTURES ${newest}-virtual)
 endif()
 enable_language(CUDA)
+if(NOT DEFINED CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake before 3.26 knows of nvcc's up to C++17
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+endif()
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static)  # the module is imported on machines without driver and toolkit
 message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER} ${CMAKE_CUDA_COMPILER_VERSION}, architectures ${CMAKE_CUDA_ARCHITECTURES}")
 
@@ -56,4 +62,9 @@ string(REPLACE ";" "," architectures "${CMAKE_CUDA_ARCHITECTURES}")
 target_compile_definitions(diffuse_fast_cuda PRIVATE "DF_CUDA_ARCHITECTURES=\"${architectures}\"")
 # -fmad=false: a fused multiply-add stands where the source says fma and nowhere else.
 target_compile_options(diffuse_fast_cuda PRIVATE -fmad=false -Xcompiler=-Wall -Xfatbin=-compress-all)
+if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13)
+  target_compile_options(diffuse_fast_cuda PRIVATE --compress-mode=size)  # a fifth less than its default; every driver for 13 reads it
+endif()
 target_sources(diffuse_fast_core PRIVATE $<TARGET_OBJECTS:diffuse_fast_cuda>)
+# It was made before the architectures were known, and CMake's Makefiles want them of every target that holds CUDA objects.
+set_target_properties(diffuse_fast_core PROPERTIES CUDA_ARCHITECTURES "${CMAKE_CUDA_ARCHITECTURES}")

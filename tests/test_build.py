@@ -5,22 +5,22 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # builds share the cores with whatever else runs
 
 ROOT = Path(__file__).parents[1]
 CORE = ["-DDIFFUSE_FAST_PYTHON=OFF", "-DDIFFUSE_FAST_TESTS=ON"]
 
 
 def run(*command, env=None, cwd=None):
+    env = {**os.environ, **(env or {})}
     # The tools of this environment first: the build's requirements are installed there.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    return subprocess.run(
-        [str(part) for part in command], env={**os.environ, "PATH": path, **(env or {})}, cwd=cwd, capture_output=True, text=True
-    )
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
+    return subprocess.run([str(part) for part in command], env=env, cwd=cwd, capture_output=True, text=True)
 
 
 def checked(*command, **options):
@@ -29,36 +29,100 @@ def checked(*command, **options):
     return done.stdout
 
 
-@pytest.mark.parametrize("value", ["AUTO", "OFF"])
-def test_cuda_may_be_left_out(tmp_path, value):
-    checked("cmake", "-S", ROOT, "-B", tmp_path, f"-DUSE_CUDA={value}", "-DDIFFUSE_FAST_PYTHON=OFF")
+def sharing(venv):
+    """The interpreter of a new environment that sees what this one has, but for diffuse_fast: its editable hook is not run."""
+    checked(sys.executable, "-m", "venv", venv)
+    python = venv / "bin/python"
+    site = checked(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    paths = [sysconfig.get_path("purelib"), *(p for p in sys.path if p.endswith("site-packages"))]
+    Path(site, "outer.pth").write_text("\n".join(dict.fromkeys(paths)))
+    return python
 
 
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [
-        ("maybe", "USE_CUDA is 'maybe'; it must be AUTO, ON or OFF."),
-    ],
-)
-def test_cuda_that_cannot_be_built_is_refused(tmp_path, value, said):
-    done = run("cmake", "-S", ROOT, "-B", tmp_path, f"-DUSE_CUDA={value}", "-DDIFFUSE_FAST_PYTHON=OFF")
+NVCC = shutil.which("nvcc")
+needs_nvcc = pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
+WITHOUT_NVCC = os.pathsep.join(d for d in os.environ["PATH"].split(os.pathsep) if not Path(d, "nvcc").exists())
+
+
+def configured(folder, *options, **env):
+    return run("cmake", "-S", ROOT, "-B", folder, "-DDIFFUSE_FAST_PYTHON=OFF", *options, env=env)
+
+
+def script(path, text):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_cuda_may_be_left_out(tmp_path):
+    done = configured(tmp_path, "-DUSE_CUDA=OFF")
+    assert done.returncode == 0, done.stderr
+    assert "CUDA" not in done.stdout
+
+
+def test_a_word_that_is_no_choice_is_refused(tmp_path):
+    done = configured(tmp_path, "-DUSE_CUDA=maybe")
     assert done.returncode != 0
-    assert said in " ".join(done.stderr.split())  # CMake wraps its messages
+    assert "USE_CUDA is 'maybe'; it must be AUTO, ON or OFF." in " ".join(done.stderr.split())  # CMake wraps its messages
 
 
+@pytest.mark.parametrize("compiler", ["none", "CUDACXX", "path", "option"])
 @pytest.mark.parametrize("value", ["AUTO", "ON"])
-def test_a_broken_cuda_compiler_is_none(tmp_path, value):
-    broken = tmp_path / "nvcc"
-    broken.write_text("#!/bin/sh\nexit 1\n")
-    broken.chmod(0o755)
-    done = run("cmake", "-S", ROOT, "-B", tmp_path / "build", f"-DUSE_CUDA={value}", "-DDIFFUSE_FAST_PYTHON=OFF",
-               env={"CUDACXX": str(broken)})  # fmt: skip
+def test_a_cuda_compiler_that_is_missing_or_broken_is_none(tmp_path, value, compiler):
+    broken = script(tmp_path / "broken/nvcc", "exit 1")
+    options, env = [f"-DUSE_CUDA={value}"], {"PATH": WITHOUT_NVCC}
+    if compiler == "CUDACXX":
+        env["CUDACXX"] = broken
+    elif compiler == "path":
+        env["PATH"] = os.pathsep.join([str(Path(broken).parent), WITHOUT_NVCC])
+    elif compiler == "option":
+        options.append(f"-DCMAKE_CUDA_COMPILER={broken}")
+    done = configured(tmp_path / "build", *options, **env)
     if value == "AUTO":
         assert done.returncode == 0, done.stderr
         assert "building without the CUDA kernels" in done.stdout
     else:
         assert done.returncode != 0
         assert "Install the CUDA toolkit 12 or 13" in " ".join(done.stderr.split())
+
+
+@needs_nvcc
+def test_the_cuda_compiler_is_the_one_that_is_named(tmp_path):
+    named = script(tmp_path / "named/nvcc", f'exec "{NVCC}" "$@"')
+    build = tmp_path / "build"
+    assert "building without" in configured(build, PATH=WITHOUT_NVCC).stdout
+    # One that comes later is found, the variable before the path; and it is kept where nothing names it any more.
+    for env in ({"CUDACXX": named}, {"PATH": WITHOUT_NVCC}):
+        done = configured(build, "-DUSE_CUDA=ON", **env)
+        assert done.returncode == 0, done.stderr
+        assert f"-- CUDA: {named} " in done.stdout
+        assert "architectures 75-real;80-real" in done.stdout
+
+
+@needs_nvcc
+def test_a_wheel_with_cuda_is_small_and_needs_no_cuda(tmp_path):
+    options = ["--no-deps", "--no-build-isolation", "-C", "cmake.define.USE_CUDA=ON"]
+    checked(sys.executable, "-m", "pip", "wheel", *options, "-w", tmp_path, ROOT)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        models = sum(file.compress_size for file in archive.infolist() if file.filename.endswith(".onnx"))
+        (core,) = [name for name in archive.namelist() if name.endswith(".so")]
+        machine_code = archive.read(core)
+    assert wheel.stat().st_size - models < 2_000_000
+    assert b"75-real,80-real,86-real,89-real,90-real,100-real,120-real,120-virtual" in machine_code
+    assert b"libcuda.so" in machine_code  # opened when asked for,
+    python, without = sharing(tmp_path / "venv"), {"PATH": WITHOUT_NVCC}
+    checked(python, "-m", "pip", "install", "--no-deps", "--ignore-installed", wheel)
+    where = checked(python, "-P", "-c", "from diffuse_fast import _core; print(_core.__file__)", cwd=tmp_path).strip()
+    assert Path(where).is_relative_to(tmp_path)
+    assert "cuda" not in checked("ldd", where)  # and never linked
+    why = checked(python, "-P", "-c", "from diffuse_fast import _core; print(_core.cuda_unavailable_reason())", cwd=tmp_path)
+    assert "this build has no CUDA kernels" not in why
+    # The tests that need nothing but the package, on the installed one.
+    tests = [ROOT / "tests" / name for name in ("kernels", "engine", "schedule", "test_plan.py", "test_model.py")]
+    options = ["-q", "-n", "2", "-p", "no:cacheprovider", "-m", "not slow", "--rootdir", ROOT, "-c", ROOT / "pyproject.toml"]
+    assert " passed" in checked(python, "-P", "-m", "pytest", *options, *tests, cwd=tmp_path, env=without)
 
 
 def test_the_core_passes_its_own_tests(tmp_path):
@@ -88,12 +152,7 @@ def test_an_editable_install_is_rebuilt_when_imported(tmp_path):
     skipped = shutil.ignore_patterns("*.so", "__pycache__", "*.onnx")
     for name in ("csrc", "cmake", "diffuse_fast"):
         shutil.copytree(ROOT / name, tree / name, ignore=skipped)
-    checked(sys.executable, "-m", "venv", venv)
-    python = venv / "bin/python"
-    # What this environment has, that one sees, but for diffuse_fast: its editable hook is not run from there.
-    site = checked(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
-    paths = [sysconfig.get_path("purelib"), *(p for p in sys.path if p.endswith("site-packages"))]
-    Path(site, "outer.pth").write_text("\n".join(dict.fromkeys(paths)))
+    python = sharing(venv)
     options = ["-C", "editable.rebuild=true", "-C", "editable.verbose=false", "-C", "cmake.build-type=Debug"]
     checked(python, "-m", "pip", "install", "--no-deps", "--no-build-isolation", *options, "-e", tree)
 
