@@ -61,21 +61,32 @@ def main() -> None:
             f"{limit.threads} threads: {limit.multiply_adds / 1e9:.0f} G multiply-adds/s in float32, "
             f"{limit.multiply_adds_bf16 / 1e9:.0f} in bfloat16; copies {limit.bandwidth / 1e9:.1f} GB/s"
         )
+    took: dict[str, float] = {}
+    failed = []
     for name in arguments.cases or (QUICK if arguments.quick else CASES):
-        module, begin = import_module(f".cases.{name}", __package__), time.perf_counter()
-        results[name] = module.run(arguments.seconds or (QUICK_SECONDS if arguments.quick else CASES[name]))
-        took = time.perf_counter() - begin
-        show(console, f"{name}: {module.__doc__.splitlines()[0]} ({took:.0f} s)", results[name])
+        begin = time.perf_counter()
+        try:
+            module = import_module(f".cases.{name}", __package__)
+            results[name] = module.run(arguments.seconds or (QUICK_SECONDS if arguments.quick else CASES[name]))
+        except Exception:  # the other cases are worth having; the status tells
+            console.print_exception()
+            failed.append(name)
+            continue
+        took[name] = round(time.perf_counter() - begin, 1)
+        show(console, f"{name}: {module.__doc__.splitlines()[0]} ({took[name]:.0f} s)", results[name])
         if arguments.json is not None:  # after each case: what came before a failure is kept
-            write(arguments.json, where, known, results)
+            write(arguments.json, where, known, took, results)
     data = {name: [line.to_json() for line in lines] for name, lines in results.items()}
     console.print(table(judge(data, where)))
+    console.print(f"{sum(took.values()) / 60:.1f} minutes")
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
-def write(path: Path, where, known, results) -> None:
+def write(path: Path, where, known, took, results) -> None:
     lines = {name: [line.to_json() for line in lines] for name, lines in results.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"machine": where, "limits": [asdict(limit) for limit in known], "cases": lines}
+    content = {"machine": where, "limits": [asdict(limit) for limit in known], "took": took, "cases": lines}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -15,6 +15,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from .networks import NETWORKS
 from .targets import judge, spoken
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
 DOCS = ROOT / "docs"
 OURS, THEIRS = "#c2410c", "#64748b"
+EACH_OF_THEM = ("#64748b", "#1d4ed8", "#15803d", "#7e22ce")
 
 METHOD = """\
 Every peer runs in a process of its own, set up as its documentation says (`bench/peers/`, one file each), pinned to as many cores
@@ -90,6 +92,8 @@ def _machines(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
     versions = [", ".join(f"{package} {v}" for package, v in m["versions"].items() if v) for m in machines]
     yield row("versions", [f"Python {m['python']}, {v}" for m, v in zip(machines, versions, strict=True)])
     yield row("commit", [str(m["commit"]) for m in machines])
+    minutes = [f"{sum(run['took'].values()) / 60:.0f} minutes" if "took" in run else "" for run in runs.values()]
+    yield row("the run took", minutes)
     yield row("limits", ["<br>".join(_limit(limit) for limit in run["limits"]) for run in runs.values()])
     yield ""
 
@@ -103,16 +107,22 @@ def _limit(limit: dict[str, Any]) -> str:
 
 
 def _targets(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
-    rows: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
+    """A row for each case, with a column for each machine and number of threads."""
+    rows: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     for name, run in runs.items():
         for verdict in judge(run["cases"], run["machine"]):
             what, threads, target, measured, met = spoken(verdict)
             note = f"<br>{verdict.note}" if verdict.note else ""
-            rows.setdefault((what, threads), {})[name] = (target, f"{measured} {f'**{met}**' if met else ''}{note}")
-    yield f"| case | threads | {' | '.join(f'target | {name}' for name in runs)} |"
-    yield f"|---|---|{'---|---|' * len(runs)}"
-    for (what, threads), cells in rows.items():
-        yield f"| {what} | {threads} | {' | '.join(' | '.join(cells.get(name, ('', ''))) for name in runs)} |"
+            cell = f"{measured} {f'**{met}**' if met else ''}{note}"
+            rows.setdefault((what, target), {})[name, threads or "1"] = cell
+    columns = sorted({column for cells in rows.values() for column in cells})
+    titles = [f"{name}, {threads} thread{'s' if threads != '1' else ''}" for name, threads in columns]
+    yield f"| case | target | {' | '.join(titles)} |"
+    yield f"|---|---|{'---|' * len(columns)}"
+    for (what, target), cells in rows.items():
+        yield f"| {what} | {target} | {' | '.join(cells.get(column, '') for column in columns)} |"
+    yield ""
+    yield "A cell names what of ours was held against whom. Starts and sizes have no number of threads of their own."
     yield ""
 
 
@@ -219,19 +229,26 @@ def _plot_growth(cases: dict[str, list[dict[str, Any]]], path: Path) -> None:
     figure, axes = plt.subplots(1, 4, figsize=(15, 4), layout="constrained")
     for axis, (name, place) in zip(axes, at.items(), strict=True):
         here = [line for line in lines if line["job"]["axis"] == name]
-        for i, peer in enumerate(dict.fromkeys(line["name"] for line in here)):
+        colors = iter(EACH_OF_THEM)
+        for peer in dict.fromkeys(line["name"] for line in here):
             own = [line for line in here if line["name"] == peer]
             places = [place(line["job"]) for line in own]
-            style = {"color": OURS, "linewidth": 2.2} if own[0]["job"]["ours"] else {"color": f"C{i}"}
+            style = {"color": OURS, "linewidth": 2.2} if own[0]["job"]["ours"] else {"color": next(colors)}
             axis.plot(places, [line["seconds"]["median"] * 1e3 for line in own], marker="o", markersize=4, label=peer, **style)
         ticks = sorted({place(line["job"]) for line in here})
-        axis.set(xscale="log", yscale="log", xlabel=name, ylabel="ms per call" if name == "samples" else "")
-        axis.set_xticks(ticks, [str(t) for t in ticks])
-        axis.minorticks_off()
-        network = here[0]["job"]["network"] if name != "resolution" else "UNet, 4 M parameters"
-        axis.set_title(f"{name} ({network})", fontsize=10)
+        axis.set(xscale="log", yscale="log", xlabel=name, ylabel="ms for all samples" if name == "samples" else "")
+        axis.set_xticks(ticks, [f"{t}x{t}" if name == "resolution" else str(t) for t in ticks])
+        axis.xaxis.set_minor_locator(NullLocator())
+        # Few of these span a decade: ticks at 1, 2 and 5 in plain numbers, so that every panel has some.
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+        network = here[0]["job"]["network"] if name != "resolution" else "UNet of 4 M"
+        job = here[0]["job"]
+        rest = {"samples": "", "steps": f", batch {job['batch']}"}.get(name, f", batch {job['batch']}, {job['steps']} steps")
+        axis.set_title(f"{name} ({network}{rest})", fontsize=10)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=9, ncols=5, loc="outside lower center")
     figure.savefig(path, dpi=100)
     plt.close(figure)
 

@@ -1,8 +1,8 @@
 """From nothing to the first sample, and the memory it takes: a fresh process that imports, loads and draws one digit in 20 steps.
 
 The first lines are plain commands, as a user gives them. Then this project and the peers do the same in their worker (`python -m
-bench.worker NAME --once`), on one core each; torch.compile compiles first and tuning times first: they are left out. The targets: the import
-takes at most 60 ms above that of NumPy; the first digit comes within 0.6 s of the start of the process.
+bench.worker NAME --once`), on one core each; torch.compile compiles first and tuning times first: they are left out. The
+targets: the import takes at most 60 ms above that of NumPy; the first digit comes within 0.6 s of the start of the process.
 """
 
 from __future__ import annotations
