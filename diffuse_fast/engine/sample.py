@@ -83,7 +83,7 @@ def sample(
         first_index: Index of the first sample under ``seed``: continue where another call stopped.
         runtime: ``auto``, which is what :func:`diffuse_fast.tune` found where it was asked, or the name of a runtime.
         precision: What the network is computed in, as far as the runtime has it: ``float32`` (exact to rounding), ``bfloat16``
-            (OpenVINO, where the CPU has it).
+            (OpenVINO and torch, where the CPU has it), ``int8`` (an artifact of :func:`diffuse_fast.quantize`).
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: a torch module is sampled where it lies, everything else on the CPU.
         graph: On a CUDA device: ``tick`` captures a network call and its step as one graph, replayed for every row; ``trajectory``
             captures all rows; ``none`` captures nothing. ``auto`` is ``tick`` for torch modules and functions, ``none`` for a model

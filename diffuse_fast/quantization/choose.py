@@ -13,7 +13,6 @@ from ..model import Model
 from ..runtimes.quantized import layers
 from .calibrate import Call, relative_error
 
-
 FEW = 3  # calls on which a layer is judged alone
 
 

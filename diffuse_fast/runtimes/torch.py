@@ -11,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..errors import ArgumentError, KernelUnavailableError, NetworkError
 from .base import aligned, check_output, failed, is_whole, own_cond, whole
 
-
 _PRODUCTS = ("convolution", "mm", "addmm", "bmm", "baddbmm", "linear", "mkldnn_convolution")
 
 
@@ -54,7 +53,7 @@ def computes_in_bfloat16(module: torch.nn.Module, x: torch.Tensor, t: torch.Tens
     Raises:
         KernelUnavailableError: it does not.
     """
-    seen = set()
+    seen: set[torch.dtype] = set()
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
