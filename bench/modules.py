@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import diffuse_fast as df
 
-from .networks import CLIP, FOLDER, NETWORKS, artifact, plain
+from .networks import CLIP, FOLDER, INT8, NETWORKS, artifact, int8, plain
 
 
 class MLP(nn.Module):
@@ -163,6 +163,8 @@ def prepare(name: str) -> None:
         )  # fmt: skip
     if _stale(plain(name)):
         _export_plainly(name)
+    if name in INT8 and _stale(int8(name)):
+        df.quantize(artifact(name), int8(name), samples=4, steps=10)
 
 
 def _stale(path: Path) -> bool:

@@ -51,10 +51,17 @@ NETWORKS = {
     "cifar10": Net((3, 32, 32), "the UNet of DDPM on CIFAR-10", _LINEAR),
 }
 
+INT8 = ("digits", "unet28", "cifar10")  # those that are timed in int8 too
+
 
 def artifact(name: str) -> Path:
     """Our file of the network."""
     return Path(df.load("digits").path) if name == "digits" else FOLDER / f"{name}.onnx"
+
+
+def int8(name: str) -> Path:
+    """Our file of the network with what it takes to run it in int8."""
+    return FOLDER / f"{name}-int8.onnx"
 
 
 def plain(name: str) -> Path:

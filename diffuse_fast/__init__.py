@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from .likelihood import likelihood  # type: ignore[no-redef]  # as does likelihood/
     from .model import Model, load, to_uint8
     from .plan import DynamicThreshold, Plan, Row
-    from .quantization import quantize
+    from .quantization import quantize  # type: ignore[no-redef]  # as does quantization/quantize.py
     from .schedule import Schedule
     from .solvers import plan, solvers
     from .solvers.prediction import convert_prediction

@@ -14,7 +14,7 @@ def quantize(
     samples: Annotated[int, typer.Option(help="Drawn to calibrate on.")] = 16,
     steps: Annotated[int, typer.Option(help="Steps that they are drawn in: noise levels that are seen.")] = 50,
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
-    max_error: Annotated[float, typer.Option(help="Relative error that int8 may have; layers stay in float32 until it is met.")] = 0.05,
+    max_error: Annotated[float, typer.Option(help="Relative error that int8 may have; the more layers stay in float32.")] = 0.05,
     data: Annotated[
         str | None, typer.Option(help="Real images for the Fréchet distance: 'digits', or an .npz as for `evaluate`. Needs torch.")
     ] = None,

@@ -90,12 +90,14 @@ def ranges(model: Model, values: Sequence[str], calls: Sequence[Call], seed: int
 
 def best_range(numbers: np.ndarray) -> Range:
     """Of the ranges that end at a part of the largest number, above and below, the one whose levels are nearest in square mean."""
-    low, high = float(min(numbers.min(), 0.0)), float(max(numbers.max(), 0.0))
+    low, high = min(float(numbers.min()), 0.0), max(float(numbers.max()), 0.0)
     if low == high:
         return -1.0, 1.0  # a value that is nothing but 0
     for _ in range(2):  # above, below, and again
-        high = min((high * part for part in SHRINK), key=lambda end: _error(numbers, (low, end))) if high else high
-        low = min((low * part for part in SHRINK), key=lambda end: _error(numbers, (end, high))) if low else low
+        if high > 0:
+            high *= float(SHRINK[np.argmin([_error(numbers, (low, high * part)) for part in SHRINK])])
+        if low < 0:
+            low *= float(SHRINK[np.argmin([_error(numbers, (low * part, high)) for part in SHRINK])])
     return low, high
 
 
@@ -112,5 +114,6 @@ def relative_error(model: Model, runtime: str, calls: Sequence[Call]) -> list[fl
     found = []
     for call in calls:
         bound.x[...] = call.x
-        found.append(float(np.linalg.norm(bound(call.t) - call.output) / max(np.linalg.norm(call.output), 1e-30)))
+        scale = max(float(np.linalg.norm(call.output)), 1e-30)
+        found.append(float(np.linalg.norm(bound(call.t) - call.output)) / scale)
     return found

@@ -13,6 +13,8 @@ from ..model import Model
 from ..runtimes.quantized import layers
 from .calibrate import Call, relative_error
 
+FEW = 3  # calls on which a layer is judged alone
+
 
 def candidates(model: Model) -> list[Node]:
     """The layers between the first that the sample passes and the last. Those that it does not pass embed time and conditioning:
@@ -67,17 +69,18 @@ def choose(
         say: Told what is done.
     """
 
-    def error(chosen: Sequence[Node]) -> float:
-        return rms(relative_error(in_int8(model, chosen, ranges), runtime, calls))
+    def error(chosen: Sequence[Node], on: Sequence[Call] = calls) -> float:
+        return rms(relative_error(in_int8(model, chosen, ranges), runtime, on))
 
     whole = error(nodes)
     say(f"{len(nodes)} layers in int8: relative error {whole:.4f}")
     if whole <= max_error:
         return list(nodes)
     alone = {}
-    for node in nodes:
-        alone[node.outputs[0]] = error([node])
-        say(f"{node.outputs[0]} alone: {alone[node.outputs[0]]:.4f}")
+    few = calls[:: max(1, len(calls) // FEW)]  # their order is all that is asked
+    for i, node in enumerate(nodes, 1):
+        alone[node.outputs[0]] = error([node], few)
+        say(f"{i} of {len(nodes)}, {node.outputs[0]} alone: {alone[node.outputs[0]]:.4f}")
     order = sorted(nodes, key=lambda node: alone[node.outputs[0]])
     fewest, most = 0, len(order)  # with the first `fewest` the error is small enough, with `most` it is not
     while most - fewest > 1:

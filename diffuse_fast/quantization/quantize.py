@@ -126,7 +126,8 @@ def _target(model: Model, out: Any) -> Path:
     if not isinstance(out, str | os.PathLike):
         raise ArgumentTypeError(f"out is a {type(out).__name__}; it must be the path of the file to write.")
     if model.external:
-        raise ArgumentError(f"the weights of {model.path.name} lie beside it in {model.external[0].name}; int8 needs them in the file.")
+        beside = model.external[0].name
+        raise ArgumentError(f"the weights of {model.path.name} lie beside it in {beside}; int8 needs them in the file.")
     check_schedule(model)
     if Path(out).suffix != ".onnx":
         raise ArgumentError(f"out is {str(out)!r}; it must end in '.onnx'.")

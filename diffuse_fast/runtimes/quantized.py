@@ -61,7 +61,8 @@ def quantize(graph: Nodes, names: Iterable[str], ranges: Mapping[str, Range], *,
             if outputs:  # as an int32 of the product's own scale, without which it is not fused
                 inputs[-1] = graph.fresh(bias)
                 scale = scales * parameters(ranges[x])[0]
-                array = np.rint(graph.weight(bias) / scale.astype(np.float64)).astype(np.int32)
+                exact = np.asarray(graph.weight(bias), np.float64)
+                array = np.clip(np.rint(exact / scale), -(2**31), 2**31 - 1).astype(np.int32)
                 nodes.append(_dequantize(graph, bias, array, scale, inputs[-1], 0))
         raw = graph.fresh(y) if outputs else y
         nodes.append(graph.rewired(node, tuple(inputs), (raw,)))

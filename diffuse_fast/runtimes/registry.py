@@ -51,7 +51,7 @@ class Runtime:
 RUNTIMES = (
     Runtime("onnx", ("artifact", "session"), "onnxruntime", "cpu", ("float32", "int8")),
     Runtime("openvino", ("artifact",), "openvino", "openvino", ("float32", "bfloat16", "int8")),
-    Runtime("torch", ("module",), "torch", "train"),
+    Runtime("torch", ("module",), "torch", "train", ("float32", "bfloat16")),
     Runtime("callable", ("callable",), None, None),
 )
 
@@ -177,7 +177,8 @@ def network(
     if split > 1 and not isinstance(model, Model):
         raise ArgumentError("split is for artifacts; a session, a module or a callable has its own threads.")
     if not isinstance(model, Model):
-        return _module(chosen.name).network(model, threads=threads, time_dtype=time_dtype)
+        options = {"precision": precision} if chosen.name == "torch" else {}
+        return _module(chosen.name).network(model, threads=threads, time_dtype=time_dtype, **options)
     return _artifact(model, Choice(chosen.name, threads, split, precision), time_dtype)
 
 

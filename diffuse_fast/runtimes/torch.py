@@ -6,16 +6,30 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import ArgumentError, KernelUnavailableError, NetworkError
 from .base import aligned, check_output, failed, is_whole, own_cond, whole
 
+_PRODUCTS = ("convolution", "mm", "addmm", "bmm", "baddbmm", "linear", "mkldnn_convolution")
 
-def network(model: torch.nn.Module, *, threads: int | None = None, time_dtype: str | None = None) -> TorchNetwork:
-    """A module called ``module(x, t, **cond)`` that returns a tensor or an object with ``.sample``."""
+
+def network(
+    model: torch.nn.Module, *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32"
+) -> TorchNetwork:
+    """A module called ``module(x, t, **cond)`` that returns a tensor or an object with ``.sample``.
+
+    ``float32`` is the module as it is. ``bfloat16`` is torch's autocast: convolutions and products in bfloat16, their weights cast
+    for each call, what autocast holds to be sensitive in float32.
+
+    Raises:
+        KernelUnavailableError: this machine does not compute in the precision.
+    """
     if threads is not None:
         raise ArgumentError("threads cannot be set for a torch module; call torch.set_num_threads.")
-    return TorchNetwork(model, time_dtype)
+    if precision == "bfloat16" and not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        raise KernelUnavailableError("precision is 'bfloat16', which this CPU does not compute in; torch would emulate it.")
+    return TorchNetwork(model, time_dtype, precision)
 
 
 def dtype_of(module: torch.nn.Module) -> torch.dtype:
@@ -32,12 +46,34 @@ def dtype_of(module: torch.nn.Module) -> torch.dtype:
     return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
 
 
+def computes_in_bfloat16(module: torch.nn.Module, x: torch.Tensor, t: torch.Tensor, cond: dict[str, torch.Tensor]) -> bool:
+    """Whether autocast reaches the module, told by the products that a call makes: a scripted module, or one that turns autocast
+    off, would be timed and trusted for what it is not.
+
+    Raises:
+        KernelUnavailableError: it does not.
+    """
+    seen: set[torch.dtype] = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func.overloadpacket.__name__ in _PRODUCTS:
+                seen.update(a.dtype for a in args if isinstance(a, torch.Tensor))
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        module(x, t, **cond)
+    if torch.bfloat16 not in seen:
+        raise KernelUnavailableError("precision is 'bfloat16', but autocast does not reach the module's products; give 'float32'.")
+    return True
+
+
 class TorchNetwork:
     """A module in its own dtype. Its mode is left alone; one that would draw random numbers of its own is refused."""
 
     name = "torch"
 
-    def __init__(self, module: torch.nn.Module, time_dtype: str | None = None):
+    def __init__(self, module: torch.nn.Module, time_dtype: str | None = None, precision: str = "float32"):
         for tensor in (*module.parameters(), *module.buffers()):
             if tensor.device.type != "cpu":
                 raise KernelUnavailableError(
@@ -46,6 +82,9 @@ class TorchNetwork:
         self.module = module
         self.dtype = dtype_of(module)
         self._time_dtype = time_dtype
+        self._autocast = precision == "bfloat16"
+        if self._autocast and self.dtype not in (torch.float32, torch.bfloat16):
+            raise ArgumentError(f"precision is 'bfloat16', but the module is {self.dtype}: module.float() first.")
 
     def bind(
         self,
@@ -55,7 +94,7 @@ class TorchNetwork:
         output_shape: tuple[int, ...] | None = None,
     ) -> TorchCall:
         x, output = aligned((batch, *shape)), aligned((batch, *(output_shape or shape)))
-        return TorchCall(self.module, self.dtype, self._time_dtype, x, output, cond)
+        return TorchCall(self.module, self.dtype, self._time_dtype, x, output, cond, self._autocast)
 
 
 class TorchCall:
@@ -69,9 +108,11 @@ class TorchCall:
         x: np.ndarray,
         output: np.ndarray,
         cond: dict[str, np.ndarray],
+        autocast: bool = False,
     ):
         self.x, self.output = x, output
         self._module, self._dtype, self._time_dtype = module, dtype, time_dtype
+        self._autocast, self._told = autocast, not autocast
         self._x, self._output = torch.from_numpy(x), torch.from_numpy(output)  # the same memory
         self.condition(cond)
 
@@ -83,8 +124,10 @@ class TorchCall:
         integer = self._time_dtype == "int64" or (self._time_dtype is None and is_whole(t))
         values = np.full(len(self.x), whole(t) if integer else t, np.int64 if integer else np.float32)
         time = torch.from_numpy(values)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
             try:
+                if not self._told:
+                    self._told = computes_in_bfloat16(self._module, self._x.to(self._dtype), time, self._cond)
                 result: Any = self._module(self._x.to(self._dtype), time, **self._cond)
             except Exception as error:
                 raise failed(t, error) from error

@@ -29,9 +29,9 @@ def test_auto_by_kind_of_model(small):
 def test_auto_takes_what_has_the_precision(small):
     model = df.load(small())
     assert runtimes.select(model, precision="bfloat16").name == "openvino"
-    with pytest.raises(ArgumentError, match=r"'float32-fast'.*onnx: float32; openvino: float32, bfloat16\)"):
+    with pytest.raises(ArgumentError, match=r"'float32-fast'.*onnx: float32, int8; openvino: float32, bfloat16, int8\)"):
         runtimes.select(model, precision="float32-fast")
-    with pytest.raises(ArgumentError, match=r"'bfloat16'.*\(onnx: float32\)"):
+    with pytest.raises(ArgumentError, match=r"'bfloat16'.*\(onnx: float32, int8\)"):
         runtimes.network(model, "onnx", precision="bfloat16")
     with pytest.raises(ArgumentError, match=r"'bfloat16'.*\(callable: float32\)"):
         runtimes.network(lambda x, t: x, precision="bfloat16")

@@ -1,0 +1,198 @@
+"""A graph in int8 computes the sum of products of integers that Jacob et al. 2018 write; bfloat16 keeps the time."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import diffuse_fast as df
+from diffuse_fast.artifact.document import Quantization
+from diffuse_fast.artifact.nodes import Nodes
+from diffuse_fast.errors import ArgumentError, ArtifactError, KernelUnavailableError
+from diffuse_fast.runtimes import graphs, network
+from diffuse_fast.runtimes.quantized import layers, parameters, per_channel
+
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+
+OVER = {"a": (-0.5, 2.0), "b": (-2.0, 3.1)}
+RNG = np.random.default_rng(0)
+WEIGHT = (RNG.standard_normal((4, 4, 1, 1)) * np.array([1.0, 10.0, 0.1, 3.0])[:, None, None, None]).astype(np.float32)
+BIAS = RNG.standard_normal(4).astype(np.float32)
+
+
+@pytest.fixture
+def small_int8(tmp_path, document):
+    """x -> a -> b -> output by three convolutions of 1x1, of which the ends change nothing and the middle one is in int8."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    eye = np.eye(4, dtype=np.float32)[:, :, None, None]
+    nodes = [
+        helper.make_node("Conv", ["x", "eye"], ["a"]),
+        helper.make_node("Conv", ["a", "w", "bias"], ["b"], auto_pad="VALID"),
+        helper.make_node("Conv", ["b", "eye"], ["c"]),
+        helper.make_node("Cast", ["t"], ["tf"], to=TensorProto.FLOAT),  # OpenVINO loses an input that nothing reads
+        helper.make_node("Unsqueeze", ["tf", "axes"], ["column"]),
+        helper.make_node("Add", ["c", "column"], ["output"]),
+    ]
+    values = [("x", TensorProto.FLOAT, ["B", 4, 3, 3]), ("t", TensorProto.INT64, ["B"])]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info(*v) for v in values],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["B", 4, 3, 3])],
+        [numpy_helper.from_array(eye, "eye"), numpy_helper.from_array(WEIGHT, "w"), numpy_helper.from_array(BIAS, "bias"),
+         numpy_helper.from_array(np.array([1, 2, 3], np.int64), "axes")],
+    )  # fmt: skip
+
+    def write(layer="b", ranges=OVER):
+        file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+        found = Quantization(layers=(layer,), ranges=ranges, relative_error={"onnx": 0.01}).to_json()
+        document["sample"]["shape"] = [4, 3, 3]
+        told = {**document, "conditioning": [], "version": 3, "plans": [], "quantization": found}
+        helper.set_model_props(file, {"diffuse_fast": json.dumps(told)})
+        (tmp_path / "int8.onnx").write_bytes(file.SerializeToString())
+        return df.load(tmp_path / "int8.onnx")
+
+    return write
+
+
+def expected(x):
+    """The middle layer in int8, written down: integers, two scales, one zero point."""
+    low, high = OVER["a"]
+    scale = (high - low) / 255
+    zero = round(-low / scale)
+    q = np.clip(np.rint(x.astype(np.float64) / scale) + zero, 0, 255) - zero
+    largest = np.abs(WEIGHT).reshape(4, 4).max(axis=1, keepdims=True).astype(np.float64)
+    levels = np.rint(WEIGHT.reshape(4, 4) / (largest / 127))
+    return np.einsum("oc,bchw->bohw", levels * largest / 127, q) * scale + BIAS[:, None, None]
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_a_layer_in_int8_is_the_product_of_integers(small_int8, runtime):
+    pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
+    model = small_int8()
+    x = np.random.default_rng(1).uniform(-1, 0.5, (2, 4, 3, 3)).astype(np.float32)  # below the range too: it is clipped
+    call = network(model, runtime, threads=1, precision="int8").bind(2, (4, 3, 3), {})
+    call.x[...] = x
+    got, want = call(0.0), expected(x)
+    if runtime == "openvino":
+        assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+    else:  # whose outputs are rounded to 8 bits of their range as well
+        scale = (OVER["b"][1] - OVER["b"][0]) / 255
+        assert np.abs(got - np.clip(want, -100 * scale, 155 * scale)).max() <= 0.51 * scale
+    network32 = network(model, runtime, threads=1).bind(2, (4, 3, 3), {})
+    network32.x[...] = x
+    exact = np.einsum("oc,bchw->bohw", WEIGHT.reshape(4, 4), x) + BIAS[:, None, None]
+    assert np.abs(network32(0.0) - exact).max() <= 1e-5 * np.abs(exact).max()
+
+
+def test_the_graph_is_one(small_int8):
+    made = onnx.load_from_string(graphs.for_onnxruntime(small_int8(), "int8"))
+    onnx.checker.check_model(made, full_check=True)
+    assert "w" not in [i.name for i in made.graph.initializer]  # the weight is there once
+    assert {a.name: a.s for n in made.graph.node for a in n.attribute if a.name == "auto_pad"} == {"auto_pad": b"VALID"}
+
+
+@pytest.mark.parametrize("change", [{"layer": "nowhere"}, {"ranges": {"a": (0.0, 1.0)}}])
+def test_a_document_that_names_what_is_not_there(small_int8, change):
+    with pytest.raises(ArtifactError, match="quantization"):
+        network(small_int8(**change), "onnx", precision="int8")
+
+
+def test_without_ranges_the_command_is_named(small):
+    with pytest.raises(ArgumentError, match="diffuse-fast quantize"):
+        network(df.load(small()), precision="int8")
+    session = ort.InferenceSession(small(), providers=["CPUExecutionProvider"])
+    with pytest.raises(ArgumentError, match=r"'int8'.*\(onnx: float32\)"):
+        network(session, precision="int8")
+
+
+def test_the_layers_of_a_network():
+    found = layers(Nodes(df.load("digits").path))
+    assert {node.op for node in found} == {"Conv", "Gemm"} and len(found) == 51
+
+
+@given(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
+def test_zero_is_exact_and_the_range_is_covered(one, other):
+    low, high = min(one, other), max(one, other)
+    scale, zero = (float(v) for v in parameters((low, high)))
+    assert zero == int(zero) and 0 <= zero <= 255
+    ends = (0 - zero) * scale, (255 - zero) * scale
+    assert ends[0] <= min(low, 0) + scale and ends[1] >= max(high, 0) - scale
+
+
+def test_weights_round_by_half_a_step_of_their_channel():
+    weight = np.random.default_rng(0).standard_normal((5, 3, 2)).astype(np.float32)
+    weight[2] = 0
+    scales, levels = per_channel(weight, 0)
+    assert levels.dtype == np.int8 and np.abs(levels.astype(int)).max() == 127
+    error = np.abs(levels * scales[:, None, None] - weight)
+    assert (error <= 0.501 * scales[:, None, None]).all() and not levels[2].any()
+
+
+def test_bfloat16_keeps_the_time(tmp_path, document):
+    """sin(999) through a product: in bfloat16 999 is 1000, whose sine is another number."""
+    openvino = pytest.importorskip("openvino")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU has no bfloat16")
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("Cast", ["t"], ["tf"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["tf", "one"], ["column"]),
+        helper.make_node("Mul", ["column", "frequencies"], ["angles"]),
+        helper.make_node("Sin", ["angles"], ["sines"]),
+        helper.make_node("MatMul", ["sines", "eye"], ["mixed"]),
+        helper.make_node("MatMul", ["mixed", "eye"], ["again"]),
+        helper.make_node("Add", ["x", "again"], ["output"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", 6]),
+                     helper.make_tensor_value_info("t", TensorProto.INT64, ["B"])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["B", 6])],
+        [numpy_helper.from_array(np.array([1], np.int64), "one"), numpy_helper.from_array(np.eye(6, dtype=np.float32), "eye"),
+         numpy_helper.from_array(np.linspace(0.5, 1, 6, dtype=np.float32), "frequencies")],
+    )  # fmt: skip
+    file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    document["sample"]["shape"] = [6]
+    helper.set_model_props(file, {"diffuse_fast": json.dumps({**document, "conditioning": []})})
+    (tmp_path / "time.onnx").write_bytes(file.SerializeToString())
+    call = network(df.load(tmp_path / "time.onnx"), "openvino", precision="bfloat16").bind(1, (6,), {})
+    got = call(999.0)
+    assert np.abs(got - np.sin(999 * np.linspace(0.5, 1, 6))).max() <= 2**-7
+
+
+def test_a_module_in_bfloat16(monkeypatch):
+    torch = pytest.importorskip("torch")
+    if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
+        pytest.skip("this CPU has no bfloat16")
+    torch.manual_seed(0)
+
+    class Linear(torch.nn.Module):
+        def __init__(self, allowed):
+            super().__init__()
+            self.layer, self.allowed = torch.nn.Linear(64, 64), allowed
+
+        def forward(self, x, t):
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.allowed and torch.is_autocast_enabled("cpu")):
+                return self.layer(x)
+
+    def output(module, precision):
+        call = network(module, precision=precision).bind(3, (64,), {})
+        call.x[...] = np.random.default_rng(0).standard_normal((3, 64))
+        return call(1.0).copy()
+
+    module = Linear(True).eval()
+    error = np.abs(output(module, "bfloat16") - output(module, "float32")).max()
+    assert 2**-16 < error < 2**-5  # it is not float32, and it is near
+    with pytest.raises(KernelUnavailableError, match="does not reach"):
+        output(Linear(False).eval(), "bfloat16")
+    with pytest.raises(ArgumentError, match=r"module\.float\(\)"):
+        output(module.half(), "bfloat16")
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    with pytest.raises(KernelUnavailableError, match="this CPU"):
+        output(module.float(), "bfloat16")
