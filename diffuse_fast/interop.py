@@ -9,7 +9,10 @@ has none either.
 Where the numbers differ from the peer's, it is by design:
 
 * its tables are float32, and its cosine table takes 1 − alphas_cumprod from rounded numbers; ours are float64;
-* DDIM and PNDM with ``linspace`` take their previous timestep from T // steps; ours is the grid's (diffusers #9261);
+* DDIM and PNDM take their previous timestep from T // steps, which is not the grid's with ``linspace``, nor with ``trailing`` where
+  steps does not divide T; ours is the grid's (diffusers #9261);
+* PNDM's Runge-Kutta start takes T // steps // 2 for half its step, also where T // steps is odd; ours ends at the grid's timestep;
+* DDPM whose last timestep is not 0 adds noise to its result, which only ``fixed_large`` shows; ours does not (Algorithm 2, line 3);
 * UniPC has NaN at sigma 0 with ``bh1``, ``predict_x0=False`` or ``lower_order_final=False``; ours ends with a step of first order;
 * PNDM combines what the network says as it is, also v, of several states; ours combines the ε's, as the paper does;
 * DPMSolverSinglestep thresholds with another timestep's alpha where ``algorithm_type`` is ``dpmsolver``; ours with its own;
@@ -255,6 +258,8 @@ def _clip(config: Config) -> tuple[float, float] | DynamicThreshold | None:
 def _whole(steps: Any) -> int:
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise ArgumentError(f"steps is {steps!r}; it must be a whole number from 1.")
+    if steps > spacing.MAX_STEPS:  # before a grid is laid that spacing.grid does not lay
+        raise ArgumentError(f"steps is {steps}; a plan has at most {spacing.MAX_STEPS}.")
     return int(steps)
 
 

@@ -79,7 +79,7 @@ CASES = [
 ]  # fmt: skip
 
 
-SLOW_STEPS = [pytest.param(steps, marks=pytest.mark.slow) for steps in (1, 2, 10, 50)]
+SLOW_STEPS = [pytest.param(steps, marks=pytest.mark.slow) for steps in (1, 2, 10, 50, 12)]  # 12 does not divide the timesteps
 # Each of their steps is two calls.
 TWICE = (
     "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "FlowMatchHeunDiscreteScheduler",
@@ -127,6 +127,9 @@ def test_grids(name, options, betas, steps):
         return  # without betas
     if steps > options.get("num_train_timesteps", PEERS[name].options["num_train_timesteps"]):
         return
+    if steps == 1 and (name, *options) in (("EDMEulerScheduler", "sigma_schedule", "prediction_type"),
+                                           ("FlowMatchEulerDiscreteScheduler", "shift", "shift_terminal")):  # fmt: skip
+        pytest.skip("the peer's one step is wrong")
     scheduler = with_exact_table(make(name, {**betas, **options}))
     scheduler.set_timesteps(steps)
     _, peer, config = _read(scheduler)
@@ -138,7 +141,7 @@ def test_grids(name, options, betas, steps):
     if name in TWICE:
         theirs = theirs[::2]
     if name == "PNDMScheduler":
-        theirs = np.delete(theirs, 2)  # its second is told twice
+        theirs = np.delete(theirs, 2) if steps > 1 else theirs  # its second is told twice
     if name == "DDIMInverseScheduler":
         theirs = theirs[::-1]
     times = told(schedule.network_time(grid.times))
@@ -190,6 +193,9 @@ ONE_STEP_WRONG = {
 }  # fmt: skip
 
 
+FROM_QUOTIENT = ("DDIMScheduler", "DDIMParallelScheduler", "DDIMInverseScheduler", "PNDMScheduler")
+
+
 def compare(name, options, steps, shape=(3, 4), *, tolerance=1e-5, **of_step):
     """Ours by the oracle and the peer's, on the same noise. ``of_step`` are options of its ``step``, and of the plan."""
     import torch
@@ -201,6 +207,8 @@ def compare(name, options, steps, shape=(3, 4), *, tolerance=1e-5, **of_step):
     if steps == 1 and any((name, option) in ONE_STEP_WRONG for option in options):
         pytest.skip("the peer's one step is wrong")
 
+    if steps == 12 and name in FROM_QUOTIENT and options.get("timestep_spacing", "leading") != "leading":
+        pytest.skip("the peer takes T // steps for the distance of timesteps that are farther apart (interop.py says so)")
     if name == "KDPM2AncestralDiscreteScheduler" and steps == 2:
         pytest.skip("between so distant levels the peer's sigma_down is a difference of equal float32 numbers")
     scheduler = with_exact_table(make(name, options))

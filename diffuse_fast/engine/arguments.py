@@ -45,6 +45,8 @@ def noise_array(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise ArgumentError(f"{name} has shape {array.shape}; it must be {shape}.")
     if array.dtype.kind != "f":
         raise ArgumentTypeError(f"{name} has dtype {array.dtype}; it must be floating.")
+    if not np.isfinite(array).all():  # else the network would be blamed
+        raise ArgumentError(f"{name} has NaN or Inf in it; it must be finite.")
     return array
 
 

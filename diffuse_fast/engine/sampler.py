@@ -84,6 +84,7 @@ class Sampler:
         self.shape = shape_of_sample(shape, known)
         self._conditioning = known.conditioning if known else None
         self._convention = known.time.convention if known else None
+        self._prediction = known.prediction_type if known else None
         self._output_shape = known.output_shape if known else self.shape
         self._guidance = guidance_interval, guidance_rescale
         self._guidance_batch = guidance_batch
@@ -258,6 +259,11 @@ class Sampler:
         if None not in (told, takes) and told != takes:
             raise ArgumentError(
                 f"the plan tells the network {told!r}, but this model takes {takes!r}; make it with time_convention={takes!r}."
+            )
+        if self._prediction not in (None, plan.prediction_type):
+            raise ArgumentError(
+                f"the plan is for a network that predicts {plan.prediction_type!r}, but this model predicts {self._prediction!r}; "
+                f"make it with prediction_type={self._prediction!r}."
             )
         interval, rescale = self._guidance
         plan = plan.with_guidance(scale, interval=interval, rescale=rescale)

@@ -120,6 +120,13 @@ def _stacked(conditions: list[Conditions]) -> Conditions:
 
 def with_given_noise(rows: tuple[Row, ...], registers: int) -> tuple[Row, ...]:
     """The rows with noise that is given: one register more, which comes where z would in the sum."""
-    if registers == MAX_REGISTERS or any(r.log_s is not None or r.reduce is not None for r in rows):
-        raise ArgumentError("step_noise cannot replace the generator in this plan.")
+    reason = None
+    if registers == MAX_REGISTERS:
+        reason = f"it uses all {MAX_REGISTERS} registers, and given noise takes one"
+    elif any(r.log_s is not None for r in rows):
+        reason = "the standard deviation is the network's"
+    elif any(r.reduce is not None for r in rows):
+        reason = "a row has a reduction (dynamic thresholding, guidance_rescale, a Langevin step)"
+    if reason is not None:
+        raise ArgumentError(f"step_noise cannot replace the generator in this plan: {reason}.")
     return tuple(dataclasses.replace(r, s=0.0, c=(*r.c, *(0.0,) * (registers - len(r.c)), r.s)) if r.s else r for r in rows)

@@ -229,8 +229,10 @@ def is_whole(t: float | np.ndarray) -> bool:
 def whole(t: float | np.ndarray) -> float | np.ndarray:
     """The same time, or times, refused where the network takes whole numbers and these are not."""
     if not is_whole(t):
+        first = t if isinstance(t, float) else float(t[t != np.floor(t)][0])
         raise ArgumentError(
-            f"the time {t} is not whole, but this network takes integer timesteps; choose a spacing or timesteps that are whole."
+            f"the time {first!r} is not whole, but this network takes integer timesteps; choose a spacing or timesteps that are "
+            f"whole, or make the plan with timestep_rounding='nearest'."
         )
     return t
 

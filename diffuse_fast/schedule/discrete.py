@@ -161,6 +161,15 @@ class DiscreteSchedule(Schedule):
     def _timestep_at_log_snr(self, log_snr: np.ndarray) -> np.ndarray:
         return self._tables.timestep_at_log_snr(log_snr)
 
+    def _timestep_at_noise_level(self, sigma: np.ndarray) -> np.ndarray:
+        try:
+            return super()._timestep_at_noise_level(sigma)
+        except ArgumentError:  # in the unit that was given
+            low, high = float(self.noise_level(self.t_min)), float(self.noise_level(self.t_max))
+            least, most = float(np.min(sigma)), float(np.max(sigma))
+            outside = least if least < low else most
+            raise ArgumentError(f"a noise level is {outside!r}; this schedule has {low!r} to {high!r}.") from None
+
     def _continuous(self, t: np.ndarray) -> np.ndarray:
         return (t + 1.0) / self.num_train_timesteps
 

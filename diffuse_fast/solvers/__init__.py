@@ -110,7 +110,8 @@ def plan(
         sigma_min, sigma_max: Ends of a spacing over noise levels; None are the schedule's.
         timesteps: Instead of a spacing, the times themselves: falling, in the schedule's own unit, fractional allowed.
         sigmas: Or the noise levels (``schedule.noise_level``): falling, above 0; a last 0 may be there, for the end. What is
-            less than 0.1 % above the largest of a discrete schedule is taken for it, as published lists are rounded.
+            less than 0.1 % above the largest of a discrete schedule, or 1 % below its smallest, is taken for it, as published
+            lists are rounded.
         time_convention: What the network is told, one of ``schedule.time_conventions`` (``schedule.network_time``); None is
             the first.
         timestep_rounding: ``nearest`` or ``down`` where the network takes whole timesteps only, else ``none``. It changes
@@ -300,8 +301,10 @@ def _of_sigmas(schedule: Schedule, steps: Any, sigmas: Any) -> np.ndarray:
         raise ArgumentError(f"sigmas is {sigmas!r}; it must have a noise level above 0.")
     _same_count(steps, "sigmas", levels)
     if schedule.family == "discrete" and math.isfinite(high := schedule.noise_level(schedule.t_max)):
-        # Published lists are rounded, and their first is the schedule's last: take it for that.
-        levels = np.where((levels > high) & (levels < 1.001 * high), high, levels)
+        # Published lists are rounded, to 14.615 and 0.029 for 14.6146 and 0.02917: their ends are the schedule's.
+        low = schedule.noise_level(schedule.t_min)
+        levels[0] = high if high < levels[0] < 1.001 * high else levels[0]
+        levels[-1] = low if 0.99 * low < levels[-1] < low else levels[-1]
     try:
         return schedule.timestep_at_noise_level(levels)
     except ArgumentError as error:

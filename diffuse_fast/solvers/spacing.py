@@ -52,6 +52,8 @@ LEVELS = ("karras", "exponential", "beta", "log_snr")
 RHO = {"karras": 7.0, "power": 2.0}
 SPACINGS = (*INTEGER, *LEVELS, "power")
 
+MAX_STEPS = 100_000  # a plan has a row for each in memory, and a schedule in continuous time has no end of times
+
 
 @dataclass(frozen=True)
 class Spacing:
@@ -114,8 +116,11 @@ def grid(spacing: Spacing, schedule: Schedule, steps: int, style: str = "closed"
     """The times of a spacing, float64 ``(steps,)``, falling, in the schedule's own unit.
 
     Raises:
-        ArgumentError: ``steps`` is more than there are timesteps, or ``steps_offset`` shifts the grid past the last.
+        ArgumentError: ``steps`` is more than there are timesteps or ``MAX_STEPS``, or ``steps_offset`` shifts the grid past the
+            last.
     """
+    if steps > MAX_STEPS:
+        raise ArgumentError(f"steps is {steps}; a plan has at most {MAX_STEPS}.")
     if spacing.name in INTEGER and schedule.family == "discrete":
         return _integers(spacing, schedule.num_train_timesteps, steps, style)  # type: ignore[attr-defined]  # checked: the family has it
     if steps < 1:

@@ -79,6 +79,8 @@ def test_nan_names_row_and_sample():
         (2, 10, {"solver": "dimm"}, "ddim"),
         (2, 10, {"seed": [1]}, "one seed per sample"),
         (2, 10, {"noise": np.zeros((2, 3))}, "noise has shape"),
+        (2, 10, {"noise": np.full((2, 3, 5), np.nan)}, "noise has NaN"),
+        (2, 10, {"clip": df.DynamicThreshold(0.9, 1.0), "step_noise": lambda i: np.zeros((2, 3, 5))}, "dynamic thresholding"),
         (2, 10, {"schedule": None}, "schedule"),
         (2, 10, {"prediction_type": None}, "prediction_type"),
         (2, 10, {"guidance_scale": 2.0}, "negative_cond"),
@@ -111,6 +113,27 @@ def changed(solver="ddim", **fields):
 def test_a_plan_that_the_model_cannot_serve_is_refused(fields, message):
     with pytest.raises(ArgumentError, match=message):
         df.Sampler(halved, changed(**fields), shape=(3, 5))
+
+
+def test_a_plan_for_another_prediction_is_refused():
+    model = df.load("digits")
+    plan, other = (df.plan(model.schedule, "ddim", 5, prediction_type=p) for p in (model.prediction_type, "epsilon"))
+    with pytest.raises(ArgumentError, match="predicts 'v_prediction'"):
+        df.Sampler(model, other)
+    with pytest.raises(ArgumentError, match="predicts 'v_prediction'"):
+        df.Sampler(model, plan).sample_requests([df.Request(plan=other)])
+
+
+def test_a_fractional_plan_names_the_way_out():
+    model = df.load("digits")
+    karras = [
+        df.plan(model.schedule, "euler", 5, prediction_type=model.prediction_type, timestep_spacing="karras", sigma_max=80.0,
+                timestep_rounding=rounding)
+        for rounding in ("none", "nearest")
+    ]  # fmt: skip
+    with pytest.raises(ArgumentError, match="timestep_rounding='nearest'"):
+        df.Sampler(model, karras[0]).sample_requests([df.Request(seed=0)])
+    assert np.isfinite(df.Sampler(model, karras[1]).sample_requests([df.Request(seed=0)])).all()
 
 
 def test_a_learned_variance_is_read_behind_the_prediction(tmp_path, monkeypatch):

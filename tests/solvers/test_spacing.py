@@ -284,6 +284,22 @@ def test_custom_sigmas_are_kept():
     assert edm.timesteps.tolist() == [90.0, 0.001]
 
 
+def test_a_published_list_may_be_rounded_past_the_last_level():
+    # "Align Your Steps" for Stable Diffusion 1.5, as published: the last level, 0.029, is below the schedule's 0.02917.
+    sigmas = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029]
+    schedule = df.Schedule.scaled_linear(beta_start=0.00085, beta_end=0.012)
+    plan = df.plan(schedule, "dpmpp_2m", prediction_type="epsilon", sigmas=sigmas)
+    assert plan.timesteps[[0, -1]].tolist() == pytest.approx([999.0, 0.0], abs=1e-6)
+    with pytest.raises(ArgumentError, match=r"a noise level is 0\.02; this schedule has 0\.0291"):
+        df.plan(schedule, "dpmpp_2m", prediction_type="epsilon", sigmas=[1.0, 0.02])
+
+
+@pytest.mark.parametrize("schedule", [df.Schedule.edm(), df.Schedule.flow(), df.Schedule.vp_sde()], ids=lambda s: s.family)
+def test_no_plan_of_more_steps_than_memory_holds(schedule):
+    with pytest.raises(ArgumentError, match="at most 100000"):
+        df.plan(schedule, "euler", 10**9, prediction_type=schedule.prediction_types[0])
+
+
 def test_rounding_changes_what_is_told_and_no_marginal():
     plans = [
         df.plan(LINEAR, "ddim", 30, prediction_type="epsilon", timestep_spacing="karras", timestep_rounding=rounding)
@@ -300,7 +316,7 @@ def test_rounding_changes_what_is_told_and_no_marginal():
     [
         ({"timestep_spacing": "karras", "sigma_min": 2.0, "sigma_max": 1.0}, ArgumentError, "interval between them is empty"),
         ({"timestep_spacing": "karras", "sigma_max": 0.001}, ArgumentError, "empty"),
-        ({"timestep_spacing": "karras", "sigma_max": 1e4}, ArgumentError, "log_snr"),
+        ({"timestep_spacing": "karras", "sigma_max": 1e4}, ArgumentError, r"a noise level is 10000\.0; this schedule has"),
         ({"timestep_spacing": "trailing", "sigma_min": 1.0}, ArgumentError, "sigma_min and sigma_max are the ends of"),
         ({"timestep_spacing": "exponential", "rho": 7}, ArgumentError, "rho is 7; only the spacings karras and power"),
         ({"timestep_spacing": "power", "rho": -1}, ArgumentError, "rho is -1"),
