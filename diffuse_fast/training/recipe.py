@@ -22,7 +22,7 @@ from ..schedule.base import DISCRETE, TYPES, ZERO_SNR
 from ..schedule.discrete import DiscreteSchedule
 from .aim import objective
 from .config import TrainConfig
-from .data import Arrays, Framing, Images, Source, digits, from_disk, hold_out
+from .data import Arrays, Framing, Images, Source, digits, emoji, from_disk, hold_out
 from .description import meaning
 from .loop import train
 from .objectives import LogSNRNetwork
@@ -53,7 +53,7 @@ def _digits() -> Source:
 
 
 KINDS: dict[str, Callable[..., Source]] = {
-    "images": _images, "datasets": _datasets, "arrays": Arrays.from_file, "digits": _digits,
+    "images": _images, "datasets": _datasets, "arrays": Arrays.from_file, "digits": _digits, "emoji": emoji,
 }  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def recipe(settings: Settings) -> Recipe:
     """Open the data and build the network that settings describe.
 
     Args:
-        settings: By section. ``data``: ``kind`` (images, datasets, arrays, digits), ``path`` and the rest of what it takes;
+        settings: By section. ``data``: ``kind`` (images, datasets, arrays, digits, emoji), ``path`` and the rest of what it takes;
             ``held_out``, a fraction. ``network``: ``type`` (UNet, UNet1D, UNet3D, MLP, DiT) and its options; what the data say
             (channels, size, classes, channels of a learned variance) need not be said. ``schedule``: ``type`` and the
             arguments of that class method of :class:`Schedule`; ``rescale_zero_terminal_snr`` of a discrete one; ``learned``
@@ -182,6 +182,12 @@ def _export(made: Recipe, result: TrainResult, folder: Path) -> Model:
     record = result.record.to_json()
     read = meaning(made.objective)
     assert read is not None
+    training = {
+        **{k: record[k] for k in ("config", "seconds", "samples", "versions")},
+        **{name: made.settings[name] for name in ("network", "objective", "weighting", "times") if made.settings[name]},
+    }
+    if attribution := getattr(made.source, "attribution", None):
+        training["data"] = attribution
     return export(
         result.network.cpu(),
         folder / f"{name}.onnx",
@@ -195,10 +201,7 @@ def _export(made: Recipe, result: TrainResult, folder: Path) -> Model:
         variance=read.variance,
         value_range=made.artifact["value_range"],
         clip=made.artifact["clip"],
-        training={
-            **{k: record[k] for k in ("config", "seconds", "samples", "versions")},
-            **{name: made.settings[name] for name in ("network", "objective", "weighting", "times") if made.settings[name]},
-        },
+        training=training,
         license=made.artifact.get("license"),
     )
 

@@ -37,6 +37,7 @@ class Images:
 
     Attributes:
         broken: Name of each picture that could not be read, and why.
+        attribution: Whom the pictures are of, where their licence asks to say it; None where nobody said.
 
     Raises:
         ArgumentError: pictures of several sizes or channels and no framing that makes them one; no pictures.
@@ -57,6 +58,7 @@ class Images:
             raise ArgumentError(f"on_error is {on_error!r}; it must be one of {', '.join(ON_ERROR)}.")
         pillow()
         self.broken: dict[str, str] = {}
+        self.attribution: str | None = None
         self.classes = None if classes is None else tuple(classes)
         self._names, self._open, self._framing, self._on_error = names, open, framing or Framing(), on_error
         shapes: dict[tuple[int, int, int], str] = {}
