@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -30,6 +31,8 @@ from .objectives.objective import AnyObjective
 from .processes import first_alone, process_group
 from .record import TrainResult
 from .settings import called
+
+log = logging.getLogger(__name__)
 
 SECTIONS = ("data", "network", "schedule", "objective", "weighting", "times", "train", "artifact")
 ARTIFACT = ("name", "license", "value_range", "clip", "time_dtype")
@@ -169,6 +172,9 @@ def run(
             network, made.source, objective=made.objective, config=made.config, folder=folder, resume=resume, progress=progress,
             clip=made.artifact["clip"], evaluate=evaluate,
         )  # fmt: skip
+        if broken := result.record.broken:
+            few = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
+            log.warning("%d of the pictures cannot be read and were left out: %s", len(broken), few)
         model = None
         with first_alone() as here:
             if here:

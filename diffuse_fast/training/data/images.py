@@ -104,6 +104,8 @@ class Images:
             files = [p for p in files if p.parent != root]
             classes = sorted({p.relative_to(root).parts[0] for p in files})
             numbers = np.array([classes.index(p.relative_to(root).parts[0]) for p in files], dtype=np.int64)
+        if not files and any((root / name).is_file() for name in ("state.json", "dataset_dict.json")):
+            raise ArgumentError(f"{str(root)!r} is a folder of Hugging Face datasets; read it as one: data.kind = \"datasets\".")
         if not files:
             where = "in folders of classes " if labels else ""
             raise ArgumentError(f"there are no images {where}under {str(root)!r}; they end in {', '.join(SUFFIXES)}.")
