@@ -60,6 +60,10 @@ class OutputError(DiffuseFastError, OSError):
     """A file cannot be written. Nothing half-written was left behind."""
 
 
+class DownloadError(DiffuseFastError, ConnectionError):
+    """A file that a package registry has could not be fetched; the message says how to bring it by other means."""
+
+
 class ExportError(DiffuseFastError, RuntimeError):
     """A network could not be exported, or its export does not compute what the network computes."""
 

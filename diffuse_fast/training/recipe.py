@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from ..schedule.base import DISCRETE, TYPES, ZERO_SNR
 from ..schedule.discrete import DiscreteSchedule
 from .aim import objective
 from .config import TrainConfig
-from .data import Arrays, Framing, Images, Source, digits, from_disk, hold_out
+from .data import Arrays, Framing, Images, Source, digits, emoji, from_disk, hold_out
 from .description import meaning
 from .loop import train
 from .objectives import LogSNRNetwork
@@ -30,6 +31,8 @@ from .objectives.objective import AnyObjective
 from .processes import first_alone, process_group
 from .record import TrainResult
 from .settings import called
+
+log = logging.getLogger(__name__)
 
 SECTIONS = ("data", "network", "schedule", "objective", "weighting", "times", "train", "artifact")
 ARTIFACT = ("name", "license", "value_range", "clip", "time_dtype")
@@ -53,7 +56,7 @@ def _digits() -> Source:
 
 
 KINDS: dict[str, Callable[..., Source]] = {
-    "images": _images, "datasets": _datasets, "arrays": Arrays.from_file, "digits": _digits,
+    "images": _images, "datasets": _datasets, "arrays": Arrays.from_file, "digits": _digits, "emoji": emoji,
 }  # fmt: skip
 
 
@@ -89,7 +92,7 @@ def recipe(settings: Settings) -> Recipe:
     """Open the data and build the network that settings describe.
 
     Args:
-        settings: By section. ``data``: ``kind`` (images, datasets, arrays, digits), ``path`` and the rest of what it takes;
+        settings: By section. ``data``: ``kind`` (images, datasets, arrays, digits, emoji), ``path`` and the rest of what it takes;
             ``held_out``, a fraction. ``network``: ``type`` (UNet, UNet1D, UNet3D, MLP, DiT) and its options; what the data say
             (channels, size, classes, channels of a learned variance) need not be said. ``schedule``: ``type`` and the
             arguments of that class method of :class:`Schedule`; ``rescale_zero_terminal_snr`` of a discrete one; ``learned``
@@ -169,6 +172,9 @@ def run(
             network, made.source, objective=made.objective, config=made.config, folder=folder, resume=resume, progress=progress,
             clip=made.artifact["clip"], evaluate=evaluate,
         )  # fmt: skip
+        if broken := result.record.broken:
+            few = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
+            log.warning("%d of the pictures cannot be read and were left out: %s", len(broken), few)
         model = None
         with first_alone() as here:
             if here:
@@ -182,6 +188,12 @@ def _export(made: Recipe, result: TrainResult, folder: Path) -> Model:
     record = result.record.to_json()
     read = meaning(made.objective)
     assert read is not None
+    training = {
+        **{k: record[k] for k in ("config", "seconds", "samples", "versions")},
+        **{name: made.settings[name] for name in ("network", "objective", "weighting", "times") if made.settings[name]},
+    }
+    if attribution := getattr(made.source, "attribution", None):
+        training["data"] = attribution
     return export(
         result.network.cpu(),
         folder / f"{name}.onnx",
@@ -195,10 +207,7 @@ def _export(made: Recipe, result: TrainResult, folder: Path) -> Model:
         variance=read.variance,
         value_range=made.artifact["value_range"],
         clip=made.artifact["clip"],
-        training={
-            **{k: record[k] for k in ("config", "seconds", "samples", "versions")},
-            **{name: made.settings[name] for name in ("network", "objective", "weighting", "times") if made.settings[name]},
-        },
+        training=training,
         license=made.artifact.get("license"),
     )
 

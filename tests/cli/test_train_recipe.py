@@ -22,6 +22,7 @@ path = "pictures"
 size = 8
 channels = 1
 labels = true
+on_error = "skip"
 held_out = 0.25
 
 [network]
@@ -62,13 +63,15 @@ def pictures(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch, about itself
-def test_from_a_folder_of_images_to_samples(run, pictures):
+def test_from_a_folder_of_images_to_samples(run, pictures, caplog):
     pytest.importorskip("onnxruntime")
+    (pictures / "pictures" / "dark" / "broken.png").write_bytes(b"no picture")
     result = run("train", "c.toml", "--out", "runs/bars", "--set", "network.multipliers=[1]", "--seed", 3)
     assert result.exit_code == 0, result.stderr
     folder = pictures / "runs" / "bars"
     model = df.load(folder / "bars.onnx")
     assert model.sha256 in result.stdout
+    assert "1 of the pictures cannot be read and were left out: dark/broken.png" in caplog.text
     assert (model.shape, model.value_range, model.clip, model.license) == ((1, 8, 8), (-1, 1), (-1, 1), "CC0-1.0")
     assert (model.conditioning[0].null, model.schedule) == (2, df.Schedule.linear(20))
     assert model.training["config"]["seed"] == 3

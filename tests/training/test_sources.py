@@ -99,6 +99,9 @@ def test_folders_without_pictures_are_refused(tmp_path):
     for path, labels, named in ((absent, False, "no folder"), (tmp_path, False, "no images"), (tmp_path, True, "classes")):
         with pytest.raises(ArgumentError, match=named):
             Images.from_folder(path, labels=labels)
+    (tmp_path / "state.json").write_text("{}")
+    with pytest.raises(ArgumentError, match=r'Hugging Face.*data\.kind = "datasets"'):
+        Images.from_folder(tmp_path)
     (tmp_path / "a.png").write_bytes(b"")
     with pytest.raises(ArgumentError, match="1 cannot be"):
         Images.from_folder(tmp_path, on_error="skip")

@@ -2,6 +2,7 @@
 
 ==================  =========================================================================
 :func:`digits`      scikit-learn's digits (arrays)
+:func:`emoji`       Twemoji's drawings, out of an npm package
 :class:`Arrays`     arrays in memory, or ``.npy`` and ``.npz`` files, which stay on the disk
 :class:`Images`     a folder of image files, or a Hugging Face ``datasets`` folder
 :class:`Generated`  what a generator function yields
@@ -10,6 +11,7 @@
 
 from .arrays import Arrays
 from .digits import Split, digits
+from .emoji import emoji
 from .generated import Generated
 from .hugging_face import from_disk
 from .images import Images
@@ -17,4 +19,4 @@ from .part import Part, hold_out
 from .pictures import Framing
 from .source import Source
 
-__all__ = ["Arrays", "Framing", "Generated", "Images", "Part", "Source", "Split", "digits", "from_disk", "hold_out"]
+__all__ = ["Arrays", "Framing", "Generated", "Images", "Part", "Source", "Split", "digits", "emoji", "from_disk", "hold_out"]

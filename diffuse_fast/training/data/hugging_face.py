@@ -36,7 +36,7 @@ def from_disk(
         raise ArgumentError(f"{path} is no folder of a Hugging Face data set: {error}.") from error
     if isinstance(data, datasets.DatasetDict):
         if split not in data:
-            raise ArgumentError(f"split is {split!r}; {path} has {', '.join(data)}.")
+            raise ArgumentError(f"split is {split!r}; {path} has {', '.join(data)}: name one of them.")
         data = data[split]
     for column in (image, *([] if label is None else [label])):
         if column not in data.column_names:

@@ -37,6 +37,7 @@ class Images:
 
     Attributes:
         broken: Name of each picture that could not be read, and why.
+        attribution: Whom the pictures are of, where their licence asks to say it; None where nobody said.
 
     Raises:
         ArgumentError: pictures of several sizes or channels and no framing that makes them one; no pictures.
@@ -57,6 +58,7 @@ class Images:
             raise ArgumentError(f"on_error is {on_error!r}; it must be one of {', '.join(ON_ERROR)}.")
         pillow()
         self.broken: dict[str, str] = {}
+        self.attribution: str | None = None
         self.classes = None if classes is None else tuple(classes)
         self._names, self._open, self._framing, self._on_error = names, open, framing or Framing(), on_error
         shapes: dict[tuple[int, int, int], str] = {}
@@ -102,6 +104,8 @@ class Images:
             files = [p for p in files if p.parent != root]
             classes = sorted({p.relative_to(root).parts[0] for p in files})
             numbers = np.array([classes.index(p.relative_to(root).parts[0]) for p in files], dtype=np.int64)
+        if not files and any((root / name).is_file() for name in ("state.json", "dataset_dict.json")):
+            raise ArgumentError(f"{str(root)!r} is a folder of Hugging Face datasets; read it as one: data.kind = \"datasets\".")
         if not files:
             where = "in folders of classes " if labels else ""
             raise ArgumentError(f"there are no images {where}under {str(root)!r}; they end in {', '.join(SUFFIXES)}.")

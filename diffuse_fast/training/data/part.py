@@ -22,6 +22,11 @@ class Part:
         """Of the whole source."""
         return getattr(self._source, "broken", {})
 
+    @property
+    def attribution(self) -> str | None:
+        """Of the whole source."""
+        return getattr(self._source, "attribution", None)
+
     def __len__(self) -> int:
         return len(self._indices)
 
