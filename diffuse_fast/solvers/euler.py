@@ -1,11 +1,12 @@
 """Euler's method in σ = sigma/alpha: Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models"
-(arXiv:2206.00364), Algorithm 1 without the correction; k-diffusion's ``sample_euler``, diffusers' EulerDiscreteScheduler.
+(arXiv:2206.00364), Algorithm 2 without the correction; k-diffusion's ``sample_euler``, diffusers' EulerDiscreteScheduler.
 
 With x/alpha for the state, as k-diffusion keeps it, x' = x + (σ' − σ)·(x − x0)/σ. In the scale in which the state is kept::
 
     x' = (sigma'/sigma)·x + (alpha' − alpha·sigma'/sigma)·x0
 
-which is DDIM at eta = 0 (with ``rederive_epsilon``, where x0 is clipped). Churn is an option of ``heun``.
+which is DDIM at eta = 0 (with ``rederive_epsilon``, where x0 is clipped). ``s_churn`` adds noise before each step (``churn.py``), as
+``sample_euler`` does and diffusers' ``step(s_churn=...)``.
 """
 
 from __future__ import annotations
@@ -13,13 +14,30 @@ from __future__ import annotations
 from itertools import pairwise
 
 from . import multistep
+from .churn import OPTIONS, Churn
 from .solver import Problem, Solver, Table
+from .stages import by_data, data_row
 
 
-def table(problem: Problem, *, final_sigmas_type: str, steps_offset: int) -> Table:
+def table(problem: Problem, *, final_sigmas_type: str, steps_offset: int, **churn: float) -> Table:
     points = multistep.ending(problem, final_sigmas_type)
-    transfers = [multistep.by_data(now, then, ()) for now, then in pairwise(points)]
-    return multistep.table(problem, points, transfers, "data")
+    rows, before, deviation = [], [], []
+    churned = Churn(problem, **churn)
+    for now, then in pairwise(points):
+        if raised := churned.at(now):
+            rows.append(raised.row)
+            before.append(now)
+            deviation.append((0.0, raised.excess))
+            now = raised.point
+        rows.append(data_row(problem, now, *by_data(now, then)))
+        before.append(now)
+        deviation.append((0.0, 0.0))
+    return Table(
+        rows=tuple(rows),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, points[-1])),
+        deviation=tuple(deviation) if any(variance for _, variance in deviation) else None,
+        registers=0,
+    )
 
 
 SOLVER = Solver(
@@ -30,7 +48,11 @@ SOLVER = Solver(
     stochastic=False,
     paper="Karras et al. 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv:2206.00364",
     timestep_spacing="linspace",
-    options={"final_sigmas_type": multistep.FINAL_SIGMAS_TYPE, "steps_offset": multistep.STEPS_OFFSET},
+    options={
+        **OPTIONS,
+        "final_sigmas_type": multistep.FINAL_SIGMAS_TYPE,
+        "steps_offset": multistep.STEPS_OFFSET,
+    },
     table=table,
     grid="fractional",
 )

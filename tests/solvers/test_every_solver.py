@@ -38,6 +38,7 @@ OPTIONS = {
         {"solver_order": 3}, {"solver_order": 3, "algorithm_type": "dpmsolver", "solver_type": "heun"},
         {"solver_order": 3, "algorithm_type": "sde-dpmsolver++"}, {"solver_order": 2, "algorithm_type": "sde-dpmsolver++"},
     ],
+    "euler": [{"s_churn": 5.0, "s_tmax": 10.0, "s_noise": 1.007}],
     "euler_ancestral": [{"eta": 0.5}, {"eta": 3.0}],
     "flow_euler": [{"stochastic_sampling": True}],
     "ipndm": [{"zero_initial_data": True, "solver_order": 2}],

@@ -1,4 +1,4 @@
-"""Heun against Algorithm 2 of EDM, diffusers, and exact solutions."""
+"""Heun, and Euler with churn, against Algorithm 2 of EDM, diffusers, and exact solutions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ BETAS = ["scaled_linear", pytest.param("linear", marks=pytest.mark.slow)]
 SQRT_2 = 2**0.5
 
 
-def naive(denoise, sigmas, x, noises, s_churn=0.0, s_tmin=0.0, s_tmax=np.inf, s_noise=1.0):
-    """Algorithm 2, line by line, on x = state/alpha; noises are taken when needed."""
+def naive(denoise, sigmas, x, noises, corrects, s_churn=0.0, s_tmin=0.0, s_tmax=np.inf, s_noise=1.0):
+    """Algorithm 2, line by line, on x = state/alpha, with or without lines 9 to 11; noises are taken when needed."""
     noises = iter(noises)
     for sigma, after in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
         gamma = min(s_churn / len(sigmas), SQRT_2 - 1) if s_tmin <= sigma <= s_tmax else 0.0
@@ -25,7 +25,7 @@ def naive(denoise, sigmas, x, noises, s_churn=0.0, s_tmin=0.0, s_tmax=np.inf, s_
             x = x + np.sqrt(hat**2 - sigma**2) * s_noise * next(noises)
         d = (x - denoise(x, hat)) / hat
         x_next = x + (after - hat) * d
-        if after != 0:
+        if corrects and after != 0:
             d_next = (x_next - denoise(x_next, after)) / after
             x_next = x + (after - hat) * (d + d_next) / 2
         x = x_next
@@ -37,18 +37,20 @@ def naive(denoise, sigmas, x, noises, s_churn=0.0, s_tmin=0.0, s_tmax=np.inf, s_
     "churn", [{}, {"s_churn": 1.0, "s_tmax": 20.0}, {"s_churn": 40.0, "s_tmin": 0.05, "s_tmax": 14.0, "s_noise": 1.007}]
 )
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
-def test_algorithm_2(gaussian, run, denoiser, prediction_type, churn, clip):
+@pytest.mark.parametrize("solver", ["heun", "euler"])
+def test_algorithm_2(gaussian, run, denoiser, solver, prediction_type, churn, clip):
     rng = np.random.default_rng(0)
     for schedule in (LINEAR, df.Schedule.scaled_linear(1200), df.Schedule.cosine()):
         network = gaussian.network(schedule, prediction_type)
         for steps, spacing in ((1, "trailing"), (2, "linspace"), (5, "leading"), (23, "linspace")):
-            plan = df.plan(schedule, "heun", steps, prediction_type=prediction_type, clip=clip, timestep_spacing=spacing,
+            plan = df.plan(schedule, solver, steps, prediction_type=prediction_type, clip=clip, timestep_spacing=spacing,
                            **churn)  # fmt: skip
             x, noises = rng.standard_normal((6, 4)), rng.standard_normal((len(plan.rows), 6, 4))
             grid = df.plan(schedule, "euler_ancestral", steps, prediction_type=prediction_type, timestep_spacing=spacing).timesteps
             sigmas = [schedule.sigma(t) / schedule.alpha(t) for t in grid]
             drawn = [z for z, row in zip(noises, plan.rows, strict=True) if row.stochastic]
-            exact = naive(denoiser(schedule, network, prediction_type, clip), sigmas, x / schedule.alpha(grid[0]), drawn, **churn)
+            exact = naive(denoiser(schedule, network, prediction_type, clip), sigmas, x / schedule.alpha(grid[0]), drawn,
+                          solver == "heun", **churn)  # fmt: skip
             np.testing.assert_allclose(run(plan, network, x, noises)[-1], exact, rtol=0, atol=1e-9 * max(1, np.abs(exact).max()))
 
 
