@@ -5,8 +5,8 @@ With x/alpha for the state, as k-diffusion keeps it, x' = x + (σ' − σ)·(x �
 
     x' = (sigma'/sigma)·x + (alpha' − alpha·sigma'/sigma)·x0
 
-which is DDIM at eta = 0 (with ``rederive_epsilon``, where x0 is clipped). ``s_churn`` adds noise before each step (``churn.py``), as
-``sample_euler`` does and diffusers' ``step(s_churn=...)``.
+which is DDIM at eta = 0 (with ``rederive_epsilon``, where x0 is clipped). ``s_churn`` adds noise before each step
+(``churn.py``), as ``sample_euler`` does and diffusers' ``step(s_churn=...)``.
 """
 
 from __future__ import annotations

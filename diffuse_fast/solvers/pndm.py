@@ -70,7 +70,8 @@ def _runge_kutta(problem: Problem, points: tuple[Point, ...]) -> Table:
     steps = len(points) - 1
     if steps <= RUNGE_KUTTA_STEPS:
         raise PlanError(
-            f"the Runge-Kutta start takes {RUNGE_KUTTA_STEPS} steps, and there are {steps}; take more, or skip_prk_steps=True."
+            f"the Runge-Kutta start takes {RUNGE_KUTTA_STEPS} steps and needs one after it, and there are {steps}; take more, or "
+            f"skip_prk_steps=True."
         )
     rows: list[Row] = []
     states = [points[0]]
