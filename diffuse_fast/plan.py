@@ -181,11 +181,11 @@ class Plan:
     solver: str
     steps: int
     prediction_type: str
-    rows: tuple[Row, ...]
+    rows: tuple[Row, ...] = field(repr=False)
     registers: int
     initial_scale: float
-    marginals: tuple[tuple[float, float], ...]
-    deviation: tuple[tuple[float, float], ...] | None = None
+    marginals: tuple[tuple[float, float], ...] = field(repr=False)
+    deviation: tuple[tuple[float, float], ...] | None = field(default=None, repr=False)
     options: tuple[tuple[str, Any], ...] = field(default=())
 
     def __post_init__(self) -> None:

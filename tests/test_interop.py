@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -109,6 +111,12 @@ def with_exact_table(scheduler):
             if scheduler.config.get("set_alpha_to_one") is False and hasattr(scheduler, end):
                 setattr(scheduler, end, scheduler.alphas_cumprod[0])
     return scheduler
+
+
+def test_the_guide_names_every_scheduler():
+    guide = (Path(__file__).parent.parent / "docs" / "coming-from.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\w+", guide))
+    assert {name.removesuffix("Scheduler") for name in PEERS} <= named
 
 
 @pytest.mark.parametrize("name", PEERS)

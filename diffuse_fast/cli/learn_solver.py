@@ -14,16 +14,19 @@ def learn_solver(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The .onnx to write, with the plans in it; MODEL itself unless given.")
     ] = None,
-    samples: Annotated[int | None, typer.Option(help="Samples to learn from.")] = None,
-    held_out: Annotated[int | None, typer.Option(help="Samples for the distances that are shown.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the samples.")] = None,
-    history: Annotated[int | None, typer.Option(help="Data predictions that a row looks back to.")] = None,
-    iterations: Annotated[int | None, typer.Option(help="Of the fit, at most.")] = None,
-    reference_steps: Annotated[int | None, typer.Option(help="Steps of the fine solver.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples per network call.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Samples to learn from.", show_default="256")] = None,
+    held_out: Annotated[int | None, typer.Option(help="Samples for the distances that are shown.", show_default="512")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the samples.", show_default="0")] = None,
+    history: Annotated[int | None, typer.Option(help="Data predictions that a row looks back to.", show_default="4")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Of the fit, at most.", show_default="10")] = None,
+    reference_steps: Annotated[int | None, typer.Option(help="Steps of the fine solver.", show_default="200")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Samples per network call.", show_default="64")] = None,
     runtime: Annotated[str, typer.Option(help="What runs the network.")] = "auto",
 ) -> None:
     """Learn a solver of few steps for a model: `sample --solver learned` then takes it.
+
+    First every hand-made solver is tried on every spacing (on 32 samples; that alone is hundreds of short runs), then the best are
+    the start of a fit.
 
     Shown are RMS distances to where a fine solver lands from the same noise, on samples that were not learned from.
 

@@ -149,7 +149,7 @@ class Solver:
 
     Attributes:
         name: The name given to :func:`~diffuse_fast.plan`.
-        order: Order of convergence of the deterministic part, in the log-SNR.
+        order: Order of convergence of the deterministic part, in the log-SNR, with the highest ``solver_order`` it takes.
         nfe_per_step: Network evaluations per step.
         registers: Registers its plans use (at most).
         stochastic: Whether it draws noise, with the options at their defaults.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from typing import get_args, get_type_hints
 
 import pytest
 
 import diffuse_fast as df
+from diffuse_fast.cli.learn_solver import learn_solver as command
 
 pytest.importorskip("onnxruntime")
 
@@ -45,3 +48,11 @@ def test_a_bundled_model_is_not_written_to(run):
 def test_what_cannot_be_written_is_refused_before_the_work(run, small):
     refused = run("learn-solver", small(), "--steps", 2, "--out", "none/learned.onnx", *QUICK)
     assert refused.exit_code == 1 and "none" in refused.stderr and "fine solver" not in refused.stderr
+
+
+def test_the_defaults_that_help_shows_are_the_librarys():
+    shown = get_type_hints(command, include_extras=True)
+    taken = inspect.signature(df.learn_solver).parameters
+    for name in ("samples", "held_out", "seed", "history", "iterations", "reference_steps", "batch_size"):
+        _, option = get_args(shown[name])
+        assert option.show_default == str(taken[name].default)

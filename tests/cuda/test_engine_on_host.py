@@ -110,7 +110,7 @@ def model(there):
 
 
 def plan(solver="ddim", steps=6, **options):
-    return df.plan(LINEAR, solver, steps, prediction_type="epsilon", **options)
+    return df.plan(LINEAR, solver, steps, prediction_type="v_prediction", **options)
 
 
 PLANS = {
