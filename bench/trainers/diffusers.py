@@ -3,6 +3,15 @@
 
 from __future__ import annotations
 
+import sys
+
+try:
+    import torchvision  # noqa: F401  # to see whether it can be
+except ImportError:
+    pass
+except RuntimeError:  # one that was built for another torch, which stops diffusers; what is imported here does not need it
+    sys.modules["torchvision"] = None  # Python's way to say that there is none
+
 import numpy as np
 import torch
 import torch.nn.functional as F
