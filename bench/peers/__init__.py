@@ -50,7 +50,7 @@ PEERS = (
     Entry("diffuse_fast, int8", "diffuse_fast", {"precision": "int8"}, "int8", ours=True),
     Entry("torch loop", "torch_loop"),
     Entry("torch.compile", "torch_loop", {"compiled": True}, largest_batch=1),
-    Entry("torch.compile, freezing", "torch_loop", {"compiled": True, "freezing": True}),
+    Entry("torch.compile, freezing", "torch_loop", {"compiled": True, "freezing": True}, largest_batch=1),
     Entry("diffusers", "diffusers"),
     Entry("diffusers, channels-last", "diffusers", {"channels_last": True}, images=True),
     Entry("diffusers, bf16", "diffusers", {"bf16": True}, BF16),
