@@ -26,7 +26,7 @@ lint: .venv/.stamp
 	.venv/bin/lint-imports
 	.venv/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp tests/cuda -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-# About 25 minutes on two quiet cores; `.venv/bin/python -m bench --quick` afterwards takes about 4.
+# About an hour on two quiet cores, most of it compilers of the peers; `.venv/bin/python -m bench --quick` afterwards takes about 4.
 bench: .venv/.bench
 	.venv/bin/python -m bench --json out/bench.json
 
