@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +19,9 @@ import numpy as np
 from .artifact import document as documents
 from .artifact import external, graph
 from .artifact.document import Conditioning, Document, Range, Time
+from .artifact.rewrite import rewrite
 from .errors import ArgumentError, ArgumentTypeError, ArtifactError, ArtifactNotFoundError, near
+from .files import replacing
 from .plan import PREDICTION_TYPES
 from .schedule import Schedule
 
@@ -125,6 +128,28 @@ def load(model: str | Path, mapping: Mapping[str, Any] | None = None) -> Model:
     documents.check_graph(document, outside)
     fields = {f.name: getattr(document, f.name) for f in dataclasses.fields(Document)}
     return Model(**fields, path=path, external=files)
+
+
+def rewritten(model: Model, target: Path, **fields: Any) -> Model:
+    """Write a model with other fields in its document: the graph and the weights stay byte for byte. Loaded once before it takes
+    the name, so that nothing that could not be loaded is left behind.
+
+    Args:
+        model: The model; its file is not changed, unless ``target`` is that file.
+        target: The .onnx to write; weights that lie beside the model must lie beside it.
+        fields: Fields of the document.
+
+    Raises:
+        ArtifactError: the fields contradict the others.
+        OSError: the file cannot be written.
+    """
+    document = Document(**{**{f.name: getattr(model, f.name) for f in dataclasses.fields(Document)}, **fields})
+    documents.check(document)
+    text = json.dumps(document.to_json(), sort_keys=True, allow_nan=False)
+    with replacing(target) as partial:
+        rewrite(model.path, partial, text)
+        load(partial)
+    return load(target)
 
 
 def to_uint8(x: Any, model: Model | Range = (-1.0, 1.0)) -> Any:

@@ -33,8 +33,7 @@ def run(seconds: float) -> list[Line]:
             "onnx": _ours(model, "onnx", inputs),
             "onnx, the file": _onnxruntime(model, inputs),
             "openvino": _ours(model, "openvino", inputs),
-            "openvino, the file": _openvino(model, inputs, fixed=True),
-            "openvino, any batch": _openvino(model, inputs, fixed=False),
+            "openvino, any batch": _openvino(model, inputs),
         }
         times = interleaved(calls, seconds=seconds / len(BATCHES))
         for name, values in times.items():
@@ -61,13 +60,10 @@ def _onnxruntime(model: df.Model, inputs: dict[str, np.ndarray]) -> Callable[[],
     return lambda: (session.run_with_iobinding(binding), output)
 
 
-def _openvino(model: df.Model, inputs: dict[str, np.ndarray], *, fixed: bool) -> Callable[[], object]:
+def _openvino(model: df.Model, inputs: dict[str, np.ndarray]) -> Callable[[], object]:
     core = openvino.Core()
     config = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
-    graph = core.read_model(model.path)
-    if fixed:
-        graph.reshape({name: list(array.shape) for name, array in inputs.items()})
-    request = core.compile_model(graph, "CPU", config).create_infer_request()
+    request = core.compile_model(core.read_model(model.path), "CPU", config).create_infer_request()
     for name, array in inputs.items():
         request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
 

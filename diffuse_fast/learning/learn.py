@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ..artifact.document import LEARNED, Document, check
-from ..artifact.rewrite import rewrite
+from ..artifact.document import LEARNED
 from ..engine.arguments import whole
 from ..engine.sample import bounds, loaded, told
 from ..errors import ArgumentError, ArgumentTypeError
-from ..files import replacing, writable
-from ..model import Model, load
+from ..files import writable
+from ..model import Model, rewritten
 from ..plan import MAX_REGISTERS, DynamicThreshold, Plan
 from ..schedule import Schedule
 from . import baseline
@@ -236,14 +234,7 @@ def store(model: Model, plans: Sequence[Plan], out: str | os.PathLike[str]) -> M
     """
     target = _target(model, out)
     kept = {plan.steps: plan for plan in (*model.plans, *plans)}
-    fields = {name: getattr(model, name) for name in Document.__dataclass_fields__}
-    document = Document(**{**fields, "plans": tuple(kept[n] for n in sorted(kept))})
-    check(document)
-    text = json.dumps(document.to_json(), sort_keys=True, allow_nan=False)
-    with replacing(target) as partial:
-        rewrite(model.path, partial, text)
-        load(partial)
-    return load(target)
+    return rewritten(model, target, plans=tuple(kept[n] for n in sorted(kept)))
 
 
 def _target(model: Model | None, out: Any) -> Path:

@@ -45,12 +45,16 @@ def values(nodes: Sequence[Node]) -> list[str]:
     return list(dict.fromkeys(name for node in nodes for name in (node.inputs[0], node.outputs[0])))
 
 
-def in_int8(model: Model, chosen: Sequence[Node], ranges: Mapping[str, Range]) -> Model:
-    """The model with these layers in int8, not yet written anywhere."""
-    found = Quantization(
+def described(chosen: Sequence[Node], ranges: Mapping[str, Range]) -> Quantization:
+    """What a document says of these layers in int8, but for what they cost."""
+    return Quantization(
         layers=tuple(node.outputs[0] for node in chosen), ranges={n: ranges[n] for n in values(chosen)}, relative_error={}
     )
-    return dataclasses.replace(model, quantization=found)
+
+
+def in_int8(model: Model, chosen: Sequence[Node], ranges: Mapping[str, Range]) -> Model:
+    """The model with these layers in int8, not yet written anywhere."""
+    return dataclasses.replace(model, quantization=described(chosen, ranges))
 
 
 def choose(

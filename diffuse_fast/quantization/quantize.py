@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..artifact.document import Document, Quantization, check, check_schedule
-from ..artifact.rewrite import rewrite
+from ..artifact.document import check_schedule
 from ..engine.arguments import whole
 from ..engine.sample import loaded
 from ..errors import ArgumentError, ArgumentTypeError
-from ..files import replacing, writable
-from ..model import Model, load
+from ..files import writable
+from ..model import Model, rewritten
 from ..runtimes.registry import RUNTIMES, select
 from . import calibrate
-from .choose import candidates, choose, in_int8, rms, values
+from .choose import candidates, choose, described, in_int8, rms, values
 
 if TYPE_CHECKING:
     from ..training.data import Split
@@ -97,14 +95,13 @@ def quantize(
         "samples": samples, "steps": steps, "solver": calibrate.SOLVER, "seed": seed, "layers_able": len(nodes),
         "relative_error_by_time": {n: [[c.t, float(f"{e:.4g}")] for c, e in zip(held_out, errors[n], strict=True)] for n in errors},
     }  # fmt: skip
-    found = Quantization(
-        layers=draft.quantization.layers,  # type: ignore[union-attr]  # there, as just made
-        ranges=draft.quantization.ranges,  # type: ignore[union-attr]  # likewise
+    found = dataclasses.replace(
+        described(chosen, ranges),
         relative_error={name: float(f"{rms(e):.4g}") for name, e in errors.items()},
         frechet_distance=None if data is None else _distances(draft, data, seed, say),
         calibration=record,
     )
-    return _store(model, found, target)
+    return rewritten(model, target, quantization=found)
 
 
 def _distances(model: Model, data: Split, seed: int, say: Callable[[str], object]) -> dict[str, float]:
@@ -132,14 +129,3 @@ def _target(model: Model, out: Any) -> Path:
     if Path(out).suffix != ".onnx":
         raise ArgumentError(f"out is {str(out)!r}; it must end in '.onnx'.")
     return writable(out)
-
-
-def _store(model: Model, found: Quantization, target: Path) -> Model:
-    fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(Document)}
-    document = Document(**{**fields, "quantization": found})
-    check(document)
-    text = json.dumps(document.to_json(), sort_keys=True, allow_nan=False)
-    with replacing(target) as partial:
-        rewrite(model.path, partial, text)
-        load(partial)
-    return load(target)

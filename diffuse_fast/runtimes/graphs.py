@@ -12,7 +12,6 @@ from ..artifact.nodes import Node, Nodes
 from ..errors import ArtifactError
 from ..model import Model
 from . import quantized
-from .tokens import attention_over_tokens
 
 
 def for_onnxruntime(model: Model, precision: str = "float32") -> bytes | None:
@@ -41,16 +40,6 @@ def in_int8(model: Model, *, outputs: bool) -> Nodes:
     except KeyError as error:
         raise ArtifactError(f"the model's field 'quantization' lacks the range or layer {error}.") from None
     return nodes
-
-
-def for_openvino(model: Model, precision: str = "float32") -> bytes | None:
-    """The file with attention over tokens, or in int8 if asked; None where there is nothing to change."""
-    if precision == "int8":
-        return in_int8(model, outputs=False).to_bytes()
-    if model.external or model.opset < 23:  # before it there was no Attention
-        return None
-    nodes = Nodes(model.path)
-    return nodes.to_bytes() if attention_over_tokens(nodes) else None
 
 
 def instance_norms(graph: Nodes) -> bool:

@@ -76,9 +76,9 @@ def network(
     quantized = precision == "int8"
     with made.lock:
         if quantized not in made.graphs:
-            changed = graphs.for_openvino(model, precision)
+            file = graphs.in_int8(model, outputs=False).to_bytes() if quantized else os.fspath(model.path)
             try:
-                made.graphs[quantized] = _core.read_model(os.fspath(model.path) if changed is None else changed)
+                made.graphs[quantized] = _core.read_model(file)
             except Exception as error:
                 raise ArtifactError(f"OpenVINO refuses {str(model.path)!r}: {str(error)[:1000]}") from None
     return OpenVINONetwork(model, made, threads, precision, streams)

@@ -212,6 +212,37 @@ std::vector<const df::Kernel*> runnable_kernels() {
 
 const df::Kernel& scalar_kernel() { return *df::find_kernel("scalar"); }
 
+void for_rows_in_every_dtype(const std::function<void(const Case&, const std::string&)>& check) {
+  for (const auto& [name, row] : named_rows())
+    for (const DType state : kTypes)
+      for (const DType output : kTypes)
+        for (const int64_t elements : {1, 13, 64, 147, 148})
+          for (const bool in_place : {false, true})
+            for (const bool masked : {false, true}) {
+              Case what{row};
+              what.elements = elements;
+              what.element_offset = static_cast<uint64_t>(elements % 4);
+              what.state = state;
+              what.output = output;
+              what.in_place = in_place;
+              what.masked = masked;
+              check(what, name);
+            }
+}
+
+Case random_case(Random& random, uint64_t seed) {
+  Case what{random_row(random)};
+  what.samples = 1 + random.below(4);
+  what.elements = 1 + random.below(100);
+  what.element_offset = static_cast<uint64_t>(random.below(9));
+  what.state = kTypes[random.below(3)];
+  what.output = kTypes[random.below(3)];
+  what.in_place = random.coin();
+  what.masked = random.coin();
+  what.seed = seed;
+  return what;
+}
+
 int64_t bytes_of(DType type) { return type == DType::kFloat32 ? 4 : 2; }
 
 std::string describe(const char* kernel, const Case& what) {

@@ -59,6 +59,14 @@ struct Case {
   uint64_t seed = 1;
 };
 
+inline constexpr df::DType kTypes[] = {df::DType::kFloat32, df::DType::kFloat16, df::DType::kBFloat16};
+
+// Every kind of row in every pair of dtypes, in place or not, masked or not, with its name.
+void for_rows_in_every_dtype(const std::function<void(const Case&, const std::string&)>& check);
+
+// A random row on a random number of samples and elements, from a random offset.
+Case random_case(Random& random, uint64_t seed);
+
 // What it left: the bytes of the new state, and the registers.
 struct Outcome {
   std::vector<uint8_t> state;

@@ -15,8 +15,6 @@ using df::DType;
 
 namespace {
 
-constexpr DType kTypes[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16};
-
 void check_against_scalar(const Case& what, const std::string& name) {
   const Outcome expected = apply(scalar_kernel(), what);
   for (const df::Kernel* kernel : runnable_kernels())
@@ -63,38 +61,11 @@ TEST(step_named_rows) {
   }
 }
 
-TEST(step_named_rows_in_every_dtype) {
-  for (const auto& [name, row] : named_rows())
-    for (const DType state : kTypes)
-      for (const DType output : kTypes)
-        for (const int64_t elements : {1, 13, 64, 147})
-          for (const bool in_place : {false, true})
-            for (const bool masked : {false, true}) {
-              Case what{row};
-              what.elements = elements;
-              what.element_offset = static_cast<uint64_t>(elements % 4);
-              what.state = state;
-              what.output = output;
-              what.in_place = in_place;
-              what.masked = masked;
-              check_against_scalar(what, name);
-            }
-}
+TEST(step_named_rows_in_every_dtype) { for_rows_in_every_dtype(check_against_scalar); }
 
 TEST(step_random_rows) {
   Random random(20);
-  for (int i = 0; i < 2000; ++i) {
-    Case what{random_row(random)};
-    what.samples = 1 + random.below(4);
-    what.elements = 1 + random.below(100);
-    what.element_offset = static_cast<uint64_t>(random.below(9));
-    what.state = kTypes[random.below(3)];
-    what.output = kTypes[random.below(3)];
-    what.in_place = random.coin();
-    what.masked = random.coin();
-    what.seed = static_cast<uint64_t>(i);
-    check_against_scalar(what, "random row " + std::to_string(i));
-  }
+  for (uint64_t i = 0; i < 2000; ++i) check_against_scalar(random_case(random, i), "random row " + std::to_string(i));
 }
 
 TEST(step_far_elements) {

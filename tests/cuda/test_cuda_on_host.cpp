@@ -15,8 +15,6 @@ namespace cuda = df::cuda;
 
 namespace {
 
-constexpr DType kTypes[] = {DType::kFloat32, DType::kFloat16, DType::kBFloat16};
-
 cuda::Binding binding_of(const Case& what, const df::Buffers& b, int64_t capacity) {
   cuda::Binding binding;
   binding.buffers = b;
@@ -70,38 +68,11 @@ TEST(cuda_named_rows) {
       }
 }
 
-TEST(cuda_named_rows_in_every_dtype) {
-  for (const auto& [name, row] : named_rows())
-    for (const DType state : kTypes)
-      for (const DType output : kTypes)
-        for (const int64_t elements : {1, 13, 64, 148})
-          for (const bool in_place : {false, true})
-            for (const bool masked : {false, true}) {
-              Case what{row};
-              what.elements = elements;
-              what.element_offset = static_cast<uint64_t>(elements % 4);
-              what.state = state;
-              what.output = output;
-              what.in_place = in_place;
-              what.masked = masked;
-              check_against_scalar(what, name);
-            }
-}
+TEST(cuda_named_rows_in_every_dtype) { for_rows_in_every_dtype(check_against_scalar); }
 
 TEST(cuda_random_rows) {
   Random random(21);
-  for (int i = 0; i < 1500; ++i) {
-    Case what{random_row(random)};
-    what.samples = 1 + random.below(4);
-    what.elements = 1 + random.below(100);
-    what.element_offset = static_cast<uint64_t>(random.below(9));
-    what.state = kTypes[random.below(3)];
-    what.output = kTypes[random.below(3)];
-    what.in_place = random.coin();
-    what.masked = random.coin();
-    what.seed = static_cast<uint64_t>(i);
-    check_against_scalar(what, "random row " + std::to_string(i));
-  }
+  for (uint64_t i = 0; i < 1500; ++i) check_against_scalar(random_case(random, i), "random row " + std::to_string(i));
 }
 
 // More elements than the grid has threads, so that a thread takes several; and a reduction's threads several each.

@@ -11,40 +11,14 @@ import pytest
 
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, DeviceError, KernelUnavailableError
 from diffuse_fast.kernels import cuda, get_kernel, reference
-from diffuse_fast.plan import Reduction, Row
+from diffuse_fast.plan import Row
 from diffuse_fast.schedule import Schedule
 from diffuse_fast.solvers import plan
+from tests.kernels.rows import ROWS, SUMS
 
 pytestmark = pytest.mark.usefixtures("core")
 
 SEEDS, INDICES = [7, 7, 2**63 + 5, 0, 1], [0, 4, 1, 2**32 - 1, 9]
-CLIP = {"p": 1.5, "q": -1.1, "lo": -1.0, "hi": 1.0}
-BASE = {"a": 0.9, "b": -0.3}
-EIGHT = tuple(0.1 * k for k in range(1, 9))
-ROWS = {
-    "one step": Row(**BASE),
-    "noise": Row(**BASE, s=0.5),
-    "clipped, raw epsilon": Row(**CLIP, b=0.4, d=0.8),
-    "clipped, posterior": Row(**CLIP, a=0.4, d=0.8, s=0.3),
-    "rescaled clip": Row(p=1.5, q=-1.1, lo=-1.0, hi=2.0, r=0.7, d=1.0),
-    "guidance": Row(g=(2.0, -1.0), **BASE),
-    "three outputs": Row(g=(2.0, -0.5, -0.5), **BASE),
-    "second output alone": Row(g=(0.0, 1.0), **BASE),
-    "one register": Row(**BASE, c=(0.7,), write=0, e_m=1.0),
-    "a register kept in another": Row(**BASE, c=(0.0, 0.5), write=1, f=(0.3, 0.0, -0.4)),
-    "eight registers": Row(**BASE, c=EIGHT, write=7, e_x=0.1, e_m=0.2, e_0=0.3, p=1.0, q=-0.5, f=tuple(-c for c in EIGHT)),
-    "learned variance": Row(**BASE, log_s=(-1.0, 0.7)),
-    "no network": Row(calls_network=False, a=1.1, s=0.2),
-    "nothing": Row(calls_network=False),
-    "known region": Row(**BASE, s=0.1, known_y=0.8, known_z=0.6),
-    "known region, clean": Row(**BASE, known_y=1.0),
-    "dynamic threshold": Row(**CLIP, b=0.4, d=0.8, reduce=Reduction("dynamic_threshold", (0.9, 4.0))),
-}
-# Sums over a sample are taken in another order than on the CPU, in float64: the coefficient may round to its neighbour.
-SUMS = {
-    "guidance rescale": Row(g=(3.0, -2.0), **BASE, reduce=Reduction("guidance_rescale", (0.7,))),
-    "langevin": Row(a=1.0, reduce=Reduction("langevin", (0.16, -1.3))),
-}
 DTYPES = [("float32", "float32"), ("float16", "float16"), ("bfloat16", "bfloat16"), ("float32", "bfloat16"), ("float16", "float32")]
 
 
@@ -128,7 +102,7 @@ def test_every_row_has_the_bits_of_the_cpu(name):
                 Run([ROWS[name]], dtypes=dtypes, elements=elements, offset=offset, in_place=in_place).once().assert_same_bits()
 
 
-@pytest.mark.parametrize("name", [*ROWS, *SUMS])
+@pytest.mark.parametrize("name", [n for n in [*ROWS, *SUMS] if n != "learned variance alone"])  # its exponent is held, here
 @pytest.mark.parametrize("elements", [1, 67])
 def test_every_row_is_the_oracles(name, elements):
     # About a dozen float32 roundings of terms of order 1 to 10; the noise itself is good to 1e-5 where |z| is large.
