@@ -16,6 +16,7 @@ import numpy as np
 from .. import _core
 from ..errors import ArgumentError, ArgumentTypeError
 from ..plan import Row
+from .overlap import check_out
 from .rows import pack
 
 # Codes of DType in csrc/step/step.h, by NumPy's and by torch's name. NumPy has no bfloat16: its bits travel as uint16.
@@ -249,7 +250,8 @@ class CudaStep:
 
     Every sample sits out until :meth:`place` puts it at a row. Where a method takes a ``stream``, None is the one given when
     bound. ``variant`` is what a captured :meth:`launch` has fixed: while it is the same, another table may be loaded under the
-    capture. Nothing here waits for what wrote the arrays: the caller orders that before.
+    capture. Nothing here waits for what wrote the arrays: the caller orders that before. ``out`` may be ``x``; it overlaps it in
+    no other way.
     """
 
     def __init__(self, rows: Sequence[Row] | np.ndarray, *, x: Any, out: Any, outputs: Sequence[Any], registers: Any,
@@ -266,6 +268,7 @@ class CudaStep:
         target = _typed(out, "out", _CODES)
         if target.shape != state.shape or _CODES[target.dtype] != _CODES[state.dtype]:
             raise ArgumentError(f"out is {target.dtype} {target.shape}; it must be as x, {state.dtype} {state.shape}.")
+        check_out(state.address, target.address, size * (4 if state.dtype == "float32" else 2))
         self._outputs = views = [_typed(m, "a network output", _CODES) for m in outputs]
         if len({(v.dtype, v.shape) for v in views}) > 1:
             raise ArgumentError("the network outputs have different shapes or dtypes; give all alike.")

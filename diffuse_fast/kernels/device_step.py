@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError
 from ..plan import Row
+from .overlap import check_out
 from .step import MAX_ELEMENTS, check_outputs, noise_address, not_finite, registers_of
 
 
@@ -44,8 +45,7 @@ def step_on_device(kernel: Any, x: Any, model_output: Any, row: Row, *, register
         raise ArgumentTypeError("the model outputs have different dtypes; give all in one.")
     check_outputs(row, len(outputs))
     out = torch.empty_like(x) if out is None else fitting(out, "out", (x.dtype,), x.shape)
-    if out.data_ptr() != x.data_ptr() and _overlap(out, x):
-        raise ArgumentError("out overlaps x without being x; give x itself or separate memory.")
+    check_out(x.data_ptr(), out.data_ptr(), x.numel() * x.element_size())
     needed = registers_of(row)
     if needed:
         if registers is None:
@@ -75,9 +75,3 @@ def step_on_device(kernel: Any, x: Any, model_output: Any, row: Row, *, register
     if bad.size:
         raise not_finite(tuple(bad.tolist()), step)
     return out
-
-
-def _overlap(a: Any, b: Any) -> bool:
-    """Whether two contiguous tensors share memory."""
-    first, second = a.data_ptr(), b.data_ptr()
-    return first < second + b.numel() * b.element_size() and second < first + a.numel() * a.element_size()

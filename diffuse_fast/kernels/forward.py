@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, KernelUnavailableError
-from .device_step import _overlap
+from .overlap import check_out, overlap
 from .registry import get_kernel
 from .step import MAX_ELEMENTS, _as_array, _fitting, _target, noise_address
 
@@ -84,7 +84,7 @@ def forward(
         raise ArgumentError("out must be a pair: where x_t goes, and where the target goes (None where none is made).")
     x_t, result = _place(x0, clean, place, away)
     aim, wanted = (None, None) if target is None else _place(x0, clean, aim_place, away)
-    if aim is not None and (_overlap(x_t, aim) if away else np.may_share_memory(x_t, aim)):
+    if aim is not None and (_share(x_t, aim) if away else np.may_share_memory(x_t, aim)):
         raise ArgumentError("the two arrays of out overlap; x_t and the target are different things.")
     chosen = get_kernel(kernel, device="cuda" if away else "cpu")
     if not hasattr(chosen, "forward"):
@@ -106,7 +106,13 @@ def _place(x0: Any, clean: Any, given: Any, away: bool) -> tuple[Any, Any]:
     import torch
 
     tensor = torch.empty_like(x0) if given is None else _on_device(given, "out", x0)
+    check_out(x0.data_ptr(), tensor.data_ptr(), x0.numel() * x0.element_size())
     return tensor, tensor
+
+
+def _share(a: Any, b: Any) -> bool:
+    size = a.numel() * a.element_size()
+    return overlap(a.data_ptr(), size, b.data_ptr(), size)
 
 
 def _on_device(value: Any, name: str, x0: Any) -> Any:

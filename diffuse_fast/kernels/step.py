@@ -10,7 +10,8 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, KernelUnavailableError, NonFiniteError
 from ..plan import MAX_REGISTERS, Row
-from .cpu import DTYPE_CODES, CpuKernel
+from .cpu import DTYPE_CODES, CpuKernel, _address
+from .overlap import check_out
 from .registry import get_kernel
 
 _U64 = 1 << 64
@@ -207,6 +208,6 @@ def _target(x: Any, state: np.ndarray, out: Any) -> tuple[np.ndarray, Any]:
     target = _fitting(out, "out", state.shape, state.dtype)
     if not target.flags.writeable:
         raise ArgumentError("out is read-only.")
-    if target is not state and np.may_share_memory(target, state) and target.ctypes.data != state.ctypes.data:
-        raise ArgumentError("out overlaps x without being x; give x itself or separate memory.")
+    if target is not state:
+        check_out(_address(state), _address(target), state.nbytes)
     return target, out

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError
 from ..plan import MAX_OUTPUTS, Row
+from .overlap import check_out
 from .rows import pack
 from .triton_variant import ROW_WORDS, Variant, check, tidy, variant_of
 
@@ -115,7 +116,8 @@ class TritonStep:
 
     Args:
         rows: Plan rows, or what :func:`~.rows.pack` made of them.
-        x, out: The state and the new one, (samples, ...), float32, float16 or bfloat16; ``out`` may be ``x``.
+        x, out: The state and the new one, (samples, ...), float32, float16 or bfloat16; ``out`` may be ``x``, and overlaps it in
+            no other way.
         outputs: Up to three network outputs of one dtype.
         registers: float32, (registers, samples, ...), or None.
         seeds, indices: Per sample, on the host.
@@ -127,7 +129,8 @@ class TritonStep:
         capacity: Rows that the static table holds; default: as many as ``rows``.
 
     Raises:
-        ArgumentError: a row needs a tensor that is not there, or the table is larger than ``capacity``.
+        ArgumentError: a row needs a tensor that is not there, the table is larger than ``capacity``, or ``out`` overlaps ``x``
+            without being it.
     """
 
     def __init__(
@@ -154,6 +157,7 @@ class TritonStep:
 
         if t is not None and times is None:
             raise ArgumentError("t is given without times; give times=, one per row.")
+        check_out(x.data_ptr(), out.data_ptr(), x.numel() * x.element_size())
         self._step, self._reduce = step, reduce
         self._x, self._out, self._outputs, self._registers, self._y, self._mask, self._t = x, out, outputs, registers, y, mask, t
         self._variance_offset, self._element_offset = variance_offset, element_offset

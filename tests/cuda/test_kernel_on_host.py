@@ -358,6 +358,19 @@ def test_what_does_not_fit_is_refused(change, error, said):
         bind(**change())
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_target_that_shares_a_part_of_x_is_refused(dtype):
+    memory, m = (on_device(stored(np.zeros((n, 6), np.float32), dtype), dtype) for n in (4, 2))
+    x = memory[:2]
+    with pytest.raises(ArgumentError, match="out overlaps x without being x; give x itself or separate memory"):
+        bind(x=x, out=memory[1:3], outputs=[m])
+    for out in (x, memory[:2], memory[2:]):  # itself, the same memory again, what begins where x ends
+        step = bind(x=x, out=out, outputs=[m])
+        step.place([0, 0], [0, 0])
+        step.launch()
+        assert step.first_bad_rows().tolist() == [-1, -1]
+
+
 def test_a_bound_step_stays_as_it_is_where_something_does_not_fit():
     step = bind(capacity=2)
     for call, said in (

@@ -264,6 +264,9 @@ def test_the_forward_process_of_a_tensor_on_a_device(monkeypatch):
     ):
         with pytest.raises(DiffuseFastError, match=named):
             forward_on_cpu(x0, alpha, sigma, **change)
+    memory = torch.zeros(4, 5, 7)
+    with pytest.raises(DiffuseFastError, match="out overlaps x without being x"):
+        forward_on_cpu(memory[:3], alpha, sigma, seed=5, out=(memory[1:], None))
     for wrong, named in ((x0.double(), "float64"), (x0.mT, "contiguous"), (x0.clone().requires_grad_(), "requires grad")):
         with pytest.raises(DiffuseFastError, match=named):
             forward_on_cpu(wrong, alpha, sigma)
@@ -588,6 +591,8 @@ def test_a_single_step_refuses_a_target_that_overlaps_and_an_output_that_is_not_
     memory = torch.zeros(3, 8)
     with pytest.raises(ArgumentError, match="overlaps"):
         _device_step(memory[:2], torch.zeros(2, 8), Row(a=1.0), out=memory[1:])
+    with pytest.raises(ArgumentError, match="overlaps"):
+        KERNEL.bind([Row(a=1.0)], x=memory[:2], out=memory[1:], outputs=[], registers=None, seeds=[0, 0], indices=[0, 1])
     with pytest.raises(NonFiniteError) as caught:
         _device_step(torch.zeros(2, 8), torch.tensor([[0.0] * 8, [np.nan] * 8]), Row(b=1.0), step=5)
     assert (caught.value.row, caught.value.samples) == (5, (1,))
