@@ -85,7 +85,29 @@ void require_available(int device) {
 
 cudaStream_t stream_of(StreamHandle handle) { return reinterpret_cast<cudaStream_t>(handle); }
 
-// The device is the calling thread's again when this goes.
+// Whether something in this process has started a device: made its context, which takes hundreds of MB there.
+bool started(int device) {
+  using GetState = int (*)(int device, unsigned* flags, int* active);  // the driver's cuDevicePrimaryCtxGetState
+  static const auto get_state = [] {
+    void* found = nullptr;
+    cudaDriverEntryPointQueryResult result{};
+#if CUDART_VERSION >= 12050
+    cudaGetDriverEntryPointByVersion("cuDevicePrimaryCtxGetState", &found, 12000, cudaEnableDefault, &result);
+#else
+    cudaGetDriverEntryPoint("cuDevicePrimaryCtxGetState", &found, cudaEnableDefault, &result);
+#endif
+    cudaGetLastError();
+    return result == cudaDriverEntryPointSuccess ? reinterpret_cast<GetState>(found) : nullptr;
+  }();
+  unsigned flags = 0;
+  int active = 1;  // where the driver does not say
+  if (get_state != nullptr) get_state(device, &flags, &active);
+  return active != 0;
+}
+
+// Almost every call starts the thread's current device, which is cuda:0 for a thread that never chose: so one is chosen before
+// any other call. When this goes the device is again the one that was current; but one that nothing has started is not started
+// for that, since choosing it would: such a thread stays here.
 class OnDevice {
  public:
   explicit OnDevice(int device) {
@@ -94,7 +116,7 @@ class OnDevice {
     changed_ = before_ != device;
   }
   ~OnDevice() {
-    if (changed_) cudaSetDevice(before_);
+    if (changed_ && started(before_)) cudaSetDevice(before_);
   }
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
@@ -117,6 +139,17 @@ class BesideCaptures {
   cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
 };
 
+// What is given back is given back on its device, and without a word.
+template <class Work>
+void on_device_quietly(int device, Work work) {
+  try {
+    const OnDevice on(device);
+    work();
+  } catch (const Error&) {
+  }
+  cudaGetLastError();
+}
+
 class DeviceMemory final : public Memory {
  public:
   DeviceMemory(int64_t bytes, int device) : bytes_(bytes), device_(device) {
@@ -128,9 +161,10 @@ class DeviceMemory final : public Memory {
       : data_(data), bytes_(bytes), device_(device), owner_(std::move(owner)) {}
   ~DeviceMemory() override {
     if (owner_ != nullptr) return;
-    const BesideCaptures beside;
-    cudaFree(data_);
-    cudaGetLastError();
+    on_device_quietly(device_, [&] {
+      const BesideCaptures beside;
+      cudaFree(data_);
+    });
   }
   DeviceMemory(const DeviceMemory&) = delete;
   DeviceMemory& operator=(const DeviceMemory&) = delete;
@@ -165,8 +199,7 @@ class DeviceStream final : public Stream {
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
   }
   ~DeviceStream() override {
-    cudaStreamDestroy(stream_);
-    cudaGetLastError();
+    on_device_quietly(device_, [&] { cudaStreamDestroy(stream_); });
   }
   DeviceStream(const DeviceStream&) = delete;
   DeviceStream& operator=(const DeviceStream&) = delete;
@@ -247,8 +280,20 @@ int attribute(cudaDeviceAttr which, int device) {
   return value;
 }
 
+// The device that is current, or another where that is not started and the other is.
+int started_device() {
+  int current = 0, count = 0;
+  check(cudaGetDevice(&current), "the current device");
+  if (started(current)) return current;
+  check(cudaGetDeviceCount(&count), "counting the devices");
+  for (int device = 0; device < count; ++device)
+    if (started(device)) return device;
+  return current;
+}
+
 // The device whose memory this is.
 int device_of(const void* memory, const char* name) {
+  const OnDevice on(started_device());
   cudaPointerAttributes attributes{};
   check(cudaPointerGetAttributes(&attributes, memory), name);
   if (attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged)

@@ -3,8 +3,10 @@ what it refuses."""
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -443,7 +445,41 @@ def two_devices(core):
     core.pretend(13000, 0, 1, 90)
 
 
+def test_no_device_is_started_but_the_one_that_is_asked_for(two_devices):
+    """Choosing a device starts it, and so does nearly every call on one that is current: some 500 MB of its memory."""
+
+    def work():
+        stream = cuda.Stream(1)
+        x, m = (cuda.DeviceArray.from_host(np.ones((2, 6), np.float32), device=1, stream=stream.handle) for _ in range(2))
+        x.__dlpack__(stream=5)
+        arrays.append((stream, x, m))
+
+    def more():  # of threads whose device is cuda:0, which they never chose
+        _, x, m = arrays[0]
+        kernel = cuda.CudaKernel()
+        step = kernel.bind([ROWS["one step"]], x=x, out=x, outputs=[m], registers=None, seeds=[0, 0], indices=[0, 1])
+        step.place([0, 0], [0, 0])
+        step.launch()
+        assert step.first_bad_rows().tolist() == [-1, -1]
+        kernel.normals(x, seeds=[0, 0], indices=[0, 1], row=0, stream=0)
+        arrays.append(step)
+
+    def end():
+        arrays.clear()
+        two_devices.finish()
+
+    arrays: list = []
+    gc.collect()  # what other tests left, on cuda:0
+    two_devices.started()
+    for part in (work, more, end):
+        thread = threading.Thread(target=part)
+        thread.start()
+        thread.join()
+    assert two_devices.started() == [1]
+
+
 def test_work_goes_to_the_device_of_the_arrays_and_the_callers_stays(two_devices):
+    cuda.DeviceArray((1,))  # which starts the caller's
     x, m = (cuda.DeviceArray.from_host(np.ones((2, 6), np.float32), device=1) for _ in range(2))
     assert (x.device, x.__dlpack_device__(), x[1:].device) == (1, (2, 1), 1)
     step = bind(x=x, out=x, outputs=[m])

@@ -15,6 +15,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <set>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -80,6 +81,9 @@ extern int launches;
 void declare_host_memory(const void* memory);
 // The calling thread's device, and that of the last launch.
 extern thread_local int current;
+// Devices that were started: as on a real one, by choosing them, and by almost every call while they are current.
+extern std::set<int> started;
+void start();
 extern int launched_on;
 // What the device claims to be: cudaDriverGetVersion, cudaGetDeviceCount (a code and a number), its compute capability.
 extern int driver, count_code, count, capability;
@@ -145,6 +149,9 @@ enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMajor = 75,
   cudaDevAttrComputeCapabilityMinor = 76
 };
+enum cudaDriverEntryPointQueryResult { cudaDriverEntryPointSuccess = 0, cudaDriverEntryPointSymbolNotFound = 1 };
+#define CUDART_VERSION 13000
+constexpr unsigned long long cudaEnableDefault = 0;
 using cudaStream_t = struct CUstream_st*;
 using cudaEvent_t = struct CUevent_st*;
 constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
@@ -181,9 +188,12 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode);
+cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** found, unsigned version, unsigned long long flags,
+                                             cudaDriverEntryPointQueryResult* result);
 
 template <class Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes*, Kernel*) {
+  on_host::start();
   return cudaSuccess;
 }
 
@@ -193,6 +203,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   const dim3 &grid = config->gridDim, &block = config->blockDim;
   if (grid.x < 1 || grid.x > 0x7fffffffu || grid.y < 1 || grid.y > 65535 || grid.z != 1 || block.x < 1 || block.x > 1024)
     return cudaErrorInvalidValue;
+  on_host::start();
   on_host::launched_on = on_host::current;
   // Arguments are copied when a kernel is launched.
   on_host::enqueue([=, copied = std::tuple<std::decay_t<Parameters>...>(arguments...)] {

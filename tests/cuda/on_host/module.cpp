@@ -15,6 +15,15 @@ PYBIND11_MODULE(_cuda_on_host, m) {
   m.def(
       "devices", [] { return py::make_tuple(on_host::current, on_host::launched_on); },
       "This thread's device, and that of the last launch.");
+  m.def(
+      "started",
+      [] {
+        py::list out;
+        for (const int device : on_host::started) out.append(device);
+        on_host::started.clear();
+        return out;
+      },
+      "Devices that something started since the last call.");
   m.def("finish", &on_host::finish, "Do all that is queued.");
   m.def(
       "waits",

@@ -24,6 +24,7 @@ int64_t bytes = 0;
 int processors = 1, launches = 0;
 std::vector<Wait> waits;
 thread_local int current = 0;
+std::set<int> started;
 int launched_on = 0;
 int driver = 13000, count_code = 0, count = 1, capability = 90;
 
@@ -163,6 +164,11 @@ void walk_block(std::vector<std::unique_ptr<Fiber>>& idle) {
 
 void barrier() { to_walker(false); }
 
+void start() {
+  const std::lock_guard lock(device);
+  started.insert(current);
+}
+
 void declare_host_memory(const void* memory) { host_memory.insert(memory); }
 
 void enqueue(Work work) {
@@ -250,6 +256,7 @@ cudaError_t cudaGetDevice(int* device) {
 cudaError_t cudaSetDevice(int device) {
   if (device < 0 || device >= on_host::count) return cudaErrorInvalidValue;
   on_host::current = device;
+  on_host::start();
   return cudaSuccess;
 }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int device) {
@@ -260,6 +267,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int device)
   return cudaSuccess;
 }
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* memory) {
+  on_host::start();
   *attributes = {on_host::host_memory.count(memory) != 0 ? cudaMemoryTypeUnregistered : cudaMemoryTypeDevice, 0};
   const std::lock_guard lock(on_host::device);
   const auto after = on_host::allocated.upper_bound(static_cast<const char*>(memory));
@@ -269,6 +277,7 @@ cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const vo
   return cudaSuccess;
 }
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  on_host::start();
   if (on_host::mode != cudaStreamCaptureModeRelaxed && on_host::breaks_capture()) return cudaErrorStreamCaptureUnsupported;
   if (bytes > size_t{1} << 36) return cudaErrorMemoryAllocation;
   *memory = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
@@ -278,6 +287,7 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* memory) {
+  on_host::start();
   if (on_host::mode != cudaStreamCaptureModeRelaxed && on_host::breaks_capture()) return cudaErrorStreamCaptureUnsupported;
   on_host::finish();
   {
@@ -288,21 +298,28 @@ cudaError_t cudaFree(void* memory) {
   return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  on_host::start();
   if (on_host::breaks_capture()) return cudaErrorStreamCaptureUnsupported;
   on_host::enqueue([=] { std::memcpy(to, from, bytes); });
   return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
+  on_host::start();
   on_host::enqueue([=] { std::memset(to, value, bytes); });
   return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  on_host::start();
   static uintptr_t last = 0;
   *stream = reinterpret_cast<cudaStream_t>(last += 16);
   return cudaSuccess;
 }
-cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamDestroy(cudaStream_t) {
+  on_host::start();
+  return cudaSuccess;
+}
 cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  on_host::start();
   if (on_host::breaks_capture()) return cudaErrorStreamCaptureUnsupported;
   on_host::finish();
   return cudaSuccess;
@@ -312,22 +329,42 @@ struct CUevent_st {
   cudaStream_t after;
 };
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  on_host::start();
   *event = new CUevent_st{nullptr};
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  on_host::start();
   event->after = stream;
   return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  on_host::start();
   delete event;
   return cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  on_host::start();
   on_host::waits.push_back({reinterpret_cast<uintptr_t>(stream), reinterpret_cast<uintptr_t>(event->after)});
   return cudaSuccess;
 }
 cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
   std::swap(*mode, on_host::mode);
+  return cudaSuccess;
+}
+
+namespace {
+int primary_context_state(int device, unsigned* flags, int* active) {
+  const std::lock_guard lock(on_host::device);
+  *flags = 0;
+  *active = on_host::started.count(device) != 0;
+  return 0;
+}
+}  // namespace
+cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** found, unsigned, unsigned long long,
+                                             cudaDriverEntryPointQueryResult* result) {
+  const bool known = std::strcmp(symbol, "cuDevicePrimaryCtxGetState") == 0;
+  *found = known ? reinterpret_cast<void*>(&primary_context_state) : nullptr;
+  *result = known ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
   return cudaSuccess;
 }
