@@ -260,6 +260,13 @@ void bind_cuda(py::module_& m) {
             self.download(info.ptr, info.size * info.itemsize, stream);
           },
           py::arg("host"), py::arg("stream"))
+      .def(
+          "copy",
+          [](cuda::Memory& self, const cuda::Memory& from, cuda::StreamHandle stream) {
+            py::gil_scoped_release release;
+            self.copy(from, stream);
+          },
+          py::arg("other"), py::arg("stream"), "All bytes of other memory of the same device and size. Asynchronous.")
       .def("part", &part_of, py::arg("at"), py::arg("bytes"), "Bytes of this memory; they hold it.")
       .def(
           "dlpack",

@@ -66,6 +66,8 @@ class Memory {
   // The first `count` bytes; ordered on the stream. After `download` the host has them; `upload` has read them.
   virtual void upload(const void* host, int64_t count, StreamHandle stream) = 0;
   virtual void download(void* host, int64_t count, StreamHandle stream) const = 0;
+  // All bytes of other memory of this device and size, which stays there until that is done. Asynchronous.
+  virtual void copy(const Memory& from, StreamHandle stream) = 0;
 };
 std::unique_ptr<Memory> allocate(int64_t bytes, int device);
 // Memory of another, who is held while this lives.

@@ -172,14 +172,20 @@ class DeviceMemory final : public Memory {
   int64_t bytes() const override { return bytes_; }
   int device() const override { return device_; }
   void upload(const void* host, int64_t count, StreamHandle stream) override {
-    copy(data_, host, count, cudaMemcpyHostToDevice, stream);
+    copy_now(data_, host, count, cudaMemcpyHostToDevice, stream);
   }
   void download(void* host, int64_t count, StreamHandle stream) const override {
-    copy(host, data_, count, cudaMemcpyDeviceToHost, stream);
+    copy_now(host, data_, count, cudaMemcpyDeviceToHost, stream);
+  }
+  void copy(const Memory& from, StreamHandle stream) override {
+    if (from.bytes() != bytes_ || from.device() != device_)
+      throw std::invalid_argument("memory is copied from as many bytes of the same device");
+    const OnDevice on(device_);
+    check(cudaMemcpyAsync(data_, from.data(), static_cast<size_t>(bytes_), cudaMemcpyDeviceToDevice, stream_of(stream)), "copying");
   }
 
  private:
-  void copy(void* to, const void* from, int64_t count, cudaMemcpyKind kind, StreamHandle stream) const {
+  void copy_now(void* to, const void* from, int64_t count, cudaMemcpyKind kind, StreamHandle stream) const {
     if (count > bytes_) throw std::invalid_argument("more bytes than the device array has");
     const OnDevice on(device_);
     check(cudaMemcpyAsync(to, from, static_cast<size_t>(count), kind, stream_of(stream)), "copying");

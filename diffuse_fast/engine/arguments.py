@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError
-from ..kernels.cuda import is_on_cuda
+from ..kernels.cuda import DeviceArray, is_on_cuda
 
 
 def whole(name: str, value: Any, least: int) -> int:
@@ -32,14 +32,27 @@ def is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def on_host(name: str, value: Any) -> None:
+    """Refuses an array on a CUDA device where there is none to read it; a tensor is copied from there."""
+    if is_on_cuda(value) and not is_tensor(value):
+        raise ArgumentError(f"{name} is a {type(value).__name__} on a CUDA device, and is read on the host here; copy it there.")
+
+
+def dtype_of(array: Any) -> Any:
+    """The dtype of an array of the host or of a device, as NumPy has it; and ``"bfloat16"``, which it has not."""
+    if isinstance(array, np.ndarray):
+        return array.dtype
+    name = array.dtype_name if isinstance(array, DeviceArray) else str(array.dtype).removeprefix("torch.")
+    return name if name == "bfloat16" else np.dtype(name)
+
+
 def noise_array(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Given noise as a floating array of this shape."""
     if is_tensor(value):
         if value.requires_grad:
             raise ArgumentError(f"{name} requires grad; pass {name}.detach().")
         value = value.float().cpu().numpy()
-    elif is_on_cuda(value):
-        raise ArgumentError(f"{name} is a {type(value).__name__} on a CUDA device, and is read on the host here; copy it there.")
+    on_host(name, value)
     array = np.asarray(value)
     if array.shape != shape:
         raise ArgumentError(f"{name} has shape {array.shape}; it must be {shape}.")
@@ -52,6 +65,7 @@ def noise_array(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 def device_noise(name: str, value: Any, shape: tuple[int, ...], device: Any) -> Any:
     """Given noise as :func:`noise_array`; but an array of any library on a CUDA device stays where it is, and is taken by DLPack.
+    Its values are not looked at.
 
     ``device`` is a :class:`~diffuse_fast.engine.device.Device`.
     """
@@ -59,7 +73,8 @@ def device_noise(name: str, value: Any, shape: tuple[int, ...], device: Any) -> 
         return noise_array(name, value, shape)
     if is_tensor(value) and value.requires_grad:
         raise ArgumentError(f"{name} requires grad; pass {name}.detach().")
-    array = device.take(name, value)
+    with device.scope():
+        array = device.take_noise(name, value)
     if tuple(array.shape) != shape:
         raise ArgumentError(f"{name} has shape {tuple(array.shape)}; it must be {shape}.")
     return array

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError
-from .arguments import is_tensor
+from ..kernels.cuda import is_on_cuda
+from .arguments import dtype_of, is_tensor, on_host
 
-Conditions = dict[str, np.ndarray]
+# Arrays of the host, or of the device that is sampled on.
+Conditions = dict[str, Any]
 
 
-def conditions(argument: str, given: Any, n: int, inputs: Any) -> Conditions:
+def conditions(argument: str, given: Any, n: int, inputs: Any, device: Any = None) -> Conditions:
     """The conditioning of n samples by input name, each (n, *its shape).
 
     Args:
@@ -22,6 +24,8 @@ def conditions(argument: str, given: Any, n: int, inputs: Any) -> Conditions:
         n: Number of samples.
         inputs: The model's conditioning inputs; what is left out takes their null value. None for a bare network, which takes
             what it is given.
+        device: The :class:`~diffuse_fast.engine.device.Device` that is sampled on: what lies there stays there, is taken by DLPack,
+            and its values are not looked at. None: the CPU.
 
     Raises:
         ArgumentError, ArgumentTypeError: a name is unknown or missing, or a value does not fit its input.
@@ -33,7 +37,7 @@ def conditions(argument: str, given: Any, n: int, inputs: Any) -> Conditions:
         if not isinstance(name, str):
             raise ArgumentTypeError(f"{argument} has the name {name!r}; the names of inputs are text.")
     if inputs is None:
-        return {name: _per_sample(f"{argument}[{name!r}]", v, n, None, None) for name, v in values.items()}
+        return {name: _per_sample(f"{argument}[{name!r}]", v, n, None, None, device) for name, v in values.items()}
     known = {c.name: c for c in inputs}
     for name in values:
         if name not in known:
@@ -43,8 +47,9 @@ def conditions(argument: str, given: Any, n: int, inputs: Any) -> Conditions:
         value = values.get(name, c.null)
         if value is None:
             raise ArgumentError(f"{argument} lacks {name!r}, and the model has no null value for it.")
-        array = _per_sample(f"{argument}[{name!r}]", value, n, tuple(c.shape), c.dtype)
-        if c.classes is not None and name in values and ((array < 0) | (array > max(c.classes - 1, c.null or 0))).any():
+        array = _per_sample(f"{argument}[{name!r}]", value, n, tuple(c.shape), c.dtype, device)
+        looked_at = c.classes is not None and name in values and isinstance(array, np.ndarray)
+        if looked_at and ((array < 0) | (array > max(c.classes - 1, c.null or 0))).any():
             raise ArgumentError(f"{argument}[{name!r}] has a label outside 0..{c.classes - 1}.")
         out[name] = array
     return out
@@ -57,10 +62,36 @@ def check_form(condition: Conditions, whose: str, first: Conditions, of: str) ->
 
 
 def _form(condition: Conditions) -> dict[str, tuple[Any, ...]]:
-    return {name: (value.shape, str(value.dtype)) for name, value in sorted(condition.items())}
+    return {name: (tuple(value.shape), str(dtype_of(value))) for name, value in sorted(condition.items())}
 
 
-def _per_sample(name: str, value: Any, n: int, shape: tuple[int, ...] | None, dtype: str | None) -> np.ndarray:
+def _per_sample(name: str, value: Any, n: int, shape: tuple[int, ...] | None, dtype: str | None, device: Any) -> Any:
+    there = device is not None and is_on_cuda(value)
+    array = _taken(name, value, dtype, device) if there else _read(name, value, dtype)
+    alike = tuple(array.shape) == (() if shape is None else shape)
+    if alike and there:
+        with device.scope():
+            array = device.stack([array] * n)
+    elif alike:
+        array = np.broadcast_to(array, (n, *array.shape))
+    found = tuple(array.shape)
+    if found[:1] != (n,) or (shape is not None and found[1:] != shape):
+        raise ArgumentError(f"{name} has shape {found}; give one value for all, or one per sample ({n}).")
+    return array
+
+
+def _taken(name: str, value: Any, dtype: str | None, device: Any) -> Any:
+    """Where it lies on the device."""
+    with device.scope():
+        array = device.take(name, value.detach() if is_tensor(value) else value)
+    if dtype is not None and dtype_of(array) != np.dtype(dtype):
+        raise ArgumentTypeError(f"{name} is {dtype_of(array)} on the device; the model takes {dtype}: convert it there.")
+    return array
+
+
+def _read(name: str, value: Any, dtype: str | None) -> np.ndarray:
+    """On the host."""
+    on_host(name, value)
     if is_tensor(value):
         value = value.detach().cpu()
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # NumPy has no bfloat16
@@ -74,8 +105,4 @@ def _per_sample(name: str, value: Any, n: int, shape: tuple[int, ...] | None, dt
         if not np.can_cast(array.dtype, dtype, "same_kind"):
             raise ArgumentTypeError(f"{name} has dtype {array.dtype}; the model takes {dtype}.")
         array = array.astype(dtype)
-    if (shape is not None and array.shape == shape) or (shape is None and array.ndim == 0):
-        array = np.broadcast_to(array, (n, *array.shape))
-    if array.shape[:1] != (n,) or (shape is not None and array.shape[1:] != shape):
-        raise ArgumentError(f"{name} has shape {array.shape}; give one value for all, or one per sample ({n}).")
     return array

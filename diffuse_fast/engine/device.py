@@ -70,12 +70,22 @@ class Device(Memory, Protocol):
         """What some library has on this device, as an array of the device's own: the same memory. ``name`` is for messages.
 
         Raises:
-            ArgumentError, ArgumentTypeError: it is elsewhere, not contiguous where it must be, or not floating.
+            ArgumentError, ArgumentTypeError: it is elsewhere, not contiguous where it must be, or not numbers.
         """
         ...
 
+    def take_noise(self, name: str, value: Any) -> Any:
+        """As :meth:`take`, of a dtype that :meth:`start` reads."""
+        ...
+
+    def stack(self, arrays: list[Any]) -> Any:
+        """Arrays of the host and of this device, of one shape and dtype, in new memory along a first axis. It has read them when it
+        returns."""
+        ...
+
     def start(self, noise: Any, scale: float, into: Any) -> None:
-        """``into`` becomes ``scale`` times the noise, which is on the host or is this device's own."""
+        """``into`` becomes ``scale`` times the noise, which is on the host, or is this device's own: then the caller keeps it until
+        the work is done."""
         ...
 
     def warm_up(self, run: Callable[[], Any]) -> Any:

@@ -48,8 +48,11 @@ class CoreDevice:
         self.upload(np.zeros(shape, dtype), array)
         return array
 
-    def upload(self, host: np.ndarray, into: Any) -> None:
-        into.copy_from_host(np.ascontiguousarray(host), self.stream)
+    def upload(self, array: Any, into: Any) -> None:
+        if isinstance(array, _cuda.DeviceArray):
+            into.copy_from(array, self.stream)
+        else:
+            into.copy_from_host(np.asarray(array), self.stream)
 
     def part(self, array: Any, i: int) -> Any:
         return array[i]
@@ -67,14 +70,29 @@ class CoreDevice:
         array = _cuda.DeviceArray.from_dlpack(value, self.stream, name)
         if array.device != self._index:
             raise ArgumentError(f"{name} is on cuda:{array.device}; the model is sampled on {self.name}.")
+        return array
+
+    def take_noise(self, name: str, value: Any) -> Any:
+        array = self.take(name, value)
         if array.dtype_name not in _cuda.FLOATS:
             raise ArgumentTypeError(f"{name} has dtype {array.dtype_name}; on a device it must be {' or '.join(_cuda.FLOATS)}.")
         return array
 
+    def stack(self, arrays: list[Any]) -> Any:
+        first = arrays[0]
+        dtype = "bfloat16" if getattr(first, "bfloat16", False) else first.dtype
+        new = _cuda.DeviceArray((len(arrays), *first.shape), dtype, self._index, stream=self.stream)
+        for i, array in enumerate(arrays):
+            self.upload(array, new[i])
+        self.synchronize()
+        return new
+
     def start(self, noise: Any, scale: float, into: Any) -> None:
         if isinstance(noise, _cuda.DeviceArray):
             # A row that does just this: there is no other arithmetic on the device.
-            row, nobody = Row(b=float(np.float32(scale))), np.zeros(len(noise), np.uint32)
+            samples = noise.shape[0] if noise.shape else 1
+            noise, into = (array.reshape((samples, array.size // samples)) for array in (noise, into))
+            row, nobody = Row(b=float(np.float32(scale))), np.zeros(samples, np.uint32)
             step = _cuda.CudaKernel().bind([row], x=into, out=into, outputs=[noise], registers=None, seeds=nobody, indices=nobody,
                                            stream=self.stream)  # fmt: skip
             step.place(nobody, nobody)

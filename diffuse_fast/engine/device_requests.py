@@ -19,7 +19,7 @@ from ..kernels.reference import STREAM_INITIAL
 from ..kernels.rows import pack
 from ..kernels.step import noise_address
 from ..plan import Plan, Row
-from .arguments import noise_array
+from .arguments import device_noise
 from .conditioning import Conditions
 from .device_workspace import times_of
 from .progress import bar
@@ -27,6 +27,7 @@ from .requests import Request, check_alike, conditions_of, plans_of
 from .workspace import not_finite
 
 if TYPE_CHECKING:
+    from .device import Device
     from .sampler import Sampler
 
 KEEP = Row(timestep=math.nan, calls_network=False, a=1.0)  # x' = x
@@ -38,49 +39,68 @@ def run_requests_on_device(sampler: Sampler, requests: Sequence[Request], callba
     plans = plans_of(sampler, requests)
     given = [conditions_of(sampler, r, plan, i) for i, (r, plan) in enumerate(zip(requests, plans, strict=True))]
     check_alike(given)
+    seeds, indices = noise_address(
+        [secrets.randbits(64) if r.seed is None else r.seed for r in requests], [r.index for r in requests], n
+    )
     ticks = max(len(plan.rows) for plan in plans)
     tables: dict[int, list[Row]] = {}
     for plan in plans:
         tables.setdefault(id(plan), [*plan.rows, *[KEEP] * (ticks - len(plan.rows))])
     first = dict(zip(tables, range(0, len(tables) * ticks, ticks), strict=True))
     rows = [row for table in tables.values() for row in table]
-    batch = _evaluations(given)
+    device = sampler._backend.device  # type: ignore[union-attr]  # only called where there is a device
+    batch = _evaluations(device, given)
+    host, there = _noise(sampler, device, requests, plans, seeds, indices)
     space, key = sampler._take_for(n, batch)
     kinds = [space.kind([tables[id(plan)][tick] for plan in plans]) for tick in range(ticks)]
-    seeds, indices = noise_address(
-        [secrets.randbits(64) if r.seed is None else r.seed for r in requests], [r.index for r in requests], n
-    )
+
+    def fill() -> None:
+        device.start(host, 1.0, space.state)
+        for i, noise in there.items():
+            device.start(noise, plans[i].initial_scale, device.part(space.state, i))
+
     with bar(progress, ticks) as advance:
         bad = space.run_table(
             pack(rows), times_of(rows), max(plan.registers for plan in plans), kinds, sampler._graph, seeds, indices,
-            np.array([first[id(plan)] for plan in plans], np.int32), _noise(sampler, requests, plans, seeds, indices), 1.0, advance,
-            callback,
+            np.array([first[id(plan)] for plan in plans], np.int32), fill, advance, callback,
         )  # fmt: skip
     if (bad >= 0).any():
         at = np.where(bad >= 0, bad % ticks, ticks)
         samples = np.flatnonzero(at == at.min())
         raise not_finite(rows[bad[samples[0]]], int(at.min()), samples.tolist())
-    result = sampler._backend.device.own(space.state, False)  # type: ignore[union-attr]  # only called where there is a device
+    result = device.own(space.state, False)
     sampler._give_back(key, space)
     return result
 
 
-def _evaluations(given: list[list[Conditions]]) -> list[Conditions]:
+def _evaluations(device: Device, given: list[list[Conditions]]) -> list[Conditions]:
     """Per network output, the conditioning of all samples; one that weighs fewer is evaluated with its first."""
     most = max(map(len, given))
     names = given[0][0]
-    return [{name: np.stack([c[min(j, len(c) - 1)][name] for c in given]) for name in names} for j in range(most)]
+    return [{name: _joined(device, [c[min(j, len(c) - 1)][name] for c in given]) for name in names} for j in range(most)]
 
 
-def _noise(sampler: Sampler, requests: Sequence[Request], plans: list[Plan], seeds: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Where every sample starts, scaled by its own plan. From the CPU's kernel: the noise has the same bits everywhere."""
+def _joined(device: Device, values: list[Any]) -> Any:
+    if all(isinstance(value, np.ndarray | np.generic) for value in values):
+        return np.stack(values)
+    with device.scope():
+        return device.stack(values)
+
+
+def _noise(sampler: Sampler, device: Device, requests: Sequence[Request], plans: list[Plan], seeds: np.ndarray,
+           indices: np.ndarray) -> tuple[np.ndarray, dict[int, Any]]:  # fmt: skip
+    """Where every sample starts, scaled by its own plan; and, not scaled, what lies on the device, by the number of its request.
+    From the CPU's kernel: the noise has the same bits everywhere."""
     kernel = get_kernel(next(k.name for k in kernels() if k.device == "cpu" and k.unavailable is None))
-    out = np.empty((len(requests), *sampler.shape), np.float32)
+    out, there = np.zeros((len(requests), *sampler.shape), np.float32), {}
     for i, (r, plan) in enumerate(zip(requests, plans, strict=True)):
         if r.noise is None:
             one = slice(i, i + 1)
             kernel.normals(out[one], seeds=seeds[one], indices=indices[one], row=0, stream=STREAM_INITIAL, scale=plan.initial_scale)
         else:
-            given = noise_array(f"noise of request {i}", r.noise, sampler.shape)
-            np.multiply(given, np.float32(plan.initial_scale), out=out[i], casting="same_kind")
-    return out
+            given = device_noise(f"noise of request {i}", r.noise, sampler.shape, device)
+            if isinstance(given, np.ndarray):
+                np.multiply(given, np.float32(plan.initial_scale), out=out[i, ...], casting="same_kind")
+            else:
+                there[i] = given
+    return out, there

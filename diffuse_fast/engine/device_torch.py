@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import ArgumentTypeError, NetworkError
+from ..errors import ArgumentError, ArgumentTypeError, NetworkError
 
 # torch captures one graph at a time in a process.
 _capturing = threading.Lock()
@@ -39,8 +39,8 @@ class TorchDevice:
     def alloc(self, shape: tuple[int, ...], dtype: Any = np.float32) -> torch.Tensor:
         return torch.zeros(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype, device=self._device)
 
-    def upload(self, host: np.ndarray, into: torch.Tensor) -> None:
-        into.copy_(torch.from_numpy(host), non_blocking=True)
+    def upload(self, array: Any, into: torch.Tensor) -> None:
+        into.copy_(array if isinstance(array, torch.Tensor) else torch.from_numpy(array), non_blocking=True)
 
     def part(self, array: torch.Tensor, i: int) -> torch.Tensor:
         return array[i]
@@ -52,14 +52,31 @@ class TorchDevice:
         return array.clone()
 
     def take(self, name: str, value: Any) -> torch.Tensor:
-        tensor = value if isinstance(value, torch.Tensor) else torch.from_dlpack(value)
+        try:
+            tensor = value if isinstance(value, torch.Tensor) else torch.from_dlpack(value)
+        except (BufferError, RuntimeError) as error:
+            raise ArgumentError(f"{name} cannot be handed over: {error}") from None
+        if tensor.device != self._device:
+            raise ArgumentError(f"{name} is on {tensor.device}; the model is sampled on {self.name}.")
+        if tensor.is_complex():
+            raise ArgumentTypeError(f"{name} has dtype {tensor.dtype}; it must be real numbers.")
+        return tensor
+
+    def take_noise(self, name: str, value: Any) -> torch.Tensor:
+        tensor = self.take(name, value)
         if not tensor.is_floating_point():
             raise ArgumentTypeError(f"{name} has dtype {tensor.dtype}; it must be floating.")
         return tensor
 
+    def stack(self, arrays: list[Any]) -> torch.Tensor:
+        tensors = (a if isinstance(a, torch.Tensor) else torch.from_numpy(np.array(a)).to(self._device) for a in arrays)
+        new = torch.stack(list(tensors))
+        self.synchronize()
+        return new
+
     def start(self, noise: Any, scale: float, into: torch.Tensor) -> None:
         tensor = noise if isinstance(noise, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(noise))
-        torch.mul(tensor.to(self._device, torch.float32), float(np.float32(scale)), out=into)
+        torch.mul(tensor.to(self._device, torch.float32, non_blocking=True), float(np.float32(scale)), out=into)
 
     def warm_up(self, run: Callable[[], Any]) -> Any:
         # On a side stream, as torch asks: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs

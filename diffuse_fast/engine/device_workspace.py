@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..kernels.reference import STREAM_INITIAL
 from ..kernels.rows import pack
 from ..plan import Plan, Row
 from ..runtimes.base import is_whole
-from .arguments import noise_array
+from .arguments import device_noise
 from .conditioning import Conditions
 from .workspace import StepNoise, not_finite, with_given_noise
 
@@ -76,21 +77,32 @@ class DeviceWorkspace:
 
             def before(i: int) -> None:
                 if plan.rows[i].s:
-                    given = noise_array(f"step_noise({i})", step_noise(i), (self.batch, *self._shape))
-                    self._device.upload(np.ascontiguousarray(given, np.float32), self._device.part(self._bank, registers - 1))
+                    given = device_noise(f"step_noise({i})", step_noise(i), (self.batch, *self._shape), self._device)
+                    self._device.start(given, 1.0, self._device.part(self._bank, registers - 1))
+                    if not isinstance(given, np.ndarray):  # who frees it does not know that it is still read
+                        self._device.synchronize()
+
+        def fill() -> None:
+            if start is not None:
+                self._device.start(start, plan.initial_scale, self.state)
+                return
+            self._kernel.normals(
+                self.state, seeds=seeds, indices=indices, row=0, stream=STREAM_INITIAL, scale=plan.initial_scale,
+                **self._on("cuda_stream"),
+            )  # fmt: skip
 
         kinds = [self.kind([row]) for row in rows]
         bad = self.run_table(
-            packed, times_of(rows), registers, kinds, graph, seeds, indices, np.zeros(self.batch, np.int32), start,
-            plan.initial_scale, advance, callback, before,
+            packed, times_of(rows), registers, kinds, graph, seeds, indices, np.zeros(self.batch, np.int32), fill, advance,
+            callback, before,
         )  # fmt: skip
         if (bad >= 0).any():
             row = int(bad[bad >= 0].min())
             raise not_finite(rows[row], row, [first_sample + int(i) for i in np.flatnonzero(bad == row)])
 
-    def run_table(self, packed, times, registers: int, kinds: list[Kind], graph: str, seeds, indices, first: np.ndarray, start,
-                  scale: float, advance, callback, before=None) -> np.ndarray:  # fmt: skip
-        """A tick for each of ``kinds``, sample i from row ``first[i]`` of the table on.
+    def run_table(self, packed, times, registers: int, kinds: list[Kind], graph: str, seeds, indices, first: np.ndarray,
+                  fill: Callable[[], None], advance, callback, before=None) -> np.ndarray:  # fmt: skip
+        """A tick for each of ``kinds``, sample i from row ``first[i]`` of the table on. ``fill`` puts the start into ``state``.
 
         Returns:
             For each sample the first row whose model output held NaN or Inf, or -1.
@@ -101,11 +113,7 @@ class DeviceWorkspace:
             self._prepare(packed, times, registers, dict.fromkeys(kinds), graph)
             self._step.seed(seeds, indices, **self._on())
             self._step.place(first, np.zeros(self.batch, np.int32), **self._on())
-            if start is None:
-                self._kernel.normals(self.state, seeds=seeds, indices=indices, row=0, stream=STREAM_INITIAL, scale=scale,
-                                     **self._on("cuda_stream"))  # fmt: skip
-            else:
-                self._device.start(start, scale, self.state)
+            fill()
             if graph == "trajectory":
                 self._trajectory(tuple(kinds)).replay()
             else:

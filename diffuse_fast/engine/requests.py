@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError
+from ..kernels.cuda import is_on_cuda
 from ..kernels.reference import STREAM_INITIAL
 from ..kernels.step import noise_address
 from ..plan import MAX_OUTPUTS, Plan
@@ -38,7 +39,8 @@ class Request:
         index: Its index under the seed.
         guidance_scale: Its guidance; None for that of the sampler (with a plan of its own: 1).
         cond, negative_cond: Its conditioning by input name, without a batch axis.
-        noise: N(0, 1) of the sample's shape to start from, in place of the generator.
+        noise: N(0, 1) of the sample's shape to start from, in place of the generator. It and the conditioning may lie on the CUDA
+            device that is sampled on.
 
     Example:
         >>> import diffuse_fast as df
@@ -202,15 +204,16 @@ def plans_of(sampler: Sampler, requests: Sequence[Request]) -> list[Plan]:
 
 def conditions_of(sampler: Sampler, r: Request, plan: Plan, i: int) -> list[Conditions]:
     """Per network output, the conditioning of one sample."""
-    given = [_batched(r.cond)]
+    device = sampler._device
+    given = [_batched(r.cond, device)]
     if any(len(row.g) > 1 for row in plan.rows):
         if sampler._conditioning is None and r.negative_cond is None:
             raise ArgumentError(f"request {i}: guidance with a bare network needs negative_cond: what stands for no condition.")
-        given.append(_batched(r.negative_cond))
+        given.append(_batched(r.negative_cond, device))
     elif r.negative_cond is not None:
         raise ArgumentError(f"request {i}: negative_cond needs a guidance_scale other than 1.")
     names = (f"cond of request {i}", f"negative_cond of request {i}")
-    whole = [conditions(name, c, 1, sampler._conditioning) for name, c in zip(names, given, strict=False)]
+    whole = [conditions(name, c, 1, sampler._conditioning, device) for name, c in zip(names, given, strict=False)]
     return [{name: value[0] for name, value in c.items()} for c in whole]
 
 
@@ -221,8 +224,19 @@ def check_alike(per_request: list[list[Conditions]]) -> None:
             check_form(condition, f"request {i}", per_request[0][0], "request 0")
 
 
-def _batched(cond: Any) -> Any:
+def _batched(cond: Any, device: Any) -> Any:
     """With a batch axis; what is no mapping, or no array, is left to the check."""
     if not isinstance(cond, Mapping):
         return cond
-    return {name: value[None] if is_tensor(value) or isinstance(value, np.ndarray) else [value] for name, value in cond.items()}
+    return {name: _with_axis(name, value, device) for name, value in cond.items()}
+
+
+def _with_axis(name: Any, value: Any, device: Any) -> Any:
+    if is_tensor(value) or isinstance(value, np.ndarray):
+        return value[None]
+    if not is_on_cuda(value):
+        return [value]
+    if device is None:
+        return value
+    with device.scope():
+        return device.stack([device.take(f"cond[{name!r}]", value)])

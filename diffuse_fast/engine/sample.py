@@ -16,7 +16,7 @@ from ..model import Model, find, load
 from ..plan import DynamicThreshold, Plan
 from ..schedule import Schedule
 from ..solvers import plan as make_plan
-from .arguments import is_tensor, noise_array, whole
+from .arguments import is_tensor, whole
 from .conditioning import conditions
 from .requests import Request
 from .sampler import Callback, Sampler, Seed, seeds_of
@@ -75,7 +75,8 @@ def sample(
         guidance_batch: ``joined`` calls the network once with both evaluations of every guided sample, ``separate`` twice, with
             half the memory for its activations. With a batch-invariant network the results are the same.
         cond, negative_cond: Conditioning by input name; each value one for all samples, or one per sample. What is left out
-            takes the model's null value.
+            takes the model's null value. An array on the CUDA device that is sampled on stays there, as ``noise`` and what
+            ``step_noise`` gives do; its values are not looked at.
         shape, schedule, prediction_type: What an artifact knows and a bare callable must be told.
         clip: None for what the artifact says (a callable: no clip), False for none, (lo, hi), or a ``df.DynamicThreshold``.
         noise: N(0, 1) of shape (n, *shape) to start from, in place of the generator.
@@ -141,9 +142,9 @@ def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, nois
     if values.shape != (n,) or values.dtype.kind not in "iuf":
         raise ArgumentError(f"guidance_scale is {scales!r}; give one number, or one per sample ({n}).")
     seeds, indices = seeds_of(seed, n, first_index)
-    start = None if noise is None else noise_array("noise", noise, (n, *sampler.shape))
-    given = conditions("cond", cond, n, sampler._conditioning)
-    against = None if negative is None else conditions("negative_cond", negative, n, sampler._conditioning)
+    start = sampler._noise(noise, n)
+    given = conditions("cond", cond, n, sampler._conditioning, sampler._device)
+    against = None if negative is None else conditions("negative_cond", negative, n, sampler._conditioning, sampler._device)
     requests = [
         Request(
             seed=int(seeds[i]), index=int(indices[i]), guidance_scale=float(values[i]),

@@ -21,9 +21,9 @@ from ..kernels.step import MAX_ELEMENTS, noise_address
 from ..model import Model, load
 from ..plan import Plan
 from ..runtimes import network
-from .arguments import callable_or_none, device_noise, is_tensor, noise_array, whole
+from .arguments import callable_or_none, device_noise, dtype_of, is_tensor, noise_array, whole
 from .conditioning import Conditions, check_form, conditions
-from .device import backend_for
+from .device import Device, backend_for
 from .device_requests import run_requests_on_device
 from .device_workspace import DeviceWorkspace
 from .progress import bar
@@ -105,6 +105,11 @@ class Sampler:
         self._idle: dict[Any, list[Any]] = {}
         self._lock = threading.Lock()
 
+    @property
+    def _device(self) -> Device | None:
+        """What is sampled on; None is the CPU."""
+        return None if self._backend is None else self._backend.device
+
     def with_plan(self, plan: Plan, guidance_scale: float = 1.0) -> Sampler:
         """The same model by another plan. On a CUDA device both share what has been captured: a graph is of the network and the
         batch, and runs the rows of any plan.
@@ -148,12 +153,7 @@ class Sampler:
         size = n if batch_size is None else min(n, whole("batch_size", batch_size, 1))
         seeds, indices = seeds_of(seed, n, first_index)
         as_tensor = is_tensor(noise) or self._network.name == "torch"
-        whole_shape = (n, *self.shape)
-        start: Any = None
-        if noise is not None and self._backend is None:
-            start = noise_array("noise", noise, whole_shape)
-        elif noise is not None and self._backend is not None:
-            start = device_noise("noise", noise, whole_shape, self._backend.device)
+        start = self._noise(noise, n)
         conditions = self._conditions(cond, negative_cond, n)
         if step_noise is not None and n > size:
             raise ArgumentError("step_noise is given for the whole batch; leave batch_size out.")
@@ -215,7 +215,7 @@ class Sampler:
 
     def _take_for(self, batch: int, conditions: list[Conditions]) -> tuple[Any, Any]:
         """A workspace for this batch and conditioning, and the key to give it back under."""
-        key = (batch, len(conditions), *((name, v.shape, v.dtype) for name, v in conditions[0].items()))
+        key = (batch, len(conditions), *((name, tuple(v.shape), dtype_of(v)) for name, v in conditions[0].items()))
         with self._lock:
             idle = self._idle.get(key)
             space = idle.pop() if idle else None
@@ -276,16 +276,23 @@ class Sampler:
             raise ArgumentError("the plan has a learned standard deviation, but the model predicts no variance.")
         return plan
 
+    def _noise(self, noise: Any, n: int) -> Any:
+        """The noise of n samples, on the host or where it lies on the device; None where none is given."""
+        if noise is None:
+            return None
+        shape = (n, *self.shape)
+        return noise_array("noise", noise, shape) if self._device is None else device_noise("noise", noise, shape, self._device)
+
     def _conditions(self, cond: Any, negative: Any, n: int) -> list[Conditions]:
         """One dict of (n, ...) arrays per network output: the conditional one, and with guidance the other."""
         if not self.guided:
             if negative is not None:
                 raise ArgumentError("negative_cond needs a guidance_scale other than 1.")
-            return [conditions("cond", cond, n, self._conditioning)]
+            return [conditions("cond", cond, n, self._conditioning, self._device)]
         if self._conditioning is None and negative is None:
             raise ArgumentError("guidance with a bare network needs negative_cond: what stands for no condition.")
         with_, without = (
-            conditions(name, c, n, self._conditioning) for name, c in (("cond", cond), ("negative_cond", negative))
+            conditions(name, c, n, self._conditioning, self._device) for name, c in (("cond", cond), ("negative_cond", negative))
         )
         check_form(without, "negative_cond", with_, "cond")
         return [with_, without]

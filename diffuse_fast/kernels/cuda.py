@@ -150,11 +150,23 @@ class DeviceArray:
             self.stream,
         )
 
+    def reshape(self, shape: Sequence[int]) -> DeviceArray:
+        """The same memory in another shape of as many elements."""
+        if math.prod(shape) != self.size:
+            raise ArgumentError(f"the array is {self.shape}; it has no shape {tuple(shape)}.")
+        return self._in(self.memory, shape, "bfloat16" if self.bfloat16 else self.dtype, self.stream)
+
     def copy_from_host(self, array: np.ndarray, stream: int = 0) -> None:
         """Copy a NumPy array of this shape and dtype to the device; has read it when it returns."""
         if array.shape != self.shape or array.dtype != self.dtype:
             raise ArgumentError(f"the array is {array.dtype} {array.shape}; the device's is {self.dtype} {self.shape}.")
         self.memory.upload(np.ascontiguousarray(array), stream)
+
+    def copy_from(self, other: DeviceArray, stream: int = 0) -> None:
+        """Copy an array of this shape, dtype and device. Asynchronous: the caller keeps ``other`` until that is done."""
+        if (other.shape, other.dtype_name) != (self.shape, self.dtype_name):
+            raise ArgumentError(f"the array is {other.dtype_name} {other.shape}; this is {self.dtype_name} {self.shape}.")
+        self.memory.copy(other.memory, stream)
 
     def copy_to_host(self, stream: int = 0) -> np.ndarray:
         """A NumPy array of the contents, after the work on the stream."""

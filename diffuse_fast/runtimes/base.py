@@ -79,8 +79,8 @@ class Memory(Protocol):
         """A zeroed contiguous array."""
         ...
 
-    def upload(self, host: np.ndarray, into: Any) -> None:
-        """Copy an array of the host, in stream order."""
+    def upload(self, array: Any, into: Any) -> None:
+        """Copy an array of the host, or of this device: then the caller keeps it until the work is done. In stream order."""
         ...
 
 
@@ -97,8 +97,9 @@ class DeviceCall(Protocol):
     t: Any
     captures_itself: bool
 
-    def condition(self, cond: list[dict[str, np.ndarray]]) -> None:
-        """Copy other values of the conditioning inputs into the static memory, one dict per evaluation, as bound."""
+    def condition(self, cond: list[dict[str, Any]]) -> None:
+        """Copy other values of the conditioning inputs into the static memory, one dict per evaluation, as bound: arrays of the
+        host or of this device."""
         ...
 
     def check(self, t: float) -> None:
@@ -142,11 +143,11 @@ class DeviceNetwork(Protocol):
         memory: Memory,
         batch: int,
         shape: tuple[int, ...],
-        cond: list[dict[str, np.ndarray]],
+        cond: list[dict[str, Any]],
         output_shape: tuple[int, ...] | None = None,
     ) -> DeviceCall:
-        """Allocate the static memory of a batch; ``cond`` has one dict per evaluation of a guided call, else as
-        :meth:`Network.bind`."""
+        """Allocate the static memory of a batch; ``cond`` has one dict per evaluation of a guided call, of arrays of the host or of
+        this device, else as :meth:`Network.bind`."""
         ...
 
     def fingerprint(self) -> Any:
@@ -198,15 +199,16 @@ def aligned(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def own_cond(cond: dict[str, np.ndarray], batch: int) -> dict[str, np.ndarray]:
-    """Copies of the conditioning inputs, checked for their batch."""
+def own_cond(cond: dict[str, Any], batch: int, there: Callable[[Any], bool] = lambda value: False) -> dict[str, Any]:
+    """Copies of the conditioning inputs, checked for their batch. What is ``there``, on the device, stays as it is."""
     own = {}
     for name, value in cond.items():
-        array = np.array(value, order="C", copy=True)
-        if array.dtype.kind not in "fiub":
+        array = value if there(value) else np.array(value, order="C", copy=True)
+        if isinstance(array, np.ndarray) and array.dtype.kind not in "fiub":
             raise ArgumentTypeError(f"cond[{name!r}] has the dtype {array.dtype}; it must be numbers.")
-        if array.ndim == 0 or array.shape[0] != batch:
-            raise ArgumentError(f"cond[{name!r}] has the shape {array.shape}; its first dimension must be the batch, {batch}.")
+        if tuple(array.shape[:1]) != (batch,):
+            found = tuple(array.shape)
+            raise ArgumentError(f"cond[{name!r}] has the shape {found}; its first dimension must be the batch, {batch}.")
         own[name] = array
     return own
 

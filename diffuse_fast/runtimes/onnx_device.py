@@ -101,7 +101,7 @@ class OnnxDeviceNetwork:
         memory: Memory,
         batch: int,
         shape: tuple[int, ...],
-        cond: list[dict[str, np.ndarray]],
+        cond: list[dict[str, Any]],
         output_shape: tuple[int, ...] | None = None,
     ) -> OnnxDeviceCall:
         model = self.model
@@ -109,7 +109,7 @@ class OnnxDeviceNetwork:
         own = []
         for given in cond:
             check_names(given, names)
-            own.append({name: self._fitting(name, value) for name, value in own_cond(given, batch).items()})
+            own.append({name: self._fitting(name, value) for name, value in own_cond(given, batch, _is_there).items()})
         time = self.inputs[model.time.input]
         # The step writes the times where the network reads them.
         if len(time.shape) != 1 or time.shape[0] == 1:
@@ -119,8 +119,14 @@ class OnnxDeviceNetwork:
     def fingerprint(self) -> Any:
         return None  # the session owns its weights
 
-    def _fitting(self, name: str, array: np.ndarray) -> np.ndarray:
+    def _fitting(self, name: str, array: Any) -> Any:
         dtype = np.dtype(input_dtype(self.inputs[name]))
+        if _is_there(array):
+            if array.dtype != dtype:
+                raise ArgumentTypeError(
+                    f"cond[{name!r}] is {array.dtype} there; the network takes {dtype}: convert it on the device."
+                )
+            return array
         if not np.can_cast(array.dtype, dtype, "same_kind") or (dtype.kind in "iu" and array.dtype.kind == "b"):
             raise ArgumentTypeError(f"cond[{name!r}] has the dtype {array.dtype}; the network takes {dtype}.")
         return np.ascontiguousarray(array, dtype)
@@ -137,7 +143,7 @@ class OnnxDeviceCall:
         memory: Memory,
         batch: int,
         shape: tuple[int, ...],
-        cond: list[dict[str, np.ndarray]],
+        cond: list[dict[str, Any]],
         output_shape: tuple[int, ...],
     ):
         model = network.model
@@ -156,10 +162,11 @@ class OnnxDeviceCall:
             self._bindings.append((binding, _run_options(network.graph)))
         self.condition(cond)
 
-    def condition(self, cond: list[dict[str, np.ndarray]]) -> None:
+    def condition(self, cond: list[dict[str, Any]]) -> None:
         for arrays, given in zip(self._cond, cond, strict=True):
             for name, array in arrays.items():
-                self._memory.upload(given[name].astype(array.dtype, copy=False), array)
+                value = given[name]
+                self._memory.upload(value if _is_there(value) else value.astype(array.dtype, copy=False), array)
 
     def check(self, t: float) -> None:
         if self._integer:
@@ -183,6 +190,10 @@ def _run_options(graph: bool) -> Any:
     if graph:  # a captured graph holds addresses: one for each binding
         options.add_run_config_entry("gpu_graph_id", str(next(_graph_ids)))
     return options
+
+
+def _is_there(array: Any) -> bool:
+    return hasattr(array, "__cuda_array_interface__")
 
 
 def _address(array: Any) -> int:

@@ -33,7 +33,7 @@ class TorchDeviceNetwork:
         memory: Memory,
         batch: int,
         shape: tuple[int, ...],
-        cond: list[dict[str, np.ndarray]],
+        cond: list[dict[str, Any]],
         output_shape: tuple[int, ...] | None = None,
     ) -> TorchDeviceCall:
         x, t = memory.alloc((batch, *shape)), memory.alloc((batch,))
@@ -56,23 +56,28 @@ class TorchDeviceCall:
         memory: Memory,
         x: torch.Tensor,
         t: torch.Tensor,
-        cond: list[dict[str, np.ndarray]],
+        cond: list[dict[str, Any]],
         output_shape: tuple[int, ...],
     ):
         self.x, self.t = x, t
         self._module, self._dtype = network.module, network.dtype
         self._memory, self._expected = memory, output_shape
+        # Of all evaluations, one after the other.
         self._cond: dict[str, torch.Tensor] = {}
-        for name, value in _stacked(cond, len(x)).items():
-            self._cond[name] = torch.zeros(value.shape, dtype=self._dtype_of(value), device=x.device)
+        for name, value in own_cond(cond[0], len(x), _is_there).items():
+            shape = len(cond) * len(x), *value.shape[1:]
+            self._cond[name] = torch.zeros(shape, dtype=self._dtype_of(value), device=x.device)
         self.condition(cond)
 
-    def _dtype_of(self, value: torch.Tensor) -> torch.dtype:
-        return self._dtype if value.is_floating_point() else value.dtype
+    def _dtype_of(self, value: Any) -> torch.dtype:
+        dtype = value.dtype if _is_there(value) else torch.from_numpy(np.empty(0, value.dtype)).dtype
+        return self._dtype if dtype.is_floating_point else dtype
 
-    def condition(self, cond: list[dict[str, np.ndarray]]) -> None:
-        for name, value in _stacked(cond, len(self.x)).items():
-            self._cond[name].copy_(value)
+    def condition(self, cond: list[dict[str, Any]]) -> None:
+        batch = len(self.x)
+        for j, given in enumerate(cond):
+            for name, value in own_cond(given, batch, _is_there).items():
+                self._memory.upload(value, self._cond[name][j * batch : (j + 1) * batch])
 
     def check(self, t: float) -> None:
         """A module takes any time: a whole one as int64, another as float32."""
@@ -103,7 +108,5 @@ class TorchDeviceCall:
         return list(result.contiguous().split(batch))
 
 
-def _stacked(cond: list[dict[str, np.ndarray]], batch: int) -> dict[str, torch.Tensor]:
-    """The conditioning of all evaluations, one after the other."""
-    own = [own_cond(c, batch) for c in cond]
-    return {name: torch.from_numpy(np.concatenate([c[name] for c in own])) for name in own[0]}
+def _is_there(value: Any) -> bool:
+    return isinstance(value, torch.Tensor)

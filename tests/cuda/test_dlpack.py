@@ -183,6 +183,25 @@ def test_the_kernel_reads_and_writes_theirs_in_place():
     assert (x == 5).all() and x.data_ptr() == at
 
 
+def test_copies_between_arrays_of_the_device(core):
+    first = DeviceArray.from_host(np.arange(6, dtype=np.int64).reshape(2, 3))
+    second = DeviceArray((2, 3), np.int64)
+    second.copy_from(first)
+    np.testing.assert_array_equal(second.copy_to_host(), first.copy_to_host())
+    flat = second.reshape((6,))
+    assert (flat.memory.address, flat.shape) == (second.memory.address, (6,))
+    second[0].copy_from(first[1])
+    np.testing.assert_array_equal(flat.copy_to_host(), [3, 4, 5, 3, 4, 5])
+    for call in (
+        lambda: second.copy_from(first[0]),
+        lambda: second.copy_from(DeviceArray((2, 3), np.float32)),
+        lambda: DeviceArray((2,), "bfloat16").copy_from(DeviceArray((2,), np.uint16)),
+        lambda: second.reshape((5,)),
+    ):
+        with pytest.raises(ArgumentError, match="the array is"):
+            call()
+
+
 class Interface:
     """An array that knows ``__cuda_array_interface__`` only, as Numba's."""
 

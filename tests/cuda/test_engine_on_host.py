@@ -199,6 +199,109 @@ def test_noise_of_the_host_and_of_the_device(model, dtype, solver):
     np.testing.assert_array_equal(on_device.copy_to_host(), noise)
 
 
+def test_conditioning_of_the_device_is_read_there(model, there, monkeypatch):
+    chosen, call = plan("ddpm", 4), {"seed": 1, "negative_cond": {"label": 10}}
+    sampler = df.Sampler(model, chosen, device="cuda", guidance_scale=1.5)
+    expected = cpu(chosen, guidance_scale=1.5).sample(3, cond=LABELS, **call)
+    np.testing.assert_array_equal(sampler.sample(3, cond=LABELS, **call), expected)
+    label = cuda.DeviceArray.from_host(LABELS["label"])
+    copied, copy = [], cuda.DeviceArray.copy_from
+
+    def counted(self, other, stream=0):
+        copied.append(other.memory.address)
+        return copy(self, other, stream)
+
+    def downloaded(self, stream=0):
+        assert self.dtype == np.float32, "conditioning was read on the host"
+        return download(self, stream)
+
+    download = cuda.DeviceArray.copy_to_host
+    monkeypatch.setattr(cuda.DeviceArray, "copy_from", counted)
+    monkeypatch.setattr(cuda.DeviceArray, "copy_to_host", downloaded)
+    np.testing.assert_array_equal(sampler.sample(3, cond={"label": label}, batch_size=2, **call), expected)
+    assert copied == [label.memory.address, label[2:].memory.address]  # into the static memory, and nowhere else
+    one = cuda.DeviceArray.from_host(np.array(2))
+    got = sampler.sample(3, cond={"label": one}, **call)
+    np.testing.assert_array_equal(got, sampler.sample(3, cond={"label": 2}, **call))
+    assert copied[2:5] == [one.memory.address] * 3
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_step_noise_of_the_device_is_read_there(model, dtype, monkeypatch):
+    chosen = plan("ddpm", 5)
+    draws = np.random.default_rng(0).standard_normal((5, 3, 1, 8, 8)).astype(dtype)
+    call = {"seed": 1, "cond": LABELS}
+    expected = cpu(chosen).sample(3, step_noise=lambda i: draws[i], **call)
+    there = [cuda.DeviceArray.from_host(draw) for draw in draws]
+    read, start = [], cuda.CudaKernel.bind
+
+    def bind(self, rows, *, outputs, **buffers):
+        read.extend(getattr(m, "memory", m).address for m in outputs)
+        return start(self, rows, outputs=outputs, **buffers)
+
+    monkeypatch.setattr(cuda.CudaKernel, "bind", bind)
+    got = df.Sampler(model, chosen, device="cuda").sample(3, step_noise=lambda i: there[i], **call)
+    np.testing.assert_array_equal(got, expected)
+    noisy = [array for array, row in zip(there, chosen.rows, strict=True) if row.s]
+    assert [at for at in read if at in {a.memory.address for a in there}] == [array.memory.address for array in noisy]
+
+
+def test_step_noise_may_go_when_it_was_given(model):
+    # Memory that is freed and used anew for the next row.
+    chosen = plan("ddpm", 5)
+    draws = np.random.default_rng(0).standard_normal((5, 3, 1, 8, 8)).astype(np.float32)
+    reused = cuda.DeviceArray(draws.shape[1:])
+
+    def step_noise(i):
+        reused.copy_from_host(draws[i], 640)  # on another stream, which nobody orders
+        return reused
+
+    got = df.Sampler(model, chosen, device="cuda").sample(3, seed=1, cond=LABELS, step_noise=step_noise)
+    np.testing.assert_array_equal(got, cpu(chosen).sample(3, seed=1, cond=LABELS, step_noise=lambda i: draws[i]))
+
+
+def test_requests_bring_arrays_of_the_device(model):
+    noise = np.random.default_rng(0).standard_normal((3, 1, 8, 8)).astype(np.float32)
+
+    def requests(place):
+        return [
+            df.Request(plan=plan("euler", 4), noise=place(noise[0]), cond={"label": place(np.array(3))}),
+            df.Request(seed=5, cond={"label": 4}),
+            df.Request(seed=6, noise=place(noise[1].astype(np.float16)), cond={"label": place(np.array(8))}, guidance_scale=2.0,
+                       negative_cond={"label": place(np.array(10))}),
+            df.Request(seed=7, noise=noise[2], cond={"label": 1}),
+        ]  # fmt: skip
+
+    got = df.Sampler(model, plan("ddpm", 4), device="cuda").sample_requests(requests(cuda.DeviceArray.from_host))
+    np.testing.assert_array_equal(got, cpu(plan("ddpm", 4)).sample_requests(requests(lambda array: array)))
+
+
+def test_a_scale_for_each_sample_with_arrays_of_the_device(there):
+    digits = df.load(df.load("digits").path)
+    noise, label = np.random.default_rng(0).standard_normal((3, 1, 8, 8)).astype(np.float32), np.array([3, 4, 5])
+    call = {"guidance_scale": [1.0, 2.0, 3.0], "device": "cuda"}
+    expected = df.sample(digits, 3, 4, noise=noise, cond={"label": label}, **call)
+    noise, label = cuda.DeviceArray.from_host(noise), cuda.DeviceArray.from_host(label)
+    got = df.sample(digits, 3, 4, noise=noise, cond={"label": label}, **call)
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_conditioning_that_does_not_fit_is_refused_before_anything_runs(model, there, core):
+    sampler = df.Sampler(model, plan(), device="cuda")
+    for shape, dtype, device, error, said in (
+        ((2,), np.int64, 0, ArgumentError, r"cond\['label'\] has shape \(2,\); give one value for all, or one per sample \(3\)"),
+        ((3,), np.int32, 0, ArgumentTypeError, r"cond\['label'\] is int32 on the device; the model takes int64: convert it there"),
+        ((3,), np.int64, 1, ArgumentError, r"cond\['label'\] is on cuda:1; the model is sampled on cuda:0"),
+    ):
+        core.pretend(13000, 0, 2, 90)
+        try:
+            with pytest.raises(error, match=said):
+                sampler.sample(3, seed=1, cond={"label": cuda.DeviceArray(shape, dtype, device)})
+        finally:
+            core.pretend(13000, 0, 1, 90)
+    assert there.calls == 0
+
+
 def test_noise_that_does_not_fit_is_refused_before_anything_runs(model, there):
     sampler = df.Sampler(model, plan(), device="cuda")
     for shape, dtype, error, said in (

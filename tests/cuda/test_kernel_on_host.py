@@ -462,6 +462,7 @@ def test_no_device_is_started_but_the_one_that_is_asked_for(two_devices):
         step.launch()
         assert step.first_bad_rows().tolist() == [-1, -1]
         kernel.normals(x, seeds=[0, 0], indices=[0, 1], row=0, stream=0)
+        x.copy_from(m)
         arrays.append(step)
 
     def end():

@@ -18,6 +18,19 @@ from diffuse_fast.kernels import get_kernel
 from diffuse_fast.kernels.rows import pack
 
 
+class There:
+    """An array of another library on the device, which nothing reads on the host."""
+
+    def __init__(self, values):
+        self.there = values
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+    def __array__(self, *_, **__):
+        raise AssertionError("read on the host")
+
+
 class MockGraph:
     def __init__(self, device, tape):
         self.device, self.tape, self.replays = device, tape, 0
@@ -38,6 +51,7 @@ class MockDevice:
         self.graphs: list[MockGraph] = []
         self.tape = None
         self.scopes = 0
+        self.read: list[np.ndarray] = []  # what was copied into its memory, as it was given
 
     @property
     def stream(self):
@@ -64,9 +78,10 @@ class MockDevice:
         self._refused("alloc")
         return np.zeros(shape, dtype)
 
-    def upload(self, host, into):
+    def upload(self, array, into):
         self._refused("upload")
-        np.copyto(into, host, casting="no")
+        self.read.append(array)
+        np.copyto(into, array, casting="no")
 
     def part(self, array, i):
         return array[i]
@@ -78,8 +93,20 @@ class MockDevice:
     def own(self, array, as_tensor):
         return self.download(array)
 
+    def take(self, name, value):
+        self._refused("take")
+        return value.there
+
+    take_noise = take
+
+    def stack(self, arrays):
+        self._refused("stack")
+        self.read += arrays
+        return np.stack(arrays)
+
     def start(self, noise, scale, into):
         self._refused("upload")
+        self.read.append(noise)
         np.multiply(noise, np.float32(scale), out=into)
 
     def warm_up(self, run):
@@ -217,6 +244,11 @@ class MockStep:
     def first_bad_rows(self, *, stream):
         self._on._refused("sync")
         return self._bad.copy()
+
+
+@pytest.fixture
+def there():
+    return There
 
 
 @pytest.fixture

@@ -165,6 +165,69 @@ def test_given_step_noise_and_callback(mocked):
     np.testing.assert_array_equal(m.sampler.sample(2, seed=1), cpu(chosen).sample(2, seed=1))  # the generator again
 
 
+def test_what_lies_on_the_device_is_read_there(mocked, there):
+    chosen = plan("ddpm", 5)
+    rng = np.random.default_rng(0)
+    noise, *draws = rng.standard_normal((6, 3, *SHAPE)).astype(np.float32)
+    label, other = np.array([1, 2, 3]), np.array(9)  # one per sample, and one for all
+    guided = {"guidance_scale": 1.5}
+    m = mocked(network, chosen, shape=SHAPE, **guided)
+    host = {"cond": {"label": label}, "negative_cond": {"label": other}, "noise": noise}
+    expected = cpu(chosen, **guided).sample(3, step_noise=lambda i: draws[i], **host)
+    np.testing.assert_array_equal(m.sampler.sample(3, step_noise=lambda i: draws[i], **host), expected)
+    captured = len(m.device.graphs)
+    m.device.read.clear()
+    got = m.sampler.sample(
+        3, cond={"label": there(label)}, negative_cond={"label": there(other)}, noise=there(noise),
+        step_noise=lambda i: there(draws[i]),
+    )  # fmt: skip
+    np.testing.assert_array_equal(got, expected)
+    noisy = [draw for draw, row in zip(draws, chosen.rows, strict=True) if row.s]
+    for given in (label, other, noise, *noisy):
+        assert any(read.ctypes.data == given.ctypes.data for read in m.device.read)
+    assert len(m.device.graphs) == captured  # of the same form, wherever it lay
+
+
+def test_batches_are_parts_of_what_lies_on_the_device(mocked, there):
+    m = mocked(network, plan(), shape=SHAPE)
+    label, noise = np.arange(5), np.random.default_rng(1).standard_normal((5, *SHAPE)).astype(np.float32)
+    got = m.sampler.sample(5, noise=there(noise), cond={"label": there(label)}, batch_size=2)
+    np.testing.assert_array_equal(got, cpu(plan()).sample(5, noise=noise, cond={"label": label}))
+    at = {read.ctypes.data for read in m.device.read}
+    assert at == {array[first:].ctypes.data for array in (label, noise) for first in (0, 2, 4)}
+
+
+def test_requests_bring_what_lies_on_the_device(mocked, there):
+    noise = np.random.default_rng(0).standard_normal((2, *SHAPE)).astype(np.float32)
+    scaled = plan("euler", 4)  # whose initial scale is not 1
+
+    def requests(place):
+        return [
+            df.Request(plan=scaled, noise=place(noise[0]), cond={"label": place(np.array(4))}),
+            df.Request(seed=3, cond={"label": 5}),
+            df.Request(
+                seed=4, noise=noise[1], cond={"label": place(np.array(6))}, guidance_scale=2.0, negative_cond={"label": 0}
+            ),
+        ]
+
+    m = mocked(network, plan("ddpm", 4), shape=SHAPE)
+    expected = cpu(plan("ddpm", 4)).sample_requests(requests(lambda values: values))
+    np.testing.assert_array_equal(m.sampler.sample_requests(requests(there)), expected)
+
+
+def test_what_lies_on_a_device_is_refused_where_the_host_reads(there):
+    sampler = cpu(plan())
+    for call in (
+        lambda: sampler.sample(2, seed=0, cond={"label": there(np.arange(2))}),
+        lambda: sampler.sample(2, noise=there(np.zeros((2, *SHAPE), np.float32))),
+        lambda: cpu(plan("ddpm")).sample(2, seed=0, step_noise=lambda i: there(np.zeros((2, *SHAPE), np.float32))),
+        lambda: sampler.sample_requests([df.Request(cond={"label": there(np.array(1))})]),
+        lambda: sampler.sample_requests([df.Request(noise=there(np.zeros(SHAPE, np.float32)))]),
+    ):
+        with pytest.raises(ArgumentError, match="is a There on a CUDA device, and is read on the host here; copy it there"):
+            call()
+
+
 def test_a_trajectory_is_one_graph_for_all_plans_of_its_kinds(mocked):
     m = mocked(network, plan("ddim", 6), shape=SHAPE, graph="trajectory")
     m.sampler.sample(2, seed=1)

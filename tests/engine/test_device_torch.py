@@ -9,7 +9,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.engine.device import Backend
-from diffuse_fast.errors import NetworkError
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, NetworkError
 
 torch = pytest.importorskip("torch")
 
@@ -75,7 +75,7 @@ def log(monkeypatch):
         yield
 
     for name, value in {"current_stream": lambda d: current, "stream": stream, "graph": graph, "CUDAGraph": Graph, "device": device,
-                        "graph_pool_handle": lambda: "p"}.items():  # fmt: skip
+                        "graph_pool_handle": lambda: "p", "synchronize": lambda d: events.append("wait")}.items():  # fmt: skip
         monkeypatch.setattr(torch.cuda, name, value)
     return events
 
@@ -154,6 +154,59 @@ def test_given_step_noise(here):
     expected = df.Sampler(module, plan(), shape=SHAPE).sample(2, seed=1, step_noise=lambda i: draws[i])
     got = here(module, plan(), graph="none").sample(2, seed=1, step_noise=lambda i: torch.from_numpy(draws[i]))
     assert torch.equal(got, expected)
+
+
+class There:
+    """An array of another library: a tensor of the CPU that says it is on cuda:0."""
+
+    def __init__(self, tensor):
+        self.tensor, self.streams = tensor, []
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+    def __dlpack__(self, *, stream, **_):
+        self.streams.append(stream)
+        return self.tensor.__dlpack__()
+
+
+def test_arrays_of_other_libraries_are_tensors_at_the_same_address(here):
+    device = here(Elementwise().eval(), plan(), graph="none")._backend.device
+    for dtype in (torch.float32, torch.bfloat16, torch.int64, torch.bool):
+        given = There(torch.ones(3, 4, dtype=dtype))
+        taken = device.take("cond", given)
+        assert (taken.data_ptr(), taken.dtype) == (given.tensor.data_ptr(), dtype)
+        assert given.streams == [7]  # what was written is waited for where it is read
+    with pytest.raises(ArgumentError, match="noise is on meta; the model is sampled on cuda:0"):
+        device.take("noise", torch.zeros(2, device="meta"))
+    with pytest.raises(ArgumentTypeError, match=r"cond has dtype torch\.complex64; it must be real"):
+        device.take("cond", torch.zeros(2, dtype=torch.complex64))
+    with pytest.raises(ArgumentTypeError, match=r"noise has dtype torch\.int64; it must be floating"):
+        device.take_noise("noise", torch.zeros(2, dtype=torch.int64))
+
+
+def test_what_lies_on_the_device_gives_the_bits_of_the_host(here, log):
+    module, generator = Elementwise().eval(), torch.Generator().manual_seed(0)
+    noise, *draws = torch.randn(7, 3, *SHAPE, generator=generator)
+    guided = {"guidance_scale": 1.5}
+
+    def call(place):
+        cond = {"cond": {"label": place(torch.arange(3))}, "negative_cond": {"label": place(torch.tensor(9))}}
+        return {**cond, "noise": place(noise), "step_noise": lambda i: place(draws[i])}
+
+    expected = df.Sampler(module, plan(), shape=SHAPE, **guided).sample(3, **call(lambda tensor: tensor))
+    sampler = here(module, plan(), graph="none", **guided)
+    log.clear()
+    assert torch.equal(sampler.sample(3, **call(There)), expected)
+    # One value for all samples, which is stacked; and the noise of each row: its memory may be used anew when it was given.
+    assert log.count("wait") == 1 + sum(row.s != 0 for row in plan().rows)
+    requests = [
+        [df.Request(plan=plan("euler", 3), noise=place(noise[0]), cond={"label": place(torch.tensor(2))}),
+         df.Request(seed=1, cond={"label": 3})]
+        for place in (There, lambda tensor: tensor.numpy())
+    ]  # fmt: skip
+    expected = df.Sampler(module, plan(), shape=SHAPE).sample_requests(requests[1])
+    assert torch.equal(here(module, plan(), graph="none").sample_requests(requests[0]), torch.from_numpy(expected))
 
 
 def test_requests_come_back_as_a_tensor(here):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.errors import ArgumentError, KernelUnavailableError, NetworkError
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, KernelUnavailableError, NetworkError
 from diffuse_fast.runtimes.registry import device_network
 
 
@@ -172,6 +172,22 @@ def test_everything_is_bound_once_on_the_device(ort, model):
     assert options.entries == {"disable_synchronize_execution_providers": "1"}
     call(1, True)
     assert ort.made[0].runs[2][0] is one and len(ort.made[0].runs) == 3
+
+
+def test_conditioning_that_lies_on_the_device_is_copied_there(ort, model):
+    class Seen(Memory):
+        def upload(self, array, into):
+            self.uploads.append((into.address, array))
+
+    label, memory = Array((3,), np.int64), Seen()
+    call = made(model).bind_device(memory, 3, (1, 8, 8), [{"label": label}])
+    call.condition([{"label": (other := Array((3,), np.int64))}])
+    (at, first), (again, second) = memory.uploads
+    assert first is label and second is other and at == again  # nothing read it before
+    with pytest.raises(ArgumentTypeError, match=r"cond\['label'\] is int32 there; the network takes int64: convert it on the"):
+        made(model).bind_device(Memory(), 3, (1, 8, 8), [{"label": Array((3,), np.int32)}])
+    with pytest.raises(ArgumentError, match="its first dimension must be the batch, 2"):
+        made(model).bind_device(Memory(), 2, (1, 8, 8), [{"label": label}])
 
 
 def test_each_binding_has_a_graph_of_its_own(ort, model):

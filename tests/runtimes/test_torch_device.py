@@ -22,6 +22,9 @@ class Memory:
     def alloc(self, shape, dtype=np.float32):
         return torch.zeros(shape, dtype=torch.from_numpy(np.empty(0, dtype)).dtype)
 
+    def upload(self, array, into):
+        into.copy_(array if isinstance(array, torch.Tensor) else torch.from_numpy(array))
+
 
 class Shifted(torch.nn.Module):
     def __init__(self):
@@ -78,6 +81,23 @@ def test_conditioning_is_copied_into_memory_that_stays():
     call.condition([cond(2, 5)])
     assert not torch.equal(call(1, True)[0], before)
     assert module.seen[2].data_ptr() == at
+
+
+def test_conditioning_that_lies_on_the_device_is_copied_there(monkeypatch):
+    seen = []
+
+    def upload(self, array, into):
+        seen.append(array)
+        into.copy_(array)
+
+    monkeypatch.setattr(Memory, "upload", upload)
+    module = Shifted().half().eval()
+    given = [{name: torch.from_numpy(value) for name, value in cond(2, first).items()} for first in (0, 10)]
+    call = network(module).bind_device(Memory(), 2, SHAPE, given)
+    assert {id(array) for array in seen} == {id(value) for c in given for value in c.values()}
+    call.x.fill_(0.5)
+    call(2, True)
+    assert module.seen[2].tolist() == [0, 1, 10, 11] and module.seen[3].dtype == torch.float16
 
 
 def test_the_fingerprint_tells_where_the_weights_lie():
