@@ -20,6 +20,7 @@ from .. import _core
 from ..errors import ArgumentError, KernelUnavailableError
 from ..kernels import get_kernel, kernels
 from ..kernels.registry import ENVIRONMENT
+from ..kernels.triton import driver_reason
 from ..runtimes.base import DeviceNetwork, Memory
 from ..runtimes.registry import TENSORRT, device_network, kind
 
@@ -198,7 +199,8 @@ def torch_reasons(index: int = 0) -> list[str]:
     import torch
 
     if torch.version.cuda is None:
-        return [f"torch {torch.__version__} is built without CUDA"]
+        missing = [f"torch {torch.__version__} is built without CUDA"]
+        return missing if (why := driver_reason()) is None else [*missing, why]
     if not torch.cuda.is_available():
         return [f"torch {torch.__version__} finds no CUDA driver or device"]
     count = torch.cuda.device_count()

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import importlib
 import importlib.util
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,16 +40,23 @@ def unavailable_reason() -> str | None:
         return "triton is not installed; pip install 'diffuse-fast[gpu]'"
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed; the Triton kernel steps torch tensors"
-    try:
-        ctypes.CDLL("libcuda.so.1")  # loads it, starts nothing: a process may still fork
-    except OSError:
-        return "this machine has no NVIDIA driver (libcuda.so.1)"
+    if (why := driver_reason()) is not None:
+        return why
     import torch
 
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
     if not torch.cuda.is_available():
         return "no CUDA device answers"
+    return None
+
+
+def driver_reason() -> str | None:
+    """None where there is an NVIDIA driver, else that there is none. Starts nothing: a process may still fork."""
+    try:
+        ctypes.CDLL("libcuda.so.1" if sys.platform != "win32" else "nvcuda.dll")
+    except OSError:
+        return "this machine has no NVIDIA driver (libcuda.so.1)"
     return None
 
 

@@ -111,6 +111,17 @@ def with_torch_gpus(monkeypatch):
     return torch
 
 
+@pytest.mark.parametrize("driver", [None, "this machine has no NVIDIA driver (libcuda.so.1)"])
+def test_what_torch_lacks_is_all_told_at_once(monkeypatch, driver):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.version, "cuda", None)
+    monkeypatch.setattr(devices, "driver_reason", lambda: driver)
+    with pytest.raises(KernelUnavailableError) as error:
+        df.sample(torch.nn.Linear(2, 2).eval(), 1, 2, device="cuda", **KNOWN)
+    said = [f"torch {torch.__version__} is built without CUDA", *([driver] if driver else [])]
+    assert str(error.value) == f"the device 'cuda:0' cannot be used: {'; '.join(said)}."
+
+
 def test_a_module_elsewhere_is_not_moved(with_torch_gpus):
     with pytest.raises(KernelUnavailableError, match=r"the module lies on the CPU; move it: module.to\('cuda:1'\)"):
         df.sample(with_torch_gpus.nn.Linear(2, 2).eval(), 1, 2, device="cuda:1", **KNOWN)

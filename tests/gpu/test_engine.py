@@ -68,6 +68,27 @@ def test_guidance_and_conditioning(cuda, module):
     assert cuda.equal(df.sample(module.cuda(), 2, 8, **call).cpu(), expected)
 
 
+def test_what_lies_on_the_device_is_read_there(cuda, module, monkeypatch):
+    generator = cuda.Generator().manual_seed(0)
+    noise, *draws = cuda.randn(7, 3, *SHAPE, generator=generator)
+
+    def call(place):
+        return {"cond": {"label": place(cuda.arange(3))}, "negative_cond": {"label": place(cuda.tensor(9))}, "noise": place(noise),
+                "step_noise": lambda i: place(draws[i]), "solver": "ddpm", "guidance_scale": 2.0, **KNOWN}  # fmt: skip
+
+    expected = df.sample(module, 3, 6, **call(lambda tensor: tensor))
+    with monkeypatch.context() as patch:
+        for reader in ("arguments.noise_array", "conditioning._read"):
+            patch.setattr(f"diffuse_fast.engine.{reader}", lambda *_: pytest.fail("read on the host"))
+        got = df.sample(module.cuda(), 3, 6, **call(lambda tensor: tensor.cuda()))
+    assert cuda.equal(got.cpu(), expected)
+    requests = [[df.Request(seed=1, noise=place(noise[i]), cond={"label": place(cuda.tensor(i))}) for i in range(2)]
+                for place in (lambda tensor: tensor.cuda(), lambda tensor: tensor.numpy())]  # fmt: skip
+    plan = df.plan(KNOWN["schedule"], "euler", 5, prediction_type="epsilon")
+    on_gpu = df.Sampler(module.cuda(), plan, shape=SHAPE).sample_requests(requests[0])
+    np.testing.assert_array_equal(on_gpu.cpu().numpy(), df.Sampler(module.cpu(), plan, shape=SHAPE).sample_requests(requests[1]))
+
+
 def test_one_graph_for_all_rows_seeds_and_plans(cuda, module, replays):
     plans = [df.plan(KNOWN["schedule"], "ddim", n, prediction_type="epsilon") for n in (9, 5)]
     sampler = df.Sampler(module.cuda(), plans[0], shape=SHAPE)

@@ -10,6 +10,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.errors import KernelUnavailableError
+from diffuse_fast.kernels.cuda import DeviceArray
 
 pytestmark = pytest.mark.gpu
 
@@ -21,6 +22,17 @@ def test_digits(core_cuda, graph):
     got = df.sample("digits", 4, 10, device="cuda", graph=graph, **options)
     assert isinstance(got, np.ndarray)
     np.testing.assert_allclose(got, expected, atol=2e-2)  # TF32 may be in the network; the step is exact
+
+
+def test_what_lies_on_the_device_is_read_there(core_cuda):
+    noise, *draws = np.random.default_rng(0).standard_normal((6, 3, 1, 8, 8)).astype(np.float32)
+    label = np.array([3, 4, 5])
+
+    def sample(place):
+        return df.sample("digits", 3, 5, solver="ddpm", seed=0, device="cuda", noise=place(noise), cond={"label": place(label)},
+                         step_noise=lambda i: place(draws[i]))  # fmt: skip
+
+    np.testing.assert_array_equal(sample(DeviceArray.from_host), sample(lambda array: array))
 
 
 def test_no_torch_in_the_process(core_cuda):
