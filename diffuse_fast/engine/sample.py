@@ -155,8 +155,10 @@ def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, nois
         for i in range(n)
     ]  # fmt: skip
     result = sampler.sample_requests(requests, batch_size=batch_size, progress=progress, callback=callback)
-    as_tensor = is_tensor(noise) or sampler._network.name == "torch"
-    return sys.modules["torch"].from_numpy(result) if as_tensor and isinstance(result, np.ndarray) else result
+    if not isinstance(result, np.ndarray) or not (is_tensor(noise) or sampler._network.name == "torch"):
+        return result
+    tensor = sys.modules["torch"].from_numpy(result)
+    return tensor.to(noise.device) if is_tensor(noise) else tensor
 
 
 def loaded(model: str | Path) -> Model:

@@ -153,15 +153,17 @@ def noise_address(seed: Any, index: Any, batch: int) -> tuple[np.ndarray, np.nda
     many = not isinstance(seed, int | np.integer)
     if many and len(seed) != batch:
         raise ArgumentError(f"seed is a list of {len(seed)}; it must hold one seed per sample ({batch}), or be one number.")
-    values = _wholes("seed", seed) if many else [int(seed)] * batch
+    values = _wholes("seed", seed) if many else [int(seed)]
     if not all(0 <= s < _U64 for s in values):
         raise ArgumentError("a seed must be a whole number from 0 to 2**64 - 1.")
     if index is None:
         index = [0] * batch if many else 0
+    # One number is the first sample's: all are checked before memory is taken for them.
     numbers = range(int(index), int(index) + batch) if isinstance(index, int | np.integer) else _wholes("index", index)
-    if len(numbers) != batch or not all(0 <= i < _U32 for i in numbers):
+    ends = (numbers[0], numbers[-1]) if isinstance(numbers, range) and numbers else numbers
+    if len(numbers) != batch or not all(0 <= i < _U32 for i in ends):
         raise ArgumentError(f"index must be one whole number or one per sample ({batch}), from 0 to 2**32 - 1.")
-    return np.array(values, np.uint64), np.array(numbers, np.uint32)
+    return np.array(values if many else values * batch, np.uint64), np.array(numbers, np.uint32)
 
 
 def _wholes(name: str, values: Any) -> list[int]:

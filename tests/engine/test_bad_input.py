@@ -46,6 +46,12 @@ def test_requests(request_, says):
         sampler().sample_requests([df.Request(**{"seed": 1, **request_})])
 
 
+@pytest.mark.parametrize("n", [2**32 + 1, 10**12])
+def test_more_samples_than_a_seed_has(n):
+    with pytest.raises(ArgumentError, match=r"2\*\*32 - 1"):
+        sampler().sample(n, seed=0, batch_size=1)
+
+
 @pytest.mark.parametrize("requests", [None, 5, {"seed": 1}, [{"seed": 1}], []])
 def test_what_is_no_list_of_requests(requests):
     with pytest.raises(DiffuseFastError, match="request"):
