@@ -30,7 +30,7 @@ CASES = {
     "memory": 0.0,
     "graphs": 20.0,
     "traffic": 0.0,
-    "tiny": 20.0,
+    "tiny": 60.0,
     "small": 90.0,
     "medium": 60.0,
     "growth": 40.0,

@@ -42,9 +42,11 @@ def compare(job: Job, seconds: float, *, only: tuple[str, ...] | None = None) ->
     shape = NETWORKS[job.network].shape
     entries = [e for e in PEERS if (only is None or e.name in only) and e.plays(job, shape)]
     reference = _reference_of(job.network, job.batch, job.steps)
+    together, alone = [e for e in entries if not e.measures], [e for e in entries if e.measures]
     with ThreadPoolExecutor(2) as pool:  # setting up is compiling, mostly
-        answers = list(pool.map(lambda e: _worker(e).ask(order_set_up(job, reference)), entries))
-    for entry, answer in zip(entries, answers, strict=True):
+        answers = list(pool.map(lambda e: _set_up(e, job, reference), together))
+    answers += [_set_up(e, job, reference) for e in alone]
+    for entry, answer in zip(together + alone, answers, strict=True):
         if "unavailable" in answer:
             missing.append(Line(entry.name, job=labels(job, entry), note=left_out(answer)))
         else:
@@ -68,6 +70,10 @@ def compare(job: Job, seconds: float, *, only: tuple[str, ...] | None = None) ->
             )
         )
     return lines + missing
+
+
+def _set_up(entry: Entry, job: Job, reference: Path) -> dict:
+    return _worker(entry).ask(order_set_up(job, reference))
 
 
 def compare_all(jobs: Iterable[tuple[str, int, int]], seconds: float, *, only: tuple[str, ...] | None = None) -> list[Line]:
@@ -106,14 +112,16 @@ def _counted(network: str) -> tuple[int, int]:
 
 
 def _rounds(once: dict[str, float], seconds: float) -> dict[str, list[float]]:
-    """Seconds per call in turns: every round has one turn of each."""
+    """Seconds per call in turns: every round has one turn of each, and begins with another."""
     calls = {name: max(1, int(TURN / max(value, 1e-6))) for name, value in once.items()}
     times: dict[str, list[float]] = {name: [] for name in once}
     if not once:
         return times
+    names = list(once)
     end, done = time.perf_counter() + seconds, 0
     while done < FEWEST_ROUNDS or (time.perf_counter() < end and done < MOST_ROUNDS):
-        for name in once:
+        first = done % len(names)
+        for name in names[first:] + names[:first]:
             times[name].append(_workers[name].ask({"do": "run", "calls": calls[name]})["seconds"])
         done += 1
     return times

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
-import time
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from .contest import LONGEST, Contest, contest, wins_needed
 from .engine.arguments import whole
 from .engine.conditioning import conditions
 from .engine.sample import loaded
 from .errors import ArgumentError, ArgumentTypeError, DiffuseFastError
 from .model import Model
+from .others import Others
 from .runtimes import BoundCall, network
 from .runtimes import choices as cache
 from .runtimes.choices import Choice
-from .runtimes.registry import RUNTIMES
+from .runtimes.registry import RUNTIMES, select
 
 # Two runtimes sum in other orders: some 1e-6 of the scale apart. Another function differs by the scale itself.
 ROUNDING = 1e-4
-
-_TURN = 0.02  # seconds that a candidate runs at a stretch
-_LEAST = 5  # turns that a median is taken of
-_SLOW = 1.3  # times the fastest: out after the first turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +37,9 @@ class Candidate:
             three times. NaN where it did not run.
         p20, p80: Seconds of a call, 20th and 80th percentile over the turns; NaN where it was not timed.
         turns: How often it was timed.
+        gain: How many times as long the default takes: the median over their turns; NaN where it was not timed.
+        won: Turns in which it was faster than the default.
+        default: Whether it is the default: what ``runtime="auto"`` takes without ``tune``, or where that was refused the next.
         refused: Why it was not timed; None where it was.
     """
 
@@ -49,6 +49,9 @@ class Candidate:
     p20: float = float("nan")
     p80: float = float("nan")
     turns: int = 0
+    gain: float = float("nan")
+    won: int = 0
+    default: bool = False
     refused: str | None = None
 
 
@@ -58,7 +61,7 @@ class Tuning:
 
     Attributes:
         candidates: All that was tried.
-        best: The fastest, by precision and by batch size.
+        best: What ``auto`` takes from now on, by precision and by batch size; its ``why`` says why.
         file: Where the answer is kept; None where none is.
     """
 
@@ -82,8 +85,9 @@ def tune(
 
     Candidates are the installed runtimes, with one thread to all cores inside a call, and a batch whole or split over the cores.
     Each is compared with onnxruntime (else the first runtime) in float32 on one thread before it is timed; what differs is not
-    timed. They run in turns, so that what else the machine does hits all of them, and the least median wins. Those 1.3 times as
-    slow as the fastest after the first turns go.
+    timed. Then they take turns (:mod:`diffuse_fast.contest`). What ``auto`` takes without ``tune``, the default, stays unless
+    another is faster by 2 % and in more rounds than chance explains: noise does not make it worse. While other processes
+    work, the margin is 2 % and their share of the cores.
 
     The answer holds for this artifact, processor, number of cores and these versions, and for the batch sizes of *network calls*
     nearest in ratio to a tuned one: guidance doubles the batch. The answer of one precision is never taken for another.
@@ -93,10 +97,11 @@ def tune(
         batch_sizes: Samples in a network call.
         precisions: What may be computed in; ``float32`` is what ``df.sample`` asks for unless told otherwise.
         runtimes: Names of runtimes to try; None for all that run artifacts and are installed.
-        seconds: Time to spend on a batch size and precision, at least.
+        seconds: Time to spend on a batch size and precision once all candidates are made. Where that is less than ten rounds, more:
+            up to 15 times as much.
         max_error: The relative root-mean-square error that a precision other than float32 may have.
         seed: Of the inputs.
-        progress: Called with a line for each batch size.
+        progress: Called with a line before and after each batch size and precision.
 
     Returns:
         What was found.
@@ -132,60 +137,90 @@ def tune(
             )
         for size in sizes:
             limit = ROUNDING if precision == "float32" else max_error
-            tried = _tried(model, size, precision, names, seconds, limit, seed)
+            told = progress or (lambda line: None)
+            told(f"batch {size}, {precision}: {seconds:g} s, where calls are slow up to {LONGEST * seconds:g} s")
+            tried, won = _tried(model, size, precision, names, seconds, limit, seed)
             found += tried
-            timed = [c for c in tried if c.refused is None]
-            if not timed:
-                raise ArgumentError(f"nothing runs the model in {precision} at batch {size}: {tried[0].refused}")
-            best.setdefault(precision, {})[size] = min((c.choice for c in timed), key=lambda choice: choice.seconds)
-            if progress is not None:
-                won = best[precision][size]
-                progress(f"batch {size}, {precision}: {won.runtime}, {won.threads} threads, {won.split} parts")
+            best.setdefault(precision, {})[size] = won
+            told(f"batch {size}, {precision}: {_spoken(won)}: {won.why}")
     return Tuning(tuple(found), best, cache.write(model, best))
 
 
-def ways(cores: int, batch: int) -> list[tuple[int, int]]:
-    """(threads, split) to try: threads in powers of two and all cores; the batch whole, or in as many parts as cores are left."""
-    threads = sorted({*(1 << i for i in range(cores.bit_length()) if 1 << i <= cores), cores})
+def ways(cores: int, batch: int, physical: int | None = None) -> list[tuple[int, int]]:
+    """(threads, split) to try: threads in powers of two, as many as there are physical cores, and as there are cores; the batch
+    whole, or in as many parts as cores are left."""
+    powers = (1 << i for i in range(cores.bit_length()))
+    threads = {*(n for n in powers if n <= cores), cores, physical or cores}
     return sorted({(t, parts) for t in threads for parts in (1, cores // t) if parts <= batch})
 
 
 def _tried(
     model: Model, batch: int, precision: str, runtimes: list[str], seconds: float, limit: float, seed: int
-) -> list[Candidate]:
-    rng = np.random.default_rng(seed)
-    inputs = _Inputs(model, batch, rng)
+) -> tuple[list[Candidate], Choice]:
+    """All candidates, the fastest first, and what is to be taken."""
+    inputs = _Inputs(model, batch, np.random.default_rng(seed))
     expected = inputs.outputs(network(model, _reference(), threads=1).bind(batch, model.shape, inputs.cond))
-    calls: dict[Choice, Callable[[], object]] = {}
-    errors: dict[Choice, float] = {}
+    default = _default(model, precision, runtimes)
+    choices = [Choice(r, *way, precision) for r in runtimes for way in ways(cache.cores(), batch, cache.physical_cores())]
+    calls: list[Callable[[], object]] = []
+    ready: list[Candidate] = []
     refused: list[Candidate] = []
-    for name in runtimes:
-        for threads, split in ways(cache.cores(), batch):
-            choice = Choice(name, threads, split, precision)
-            try:
-                call = network(model, name, threads=threads, split=split, precision=precision).bind(batch, model.shape, inputs.cond)
-                error = max(_apart(got, want) for got, want in zip(inputs.outputs(call), expected, strict=True))
-            except DiffuseFastError as why:
-                refused.append(Candidate(choice, batch, refused=str(why)))
-                continue
-            if not error <= limit:
-                refused.append(Candidate(choice, batch, error, refused=f"its relative error is {error:.2g}; at most {limit:g}"))
-                continue
-            calls[choice], errors[choice] = _timed_call(call, inputs.times[0]), error
-    turns = _interleaved(calls, seconds)
-    out = []
-    for choice, values in turns.items():
-        p20, median, p80 = (float(v) for v in np.quantile(values, (0.2, 0.5, 0.8)))
-        out.append(Candidate(dataclasses.replace(choice, seconds=median), batch, errors[choice], p20, p80, len(values)))
-    return sorted(out, key=lambda c: c.choice.seconds) + refused
+    for choice in sorted(choices, key=lambda choice: choice != default):  # the default is the first, which a contest keeps
+        error = float("nan")
+        try:
+            net = network(model, choice.runtime, threads=choice.threads, split=choice.split, precision=precision)
+            call = net.bind(batch, model.shape, inputs.cond)
+            error = max(_apart(got, want) for got, want in zip(inputs.outputs(call), expected, strict=True))
+            why = None if error <= limit else f"its relative error is {error:.2g}; at most {limit:g}"
+        except DiffuseFastError as failed:
+            why = str(failed)
+        if why is None:
+            calls.append(functools.partial(call, inputs.times[0]))
+            ready.append(Candidate(choice, batch, error, default=not ready))
+        else:
+            refused.append(Candidate(choice, batch, error, refused=why))
+    if not ready:
+        raise ArgumentError(f"nothing runs the model in {precision} at batch {batch}: {refused[0].refused}")
+    held = contest(calls, seconds, others=Others().share)
+    timed = [_timed(candidate, held, i) for i, candidate in enumerate(ready)]
+    won = timed[held.winner] = _explained(timed[held.winner], held)
+    return sorted(timed, key=lambda c: c.choice.seconds) + refused, won.choice
+
+
+def _default(model: Model, precision: str, runtimes: list[str]) -> Choice:
+    """What ``auto`` takes where nothing was tuned, of these runtimes. Not told, they take every physical core."""
+    first = select(model, "auto", precision).name
+    return Choice(first if first in runtimes else runtimes[0], cache.physical_cores(), 1, precision)
+
+
+def _timed(candidate: Candidate, held: Contest, i: int) -> Candidate:
+    p20, median, p80 = (float(v) for v in np.quantile(held.times[i], (0.2, 0.5, 0.8)))
+    return dataclasses.replace(
+        candidate, choice=dataclasses.replace(candidate.choice, seconds=median), p20=p20, p80=p80,
+        turns=len(held.times[i]), gain=held.gain(i), won=held.won(i),
+    )  # fmt: skip
+
+
+def _explained(winner: Candidate, held: Contest) -> Candidate:
+    """The winner, with the reason in its choice."""
+    rounds = winner.turns
+    if held.winner:
+        why = f"{winner.gain:.2f} times as fast as the default, and faster in {winner.won} of {rounds} rounds"
+    elif wins_needed(rounds) > rounds:
+        why = f"the default, as {rounds} rounds are too few to be sure of another; give it more seconds"
+    else:
+        why = f"the default, as none was surely faster in {rounds} rounds"
+    if held.others:
+        why += f"; others took {held.others:.0%} of the cores meanwhile, so tune again when they rest"
+    return dataclasses.replace(winner, choice=dataclasses.replace(winner.choice, why=why))
+
+
+def _spoken(choice: Choice) -> str:
+    return f"{choice.runtime}, {choice.threads} threads, {choice.split} parts"
 
 
 def _reference() -> str:
     return next(r.name for r in RUNTIMES if "artifact" in r.runs and r.installed)
-
-
-def _timed_call(call: BoundCall, t: float) -> Callable[[], object]:
-    return lambda: call(t)
 
 
 class _Inputs:
@@ -212,34 +247,3 @@ class _Inputs:
 def _apart(got: np.ndarray, want: np.ndarray) -> float:
     scale = max(float(np.sqrt(np.mean(np.square(want, dtype=np.float64)))), float(np.finfo(np.float32).tiny))
     return float(np.sqrt(np.mean(np.square(got.astype(np.float64) - want)))) / scale
-
-
-def _interleaved(calls: dict[Choice, Callable[[], object]], seconds: float) -> dict[Choice, list[float]]:
-    """Seconds per call, one value per turn: all candidates once, then those that are not far behind."""
-    times: dict[Choice, list[float]] = {choice: [] for choice in calls}
-    counts = {}
-    for choice, run in calls.items():
-        run()
-        begin = time.perf_counter()
-        run()
-        counts[choice] = max(1, int(_TURN / max(time.perf_counter() - begin, 1e-7)))
-    left = list(calls)
-    end = time.perf_counter() + seconds
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        while left and (time.perf_counter() < end or len(times[left[0]]) < _LEAST):
-            for choice in left:
-                run = calls[choice]
-                run()  # brings its own data and code back into the caches
-                begin = time.perf_counter()
-                for _ in range(counts[choice]):
-                    run()
-                times[choice].append((time.perf_counter() - begin) / counts[choice])
-            if len(times[left[0]]) == _LEAST:
-                medians = {choice: float(np.median(times[choice])) for choice in left}
-                left = [choice for choice in left if medians[choice] <= _SLOW * min(medians.values())]
-    finally:
-        if collecting:
-            gc.enable()
-    return times

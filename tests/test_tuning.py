@@ -11,9 +11,11 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast import tuning
-from diffuse_fast.errors import ArgumentError, OutputError
+from diffuse_fast.contest import Contest
+from diffuse_fast.errors import ArgumentError, NetworkError, OutputError
 from diffuse_fast.runtimes import choices, network
 from diffuse_fast.runtimes.choices import Choice
+from diffuse_fast.runtimes.onnx import OnnxNetwork
 from diffuse_fast.runtimes.split import SplitNetwork
 from diffuse_fast.runtimes.tuned import nearest
 
@@ -41,14 +43,20 @@ def keep(model, *found):
 
 def test_tune_finds_keeps_and_auto_takes(cache, model, monkeypatch):
     monkeypatch.setattr(choices, "cores", lambda: 2)
+    monkeypatch.setattr(choices, "physical_cores", lambda: 2)
     assert network(model).name == "onnx"
-    found = df.tune(model, [1, 4], precisions=["float32"], seconds=1e-3)
+    lines = []
+    found = df.tune(model, [1, 4], precisions=["float32"], seconds=0.02, progress=lines.append)
     assert set(found.best) == {"float32"} and set(found.best["float32"]) == {1, 4}
     for size, best in found.best["float32"].items():
         timed = [c for c in found.candidates if c.batch == size and c.refused is None]
         assert {c.choice.runtime for c in timed} == {"onnx", "openvino"}
-        assert best.seconds == min(c.choice.seconds for c in timed) > 0
-        assert all(c.error <= tuning.ROUNDING and c.turns >= 5 and c.p20 <= c.choice.seconds <= c.p80 for c in timed)
+        assert [(c.choice.runtime, c.choice.threads, c.choice.split) for c in timed if c.default] == [("onnx", 2, 1)]
+        assert best in [c.choice for c in timed] and best.seconds > 0 and best.why
+        assert [c.choice.seconds for c in timed] == sorted(c.choice.seconds for c in timed)
+        assert all(c.error <= tuning.ROUNDING and c.turns >= 1 and c.p20 <= c.choice.seconds <= c.p80 for c in timed)
+        assert any(f"batch {size}, float32" in line and "0.3 s" in line for line in lines)  # the most that it will take
+        assert any(f"batch {size}, float32" in line and best.why in line for line in lines)
     assert found.file is not None and found.file.parent == cache and [p.name for p in cache.iterdir()] == [found.file.name]
     assert network(model).name == "tuned"
     assert network(model, "onnx").name == "onnx" and network(model, threads=1).name == "onnx"  # what is said is done
@@ -93,9 +101,9 @@ def test_answers_are_added_to_those_there_are(cache, model):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "null", '{"format": 1}', '"x"', "[" * 10_000]
+    ["", "{", "[]", "null", json.dumps({"format": choices.FORMAT}), '"x"', "[" * 10_000]
     + [
-        json.dumps({"format": 1, "artifact": "?", "model": "m", "machine": {}, "choices": c})
+        json.dumps({"format": choices.FORMAT, "artifact": "?", "model": "m", "machine": {}, "choices": c})
         for c in ([1], [{"batch": 1}], [{"batch": 0, "runtime": "onnx", "threads": 1}], [{"batch": 1, "runtime": 3, "threads": 1}])
     ],
 )
@@ -179,6 +187,52 @@ def test_ways_use_no_more_than_the_cores():
             assert all(t * parts <= cores and parts <= batch for t, parts in found)
             assert {(1, 1), (cores, 1)} <= set(found)
             assert cores > batch or (1, cores) in found
+            half = max(1, cores // 2)
+            assert (half, 1) in tuning.ways(cores, batch, half) and set(found) <= set(tuning.ways(cores, batch, half))
+
+
+@pytest.mark.parametrize(
+    ("winner", "rounds", "others", "says"),
+    [
+        (0, 20, 0.0, "the default, as none was surely faster in 20 rounds"),
+        (0, 4, 0.0, "4 rounds are too few"),
+        (0, 20, 0.4, "others took 40% of the cores"),
+        (2, 20, 0.0, "2.00 times as fast as the default, and faster in 20 of 20 rounds"),
+    ],
+)
+def test_what_won_is_kept_with_its_reason(cache, model, monkeypatch, winner, rounds, others, says):
+    def held(runs, seconds, **_):
+        assert all(isinstance(run(), np.ndarray) for run in runs)
+        return Contest(tuple(np.full(rounds, 0.02 if i != 2 else 0.01) for i in range(len(runs))), winner, others)
+
+    monkeypatch.setattr(tuning, "contest", held)
+    monkeypatch.setattr(choices, "cores", lambda: 4)
+    monkeypatch.setattr(choices, "physical_cores", lambda: 2)
+    found = df.tune(model, [4])
+    best = found.best["float32"][4]
+    (default,) = (c for c in found.candidates if c.default)
+    # Without tune, onnxruntime takes the physical cores.
+    assert (default.choice.runtime, default.choice.threads, default.choice.split) == ("onnx", 2, 1)
+    assert (best == default.choice) == (winner == 0)
+    assert says in best.why
+    assert choices.of(model, "float32") == {4: best} and choices.here()[0]["why"] == best.why
+
+
+def test_where_the_default_is_refused_the_next_is_held_to(cache, model, monkeypatch):
+    bind = OnnxNetwork.bind
+    calls = []
+
+    def failing(self, *arguments):
+        calls.append(self)
+        if len(calls) == 2:  # the first is the reference
+            raise NetworkError("it failed")
+        return bind(self, *arguments)
+
+    monkeypatch.setattr(OnnxNetwork, "bind", failing)
+    monkeypatch.setattr(choices, "cores", lambda: 2)
+    found = df.tune(model, [1], runtimes=["onnx"], seconds=1e-3)
+    assert [(c.choice.threads, c.default, c.refused) for c in found.candidates] == [(1, True, None), (2, False, "it failed")]
+    assert found.best["float32"][1].threads == 1
 
 
 def test_nearest_is_by_ratio():

@@ -14,7 +14,7 @@ from diffuse_fast.runtimes import choices
 from ..networks import CLIP, FOLDER, INT8, NETWORKS, artifact, int8
 from .base import Job, Unavailable
 
-TUNING_SECONDS = 1.0
+TUNING_SECONDS = 2.0
 
 
 def make(job: Job, *, runtime: str = "auto", precision: str = "float32", tuned: bool = False) -> Ours:

@@ -217,10 +217,10 @@ def _show(report: dict[str, Any]) -> None:
         f"tuned: auto takes these for their models (in {tuned['folder']})" if tuned["answers"]
         else "tuned: nothing here; `diffuse-fast tune MODEL` measures what auto is to take",
         [
-            (a["model"], a["batch"], a["precision"], a["runtime"], a["threads"], a["split"], f"{a['seconds'] * 1e3:.3f}")
+            (a["model"], a["batch"], a["precision"], a["runtime"], a["threads"], a["split"], f"{a['seconds'] * 1e3:.3f}", a["why"])
             for a in tuned["answers"]
         ],
-        ("model", "batch", "precision", "runtime", "threads", "parts", "median ms"),
+        ("model", "batch", "precision", "runtime", "threads", "parts", "median ms", "why"),
     )  # fmt: skip
     for warning in report["warnings"]:
         typer.echo(f"warning: {warning}", err=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ..tuning import Candidate
 
 
 def tune(
@@ -12,7 +15,7 @@ def tune(
     batch_size: Annotated[list[int] | None, typer.Option(help="Samples in a network call. May be repeated; 1 and 16.")] = None,
     precision: Annotated[list[str] | None, typer.Option(help="What may be computed in. May be repeated; float32.")] = None,
     runtime: Annotated[list[str] | None, typer.Option(help="A runtime to try. May be repeated; all that are installed.")] = None,
-    seconds: Annotated[float, typer.Option(help="Time for a batch size and precision.")] = 4.0,
+    seconds: Annotated[float, typer.Option(help="Time for each batch and precision; slow calls: up to 15 times it.")] = 4.0,
     max_error: Annotated[float, typer.Option(help="Relative error that a precision other than float32 may have.")] = 0.05,
 ) -> None:
     """Time the ways to run a model here, and remember the fastest: `--runtime auto` then takes it.
@@ -32,14 +35,19 @@ def tune(
             show(
                 f"{model}, batch {size}, {name}",
                 [
-                    (
-                        "→" if c.choice == won else "", c.choice.runtime, c.choice.threads, c.choice.split,
-                        *((f"{c.choice.seconds * 1e3:.3f}", f"{c.p20 * 1e3:.3f} to {c.p80 * 1e3:.3f}", f"{c.error:.1e}")
-                          if c.refused is None else ("", "", c.refused)),
-                    )
+                    _row(c, c.choice == won)
                     for c in tuning.candidates
                     if (c.choice.precision, c.batch) == (name, size)
                 ],
-                ("", "runtime", "threads", "parts", "median ms", "20 to 80 %", "error"),
+                ("", "runtime", "threads", "parts", "median ms", "20 to 80 %", "over the default", "faster in", "error"),
             )  # fmt: skip
+            typer.echo(f"→ {won.why}")
     typer.echo(f"remembered in {tuning.file}" if tuning.file else f"not remembered: {ENVIRONMENT} is off, or there is no home")
+
+
+def _row(c: Candidate, won: bool) -> tuple[object, ...]:
+    way = ("→" if won else "", c.choice.runtime, c.choice.threads, c.choice.split)
+    if c.refused is not None:
+        return (*way, "", "", "", "", c.refused)
+    over = ("the default", f"{c.turns} rounds") if c.default else (f"{c.gain:.2f}x", f"{c.won} of {c.turns}")
+    return (*way, f"{c.choice.seconds * 1e3:.3f}", f"{c.p20 * 1e3:.3f} to {c.p80 * 1e3:.3f}", *over, f"{c.error:.1e}")

@@ -24,7 +24,7 @@ from ..files import replacing
 from ..model import Model
 
 ENVIRONMENT = "DIFFUSE_FAST_CACHE"
-FORMAT = 1
+FORMAT = 2
 PACKAGES = ("onnxruntime", "openvino", "numpy")  # those whose version decides how fast something is
 
 _log = logging.getLogger("diffuse_fast")
@@ -40,6 +40,7 @@ class Choice:
         split: Parts of a batch that run beside each other, each on ``threads`` threads.
         precision: What it computes in.
         seconds: The median time of a call when it was found; 0 where it was not timed.
+        why: Why ``tune`` takes it, in words; empty where it does not.
     """
 
     runtime: str
@@ -47,6 +48,7 @@ class Choice:
     split: int = 1
     precision: str = "float32"
     seconds: float = 0.0
+    why: str = ""
 
 
 def folder() -> Path | None:
@@ -87,6 +89,17 @@ def machine() -> dict[str, Any]:
 def cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def physical_cores() -> int:
+    """The same, but those that share their units (SMT) once: what the runtimes take where they are not told."""
+    if not hasattr(os, "sched_getaffinity"):
+        return cores()
+    siblings = Path("/sys/devices/system/cpu")
+    try:
+        return len({(siblings / f"cpu{n}/topology/thread_siblings_list").read_text() for n in os.sched_getaffinity(0)})
+    except OSError:
+        return cores()
 
 
 def _version(package: str) -> str | None:
@@ -148,7 +161,7 @@ def _raw(file: Path, here: dict[str, Any]) -> dict[str, Any] | None:
 
 def _checked(batch: Any, choice: Choice) -> Choice:
     whole = (batch, choice.threads, choice.split)
-    words = (choice.runtime, choice.precision)
+    words = (choice.runtime, choice.precision, choice.why)
     if not all(type(n) is int and n >= 1 for n in whole) or not all(isinstance(s, str) for s in words) or (
         not isinstance(choice.seconds, float)
     ):

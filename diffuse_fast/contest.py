@@ -1,0 +1,140 @@
+"""Which of several ways to do the same thing is fastest, where nothing but a sure win displaces the first of them.
+
+They take turns in rounds, each round in another order, so that what else the machine does hits all of them; they are compared
+within rounds. Those that fall behind leave, so that the time goes to the close ones; the first, the yardstick, stays to the end.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+MARGIN = 0.02  # of the first one's time, that another must be below it
+CHANCE = 0.001  # that a way as fast as the first wins as often as asked
+LONGEST = 15.0  # times the seconds asked for, after which no round begins
+
+_TURN = 0.02  # seconds that one runs at a stretch
+_TICK = 1e-7  # no time is less
+_WARM = 0.1  # of a turn, before it: for its data and code, and until the threads of the one before sleep
+_FEWEST = next(n for n in range(1, 99) if 0.5**n <= CHANCE)  # rounds in which a win can be sure
+_MOST = 1000  # rounds
+_FIRST_OUT = 3  # rounds before the first may leave
+_BEHIND = 1.5  # after n rounds: slower than the fastest by this over n, and in four of five rounds
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """How it went.
+
+    Attributes:
+        times: Of each, seconds per call, one value for every round that it was in, from the first.
+        winner: Which one to take.
+        others: Share of the cores that other processes took meanwhile.
+    """
+
+    times: tuple[np.ndarray, ...]
+    winner: int
+    others: float = 0.0
+
+    def gain(self, i: int) -> float:
+        """How many times as long the first takes as this one: the median of the rounds that both were in."""
+        return float(np.median(self.times[0][: len(self.times[i])] / self.times[i]))
+
+    def won(self, i: int) -> int:
+        """Rounds in which this one was faster than the first."""
+        return int(np.sum(self.times[i] < self.times[0][: len(self.times[i])]))
+
+
+def contest(
+    runs: Sequence[Callable[[], object]],
+    seconds: float,
+    *,
+    others: Callable[[], float] = lambda: 0.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Contest:
+    """Find the fastest.
+
+    The winner is the first, unless another is faster by :data:`MARGIN` in the median of the rounds, and in so many rounds that one
+    as fast as the first would be with a probability of :data:`CHANCE`; of several such, the one with the least median. What other
+    processes took of the cores is added to the margin, as they may have cost the first so much.
+
+    Args:
+        runs: What to time, each called without arguments; the first is what is taken unless another is surely faster.
+        seconds: Time to spend, if it is enough for as many rounds as a sure win needs; else up to :data:`LONGEST` times as much.
+        others: Share of the cores that other processes have taken since it was made.
+        clock: Seconds, from any start.
+    """
+    counts = [_calls_of_a_turn(run, clock) for run in runs]
+    times: list[list[float]] = [[] for _ in runs]
+    left, rounds = list(range(len(runs))), 0
+    begin = clock()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        while rounds == 0 or _goes_on(rounds, len(left), clock() - begin, seconds):
+            first = rounds % len(left)
+            for i in left[first:] + left[:first]:
+                times[i].append(_turn(runs[i], counts[i], clock))
+            rounds += 1
+            if rounds >= _FIRST_OUT:
+                left = _close(left, times, rounds)
+    finally:
+        if collecting:
+            gc.enable()
+    found = Contest(tuple(np.array(values) for values in times), 0, others())
+    return Contest(found.times, _winner(found, [i for i in left if i]), found.others)
+
+
+def wins_needed(rounds: int) -> int:
+    """In how many rounds one must be faster, so that it is not by chance; more than there are where none are enough."""
+    tail, needed = 0, rounds + 1
+    while needed and (tail := tail + math.comb(rounds, needed - 1)) <= CHANCE * 2**rounds:
+        needed -= 1
+    return needed
+
+
+def _goes_on(rounds: int, left: int, spent: float, seconds: float) -> bool:
+    if rounds < _FEWEST:
+        return spent < LONGEST * seconds
+    return left > 1 and spent < seconds and rounds < _MOST
+
+
+def _calls_of_a_turn(run: Callable[[], object], clock: Callable[[], float]) -> int:
+    run()  # first touch of the memory, lazily made things
+    begin = clock()
+    run()
+    return max(1, int(_TURN / max(clock() - begin, _TICK)))
+
+
+def _turn(run: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:
+    if calls > 1:  # a single call is long, and its start nothing beside it
+        for _ in range(math.ceil(_WARM * calls)):
+            run()
+    begin = clock()
+    for _ in range(calls):
+        run()
+    return max(clock() - begin, _TICK) / calls
+
+
+def _close(left: list[int], times: list[list[float]], rounds: int) -> list[int]:
+    """Those that may still be the fastest, and the first."""
+    leader = np.array(times[min(left, key=lambda i: float(np.median(times[i])))])
+    kept = []
+    for i in left:
+        ratios = np.array(times[i]) / leader
+        behind = np.median(ratios) > 1 + _BEHIND / rounds and np.mean(ratios > 1) >= 0.8
+        if i == 0 or not behind:
+            kept.append(i)
+    return kept
+
+
+def _winner(found: Contest, among: list[int]) -> int:
+    limit = 1 / ((1 - MARGIN) * (1 - found.others))
+    rounds = len(found.times[0])
+    sure = [i for i in among if found.gain(i) >= limit and found.won(i) >= wins_needed(rounds)]
+    return min(sure, key=lambda i: float(np.median(found.times[i])), default=0)

@@ -1,0 +1,161 @@
+"""Who wins a contest, on a clock that stands still unless a run moves it: no time is taken here."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+
+from diffuse_fast import others
+from diffuse_fast.contest import CHANCE, LONGEST, MARGIN, contest, wins_needed
+
+
+class Track:
+    """Runs that take what they are said to take, on a clock of their own. ``log`` has each call."""
+
+    def __init__(self, *costs):
+        self.now, self.log = 0.0, []
+        self.runs = [lambda i=i, cost=cost: self._run(i, cost) for i, cost in enumerate(costs)]
+
+    def _run(self, i, cost):
+        self.log.append(i)
+        self.now += cost(self.now) if callable(cost) else cost
+
+    def contest(self, seconds=4.0, **options):
+        return contest(self.runs, seconds, clock=lambda: self.now, **options)
+
+
+def noisy(rng, cost, sigma):
+    return lambda now: cost * float(np.exp(sigma * rng.standard_normal()))
+
+
+def turns(found):
+    return [len(values) for values in found.times]
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.1, 0.4])
+def test_noise_does_not_displace_the_first(sigma):
+    displaced = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        displaced += Track(*(noisy(rng, 0.03, sigma) for _ in range(6))).contest().winner != 0
+    assert displaced <= 1  # five others have one chance in a thousand each; what they win would cost nothing
+
+
+def test_noise_never_takes_what_is_slower():
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        assert Track(noisy(rng, 0.03, 0.2), *(noisy(rng, 0.033, 0.2) for _ in range(5))).contest().winner == 0
+
+
+def test_a_tie_keeps_the_first():
+    found = Track(0.03, 0.03, 0.03).contest()
+    assert found.winner == 0 and found.won(1) == 0 and found.gain(1) == 1.0
+    assert Track(0.03, 0.03 * (1 - MARGIN) + 1e-4).contest().winner == 0  # less than the margin
+    assert Track(0.03, 0.03 * (1 - MARGIN) - 1e-4).contest().winner == 1
+
+
+def test_what_is_surely_faster_is_found():
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        costs = [0.03, 0.031, 0.022, 0.06, 0.03]
+        found = Track(*(noisy(rng, cost, 0.1) for cost in costs)).contest()
+        assert found.winner == 2
+        assert found.gain(2) == pytest.approx(30 / 22, rel=0.15)
+
+
+def test_a_bad_spell_of_the_machine_is_survived():
+    # The first is twice as slow in a third of the time, and then slower than the other.
+    found = Track(lambda now: 0.04 if now % 1.5 < 0.5 else 0.02, 0.03).contest()
+    assert found.winner == 0
+
+
+def test_what_falls_behind_leaves_and_the_first_stays():
+    track = Track(1.0, 3.0, 0.5, 0.52)
+    found = track.contest(4.0)
+    assert found.winner == 2
+    # The third is the fastest after three rounds; the second leaves, the fourth is near, the first is the yardstick.
+    assert turns(found) == [10, 3, 10, 10]
+    assert track.log.count(1) == 2 + 3  # two calls tell how long one takes
+
+
+def test_the_time_is_bounded():
+    for cost in (1e-6, 1e-3, 0.1, 1.0, 7.0):
+        for seconds in (0.01, 4.0):
+            track = Track(*[cost] * 4)
+            track.contest(seconds)
+            a_round = 4 * 1.1 * max(0.02 + cost, cost)
+            assert track.now <= 8 * cost + LONGEST * seconds + a_round
+            if cost <= 0.1 and seconds == 4.0:  # ten rounds fit
+                assert track.now <= 8 * cost + seconds + a_round
+
+
+def test_too_few_rounds_change_nothing():
+    assert Track(7.0, 1.0).contest(0.01).winner == 0
+    assert Track(0.07, 0.01).contest(0.01).winner == 0
+    assert Track(0.07, 0.01).contest(1.0).winner == 1
+
+
+def test_alone_it_is_timed_and_taken():
+    found = Track(0.03).contest()
+    assert found.winner == 0 and turns(found) == [10]
+
+
+def test_each_round_begins_with_another():
+    track = Track(0.03, 0.03, 0.03)
+    track.contest(1.0)
+    rounds = np.reshape(track.log[6:], (-1, 3))
+    assert [int(first) for first in rounds[:6, 0]] == [0, 1, 2, 0, 1, 2]
+    assert (np.sort(rounds, axis=1) == [0, 1, 2]).all()
+
+
+def test_what_others_took_is_added_to_the_margin():
+    assert Track(0.03, 0.02).contest(others=lambda: 0.5).winner == 0
+    found = Track(0.03, 0.012).contest(others=lambda: 0.5)
+    assert found.winner == 1 and found.others == 0.5
+
+
+def test_wins_needed_is_that_of_the_binomial_distribution():
+    binom = pytest.importorskip("scipy.stats").binom
+    for n in range(1, 300, 7):
+        k = wins_needed(n)
+        assert binom.sf(k - 1, n, 0.5) <= CHANCE
+        assert binom.sf(k - 2, n, 0.5) > CHANCE
+    assert wins_needed(9) == 10 and wins_needed(10) == 10
+
+
+def test_garbage_is_collected_again_after_it_and_after_a_failure():
+    Track(0.03, 0.03).contest()
+    assert gc.isenabled()
+    failing = Track(0.03, 0.03)
+    failing.runs.append(lambda: 1 / 0 if len(failing.log) > 20 else None)
+    with pytest.raises(ZeroDivisionError):
+        failing.contest()
+    assert gc.isenabled()
+
+
+STAT = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 {} 0 0 100 0 0 0 {} 50 0\ncpu1 0 0 {} 100 7 0 0 0 0 0\ncpu2 900 0 0 0 0 0 0 0 0 0\nintr 5\n"
+
+
+@pytest.mark.parametrize(
+    ("user", "steal", "system", "own", "share"),
+    [(100, 0, 0, 0.0, 0.5), (100, 0, 0, 1.0, 0.0), (0, 100, 60, 0.6, 0.5), (1, 0, 1, 0.0, 0.0), (0, 0, 0, 1.0, 0.0)],
+)
+def test_others_are_what_the_cores_did_besides(monkeypatch, user, steal, system, own, share):
+    texts = iter([STAT.format(0, 0, 0), STAT.format(user, steal, system)])
+    clock, worked = iter([10.0, 11.0]), iter([5.0, 5.0 + own])
+    monkeypatch.setattr(others.Path, "read_text", lambda self: next(texts))
+    monkeypatch.setattr(others.os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(others.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    monkeypatch.setattr(others.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(others.time, "process_time", lambda: next(worked))
+    assert others.Others().share() == pytest.approx(share)
+
+
+def test_where_the_system_does_not_tell_there_are_none(monkeypatch):
+    def missing(self):
+        raise FileNotFoundError(self)
+
+    monkeypatch.setattr(others.Path, "read_text", missing)
+    assert others.Others().share() == 0.0
