@@ -26,7 +26,7 @@ lint: .venv/.stamp
 	.venv/bin/lint-imports
 	.venv/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp tests/cuda -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
-# About an hour on two quiet cores, most of it compilers of the peers; `.venv/bin/python -m bench --quick` afterwards takes about 4.
+# How long it takes, and which cases most, is in docs/benchmarks.md; `.venv/bin/python -m bench --quick` afterwards takes a tenth.
 bench: .venv/.bench
 	.venv/bin/python -m bench --json out/bench.json
 

@@ -11,29 +11,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
-
 from .networks import NETWORKS
+from .page_cases import OWN_TABLES, digits
+from .plots import grouped, plot_growth, plot_peers, plot_step
 from .targets import judge, spoken
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
 DOCS = ROOT / "docs"
-OURS, THEIRS = "#c2410c", "#64748b"
-EACH_OF_THEM = ("#64748b", "#1d4ed8", "#15803d", "#7e22ce")
 
 METHOD = """\
 Every peer runs in a process of its own, set up as its documentation says (`bench/peers/`, one file each), pinned to as many cores
 as it has threads. Before it is timed its samples are held against those that float64 makes of the same noise: *error* is the
-largest difference, of the largest value; *of a call* is that of one network call, in the 2-norm. Then the peers take turns; a
-figure is the median of the rounds, with the 20th and 80th percentile; ratios are taken within a round. All draw with DDIM, x0
-clipped to [-1, 1]; each draws its own initial noise. `torch.compile` compiles before it is timed. A peer with a thread outside its
-cores is not timed. The first step of a noisy schedule divides by a small alpha: with few steps and random weights it magnifies the
-error of the samples, and that of a call says more.
+largest difference, of the largest value; *of a call* is that of one network call, in the 2-norm. Then the peers take turns, each
+round beginning with another; a figure is the median of the rounds, with the 20th and 80th percentile; ratios are taken within a
+round. All draw with DDIM, x0 clipped to [-1, 1]; each draws its own initial noise. `torch.compile` compiles before it is timed, and
+`tune` times last, when nobody else is set up. A peer with a thread outside its cores is not timed. The first step of a
+noisy schedule divides by a small alpha: with few steps and random weights it magnifies the error of the samples, and that of a
+call says more.
 
 *Of the limit* is the time that the network's multiply-adds (counted by torch) take at the machine's peak, and the step's bytes (12
 per element) at its bandwidth, over the median: the peak is the best `torch.mm`, the bandwidth that of copying 256 MiB, in the same
@@ -45,7 +40,7 @@ def main() -> None:
     runs = {name: run for name, run in runs.items() if "limits" in run}  # older files keep figures of the step alone
     (DOCS / "images").mkdir(exist_ok=True)
     for name, run in runs.items():
-        for stem, draw in (("peers", _plot_peers), ("growth", _plot_growth), ("step", _plot_step)):
+        for stem, draw in (("peers", plot_peers), ("growth", plot_growth), ("step", plot_step)):
             draw(run["cases"], DOCS / "images" / f"bench-{stem}-{name}.png")
     (DOCS / "benchmarks.md").write_text("\n".join(page(runs)).rstrip() + "\n")
 
@@ -92,10 +87,17 @@ def _machines(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
     versions = [", ".join(f"{package} {v}" for package, v in m["versions"].items() if v) for m in machines]
     yield row("versions", [f"Python {m['python']}, {v}" for m, v in zip(machines, versions, strict=True)])
     yield row("commit", [str(m["commit"]) for m in machines])
-    minutes = [f"{sum(run['took'].values()) / 60:.0f} minutes" if "took" in run else "" for run in runs.values()]
-    yield row("the run took", minutes)
+    yield row("the run took", [_took(run.get("took", {})) for run in runs.values()])
     yield row("limits", ["<br>".join(_limit(limit) for limit in run["limits"]) for run in runs.values()])
     yield ""
+
+
+def _took(took: dict[str, float]) -> str:
+    """Minutes, and of which cases: those of half a minute and more."""
+    if not took:
+        return ""
+    long = sorted(((seconds, case) for case, seconds in took.items() if seconds >= 30), reverse=True)
+    return f"{sum(took.values()) / 60:.0f} minutes: {', '.join(f'{case} {seconds / 60:.1f}' for seconds, case in long)}"
 
 
 def _limit(limit: dict[str, Any]) -> str:
@@ -128,7 +130,7 @@ def _targets(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 def _drawn(cases: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
     for case in ("tiny", "small", "medium"):
-        for key, lines in _grouped(cases.get(case, ())).items():
+        for key, lines in grouped(cases.get(case, ())).items():
             network, batch, steps, threads = key
             yield f"### {network}, batch {batch}, {threads} thread{'s' if threads > 1 else ''}"
             yield ""
@@ -146,7 +148,7 @@ def _drawn(cases: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
                 ratio = f"{line['ratio']['median']:.2f}" if "ratio" in line else ""
                 share = f"{line['share']:.0%}" if "share" in line else ""
                 yield (
-                    f"| {bold}{line['name']}{bold} | {middle:.3g} | {low:.3g} .. {high:.3g} | {ratio} | {share} | "
+                    f"| {bold}{line['name']}{bold} | {digits(middle)} | {digits(low)} .. {digits(high)} | {ratio} | {share} | "
                     f"{line.get('error', 0):.0e} | {line.get('error_of_call', 0):.0e} |"
                 )
             yield ""
@@ -157,124 +159,32 @@ def _drawn(cases: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
 
 def _rest(cases: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
     titles = {
+        "training": "Training", "graphs": "What the runtimes are given", "growth": "Growth",
         "start": "Cold start and peak memory", "installation": "Installation", "memory": "Memory of sampling",
-        "step": "The step, by instruction set", "solvers": "A row of every solver",
-        "small_step": "A small step", "loop": "The loop", "forward": "Noised data and its target", "training": "Training",
+        "traffic": "Bytes of a step, counted", "step": "The step, by instruction set", "solvers": "A row of every solver",
+        "small_step": "A small step", "loop": "The loop", "forward": "Noised data and its target",
     }  # fmt: skip
     for case, title in titles.items():
-        if case not in cases:
-            continue
-        yield f"### {title}"
-        yield ""
-        yield "| | figure | ratio | to | |"
-        yield "|---|---:|---:|---|---|"
-        for line in cases[case]:
-            figures = [f"{line['value']:.3g} {line.get('unit', '')}"] if "value" in line else []
-            if "seconds" in line:
-                figures.append(f"{line['seconds']['median'] * 1e3:.4g} ms")
-            figure = ", ".join(figures)
-            ratio = f"{line['ratio']['median']:.2f}" if "ratio" in line else ""
-            target = line.get("note", "")
-            if "limit" in line:
-                target = f"target {line['limit']:g}: {'met' if line.get('met') else 'missed'}"
-            yield f"| {line['name']} | {figure} | {ratio} | {line.get('peer', '')} | {target} |"
-        yield ""
+        if case in cases:
+            yield f"### {title}"
+            yield ""
+            yield from OWN_TABLES.get(case, _figures)(cases[case])
+            yield ""
 
 
-def _grouped(lines: Any) -> dict[tuple, list[dict[str, Any]]]:
-    groups: dict[tuple, list[dict[str, Any]]] = {}
+def _figures(lines: list[dict[str, Any]]) -> Iterator[str]:
+    yield "| | figure | ratio | to | |"
+    yield "|---|---:|---:|---|---|"
     for line in lines:
-        job = line["job"]
-        groups.setdefault((job["network"], job["batch"], job["steps"], job["threads"]), []).append(line)
-    return groups
-
-
-# ---- plots --------------------------------------------------------------------------------------
-
-
-def _plot_peers(cases: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """One panel per job, one bar per peer: ms per step."""
-    jobs = [(k, v) for case in ("tiny", "small", "medium") for k, v in _grouped(cases.get(case, ())).items() if k[3] == 1]
-    if not jobs:
-        return
-    columns = 2
-    rows = -(-len(jobs) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(12, 3.2 * rows), layout="constrained", squeeze=False)
-    for axis in axes.flat[len(jobs) :]:
-        axis.remove()
-    for axis, ((network, batch, steps, _), lines) in zip(axes.flat, jobs, strict=False):
-        timed = sorted((line for line in lines if "seconds" in line), key=lambda line: -line["seconds"]["median"])
-        values = [line["seconds"]["median"] / steps * 1e3 for line in timed]
-        low = [v - line["seconds"]["p20"] / steps * 1e3 for v, line in zip(values, timed, strict=True)]
-        high = [line["seconds"]["p80"] / steps * 1e3 - v for v, line in zip(values, timed, strict=True)]
-        colors = [OURS if line["job"]["ours"] else THEIRS for line in timed]
-        axis.barh([line["name"] for line in timed], values, color=colors, xerr=(low, high), error_kw={"linewidth": 0.8})
-        axis.set_title(f"{network}, batch {batch}", fontsize=10)
-        axis.set_xlabel("ms per step, one thread", fontsize=8)
-        axis.tick_params(labelsize=8)
-        axis.grid(axis="x", alpha=0.3)
-        axis.set_axisbelow(True)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
-
-
-def _plot_growth(cases: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    lines = [line for line in cases.get("growth", ()) if "seconds" in line]
-    if not lines:
-        return
-    at = {
-        "samples": lambda job: job["batch"], "steps": lambda job: job["steps"], "threads": lambda job: job["threads"],
-        "resolution": lambda job: NETWORKS[job["network"]].shape[-1],
-    }  # fmt: skip
-    figure, axes = plt.subplots(1, 4, figsize=(15, 4), layout="constrained")
-    for axis, (name, place) in zip(axes, at.items(), strict=True):
-        here = [line for line in lines if line["job"]["axis"] == name]
-        colors = iter(EACH_OF_THEM)
-        for peer in dict.fromkeys(line["name"] for line in here):
-            own = [line for line in here if line["name"] == peer]
-            places = [place(line["job"]) for line in own]
-            style = {"color": OURS, "linewidth": 2.2} if own[0]["job"]["ours"] else {"color": next(colors)}
-            axis.plot(places, [line["seconds"]["median"] * 1e3 for line in own], marker="o", markersize=4, label=peer, **style)
-        ticks = sorted({place(line["job"]) for line in here})
-        axis.set(xscale="log", yscale="log", xlabel=name, ylabel="ms for all samples" if name == "samples" else "")
-        axis.set_xticks(ticks, [f"{t}x{t}" if name == "resolution" else str(t) for t in ticks])
-        axis.xaxis.set_minor_locator(NullLocator())
-        # Few of these span a decade: ticks at 1, 2 and 5 in plain numbers, so that every panel has some.
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.yaxis.set_minor_formatter(NullFormatter())
-        network = here[0]["job"]["network"] if name != "resolution" else "UNet of 4 M"
-        job = here[0]["job"]
-        rest = {"samples": "", "steps": f", batch {job['batch']}"}.get(name, f", batch {job['batch']}, {job['steps']} steps")
-        axis.set_title(f"{name} ({network}{rest})", fontsize=10)
-        axis.grid(alpha=0.3)
-    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=9, ncols=5, loc="outside lower center")
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
-
-
-def _plot_step(cases: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    lines = cases.get("step_sizes", [])
-    if not lines:
-        return
-    counts = sorted({line["job"]["threads"] for line in lines})
-    figure, axes = plt.subplots(1, len(counts), figsize=(6 * len(counts), 4.2), layout="constrained", squeeze=False, sharey=True)
-    for axis, threads in zip(axes.flat, counts, strict=True):
-        for ours, name in ((True, "df.step"), (False, "diffusers, scheduler.step")):
-            for noise, style in ((False, "-"), (True, "--")):
-                wanted = {"threads": threads, "ours": ours, "noise": noise}
-                own = [line for line in lines if wanted.items() <= line["job"].items()]
-                color = OURS if ours else THEIRS
-                label = f"{name}, {'noise' if noise else 'no noise'}"
-                values = [line["seconds"]["median"] * 1e6 for line in own]
-                elements = [line["job"]["elements"] for line in own]
-                axis.plot(elements, values, style, color=color, marker="o", markersize=4, label=label)
-        axis.set(xscale="log", yscale="log", xlabel="elements", ylabel="µs" if threads == counts[0] else "")
-        axis.set_title(f"{threads} thread{'s' if threads > 1 else ''}", fontsize=10)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+        figures = [f"{line['value']:.3g} {line.get('unit', '')}"] if "value" in line else []
+        if "seconds" in line:
+            figures.append(f"{line['seconds']['median'] * 1e3:.4g} ms")
+        ratio = f"{line['ratio']['median']:.2f}" if "ratio" in line else ""
+        told = line.get("note", "")
+        if "met" in line:
+            unit = "" if "ratio" in line else line.get("unit", "s")
+            told = f"target {line['limit']:g} {unit}".rstrip() + f": {'met' if line['met'] else 'missed'}"
+        yield f"| {line['name']} | {', '.join(figures)} | {ratio} | {line.get('peer', '')} | {told} |"
 
 
 if __name__ == "__main__":

@@ -55,7 +55,8 @@ def judge(cases: Cases, machine: dict[str, Any]) -> list[Verdict]:
         out += _drawn(*key, [line for line in drawn if _key(line) == key])
     out += _start(cases.get("start", ()))
     for line in cases.get("installation", ()):
-        out.append(Verdict(f"installation, {line['name']}", None, line.get("limit"), line.get("value"), "MB", False))
+        size, note = line.get("value"), line.get("note", "").removeprefix("left out: ")
+        out.append(Verdict(f"installation, {line['name']}", None, line.get("limit"), size, "MB", False, note))
     return out
 
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bench import page
+from bench import page, page_cases
 from bench.measure import Timing
 from bench.report import Line
 from bench.targets import judge
@@ -95,6 +95,47 @@ def test_a_start_and_a_size_must_be_small():
     assert [v.met for v in judge({"start": [start], "installation": [size]}, AVX512)] == [False, True]
 
 
+def test_a_size_that_is_not_known_is_not_missed():
+    gone = Line("production", limit=200.0, note="left out: no index").to_json()
+    (verdict,) = judge({"installation": [gone]}, AVX512)
+    assert (verdict.met, verdict.note) == (None, "no index")
+    assert list(page_cases.installation([gone]))[-1] == "| production |  | left out: no index |"
+
+
+def test_training_is_shown_beside_whom_it_is_held_to():
+    def trained(name, seconds):
+        return Line(name, seconds=Timing(seconds, seconds, 2 * seconds), value=64 / seconds, unit="images/s").to_json()
+
+    ratio = Line("diffuse_fast over diffusers, 2 threads", ratio=Timing(0.4, 0.5, 0.6), peer="diffusers", limit=1.0).to_json()
+    gone = Line("denoising-diffusion-pytorch, 2 threads", note="left out: not installed").to_json()
+    lines = [trained("diffuse_fast, 2 threads", 0.5), trained("diffusers, 2 threads", 1.0), ratio, gone]
+    assert list(page_cases.training(lines))[-3:] == [
+        "| **diffuse_fast** | 2 | 128 | 500 | 500 .. 1000 |  |  |",
+        "| diffusers | 2 | 64 | 1000 | 1000 .. 2000 | 0.50 | met |",
+        "| denoising-diffusion-pytorch | 2 | | | | | left out: not installed |",
+    ]
+
+
+def test_graphs_and_growth_are_shown_side_by_side():
+    some = Timing(0.001, 0.002, 0.003)
+    lines = [
+        Line("batch 16: onnx", seconds=some).to_json(),
+        Line("batch 16: onnx, the file", seconds=Timing(0.003, 0.004, 0.005), ratio=Timing(1.9, 2.0, 2.1), peer="onnx").to_json(),
+    ]
+    row = "| 16 | onnx | 2 | 1 .. 3 | the file | 4 | 3 .. 5 | 2.00x |"
+    assert list(page_cases.graphs(lines))[-1] == row
+    growing = []
+    for axis, network, batch in (("samples", "digits", 1), ("samples", "digits", 4), ("resolution", "unet16", 1)):
+        line = Line("diffuse_fast", seconds=some)
+        job = {"network": network, "batch": batch, "steps": 5, "threads": 1, "axis": axis}
+        growing.append({**line.to_json(), "job": job})
+    growing.append({"name": "gone", "note": "left out", "job": {**growing[0]["job"]}})
+    text = list(page_cases.growth(growing))
+    assert "Milliseconds for all samples, by samples (digits, steps 5, threads 1):" in text
+    assert "| | 1 | 4 |" in text and "| **diffuse_fast** | 2 | 2 |" in text and "| gone |  |  |" in text
+    assert "Milliseconds for all samples, by resolution (batch 1, steps 5, threads 1):" in text and "| | 16 |" in text
+
+
 def test_the_page_names_who_is_left_out(tmp_path, monkeypatch):
     job = {"network": "mlp", "batch": 1, "steps": 50, "threads": 1, "precision": "float32", "ours": False}
     gone = Line("MNN + diffusers", job=job, note="left out: no module named MNN").to_json()
@@ -107,13 +148,14 @@ def test_the_page_names_who_is_left_out(tmp_path, monkeypatch):
     limit = {"threads": 1, "multiply_adds": 5e10, "multiply_adds_bf16": 1e11, "bandwidth": 2e10}
     (tmp_path / "results").mkdir()
     (tmp_path / "docs").mkdir()
-    run = {"machine": machine, "limits": [limit], "cases": {"tiny": [*lines, gone]}}
+    run = {"machine": machine, "limits": [limit], "took": {"tiny": 90.0, "loop": 10.0}, "cases": {"tiny": [*lines, gone]}}
     (tmp_path / "results" / "here.json").write_text(json.dumps(run))
     monkeypatch.setattr(page, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(page, "DOCS", tmp_path / "docs")
     page.main()
     text = (tmp_path / "docs" / "benchmarks.md").read_text()
     assert "Left out: MNN + diffusers (no module named MNN)." in text
+    assert "| the run took | 2 minutes: tiny 1.5 |" in text
     assert "| case | target | here, 1 thread |" in text
     assert "| mlp, batch 1, over the torch loop | at least 6x | 7x **met**<br>diffuse_fast over torch loop |" in text
     assert (tmp_path / "docs" / "images" / "bench-peers-here.png").stat().st_size > 1000
