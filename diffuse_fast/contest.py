@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,7 @@ class Contest:
     Attributes:
         times: Of each, seconds per call, one value for every round that it was in, from the first.
         winner: Which one to take.
+        spared: Which run on fewer cores than the first.
         others: Share of the cores that other processes took meanwhile.
     """
 
@@ -54,18 +55,20 @@ def contest(
     runs: Sequence[Callable[[], object]],
     seconds: float,
     *,
+    spared: Collection[int] = (),
     others: Callable[[], float] = lambda: 0.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Contest:
     """Find the fastest.
 
     The winner is the first, unless another is faster by :data:`MARGIN` in the median of the rounds, and in so many rounds that one
-    as fast as the first would be with a probability of :data:`CHANCE`; of several such, the one with the least median. What other
-    processes took of the cores is added to the margin, as they may have cost the first so much.
+    as fast as the first would be with a probability of :data:`CHANCE`; of several such, the one with the least median. For those
+    that are spared, what other processes took of the cores is added to the margin: it may have cost the first alone so much.
 
     Args:
         runs: What to time, each called without arguments; the first is what is taken unless another is surely faster.
         seconds: Time to spend, if it is enough for as many rounds as a sure win needs; else up to :data:`LONGEST` times as much.
+        spared: Which run on fewer cores than the first.
         others: Share of the cores that other processes have taken since it was made.
         clock: Seconds, from any start.
     """
@@ -87,7 +90,7 @@ def contest(
         if collecting:
             gc.enable()
     found = Contest(tuple(np.array(values) for values in times), 0, others())
-    return Contest(found.times, _winner(found, [i for i in left if i]), found.others)
+    return Contest(found.times, _winner(found, [i for i in left if i], spared), found.others)
 
 
 def wins_needed(rounds: int) -> int:
@@ -133,8 +136,11 @@ def _close(left: list[int], times: list[list[float]], rounds: int) -> list[int]:
     return kept
 
 
-def _winner(found: Contest, among: list[int]) -> int:
-    limit = 1 / ((1 - MARGIN) * (1 - found.others))
-    rounds = len(found.times[0])
-    sure = [i for i in among if found.gain(i) >= limit and found.won(i) >= wins_needed(rounds)]
-    return min(sure, key=lambda i: float(np.median(found.times[i])), default=0)
+def _winner(found: Contest, among: list[int], spared: Collection[int]) -> int:
+    needed = wins_needed(len(found.times[0]))
+
+    def sure(i: int) -> bool:
+        least = (1 - MARGIN) * (1 - found.others * (i in spared))
+        return found.gain(i) * least >= 1 and found.won(i) >= needed
+
+    return min(filter(sure, among), key=lambda i: float(np.median(found.times[i])), default=0)

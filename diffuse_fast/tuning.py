@@ -86,8 +86,8 @@ def tune(
     Candidates are the installed runtimes, with one thread to all cores inside a call, and a batch whole or split over the cores.
     Each is compared with onnxruntime (else the first runtime) in float32 on one thread before it is timed; what differs is not
     timed. Then they take turns (:mod:`diffuse_fast.contest`). What ``auto`` takes without ``tune``, the default, stays unless
-    another is faster by 2 % and in more rounds than chance explains: noise does not make it worse. While other processes
-    work, the margin is 2 % and their share of the cores.
+    another is faster by 2 % and in more rounds than chance explains: noise does not make it worse. What other processes took
+    of the cores is added to the 2 % for a candidate on fewer cores than the default, which they may have spared.
 
     The answer holds for this artifact, processor, number of cores and these versions, and for the batch sizes of *network calls*
     nearest in ratio to a tuned one: guidance doubles the batch. The answer of one precision is never taken for another.
@@ -181,7 +181,9 @@ def _tried(
             refused.append(Candidate(choice, batch, error, refused=why))
     if not ready:
         raise ArgumentError(f"nothing runs the model in {precision} at batch {batch}: {refused[0].refused}")
-    held = contest(calls, seconds, others=Others().share)
+    taken = [(c.choice.threads or 1) * c.choice.split for c in ready]
+    spared = {i for i, cores in enumerate(taken) if cores < taken[0]}
+    held = contest(calls, seconds, spared=spared, others=Others().share)
     timed = [_timed(candidate, held, i) for i, candidate in enumerate(ready)]
     won = timed[held.winner] = _explained(timed[held.winner], held)
     return sorted(timed, key=lambda c: c.choice.seconds) + refused, won.choice
