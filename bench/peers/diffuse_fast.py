@@ -14,15 +14,13 @@ from diffuse_fast.runtimes import choices
 from ..networks import CLIP, FOLDER, INT8, NETWORKS, artifact, int8
 from .base import Job, Unavailable
 
-TUNING_SECONDS = 2.0
-
 
 def make(job: Job, *, runtime: str = "auto", precision: str = "float32", tuned: bool = False) -> Ours:
     # Not the user's own answers, nor any unless asked: what was tuned is kept beside the networks.
     os.environ[choices.ENVIRONMENT] = str(FOLDER / "tuned") if tuned else "off"
     set_num_threads(job.threads)
     if tuned:
-        df.tune(df.load(artifact(job.network)), [job.batch], precisions=[precision], seconds=TUNING_SECONDS)
+        df.tune(df.load(artifact(job.network)), [job.batch], precisions=[precision])
     # Unless told, onnxruntime takes every core and pins itself to it: the peers' limit must be ours too. Tuning counted the cores
     # of this process, which are as many.
     return Ours(job, runtime, precision, None if tuned else job.threads)
