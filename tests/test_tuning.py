@@ -21,6 +21,7 @@ from diffuse_fast.runtimes.tuned import nearest
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
+pytest.importorskip("MNN")
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_tune_finds_keeps_and_auto_takes(cache, model, monkeypatch):
     assert set(found.best) == {"float32"} and set(found.best["float32"]) == {1, 4}
     for size, best in found.best["float32"].items():
         timed = [c for c in found.candidates if c.batch == size and c.refused is None]
-        assert {c.choice.runtime for c in timed} == {"onnx", "openvino"}
+        assert {c.choice.runtime for c in timed} == {"onnx", "openvino", "mnn"}
         assert [(c.choice.runtime, c.choice.threads, c.choice.split) for c in timed if c.default] == [("onnx", 2, 1)]
         assert best in [c.choice for c in timed] and best.seconds > 0 and best.why
         assert [c.choice.seconds for c in timed] == sorted(c.choice.seconds for c in timed)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "triton", "onnx", "pillow")
+PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "MNN", "torch", "triton", "onnx", "pillow")
 
 # Of the many a CPU names, those that speed up what this package or a runtime does.
 INSTRUCTIONS = (

@@ -20,7 +20,7 @@ def evaluate(
     label: Annotated[str, typer.Option(help="The conditioning input that takes the class.")] = "label",
     guidance_scale: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
-    precision: Annotated[str, typer.Option(help="What the network is computed in: float32, bfloat16, int8.")] = "float32",
+    precision: Annotated[str, typer.Option(help="What to compute it in: float32, float32-fast, bfloat16, int8.")] = "float32",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for quality.csv and quality.png.")] = None,
 ) -> None:
     """Measure what a model draws: accuracy, Fréchet distance, precision and recall.

@@ -87,8 +87,9 @@ def sample(
         threads: Threads inside one call of an artifact's network; None is what :func:`diffuse_fast.tune` found, else what the
             runtime takes. A module and a session have theirs already (``torch.set_num_threads``, its ``SessionOptions``). How many
             the step takes at most is ``df.set_num_threads``.
-        precision: What the network is computed in, as far as the runtime has it: ``float32`` (exact to rounding), ``bfloat16``
-            (OpenVINO and torch, where the CPU has it), ``int8`` (an artifact of :func:`diffuse_fast.quantize`).
+        precision: What the network is computed in, as far as the runtime has it: ``float32`` (exact to rounding), ``float32-fast``
+            (MNN), ``bfloat16`` (OpenVINO and torch, where the CPU has it), ``int8`` (an artifact of
+            :func:`diffuse_fast.quantize`).
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: a torch module is sampled where it lies, everything else on the CPU.
         graph: On a CUDA device: ``tick`` captures a network call and its step as one graph, replayed for every row; ``trajectory``
             captures all rows; ``none`` captures nothing. ``auto`` is ``tick`` for torch modules and functions, ``none`` for a model

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from ..artifact.document import Conditioning, Time
 from ..errors import ArgumentError, ArgumentTypeError, DiffuseFastError, NetworkError, near
 
 CACHE_LINE = 64
@@ -188,6 +190,50 @@ class MemoryCall:
         except Exception as error:
             raise failed(t, error) from error
         return self.output
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What an artifact says of its inputs, without the model itself, which a network must not keep alive.
+
+    Attributes:
+        sample: Name of the input that takes the sample.
+        shape: Shape of one sample.
+        time: The time input.
+        time_dims: How many dimensions it has.
+        per_sample: Whether it takes one time for each sample.
+        conditioning: The other inputs.
+    """
+
+    sample: str
+    shape: tuple[int, ...]
+    time: Time
+    time_dims: int
+    per_sample: bool
+    conditioning: tuple[Conditioning, ...]
+
+    def arrays(self, batch: int, shape: tuple[int, ...], cond: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The memory of a batch by name, in the network's own dtypes, with the conditioning copied into it.
+
+        Raises:
+            ArgumentError, ArgumentTypeError: as :meth:`Network.bind`.
+        """
+        check_names(cond, [c.name for c in self.conditioning])
+        if shape != self.shape:
+            raise ArgumentError(
+                f"shape: the network's input {self.sample!r} is {self.shape} for a sample, but {shape} was given."
+            )
+        inputs = {self.sample: aligned((batch, *shape))}
+        inputs[self.time.input] = aligned((batch,) if self.per_sample else (1,) * self.time_dims, self.time.dtype)
+        given = own_cond(cond, batch)
+        for c in self.conditioning:
+            array, dtype = given[c.name], np.dtype(c.dtype)
+            if not np.can_cast(array.dtype, dtype, "same_kind") or (dtype.kind in "iu" and array.dtype.kind == "b"):
+                raise ArgumentTypeError(f"cond[{c.name!r}] has the dtype {array.dtype}; the network takes {dtype}.")
+            if array.shape[1:] != c.shape:
+                raise ArgumentError(f"cond[{c.name!r}]: for a sample the network takes {c.shape}, but {array.shape[1:]} was given.")
+            inputs[c.name] = np.ascontiguousarray(array, dtype)
+        return inputs
 
 
 def aligned(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:

@@ -25,7 +25,7 @@ from ..model import Model
 
 ENVIRONMENT = "DIFFUSE_FAST_CACHE"
 FORMAT = 2
-PACKAGES = ("onnxruntime", "openvino", "numpy")  # those whose version decides how fast something is
+PACKAGES = ("onnxruntime", "openvino", "MNN", "numpy")  # those whose version decides how fast something is
 
 _log = logging.getLogger("diffuse_fast")
 

@@ -12,6 +12,7 @@ from ..artifact.nodes import Node, Nodes
 from ..errors import ArtifactError
 from ..model import Model
 from . import quantized
+from .products import attention_products, mish_products
 
 
 def for_onnxruntime(model: Model, precision: str = "float32") -> bytes | None:
@@ -24,6 +25,17 @@ def for_onnxruntime(model: Model, precision: str = "float32") -> bytes | None:
         return None
     nodes = Nodes(model.path)
     return nodes.to_bytes() if instance_norms(nodes) else None
+
+
+def for_mnn(model: Model) -> bytes | None:
+    """The file in operations that MNN's converter knows; None where there is nothing to change."""
+    if model.external or model.opset < 18:
+        return None
+    nodes = Nodes(model.path)
+    # Before opset 21 GroupNormalization was another operation, which no exporter wrote.
+    norms = model.opset >= 21 and instance_norms(nodes)
+    attention, mish = attention_products(nodes), mish_products(nodes)
+    return nodes.to_bytes() if norms or attention or mish else None
 
 
 def in_int8(model: Model, *, outputs: bool) -> Nodes:

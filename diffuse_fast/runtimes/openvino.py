@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, KernelUnavailableError, RuntimeUnavailableError
+from ..errors import ArgumentError, ArtifactError, KernelUnavailableError, RuntimeUnavailableError
 from ..model import Model
 from . import graphs
-from .base import MemoryCall, aligned, check_names, check_output, own_cond
+from .base import Inputs, MemoryCall, aligned, check_output
 from .openvino_time import keep_exact
 
 # What the name of a precision is to the property INFERENCE_PRECISION_HINT.
@@ -98,13 +98,13 @@ class OpenVINONetwork:
 
     def __init__(self, model: Model, made: _Compiled, threads: int | None, precision: str, streams: int):
         # Of the model no more than it says: the compiled ones live as long as it does.
-        self._fields = model.input, model.time, model.output, model.output_shape, model.conditioning, model.shape
         self._path = str(model.path)
         self._made, self._threads, self._precision, self._streams = made, threads, precision, streams
         self._graph = made.graphs[precision == "int8"]
         dims = self._graph.input(model.time.input).partial_shape
-        self._time_dims = len(dims)
-        self._per_sample = self._time_dims == 1 and dims[0].is_dynamic
+        per_sample = len(dims) == 1 and dims[0].is_dynamic
+        self._inputs = Inputs(model.input, model.shape, model.time, len(dims), per_sample, model.conditioning)
+        self._output, self._output_shape = model.output, model.output_shape
 
     def bind(
         self,
@@ -113,22 +113,10 @@ class OpenVINONetwork:
         cond: dict[str, np.ndarray],
         output_shape: tuple[int, ...] | None = None,
     ) -> OpenVINOCall:
-        sample, time, output, own_output, conditioning, own_shape = self._fields
-        check_names(cond, [c.name for c in conditioning])
-        if shape != own_shape:
-            raise ArgumentError(f"shape: the network's input {sample!r} is {own_shape} for a sample, but {shape} was given.")
-        inputs = {sample: aligned((batch, *shape))}
-        inputs[time.input] = aligned((batch,) if self._per_sample else (1,) * self._time_dims, time.dtype)
-        given = own_cond(cond, batch)
-        for c in conditioning:
-            array, dtype = given[c.name], np.dtype(c.dtype)
-            if not np.can_cast(array.dtype, dtype, "same_kind") or (dtype.kind in "iu" and array.dtype.kind == "b"):
-                raise ArgumentTypeError(f"cond[{c.name!r}] has the dtype {array.dtype}; the network takes {dtype}.")
-            if array.shape[1:] != c.shape:
-                raise ArgumentError(f"cond[{c.name!r}]: for a sample the network takes {c.shape}, but {array.shape[1:]} was given.")
-            inputs[c.name] = np.ascontiguousarray(array, dtype)
+        inputs = self._inputs.arrays(batch, shape, cond)
         compiled = self._compiled({name: array.shape for name, array in inputs.items()})
-        return OpenVINOCall(compiled, inputs, sample, time.input, output, aligned((batch, *(output_shape or own_output))))
+        into = aligned((batch, *(output_shape or self._output_shape)))
+        return OpenVINOCall(compiled, inputs, self._inputs.sample, self._inputs.time.input, self._output, into)
 
     def _compiled(self, shapes: dict[str, tuple[int, ...]]) -> Any:
         made = self._made

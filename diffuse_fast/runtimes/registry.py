@@ -51,6 +51,7 @@ class Runtime:
 RUNTIMES = (
     Runtime("onnx", ("artifact", "session"), "onnxruntime", "cpu", ("float32", "int8")),
     Runtime("openvino", ("artifact",), "openvino", "openvino", ("float32", "bfloat16", "int8")),
+    Runtime("mnn", ("artifact",), "MNN", "mnn", ("float32", "float32-fast")),
     Runtime("torch", ("module",), "torch", "train", ("float32", "bfloat16")),
     Runtime("callable", ("callable",), None, None),
 )
@@ -154,7 +155,7 @@ def network(
         threads: Threads inside one network call, for a runtime that has threads of its own; None leaves it to the runtime.
         time_dtype: For a torch module or a callable, the dtype of ``t``: ``"int64"``, ``"float32"``, or None, which gives
             whole times as int64 and fractional ones as float32. A file says it itself.
-        precision: ``float32``, ``bfloat16`` or ``int8``, as far as the runtime has it.
+        precision: ``float32``, ``float32-fast``, ``bfloat16`` or ``int8``, as far as the runtime has it.
         split: Parts of a batch that run beside each other, each on ``threads`` threads; only for artifacts.
 
     Raises:

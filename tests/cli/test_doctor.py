@@ -112,7 +112,7 @@ def test_two_onnxruntimes_are_a_warning(doctor, tmp_path, monkeypatch):
 
 
 def test_a_missing_runtime_comes_with_its_extra(doctor, run, monkeypatch):
-    find, missing = importlib.util.find_spec, ("onnxruntime", "openvino")
+    find, missing = importlib.util.find_spec, ("onnxruntime", "openvino", "MNN")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in missing else find(name, *rest))
     report = doctor()
     assert report["auto_runtime"]["artifact"] is None
@@ -135,6 +135,6 @@ def test_it_imports_no_runtime():
 import sys
 from diffuse_fast.cli.doctor import examine
 examine()
-print([m for m in ("torch", "onnxruntime", "onnx", "triton", "openvino") if m in sys.modules])
+print([m for m in ("torch", "onnxruntime", "onnx", "triton", "openvino", "MNN") if m in sys.modules])
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout == "[]\n"

@@ -35,7 +35,7 @@ def test_what_is_changed(model):
     onnx.checker.check_model(onnx.load_from_string(made), full_check=True)
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnx", "openvino", "mnn"])
 @pytest.mark.parametrize("batch", [1, 5])
 def test_equal_within_rounding(model, runtime, batch):
     rng = np.random.default_rng(batch)
@@ -45,7 +45,7 @@ def test_equal_within_rounding(model, runtime, batch):
         "label": rng.integers(0, 11, batch),
     }
     (expected,) = ort.InferenceSession(model.path, providers=["CPUExecutionProvider"]).run(["output"], inputs)
-    pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
+    pytest.importorskip({"onnx": "onnxruntime", "mnn": "MNN"}.get(runtime, runtime))
     call = network(model, runtime, threads=1).bind(batch, (1, 8, 8), {"label": inputs["label"]})
     call.x[...] = inputs["x"]
     # Some forty layers, each rounding by 6e-8 of its scale.

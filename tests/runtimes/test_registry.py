@@ -29,8 +29,10 @@ def test_auto_by_kind_of_model(small):
 def test_auto_takes_what_has_the_precision(small):
     model = df.load(small())
     assert runtimes.select(model, precision="bfloat16").name == "openvino"
-    with pytest.raises(ArgumentError, match=r"'float32-fast'.*onnx: float32, int8; openvino: float32, bfloat16, int8\)"):
-        runtimes.select(model, precision="float32-fast")
+    assert runtimes.select(model, precision="float32-fast").name == "mnn"
+    every = r"onnx: float32, int8; openvino: float32, bfloat16, int8; mnn: float32, float32-fast\)"
+    with pytest.raises(ArgumentError, match=rf"'float16'.*{every}"):
+        runtimes.select(model, precision="float16")
     with pytest.raises(ArgumentError, match=r"'bfloat16'.*\(onnx: float32, int8\)"):
         runtimes.network(model, "onnx", precision="bfloat16")
     with pytest.raises(ArgumentError, match=r"'bfloat16'.*\(callable: float32\)"):
@@ -76,7 +78,7 @@ def test_a_forced_runtime_that_cannot(forced, says):
 def test_a_missing_package_names_its_extra(small, monkeypatch):
     model = df.load(small())
     find = importlib.util.find_spec
-    missing = ("onnxruntime", "openvino")
+    missing = ("onnxruntime", "openvino", "MNN")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in missing else find(name, *a))
     for runtime in ("auto", "onnx"):
         with pytest.raises(RuntimeUnavailableError, match=r"onnxruntime.*diffuse-fast\[cpu\]") as caught:

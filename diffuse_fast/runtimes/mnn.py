@@ -1,0 +1,242 @@
+"""MNN. Its converter makes its graph of the file when the first network is; a call copies the inputs into a session and runs it.
+
+Its convolutions of 3x3 are Winograd's. In float32 they are held to the smallest tile, whose transforms halve at most, so that it is
+exact to rounding; with the tiles of float32-fast, which MNN takes by default, a call can be off by 3e-4 (``docs/runtimes.md``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..artifact import graph
+from ..errors import ArgumentError, ArtifactError, DiffuseFastError, NetworkError, OutputError, RuntimeUnavailableError
+from ..model import Model
+from . import choices, graphs
+from .base import Inputs, MemoryCall, aligned, check_output
+
+_HINT = 3  # WINOGRAD_MEMORY_LEVEL
+_TILES = {"float32": 1, "float32-fast": 3}  # F(2x2, 3x3) alone; the one that takes fewest products, of up to 6x6
+
+# Shapes for which idle sessions are kept, for each model: a session holds the weights in its own layout.
+_KEPT = 4
+
+_DTYPES = ("float32", "int64", "int32")  # of inputs: whole numbers become 32 bits wide
+
+# A process of its own: the converter ends the process where it meets what it did not expect. Called in its compiled module, never
+# by the command ``mnnconvert``, which runs pip and reports its use to a server.
+_CONVERT = "import sys; sys.path.insert(0, sys.argv[1]); import _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[2:]])"
+
+Key = tuple[Any, ...]
+
+
+class _Converted:
+    """What MNN's converter made of a model, and the sessions that no call is in."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.lock = threading.Lock()
+        self.idle: OrderedDict[Key, list[_Session]] = OrderedDict()
+
+    def take(self, key: Key) -> _Session | None:
+        """An idle session, which is the caller's until it gives it back."""
+        with self.lock:
+            if not self.idle.get(key):
+                return None
+            self.idle.move_to_end(key)
+            return self.idle[key].pop()
+
+    def give(self, key: Key, session: _Session) -> None:
+        with self.lock:
+            self.idle.setdefault(key, []).append(session)
+            self.idle.move_to_end(key)
+            while len(self.idle) > _KEPT:
+                self.idle.popitem(last=False)
+
+
+_models: weakref.WeakKeyDictionary[Model, _Converted] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def _forget() -> None:
+    """A forked child has none of its parent's threads: it makes its own."""
+    global _models, _lock
+    _models, _lock = weakref.WeakKeyDictionary(), threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def network(
+    model: Model, *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32"
+) -> MNNNetwork:
+    """A ``df.Model`` as a network.
+
+    Raises:
+        ArtifactError: MNN's converter refuses the file; the message names the operators it lacks.
+        OutputError: a temporary file cannot be written.
+    """
+    if time_dtype is not None:
+        raise ArgumentError("time_dtype is for modules and callables; an ONNX file fixes the type of its time itself.")
+    with _lock:
+        mnn = _imported()
+        made = _models.get(model)
+        if made is None:
+            made = _models[model] = _Converted(_convert(model, Path(mnn.__file__).parent.parent))
+    return MNNNetwork(model, made, threads, precision)
+
+
+def _imported() -> Any:
+    """MNN, without the line about the processor that it prints when it is imported: that goes to stderr."""
+    if (mnn := sys.modules.get("MNN")) is not None:
+        return mnn
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        return importlib.import_module("MNN")
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            f"the runtime 'mnn' cannot import MNN ({error}): pip install 'diffuse-fast[mnn]'"
+        ) from None
+    finally:
+        ctypes.CDLL(None).fflush(None)  # its line is in the buffer of C
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _convert(model: Model, packages: Path) -> bytes:
+    """The model in MNN's format."""
+    changed = graphs.for_mnn(model)
+    with _folder() as folder:
+        source, target = folder / "model.onnx", folder / "model.mnn"
+        if changed is None:
+            source = model.path
+        else:
+            source.write_bytes(changed)
+        arguments = ["-f", "ONNX", "--modelFile", os.fspath(source), "--MNNModel", os.fspath(target), "--bizCode", "model"]
+        command = [sys.executable, "-P", "-c", _CONVERT, os.fspath(packages), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, cwd=folder)
+        if done.returncode or not target.exists():
+            said = [line for line in (done.stdout + done.stderr).splitlines() if "Not Support" in line or "rror" in line]
+            why = " ".join(said) or f"status {done.returncode}"
+            raise ArtifactError(f"MNN's converter refuses {str(model.path)!r}: {why[-1000:]}")
+        return target.read_bytes()
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A temporary folder: MNN reads and writes files only."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="diffuse_fast-") as name:
+            yield Path(name)
+    except OSError as error:
+        raise OutputError(f"MNN needs a temporary file, which cannot be written: {error}; TMPDIR names another folder.") from None
+
+
+class MNNNetwork:
+    """A converted model, and how it is to be run."""
+
+    name = "mnn"
+
+    def __init__(self, model: Model, made: _Converted, threads: int | None, precision: str):
+        # Of the model no more than it says: what was made of it lives as long as it does.
+        dims = next(value.shape for value in graph.read(model.path).inputs if value.name == model.time.input)
+        per_sample = dims is None or (len(dims) == 1 and dims[0] != 1)
+        self._inputs = Inputs(model.input, model.shape, model.time, len(dims or ()), per_sample, model.conditioning)
+        self._output, self._output_shape = model.output, model.output_shape
+        self._made, self._way = made, (choices.cores() if threads is None else threads, _TILES[precision])
+        for name, dtype in ((model.time.input, model.time.dtype), *((c.name, c.dtype) for c in model.conditioning)):
+            if dtype not in _DTYPES:
+                raise ArgumentError(f"the network's input {name!r} is {dtype}; MNN takes {', '.join(_DTYPES)}.")
+
+    def bind(
+        self,
+        batch: int,
+        shape: tuple[int, ...],
+        cond: dict[str, np.ndarray],
+        output_shape: tuple[int, ...] | None = None,
+    ) -> MNNCall:
+        inputs = self._inputs.arrays(batch, shape, cond)
+        into = aligned((batch, *(output_shape or self._output_shape)))
+        return MNNCall(self._made, self._way, inputs, self._inputs.sample, self._inputs.time.input, self._output, into)
+
+
+class MNNCall(MemoryCall):
+    """Inputs and output are copied from and to a session, which is nobody's between two calls."""
+
+    def __init__(
+        self,
+        made: _Converted,
+        way: tuple[int, int],
+        inputs: dict[str, np.ndarray],
+        sample: str,
+        time: str,
+        output: str,
+        into: np.ndarray,
+    ) -> None:
+        super().__init__(inputs, sample, time, into)
+        shapes = {name: array.shape for name, array in inputs.items()}
+        key = (way, *sorted(shapes.items()))
+
+        def new() -> _Session:
+            try:
+                return _Session(made.content, *way, shapes, output)
+            except DiffuseFastError:
+                raise
+            except Exception as error:
+                raise ArtifactError(f"MNN refuses the network for inputs of {shapes}: {str(error)[:1000]}") from None
+
+        first = made.take(key) or new()  # what it refuses is told here, and no call but one beside another has to make its own
+        made.give(key, first)
+        check_output(first.output.shape, into.shape)
+
+        def run() -> None:
+            session = made.take(key) or new()
+            session(inputs, into)
+            made.give(key, session)
+
+        self._run = run
+
+
+class _Session:
+    """A session for certain shapes. One call at a time: each has an interpreter of its own, for which sessions wait."""
+
+    def __init__(self, content: bytes, threads: int, tiles: int, shapes: dict[str, tuple[int, ...]], output: str) -> None:
+        mnn = sys.modules["MNN"]
+        with _folder() as folder:  # there is no way to give it bytes
+            file = folder / "model.mnn"
+            file.write_bytes(content)
+            self._interpreter = mnn.Interpreter(os.fspath(file))
+        self._interpreter.setSessionHint(_HINT, tiles)
+        # "normal" is float32 as "high" is, which prints a line.
+        self._session = self._interpreter.createSession({"backend": "CPU", "numThread": threads, "precision": "normal"})
+        # Those that the network uses: the converter drops others.
+        tensors = self._interpreter.getSessionInputAll(self._session)
+        for name, tensor in tensors.items():
+            self._interpreter.resizeTensor(tensor, shapes[name])
+        self._interpreter.resizeSession(self._session)
+        # Arrays over MNN's own memory, which it uses for other values too while it runs.
+        self._inputs = {name: tensor.getNumpyData() for name, tensor in tensors.items()}
+        self.output = self._interpreter.getSessionOutput(self._session, output).getNumpyData()
+
+    def __call__(self, inputs: dict[str, np.ndarray], into: np.ndarray) -> None:
+        for name, array in self._inputs.items():
+            np.copyto(array, inputs[name], casting="same_kind")
+        if status := self._interpreter.runSession(self._session):
+            raise NetworkError(f"MNN stopped with its error {status}.")
+        np.copyto(into, self.output)

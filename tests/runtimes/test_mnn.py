@@ -1,0 +1,174 @@
+"""What MNN's runtime has of its own: its converter, its sessions, and convolutions that are exact to rounding."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import diffuse_fast as df
+from diffuse_fast.errors import ArgumentError, ArtifactError, NetworkError, OutputError
+from diffuse_fast.runtimes import network
+
+pytest.importorskip("MNN")
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+
+from diffuse_fast.runtimes import mnn  # noqa: E402  # after the packages it needs
+
+SHAPE = (2, 3)
+
+
+def bound(path, batch=2, **options):
+    return network(df.load(path), "mnn", threads=1, **options).bind(batch, SHAPE, {"label": np.zeros(batch, int)})
+
+
+def saved(path, nodes, inputs, output, weights=(), opset=23):
+    """A model file of those nodes; ``inputs`` and ``output`` are names to shapes."""
+    value = onnx.helper.make_tensor_value_info
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in weights]
+    values = [value(name, 1, shape) for name, shape in inputs.items()]
+    graph = onnx.helper.make_graph(nodes, "g", values, [value(*output)], tensors)
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10)
+    path.write_bytes(onnx.shape_inference.infer_shapes(made, strict_mode=True).SerializeToString())
+    return df.load(path, {"convention": "sigma"})
+
+
+def reference(model, **inputs):
+    return ort.InferenceSession(model.path, providers=["CPUExecutionProvider"]).run(None, inputs)[0]
+
+
+def test_the_operator_that_it_lacks_is_named(small):
+    path = small()
+    path.write_bytes(path.read_bytes().replace(b"Gather", b"Gathxx"))
+    with pytest.raises(ArtifactError, match=r"converter refuses .*Gathxx"):
+        bound(path)
+
+
+@pytest.mark.parametrize("dims", [["B"], [1], []])
+def test_forms_of_the_time(tmp_path, dims):
+    node = onnx.helper.make_node
+    nodes = [node("Reshape", ["timestep", "column"], ["tc"]), node("Mul", ["sample", "tc"], ["out"])]
+    inputs = {"sample": ["B", 2], "timestep": dims}
+    model = saved(tmp_path / "m.onnx", nodes, inputs, ("out", 1, ["B", 2]), [("column", np.array([-1, 1]))])
+    call = network(model, "mnn", threads=1).bind(3, (2,), {})
+    call.x[...] = 1
+    np.testing.assert_array_equal(call(2.5), np.full((3, 2), 2.5))
+
+
+def test_an_input_that_the_network_does_not_use(tmp_path):
+    nodes = [onnx.helper.make_node("Tanh", ["sample"], ["out"])]
+    model = saved(tmp_path / "m.onnx", nodes, {"sample": ["B", 2], "timestep": ["B"]}, ("out", 1, ["B", 2]))
+    call = network(model, "mnn", threads=1).bind(2, (2,), {})
+    call.x[...] = 0.5
+    np.testing.assert_allclose(call(1.0), np.full((2, 2), np.tanh(0.5)), rtol=1e-6)
+
+
+def test_external_data(small, small_oracle):
+    path = small()
+    onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=100)  # the table
+    call = bound(path)
+    call.x[...] = x = np.random.default_rng(0).standard_normal((2, *SHAPE)).astype(np.float32)
+    np.testing.assert_allclose(call(30.0), small_oracle(x, np.full(2, 30), [0, 0]), rtol=0, atol=2e-6)
+
+
+def test_an_output_of_another_shape_than_declared(small):
+    with pytest.raises(NetworkError, match=r"\(2, 2, 3\).*\(2, 4, 3\)"):
+        network(df.load(small()), "mnn", threads=1).bind(2, SHAPE, {"label": np.zeros(2, int)}, output_shape=(4, 3))
+
+
+def test_no_other_precision(small):
+    with pytest.raises(ArgumentError, match=r"'bfloat16'.*mnn: float32, float32-fast\)"):
+        network(df.load(small()), "mnn", precision="bfloat16")
+
+
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_attention_and_mish(tmp_path, scale):
+    """Operations that MNN does not know; two heads, and another number of keys than of queries."""
+    node = onnx.helper.make_node
+    rng = np.random.default_rng(1)
+    key, value = (rng.standard_normal((1, 2, 5, 4)).astype(np.float32) for _ in range(2))
+    nodes = [
+        node("Mish", ["sample"], ["q"]),
+        node("Expand", ["key", "heads"], ["k"]), node("Expand", ["value", "heads"], ["v"]),
+        node("Attention", ["q", "k", "v"], ["a"], **({} if scale is None else {"scale": scale})),
+        node("Add", ["a", "timestep"], ["out"]),
+    ]  # fmt: skip
+    weights = [("key", key), ("value", value), ("heads", np.array([1, 2, 1, 1]))]
+    inputs = {"sample": ["B", 2, 3, 4], "timestep": [1]}
+    model = saved(tmp_path / "m.onnx", nodes, inputs, ("out", 1, ["B", 2, 3, 4]), weights)
+    call = network(model, "mnn", threads=1).bind(1, (2, 3, 4), {})
+    call.x[...] = x = 3 * rng.standard_normal((1, 2, 3, 4)).astype(np.float32)
+    expected = reference(model, sample=x, timestep=np.full(1, 0.5, np.float32))
+    np.testing.assert_allclose(call(0.5), expected, rtol=0, atol=2e-6)
+
+
+def test_convolutions(tmp_path):
+    """Exact to rounding in float32. In float32-fast the transforms of large tiles cancel."""
+    node = onnx.helper.make_node
+    rng = np.random.default_rng(2)
+    shape = (16, 48, 48)  # tiles of 6x6 divide it
+    weights = [(f"w{i}", (rng.standard_normal((16, 16, 3, 3)) / 12).astype(np.float32)) for i in range(3)]
+    names = ["sample", "a0", "a1", "a2"]
+    nodes = [node("Conv", [names[i], f"w{i}"], [names[i + 1]], pads=[1, 1, 1, 1]) for i in range(3)]
+    nodes.append(node("Mul", [names[-1], "timestep"], ["out"]))
+    dims = ["B", *shape]
+    model = saved(tmp_path / "m.onnx", nodes, {"sample": dims, "timestep": [1]}, ("out", 1, dims), weights)
+    x = rng.standard_normal((2, *shape)).astype(np.float32)
+    want = x.astype(np.float64)
+    for _, weight in weights:
+        padded = np.pad(want, [(0, 0), (0, 0), (1, 1), (1, 1)])
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+        want = np.einsum("bchwij,ocij->bohw", windows, weight.astype(np.float64), optimize=True)
+    errors = {}
+    for precision in ("float32", "float32-fast"):
+        call = network(model, "mnn", threads=1, precision=precision).bind(2, shape, {})
+        call.x[...] = x
+        errors[precision] = np.linalg.norm(call(1.0) - want) / np.linalg.norm(want)
+    assert errors["float32"] < 1e-6  # three sums of 144 products
+    assert errors["float32"] < errors["float32-fast"] < 1e-3
+
+
+def test_sessions_are_shared_and_few_are_kept(small):
+    model = df.load(small())
+    net = network(model, "mnn", threads=1)
+    for batch in (1, 1, 1, 2, 3, 4, 5, 6):
+        net.bind(batch, SHAPE, {"label": np.zeros(batch, int)})
+    made = mnn._models[model]
+    assert [len(sessions) for sessions in made.idle.values()] == [1] * mnn._KEPT
+    assert network(model, "mnn", threads=2)._made is made  # converted once
+
+
+RUN = """
+import os, sys, numpy as np, diffuse_fast as df
+from diffuse_fast.runtimes import network
+model = df.load(sys.argv[1])
+def run():
+    network(model, "mnn", threads=2).bind(2, (2, 3), {"label": np.zeros(2, int)})(1.0)
+run()
+child = os.fork()
+if child == 0:  # nothing may leave the child
+    try:
+        run()
+        os._exit(0)
+    finally:
+        os._exit(1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_stdout_is_the_callers_and_a_forked_child_can_run(small):
+    """In a process of its own: that of the tests has threads of others, whose locks a fork may catch held."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", RUN, str(small())], capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout == b""  # MNN tells of the processor when it is imported
+
+
+def test_a_temporary_file_that_cannot_be_written(small, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    with pytest.raises(OutputError, match=r"temporary file.*TMPDIR"):
+        bound(small())
