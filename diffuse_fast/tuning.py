@@ -24,6 +24,8 @@ from .runtimes.registry import RUNTIMES, select
 
 # Two runtimes sum in other orders: some 1e-6 of the scale apart. Another function differs by the scale itself.
 ROUNDING = 1e-4
+# What a shortcut may be off by to count as float32: ten times what two runtimes are apart on the networks of docs/runtimes.md.
+LIKE_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ def tune(
     """Time the ways to run a model's network on this machine, and remember the fastest: ``runtime="auto"`` then takes it.
 
     Candidates are the installed runtimes, with one thread to all cores inside a call, and a batch whole or split over the cores.
+    For float32 the shortcuts of float32-fast are candidates too, where their error is that of rounding: below 1e-5.
     Each is compared with onnxruntime (else the first runtime) in float32 on one thread before it is timed; what differs is not
     timed. Then they take turns (:mod:`diffuse_fast.contest`). What ``auto`` takes without ``tune``, the default, stays unless
     another is faster by 2 % and in more rounds than chance explains: noise does not make it worse. What other processes took
@@ -161,17 +164,22 @@ def _tried(
     inputs = _Inputs(model, batch, np.random.default_rng(seed))
     expected = inputs.outputs(network(model, _reference(), threads=1).bind(batch, model.shape, inputs.cond))
     default = _default(model, precision, runtimes)
-    choices = [Choice(r, *way, precision) for r in runtimes for way in ways(cache.cores(), batch, cache.physical_cores())]
+    tried = ways(cache.cores(), batch, cache.physical_cores())
+    choices = [Choice(r, *way, precision) for r in runtimes for way in tried]
+    if precision == "float32":
+        able = [r.name for r in RUNTIMES if r.name in runtimes and "float32-fast" in r.precisions]
+        choices += [Choice(r, *way, shortcuts=True) for r in able for way in tried]
     calls: list[Callable[[], object]] = []
     ready: list[Candidate] = []
     refused: list[Candidate] = []
     for choice in sorted(choices, key=lambda choice: choice != default):  # the default is the first, which a contest keeps
         error = float("nan")
         try:
-            net = network(model, choice.runtime, threads=choice.threads, split=choice.split, precision=precision)
+            net = network(model, choice.runtime, threads=choice.threads, split=choice.split, precision=choice.computes)
             call = net.bind(batch, model.shape, inputs.cond)
             error = max(_apart(got, want) for got, want in zip(inputs.outputs(call), expected, strict=True))
-            why = None if error <= limit else f"its relative error is {error:.2g}; at most {limit:g}"
+            most = LIKE_ROUNDING if choice.shortcuts else limit
+            why = None if error <= most else f"its relative error is {error:.2g}; at most {most:g}"
         except DiffuseFastError as failed:
             why = str(failed)
         if why is None:
@@ -218,7 +226,7 @@ def _explained(winner: Candidate, held: Contest) -> Candidate:
 
 
 def _spoken(choice: Choice) -> str:
-    return f"{choice.runtime}, {choice.threads} threads, {choice.split} parts"
+    return f"{choice.way}, {choice.threads} threads, {choice.split} parts"
 
 
 def _reference() -> str:

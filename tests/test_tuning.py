@@ -72,6 +72,26 @@ def test_auto_gives_the_bits_of_what_it_took(cache, model):
         np.testing.assert_array_equal(tuned, forced)
 
 
+def test_shortcuts_count_as_float32_where_their_error_is_rounding(cache, model, monkeypatch):
+    def tried(runtimes=("mnn",)):
+        return df.tune(model, [1], seconds=1e-3, runtimes=runtimes).candidates
+
+    fast = [c for c in tried() if c.choice.shortcuts]
+    assert fast and all(c.choice.precision == "float32" and c.refused is None and c.error <= tuning.LIKE_ROUNDING for c in fast)
+    monkeypatch.setattr(tuning, "LIKE_ROUNDING", 1e-9)
+    assert all((c.refused is not None) == c.choice.shortcuts for c in tried())
+    assert not any(c.choice.shortcuts for c in tried(("onnx",)))  # which has none
+
+    keep(model, (2, Choice("mnn", 1, shortcuts=True)))
+    found, exact, shortcuts = (
+        df.sample(model, 2, 3, seed=5, cond={"label": 3}, **options)
+        for options in ({}, {"runtime": "mnn", "threads": 1}, {"runtime": "mnn", "threads": 1, "precision": "float32-fast"})
+    )
+    np.testing.assert_array_equal(found, shortcuts)
+    assert (found != exact).any()
+    assert choices.here()[-1]["way"] == "mnn float32-fast"
+
+
 def test_a_split_batch_has_the_same_bits(model):
     rng = np.random.default_rng(0)
     x, label, times = rng.standard_normal((7, 1, 8, 8)), rng.integers(0, 10, 7), rng.integers(0, 1000, 7).astype(float)

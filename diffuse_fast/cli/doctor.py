@@ -217,7 +217,7 @@ def _show(report: dict[str, Any]) -> None:
         f"tuned: auto takes these for their models (in {tuned['folder']})" if tuned["answers"]
         else "tuned: nothing here; `diffuse-fast tune MODEL` measures what auto is to take",
         [
-            (a["model"], a["batch"], a["precision"], a["runtime"], a["threads"], a["split"], f"{a['seconds'] * 1e3:.3f}", a["why"])
+            (a["model"], a["batch"], a["precision"], a["way"], a["threads"], a["split"], f"{a['seconds'] * 1e3:.3f}", a["why"])
             for a in tuned["answers"]
         ],
         ("model", "batch", "precision", "runtime", "threads", "parts", "median ms", "why"),

@@ -40,6 +40,7 @@ class Choice:
         split: Parts of a batch that run beside each other, each on ``threads`` threads.
         precision: What it computes in.
         seconds: The median time of a call when it was found; 0 where it was not timed.
+        shortcuts: Whether it runs in float32-fast though float32 is asked for: ``tune`` found its error to be rounding.
         why: Why ``tune`` takes it, in words; empty where it does not.
     """
 
@@ -48,7 +49,18 @@ class Choice:
     split: int = 1
     precision: str = "float32"
     seconds: float = 0.0
+    shortcuts: bool = False
     why: str = ""
+
+    @property
+    def computes(self) -> str:
+        """The precision that the runtime is told."""
+        return "float32-fast" if self.shortcuts else self.precision
+
+    @property
+    def way(self) -> str:
+        """The runtime, and what else it computes in than asked."""
+        return f"{self.runtime} {self.computes}" if self.shortcuts else self.runtime
 
 
 def folder() -> Path | None:
@@ -141,7 +153,8 @@ def here() -> list[dict[str, Any]]:
     found = []
     for file in sorted(base.glob("tune-*.json")) if base is not None and base.is_dir() else ():
         if (raw := _raw(file, machine())) is not None:
-            found += [{"model": raw["model"], "batch": n, **dataclasses.asdict(choice)} for n, choice in raw["choices"]]
+            said = ({"batch": n, "way": choice.way, **dataclasses.asdict(choice)} for n, choice in raw["choices"])
+            found += [{"model": raw["model"], **one} for one in said]
     return found
 
 
@@ -163,7 +176,7 @@ def _checked(batch: Any, choice: Choice) -> Choice:
     whole = (batch, choice.threads, choice.split)
     words = (choice.runtime, choice.precision, choice.why)
     if not all(type(n) is int and n >= 1 for n in whole) or not all(isinstance(s, str) for s in words) or (
-        not isinstance(choice.seconds, float)
+        not isinstance(choice.seconds, float) or not isinstance(choice.shortcuts, bool)
     ):
         raise ValueError(f"{choice} for a batch of {batch} is none")
     return choice

@@ -185,7 +185,7 @@ def network(
 
 def _artifact(model: Model, choice: Choice, time_dtype: str | None = None) -> Network:
     """An artifact, run as chosen."""
-    options: dict[str, Any] = {"threads": choice.threads, "time_dtype": time_dtype, "precision": choice.precision}
+    options: dict[str, Any] = {"threads": choice.threads, "time_dtype": time_dtype, "precision": choice.computes}
     if choice.runtime == "openvino":  # its streams are what lets calls run beside each other
         options["streams"] = choice.split
     whole = _module(choice.runtime).network(model, **options)
