@@ -99,6 +99,13 @@ class Nodes:
         kind = message(1, integer(1, _NUMBERS["float32"]))
         self._added.append(message(_OUTPUT, message(1, name.encode()) + message(2, kind)))
 
+    def input(self, like: str, dtype: str) -> str:
+        """A new input of the graph, one number; its name."""
+        name = self.fresh(like)
+        kind = message(1, integer(1, _NUMBERS[dtype]) + message(2, b""))  # a shape without dimensions
+        self._added.append(message(_INPUT, message(1, name.encode()) + message(2, kind)))
+        return name
+
     def weight(self, name: str) -> np.ndarray | None:
         """The array of an initializer; None where there is none of that name, or it is not float32 within the file."""
         found = self._initializers.get(name)

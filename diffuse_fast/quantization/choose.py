@@ -10,10 +10,9 @@ import numpy as np
 from ..artifact.document import Quantization, Range
 from ..artifact.nodes import Node, Nodes
 from ..model import Model
-from ..runtimes.quantized import layers
-from .calibrate import Call, relative_error
-
-FEW = 3  # calls on which a layer is judged alone
+from ..runtimes.quantized import channels, layers
+from .calibrate import Call, Seen, relative_error
+from .sensitivity import alone
 
 
 def candidates(model: Model) -> list[Node]:
@@ -58,42 +57,57 @@ def in_int8(model: Model, chosen: Sequence[Node], ranges: Mapping[str, Range]) -
 
 
 def choose(
-    model: Model, nodes: Sequence[Node], ranges: Mapping[str, Range], calls: Sequence[Call], runtime: str, max_error: float,
+    model: Model, nodes: Sequence[Node], seen: Seen, calls: Sequence[Call], runtime: str, max_error: float,
     say: Callable[[str], object],
 ) -> list[Node]:  # fmt: skip
-    """As many layers as the error allows, those left out first that alone cost most.
+    """As much of the work as the error allows: those layers are left out first that cost most for what they compute.
+
+    Errors of layers are near to independent, so that their squares add up: with each layer's alone it is known how many layers are
+    too many before they are tried, and a few trials settle it.
 
     Args:
         model: The model in float32.
         nodes: The layers that may compute in int8.
-        ranges: Of their values.
+        seen: Their values.
         calls: To measure on.
         runtime: To measure with.
         max_error: Relative error that all of them together may have: root mean square over the calls.
         say: Told what is done.
     """
 
-    def error(chosen: Sequence[Node], on: Sequence[Call] = calls) -> float:
-        return rms(relative_error(in_int8(model, chosen, ranges), runtime, on))
+    def error(chosen: Sequence[Node]) -> float:
+        found = rms(relative_error(in_int8(model, chosen, seen.ranges), runtime, calls))
+        say(f"{len(chosen)} layers in int8: relative error {found:.4f}")
+        return found
 
     whole = error(nodes)
-    say(f"{len(nodes)} layers in int8: relative error {whole:.4f}")
     if whole <= max_error:
         return list(nodes)
-    alone = {}
-    few = calls[:: max(1, len(calls) // FEW)]  # their order is all that is asked
-    for i, node in enumerate(nodes, 1):
-        alone[node.outputs[0]] = error([node], few)
-        say(f"{i} of {len(nodes)}, {node.outputs[0]} alone: {alone[node.outputs[0]]:.4f}")
-    order = sorted(nodes, key=lambda node: alone[node.outputs[0]])
+    cost = {name: found**2 for name, found in alone(model, nodes, seen.ranges, calls).items()}
+    say(f"each layer alone: relative error {min(cost.values()) ** 0.5:.4f} to {max(cost.values()) ** 0.5:.4f}")
+    work = multiply_adds(model, nodes, seen.sizes)
+    order = sorted(nodes, key=lambda node: cost[node.outputs[0]] / work[node.outputs[0]])
+    sums = np.concatenate([[0.0], np.cumsum([cost[node.outputs[0]] for node in order])])
     fewest, most = 0, len(order)  # with the first `fewest` the error is small enough, with `most` it is not
+    known, at = whole, most
     while most - fewest > 1:
-        middle = (fewest + most) // 2
-        now = error(order[:middle])
-        say(f"{middle} layers in int8: relative error {now:.4f}")
-        fewest, most = (middle, most) if now <= max_error else (fewest, middle)
+        told = np.searchsorted(sums, sums[at] * (max_error / max(known, 1e-30)) ** 2, side="right") - 1
+        at = int(np.clip(told, fewest + 1, most - 1))
+        known = error(order[:at])
+        fewest, most = (at, most) if known <= max_error else (fewest, at)
     kept = {node.outputs[0] for node in order[:fewest]}
     return [node for node in nodes if node.outputs[0] in kept]
+
+
+def multiply_adds(model: Model, nodes: Sequence[Node], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Of each layer for one sample, by its output's name."""
+    graph = Nodes(model.path)
+    found = {}
+    for node in nodes:
+        weight = graph.weight(node.inputs[1])
+        assert weight is not None  # that makes it a layer
+        found[node.outputs[0]] = weight.size // weight.shape[channels(node, weight)] * sizes[node.outputs[0]]
+    return found
 
 
 def rms(errors: Sequence[float]) -> float:

@@ -81,11 +81,11 @@ def quantize(
     if not nodes:
         raise ArgumentError(f"the model {model.name!r} has no layer between its first and last that could compute in int8.")
     say(f"calibration: {samples} samples, {steps} steps")
-    seen = calibrate.trajectories(model, samples, steps, seed, cond)
-    ranges = calibrate.ranges(model, values(nodes), seen, seed)
+    seen = calibrate.observe(model, values(nodes), samples, steps, seed, cond)
+    ranges = seen.ranges
     held_out = calibrate.trajectories(model, HELD_OUT_SAMPLES, HELD_OUT_STEPS, seed + 1, cond)
     runtime = select(in_int8(model, nodes, ranges), precision="int8").name
-    chosen = choose(model, nodes, ranges, held_out, runtime, max_error, say)
+    chosen = choose(model, nodes, seen, held_out, runtime, max_error, say)
     if not chosen:
         raise ArgumentError(f"no layer of {model.name!r} can compute in int8 with a relative error of at most {max_error:g}.")
     draft = in_int8(model, chosen, ranges)

@@ -19,8 +19,7 @@ from . import graphs
 from .base import Inputs, MemoryCall, aligned, check_output
 from .openvino_time import keep_exact
 
-# What the name of a precision is to the property INFERENCE_PRECISION_HINT.
-_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # int8 is in the graph, what is not in it float32
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}  # what the name of a precision is to the property INFERENCE_PRECISION_HINT
 
 # Compiled models kept for a model: each holds its weights, in the layout of its batch.
 _KEPT = 4
@@ -84,10 +83,20 @@ def network(
     return OpenVINONetwork(model, made, threads, precision, streams)
 
 
+def _has_bfloat16() -> bool:
+    return "BF16" in _core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _beside(precision: str) -> str:
+    """What computes all that is not in int8: int8 is in the graph."""
+    if precision != "int8":
+        return precision
+    return "bfloat16" if _has_bfloat16() else "float32"
+
+
 def _check_precision(precision: str) -> None:
     """OpenVINO takes a hint of bfloat16 where the machine has none, and then computes in float32."""
-    able = _core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    if precision == "bfloat16" and "BF16" not in able:
+    if precision == "bfloat16" and not _has_bfloat16():
         raise KernelUnavailableError("precision is 'bfloat16', which this CPU does not compute in; OpenVINO has 'float32' here.")
 
 
@@ -126,20 +135,21 @@ class OpenVINONetwork:
                 made.compiled.move_to_end(key)
                 return made.compiled[key]
             # Of the calls that are going on at once, none is to sit on the cores of another: no pinning.
-            config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[self._precision], "ENABLE_CPU_PINNING": False,
+            hint = _HINTS[_beside(self._precision)]
+            config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "ENABLE_CPU_PINNING": False,
                                       "NUM_STREAMS": self._streams}  # fmt: skip
             if self._threads is not None:
                 config["INFERENCE_NUM_THREADS"] = self._threads * self._streams
             try:
                 graph = self._graph.clone()
                 graph.reshape({name: list(shape) for name, shape in shapes.items()})
-                if self._precision == "bfloat16":
+                if hint == _HINTS["bfloat16"]:
                     keep_exact(_core, graph)
                 compiled = _core.compile_model(graph, "CPU", config)
             except Exception as error:
                 raise ArtifactError(f"OpenVINO refuses {self._path!r}: {str(error)[:1000]}") from None
             told = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-            if told != _HINTS[self._precision]:
+            if told != hint:
                 raise KernelUnavailableError(f"precision is {self._precision!r}, but OpenVINO computes in {told} on this machine.")
             made.compiled[key] = compiled
             while len(made.compiled) > _KEPT:

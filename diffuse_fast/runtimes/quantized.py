@@ -51,8 +51,8 @@ def quantize(graph: Nodes, names: Iterable[str], ranges: Mapping[str, Range], *,
         x, y = node.inputs[0], node.outputs[0]
         if x not in quantized:
             quantized[x] = graph.fresh(x)
-            nodes += _through(graph, x, quantized[x], ranges[x])
-        axis = _CHANNELS[node.op] % weight.ndim
+            nodes += through(graph, x, quantized[x], ranges[x])
+        axis = channels(node, weight)
         scales, levels = per_channel(weight, axis)
         inputs = [quantized[x], graph.fresh(node.inputs[1])]
         nodes.append(_dequantize(graph, node.inputs[1], levels, scales, inputs[1], axis))
@@ -67,7 +67,7 @@ def quantize(graph: Nodes, names: Iterable[str], ranges: Mapping[str, Range], *,
         raw = graph.fresh(y) if outputs else y
         nodes.append(graph.rewired(node, tuple(inputs), (raw,)))
         if outputs:
-            nodes += _through(graph, raw, y, ranges[y])
+            nodes += through(graph, raw, y, ranges[y])
         chosen.remove(y)
     if chosen:
         raise KeyError(min(chosen))
@@ -79,6 +79,11 @@ def parameters(over: Range) -> tuple[np.float32, np.uint8]:
     low, high = min(over[0], 0.0), max(over[1], 0.0)
     scale = np.float32((high - low) / 255.0) or np.float32(1.0)
     return scale, np.uint8(np.clip(np.rint(-low / float(scale)), 0, 255))
+
+
+def channels(node: Node, weight: np.ndarray) -> int:
+    """The axis of a layer's weight that its output channels are on."""
+    return _CHANNELS[node.op] % weight.ndim
 
 
 def per_channel(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
@@ -99,8 +104,8 @@ def _weight(graph: Nodes, node: Node) -> np.ndarray | None:
     return arrays[0] if arrays and all(array is not None for array in arrays) else None
 
 
-def _through(graph: Nodes, x: str, y: str, over: Range) -> list[Node]:
-    """``y`` is ``x`` rounded to uint8 over a range."""
+def through(graph: Nodes, x: str, y: str, over: Range) -> list[Node]:
+    """Nodes by which ``y`` is ``x`` rounded to uint8 over a range."""
     scale, zero = parameters(over)
     q, s, z = graph.fresh(x), graph.constant(x, np.asarray(scale)), graph.constant(x, np.asarray(zero))
     return [Node("QuantizeLinear", (x, s, z), (q,)), Node("DequantizeLinear", (q, s, z), (y,))]

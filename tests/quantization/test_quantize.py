@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.artifact import document as documents
+from diffuse_fast.artifact.nodes import Node, Nodes
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, ArtifactError, OutputError
-from diffuse_fast.quantization import calibrate
-from diffuse_fast.quantization.choose import candidates, choose
+from diffuse_fast.quantization import calibrate, sensitivity
+from diffuse_fast.quantization.choose import candidates, choose, multiply_adds, values
 from diffuse_fast.runtimes.quantized import parameters
 
 pytest.importorskip("onnxruntime")
@@ -103,18 +105,97 @@ def test_a_network_without_such_layers(small, tmp_path):
         df.quantize(small(), tmp_path / "out.onnx")
 
 
-def test_layers_are_left_out_until_the_error_is_small(monkeypatch):
-    """Of errors that add up in square, the largest go first, and no more than must."""
+@pytest.fixture(scope="module")
+def looked_at():
+    """The digits model, some of its layers, their values, and two calls."""
     model = df.load("digits")
-    nodes = candidates(model)[:12]
-    cost = {node.outputs[0]: float(c) for node, c in zip(nodes, np.random.default_rng(0).permutation(12) + 1, strict=True)}
+    nodes = candidates(model)[::6]
+    return model, nodes, calibrate.observe(model, values(nodes), 2, 3, 0, None), calibrate.trajectories(model, 1, 2, 1, None)
+
+
+def test_a_layer_alone_is_the_graph_with_its_input_rounded(looked_at):
+    import onnxruntime
+
+    model, nodes, seen, calls = looked_at
+    found = sensitivity.alone(model, nodes, seen.ranges, calls)
+    assert list(found) == [node.outputs[0] for node in nodes]
+    for node in nodes:
+        graph, x = Nodes(model.path), node.inputs[0]
+        at = next(i for i, n in enumerate(graph.nodes) if n.outputs == node.outputs)
+        scale, zero = parameters(seen.ranges[x])
+        names = [graph.constant(x, np.float32(c)) for c in (scale, -float(zero), 255 - float(zero))]
+        # Written down in float32: divide, round, clip, multiply.
+        a, b, c, d = (graph.fresh(x) for _ in range(4))
+        graph.nodes[at : at + 1] = [
+            Node("Div", (x, names[0]), (a,)), Node("Round", (a,), (b,)), Node("Clip", (b, *names[1:]), (c,)),
+            Node("Mul", (c, names[0]), (d,)), graph.rewired(node, (d, *node.inputs[1:]), node.outputs),
+        ]  # fmt: skip
+        session = onnxruntime.InferenceSession(graph.to_bytes(), providers=["CPUExecutionProvider"])
+        errors = []
+        for call in calls:
+            inputs = {model.input: call.x, model.time.input: np.full(len(call.x), call.t, model.time.dtype), **call.cond}
+            errors.append(np.linalg.norm(session.run(None, inputs)[0] - call.output) / np.linalg.norm(call.output))
+        assert found[node.outputs[0]] == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=0.02)
+
+
+def test_the_work_of_a_layer(looked_at):
+    """Multiply-adds as torch counts them: of a convolution, its weight at every place of its output."""
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model, nodes, seen, _ = looked_at
+    graph, found = Nodes(model.path), multiply_adds(model, nodes, seen.sizes)
+    for node in nodes:
+        weight = torch.from_numpy(graph.weight(node.inputs[1]).copy())
+        out, into = (int(np.sqrt(seen.sizes[name] // n)) for name, n in zip((node.outputs[0], node.inputs[0]), weight.shape[:2]))
+        with FlopCounterMode(display=False) as counter:
+            y = torch.nn.functional.conv2d(
+                torch.zeros(1, weight.shape[1], into, into), weight, stride=into // out, padding=weight.shape[2] // 2
+            )
+        assert y.numel() == seen.sizes[node.outputs[0]]
+        assert found[node.outputs[0]] == counter.get_total_flops() // 2
+
+
+def test_layers_are_left_out_until_the_error_is_small(monkeypatch):
+    """Of errors that add up in square those go first that are largest for the layer's work, no more than must, and a few trials
+    tell how many."""
+    model = df.load("digits")
+    nodes = candidates(model)
+    rng = np.random.default_rng(0)
+    cost = {node.outputs[0]: float(c) for node, c in zip(nodes, rng.permutation(len(nodes)) + 1, strict=True)}
+    work = {name: int(w) for name, w in zip(cost, rng.integers(1, 4, len(cost)), strict=True)}
     module = importlib.import_module("diffuse_fast.quantization.choose")
-    monkeypatch.setattr(module, "relative_error", lambda m, *_: [np.sqrt(sum(cost[n] ** 2 for n in m.quantization.layers))])
-    ranges = dict.fromkeys(module.values(nodes), (0.0, 1.0))
-    limit = np.sqrt(sum(c**2 for c in range(1, 9))) + 1e-6
-    found = choose(model, nodes, ranges, [None] * 5, "onnx", limit, lambda line: None)
-    assert sorted(cost[node.outputs[0]] for node in found) == list(range(1, 9))
-    assert choose(model, nodes, ranges, [None], "onnx", 0.5, lambda line: None) == []
+    tried = []
+
+    def together(model, *_):  # the first layers hide a little of the error of the others
+        tried.append(model.quantization.layers)
+        return [np.sqrt(sum(cost[n] ** 2 for n in tried[-1])) * (1 - 0.002 * len(tried[-1]))]
+
+    monkeypatch.setattr(module, "relative_error", together)
+    monkeypatch.setattr(module, "alone", lambda *_: cost)
+    monkeypatch.setattr(module, "multiply_adds", lambda *_: work)
+    seen = calibrate.Seen(dict.fromkeys(module.values(nodes), (0.0, 1.0)), {})
+    for limit in (0.5, 3.0, 20.0, 50.0, 100.0, 1e3):
+        tried.clear()
+        found = [n.outputs[0] for n in choose(model, nodes, seen, [None], "onnx", limit, lambda line: None)]
+        assert len(tried) <= 7
+        order = sorted(cost, key=lambda n: cost[n] ** 2 / work[n])
+        fits = [k for k in range(len(order) + 1) if together(found_in(model, order[:k]))[0] <= limit]
+        assert sorted(found) == sorted(order[: max(fits)])
+
+
+def found_in(model, names):
+    """The model with these layers in int8, as far as a document says it."""
+    quantization = documents.Quantization(layers=tuple(names), ranges={}, relative_error={})
+    return dataclasses.replace(model, quantization=quantization)
+
+
+def test_a_weight_counts_as_so_many_numbers():
+    rng = np.random.default_rng(0)
+    numbers, times = rng.standard_t(4, 500).astype(np.float32), rng.integers(1, 5, 500)
+    np.testing.assert_allclose(
+        calibrate.best_range(numbers, times), calibrate.best_range(np.repeat(numbers, times)), rtol=1e-6
+    )
 
 
 def test_a_range_is_no_worse_than_the_whole():
