@@ -21,7 +21,7 @@ from .wire import BYTES, FIXED32, VARINT, Field, Span, Wire, integer, message, v
 _GRAPH, _OPSET = 7, 8  # of ModelProto
 _NODE, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 1, 5, 11, 12, 13  # of GraphProto
 
-Attribute = int | float | tuple[int, ...]
+Attribute = int | float | str | tuple[int, ...]
 
 _NUMBERS = {name: number for number, name in DTYPES.items()}
 
@@ -33,7 +33,7 @@ class Node:
     Attributes:
         op: Its type.
         inputs, outputs: Names of values; ``""`` for an optional one that is not there.
-        attributes: Those that are whole numbers, numbers, or lists of whole numbers.
+        attributes: Those that are whole numbers, numbers, texts, or lists of whole numbers.
         domain: Of the operator set; ``""`` is ONNX's own.
         raw: Its bytes in the file, with attributes of other kinds; None for a node that is new.
     """
@@ -58,7 +58,8 @@ class Nodes:
         self._wire = Wire(path.read_bytes())
         self.nodes: list[Node] = []
         self.values: dict[str, Value] = {}
-        self._added: list[bytes] = []
+        self._added: list[bytes] = []  # inputs and outputs
+        self._constants: dict[str, np.ndarray] = {}
         self._names: set[str] = set()
         self._initializers: dict[str, Field] = {}
         self._read: set[str] = set()  # weights that were asked for: where no node has them afterwards, they go
@@ -86,12 +87,8 @@ class Nodes:
 
     def constant(self, like: str, array: np.ndarray) -> str:
         """A new initializer; its name."""
-        array = np.asarray(array, order="C")
         name = self.fresh(like)
-        dims = b"".join(integer(1, n) for n in array.shape)
-        raw = array.astype(array.dtype.newbyteorder("<")).tobytes()
-        tensor = dims + integer(2, _NUMBERS[array.dtype.name]) + message(8, name.encode()) + message(9, raw)
-        self._added.append(message(_INITIALIZER, tensor))
+        self._constants[name] = np.asarray(array, order="C")
         return name
 
     def output(self, name: str) -> None:
@@ -108,6 +105,8 @@ class Nodes:
 
     def weight(self, name: str) -> np.ndarray | None:
         """The array of an initializer; None where there is none of that name, or it is not float32 within the file."""
+        if name in self._constants:
+            return self._constants[name] if self._constants[name].dtype == np.float32 else None
         found = self._initializers.get(name)
         if found is None:
             return None
@@ -115,8 +114,10 @@ class Nodes:
         return self._float32(found)
 
     def rewired(self, node: Node, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Node:
-        """A node of the file between other values, with all its attributes."""
-        wire = Wire(node.raw or b"")
+        """A node between other values, with all its attributes."""
+        if node.raw is None:
+            return dataclasses.replace(node, inputs=inputs, outputs=outputs)
+        wire = Wire(node.raw)
         rest = b"".join(wire.buffer[f.begin : self._end(f)] for f in wire.fields(wire.whole, "a node") if f.number not in (1, 2))
         names = [message(1, name.encode()) for name in inputs] + [message(2, name.encode()) for name in outputs]
         return dataclasses.replace(node, inputs=inputs, outputs=outputs, raw=b"".join(names) + rest)
@@ -131,7 +132,8 @@ class Nodes:
             if f.number != _NODE and f.begin not in unread
         ]
         nodes = [message(_NODE, node.raw if node.raw is not None else _encoded(node)) for node in self.nodes]
-        graph = b"".join([*nodes, *kept, *self._added])
+        constants = [_initializer(name, array) for name, array in self._constants.items() if name in read]
+        graph = b"".join([*nodes, *kept, *self._added, *constants])
         return (
             self._wire.buffer[: self._graph.begin] + message(_GRAPH, graph) + self._wire.buffer[self._graph.span.stop :]
         )
@@ -169,6 +171,8 @@ class Nodes:
                 content = struct.unpack("<f", self._wire.buffer[f.begin + 1 : f.begin + 5])[0]
             elif f.number == 3:
                 content = self._wire.integer(f, "an attribute")
+            elif f.number == 4:
+                content = self._wire.text(f, "an attribute")
             elif f.number == 8:
                 integers += self._integers(f)
         return name, tuple(integers) if integers else content
@@ -212,6 +216,13 @@ class Nodes:
         raise ArtifactError(f"the graph has a field {f.number} that is not known.")
 
 
+def _initializer(name: str, array: np.ndarray) -> bytes:
+    """A TensorProto, as a field of the graph."""
+    dims = b"".join(integer(1, n) for n in array.shape)
+    raw = array.astype(array.dtype.newbyteorder("<")).tobytes()
+    return message(_INITIALIZER, dims + integer(2, _NUMBERS[array.dtype.name]) + message(8, name.encode()) + message(9, raw))
+
+
 def _encoded(node: Node) -> bytes:
     """A NodeProto."""
     out = b"".join(message(1, name.encode()) for name in node.inputs)
@@ -222,6 +233,8 @@ def _encoded(node: Node) -> bytes:
             body, kind = varint(2 << 3 | FIXED32) + struct.pack("<f", content), 1
         elif isinstance(content, int):
             body, kind = integer(3, content), 2
+        elif isinstance(content, str):
+            body, kind = message(4, content.encode()), 3
         else:
             body, kind = b"".join(integer(8, n) for n in content), 7
         out += message(5, message(1, name.encode()) + body + integer(20, kind))

@@ -11,12 +11,13 @@ from ..artifact.graph import Value
 from ..artifact.nodes import Node, Nodes
 from ..errors import ArtifactError
 from ..model import Model
-from . import quantized
+from . import quantized, upsampled
 from .products import attention_products, mish_products
 
 
 def for_onnxruntime(model: Model, precision: str = "float32") -> bytes | None:
-    """The file with GroupNormalization as InstanceNormalization, in int8 if asked; None where there is nothing to change."""
+    """The file with GroupNormalization as InstanceNormalization and convolutions of doubled pictures taken apart, in int8 if asked;
+    None where there is nothing to change."""
     if precision == "int8":
         nodes = in_int8(model, outputs=True)
         instance_norms(nodes)
@@ -24,7 +25,18 @@ def for_onnxruntime(model: Model, precision: str = "float32") -> bytes | None:
     if model.external or model.opset < 21:  # the weights may be more than one message holds; operators were others
         return None
     nodes = Nodes(model.path)
-    return nodes.to_bytes() if instance_norms(nodes) else None
+    changes = instance_norms(nodes), upsampled.take_apart(nodes)
+    return nodes.to_bytes() if any(changes) else None
+
+
+def for_openvino(model: Model, precision: str = "float32") -> bytes | None:
+    """The file with convolutions of doubled pictures taken apart, in int8 if asked; None where there is nothing to change."""
+    if precision == "int8":
+        return in_int8(model, outputs=False).to_bytes()
+    if model.external:
+        return None
+    nodes = Nodes(model.path)
+    return nodes.to_bytes() if upsampled.take_apart(nodes) else None
 
 
 def for_mnn(model: Model) -> bytes | None:
@@ -47,8 +59,16 @@ def in_int8(model: Model, *, outputs: bool) -> Nodes:
     nodes, found = Nodes(model.path), model.quantization
     if found is None:
         raise ArtifactError(f"the artifact {model.name!r} has no field 'quantization'.")
+    layers, ranges = list(found.layers), dict(found.ranges)
+    for name, apart in upsampled.take_apart(nodes).items():
+        if name in layers:
+            at = layers.index(name)
+            layers[at : at + 1] = apart.parts
+            for part, whole in ((apart.small, apart.doubled), *((part, name) for part in apart.parts)):
+                if whole in ranges:
+                    ranges.setdefault(part, ranges[whole])
     try:
-        quantized.quantize(nodes, found.layers, found.ranges, outputs=outputs)
+        quantized.quantize(nodes, layers, ranges, outputs=outputs)
     except KeyError as error:
         raise ArtifactError(f"the model's field 'quantization' lacks the range or layer {error}.") from None
     return nodes

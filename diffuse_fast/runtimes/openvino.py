@@ -75,9 +75,9 @@ def network(
     quantized = precision == "int8"
     with made.lock:
         if quantized not in made.graphs:
-            file = graphs.in_int8(model, outputs=False).to_bytes() if quantized else os.fspath(model.path)
+            changed = graphs.for_openvino(model, precision)
             try:
-                made.graphs[quantized] = _core.read_model(file)
+                made.graphs[quantized] = _core.read_model(os.fspath(model.path) if changed is None else changed)
             except Exception as error:
                 raise ArtifactError(f"OpenVINO refuses {str(model.path)!r}: {str(error)[:1000]}") from None
     return OpenVINONetwork(model, made, threads, precision, streams)
