@@ -14,6 +14,8 @@ from ..runtimes.quantized import channels, layers
 from .calibrate import Call, Seen, relative_error
 from .sensitivity import alone
 
+TOLD = 3  # trials at where the sums of squares say
+
 
 def candidates(model: Model) -> list[Node]:
     """The layers between the first that the sample passes and the last. Those that it does not pass embed time and conditioning:
@@ -89,10 +91,12 @@ def choose(
     order = sorted(nodes, key=lambda node: cost[node.outputs[0]] / work[node.outputs[0]])
     sums = np.concatenate([[0.0], np.cumsum([cost[node.outputs[0]] for node in order])])
     fewest, most = 0, len(order)  # with the first `fewest` the error is small enough, with `most` it is not
-    known, at = whole, most
+    known, at, trials = whole, most, 0
     while most - fewest > 1:
         told = np.searchsorted(sums, sums[at] * (max_error / max(known, 1e-30)) ** 2, side="right") - 1
-        at = int(np.clip(told, fewest + 1, most - 1))
+        # As the sums tell; where they did not settle it, by halves.
+        at = int(np.clip(told, fewest + 1, most - 1)) if trials < TOLD else (fewest + most) // 2
+        trials += 1
         known = error(order[:at])
         fewest, most = (at, most) if known <= max_error else (fewest, at)
     kept = {node.outputs[0] for node in order[:fewest]}

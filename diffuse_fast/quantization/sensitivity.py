@@ -16,7 +16,7 @@ from ..runtimes.graphs import instance_norms
 from ..runtimes.quantized import through
 from .calibrate import Call, open_session, relative, run
 
-FEW = 2  # calls that are looked at, of one sample each: all that is asked is how the layers compare
+NUMBERS = 2048  # of a call's output that are looked at: all that is asked is how the layers compare
 
 
 def alone(model: Model, layers: Sequence[Node], ranges: Mapping[str, Range], calls: Sequence[Call]) -> dict[str, float]:
@@ -30,7 +30,8 @@ def alone(model: Model, layers: Sequence[Node], ranges: Mapping[str, Range], cal
     instance_norms(graph)
     session = open_session(graph)
     off = dict.fromkeys(switches.values(), np.array(False))
-    few = [_first(call) for call in calls[len(calls) // (2 * FEW) :: max(1, len(calls) // FEW)][:FEW]]
+    # In the middle and at the end, where the noise is least: some layers cost there alone.
+    few = [_first(call, -(-NUMBERS // call.output[0].size)) for call in (calls[len(calls) // 2], calls[-1])]
     exact = [run(session, [model.output], model, call, off)[0] for call in few]
     found = {}
     for name, switch in switches.items():
@@ -57,5 +58,6 @@ def switched(graph: Nodes, names: Sequence[str], ranges: Mapping[str, Range]) ->
     return switches
 
 
-def _first(call: Call) -> Call:
-    return Call(call.x[:1], call.t, {name: value[:1] for name, value in call.cond.items()}, call.output[:1])
+def _first(call: Call, samples: int) -> Call:
+    cond = {name: value[:samples] for name, value in call.cond.items()}
+    return Call(call.x[:samples], call.t, cond, call.output[:samples])

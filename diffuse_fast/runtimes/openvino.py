@@ -17,7 +17,7 @@ from ..errors import ArgumentError, ArtifactError, KernelUnavailableError, Runti
 from ..model import Model
 from . import graphs
 from .base import Inputs, MemoryCall, aligned, check_output
-from .openvino_time import keep_exact
+from .openvino_exact import keep_exact
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}  # what the name of a precision is to the property INFERENCE_PRECISION_HINT
 
@@ -144,7 +144,7 @@ class OpenVINONetwork:
                 graph = self._graph.clone()
                 graph.reshape({name: list(shape) for name, shape in shapes.items()})
                 if hint == _HINTS["bfloat16"]:
-                    keep_exact(_core, graph)
+                    keep_exact(_core, graph, self._fields[0])
                 compiled = _core.compile_model(graph, "CPU", config)
             except Exception as error:
                 raise ArtifactError(f"OpenVINO refuses {self._path!r}: {str(error)[:1000]}") from None

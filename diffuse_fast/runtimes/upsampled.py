@@ -1,11 +1,12 @@
 """A convolution of a picture that was doubled by its nearest pixels, as four convolutions of the picture itself.
 
-Each pixel of the doubled picture y[2i+a, 2j+b] sees, through a kernel of 3x3, no more than 2x2 pixels of the small one, some of them
-several times. With those weights added beforehand it takes 4/9 of the products:
+Each pixel of the doubled picture y sees, through a kernel W of 3x3, no more than 2x2 pixels of the small one x, some of them
+several times. With those weights added beforehand it takes 4/9 of the products. For rows, and alike for columns:
 
-    y[2i+a, ·] = sum over u of W[u]·x[(2i+a+u-1)//2]  =  W[0]·x[i-1] + (W[1]+W[2])·x[i]  (a = 0),  (W[0]+W[1])·x[i] + W[2]·x[i+1]  (a = 1)
+    y[2i]     =  W[0]·x[i-1] + (W[1] + W[2])·x[i]
+    y[2i+1]   =  (W[0] + W[1])·x[i] + W[2]·x[i+1]
 
-for rows, and alike for columns; equal within float32 rounding.
+which is equal within float32 rounding.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..artifact.nodes import Node, Nodes
+from ..artifact.nodes import Attribute, Node, Nodes
 
 _SCALES = [1.0, 1.0, 2.0, 2.0]
 # Ways to tell coordinates by which doubling repeats every pixel.
@@ -57,7 +58,7 @@ def take_apart(graph: Nodes) -> dict[str, Parted]:
             for b in (0, 1):
                 parts.append(graph.fresh(y))
                 kernel = graph.constant(y, _folded(_folded(weight, 2, a), 3, b))
-                pads = {"kernel_shape": (2, 2), "pads": (1 - a, 1 - b, a, b)}
+                pads: dict[str, Attribute] = {"kernel_shape": (2, 2), "pads": (1 - a, 1 - b, a, b)}
                 nodes.append(Node("Conv", (small, kernel, *node.inputs[2:]), (parts[-1],), pads))
         beside = graph.fresh(y)
         nodes += [
@@ -79,7 +80,9 @@ def _doubles(graph: Nodes, node: Node) -> bool:
     """Whether a node repeats every pixel twice in both directions."""
     if node.op != "Resize" or node.domain or len(node.inputs) != 3:
         return False
-    told = {"mode": "nearest", "coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_floor"}
+    told: dict[str, Attribute] = {
+        "mode": "nearest", "coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_floor",
+    }  # fmt: skip
     told |= {name: value for name, value in node.attributes.items() if name in told}
     scales = graph.weight(node.inputs[2])
     return (

@@ -147,7 +147,9 @@ def test_the_work_of_a_layer(looked_at):
     graph, found = Nodes(model.path), multiply_adds(model, nodes, seen.sizes)
     for node in nodes:
         weight = torch.from_numpy(graph.weight(node.inputs[1]).copy())
-        out, into = (int(np.sqrt(seen.sizes[name] // n)) for name, n in zip((node.outputs[0], node.inputs[0]), weight.shape[:2]))
+        out, into = (
+            int(np.sqrt(seen.sizes[name] // weight.shape[i])) for i, name in enumerate((node.outputs[0], node.inputs[0]))
+        )
         with FlopCounterMode(display=False) as counter:
             y = torch.nn.functional.conv2d(
                 torch.zeros(1, weight.shape[1], into, into), weight, stride=into // out, padding=weight.shape[2] // 2
