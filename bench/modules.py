@@ -163,16 +163,16 @@ def prepare(name: str) -> None:
         )  # fmt: skip
     if _stale(plain(name)):
         _export_plainly(name)
-    if name in INT8 and _stale(int8(name)):
+    if name in INT8 and _stale(int8(name), *(Path(df.__file__).parent / "quantization").glob("*.py")):
         df.quantize(artifact(name), int8(name), samples=4, steps=10)
 
 
-def _stale(path: Path) -> bool:
-    """Whether a file is missing, or older than the code that makes it. The bundled one is never."""
+def _stale(path: Path, *more: Path) -> bool:
+    """Whether a file is missing, or older than the code that makes it, ``more`` of it given. The bundled one is never."""
     package = Path(df.__file__).parent
     if package in path.parents:
         return False
-    sources = (Path(__file__), package / "export.py", package / "nn" / "unet.py")
+    sources = (Path(__file__), package / "export.py", package / "nn" / "unet.py", *more)
     return not path.exists() or path.stat().st_mtime < max(s.stat().st_mtime for s in sources)
 
 

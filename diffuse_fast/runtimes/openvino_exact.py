@@ -1,8 +1,8 @@
-"""What stays in float32 where OpenVINO computes in bfloat16, which has 8 bits.
+"""What stays in float32 where OpenVINO computes in bfloat16, which has 8 bits (``docs/runtimes.md`` has the figures).
 
 The embedding of the time: 999 becomes 1000 and the angle of a sinusoid is off by up to two radians, which is most of a network's
-error at large times. The first layer: near the data the noise is a small part of the sample, and most of it is lost where the sample is
-rounded. ``docs/runtimes.md`` has the figures. Both are a handful of numbers, and cost nothing in float32.
+error at large times. The first layer: near the data the noise is a small part of the sample, and most of it is lost where the
+sample is rounded. Both are a handful of numbers, and cost nothing in float32.
 """
 
 from __future__ import annotations

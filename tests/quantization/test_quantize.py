@@ -107,10 +107,10 @@ def test_a_network_without_such_layers(small, tmp_path):
 
 @pytest.fixture(scope="module")
 def looked_at():
-    """The digits model, some of its layers, their values, and two calls."""
+    """The digits model, some of its layers, their values, and three calls."""
     model = df.load("digits")
     nodes = candidates(model)[::6]
-    return model, nodes, calibrate.observe(model, values(nodes), 2, 3, 0, None), calibrate.trajectories(model, 1, 2, 1, None)
+    return model, nodes, calibrate.observe(model, values(nodes), 2, 3, 0, None), calibrate.trajectories(model, 1, 3, 1, None)
 
 
 def test_a_layer_alone_is_the_graph_with_its_input_rounded(looked_at):
@@ -132,7 +132,7 @@ def test_a_layer_alone_is_the_graph_with_its_input_rounded(looked_at):
         ]  # fmt: skip
         session = onnxruntime.InferenceSession(graph.to_bytes(), providers=["CPUExecutionProvider"])
         errors = []
-        for call in calls:
+        for call in calls[1:]:  # the middle and the end
             inputs = {model.input: call.x, model.time.input: np.full(len(call.x), call.t, model.time.dtype), **call.cond}
             errors.append(np.linalg.norm(session.run(None, inputs)[0] - call.output) / np.linalg.norm(call.output))
         assert found[node.outputs[0]] == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=0.02)

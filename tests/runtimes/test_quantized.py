@@ -166,6 +166,39 @@ def test_bfloat16_keeps_the_time(tmp_path, document):
     assert np.abs(got - np.sin(999 * np.linspace(0.5, 1, 6))).max() <= 2**-7
 
 
+def test_bfloat16_keeps_the_sample(tmp_path, document):
+    """A first layer that takes differences of numbers near 1: in bfloat16 most of them are 0."""
+    openvino = pytest.importorskip("openvino")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU has no bfloat16")
+    from onnx import TensorProto, helper, numpy_helper
+
+    difference = (np.eye(6) - np.eye(6, k=1)).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "difference"], ["differences"]),
+        helper.make_node("MatMul", ["differences", "eye"], ["same"]),
+        helper.make_node("Cast", ["t"], ["tf"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["tf", "one"], ["column"]),
+        helper.make_node("Add", ["same", "column"], ["output"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", 6]),
+                     helper.make_tensor_value_info("t", TensorProto.INT64, ["B"])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["B", 6])],
+        [numpy_helper.from_array(np.array([1], np.int64), "one"), numpy_helper.from_array(np.eye(6, dtype=np.float32), "eye"),
+         numpy_helper.from_array(difference, "difference")],
+    )  # fmt: skip
+    file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    document["sample"]["shape"] = [6]
+    helper.set_model_props(file, {"diffuse_fast": json.dumps({**document, "conditioning": []})})
+    (tmp_path / "sample.onnx").write_bytes(file.SerializeToString())
+    call = network(df.load(tmp_path / "sample.onnx"), "openvino", precision="bfloat16").bind(1, (6,), {})
+    x = 1 + np.random.default_rng(0).uniform(-1e-3, 1e-3, (1, 6)).astype(np.float32)
+    call.x[...] = x
+    want = x @ difference
+    assert (np.abs(call(0.0) - want) <= 2**-7 * np.abs(want)).all()
+
+
 def test_a_module_in_bfloat16(monkeypatch):
     torch = pytest.importorskip("torch")
     if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
