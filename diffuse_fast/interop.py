@@ -17,6 +17,8 @@ Where the numbers differ from the peer's, it is by design:
 * PNDM combines what the network says as it is, also v, of several states; ours combines the ε's, as the paper does;
 * DPMSolverSinglestep thresholds with another timestep's alpha where ``algorithm_type`` is ``dpmsolver``; ours with its own;
 * its ``trailing`` grids have one timestep too many, −1, for some counts; ours have not;
+* Heun, KDPM2 and KDPM2Ancestral average slopes in σ in a step from σ = 2e4 too, where their cosine table begins, and draw no
+  image in few steps then; ours takes that step in one stage (``stages.one_leap``);
 * where it rounds a time down that is whole but for a rounding error, ours stays;
 * DDIMInverse with ``trailing`` takes the timestep before from T // steps; ours is the grid's;
 * DEIS with a spacing over noise levels and one step stays where it is; ours goes to the cleanest timestep;

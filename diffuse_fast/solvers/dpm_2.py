@@ -6,7 +6,7 @@ With σ = sigma/alpha and x/alpha for the state, as k-diffusion keeps them, σ_u
     σ_mid = sqrt(σ·σ_down),   x_mid = x + (σ_mid − σ)·ε(x, σ),   x' = x + (σ_down − σ)·ε(x_mid, σ_mid) + σ_up·z
 
 With eta = 0 it is DPM-Solver-2 (``dpmsolver_2s``), whose first stage is the same point: the middle in log σ is the middle in λ.
-The step to the clean data is Euler's, and so is one from a point without signal.
+The step to the clean data is Euler's, and so is one from a point without signal, or with next to none (``stages.one_leap``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from .solver import CLEAN, Option, Problem, Solver, Table
-from .stages import ancestral, by_data, by_noise, data_row, noise_row, one_stage
+from .stages import ancestral, by_data, by_noise, data_row, noise_row, one_leap
 
 
 def table(problem: Problem, *, eta: float, steps_offset: int) -> Table:
@@ -22,7 +22,7 @@ def table(problem: Problem, *, eta: float, steps_offset: int) -> Table:
     for now, then in pairwise((*problem.points, CLEAN)):
         down, up = ancestral(now, then, eta)
         before.append(now)
-        if one_stage(now, down):
+        if one_leap(now, down):
             rows.append(data_row(problem, now, *by_data(now, down), s=up))
         else:
             mid = problem.at(0.5 * (now.lam + down.lam))

@@ -8,9 +8,9 @@ With h = λ' − λ, s the point at λ + r1·h and ε_s the prediction at (u, s)
     midpoint   w = sigma'·(e^h − 1)/(2·r1)            (the paper's)
     heun       w = sigma'·((e^h − 1)/h − 1)/r1        (its Taylor form, eq. (B.4); ``solver_type`` as in diffusers)
 
-A step here is a whole step of the method, two network calls; the step to the clean data, and one from a point without signal,
-are DPM-Solver-1. diffusers' DPMSolverSinglestep counts otherwise: its steps are network calls, the points of its grid are
-alternately s and the ends of steps, so that r1 is whatever the grid makes of it.
+A step here is a whole step of the method, two network calls; the step to the clean data, and one from a point without signal
+or with next to none (``stages.one_leap``), are DPM-Solver-1. diffusers' DPMSolverSinglestep counts otherwise: its steps are
+network calls, the points of its grid are alternately s and the ends of steps, so that r1 is whatever the grid makes of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import math
 from itertools import pairwise
 
 from .solver import CLEAN, Option, Problem, Solver, Table
-from .stages import by_data, by_noise, data_row, noise_row, one_stage
+from .stages import by_data, by_noise, data_row, noise_row, one_leap
 
 R1 = 0.5
 
@@ -28,7 +28,7 @@ def table(problem: Problem, *, solver_type: str, steps_offset: int) -> Table:
     rows, before = [], []
     for now, then in pairwise((*problem.points, CLEAN)):
         before.append(now)
-        if one_stage(now, then):
+        if one_leap(now, then):
             rows.append(data_row(problem, now, *by_data(now, then)))
             continue
         h = then.lam - now.lam

@@ -9,8 +9,9 @@ With h = λ' − λ, s1 and s2 the points at λ + r1·h and λ + r2·h, φ(z) = 
 One register does: it holds ε, from which and u1 the second row has x back, and then the part of x' that is known.
 
 A step here is a whole step of the method, three network calls; the step to the clean data, and one from a point without
-signal, are DPM-Solver-1. diffusers' DPMSolverSinglestep counts network calls, takes s1 and s2 from its grid, and its
-``solver_type`` either leaves φ out of u2 ("midpoint") or adds a second difference to x' ("heun"): neither is the paper's form.
+signal or with next to none (``stages.one_leap``), are DPM-Solver-1. diffusers' DPMSolverSinglestep counts network calls, takes
+s1 and s2 from its grid, and its ``solver_type`` either leaves φ out of u2 ("midpoint") or adds a second difference to x'
+("heun"): neither is the paper's form.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import math
 from itertools import pairwise
 
 from .solver import CLEAN, Option, Problem, Solver, Table
-from .stages import by_data, by_noise, data_row, noise_row, one_stage
+from .stages import by_data, by_noise, data_row, noise_row, one_leap
 
 R1, R2 = 1.0 / 3.0, 2.0 / 3.0
 
@@ -28,7 +29,7 @@ def table(problem: Problem, *, steps_offset: int) -> Table:
     rows, before = [], []
     for now, then in pairwise((*problem.points, CLEAN)):
         before.append(now)
-        if one_stage(now, then):
+        if one_leap(now, then):
             rows.append(data_row(problem, now, *by_data(now, then)))
             continue
         h = then.lam - now.lam

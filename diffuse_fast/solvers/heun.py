@@ -7,7 +7,8 @@ With σ = sigma/alpha and x/alpha for the state, as the paper keeps them, and x�
     x' = x̂ + (σ' − σ̂)·(d + d')/2,   d' = ε at (x', σ')                                         lines 10, 11
 
 Euler's row keeps in a register what the second row needs of the first. The step to the clean data is Euler's (line 9), and so
-is one from a point without signal, where σ is infinite. diffusers' HeunDiscreteScheduler has no churn.
+is one from a point without signal, where σ is infinite, or next to none (``stages.one_leap``). diffusers'
+HeunDiscreteScheduler has no churn, and averages in a step from σ = 2e4 too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from itertools import pairwise
 
 from .churn import OPTIONS, Churn
 from .solver import CLEAN, Option, Problem, Solver, Table
-from .stages import by_data, by_noise, data_row, noise_row, one_stage
+from .stages import by_data, by_noise, data_row, noise_row, one_leap
 
 
 def table(problem: Problem, *, steps_offset: int, **churn: float) -> Table:
@@ -28,7 +29,7 @@ def table(problem: Problem, *, steps_offset: int, **churn: float) -> Table:
             before.append(now)
             deviation.append((0.0, raised.excess))
             now = raised.point
-        if one_stage(now, then):
+        if one_leap(now, then):
             rows.append(data_row(problem, now, *by_data(now, then)))
             before.append(now)
         else:

@@ -145,7 +145,7 @@ SOLVER = Solver(
     timestep_spacing="leading",
     options={
         "skip_prk_steps": Option(False, "start by steps of lower order (PLMS) and not by Runge-Kutta"),
-        "set_alpha_to_one": Option(False, "end at the clean data; otherwise at timestep 0"),
+        "set_alpha_to_one": Option(False, "end at the clean data; otherwise at timestep 0", elsewhere=True),
         "steps_offset": multistep.STEPS_OFFSET,
     },
     table=table,

@@ -32,7 +32,7 @@ class Option:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
-    elsewhere: str | None = None
+    elsewhere: bool | str | None = None
 
 
 @dataclass(frozen=True)
