@@ -13,7 +13,7 @@ from . import words
 def likelihood(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An artifact (.onnx), or a bundled model: digits.")],
     data: Annotated[Path, typer.Argument(metavar="DATA.npy", help="Samples (n, ...) in the model's value range.")],
-    method: Annotated[str, typer.Option(help="elbo, a bound; ode, exact, where a model takes fractional times.")] = "elbo",
+    method: Annotated[str, typer.Option(help="elbo, a bound; ode, exact but for its discretisation.")] = "elbo",
     levels: Annotated[
         int | None, typer.Option(help="Values an element can have: 256 for 8 bits, 17 for the digits; none given: continuous.")
     ] = None,
@@ -23,7 +23,9 @@ def likelihood(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE|FILE.npy", help="A conditioning input, one for all or a file of one per sample."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="elbo: number of times; every timestep unless given.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Number of times; elbo: every timestep unless given; ode on whole timesteps: 200.")
+    ] = None,
     evaluations: Annotated[int | None, typer.Option(help="elbo: terms evaluated, one of each stratum; all unless given.")] = None,
     variance_type: Annotated[str | None, typer.Option(help="elbo: fixed_small, fixed_large, learned or learned_range.")] = None,
     trace: Annotated[str, typer.Option(help="ode: hutchinson or exact.")] = "hutchinson",

@@ -9,7 +9,7 @@ from scipy import stats
 
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, NonFiniteError
-from diffuse_fast.likelihood import bound
+from diffuse_fast.likelihood import adams, bound
 
 # A Gaussian whose Jacobian is not diagonal, so that a probe does not give the trace by itself.
 MEAN = np.array([0.3, -0.2, 0.1])
@@ -270,10 +270,74 @@ def test_what_makes_no_sense_is_refused(change, error, says):
         df.likelihood(lambda x, t: x, given.pop("x"), **given)
 
 
-def test_a_model_of_whole_timesteps_has_no_ode():
+STDS = np.array([1.2, 0.8, 0.4, 0.2, 0.1, 1e-4])
+
+
+@pytest.fixture(scope="module")
+def whole_model(tmp_path_factory):
+    """An artifact that takes int64 timesteps of a cosine schedule: the best v for N(0, STDS²), one of them all but a point."""
+    pytest.importorskip("onnxscript")
+    schedule = df.Schedule.cosine()
+    t = np.arange(1000)
+    alpha, sigma = schedule.alpha(t)[:, None], schedule.sigma(t)[:, None]
+
+    class Best(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            slope = alpha * sigma * (1 - STDS**2) / (alpha**2 * STDS**2 + sigma**2)
+            self.register_buffer("slope", torch.tensor(slope, dtype=torch.float32))
+
+        def forward(self, x, t):
+            return self.slope[t] * x
+
+    path = tmp_path_factory.mktemp("whole") / "best.onnx"
+    return df.export(Best().eval(), path, shape=STDS.shape, schedule=schedule, prediction_type="v_prediction", value_range=None)
+
+
+@pytest.mark.parametrize(("steps", "bound"), [(1000, 1e-3), (None, 1e-3), (60, 4e-3)])
+def test_the_density_of_a_model_of_whole_timesteps(whole_model, steps, bound):
+    assert whole_model.time.dtype == "int64"
+    x = STDS * np.random.default_rng(0).standard_normal((40, len(STDS)))
+    found = df.likelihood(whole_model, x, "ode", trace="exact", steps=steps)
+    # That of data with the noise of timestep 0 on it.
+    alpha, sigma = whole_model.schedule.alpha(0), whole_model.schedule.sigma(0)
+    blurred = stats.norm(0, np.hypot(STDS, sigma / alpha))
+    assert abs(found.mean - bits(blurred.logpdf(x).sum(1), x).mean()) < bound
+    assert found.divergence_error < 1e-3
+    assert found.nfe <= (steps or 200) * (1 + 4 * len(STDS))  # the output, and a difference of order 4 along each axis
+
+
+@pytest.mark.parametrize(("power", "order"), [(3, 4.0), (0, 3.0)])
+def test_the_order_of_the_method_on_a_given_grid(power, order):
+    """y' = −y·t^p on uneven nodes: 4 from where nothing moves at first, else that of the first step, Heun's."""
+    errors, counts = [], [200, 400, 800]
+    for count in counts:
+        u = np.linspace(0.0, 1.0, count + 1)
+        nodes = 2.0 * u + 0.1 * np.sin(6.0 * u)
+        found = adams.integrate(lambda i, y, nodes=nodes: -y * nodes[i] ** power, nodes, np.ones(1))
+        errors.append(abs(found[0] - np.exp(-(nodes[-1] ** (power + 1)) / (power + 1))))
+    assert -np.polyfit(np.log(counts), np.log(errors), 1)[0] == pytest.approx(order, abs=0.4)
+
+
+def test_the_bundled_digits_have_a_density():
     pytest.importorskip("onnxruntime")
-    with pytest.raises(ArgumentError, match=r"whole timesteps.*elbo"):
-        df.likelihood("digits", np.zeros((1, 1, 8, 8)), "ode")
+    sklearn = pytest.importorskip("sklearn.datasets")
+    pictures, labels = sklearn.load_digits(return_X_y=True)
+    x = (pictures[:6] / 8 - 1).reshape(-1, 1, 8, 8)
+    common = {"levels": 17, "seed": 0, "draws": 1, "steps": 40}
+    found = df.likelihood("digits", x, "ode", cond={"label": labels[:6]}, **common)
+    wrong = df.likelihood("digits", x, "ode", cond={"label": (labels[:6] + 1) % 10}, **common)
+    assert 0.5 < found.mean < np.log2(17)
+    assert found.mean < wrong.mean
+
+
+def test_whole_timesteps_of_another_schedule_are_refused():
+    pytest.importorskip("onnxruntime")
+    x = np.zeros((1, 1, 8, 8))
+    with pytest.raises(ArgumentError, match="takes whole timesteps, and the times of this schedule are fractional"):
+        df.likelihood("digits", x, "ode", schedule=df.Schedule.flow(), prediction_type="flow")
+    with pytest.raises(ArgumentError, match="steps is 1001; the schedule has 1000"):
+        df.likelihood("digits", x, "ode", steps=1001)
 
 
 @pytest.mark.parametrize("method", ["elbo", "ode"])
