@@ -463,17 +463,20 @@ def test_train_export_and_sample_with_a_learned_schedule(tmp_path):
 import sys, numpy as np, diffuse_fast as df
 model = df.load({str(path)!r})
 assert model.schedule.family == "learned" and model.time.convention == "log_snr"
-for solver in ("ddim", "dpmpp_2m"):
-    np.save({str(tmp_path)!r} + f"/{{solver}}.npy", df.sample(model, 1000, 30, solver=solver, seed=0))
+for name, solver in df.solvers().items():
+    if "learned" in solver.families and name != "ddim_inverse":  # which goes from data to noise
+        np.save({str(tmp_path)!r} + f"/{{name}}.npy", df.sample(model, 1000, 60 // solver.nfe_per_step, solver=name, seed=0))
 assert "torch" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    for solver in ("ddim", "dpmpp_2m"):
-        x = np.load(tmp_path / f"{solver}.npy")
-        near = [np.linalg.norm(x - np.sign(side) * np.array([0.8, 0.4]), axis=1) < 0.6 for side in (1, -1)]
-        assert 0.4 < near[0].mean() < 0.6 and 0.4 < near[1].mean() < 0.6, solver
-        assert near[0].mean() + near[1].mean() > 0.9, solver
+    drawn = {file.stem: np.load(file) for file in tmp_path.glob("*.npy")}
+    assert len(drawn) > 20
+    sides = {
+        solver: [float((np.linalg.norm(x - side * np.array([0.8, 0.4]), axis=1) < 0.6).mean()) for side in (1, -1)]
+        for solver, x in drawn.items()
+    }
+    assert {solver: near for solver, near in sides.items() if not (min(near) > 0.35 and sum(near) > 0.85)} == {}
 
 
 # ---- what is refused ----------------------------------------------------------------------------
