@@ -28,6 +28,8 @@ def test_what_cannot_be_is_refused(run, small, tmp_path):
     refused = run("likelihood", small(), text)
     assert refused.exit_code == 2 and "cannot read" in refused.stderr
     np.save(text, np.zeros((2, 2, 3)))
-    refused = run("likelihood", small(), text, "--method", "ode")
-    assert refused.exit_code == 1 and "whole timesteps" in refused.stderr
+    refused = run("likelihood", small(), text, "--method", "ode", "--steps", 10**6)
+    assert refused.exit_code == 1 and "timesteps" in refused.stderr
+    done = run("likelihood", small(), text, "--method", "ode", "--steps", 3)
+    assert done.exit_code == 0 and "prior" in done.stdout and "change" in done.stdout
     assert run("likelihood", small(), text, "--out", "b.npy").exit_code == 2

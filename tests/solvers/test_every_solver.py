@@ -46,7 +46,7 @@ OPTIONS = {
     "langevin_pc": [{"correct_steps": 0}, {"correct_steps": 3}],
     "lcm": [{"timestep_scaling": 0.003}],
     "lms": [{"solver_order": 2}],
-    "pndm": [{"skip_prk_steps": True}, {"set_alpha_to_one": True}],
+    "pndm": [{"skip_prk_steps": True}, {"set_alpha_to_one": True}, {"set_alpha_to_one": False}],
     "tcd": [{"eta": 0.0, "set_alpha_to_one": True}, {"eta": 1.0}],
     "unipc": [
         {"solver_order": 3, "solver_type": "bh1"}, {"predict_x0": False}, {"use_corrector": False}, {"disable_corrector": [0, 2]},
@@ -55,8 +55,6 @@ OPTIONS = {
 # Of which the first step needs signal: they step in ε, in sigma/alpha, or along log(alpha).
 NEED_SIGNAL = {"deis", "dpmsolver_2m", "dpmsolver_3m", "euler_maruyama", "langevin_pc", "lms", "pndm"}
 DEVIATE = {"consistency", "euler_maruyama", "langevin_pc", "lcm"}
-# Unless they are told otherwise: the option, and its default.
-ENDS_AT_TIMESTEP_0 = {"pndm": ("set_alpha_to_one", False)}
 STEPS = (1, 2, 3, 5, 10, 50)
 # A clamp that does nothing keeps the rows unfolded.
 CLIPS = (None, (-1e300, 1e300))
@@ -73,9 +71,8 @@ def refusal(solver, options, schedule, prediction_type, steps):
     silent = schedule.alpha(schedule.t_max) == 0.0
     if silent and prediction_type in ("epsilon", "score"):
         return "zero signal"
-    if schedule.family != "discrete" and (
-        options.get("final_sigmas_type") == "sigma_min" or options.get(*ENDS_AT_TIMESTEP_0.get(solver, ("", True))) is False
-    ):
+    at_timestep_0 = options.get("final_sigmas_type") == "sigma_min" or options.get("set_alpha_to_one") is False
+    if schedule.family != "discrete" and at_timestep_0:
         return "ends at timestep 0, which the family"
     if solver == "pndm" and not options.get("skip_prk_steps") and steps < 4:
         return "Runge-Kutta start takes 3 steps"
