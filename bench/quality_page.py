@@ -178,7 +178,7 @@ def continued() -> list[str]:
     return [
         "The weights trained on (`python -m bench.digits_continued`): with times spread evenly over each batch, the rate decayed",
         f"to 0 once more and a slower average. Means of {sets} sets of digits, the same for each row: a difference of"
-        f" {2 * 1.2 / sets**0.5:.1f} is within chance.",
+        f" {2 * (2 / sets) ** 0.5 * 1.2:.1f} is within chance.",
         "",
         "| weights | loss (v), training | held out | DDIM: " + " | ".join(f"{n} calls" for n in STEPS) + " | accuracy %: "
         + " | ".join(f"{n} calls" for n in STEPS) + " |",
@@ -187,9 +187,8 @@ def continued() -> list[str]:
           + " | ".join(f"{row[figure][str(n)]:.2f}" for figure in ("frechet_distance", "accuracy") for n in STEPS) + " |"
           for name, row in found.items()),
         "",
-        "None is better: the loss falls on the training digits and not on those held out, the distances stay within chance, and",
-        "at 20 calls the judge does not tell the model's digits from real ones. So the bundled weights are those of the first",
-        "training.",
+        "None is better: on the digits held out the loss does not fall, no distance falls by more than chance, and at 20 calls",
+        "the judge does not tell the model's digits from real ones. So the bundled weights are those of the first training.",
     ]  # fmt: skip
 
 
