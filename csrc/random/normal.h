@@ -21,39 +21,43 @@ namespace df {
 
 inline constexpr int kNoiseVersion = 1;
 
-// ln(U) for U in (0, 1], as U = 2^e * m with m in [sqrt(1/2), sqrt(2)) and f = m - 1:
-// ln U = e ln2 + f - f^2/2 + f^3 P(f). P is the Cephes logf polynomial. Absolute error < 1.2e-7 * max(1, |ln U|).
+// -2 ln(U) for U in (0, 1], as U = 2^e * m with m in [sqrt(1/2), sqrt(2)) and f = m - 1:
+// ln U = e ln2 + f - f^2/2 + f^3 P(f). P is the Cephes logf polynomial. Absolute error of the logarithm < 1.2e-7 * max(1, |ln U|).
+//
+// What is computed is g = 2f, P/4 and so on, each scaled by a power of two, which is exact and saves operations: the bits are those
+// of f = m - 1, the polynomial, y = f^3 P, y += -2.12194440e-4 e, y += -1/2 f^2, y = f + y, ln U = 0.693359375 e + y, every
+// += one fma, and a product with -2.
 template <class V>
-DF_INLINE typename V::F log_unit(typename V::F u) {
+DF_INLINE typename V::F minus_two_log(typename V::F u) {
   using F = typename V::F;
   // Adding 1 - sqrt(1/2) in bit space carries into the exponent exactly when the mantissa is at least sqrt(2).
-  const auto bits = V::bits(u);
-  const auto shifted = V::add_i(bits, V::set_i(0x3f800000 - 0x3f3504f3));
-  const F e = V::to_float(V::sub_i(V::shr_i(shifted, 23), V::set_i(127)));
-  const auto mantissa = V::add_i(V::and_i(shifted, V::set_i(0x007fffff)), V::set_i(0x3f3504f3));
-  const F f = V::sub(V::from_bits(mantissa), V::set(1.0f));
-  F p = V::set(7.0376836292e-2f);
-  p = V::fma(p, f, V::set(-1.1514610310e-1f));
-  p = V::fma(p, f, V::set(1.1676998740e-1f));
-  p = V::fma(p, f, V::set(-1.2420140846e-1f));
-  p = V::fma(p, f, V::set(1.4249322787e-1f));
-  p = V::fma(p, f, V::set(-1.6668057665e-1f));
-  p = V::fma(p, f, V::set(2.0000714765e-1f));
-  p = V::fma(p, f, V::set(-2.4999993993e-1f));
-  p = V::fma(p, f, V::set(3.3333331174e-1f));
-  const F f2 = V::mul_f(f, f);
-  F y = V::mul_f(V::mul_f(f2, f), p);
-  y = V::fma(e, V::set(-2.12194440e-4f), y);  // ln2 = 0.693359375 - 2.12194440e-4
-  y = V::fma(V::set(-0.5f), f2, y);
-  y = V::add(f, y);
-  return V::fma(e, V::set(0.693359375f), y);
+  const auto shifted = V::add_i(V::bits(u), V::set_i(0x3f800000 - 0x3f3504f3));
+  const F e = V::exponent(shifted);
+  // The exponent's complement is that of 2^(1 - e); g = 2m - 2 is exact.
+  const auto twice_over_2e = V::and_i(V::xor_i(shifted, V::set_i(-1)), V::set_i(0x7f800000));
+  const F g = V::fma(u, V::from_bits(twice_over_2e), V::set(-2.0f));
+  F p = V::set(7.0376836292e-2f * 0x1p-10f);
+  p = V::fma(p, g, V::set(-1.1514610310e-1f * 0x1p-9f));
+  p = V::fma(p, g, V::set(1.1676998740e-1f * 0x1p-8f));
+  p = V::fma(p, g, V::set(-1.2420140846e-1f * 0x1p-7f));
+  p = V::fma(p, g, V::set(1.4249322787e-1f * 0x1p-6f));
+  p = V::fma(p, g, V::set(-1.6668057665e-1f * 0x1p-5f));
+  p = V::fma(p, g, V::set(2.0000714765e-1f * 0x1p-4f));
+  p = V::fma(p, g, V::set(-2.4999993993e-1f * 0x1p-3f));
+  p = V::fma(p, g, V::set(3.3333331174e-1f * 0x1p-2f));
+  const F g2 = V::mul_f(g, g);
+  F y = V::mul_f(V::mul_f(g2, g), p);
+  y = V::fma(e, V::set(2.0f * -2.12194440e-4f), y);  // ln2 = 0.693359375 - 2.12194440e-4
+  y = V::fma(V::set(-0.25f), g2, y);
+  y = V::add(g, y);
+  // At U = 1 all terms are +0 and the result is -0, whose root is -0: the sign of a zero, the same everywhere.
+  return V::minus_fma(e, V::set(2.0f * 0.693359375f), y);
 }
 
 template <class V>
 DF_INLINE typename V::F normal_radius(typename V::I u) {
   const auto unit = V::fma(V::to_float(V::shr_i(u, 1)), V::set(0x1p-31f), V::set(0x1p-32f));
-  // At U = 1 the logarithm is +0 and -2 * 0 is -0, whose root is -0: the sign of a zero, the same everywhere.
-  return V::sqrt(V::mul_f(V::set(-2.0f), log_unit<V>(unit)));
+  return V::sqrt(minus_two_log<V>(unit));
 }
 
 // sin and cos of phi in [-pi/4, pi/4]: the Cephes sinf and cosf polynomials, error below 1e-7.
@@ -68,7 +72,7 @@ DF_INLINE void normal_direction(typename V::I w, typename V::F& first, typename 
   F c = V::fma(t, V::set(2.443315711809948e-5f), V::set(-1.388731625493765e-3f));
   c = V::fma(c, t, V::set(4.166664568298827e-2f));
   c = V::fma(c, V::mul_f(t, t), V::fma(V::set(-0.5f), t, V::set(1.0f)));
-  c = V::from_bits(V::xor_i(V::bits(c), V::and_i(w, V::set_i(static_cast<int32_t>(0x80000000u)))));
+  c = V::flip_if_bit31(w, c);
   V::swap_if_bit30(w, c, s);
   first = c;
   second = s;

@@ -25,10 +25,10 @@ void loop(const Forward& what, int64_t sample, int64_t begin, int64_t end) {
   const int64_t base = sample * what.elements;
   const Coefficients c{what.alpha[sample], what.sigma[sample], kTarget ? what.target_x0[sample] : 0.0f,
                        kTarget ? what.target_z[sample] : 0.0f};
-  const uint32_t index = kGiven ? 0u : what.index[sample];
+  const Noise noise(what.seed, what.row, kGiven ? 0u : what.index[sample]);
   const auto group = [&]<bool kWhole>(int64_t at) __attribute__((always_inline)) {
     F z[kVectors];
-    if constexpr (!kGiven) normals_of_group(z, what.seed, static_cast<uint64_t>(at), what.row, index, kStreamTraining);
+    if constexpr (!kGiven) normals_of_group(z, noise, static_cast<uint64_t>(at), kStreamTraining);
     for (int j = 0; j < kVectors; ++j) {
       const int64_t i = at + j * kWidth;
       const int last = kWhole ? kWidth : static_cast<int>(std::clamp<int64_t>(end - i, 0, kWidth));

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
 #if defined(DF_ISA_AVX512)
 #include "step/vector_avx512.h"
@@ -20,6 +21,7 @@
 #include "random/normal.h"
 #include "random/philox.h"
 #include "step/step.h"
+#include "step/twice.h"
 
 #define DF_PASTE2(a, b) a##b
 #define DF_PASTE(a, b) DF_PASTE2(a, b)
@@ -32,19 +34,29 @@ namespace {
 using F = Vector::F;
 using I = Vector::I;
 constexpr int kWidth = Vector::width;
-constexpr int kBlock = 4 * Vector::counters;          // elements of one block of counters
-constexpr int kBlockVectors = kBlock / kWidth;        // 2 with vectors, 4 without
-constexpr int kGroup = kWidth == 1 ? 4 : 4 * kWidth;  // elements of one turn of the loop: four vectors
+constexpr int kBlock = 4 * Vector::counters;               // elements of one block of counters: two vectors of them
+constexpr int kGroup = kWidth == 1 ? kBlock : 4 * kBlock;  // elements of one turn of the loop
 constexpr int kVectors = kGroup / kWidth;
 
 // ---- noise ------------------------------------------------------------------------------------------
 
-// The normals of one block of counters, in element order.
-template <class V = Vector>  // a template, so that only the branch of this width is compiled
-DF_INLINE void normals_of_block(typename V::F* z, uint64_t seed, uint64_t first, uint32_t row, uint32_t index, uint32_t stream) {
-  typename V::W c[4] = {V::counter(first), V::wide(row), V::wide(index), V::wide(stream)};
-  philox4x32_10<V>(c, seed);
-  if constexpr (V::width == 1) {
+// What the counters of a sample have in common, made once for a row of it.
+struct Noise {
+  PhiloxKeys keys;
+  uint32_t row, index;
+  DF_INLINE Noise(uint64_t seed, uint32_t the_row, uint32_t the_index) : keys(seed), row(the_row), index(the_index) {
+    // A compiler that knows how the keys are computed does so anew in every turn of the loop. From memory they cost nothing:
+    // an instruction broadcasts one while it loads it.
+    __asm__("" : "+m"(keys));
+  }
+};
+
+// The normals of V's counters from `first` on, in element order.
+template <class V>
+DF_INLINE void normals_of_counters(F* z, const Noise& noise, uint64_t first, uint32_t stream) {
+  typename V::W c[4] = {V::counter(first), V::wide(noise.row), V::wide(noise.index), V::wide(stream)};
+  if constexpr (kWidth == 1) {
+    philox4x32_10<V>(c, noise.keys);
     for (int pair = 0; pair < 2; ++pair) {
       const auto radius = normal_radius<V>(static_cast<typename V::I>(c[2 * pair]));
       typename V::F first_z, second_z;
@@ -53,17 +65,20 @@ DF_INLINE void normals_of_block(typename V::F* z, uint64_t seed, uint64_t first,
       z[2 * pair + 1] = radius * second_z;
     }
   } else {
-    const auto radius = normal_radius<V>(V::join(c[0], c[2]));
+    typename V::I u, w;
+    philox4x32_10_pairs<V>(c, noise.keys, u, w);
+    const auto radius = normal_radius<V>(u);
     typename V::F first_z, second_z;
-    normal_direction<V>(V::join(c[1], c[3]), first_z, second_z);
-    V::interleave(V::mul_f(radius, first_z), V::mul_f(radius, second_z), z[0], z[1]);
+    normal_direction<V>(w, first_z, second_z);
+    V::interleave(V::mul_f(radius, first_z), V::mul_f(radius, second_z), z);
   }
 }
 
-// The normals of one group, whose first element has the logical index `element` (a multiple of four).
-DF_INLINE void normals_of_group(F* z, uint64_t seed, uint64_t element, uint32_t row, uint32_t index, uint32_t stream) {
-  for (int b = 0; b < kVectors / kBlockVectors; ++b)
-    normals_of_block(z + b * kBlockVectors, seed, element / 4 + static_cast<uint64_t>(b) * Vector::counters, row, index, stream);
+// The normals of one group, whose first element has the logical index `element` (a multiple of four). A block is one chain of
+// operations, each of which waits for the one before; four of them are computed in step.
+DF_INLINE void normals_of_group(F* z, const Noise& noise, uint64_t element, uint32_t stream) {
+  using Chains = std::conditional_t<kWidth == 1, Vector, Twice<Twice<Vector>>>;
+  normals_of_counters<Chains>(z, noise, element / 4, stream);
 }
 
 // ---- loading and storing ------------------------------------------------------------------------------

@@ -75,11 +75,12 @@ __attribute__((noinline)) void loop(const Call& call, const Sample& s, const Ter
                                     int64_t which) {
   const ReadyRow row = *s.row;  // a copy the compiler knows no store can change
   F not_finite = Vector::set(0.0f);
+  const Noise noise(s.seed, s.noise_row, s.index);
   const auto group = [&]<bool kWhole>(int64_t at) __attribute__((always_inline)) {
     F z[kVectors], z_known[kVectors];
     const uint64_t element = call.element_offset + static_cast<uint64_t>(at);
-    if (terms.has(kS | kLearnedS)) normals_of_group(z, s.seed, element, s.noise_row, s.index, kStreamRow);
-    if (terms.has(kMask) && terms.has(kKnownZ)) normals_of_group(z_known, s.seed, element, s.noise_row, s.index, kStreamKnown);
+    if (terms.has(kS | kLearnedS)) normals_of_group(z, noise, element, kStreamRow);
+    if (terms.has(kMask) && terms.has(kKnownZ)) normals_of_group(z_known, noise, element, kStreamKnown);
     for (int j = 0; j < kVectors; ++j) {
       const int64_t i = at + j * kWidth;
       int first = 0, last = kWidth;
@@ -286,15 +287,16 @@ void langevin(const Call& call, const Sample& s, Row& row) {
   Lanes squares_m, squares_z;
   Piece piece;
   alignas(64) float z[kPiece];
+  const Noise noise(s.seed, s.noise_row, s.index);
   // Whole counters only: the sample's own elements begin `lead` into the first one.
   const auto lead = static_cast<int64_t>(call.element_offset % 4);
   for (int64_t at = -lead; at < call.elements; at += kPiece) {
     const auto from = static_cast<int>(std::max<int64_t>(0, -at));
     const auto to = static_cast<int>(std::min<int64_t>(kPiece, call.elements - at));
-    for (int g = 0; g < kPiece; g += kGroup) {
-      F group[kVectors];
-      normals_of_group(group, s.seed, call.element_offset + static_cast<uint64_t>(at + g), s.noise_row, s.index, kStreamRow);
-      for (int j = 0; j < kVectors; ++j) Vector::store(z + g + j * kWidth, group[j]);
+    for (int g = 0; g < kPiece; g += kBlock) {
+      F block[kBlock / kWidth];
+      normals_of_counters<Vector>(block, noise, (call.element_offset + static_cast<uint64_t>(at + g)) / 4, kStreamRow);
+      for (int j = 0; j < kBlock / kWidth; ++j) Vector::store(z + g + j * kWidth, block[j]);
     }
     squares_z.add<true>(z + from, to - from);
   }
@@ -322,9 +324,10 @@ void reduce(const Call& call, int64_t i, ReadyRow& out, float* scratch) {
 
 void normals(const Normals& what) {
   const F scale = Vector::set(what.scale);
+  const Noise noise(what.seed, what.row, what.index);
   for (int64_t at = -static_cast<int64_t>(what.element_offset % 4); at < what.elements; at += kGroup) {
     F z[kVectors];
-    normals_of_group(z, what.seed, what.element_offset + static_cast<uint64_t>(at), what.row, what.index, what.stream);
+    normals_of_group(z, noise, what.element_offset + static_cast<uint64_t>(at), what.stream);
     for (int j = 0; j < kVectors; ++j) {
       const int64_t i = at + j * kWidth;
       const auto first = static_cast<int>(std::clamp<int64_t>(-i, 0, kWidth));
@@ -344,7 +347,7 @@ void philox(uint64_t seed, uint64_t first, uint32_t row, uint32_t index, uint32_
     using W = typename Vector::W;
     const W start = Vector::counter(first + static_cast<uint64_t>(at));
     W c[4] = {start, Vector::wide(row), Vector::wide(index), Vector::wide(stream)};
-    philox4x32_10<Vector>(c, seed);
+    philox4x32_10<Vector>(c, PhiloxKeys(seed));
     uint64_t lanes[4][Vector::counters], order[Vector::counters];
     std::memcpy(lanes, c, sizeof lanes);
     std::memcpy(order, &start, sizeof order);

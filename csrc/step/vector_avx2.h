@@ -22,6 +22,7 @@ struct Vector {
   static DF_INLINE F sub(F a, F b) { return _mm256_sub_ps(a, b); }
   static DF_INLINE F mul_f(F a, F b) { return _mm256_mul_ps(a, b); }
   static DF_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
+  static DF_INLINE F minus_fma(F a, F b, F c) { return _mm256_fnmsub_ps(a, b, c); }  // -(a * b) - c
   static DF_INLINE F sqrt(F a) { return _mm256_sqrt_ps(a); }
   static DF_INLINE F round_even(F a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   // Where an operand is NaN, or both are zero, these instructions give the second one.
@@ -39,9 +40,12 @@ struct Vector {
   static DF_INLINE I xor_i(I a, I b) { return _mm256_xor_si256(a, b); }
   static DF_INLINE I shr_i(I a, int n) { return _mm256_srli_epi32(a, n); }
   static DF_INLINE I shl_i(I a, int n) { return _mm256_slli_epi32(a, n); }
+  // The exponent of positive, normal float bits, unbiased.
+  static DF_INLINE F exponent(I a) { return to_float(sub_i(shr_i(a, 23), set_i(127))); }
   static DF_INLINE F scale_by_power_of_two(F a, F n) {
     return from_bits(_mm256_add_epi32(bits(a), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23)));
   }
+  static DF_INLINE F flip_if_bit31(I w, F a) { return from_bits(xor_i(bits(a), and_i(w, set_i(INT32_MIN)))); }
   static DF_INLINE void swap_if_bit30(I w, F& a, F& b) {
     const F swap = from_bits(_mm256_slli_epi32(w, 1));  // blendv looks at the sign bit
     const F first = _mm256_blendv_ps(a, b, swap);
@@ -57,11 +61,16 @@ struct Vector {
   static DF_INLINE W mul(W a, W b) { return _mm256_mul_epu32(a, b); }
   static DF_INLINE W high(W a) { return _mm256_srli_epi64(a, 32); }
   static DF_INLINE W xor3(W a, W b, W c) { return _mm256_xor_si256(_mm256_xor_si256(a, b), c); }
-  // Low halves of a and of b, side by side.
-  static DF_INLINE I join(W a, W b) { return _mm256_blend_epi32(a, _mm256_slli_epi64(b, 32), 0xaa); }
-  static DF_INLINE void interleave(F a, F b, F& first, F& second) {
-    first = _mm256_unpacklo_ps(a, b);
-    second = _mm256_unpackhi_ps(a, b);
+  // Low halves of a and of b side by side, and high halves.
+  static DF_INLINE W low_pair(W a, W b) { return _mm256_blend_epi32(a, _mm256_slli_epi64(b, 32), 0xaa); }
+  static DF_INLINE W high_pair(W a, W b) { return _mm256_blend_epi32(_mm256_srli_epi64(a, 32), b, 0xaa); }
+  static DF_INLINE W wide_pair(uint32_t low, uint32_t high) {
+    return _mm256_set1_epi64x(static_cast<int64_t>(low | static_cast<uint64_t>(high) << 32));
+  }
+  static DF_INLINE I words(W a) { return a; }
+  static DF_INLINE void interleave(F a, F b, F* z) {
+    z[0] = _mm256_unpacklo_ps(a, b);
+    z[1] = _mm256_unpackhi_ps(a, b);
   }
 
   static DF_INLINE F load(const float* p) { return _mm256_loadu_ps(p); }

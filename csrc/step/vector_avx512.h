@@ -22,6 +22,7 @@ struct Vector {
   static DF_INLINE F sub(F a, F b) { return _mm512_sub_ps(a, b); }
   static DF_INLINE F mul_f(F a, F b) { return _mm512_mul_ps(a, b); }
   static DF_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
+  static DF_INLINE F minus_fma(F a, F b, F c) { return _mm512_fnmsub_ps(a, b, c); }  // -(a * b) - c
   static DF_INLINE F sqrt(F a) { return _mm512_sqrt_ps(a); }
   static DF_INLINE F round_even(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   // Where an operand is NaN, or both are zero, these instructions give the second one.
@@ -39,8 +40,13 @@ struct Vector {
   static DF_INLINE I xor_i(I a, I b) { return _mm512_xor_si512(a, b); }
   static DF_INLINE I shr_i(I a, int n) { return _mm512_srli_epi32(a, static_cast<unsigned>(n)); }
   static DF_INLINE I shl_i(I a, int n) { return _mm512_slli_epi32(a, static_cast<unsigned>(n)); }
+  // The exponent of positive, normal float bits, unbiased.
+  static DF_INLINE F exponent(I a) { return _mm512_getexp_ps(from_bits(a)); }
   static DF_INLINE F scale_by_power_of_two(F a, F n) {
     return from_bits(_mm512_add_epi32(bits(a), _mm512_slli_epi32(_mm512_cvtps_epi32(n), 23)));
+  }
+  static DF_INLINE F flip_if_bit31(I w, F a) {
+    return from_bits(_mm512_ternarylogic_epi32(bits(a), w, set_i(INT32_MIN), 0x78));  // a ^ (w & sign)
   }
   static DF_INLINE void swap_if_bit30(I w, F& a, F& b) {
     const __mmask16 swap = _mm512_test_epi32_mask(w, set_i(0x40000000));
@@ -56,12 +62,17 @@ struct Vector {
   }
   static DF_INLINE W mul(W a, W b) { return _mm512_mul_epu32(a, b); }
   static DF_INLINE W high(W a) { return _mm512_srli_epi64(a, 32); }
-  static DF_INLINE W xor3(W a, W b, W c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
-  // Low halves of a and of b, side by side.
-  static DF_INLINE I join(W a, W b) { return _mm512_mask_blend_epi32(0xaaaa, a, _mm512_slli_epi64(b, 32)); }
-  static DF_INLINE void interleave(F a, F b, F& first, F& second) {
-    first = _mm512_unpacklo_ps(a, b);
-    second = _mm512_unpackhi_ps(a, b);
+  static DF_INLINE W xor3(W a, W b, W c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
+  // Low halves of a and of b side by side, and high halves. As moves of floats: one instruction that merges by mask.
+  static DF_INLINE W low_pair(W a, W b) { return bits(_mm512_mask_moveldup_ps(from_bits(a), 0xaaaa, from_bits(b))); }
+  static DF_INLINE W high_pair(W a, W b) { return bits(_mm512_mask_movehdup_ps(from_bits(b), 0x5555, from_bits(a))); }
+  static DF_INLINE W wide_pair(uint32_t low, uint32_t high) {
+    return _mm512_set1_epi64(static_cast<int64_t>(low | static_cast<uint64_t>(high) << 32));
+  }
+  static DF_INLINE I words(W a) { return a; }
+  static DF_INLINE void interleave(F a, F b, F* z) {
+    z[0] = _mm512_unpacklo_ps(a, b);
+    z[1] = _mm512_unpackhi_ps(a, b);
   }
 
   static DF_INLINE F load(const float* p) { return _mm512_loadu_ps(p); }

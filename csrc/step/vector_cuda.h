@@ -32,6 +32,7 @@ struct CudaLane {
   static DF_INLINE F sub(F a, F b) { return __fsub_rn(a, b); }
   static DF_INLINE F mul_f(F a, F b) { return __fmul_rn(a, b); }
   static DF_INLINE F fma(F a, F b, F c) { return __fmaf_rn(a, b, c); }
+  static DF_INLINE F minus_fma(F a, F b, F c) { return __fmaf_rn(-a, b, -c); }
   static DF_INLINE F sqrt(F a) { return __fsqrt_rn(a); }
   static DF_INLINE F round_even(F a) { return rintf(a); }
   static DF_INLINE F max_keep_nan(F bound, F x) { return x < bound ? bound : x; }
@@ -47,9 +48,12 @@ struct CudaLane {
   static DF_INLINE I xor_i(I a, I b) { return a ^ b; }
   static DF_INLINE I shr_i(I a, int n) { return static_cast<int32_t>(static_cast<uint32_t>(a) >> n); }
   static DF_INLINE I shl_i(I a, int n) { return static_cast<int32_t>(static_cast<uint32_t>(a) << n); }
+  // The exponent of positive, normal float bits, unbiased.
+  static DF_INLINE F exponent(I a) { return to_float(sub_i(shr_i(a, 23), set_i(127))); }
   static DF_INLINE F scale_by_power_of_two(F a, F n) {
     return n == n ? from_bits(add_i(bits(a), shl_i(static_cast<int32_t>(n), 23))) : a;
   }
+  static DF_INLINE F flip_if_bit31(I w, F a) { return from_bits(xor_i(bits(a), and_i(w, set_i(INT32_MIN)))); }
   static DF_INLINE void swap_if_bit30(I w, F& a, F& b) {
     const F first = w & 0x40000000 ? b : a;
     b = w & 0x40000000 ? a : b;
@@ -123,7 +127,7 @@ struct CudaVector {
 // A counter's words for `element` and the three that share it.
 DF_INLINE void cuda_words(uint64_t (&words)[4], uint64_t seed, uint64_t element, uint32_t row, uint32_t index, uint32_t stream) {
   words[0] = element / 4, words[1] = row, words[2] = index, words[3] = stream;
-  philox4x32_10<CudaLane>(words, seed);
+  philox4x32_10<CudaLane>(words, PhiloxKeys(seed));
 }
 
 // The normals of N elements, the first of which is number `element`: a multiple of four, or any number where N is 1.

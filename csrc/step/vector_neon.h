@@ -22,6 +22,7 @@ struct Vector {
   static DF_INLINE F sub(F a, F b) { return vsubq_f32(a, b); }
   static DF_INLINE F mul_f(F a, F b) { return vmulq_f32(a, b); }
   static DF_INLINE F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
+  static DF_INLINE F minus_fma(F a, F b, F c) { return vfmsq_f32(vnegq_f32(c), a, b); }  // -(a * b) - c
   static DF_INLINE F sqrt(F a) { return vsqrtq_f32(a); }
   static DF_INLINE F round_even(F a) { return vrndnq_f32(a); }
   static DF_INLINE F max_keep_nan(F bound, F x) { return vbslq_f32(vcltq_f32(x, bound), bound, x); }
@@ -38,7 +39,10 @@ struct Vector {
   static DF_INLINE I xor_i(I a, I b) { return veorq_s32(a, b); }
   static DF_INLINE I shr_i(I a, int n) { return vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), vdupq_n_s32(-n))); }
   static DF_INLINE I shl_i(I a, int n) { return vshlq_s32(a, vdupq_n_s32(n)); }
+  // The exponent of positive, normal float bits, unbiased.
+  static DF_INLINE F exponent(I a) { return to_float(sub_i(shr_i(a, 23), set_i(127))); }
   static DF_INLINE F scale_by_power_of_two(F a, F n) { return from_bits(vaddq_s32(bits(a), vshlq_n_s32(vcvtq_s32_f32(n), 23))); }
+  static DF_INLINE F flip_if_bit31(I w, F a) { return from_bits(xor_i(bits(a), and_i(w, set_i(INT32_MIN)))); }
   static DF_INLINE void swap_if_bit30(I w, F& a, F& b) {
     const uint32x4_t swap = vtstq_s32(w, set_i(0x40000000));
     const F first = vbslq_f32(swap, b, a);
@@ -51,11 +55,18 @@ struct Vector {
   static DF_INLINE W mul(W a, W b) { return vmull_u32(vmovn_u64(a), vmovn_u64(b)); }
   static DF_INLINE W high(W a) { return vshrq_n_u64(a, 32); }
   static DF_INLINE W xor3(W a, W b, W c) { return veorq_u64(veorq_u64(a, b), c); }
-  // Low halves of a and of b, side by side.
-  static DF_INLINE I join(W a, W b) { return vtrn1q_s32(vreinterpretq_s32_u64(a), vreinterpretq_s32_u64(b)); }
-  static DF_INLINE void interleave(F a, F b, F& first, F& second) {
-    first = vzip1q_f32(a, b);
-    second = vzip2q_f32(a, b);
+  // Low halves of a and of b side by side, and high halves.
+  static DF_INLINE W low_pair(W a, W b) {
+    return vreinterpretq_u64_u32(vtrn1q_u32(vreinterpretq_u32_u64(a), vreinterpretq_u32_u64(b)));
+  }
+  static DF_INLINE W high_pair(W a, W b) {
+    return vreinterpretq_u64_u32(vtrn2q_u32(vreinterpretq_u32_u64(a), vreinterpretq_u32_u64(b)));
+  }
+  static DF_INLINE W wide_pair(uint32_t low, uint32_t high) { return vdupq_n_u64(low | static_cast<uint64_t>(high) << 32); }
+  static DF_INLINE I words(W a) { return vreinterpretq_s32_u64(a); }
+  static DF_INLINE void interleave(F a, F b, F* z) {
+    z[0] = vzip1q_f32(a, b);
+    z[1] = vzip2q_f32(a, b);
   }
 
   static DF_INLINE F load(const float* p) { return vld1q_f32(p); }

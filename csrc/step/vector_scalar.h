@@ -22,6 +22,7 @@ struct Vector {
   static DF_INLINE F sub(F a, F b) { return a - b; }
   static DF_INLINE F mul_f(F a, F b) { return a * b; }
   static DF_INLINE F fma(F a, F b, F c) { return std::fma(a, b, c); }
+  static DF_INLINE F minus_fma(F a, F b, F c) { return std::fma(-a, b, -c); }
   static DF_INLINE F sqrt(F a) { return std::sqrt(a); }
   static DF_INLINE F round_even(F a) { return std::nearbyint(a); }
   static DF_INLINE F max_keep_nan(F bound, F x) { return x < bound ? bound : x; }
@@ -38,9 +39,12 @@ struct Vector {
   static DF_INLINE I xor_i(I a, I b) { return a ^ b; }
   static DF_INLINE I shr_i(I a, int n) { return static_cast<int32_t>(static_cast<uint32_t>(a) >> n); }
   static DF_INLINE I shl_i(I a, int n) { return static_cast<int32_t>(static_cast<uint32_t>(a) << n); }
+  // The exponent of positive, normal float bits, unbiased.
+  static DF_INLINE F exponent(I a) { return to_float(sub_i(shr_i(a, 23), set_i(127))); }
   static DF_INLINE F scale_by_power_of_two(F a, F n) {
     return n == n ? from_bits(add_i(bits(a), shl_i(static_cast<int32_t>(n), 23))) : a;
   }
+  static DF_INLINE F flip_if_bit31(I w, F a) { return from_bits(xor_i(bits(a), and_i(w, set_i(INT32_MIN)))); }
   static DF_INLINE void swap_if_bit30(I w, F& a, F& b) {
     const F first = w & 0x40000000 ? b : a;
     b = w & 0x40000000 ? a : b;
