@@ -39,10 +39,11 @@ const Kernel* const kTable[] = {
 constexpr int64_t kPart = 32768;
 constexpr int64_t kSmallestPart = 4096;
 
-// Waking a thread took 7 to 10 us (Zen 4), in which one thread makes the step of some 50,000 elements without noise, and a normal
-// takes as long as six or seven of those (docs/runtimes.md). So a thread is given at least this many elements, about 20 us:
-constexpr int64_t kThread = 131072;
-constexpr int64_t kDraw = 6;  // elements that drawing a normal counts as, beside its own
+// What a second thread costs: on two logical processors of a Zen 4, a step of 59 us became one of 70 and a step of 136 us one of
+// 180, where one of 14.8 ms became 9.2 (bench/results/epyc-zen4.json, when less work had two threads). So a thread is given at
+// least this many elements, about 65 us (docs/runtimes.md):
+constexpr int64_t kThread = 524288;
+constexpr int64_t kDraw = 5;  // elements that drawing a normal counts as, beside its own: 4.6 with AVX-512, 6.3 with AVX2
 
 // Splits `count` samples of `elements` into parts and calls fn(sample, begin, end) for each, on as many threads as that is worth.
 template <class Fn>
