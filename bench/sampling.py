@@ -27,13 +27,18 @@ PROBE_TIME = 499  # at which one call of the network is held to the reference
 
 
 _workers: dict[str, Process] = {}
+_threads: dict[str, int] = {}  # that each was started for
 
 
-def _worker(entry: Entry) -> Process:
+def _worker(entry: Entry, threads: int) -> Process:
+    """The peer's process: another one for another number of threads, since OpenVINO looks only once which cores it may use."""
     known = _workers.get(entry.name)
-    if known is None or not known.alive:
-        known = _workers[entry.name] = Process(entry.name, ["bench.worker", entry.name])
-    return known
+    if known is not None and known.alive and _threads[entry.name] == threads:
+        return known
+    if known is not None:
+        known.close()
+    _workers[entry.name], _threads[entry.name] = Process(entry.name, ["bench.worker", entry.name]), threads
+    return _workers[entry.name]
 
 
 def compare(job: Job, seconds: float, *, only: tuple[str, ...] | None = None) -> list[Line]:
@@ -73,7 +78,7 @@ def compare(job: Job, seconds: float, *, only: tuple[str, ...] | None = None) ->
 
 
 def _set_up(entry: Entry, job: Job, reference: Path) -> dict:
-    return _worker(entry).ask(order_set_up(job, reference))
+    return _worker(entry, job.threads).ask(order_set_up(job, reference))
 
 
 def compare_all(jobs: Iterable[tuple[str, int, int]], seconds: float, *, only: tuple[str, ...] | None = None) -> list[Line]:

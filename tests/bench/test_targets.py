@@ -42,6 +42,27 @@ def test_a_ratio_is_taken_within_rounds_and_against_the_fastest_exact_peer():
     assert (compiled.measured, compiled.met) == (None, None)
 
 
+def test_a_peer_with_shortcuts_is_held_to_what_is_exact_and_to_what_has_them_too():
+    lines = [
+        _line("diffuse_fast", [4.0] * 3, network="unet28", batch=16, ours=True),
+        _line("diffuse_fast, float32-fast", [2.0] * 3, network="unet28", batch=16, precision="float32-fast", ours=True),
+        _line("shortcuts", [3.0] * 3, network="unet28", batch=16, error_of_call=3e-4),
+        {**_line("exact", [5.0] * 3, network="unet28", batch=16), "share": 0.9},
+    ]
+    verdicts = _by_what(judge({"small": lines}, AVX512))
+    of = {what.removeprefix("unet28, batch 16, over "): (v.measured, v.met) for what, v in verdicts.items()}
+    assert of["the best float32 peer"] == (0.75, False)
+    assert of["the best peer that is exact to rounding"] == (1.25, True)
+    assert of["the best float32 peer, in float32-fast"] == (1.5, True)
+
+
+def test_a_target_past_the_limit_is_said_to_be():
+    torch = {**_line("torch loop", [1.5] * 3, network="unet28"), "share": 0.5}
+    lines = [_line("diffuse_fast", [1.0] * 3, network="unet28", ours=True), torch]
+    note = _by_what(judge({"small": lines}, AVX512))["unet28, batch 1, over torch eager"].note
+    assert note == "diffuse_fast over torch loop, which is at 50% of the limit itself: 2x would be all of it"
+
+
 def test_the_fastest_precision_must_keep_its_error():
     lines = [
         _line("diffuse_fast", [4.0] * 3, ours=True),

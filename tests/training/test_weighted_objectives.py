@@ -476,7 +476,10 @@ assert "torch" not in sys.modules
         solver: [float((np.linalg.norm(x - side * np.array([0.8, 0.4]), axis=1) < 0.6).mean()) for side in (1, -1)]
         for solver, x in drawn.items()
     }
-    assert {solver: near for solver, near in sides.items() if not (min(near) > 0.35 and sum(near) > 0.85)} == {}
+    for solver, near in sides.items():
+        # The others, of first order or with noise in every step, are not converged in as many calls.
+        least, both = (0.4, 0.9) if solver in ("ddim", "dpmpp_2m") else (0.35, 0.85)
+        assert min(near) > least and sum(near) > both, (solver, near)
 
 
 # ---- what is refused ----------------------------------------------------------------------------
