@@ -144,7 +144,7 @@ class OpenVINONetwork:
                 graph = self._graph.clone()
                 graph.reshape({name: list(shape) for name, shape in shapes.items()})
                 if hint == _HINTS["bfloat16"]:
-                    keep_exact(_core, graph, self._fields[0])
+                    keep_exact(_core, graph, self._inputs.sample)
                 compiled = _core.compile_model(graph, "CPU", config)
             except Exception as error:
                 raise ArtifactError(f"OpenVINO refuses {self._path!r}: {str(error)[:1000]}") from None
