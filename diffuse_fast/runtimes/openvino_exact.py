@@ -56,10 +56,17 @@ def _first_layers(sample: Any) -> list[Any]:
         if op.get_friendly_name() in seen:
             continue
         seen.add(op.get_friendly_name())
-        readers = [target.get_node() for out in op.outputs() for target in out.get_target_inputs()]
-        found += [op, *(op.input_value(i).get_node() for i in range(op.get_input_size()))]
-        if op.get_type_name() in _LAYERS:
-            found += [reader for reader in readers if reader.get_type_name() == "Add"]
-        else:
-            waiting += readers
+        layer = op.get_type_name() in _LAYERS
+        biased = [reader for reader in _readers(op) if reader.get_type_name() == "Add"] if layer else []
+        if layer and [r.get_type_name() for r in _readers((biased or [op])[0])] == ["Add"]:
+            continue  # the plugin of 2026.4 computes the sum with the layer, and fails where the other summand is in bfloat16
+        found += [op, *(op.input_value(i).get_node() for i in range(op.get_input_size())), *biased]
+        if not layer:
+            waiting += _readers(op)
     return found
+
+
+def _readers(op: Any) -> list[Any]:
+    """What reads the values of an operation, and not just their shape."""
+    readers = [target.get_node() for out in op.outputs() for target in out.get_target_inputs()]
+    return [reader for reader in readers if reader.get_type_name() != "ShapeOf"]

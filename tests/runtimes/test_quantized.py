@@ -134,70 +134,76 @@ def test_weights_round_by_half_a_step_of_their_channel():
     assert (error <= 0.501 * scales[:, None, None]).all() and not levels[2].any()
 
 
-def test_bfloat16_keeps_the_time(tmp_path, document):
-    """sin(999) through a product: in bfloat16 999 is 1000, whose sine is another number."""
+def _in_bfloat16(tmp_path, document, shape, weights, nodes):
+    """A call of one sample in bfloat16 on OpenVINO of the nodes, each an operator, its inputs, its output and its attributes."""
     openvino = pytest.importorskip("openvino")
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has no bfloat16")
     from onnx import TensorProto, helper, numpy_helper
 
-    nodes = [
-        helper.make_node("Cast", ["t"], ["tf"], to=TensorProto.FLOAT),
-        helper.make_node("Unsqueeze", ["tf", "one"], ["column"]),
-        helper.make_node("Mul", ["column", "frequencies"], ["angles"]),
-        helper.make_node("Sin", ["angles"], ["sines"]),
-        helper.make_node("MatMul", ["sines", "eye"], ["mixed"]),
-        helper.make_node("MatMul", ["mixed", "eye"], ["again"]),
-        helper.make_node("Add", ["x", "again"], ["output"]),
-    ]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", 6]),
-                     helper.make_tensor_value_info("t", TensorProto.INT64, ["B"])],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["B", 6])],
-        [numpy_helper.from_array(np.array([1], np.int64), "one"), numpy_helper.from_array(np.eye(6, dtype=np.float32), "eye"),
-         numpy_helper.from_array(np.linspace(0.5, 1, 6, dtype=np.float32), "frequencies")],
+        [helper.make_node(op, inputs.split(), [output], **attributes) for op, inputs, output, attributes in nodes], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", *shape]),
+         helper.make_tensor_value_info("t", TensorProto.INT64, ["B"])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["B", *shape])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )  # fmt: skip
     file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    document["sample"]["shape"] = [6]
+    document["sample"]["shape"] = list(shape)
     helper.set_model_props(file, {"diffuse_fast": json.dumps({**document, "conditioning": []})})
-    (tmp_path / "time.onnx").write_bytes(file.SerializeToString())
-    call = network(df.load(tmp_path / "time.onnx"), "openvino", precision="bfloat16").bind(1, (6,), {})
-    got = call(999.0)
-    assert np.abs(got - np.sin(999 * np.linspace(0.5, 1, 6))).max() <= 2**-7
+    (tmp_path / "model.onnx").write_bytes(file.SerializeToString())
+    return network(df.load(tmp_path / "model.onnx"), "openvino", precision="bfloat16").bind(1, shape, {})
+
+
+EYE = np.eye(6, dtype=np.float32)
+
+
+def test_bfloat16_keeps_the_time(tmp_path, document):
+    """sin(999) through a product: in bfloat16 999 is 1000, whose sine is another number."""
+    frequencies = np.linspace(0.5, 1, 6, dtype=np.float32)
+    call = _in_bfloat16(tmp_path, document, (6,), {"one": np.array([1]), "eye": EYE, "frequencies": frequencies}, [
+        ("Cast", "t", "tf", {"to": 1}), ("Unsqueeze", "tf one", "column", {}), ("Mul", "column frequencies", "angles", {}),
+        ("Sin", "angles", "sines", {}), ("MatMul", "sines eye", "mixed", {}), ("MatMul", "mixed eye", "again", {}),
+        ("Add", "x again", "output", {}),
+    ])  # fmt: skip
+    assert np.abs(call(999.0) - np.sin(999 * np.linspace(0.5, 1, 6))).max() <= 2**-7
 
 
 def test_bfloat16_keeps_the_sample(tmp_path, document):
     """A first layer that takes differences of numbers near 1: in bfloat16 most of them are 0."""
-    openvino = pytest.importorskip("openvino")
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        pytest.skip("this CPU has no bfloat16")
-    from onnx import TensorProto, helper, numpy_helper
-
     difference = (np.eye(6) - np.eye(6, k=1)).astype(np.float32)
-    nodes = [
-        helper.make_node("MatMul", ["x", "difference"], ["differences"]),
-        helper.make_node("MatMul", ["differences", "eye"], ["same"]),
-        helper.make_node("Cast", ["t"], ["tf"], to=TensorProto.FLOAT),
-        helper.make_node("Unsqueeze", ["tf", "one"], ["column"]),
-        helper.make_node("Add", ["same", "column"], ["output"]),
-    ]
-    graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", 6]),
-                     helper.make_tensor_value_info("t", TensorProto.INT64, ["B"])],
-        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["B", 6])],
-        [numpy_helper.from_array(np.array([1], np.int64), "one"), numpy_helper.from_array(np.eye(6, dtype=np.float32), "eye"),
-         numpy_helper.from_array(difference, "difference")],
-    )  # fmt: skip
-    file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    document["sample"]["shape"] = [6]
-    helper.set_model_props(file, {"diffuse_fast": json.dumps({**document, "conditioning": []})})
-    (tmp_path / "sample.onnx").write_bytes(file.SerializeToString())
-    call = network(df.load(tmp_path / "sample.onnx"), "openvino", precision="bfloat16").bind(1, (6,), {})
+    call = _in_bfloat16(tmp_path, document, (6,), {"one": np.array([1]), "eye": EYE, "difference": difference}, [
+        ("MatMul", "x difference", "differences", {}), ("MatMul", "differences eye", "same", {}),
+        ("Cast", "t", "tf", {"to": 1}), ("Unsqueeze", "tf one", "column", {}), ("Add", "same column", "output", {}),
+    ])  # fmt: skip
     x = 1 + np.random.default_rng(0).uniform(-1e-3, 1e-3, (1, 6)).astype(np.float32)
     call.x[...] = x
     want = x @ difference
     assert (np.abs(call(0.0) - want) <= 2**-7 * np.abs(want)).all()
 
+
+def test_bfloat16_takes_a_network_whose_first_layer_is_added_to_another(tmp_path, document):
+    """As a shortcut past the first layer is. One that is told to keep its precision is not compiled there by OpenVINO."""
+    random = np.random.default_rng(0)
+    sizes = {"one": (64, 2), "two": (64, 64), "past": (64, 2), "last": (2, 64)}
+    weights = {name: random.standard_normal((*size, 3)).astype(np.float32) for name, size in sizes.items()}
+    weights |= {f"{name}_bias": random.standard_normal(size[0]).astype(np.float32) for name, size in sizes.items()}
+    weights["ones"] = np.array([1, 2])
+    pads = {"pads": [1, 1]}
+    call = _in_bfloat16(tmp_path, document, (2, 16), weights, [
+        ("Conv", "x one one_bias", "a", pads), ("Conv", "a two two_bias", "b", pads), ("Mish", "b", "c", {}),
+        ("Conv", "x past past_bias", "d", pads), ("Add", "c d", "e", {}), ("Conv", "e last last_bias", "f", pads),
+        ("Cast", "t", "tf", {"to": 1}), ("Unsqueeze", "tf ones", "column", {}), ("Add", "f column", "output", {}),
+    ])  # fmt: skip
+    call.x[...] = x = random.standard_normal((1, 2, 16)).astype(np.float32)
+
+    def convolved(x, name):
+        windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, ((0, 0), (0, 0), (1, 1))), 3, axis=2)
+        return np.einsum("oik,bilk->bol", weights[name], windows) + weights[f"{name}_bias"][:, None]
+
+    b = convolved(convolved(x, "one"), "two")
+    want = convolved(b * np.tanh(np.logaddexp(0, b)) + convolved(x, "past"), "last")
+    assert np.linalg.norm(call(0.0) - want) <= 0.02 * np.linalg.norm(want)
 
 def test_a_module_in_bfloat16(monkeypatch):
     torch = pytest.importorskip("torch")
