@@ -23,6 +23,7 @@ _TICK = 1e-7  # no time is less
 _WARM = 0.1  # of a turn, before it: for its data and code, and until the threads of the one before sleep
 _FEWEST = next(n for n in range(1, 99) if 0.5**n <= CHANCE)  # rounds in which a win can be sure
 _MOST = 1000  # rounds
+_CLEAR = 0.1  # of the first one's time: who is ahead by that gets more rounds
 _FIRST_OUT = 3  # rounds before the first may leave
 _BEHIND = 1.5  # after n rounds: slower than the fastest by this over n, and in four of five rounds
 
@@ -67,7 +68,8 @@ def contest(
 
     Args:
         runs: What to time, each called without arguments; the first is what is taken unless another is surely faster.
-        seconds: Time to spend, if it is enough for as many rounds as a sure win needs; else up to :data:`LONGEST` times as much.
+        seconds: Time to spend, if it is enough for as many rounds as a sure win needs; else, and while one is a tenth ahead but not
+            surely, up to :data:`LONGEST` times as much.
         spared: Which run on fewer cores than the first.
         others: Share of the cores that other processes have taken since it was made.
         clock: Seconds, from any start.
@@ -79,7 +81,7 @@ def contest(
     collecting = gc.isenabled()
     gc.disable()
     try:
-        while rounds == 0 or _goes_on(rounds, len(left), clock() - begin, seconds):
+        while rounds == 0 or _goes_on(times, left, rounds, clock() - begin, seconds):
             first = rounds % len(left)
             for i in left[first:] + left[:first]:
                 times[i].append(_turn(runs[i], counts[i], clock))
@@ -101,10 +103,21 @@ def wins_needed(rounds: int) -> int:
     return needed
 
 
-def _goes_on(rounds: int, left: int, spent: float, seconds: float) -> bool:
+def _goes_on(times: list[list[float]], left: list[int], rounds: int, spent: float, seconds: float) -> bool:
     if rounds < _FEWEST:
         return spent < LONGEST * seconds
-    return left > 1 and spent < seconds and rounds < _MOST
+    if len(left) == 1 or rounds >= _MOST:
+        return False
+    return spent < seconds or (spent < LONGEST * seconds and _open(times, left, rounds))
+
+
+def _open(times: list[list[float]], left: list[int], rounds: int) -> bool:
+    """Whether the fastest is ahead of the first by so much that it would win, if only that were sure: a round or two of noise are
+    too many among ten."""
+    first = np.array(times[0])
+    ahead = np.array(times[min(left, key=lambda i: float(np.median(times[i])))])
+    gain, won = float(np.median(first / ahead)), int(np.sum(ahead < first))
+    return gain * (1 - _CLEAR) >= 1 and won < wins_needed(rounds)
 
 
 def _calls_of_a_turn(run: Callable[[], object], clock: Callable[[], float]) -> int:

@@ -71,6 +71,14 @@ def test_a_bad_spell_of_the_machine_is_survived():
     assert found.winner == 0
 
 
+def test_two_bad_rounds_among_ten_are_outlived():
+    turn = iter(range(1000))
+    # Two calls tell how long one takes; then the third and the sixth round are bad.
+    found = Track(0.5, lambda now: 0.9 if next(turn) in (4, 7) else 0.39).contest()
+    assert found.winner == 1
+    assert (found.won(1), turns(found)) == (16, [18, 18])  # the first number of rounds in which two may be lost
+
+
 def test_what_falls_behind_leaves_and_the_first_stays():
     track = Track(1.0, 3.0, 0.5, 0.52)
     found = track.contest(4.0)
