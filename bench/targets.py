@@ -95,10 +95,10 @@ def _drawn(network: str, batch: int, steps: int, threads: int, lines: list[dict[
         best = min(among, key=_median, default=None)
         if best is None:
             return Verdict(what, threads, target, None, note="no such peer ran here")
-        note = f"{mine['name']} over {best['name']}"
-        if target is not None and (share := best.get("share", 0.0)) * target > 1:
+        ratio, note, share = _ratio(best, mine), f"{mine['name']} over {best['name']}", best.get("share", 0.0)
+        if target is not None and ratio < target and 1 / target < share < 1 and mine["job"]["precision"] == "float32":
             note += f", which is at {share:.0%} of the limit itself: {1 / share:.2g}x would be all of it"
-        return Verdict(what, threads, target, _ratio(best, mine), note=note)
+        return Verdict(what, threads, target, ratio, note=note)
 
     def named(*names: str) -> list[dict[str, Any]]:
         return [timed[name] for name in names if name in timed]
