@@ -1,8 +1,8 @@
 """What the machine can do at most, measured beside every run: multiply-adds per second and bytes copied per second.
 
-The peak is the best rate of ``torch.mm`` (oneDNN or MKL) over three square sizes, in float32 and, for rows that compute in it, in
-bfloat16; the bandwidth is that of copying 256 MiB with torch, read and written bytes both counted. Each number of threads is
-measured in a process of its own, pinned to as many cores.
+The peak is the best rate of torch's matrix product (oneDNN or MKL) over three square sizes, in float32 and, for rows that compute
+in them, in bfloat16 and in int8 with sums of 32 bits; the bandwidth is that of copying 256 MiB with torch, read and written bytes
+both counted. Each number of threads is measured in a process of its own, pinned to as many cores.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ class Limits:
 
     Attributes:
         multiply_adds: Per second, float32.
-        multiply_adds_bf16: Per second, bfloat16 operands.
+        multiply_adds_bf16, multiply_adds_int8: Per second, of such operands.
         bandwidth: Bytes per second of a large copy, reads and writes.
     """
 
     threads: int
     multiply_adds: float
     multiply_adds_bf16: float
+    multiply_adds_int8: float
     bandwidth: float
 
-    def floor(self, multiply_adds: float, moved: float, precision: str = "float32") -> float | None:
-        """Seconds that the multiply-adds take at the peak and the bytes at the bandwidth; None for a precision without a peak."""
-        peaks = {"float32": self.multiply_adds, "bfloat16": self.multiply_adds_bf16}
-        return multiply_adds / peaks[precision] + moved / self.bandwidth if precision in peaks else None
+    def floor(self, multiply_adds: float, moved: float, precision: str = "float32") -> float:
+        """Seconds that the multiply-adds take at the peak, all of them in that precision, and the bytes at the bandwidth."""
+        peaks = {"bfloat16": self.multiply_adds_bf16, "int8": self.multiply_adds_int8}
+        return multiply_adds / peaks.get(precision, self.multiply_adds) + moved / self.bandwidth
 
 
 @functools.cache
@@ -55,15 +56,16 @@ def _measure(threads: int) -> Limits:
 
     os.sched_setaffinity(0, cores(threads))
     torch.set_num_threads(threads)
-    rates = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        pairs = {n: (torch.randn(n, n).to(dtype), torch.empty(n, n, dtype=dtype)) for n in SIZES}
-        products = {n: (lambda a=a, o=o: torch.mm(a, a, out=o)) for n, (a, o) in pairs.items()}
+    rates = []
+    for operands, sums in ((torch.float32, torch.float32), (torch.bfloat16, torch.bfloat16), (torch.int8, torch.int32)):
+        product = torch._int_mm if operands == torch.int8 else torch.mm
+        pairs = {n: ((20 * torch.randn(n, n)).to(operands), torch.empty(n, n, dtype=sums)) for n in SIZES}
+        products = {n: (lambda a=a, o=o, product=product: product(a, a, out=o)) for n, (a, o) in pairs.items()}
         times = interleaved(products, seconds=SECONDS * len(SIZES))
-        rates[dtype] = max(n**3 / float(values.min()) for n, values in times.items())
+        rates.append(max(n**3 / float(values.min()) for n, values in times.items()))
     source, target = torch.ones(COPY_BYTES // 4), torch.ones(COPY_BYTES // 4)
     copied = interleaved({"copy": lambda: target.copy_(source)}, seconds=2 * SECONDS)["copy"]
-    return Limits(threads, rates[torch.float32], rates[torch.bfloat16], 2 * COPY_BYTES / float(copied.min()))
+    return Limits(threads, *rates, 2 * COPY_BYTES / float(copied.min()))
 
 
 if __name__ == "__main__":

@@ -20,32 +20,32 @@ from .report import Line
 from .worker import order_set_up
 
 TURN = 0.06
-FEWEST_ROUNDS = 5
+FEWEST_ROUNDS = 9  # a machine that is not quiet spoils one or two
 MOST_ROUNDS = 60
 STEP_BYTES = 12  # per element: a step reads the state and the network's output, and writes the state
 PROBE_TIME = 499  # at which one call of the network is held to the reference
 
 
-_workers: dict[str, Process] = {}
-_threads: dict[str, int] = {}  # that each was started for
+_workers: dict[str, tuple[int, Process]] = {}  # by the peer's name, with the number of threads that it was started for
 
 
 def _worker(entry: Entry, threads: int) -> Process:
     """The peer's process: another one for another number of threads, since OpenVINO looks only once which cores it may use."""
-    known = _workers.get(entry.name)
-    if known is not None and known.alive and _threads[entry.name] == threads:
-        return known
-    if known is not None:
-        known.close()
-    _workers[entry.name], _threads[entry.name] = Process(entry.name, ["bench.worker", entry.name]), threads
-    return _workers[entry.name]
+    started, process = _workers.get(entry.name, (0, None))
+    if process is not None and process.alive and started == threads:
+        return process
+    if process is not None:
+        process.close()
+    process = Process(entry.name, ["bench.worker", entry.name])
+    _workers[entry.name] = threads, process
+    return process
 
 
 def compare(job: Job, seconds: float, *, only: tuple[str, ...] | None = None) -> list[Line]:
     """Times of all peers, or of those named, for one job; the last lines are those who could not, each with its reason."""
     lines, missing, ready = [], [], {}
     shape = NETWORKS[job.network].shape
-    entries = [e for e in PEERS if (only is None or e.name in only) and e.plays(job, shape)]
+    entries = [e for e in PEERS if (only is None or e.name in only) and e.plays(shape)]
     reference = _reference_of(job.network, job.batch, job.steps)
     together, alone = [e for e in entries if not e.measures], [e for e in entries if e.measures]
     with ThreadPoolExecutor(2) as pool:  # setting up is compiling, mostly
@@ -60,7 +60,6 @@ def compare(job: Job, seconds: float, *, only: tuple[str, ...] | None = None) ->
     first = next((rounds[e.name] for e, _ in ready.values() if e.ours), None)
     for name, (entry, answer) in ready.items():
         values = np.array(rounds[name])
-        floor = floor_of(job, entry.precision)
         lines.append(
             Line(
                 name,
@@ -70,7 +69,7 @@ def compare(job: Job, seconds: float, *, only: tuple[str, ...] | None = None) ->
                 job=labels(job, entry),
                 error=answer["error"],
                 error_of_call=answer["error_of_call"],
-                share=None if floor is None else floor / float(np.median(values)),
+                share=floor_of(job, entry.precision) / float(np.median(values)),
                 rounds=[float(f"{v:.4g}") for v in values],
             )
         )
@@ -102,7 +101,7 @@ def labels(job: Job, entry: Entry) -> dict[str, object]:
     }  # fmt: skip
 
 
-def floor_of(job: Job, precision: str = "float32") -> float | None:
+def floor_of(job: Job, precision: str) -> float:
     """Seconds below which no implementation that does these multiply-adds can draw the job's samples on this machine."""
     work, elements = _counted(job.network)
     n = job.steps * job.batch
@@ -127,7 +126,7 @@ def _rounds(once: dict[str, float], seconds: float) -> dict[str, list[float]]:
     while done < FEWEST_ROUNDS or (time.perf_counter() < end and done < MOST_ROUNDS):
         first = done % len(names)
         for name in names[first:] + names[:first]:
-            times[name].append(_workers[name].ask({"do": "run", "calls": calls[name]})["seconds"])
+            times[name].append(_workers[name][1].ask({"do": "run", "calls": calls[name]})["seconds"])
         done += 1
     return times
 

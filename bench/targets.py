@@ -56,8 +56,7 @@ def judge(cases: Cases, machine: dict[str, Any]) -> list[Verdict]:
         out += _drawn(*key, [line for line in drawn if _key(line) == key])
     out += _start(cases.get("start", ()))
     for line in cases.get("installation", ()):
-        size, note = line.get("value"), line.get("note", "").removeprefix("left out: ")
-        out.append(Verdict(f"installation, {line['name']}", None, line.get("limit"), size, "MB", False, note))
+        out.append(Verdict(f"installation, {line['name']}", None, line.get("limit"), line.get("value"), "MB", False, _why(line)))
     return out
 
 
@@ -95,9 +94,9 @@ def _drawn(network: str, batch: int, steps: int, threads: int, lines: list[dict[
         best = min(among, key=_median, default=None)
         if best is None:
             return Verdict(what, threads, target, None, note="no such peer ran here")
-        ratio, note, share = _ratio(best, mine), f"{mine['name']} over {best['name']}", best.get("share", 0.0)
-        if target is not None and ratio < target and 1 / target < share < 1 and mine["job"]["precision"] == "float32":
-            note += f", which is at {share:.0%} of the limit itself: {1 / share:.2g}x would be all of it"
+        ratio, note = _ratio(best, mine), f"{mine['name']} over {best['name']}"
+        if target is not None and ratio < target and "share" in mine and not best["job"]["ours"]:
+            note += f"; the limit itself is {_median(best) / (mine['share'] * _median(mine)):.2g}x"
         return Verdict(what, threads, target, ratio, note=note)
 
     def named(*names: str) -> list[dict[str, Any]]:
@@ -139,9 +138,16 @@ def _small(over: Callable[..., Verdict], target: float, peers: list[dict[str, An
 
 def _start(lines: Any) -> Iterator[Verdict]:
     for line in lines:
-        if "seconds" not in line or line.get("limit") is None:
+        if line.get("limit") is None or "value" in line:
             continue
-        yield Verdict("cold start to the first digit", None, line["limit"], line["seconds"]["median"], "s", False)
+        seconds, note = line.get("seconds", {}).get("median"), _why(line)
+        yield Verdict("cold start to the first digit", None, line["limit"], seconds, "s", False, note)
+
+
+def _why(line: dict[str, Any]) -> str:
+    """Why there is no figure."""
+    note = str(line.get("note", ""))
+    return note.removeprefix("left out: ") if note.startswith("left out") else ""
 
 
 def _median(line: dict[str, Any]) -> float:

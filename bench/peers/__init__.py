@@ -19,7 +19,6 @@ class Entry:
         options: What tells it from others of that file.
         precision: ``float32``, or what it computes in.
         images: Only for networks on (C, H, W).
-        largest_batch: Not timed above it: each batch is compiled anew.
         ours: Of this project.
         measures: It times something while it is set up, so nobody else may be at work then.
         rederives: DDIM as it takes ε from the clipped x0 (guided-diffusion's way), because it knows no other.
@@ -30,13 +29,13 @@ class Entry:
     options: dict[str, Any] = field(default_factory=dict)
     precision: str = "float32"
     images: bool = False
-    largest_batch: int | None = None
     ours: bool = False
     rederives: bool = False
     measures: bool = False
 
-    def plays(self, job: Job, shape: tuple[int, ...]) -> bool:
-        return (not self.images or len(shape) == 3) and (self.largest_batch is None or job.batch <= self.largest_batch)
+    def plays(self, shape: tuple[int, ...]) -> bool:
+        """Whether it takes samples of that shape."""
+        return not self.images or len(shape) == 3
 
     def make(self, job: Job) -> Peer:
         return import_module(f".{self.module}", __package__).make(job, **self.options)
@@ -53,8 +52,8 @@ PEERS = (
     Entry("diffuse_fast, float32-fast", "diffuse_fast", {"precision": "float32-fast"}, "float32-fast", ours=True),
     Entry("diffuse_fast, int8", "diffuse_fast", {"precision": "int8"}, "int8", ours=True),
     Entry("torch loop", "torch_loop"),
-    Entry("torch.compile", "torch_loop", {"compiled": True}, largest_batch=1),
-    Entry("torch.compile, freezing", "torch_loop", {"compiled": True, "freezing": True}, largest_batch=1),
+    Entry("torch.compile", "torch_loop", {"compiled": True}),
+    Entry("torch.compile, freezing", "torch_loop", {"compiled": True, "freezing": True}),
     Entry("diffusers", "diffusers"),
     Entry("diffusers, channels-last", "diffusers", {"channels_last": True}, images=True),
     Entry("diffusers, bf16", "diffusers", {"bf16": True}, BF16),

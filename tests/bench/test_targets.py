@@ -56,11 +56,12 @@ def test_a_peer_with_shortcuts_is_held_to_what_is_exact_and_to_what_has_them_too
     assert of["the best float32 peer, in float32-fast"] == (1.5, True)
 
 
-def test_a_target_past_the_limit_is_said_to_be():
-    torch = {**_line("torch loop", [1.5] * 3, network="unet28"), "share": 0.5}
-    lines = [_line("diffuse_fast", [1.0] * 3, network="unet28", ours=True), torch]
+def test_what_misses_says_what_the_limit_would_make_of_it():
+    """Ours takes 1 s, of which the limit is 0.75 s; the peer takes 1.5 s."""
+    ours = {**_line("diffuse_fast", [1.0] * 3, network="unet28", ours=True), "share": 0.75}
+    lines = [ours, _line("torch loop", [1.5] * 3, network="unet28")]
     note = _by_what(judge({"small": lines}, AVX512))["unet28, batch 1, over torch eager"].note
-    assert note == "diffuse_fast over torch loop, which is at 50% of the limit itself: 2x would be all of it"
+    assert note == "diffuse_fast over torch loop; the limit itself is 2x"
 
 
 def test_the_fastest_precision_must_keep_its_error():
@@ -116,6 +117,12 @@ def test_a_start_and_a_size_must_be_small():
     assert [v.met for v in judge({"start": [start], "installation": [size]}, AVX512)] == [False, True]
 
 
+def test_a_start_that_is_not_known_is_not_missed():
+    gone = Line("first digit", limit=0.6, note="left out: no index").to_json()
+    (verdict,) = judge({"start": [gone]}, AVX512)
+    assert (verdict.measured, verdict.met, verdict.note) == (None, None, "no index")
+
+
 def test_a_size_that_is_not_known_is_not_missed():
     gone = Line("production", limit=200.0, note="left out: no index").to_json()
     (verdict,) = judge({"installation": [gone]}, AVX512)
@@ -166,7 +173,7 @@ def test_the_page_names_who_is_left_out(tmp_path, monkeypatch):
         "processor": "a machine", "instruction_sets": ["avx2"], "caches": {"L1": "32K"}, "versions": {"numpy": "2"},
         "python": "3.11", "commit": "abc",
     }  # fmt: skip
-    limit = {"threads": 1, "multiply_adds": 5e10, "multiply_adds_bf16": 1e11, "bandwidth": 2e10}
+    limit = {"threads": 1, "multiply_adds": 5e10, "multiply_adds_bf16": 1e11, "multiply_adds_int8": 2e11, "bandwidth": 2e10}
     (tmp_path / "results").mkdir()
     (tmp_path / "docs").mkdir()
     run = {"machine": machine, "limits": [limit], "took": {"tiny": 90.0, "loop": 10.0}, "cases": {"tiny": [*lines, gone]}}
