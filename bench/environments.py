@@ -32,7 +32,9 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 @functools.cache
 def _wheel() -> Path:
-    build = [sys.executable, *_PIP, "wheel", "-q", "--no-deps", "-w", _folder().name, ROOT]
+    # What runs on the CPU does not wait for a CUDA compiler, should there be one.
+    cpu = ("-C", "cmake.define.USE_CUDA=OFF")
+    build = [sys.executable, *_PIP, "wheel", "-q", "--no-deps", *cpu, "-w", _folder().name, ROOT]
     subprocess.run(build, check=True, capture_output=True, text=True)
     return next(Path(_folder().name).glob("*.whl"))
 

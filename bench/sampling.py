@@ -44,8 +44,7 @@ def _worker(entry: Entry, threads: int) -> Process:
 def compare(job: Job, seconds: float, *, only: tuple[str, ...] | None = None) -> list[Line]:
     """Times of all peers, or of those named, for one job; the last lines are those who could not, each with its reason."""
     lines, missing, ready = [], [], {}
-    shape = NETWORKS[job.network].shape
-    entries = [e for e in PEERS if (only is None or e.name in only) and e.plays(shape)]
+    entries = [e for e in PEERS if (only is None or e.name in only) and e.plays(job.network)]
     reference = _reference_of(job.network, job.batch, job.steps)
     together, alone = [e for e in entries if not e.measures], [e for e in entries if e.measures]
     with ThreadPoolExecutor(2) as pool:  # setting up is compiling, mostly

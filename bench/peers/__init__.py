@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from ..networks import INT8, NETWORKS
 from .base import Job, Peer
 
 
@@ -33,9 +34,9 @@ class Entry:
     rederives: bool = False
     measures: bool = False
 
-    def plays(self, shape: tuple[int, ...]) -> bool:
-        """Whether it takes samples of that shape."""
-        return not self.images or len(shape) == 3
+    def plays(self, network: str) -> bool:
+        """Whether it draws with that network."""
+        return (not self.images or len(NETWORKS[network].shape) == 3) and (self.precision != "int8" or network in INT8)
 
     def make(self, job: Job) -> Peer:
         return import_module(f".{self.module}", __package__).make(job, **self.options)

@@ -11,7 +11,7 @@ import diffuse_fast as df
 from diffuse_fast.kernels import set_num_threads
 from diffuse_fast.runtimes import choices
 
-from ..networks import CLIP, FOLDER, INT8, NETWORKS, artifact, int8
+from ..networks import CLIP, FOLDER, NETWORKS, artifact, int8
 from .base import Job, Unavailable
 
 
@@ -30,7 +30,7 @@ class Ours:
     def __init__(self, job: Job, runtime: str, precision: str, threads: int | None):
         net = NETWORKS[job.network]
         self._batch, self._cond = job.batch, net.conditioning(job.batch)
-        model = df.load(int8(job.network) if precision == "int8" and job.network in INT8 else artifact(job.network))
+        model = df.load(int8(job.network) if precision == "int8" else artifact(job.network))
         plan = df.plan(
             net.schedule, "ddim", job.steps, prediction_type=net.prediction_type, clip=CLIP, timestep_spacing=job.spacing
         )
