@@ -52,12 +52,14 @@ class Nodes:
     Attributes:
         nodes: The nodes, in an order in which they can run. To be changed in place.
         values: What the file says of values by name: inputs, outputs, and those between where it says it.
+        elsewhere: Names that more than the nodes here rely on: the graph's inputs and outputs, and what subgraphs read.
     """
 
     def __init__(self, path: Path):
         self._wire = Wire(path.read_bytes())
         self.nodes: list[Node] = []
         self.values: dict[str, Value] = {}
+        self.elsewhere: set[str] = set()
         self._added: list[bytes] = []  # inputs and outputs
         self._constants: dict[str, np.ndarray] = {}
         self._names: set[str] = set()
@@ -76,6 +78,8 @@ class Nodes:
                 one = value(self._wire, self._wire.message(f, "a value"))
                 self.values[one.name] = one
                 self._names.add(one.name)
+                if f.number != _VALUE_INFO:
+                    self.elsewhere.add(one.name)
 
     def fresh(self, like: str) -> str:
         """A name that the graph does not have."""
@@ -124,7 +128,7 @@ class Nodes:
 
     def to_bytes(self) -> bytes:
         """The model with its nodes as they are now, and without the weights that were read here and that no node has any more."""
-        read = {name for node in self.nodes for name in node.inputs}
+        read = self.elsewhere.union(*(node.inputs for node in self.nodes))
         unread = {f.begin for name, f in self._initializers.items() if name in self._read and name not in read}
         kept = [
             self._wire.buffer[f.begin : self._end(f)]
@@ -175,7 +179,17 @@ class Nodes:
                 content = self._wire.text(f, "an attribute")
             elif f.number == 8:
                 integers += self._integers(f)
+            elif f.number in (6, 11):
+                self._subgraph(f)
         return name, tuple(integers) if integers else content
+
+    def _subgraph(self, f: Field) -> None:
+        """What a subgraph reads, be it of this graph or of its own: a name too many does no harm."""
+        for g in self._wire.fields(self._wire.message(f, "a subgraph"), "a subgraph"):
+            if g.number == _NODE:
+                self.elsewhere.update(self._node(g).inputs)
+            elif g.number == _OUTPUT:
+                self.elsewhere.add(value(self._wire, self._wire.message(g, "a value")).name)
 
     def _integers(self, f: Field) -> list[int]:
         """One whole number, or packed ones."""

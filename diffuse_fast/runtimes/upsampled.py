@@ -42,7 +42,7 @@ def take_apart(graph: Nodes) -> dict[str, Parted]:
     for node in graph.nodes:
         for name in node.inputs:
             readers.setdefault(name, []).append(node)
-    doublings = {node.outputs[0]: node for node in graph.nodes if _doubles(graph, node)}
+    doublings = {node.outputs[0]: node for node in graph.nodes if node.outputs[0] not in graph.elsewhere and _doubles(graph, node)}
     nodes: list[Node] = []
     found: dict[str, Parted] = {}
     for node in graph.nodes:

@@ -110,6 +110,54 @@ def test_others_stay_as_they_are(doubling, other):
     np.testing.assert_array_equal(run(graph.to_bytes(), x), run(path.read_bytes(), x))
 
 
+def widened(path, change):
+    """The file with more to it: ``change`` gets its message."""
+    file = onnx.load(path)
+    change(file.graph, onnx.helper)
+    path.write_bytes(file.SerializeToString())
+    return path
+
+
+def also_outputs(graph, helper):
+    more = {"doubled": ["B", 3, 8, 12], "w": WEIGHT.shape}
+    graph.output.extend([helper.make_tensor_value_info(name, 1, dims) for name, dims in more.items()])
+
+
+def also_inputs(graph, helper):
+    """As files of old write their weights."""
+    graph.input.extend([helper.make_tensor_value_info("w", 1, WEIGHT.shape), helper.make_tensor_value_info("scales", 1, [4])])
+
+
+def in_branches(graph, helper, node):
+    """y += what a node computes in a branch."""
+    branch = helper.make_graph([node], "branch", [], [helper.make_tensor_value_info("within", 1, None)])
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "yes"))
+    graph.node.insert(3, helper.make_node("If", ["yes"], ["other"], then_branch=branch, else_branch=branch))
+    graph.node.insert(4, helper.make_node("Add", ["y", "other"], ["sum"]))
+    graph.node[-1].input[0] = "sum"
+
+
+def weight_in_branches(graph, helper):
+    in_branches(graph, helper, helper.make_node("Conv", ["x", "w", "bias"], ["within"], pads=[1, 1, 1, 1]))
+
+
+def doubled_in_branches(graph, helper):
+    in_branches(graph, helper, helper.make_node("Relu", ["doubled"], ["within"]))
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+@pytest.mark.parametrize("change", [also_outputs, also_inputs, weight_in_branches, doubled_in_branches])
+def test_what_others_rely_on_stays(doubling, runtime, change):
+    """What is an output, can be given as an input, or is read in a branch is not taken away."""
+    pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
+    path = widened(doubling(), change)
+    x = np.random.default_rng(1).standard_normal((2, 3, 8, 12)).astype(np.float32)
+    want = run(path.read_bytes(), x)
+    call = network(df.load(path), runtime, threads=1).bind(2, (3, 8, 12), {})
+    call.x[...] = x
+    assert np.abs(call(0.0) - want).max() <= 1e-5 * np.abs(want).max()
+
+
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_in_int8_the_parts_are(doubling, runtime):
     """The layer is named as the file has it; its parts take its ranges."""
