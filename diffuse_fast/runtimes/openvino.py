@@ -110,7 +110,9 @@ class OpenVINONetwork:
         self._path = str(model.path)
         self._made, self._threads, self._precision, self._streams = made, threads, precision, streams
         self._graph = made.graphs[precision == "int8"]
-        dims = self._graph.input(model.time.input).partial_shape
+        # Those that the network uses: of a graph that does not come from a file OpenVINO drops others.
+        self._used = {name for one in self._graph.inputs for name in one.names}
+        dims: Any = self._graph.input(model.time.input).partial_shape if model.time.input in self._used else []
         per_sample = len(dims) == 1 and dims[0].is_dynamic
         self._inputs = Inputs(model.input, model.shape, model.time, len(dims), per_sample, model.conditioning)
         self._output, self._output_shape = model.output, model.output_shape
@@ -123,7 +125,7 @@ class OpenVINONetwork:
         output_shape: tuple[int, ...] | None = None,
     ) -> OpenVINOCall:
         inputs = self._inputs.arrays(batch, shape, cond)
-        compiled = self._compiled({name: array.shape for name, array in inputs.items()})
+        compiled = self._compiled({name: array.shape for name, array in inputs.items() if name in self._used})
         into = aligned((batch, *(output_shape or self._output_shape)))
         return OpenVINOCall(compiled, inputs, self._inputs.sample, self._inputs.time.input, self._output, into)
 
@@ -168,8 +170,8 @@ class OpenVINOCall(MemoryCall):
         super().__init__(inputs, sample, time, into)
         check_output(tuple(compiled.output(output).shape), into.shape)
         request = compiled.create_infer_request()
-        for name, array in inputs.items():
-            request.set_tensor(name, Tensor(array, shared_memory=True))
+        for name in (name for one in compiled.inputs for name in one.names):
+            request.set_tensor(name, Tensor(inputs[name], shared_memory=True))
         request.set_tensor(output, Tensor(into, shared_memory=True))
 
         def run() -> None:

@@ -54,3 +54,35 @@ def test_equal_within_rounding(model, runtime, batch):
 
 def test_a_file_without_norms_is_opened_as_it_is(small):
     assert graphs.for_onnxruntime(df.load(small())) is None
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino", "mnn"])
+def test_inputs_that_the_network_does_not_use(tmp_path, runtime):
+    """A changed graph, whose time and condition lead nowhere: OpenVINO drops such inputs of what is no file."""
+    pytest.importorskip({"onnx": "onnxruntime", "mnn": "MNN"}.get(runtime, runtime))
+    helper, rng = onnx.helper, np.random.default_rng(0)
+    scales, weight = np.array([1, 1, 2, 2], np.float32), rng.standard_normal((2, 2, 3, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Resize", ["sample", "", "s"], ["doubled"], mode="nearest"),
+        helper.make_node("Conv", ["doubled", "w"], ["large"], pads=[1, 1, 1, 1]),
+        helper.make_node("AveragePool", ["large"], ["out"], kernel_shape=[2, 2], strides=[2, 2]),
+    ]
+    dims = {"sample": ["B", 2, 4, 4], "timestep": ["B"], "cond": ["B", 3]}
+    tensors = [onnx.numpy_helper.from_array(scales, "s"), onnx.numpy_helper.from_array(weight, "w")]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info(name, 1, shape) for name, shape in dims.items()],
+        [helper.make_tensor_value_info("out", 1, dims["sample"])], tensors,
+    )  # fmt: skip
+    path = tmp_path / "m.onnx"
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10).SerializeToString()
+    )
+    x, cond = rng.standard_normal((3, 2, 4, 4)).astype(np.float32), np.zeros((3, 3), np.float32)
+    (want,) = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
+        None, {"sample": x, "timestep": np.zeros(3, np.float32), "cond": cond}
+    )
+    model = df.load(path, {"convention": "sigma"})
+    assert graphs.for_openvino(model) is not None
+    call = network(model, runtime, threads=1).bind(3, (2, 4, 4), {"cond": cond})
+    call.x[...] = x
+    assert np.abs(call(2.0) - want).max() <= 1e-5 * np.abs(want).max()
