@@ -26,7 +26,7 @@ from ..artifact import graph
 from ..errors import ArgumentError, ArtifactError, DiffuseFastError, NetworkError, OutputError, RuntimeUnavailableError
 from ..model import Model
 from . import choices, graphs
-from .base import Inputs, MemoryCall, aligned, check_output
+from .base import Inputs, MemoryCall, Threaded, aligned, check_output
 
 _HINT = 3  # WINOGRAD_MEMORY_LEVEL
 _TILES = {"float32": 1, "float32-fast": 3}  # F(2x2, 3x3) alone; the one that takes fewest products, of up to 6x6
@@ -69,6 +69,7 @@ class _Converted:
 
 _models: weakref.WeakKeyDictionary[Model, _Converted] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
+_pool: Threaded | None = None  # MNN's threads, which all its sessions share: it makes no others
 
 
 def _forget() -> None:
@@ -104,19 +105,28 @@ def _imported() -> Any:
     """MNN, without the line about the processor that it prints when it is imported: that goes to stderr."""
     if (mnn := sys.modules.get("MNN")) is not None:
         return mnn
-    sys.stdout.flush()
-    kept = os.dup(1)
+    try:
+        kept = os.dup(1)
+    except OSError:  # it is closed, and so is what Python has for it
+        return _import()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     os.dup2(2, 1)
+    try:
+        return _import()
+    finally:
+        ctypes.CDLL(None).fflush(None)  # its line is in the buffer of C
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def _import() -> Any:
     try:
         return importlib.import_module("MNN")
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"the runtime 'mnn' cannot import MNN ({error}): pip install 'diffuse-fast[mnn]'"
         ) from None
-    finally:
-        ctypes.CDLL(None).fflush(None)  # its line is in the buffer of C
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def _convert(model: Model, packages: Path) -> bytes:
@@ -148,12 +158,13 @@ def _folder() -> Iterator[Path]:
         raise OutputError(f"MNN needs a temporary file, which cannot be written: {error}; TMPDIR names another folder.") from None
 
 
-class MNNNetwork:
+class MNNNetwork(Threaded):
     """A converted model, and how it is to be run."""
 
     name = "mnn"
 
     def __init__(self, model: Model, made: _Converted, threads: int | None, precision: str):
+        super().__init__()
         # Of the model no more than it says: what was made of it lives as long as it does.
         dims = next(value.shape for value in graph.read(model.path).inputs if value.name == model.time.input)
         per_sample = dims is None or (len(dims) == 1 and dims[0] != 1)
@@ -171,6 +182,7 @@ class MNNNetwork:
         cond: dict[str, np.ndarray],
         output_shape: tuple[int, ...] | None = None,
     ) -> MNNCall:
+        self.check_process()
         inputs = self._inputs.arrays(batch, shape, cond)
         into = aligned((batch, *(output_shape or self._output_shape)))
         return MNNCall(self._made, self._way, inputs, self._inputs.sample, self._inputs.time.input, self._output, into)
@@ -205,7 +217,10 @@ class MNNCall(MemoryCall):
         made.give(key, first)
         check_output(first.output.shape, into.shape)
 
+        here = Threaded()
+
         def run() -> None:
+            here.check_process()
             session = made.take(key) or new()
             session(inputs, into)
             made.give(key, session)
@@ -217,7 +232,12 @@ class _Session:
     """A session for certain shapes. One call at a time: each has an interpreter of its own, for which sessions wait."""
 
     def __init__(self, content: bytes, threads: int, tiles: int, shapes: dict[str, tuple[int, ...]], output: str) -> None:
+        global _pool
         mnn = sys.modules["MNN"]
+        if threads > 1:
+            if _pool is None:
+                _pool = Threaded()
+            _pool.check_process("take threads=1 or another runtime")
         with _folder() as folder:  # there is no way to give it bytes
             file = folder / "model.mnn"
             file.write_bytes(content)

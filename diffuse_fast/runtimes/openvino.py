@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import ArgumentError, ArtifactError, KernelUnavailableError, RuntimeUnavailableError
 from ..model import Model
 from . import graphs
-from .base import Inputs, MemoryCall, aligned, check_output
+from .base import Inputs, MemoryCall, Threaded, aligned, check_output
 from .openvino_exact import keep_exact
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}  # what the name of a precision is to the property INFERENCE_PRECISION_HINT
@@ -100,12 +100,13 @@ def _check_precision(precision: str) -> None:
         raise KernelUnavailableError("precision is 'bfloat16', which this CPU does not compute in; OpenVINO has 'float32' here.")
 
 
-class OpenVINONetwork:
+class OpenVINONetwork(Threaded):
     """A model, and how it is to be compiled for the batches it is bound to."""
 
     name = "openvino"
 
     def __init__(self, model: Model, made: _Compiled, threads: int | None, precision: str, streams: int):
+        super().__init__()
         # Of the model no more than it says: the compiled ones live as long as it does.
         self._path = str(model.path)
         self._made, self._threads, self._precision, self._streams = made, threads, precision, streams
@@ -124,6 +125,7 @@ class OpenVINONetwork:
         cond: dict[str, np.ndarray],
         output_shape: tuple[int, ...] | None = None,
     ) -> OpenVINOCall:
+        self.check_process()
         inputs = self._inputs.arrays(batch, shape, cond)
         compiled = self._compiled({name: array.shape for name, array in inputs.items() if name in self._used})
         into = aligned((batch, *(output_shape or self._output_shape)))
@@ -174,7 +176,10 @@ class OpenVINOCall(MemoryCall):
             request.set_tensor(name, Tensor(inputs[name], shared_memory=True))
         request.set_tensor(output, Tensor(into, shared_memory=True))
 
+        here = Threaded()
+
         def run() -> None:
+            here.check_process()
             request.start_async()
             request.wait()
 

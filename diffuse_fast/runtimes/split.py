@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from .base import BoundCall, Network, aligned, own_cond
+from .base import BoundCall, Network, Threaded, aligned, own_cond
 
 
 class SplitNetwork:
@@ -37,11 +37,12 @@ class SplitNetwork:
         return SplitCall(calls, slices)
 
 
-class SplitCall:
+class SplitCall(Threaded):
     """See :class:`~diffuse_fast.runtimes.base.BoundCall`. A part has buffers of its own: copying in and out is nothing beside a
     network call that is worth splitting."""
 
     def __init__(self, calls: list[BoundCall], slices: list[slice]):
+        super().__init__()
         batch = slices[-1].stop
         self.x = aligned((batch, *calls[0].x.shape[1:]))
         self.output = aligned((batch, *calls[0].output.shape[1:]))
@@ -53,6 +54,7 @@ class SplitCall:
             call.condition({name: value[part] for name, value in cond.items()})
 
     def __call__(self, t: float | np.ndarray) -> np.ndarray:
+        self.check_process()
         others = [self._pool.submit(self._run, i, t) for i in range(1, len(self._parts))]
         try:
             self._run(0, t)

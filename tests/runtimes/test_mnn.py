@@ -146,13 +146,13 @@ RUN = """
 import os, sys, numpy as np, diffuse_fast as df
 from diffuse_fast.runtimes import network
 model = df.load(sys.argv[1])
-def run():
-    network(model, "mnn", threads=2).bind(2, (2, 3), {"label": np.zeros(2, int)})(1.0)
-run()
+def run(threads):
+    network(model, "mnn", threads=threads).bind(2, (2, 3), {"label": np.zeros(2, int)})(1.0)
+run(2)
 child = os.fork()
 if child == 0:  # nothing may leave the child
     try:
-        run()
+        run(1)  # on several threads a network that is worth them would wait for those of its parent
         os._exit(0)
     finally:
         os._exit(1)
@@ -172,3 +172,12 @@ def test_a_temporary_file_that_cannot_be_written(small, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", "/nowhere")
     with pytest.raises(OutputError, match=r"temporary file.*TMPDIR"):
         bound(small())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes a descriptor")
+def test_without_standard_output(small):
+    """As a service may run."""
+    code = "import sys; import diffuse_fast as df; from diffuse_fast.runtimes import network; network(df.load(sys.argv[1]), 'mnn')"
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code, str(small())]
+    done = subprocess.run(command, stderr=subprocess.PIPE, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()

@@ -271,6 +271,48 @@ def test_onnx_in_a_forked_child(small):
     assert done.returncode == 0, done.stderr.decode()
 
 
+FORK_AFTER = """
+import os, signal, sys, numpy as np, diffuse_fast as df
+from diffuse_fast.runtimes import network
+model, runtime, split = df.load(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+made = network(model, runtime, threads=2, split=split)
+cond = {"label": np.zeros(2, int)}
+bound = made.bind(2, (2, 3), cond)
+want = bound(1.0).copy()
+
+def told(call):
+    try:
+        call()
+    except df.DiffuseFastError as error:
+        return "fork" in str(error)
+    return False
+
+def anew():
+    call = network(model, runtime, threads=2).bind(2, (2, 3), cond)
+    return (call(1.0) == want).all()
+
+child = os.fork()
+if child == 0:  # nothing may leave the child
+    signal.alarm(30)
+    try:
+        good = told(lambda: bound(1.0)) and (told(lambda: made.bind(2, (2, 3), cond)) or runtime == "onnx")
+        os._exit(not (good and (told(anew) if runtime == "mnn" else anew())))
+    finally:
+        os._exit(1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(("runtime", "split"), [("onnx", 2), ("openvino", 1), ("mnn", 1)])
+def test_what_a_forked_child_cannot_go_on_with(small, runtime, split):
+    """It waited for threads that it does not have. What is made in the child runs, but for MNN, whose threads are made once."""
+    pytest.importorskip({"onnx": "onnxruntime", "mnn": "MNN"}.get(runtime, runtime))
+    command = [sys.executable, "-W", "ignore", "-c", FORK_AFTER, str(small()), runtime, str(split)]
+    done = subprocess.run(command, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()
+
+
 # ---- torch --------------------------------------------------------------------------------------
 
 
