@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 
 import numpy as np
@@ -161,6 +162,26 @@ def test_no_cache(model, monkeypatch, tmp_path):
     monkeypatch.setenv(choices.ENVIRONMENT, str(tmp_path / "file"))
     with pytest.raises(OutputError, match=choices.ENVIRONMENT):
         keep(model, (1, Choice("onnx", 1)))
+
+
+def test_a_choice_that_nobody_can_have_made(cache, model):
+    """It stopped with a KeyError, or stood still while threads were made."""
+    file = keep(model, (1, Choice("openvino", 1)))
+    raw = json.loads(file.read_text())
+    for other in ({"shortcuts": True}, {"threads": 10**6}, {"split": 10**6}):
+        file.write_text(json.dumps({**raw, "choices": [{**raw["choices"][0], **other}]}))
+        assert network(model).name == "onnx", other
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_in_the_cache_is_not_waited_for(cache, model):
+    file = keep(model, (1, Choice("openvino", 1)))
+    file.unlink()
+    os.mkfifo(file)
+    asked = threading.Thread(target=lambda: (network(model), choices.here()), daemon=True)
+    asked.start()
+    asked.join(20)
+    assert not asked.is_alive()
 
 
 def test_writers_at_once_leave_a_whole_file(cache, model):

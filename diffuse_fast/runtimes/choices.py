@@ -27,6 +27,8 @@ ENVIRONMENT = "DIFFUSE_FAST_CACHE"
 FORMAT = 2
 PACKAGES = ("onnxruntime", "openvino", "MNN", "numpy")  # those whose version decides how fast something is
 
+_MOST_THREADS = 1024  # more than any machine's cores is a damaged file, on which a runtime would stand still
+
 _log = logging.getLogger("diffuse_fast")
 
 
@@ -138,7 +140,7 @@ def read(model: Model) -> dict[str, dict[int, Choice]]:
         return {}
     here = machine()
     file = path(model, here)
-    raw = None if file is None or not file.exists() else _raw(file, here)
+    raw = None if file is None or not file.is_file() else _raw(file, here)  # opening a pipe would wait for a writer
     if raw is None or raw["artifact"] != model.sha256:
         return {}
     found: dict[str, dict[int, Choice]] = {}
@@ -152,7 +154,7 @@ def here() -> list[dict[str, Any]]:
     base = folder()
     found = []
     for file in sorted(base.glob("tune-*.json")) if base is not None and base.is_dir() else ():
-        if (raw := _raw(file, machine())) is not None:
+        if file.is_file() and (raw := _raw(file, machine())) is not None:
             said = ({"batch": n, "way": choice.way, **dataclasses.asdict(choice)} for n, choice in raw["choices"])
             found += [{"model": raw["model"], **one} for one in said]
     return found
@@ -173,12 +175,14 @@ def _raw(file: Path, here: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _checked(batch: Any, choice: Choice) -> Choice:
-    whole = (batch, choice.threads, choice.split)
+    whole: tuple[Any, ...] = (batch, choice.threads, choice.split)
     words = (choice.runtime, choice.precision, choice.why)
     if not all(type(n) is int and n >= 1 for n in whole) or not all(isinstance(s, str) for s in words) or (
         not isinstance(choice.seconds, float) or not isinstance(choice.shortcuts, bool)
     ):
         raise ValueError(f"{choice} for a batch of {batch} is none")
+    if max(whole[1:]) > _MOST_THREADS:
+        raise ValueError(f"{choice} takes more than {_MOST_THREADS} threads")
     return choice
 
 

@@ -171,8 +171,8 @@ def network(
         raise ArgumentError(f"time_dtype is {time_dtype!r}; it must be 'int64', 'float32' or None.")
     chosen = select(model, runtime, precision)
     if runtime == "auto" and isinstance(model, Model) and threads is None and split == 1 and time_dtype is None:
-        able = [r.name for r in RUNTIMES if "artifact" in r.runs and precision in r.precisions]
-        found = {batch: choice for batch, choice in choices.of(model, precision).items() if choice.runtime in able}
+        able = {r.name: r.precisions for r in RUNTIMES if "artifact" in r.runs and precision in r.precisions}
+        found = {n: choice for n, choice in choices.of(model, precision).items() if choice.computes in able.get(choice.runtime, ())}
         if found:
             return TunedNetwork({batch: functools.partial(_artifact, model, choice) for batch, choice in found.items()})
     if split > 1 and not isinstance(model, Model):
