@@ -48,8 +48,11 @@ def mish_products(graph: Nodes) -> bool:
 
 
 def _plain(node: Node, graph: Nodes) -> bool:
-    """Whether an Attention is that of three 4-D values with as many heads each, without mask, cache or cap."""
+    """Whether an Attention is that of three 4-D values with as many heads each, known to be, without mask, cache or cap."""
     if any(node.inputs[3:]) or any(node.outputs[1:]) or node.attributes.get("is_causal") or node.attributes.get("softcap"):
         return False
     shapes = [graph.values[name].shape or () for name in node.inputs[:3] if name in graph.values]
-    return [len(s) for s in shapes] == [4, 4, 4] and len({s[1] for s in shapes}) == 1 and isinstance(shapes[0][3], int)
+    if [len(s) for s in shapes] != [4, 4, 4]:
+        return False
+    heads = {s[1] for s in shapes}
+    return len(heads) == 1 and "" not in heads and isinstance(shapes[0][3], int)

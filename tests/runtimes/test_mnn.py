@@ -85,6 +85,28 @@ def test_no_other_precision(small):
         network(df.load(small()), "mnn", precision="bfloat16")
 
 
+def test_attention_of_heads_that_the_file_does_not_number(tmp_path):
+    """Two heads of queries and one of keys, in shapes that nobody knows: no product of theirs, but refused by name."""
+    node = onnx.helper.make_node
+    nodes = [
+        node("Reshape", ["sample", "to_q"], ["q"]), node("Reshape", ["sample", "to_k"], ["k"]),
+        node("Attention", ["q", "k", "k"], ["a"]), node("Reshape", ["a", "flat"], ["out"]), node("Identity", ["timestep"], ["t"]),
+    ]  # fmt: skip
+    value = onnx.helper.make_tensor_value_info
+    shape = [("q", [None, None, None, 4]), ("k", [None, None, None, 4])]
+    graph = onnx.helper.make_graph(
+        nodes, "g", [value("sample", 1, ["B", 24]), value("timestep", 1, ["B"])], [value("out", 1, ["B", 24])],
+        [onnx.numpy_helper.from_array(np.array(a), n)
+         for n, a in (("to_q", [-1, 2, 3, 4]), ("to_k", [-1, 1, 6, 4]), ("flat", [-1, 24]))],
+        value_info=[value(n, 1, s) for n, s in shape],
+    )  # fmt: skip
+    path = tmp_path / "m.onnx"
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 23)], ir_version=10)
+    path.write_bytes(made.SerializeToString())
+    with pytest.raises(ArtifactError, match="Attention"):
+        network(df.load(path, {"convention": "sigma"}), "mnn", threads=1)
+
+
 @pytest.mark.parametrize("scale", [None, 0.3])
 def test_attention_and_mish(tmp_path, scale):
     """Operations that MNN does not know; two heads, and another number of keys than of queries."""
