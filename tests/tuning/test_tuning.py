@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast import tuning
-from diffuse_fast.contest import Contest
 from diffuse_fast.errors import ArgumentError, NetworkError, OutputError
 from diffuse_fast.runtimes import choices, network
 from diffuse_fast.runtimes.choices import Choice
 from diffuse_fast.runtimes.onnx import OnnxNetwork
 from diffuse_fast.runtimes.split import SplitNetwork
 from diffuse_fast.runtimes.tuned import nearest
+from diffuse_fast.tuning import search
+from diffuse_fast.tuning.contest import Contest
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
@@ -56,7 +56,7 @@ def test_tune_finds_keeps_and_auto_takes(cache, model, monkeypatch):
         assert [(c.choice.runtime, c.choice.threads, c.choice.split) for c in timed if c.default] == [("onnx", 2, 1)]
         assert best in [c.choice for c in timed] and best.seconds > 0 and best.why
         assert [c.choice.seconds for c in timed] == sorted(c.choice.seconds for c in timed)
-        assert all(c.error <= tuning.ROUNDING and c.turns >= 1 and c.p20 <= c.choice.seconds <= c.p80 for c in timed)
+        assert all(c.error <= search.ROUNDING and c.turns >= 1 and c.p20 <= c.choice.seconds <= c.p80 for c in timed)
         assert any(f"batch {size}, float32" in line and "0.3 s" in line for line in lines)  # the most that it will take
         assert any(f"batch {size}, float32" in line and best.why in line for line in lines)
     assert found.file is not None and found.file.parent == cache and [p.name for p in cache.iterdir()] == [found.file.name]
@@ -78,8 +78,8 @@ def test_shortcuts_count_as_float32_where_their_error_is_rounding(cache, model, 
         return df.tune(model, [1], seconds=1e-3, runtimes=runtimes).candidates
 
     fast = [c for c in tried() if c.choice.shortcuts]
-    assert fast and all(c.choice.precision == "float32" and c.refused is None and c.error <= tuning.LIKE_ROUNDING for c in fast)
-    monkeypatch.setattr(tuning, "LIKE_ROUNDING", 1e-9)
+    assert fast and all(c.choice.precision == "float32" and c.refused is None and c.error <= search.LIKE_ROUNDING for c in fast)
+    monkeypatch.setattr(search, "LIKE_ROUNDING", 1e-9)
     assert all((c.refused is not None) == c.choice.shortcuts for c in tried())
     assert not any(c.choice.shortcuts for c in tried(("onnx",)))  # which has none
 
@@ -225,12 +225,12 @@ def test_what_cannot_be_tuned(cache, model):
 def test_ways_use_no_more_than_the_cores():
     for cores in range(1, 40):
         for batch in (1, 3, 64):
-            found = tuning.ways(cores, batch)
+            found = search.ways(cores, batch)
             assert all(t * parts <= cores and parts <= batch for t, parts in found)
             assert {(1, 1), (cores, 1)} <= set(found)
             assert cores > batch or (1, cores) in found
             half = max(1, cores // 2)
-            assert (half, 1) in tuning.ways(cores, batch, half) and set(found) <= set(tuning.ways(cores, batch, half))
+            assert (half, 1) in search.ways(cores, batch, half) and set(found) <= set(search.ways(cores, batch, half))
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_what_won_is_kept_with_its_reason(cache, model, monkeypatch, winner, rou
         assert all(isinstance(run(), np.ndarray) for run in runs)
         return Contest(tuple(np.full(rounds, 0.02 if i != 2 else 0.01) for i in range(len(runs))), winner, others)
 
-    monkeypatch.setattr(tuning, "contest", held)
+    monkeypatch.setattr(search, "contest", held)
     monkeypatch.setattr(choices, "cores", lambda: 4)
     monkeypatch.setattr(choices, "physical_cores", lambda: 2)
     found = df.tune(model, [2], runtimes=["onnx"])

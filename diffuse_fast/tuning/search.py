@@ -1,75 +1,31 @@
-"""``tune``: which runtime, threads and parts run a model fastest on this machine. The one place where anything is timed."""
+"""``tune``: which runtime, threads and parts run a model fastest on this machine."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from ..engine.arguments import whole
+from ..engine.sample import loaded
+from ..errors import ArgumentError, ArgumentTypeError, DiffuseFastError
+from ..model import Model
+from ..runtimes import choices as cache
+from ..runtimes import network
+from ..runtimes.choices import Choice
+from ..runtimes.registry import RUNTIMES, select
 from .contest import LONGEST, Contest, contest, wins_needed
-from .engine.arguments import whole
-from .engine.conditioning import conditions
-from .engine.sample import loaded
-from .errors import ArgumentError, ArgumentTypeError, DiffuseFastError
-from .model import Model
+from .inputs import Inputs, apart
 from .others import Others
-from .runtimes import BoundCall, network
-from .runtimes import choices as cache
-from .runtimes.choices import Choice
-from .runtimes.registry import RUNTIMES, select
+from .result import Candidate, Tuning
 
 # Two runtimes sum in other orders: some 1e-6 of the scale apart. Another function differs by the scale itself.
 ROUNDING = 1e-4
 # What a shortcut may be off by to count as float32: ten times what two runtimes are apart on the networks of docs/runtimes.md.
 LIKE_ROUNDING = 1e-5
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One way to run a batch, and what was found of it.
-
-    Attributes:
-        choice: How it is run; ``seconds`` is the median.
-        batch: Samples in a call.
-        error: Root mean square of its difference to the float32 reference, relative to that of the reference; the largest over
-            three times. NaN where it did not run.
-        p20, p80: Seconds of a call, 20th and 80th percentile over the turns; NaN where it was not timed.
-        turns: How often it was timed.
-        gain: How many times as long the default takes: the median over their turns; NaN where it was not timed.
-        won: Turns in which it was faster than the default.
-        default: Whether it is the default: what ``runtime="auto"`` takes without ``tune``, or where that was refused the next.
-        refused: Why it was not timed; None where it was.
-    """
-
-    choice: Choice
-    batch: int
-    error: float = float("nan")
-    p20: float = float("nan")
-    p80: float = float("nan")
-    turns: int = 0
-    gain: float = float("nan")
-    won: int = 0
-    default: bool = False
-    refused: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """What :func:`tune` found.
-
-    Attributes:
-        candidates: All that was tried.
-        best: What ``auto`` takes from now on, by precision and by batch size; its ``why`` says why.
-        file: Where the answer is kept; None where none is.
-    """
-
-    candidates: tuple[Candidate, ...]
-    best: dict[str, dict[int, Choice]] = field(default_factory=dict)
-    file: Path | None = None
 
 
 def tune(
@@ -88,8 +44,8 @@ def tune(
     Candidates are the installed runtimes, with one thread to all cores inside a call, and a batch whole or split over the cores.
     For float32 the shortcuts of float32-fast are candidates too, where their error is that of rounding: below 1e-5.
     Each is compared with onnxruntime (else the first runtime) in float32 on one thread before it is timed; what differs is not
-    timed. Then they take turns (:mod:`diffuse_fast.contest`). What ``auto`` takes without ``tune``, the default, stays unless
-    another is faster by 2 % and in more rounds than chance explains: noise does not make it worse. What other processes took
+    timed. Then they take turns (:mod:`diffuse_fast.tuning.contest`). What ``auto`` takes without ``tune``, the default, stays
+    unless another is faster by 2 % and in more rounds than chance explains: noise does not make it worse. What other processes took
     of the cores is added to the 2 % for a candidate on fewer cores than the default, which they may have spared.
 
     The answer holds for this artifact, processor, number of cores and these versions, and for the batch sizes of *network calls*
@@ -161,7 +117,7 @@ def _tried(
     model: Model, batch: int, precision: str, runtimes: list[str], seconds: float, limit: float, seed: int
 ) -> tuple[list[Candidate], Choice]:
     """All candidates, the fastest first, and what is to be taken."""
-    inputs = _Inputs(model, batch, np.random.default_rng(seed))
+    inputs = Inputs(model, batch, np.random.default_rng(seed))
     expected = inputs.outputs(network(model, _reference(), threads=1).bind(batch, model.shape, inputs.cond))
     default = _default(model, precision, runtimes)
     tried = ways(cache.cores(), batch, cache.physical_cores())
@@ -177,7 +133,7 @@ def _tried(
         try:
             net = network(model, choice.runtime, threads=choice.threads, split=choice.split, precision=choice.computes)
             call = net.bind(batch, model.shape, inputs.cond)
-            error = max(_apart(got, want) for got, want in zip(inputs.outputs(call), expected, strict=True))
+            error = max(apart(got, want) for got, want in zip(inputs.outputs(call), expected, strict=True))
             most = LIKE_ROUNDING if choice.shortcuts else limit
             why = None if error <= most else f"its relative error is {error:.2g}; at most {most:g}"
         except DiffuseFastError as failed:
@@ -231,29 +187,3 @@ def _spoken(choice: Choice) -> str:
 
 def _reference() -> str:
     return next(r.name for r in RUNTIMES if "artifact" in r.runs and r.installed)
-
-
-class _Inputs:
-    """Noise, three times and conditioning of a batch."""
-
-    def __init__(self, model: Model, batch: int, rng: np.random.Generator):
-        self.x = rng.standard_normal((batch, *model.shape)).astype(np.float32)
-        known = model.time.convention == "timestep" and model.schedule is not None
-        last = float(model.schedule.t_max) if known else 1.0  # type: ignore[union-attr]  # there, as asked
-        self.times = [float(np.floor(last * part)) if model.time.dtype != "float32" else last * part for part in (0.5, 0.1, 0.9)]
-        given = {}
-        for c in model.conditioning:
-            if c.dtype == "float32":
-                given[c.name] = rng.standard_normal((batch, *c.shape)).astype(np.float32)
-            else:
-                given[c.name] = rng.integers(0, c.classes or 2, (batch, *c.shape)).astype(c.dtype)
-        self.cond = conditions("cond", given, batch, model.conditioning)
-
-    def outputs(self, call: BoundCall) -> list[np.ndarray]:
-        call.x[...] = self.x
-        return [call(t).copy() for t in self.times]
-
-
-def _apart(got: np.ndarray, want: np.ndarray) -> float:
-    scale = max(float(np.sqrt(np.mean(np.square(want, dtype=np.float64)))), float(np.finfo(np.float32).tiny))
-    return float(np.sqrt(np.mean(np.square(got.astype(np.float64) - want)))) / scale
