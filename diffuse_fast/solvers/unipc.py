@@ -27,8 +27,8 @@ from .solver import Option, Point, Problem, Solver, Table
 
 
 def table(
-    problem: Problem, *, solver_order: int, solver_type: str, predict_x0: bool, use_corrector: bool,
-    disable_corrector: tuple[int, ...], lower_order_final: bool, final_sigmas_type: str, steps_offset: int,
+    problem: Problem, *, solver_order: int, solver_type: str, predict_x0: bool, disable_corrector: tuple[int, ...],
+    lower_order_final: bool, final_sigmas_type: str, steps_offset: int,
 ) -> Table:  # fmt: skip
     points = multistep.ending(problem, final_sigmas_type)
     orders = multistep.orders(points, solver_order, lower_order_final=lower_order_final, euler_at_final=False, short=len(points))
@@ -39,7 +39,7 @@ def table(
         back = multistep.steps_back(points, i, order)
         predictor = _step(points[i], points[i + 1], back, solver_type, form, corrector=False)
         predictors.append(predictor)
-        if i == 0 or not use_corrector or i - 1 in disable_corrector:
+        if i == 0 or i - 1 in disable_corrector:
             transfers.append(predictor)
             continue
         back = multistep.steps_back(points, i - 1, orders[i - 1])
@@ -97,8 +97,7 @@ SOLVER = Solver(
         "solver_order": Option(2, "order of the predictor, 1 to 3; the corrector adds one", minimum=1, maximum=3),
         "solver_type": Option("bh2", "B(h): h, or e^h − 1", choices=("bh1", "bh2")),
         "predict_x0": Option(True, "the data form; else the noise form"),
-        "use_corrector": Option(True, "correct each state with the prediction made there"),
-        "disable_corrector": Option((), "steps, from 0, whose results are not corrected", minimum=0),
+        "disable_corrector": Option((), "steps, from 0, whose results are not corrected; range(steps): none is", minimum=0),
         "lower_order_final": Option(True, "end with steps of lower order"),
         "final_sigmas_type": multistep.FINAL_SIGMAS_TYPE,
         "steps_offset": multistep.STEPS_OFFSET,

@@ -49,7 +49,8 @@ OPTIONS = {
     "pndm": [{"skip_prk_steps": True}, {"set_alpha_to_one": True}, {"set_alpha_to_one": False}],
     "tcd": [{"eta": 0.0, "set_alpha_to_one": True}, {"eta": 1.0}],
     "unipc": [
-        {"solver_order": 3, "solver_type": "bh1"}, {"predict_x0": False}, {"use_corrector": False}, {"disable_corrector": [0, 2]},
+        {"solver_order": 3, "solver_type": "bh1"}, {"predict_x0": False}, {"disable_corrector": range(50)},
+        {"disable_corrector": [0, 2]},
     ],
 }  # fmt: skip
 # Of which the first step needs signal: they step in ε, in sigma/alpha, or along log(alpha).
