@@ -11,7 +11,7 @@ from ..artifact.graph import Value
 from ..artifact.nodes import Node, Nodes
 from ..errors import ArtifactError
 from ..model import Model
-from . import quantized, upsampled
+from . import otherwise, quantized, upsampled
 from .products import attention_products, mish_products
 
 
@@ -30,20 +30,28 @@ def for_onnxruntime(model: Model, precision: str = "float32") -> bytes | None:
 
 
 def for_openvino(model: Model, precision: str = "float32") -> bytes | None:
-    """The file with convolutions of doubled pictures taken apart, in int8 if asked; None where there is nothing to change."""
+    """The file with convolutions of doubled pictures taken apart, in int8 if asked; None where there is nothing to change.
+
+    Raises:
+        ArtifactError: OpenVINO would compute something else than the file says.
+    """
+    nodes = in_int8(model, outputs=False) if precision == "int8" else Nodes(model.path)
+    otherwise.refuse(nodes, model.opset, "openvino")
     if precision == "int8":
-        return in_int8(model, outputs=False).to_bytes()
-    if model.external:
-        return None
-    nodes = Nodes(model.path)
-    return nodes.to_bytes() if upsampled.take_apart(nodes) else None
+        return nodes.to_bytes()
+    return nodes.to_bytes() if not model.external and upsampled.take_apart(nodes) else None
 
 
 def for_mnn(model: Model) -> bytes | None:
-    """The file in operations that MNN's converter knows; None where there is nothing to change."""
+    """The file in operations that MNN's converter knows; None where there is nothing to change.
+
+    Raises:
+        ArtifactError: MNN would compute something else than the file says.
+    """
+    nodes = Nodes(model.path)
+    otherwise.refuse(nodes, model.opset, "mnn")
     if model.external or model.opset < 18:
         return None
-    nodes = Nodes(model.path)
     # Before opset 21 GroupNormalization was another operation, which no exporter wrote.
     norms = model.opset >= 21 and instance_norms(nodes)
     attention, mish = attention_products(nodes), mish_products(nodes)
