@@ -75,7 +75,7 @@ def observe(
     for name in inside:
         if name != model.output:
             graph.output(name)
-    instance_norms(graph)
+    instance_norms(graph, model.opset)
     session = open_session(graph)
     rng = np.random.default_rng(seed)
     seen: dict[str, list[np.ndarray]] = {name: [] for name in values}

@@ -27,7 +27,7 @@ def alone(model: Model, layers: Sequence[Node], ranges: Mapping[str, Range], cal
     """
     graph = Nodes(model.path)
     switches = switched(graph, [node.outputs[0] for node in layers], ranges)
-    instance_norms(graph)
+    instance_norms(graph, model.opset)
     session = open_session(graph)
     off = dict.fromkeys(switches.values(), np.array(False))
     # In the middle and at the end, where the noise is least: some layers cost there alone.

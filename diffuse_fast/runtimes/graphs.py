@@ -20,12 +20,12 @@ def for_onnxruntime(model: Model, precision: str = "float32") -> bytes | None:
     None where there is nothing to change."""
     if precision == "int8":
         nodes = in_int8(model, outputs=True)
-        instance_norms(nodes)
+        instance_norms(nodes, model.opset)
         return nodes.to_bytes()
     if model.external or model.opset < 21:  # the weights may be more than one message holds; operators were others
         return None
     nodes = Nodes(model.path)
-    changes = instance_norms(nodes), upsampled.take_apart(nodes)
+    changes = instance_norms(nodes, model.opset), upsampled.take_apart(nodes)
     return nodes.to_bytes() if any(changes) else None
 
 
@@ -52,8 +52,7 @@ def for_mnn(model: Model) -> bytes | None:
     otherwise.refuse(nodes, model.opset, "mnn")
     if model.external or model.opset < 18:
         return None
-    # Before opset 21 GroupNormalization was another operation, which no exporter wrote.
-    norms = model.opset >= 21 and instance_norms(nodes)
+    norms = instance_norms(nodes, model.opset)
     attention, mish = attention_products(nodes), mish_products(nodes)
     return nodes.to_bytes() if norms or attention or mish else None
 
@@ -82,9 +81,11 @@ def in_int8(model: Model, *, outputs: bool) -> Nodes:
     return nodes
 
 
-def instance_norms(graph: Nodes) -> bool:
-    """GroupNormalization (Wu & He 2018, opset 21: a scale and bias per channel) as what onnxruntime has a quick kernel for:
-    each group as one channel of an InstanceNormalization, then scale and bias. Whether there was any."""
+def instance_norms(graph: Nodes, opset: int) -> bool:
+    """GroupNormalization (Wu & He 2018) as what onnxruntime has a quick kernel for: each group as one channel of an
+    InstanceNormalization, then scale and bias. Whether there was any."""
+    if opset < 21:  # a scale and bias for a group, not a channel: another operation, which no exporter wrote
+        return False
     changed: list[Node] = []
     for node in graph.nodes:
         one = graph.values.get(node.inputs[0]) if node.op == "GroupNormalization" and not node.domain else None

@@ -52,6 +52,14 @@ def test_equal_within_rounding(model, runtime, batch):
     assert np.abs(call(321.0) - expected).max() <= 5e-6 * np.abs(expected).max()
 
 
+def test_norms_of_an_older_opset_are_another_operation(model):
+    """Until opset 21 a scale was that of a group."""
+    nodes = Nodes(model.path)
+    before = list(nodes.nodes)
+    assert not graphs.instance_norms(nodes, 20) and nodes.nodes == before
+    assert graphs.instance_norms(nodes, 21) and nodes.nodes != before
+
+
 def test_a_file_without_norms_is_opened_as_it_is(small):
     assert graphs.for_onnxruntime(df.load(small())) is None
 
