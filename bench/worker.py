@@ -6,6 +6,7 @@ and leaves: what a cold start takes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -87,7 +88,8 @@ def pin(threads: int) -> None:
     """As many cores as threads, for the threads that a library has already as for those to come."""
     chosen = cores(threads)
     for task in Path("/proc/self/task").iterdir():
-        os.sched_setaffinity(int(task.name), chosen)
+        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            os.sched_setaffinity(int(task.name), chosen)
 
 
 def check_pinned(threads: int) -> None:
@@ -98,7 +100,11 @@ def check_pinned(threads: int) -> None:
     """
     chosen = set(cores(threads))
     for task in Path("/proc/self/task").iterdir():
-        if left := set(os.sched_getaffinity(int(task.name))) - chosen:
+        try:
+            left = set(os.sched_getaffinity(int(task.name))) - chosen
+        except ProcessLookupError:  # it ended meanwhile
+            continue
+        if left:
             raise Unavailable(f"it runs on processor {min(left)} as well, beside the {threads} it was given")
 
 
