@@ -15,15 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 
 MARGIN = 0.02  # of the first one's time, that another must be below it
-CHANCE = 0.001  # that a way as fast as the first wins as often as asked
+CHANCE = 0.001  # that a way as fast as the first is ahead by so much
+FEWEST = next(n for n in range(1, 99) if 0.5**n <= CHANCE)  # rounds in which a win can be sure
 LONGEST = 15.0  # times the seconds asked for, after which no round begins
 
 _TURN = 0.02  # seconds that one runs at a stretch
 _TICK = 1e-7  # no time is less
 _WARM = 0.1  # of a turn, before it: for its data and code, and until the threads of the one before sleep
-_FEWEST = next(n for n in range(1, 99) if 0.5**n <= CHANCE)  # rounds in which a win can be sure
 _MOST = 1000  # rounds
 _CLEAR = 0.1  # of the first one's time: who is ahead by that gets more rounds
+_COUNTED = 10  # per cent that a round counts at most
 _FIRST_OUT = 3  # rounds before the first may leave
 _BEHIND = 1.5  # after n rounds: slower than the fastest by this over n, and in four of five rounds
 
@@ -43,13 +44,17 @@ class Contest:
     winner: int
     others: float = 0.0
 
+    def ratios(self, i: int) -> np.ndarray:
+        """How many times as long the first took as this one, for each round that both were in."""
+        return self.times[0][: len(self.times[i])] / self.times[i]
+
     def gain(self, i: int) -> float:
-        """How many times as long the first takes as this one: the median of the rounds that both were in."""
-        return float(np.median(self.times[0][: len(self.times[i])] / self.times[i]))
+        """The median of the ratios."""
+        return float(np.median(self.ratios(i)))
 
     def won(self, i: int) -> int:
         """Rounds in which this one was faster than the first."""
-        return int(np.sum(self.times[i] < self.times[0][: len(self.times[i])]))
+        return int(np.sum(self.ratios(i) > 1))
 
 
 def contest(
@@ -62,9 +67,10 @@ def contest(
 ) -> Contest:
     """Find the fastest.
 
-    The winner is the first, unless another is faster by :data:`MARGIN` in the median of the rounds, and in so many rounds that one
-    as fast as the first would be with a probability of :data:`CHANCE`; of several such, the one with the least median. For those
-    that are spared, what other processes took of the cores is added to the margin: it may have cost the first alone so much.
+    The winner is the first, unless another is faster by :data:`MARGIN` in the median of the rounds, and so surely that one as fast
+    as the first would be ahead by as much with a probability of :data:`CHANCE` (:func:`chance`); of several such, the one with the
+    least median. For those that are spared, what other processes took of the cores is added to the margin: it may have cost the
+    first alone so much.
 
     Args:
         runs: What to time, each called without arguments; the first is what is taken unless another is surely faster.
@@ -95,29 +101,36 @@ def contest(
     return Contest(found.times, _winner(found, [i for i in left if i], spared), found.others)
 
 
-def wins_needed(rounds: int) -> int:
-    """In how many rounds one must be faster, so that it is not by chance; more than there are where none are enough."""
-    tail, needed = 0, rounds + 1
-    while needed and (tail := tail + math.comb(rounds, needed - 1)) <= CHANCE * 2**rounds:
-        needed -= 1
-    return needed
+def chance(ratios: np.ndarray) -> float:
+    """The probability that one as fast as the first would be ahead by as much as this one.
+
+    It would be ahead as often as behind, so every round may as well have gone the other way (Fisher's test by changes of sign). A
+    round counts by the per cent that it was won or lost by, ten at most: one in which the machine stood still is no more than
+    lost, and one lost by little takes little from those won by much.
+
+    Args:
+        ratios: Time of the first over that of the other, for each round.
+    """
+    counts = np.clip(np.rint(100 * np.log(ratios)), -_COUNTED, _COUNTED).astype(int)
+    sums = np.ones(1)  # how likely each sum of the counts is, from the least to the largest
+    for count in np.abs(counts):
+        sums = np.convolve(sums, [0.5, *[0.0] * (2 * count - 1), 0.5]) if count else sums
+    return float(sums[int(np.abs(counts).sum() + counts.sum()) :].sum())
 
 
 def _goes_on(times: list[list[float]], left: list[int], rounds: int, spent: float, seconds: float) -> bool:
-    if rounds < _FEWEST:
+    if rounds < FEWEST:
         return spent < LONGEST * seconds
     if len(left) == 1 or rounds >= _MOST:
         return False
-    return spent < seconds or (spent < LONGEST * seconds and _open(times, left, rounds))
+    return spent < seconds or (spent < LONGEST * seconds and _open(times, left))
 
 
-def _open(times: list[list[float]], left: list[int], rounds: int) -> bool:
+def _open(times: list[list[float]], left: list[int]) -> bool:
     """Whether the fastest is ahead of the first by so much that it would win, if only that were sure: a round or two of noise are
     too many among ten."""
-    first = np.array(times[0])
-    ahead = np.array(times[min(left, key=lambda i: float(np.median(times[i])))])
-    gain, won = float(np.median(first / ahead)), int(np.sum(ahead < first))
-    return gain * (1 - _CLEAR) >= 1 and won < wins_needed(rounds)
+    ratios = np.array(times[0]) / np.array(times[min(left, key=lambda i: float(np.median(times[i])))])
+    return float(np.median(ratios)) * (1 - _CLEAR) >= 1 and chance(ratios) > CHANCE
 
 
 def _calls_of_a_turn(run: Callable[[], object], clock: Callable[[], float]) -> int:
@@ -150,10 +163,8 @@ def _close(left: list[int], times: list[list[float]], rounds: int) -> list[int]:
 
 
 def _winner(found: Contest, among: list[int], spared: Collection[int]) -> int:
-    needed = wins_needed(len(found.times[0]))
-
     def sure(i: int) -> bool:
         least = (1 - MARGIN) * (1 - found.others * (i in spared))
-        return found.gain(i) * least >= 1 and found.won(i) >= needed
+        return found.gain(i) * least >= 1 and chance(found.ratios(i)) <= CHANCE
 
     return min(filter(sure, among), key=lambda i: float(np.median(found.times[i])), default=0)

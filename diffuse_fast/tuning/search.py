@@ -17,7 +17,7 @@ from ..runtimes import choices as cache
 from ..runtimes import network
 from ..runtimes.choices import Choice
 from ..runtimes.registry import RUNTIMES, select
-from .contest import LONGEST, Contest, contest, wins_needed
+from .contest import FEWEST, LONGEST, Contest, contest
 from .inputs import Inputs, apart
 from .others import Others
 from .result import Candidate, Tuning
@@ -45,7 +45,7 @@ def tune(
     For float32 the shortcuts of float32-fast are candidates too, where their error is that of rounding: below 1e-5.
     Each is compared with onnxruntime (else the first runtime) in float32 on one thread before it is timed; what differs is not
     timed. Then they take turns (:mod:`diffuse_fast.tuning.contest`). What ``auto`` takes without ``tune``, the default, stays
-    unless another is faster by 2 % and in more rounds than chance explains: noise does not make it worse. What other processes took
+    unless another is faster by 2 % and by more than chance explains: noise does not make it worse. What other processes took
     of the cores is added to the 2 % for a candidate on fewer cores than the default, which they may have spared.
 
     The answer holds for this artifact, processor, number of cores and these versions, and for the batch sizes of *network calls*
@@ -172,7 +172,7 @@ def _explained(winner: Candidate, held: Contest) -> Candidate:
     rounds = winner.turns
     if held.winner:
         why = f"{winner.gain:.2f} times as fast as the default, and faster in {winner.won} of {rounds} rounds"
-    elif wins_needed(rounds) > rounds:
+    elif rounds < FEWEST:
         why = f"the default, as {rounds} rounds are too few to be sure of another; give it more seconds"
     else:
         why = f"the default, as none was surely faster in {rounds} rounds"
