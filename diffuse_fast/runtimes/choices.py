@@ -134,13 +134,12 @@ def path(model: Model, here: dict[str, Any]) -> Path | None:
 
 def read(model: Model) -> dict[str, dict[int, Choice]]:
     """What was found for an artifact on this machine: by precision, by batch size."""
-    base = folder()
-    # Where nothing was ever tuned, nobody waits for a checksum of the artifact.
-    if base is None or not base.is_dir() or next(base.glob("tune-*.json"), None) is None:
+    files = _files()
+    if not files:  # where nothing was ever tuned, nobody waits for a checksum of the artifact
         return {}
     here = machine()
     file = path(model, here)
-    raw = None if file is None or not file.is_file() else _raw(file, here)  # opening a pipe would wait for a writer
+    raw = _raw(file, here) if file is not None and file in files else None
     if raw is None or raw["artifact"] != model.sha256:
         return {}
     found: dict[str, dict[int, Choice]] = {}
@@ -151,13 +150,28 @@ def read(model: Model) -> dict[str, dict[int, Choice]]:
 
 def here() -> list[dict[str, Any]]:
     """Every answer that holds on this machine, of whatever model, as plain data."""
-    base = folder()
     found = []
-    for file in sorted(base.glob("tune-*.json")) if base is not None and base.is_dir() else ():
-        if file.is_file() and (raw := _raw(file, machine())) is not None:
+    for file in _files():
+        if (raw := _raw(file, machine())) is not None:
             said = ({"batch": n, "way": choice.way, **dataclasses.asdict(choice)} for n, choice in raw["choices"])
             found += [{"model": raw["model"], **one} for one in said]
     return found
+
+
+def _files() -> list[Path]:
+    """Those that may hold answers; none where the folder, or one on the way to it, cannot be looked into: a container's plain user
+    may have the home of root."""
+    base = folder()
+    if base is None:
+        return []
+    try:
+        # Files only: opening a pipe would wait for a writer.
+        return sorted(file for file in base.iterdir() if file.match("tune-*.json") and file.is_file())
+    except (FileNotFoundError, NotADirectoryError):  # nothing was ever kept
+        return []
+    except OSError as error:
+        _log.warning("the tuned choices in %s are ignored: %s: %s", base, type(error).__name__, error)
+        return []
 
 
 def _raw(file: Path, here: dict[str, Any]) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -171,6 +172,26 @@ def test_a_choice_that_nobody_can_have_made(cache, model):
     for other in ({"shortcuts": True}, {"threads": 10**6}, {"split": 10**6}):
         file.write_text(json.dumps({**raw, "choices": [{**raw["choices"][0], **other}]}))
         assert network(model).name == "onnx", other
+
+
+@pytest.mark.parametrize("denied", [("stat", "listdir", "scandir"), ("stat",)], ids=["a folder above it", "the files in it"])
+def test_a_cache_that_cannot_be_looked_into_is_as_if_empty(cache, model, denied, caplog, monkeypatch):
+    """Every sample stopped with a PermissionError where a container's plain user has the home of root."""
+    keep(model, (1, Choice("openvino", 1)))
+
+    def denies(real):
+        def denying(where=".", *rest, **options):
+            if str(where).startswith(str(cache)):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(where))
+            return real(where, *rest, **options)
+
+        return denying
+
+    for name in denied:
+        monkeypatch.setattr(os, name, denies(getattr(os, name)))
+    with caplog.at_level(logging.WARNING, "diffuse_fast"):
+        assert network(model).name == "onnx" and choices.here() == []
+    assert str(cache) in caplog.text and "PermissionError" in caplog.text
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
