@@ -1,13 +1,16 @@
 """Which of several ways to do the same thing is fastest, where nothing but a sure win displaces the first of them.
 
-They take turns in rounds, each round in another order, so that what else the machine does hits all of them; they are compared
-within rounds. Those that fall behind leave, so that the time goes to the close ones; the first, the yardstick, stays to the end.
+They take turns in rounds, each round in an order of its own, so that what else the machine does hits all of them, and what one
+leaves behind hits no other more than the rest; they are compared within rounds. Those that fall behind leave, so that the time goes
+to the close ones; the first, the yardstick, stays to the end.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import math
+import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -15,9 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 
 MARGIN = 0.02  # of the first one's time, that another must be below it
-CHANCE = 0.001  # that a way as fast as the first is ahead by so much
-FEWEST = next(n for n in range(1, 99) if 0.5**n <= CHANCE)  # rounds in which a win can be sure
+CHANCE = 0.01  # that the first is displaced where all are as fast
 LONGEST = 15.0  # times the seconds asked for, after which no round begins
+
+# Times the seconds asked for, after which it is looked at who has won. Looked at after each round, noise is ahead by enough at one
+# time or another (of two as fast, one won three times as often as it should): so the looks are few, and share the chance.
+_LOOKS = (1.0, 2.0, 4.0, 8.0, LONGEST)
 
 _TURN = 0.02  # seconds that one runs at a stretch
 _TICK = 1e-7  # no time is less
@@ -63,14 +69,15 @@ def contest(
     *,
     spared: Collection[int] = (),
     others: Callable[[], float] = lambda: 0.0,
+    seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Contest:
     """Find the fastest.
 
-    The winner is the first, unless another is faster by :data:`MARGIN` in the median of the rounds, and so surely that one as fast
-    as the first would be ahead by as much with a probability of :data:`CHANCE` (:func:`chance`); of several such, the one with the
-    least median. For those that are spared, what other processes took of the cores is added to the margin: it may have cost the
-    first alone so much.
+    The winner is the first, unless another is faster by :data:`MARGIN` in the median of the rounds, and so surely that, were all as
+    fast as the first, one of them would be ahead by as much with a probability of :data:`CHANCE` at most: each may with that over
+    the number of others and of looks (Bonferroni; :func:`chance`). Of several such, the one with the least median. For those that
+    are spared, what other processes took of the cores is added to the margin: it may have cost the first alone so much.
 
     Args:
         runs: What to time, each called without arguments; the first is what is taken unless another is surely faster.
@@ -78,18 +85,19 @@ def contest(
             surely, up to :data:`LONGEST` times as much.
         spared: Which run on fewer cores than the first.
         others: Share of the cores that other processes have taken since it was made.
+        seed: Of the orders of the rounds: the same seed, the same orders.
         clock: Seconds, from any start.
     """
     counts = [_calls_of_a_turn(run, clock) for run in runs]
     times: list[list[float]] = [[] for _ in runs]
     left, rounds = list(range(len(runs))), 0
+    order, due = random.Random(seed), [seconds * n for n in _LOOKS]
     begin = clock()
     collecting = gc.isenabled()
     gc.disable()
     try:
-        while rounds == 0 or _goes_on(times, left, rounds, clock() - begin, seconds):
-            first = rounds % len(left)
-            for i in left[first:] + left[:first]:
+        while rounds == 0 or _goes_on(times, left, rounds, clock() - begin, due):
+            for i in order.sample(left, len(left)):
                 times[i].append(_turn(runs[i], counts[i], clock))
             rounds += 1
             if rounds >= _FIRST_OUT:
@@ -99,6 +107,16 @@ def contest(
             gc.enable()
     found = Contest(tuple(np.array(values) for values in times), 0, others())
     return Contest(found.times, _winner(found, [i for i in left if i], spared), found.others)
+
+
+def fewest(others: int) -> int:
+    """Rounds in which a win can be sure, where so many are beside the first."""
+    return next(n for n in itertools.count(1) if 0.5**n <= _enough(others))
+
+
+def _enough(others: int) -> float:
+    """The :func:`chance` of one of so many that makes its win sure."""
+    return CHANCE / len(_LOOKS) / max(1, others)
 
 
 def chance(ratios: np.ndarray) -> float:
@@ -118,19 +136,23 @@ def chance(ratios: np.ndarray) -> float:
     return float(sums[int(np.abs(counts).sum() + counts.sum()) :].sum())
 
 
-def _goes_on(times: list[list[float]], left: list[int], rounds: int, spent: float, seconds: float) -> bool:
-    if rounds < FEWEST:
-        return spent < LONGEST * seconds
+def _goes_on(times: list[list[float]], left: list[int], rounds: int, spent: float, due: list[float]) -> bool:
+    """Whether there is another round. ``due`` has the times of the looks to come."""
+    if rounds < fewest(len(times) - 1):
+        return spent < due[-1]
     if len(left) == 1 or rounds >= _MOST:
         return False
-    return spent < seconds or (spent < LONGEST * seconds and _open(times, left))
+    if spent < due[0]:
+        return True
+    due[:] = [look for look in due if look > spent]
+    return bool(due) and _open(times, left)
 
 
 def _open(times: list[list[float]], left: list[int]) -> bool:
     """Whether the fastest is ahead of the first by so much that it would win, if only that were sure: a round or two of noise are
     too many among ten."""
     ratios = np.array(times[0]) / np.array(times[min(left, key=lambda i: float(np.median(times[i])))])
-    return float(np.median(ratios)) * (1 - _CLEAR) >= 1 and chance(ratios) > CHANCE
+    return float(np.median(ratios)) * (1 - _CLEAR) >= 1 and chance(ratios) > _enough(len(times) - 1)
 
 
 def _calls_of_a_turn(run: Callable[[], object], clock: Callable[[], float]) -> int:
@@ -165,6 +187,6 @@ def _close(left: list[int], times: list[list[float]], rounds: int) -> list[int]:
 def _winner(found: Contest, among: list[int], spared: Collection[int]) -> int:
     def sure(i: int) -> bool:
         least = (1 - MARGIN) * (1 - found.others * (i in spared))
-        return found.gain(i) * least >= 1 and chance(found.ratios(i)) <= CHANCE
+        return found.gain(i) * least >= 1 and chance(found.ratios(i)) <= _enough(len(found.times) - 1)
 
     return min(filter(sure, among), key=lambda i: float(np.median(found.times[i])), default=0)

@@ -17,7 +17,7 @@ from ..runtimes import choices as cache
 from ..runtimes import network
 from ..runtimes.choices import Choice
 from ..runtimes.registry import RUNTIMES, select
-from .contest import FEWEST, LONGEST, Contest, contest
+from .contest import LONGEST, Contest, contest, fewest
 from .inputs import Inputs, apart
 from .others import Others
 from .result import Candidate, Tuning
@@ -56,10 +56,10 @@ def tune(
         batch_sizes: Samples in a network call.
         precisions: What may be computed in; ``float32`` is what ``df.sample`` asks for unless told otherwise.
         runtimes: Names of runtimes to try; None for all that run artifacts and are installed.
-        seconds: Time to spend on a batch size and precision once all candidates are made. Where that is less than ten rounds, more:
-            up to 15 times as much.
+        seconds: Time to spend on a batch size and precision once all candidates are made. Where that is too few rounds to be sure
+            of a win, more: up to 15 times as much.
         max_error: The relative root-mean-square error that a precision other than float32 may have.
-        seed: Of the inputs.
+        seed: Of the inputs, and of the orders that the candidates take turns in.
         progress: Called with a line before and after each batch size and precision.
 
     Returns:
@@ -147,7 +147,7 @@ def _tried(
         raise ArgumentError(f"nothing runs the model in {precision} at batch {batch}: {refused[0].refused}")
     taken = [(c.choice.threads or 1) * c.choice.split for c in ready]
     spared = {i for i, cores in enumerate(taken) if cores < taken[0]}
-    held = contest(calls, seconds, spared=spared, others=Others().share)
+    held = contest(calls, seconds, spared=spared, others=Others().share, seed=seed)
     timed = [_timed(candidate, held, i) for i, candidate in enumerate(ready)]
     won = timed[held.winner] = _explained(timed[held.winner], held)
     return sorted(timed, key=lambda c: c.choice.seconds) + refused, won.choice
@@ -172,7 +172,7 @@ def _explained(winner: Candidate, held: Contest) -> Candidate:
     rounds = winner.turns
     if held.winner:
         why = f"{winner.gain:.2f} times as fast as the default, and faster in {winner.won} of {rounds} rounds"
-    elif rounds < FEWEST:
+    elif rounds < fewest(len(held.times) - 1):
         why = f"the default, as {rounds} rounds are too few to be sure of another; give it more seconds"
     else:
         why = f"the default, as none was surely faster in {rounds} rounds"

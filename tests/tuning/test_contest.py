@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
-from diffuse_fast.tuning.contest import CHANCE, FEWEST, LONGEST, MARGIN, chance, contest
+from diffuse_fast.tuning.contest import CHANCE, LONGEST, MARGIN, chance, contest, fewest
 
 
 class Track:
@@ -40,7 +40,17 @@ def test_noise_does_not_displace_the_first(sigma):
     for seed in range(100):
         rng = np.random.default_rng(seed)
         displaced += Track(*(noisy(rng, 0.03, sigma) for _ in range(6))).contest().winner != 0
-    assert displaced <= 1  # five others have one chance in a thousand each; what they win would cost nothing
+    assert displaced <= 1  # the chance of a decision; what it wins would cost nothing
+
+
+@pytest.mark.parametrize(("others", "seconds"), [(27, 10.0), (1, 5.0)])
+def test_the_chance_is_that_of_the_whole_decision(others, seconds):
+    """It was that of each candidate, each time that was looked at it: of 27 one displaced the first four times in a hundred."""
+    displaced = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        displaced += Track(*[noisy(rng, 0.1, 0.3)] * (1 + others)).contest(seconds, seed=seed).winner != 0
+    assert displaced <= 200 * CHANCE
 
 
 def test_noise_never_takes_what_is_slower():
@@ -50,7 +60,7 @@ def test_noise_never_takes_what_is_slower():
 
 
 def test_a_tie_keeps_the_first():
-    found = Track(0.03, 0.03, 0.03).contest()
+    found = Track(1 / 32, 1 / 32, 1 / 32).contest()  # which a clock adds up without rounding
     assert found.winner == 0 and found.won(1) == 0 and found.gain(1) == 1.0
     assert Track(0.03, 0.03 * (1 - MARGIN) + 1e-4).contest().winner == 0  # less than the margin
     assert Track(0.03, 0.03 * (1 - MARGIN) - 1e-4).contest().winner == 1
@@ -76,7 +86,7 @@ def test_two_bad_rounds_among_ten_are_outlived():
     # Two calls tell how long one takes; then the third and the sixth round are bad.
     found = Track(0.5, lambda now: 0.9 if next(turn) in (4, 7) else 0.39).contest()
     assert found.winner == 1
-    assert (found.won(1), turns(found)) == (16, [18, 18])  # the first number of rounds in which two may be lost
+    assert (found.won(1), turns(found)) == (15, [17, 17])  # at the third look, after as many rounds as two may be lost in
 
 
 def test_what_falls_behind_leaves_and_the_first_stays():
@@ -84,7 +94,7 @@ def test_what_falls_behind_leaves_and_the_first_stays():
     found = track.contest(4.0)
     assert found.winner == 2
     # The third is the fastest after three rounds; the second leaves, the fourth is near, the first is the yardstick.
-    assert turns(found) == [10, 3, 10, 10]
+    assert turns(found) == [11, 3, 11, 11]
     assert track.log.count(1) == 2 + 3  # two calls tell how long one takes
 
 
@@ -95,7 +105,7 @@ def test_the_time_is_bounded():
             track.contest(seconds)
             a_round = 4 * 1.1 * max(0.02 + cost, cost)
             assert track.now <= 8 * cost + LONGEST * seconds + a_round
-            if cost <= 0.1 and seconds == 4.0:  # ten rounds fit
+            if cost <= 0.1 and seconds == 4.0:  # the rounds that it needs fit
                 assert track.now <= 8 * cost + seconds + a_round
 
 
@@ -107,15 +117,23 @@ def test_too_few_rounds_change_nothing():
 
 def test_alone_it_is_timed_and_taken():
     found = Track(0.03).contest()
-    assert found.winner == 0 and turns(found) == [10]
+    assert found.winner == 0 and turns(found) == [fewest(1)]
 
 
-def test_each_round_begins_with_another():
-    track = Track(0.03, 0.03, 0.03)
-    track.contest(1.0)
-    rounds = np.reshape(track.log[6:], (-1, 3))
-    assert [int(first) for first in rounds[:6, 0]] == [0, 1, 2, 0, 1, 2]
-    assert (np.sort(rounds, axis=1) == [0, 1, 2]).all()
+def test_each_round_has_an_order_of_its_own():
+    """It was the last one turned by a place, so that each ran after the same one nearly always."""
+
+    def rounds(seed):
+        track = Track(*[0.03] * 4)
+        track.contest(4.0, seed=seed)
+        return np.reshape(track.log[8:], (-1, 4))
+
+    ran = rounds(0)
+    assert (np.sort(ran, axis=1) == [0, 1, 2, 3]).all()
+    followed = {(int(before), int(after)) for order in ran for before, after in itertools.pairwise(order)}
+    assert followed == set(itertools.permutations(range(4), 2))
+    np.testing.assert_array_equal(rounds(0), ran)
+    assert (rounds(1)[:5] != ran[:5]).any()
 
 
 def test_what_others_took_is_added_to_the_margin_of_those_they_spared():
@@ -148,7 +166,15 @@ def test_chance_of_rounds_that_count_alike_is_that_of_a_coin():
         for won in {0, n // 2, 2 * n // 3, n}:
             ratios = np.array([1.5] * won + [1 / 1.5] * (n - won))
             assert chance(ratios) == pytest.approx(binom.sf(won - 1, n, 0.5))
-    assert chance(np.full(FEWEST, 1.5)) <= CHANCE < chance(np.full(FEWEST - 1, 1.5))
+
+
+def test_a_win_needs_more_rounds_the_more_there_are():
+    assert [fewest(others) for others in (0, 1, 5, 27)] == [9, 9, 12, 14]
+    for others in range(1, 40):
+        enough = CHANCE / 5 / others  # each is looked at five times
+        assert chance(np.full(fewest(others), 1.5)) <= enough < chance(np.full(fewest(others) - 1, 1.5))
+    for seconds, winner in ((11 / LONGEST, 0), (13 / LONGEST, 1)):  # of 15 times that, eight rounds take 12
+        assert Track(1.0, 0.5).contest(seconds).winner == winner
 
 
 def test_what_differs_by_nothing_is_chance():
