@@ -138,6 +138,8 @@ def _tried(
             why = None if error <= most else f"its relative error is {error:.2g}; at most {most:g}"
         except DiffuseFastError as failed:
             why = str(failed)
+        except Exception as failed:  # whatever a runtime raises: the others run the model all the same
+            why = f"{type(failed).__name__}: {str(failed)[:1000]}"
         if why is None:
             calls.append(functools.partial(call, inputs.times[0]))
             ready.append(Candidate(choice, batch, error, default=not ready))

@@ -13,7 +13,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, NetworkError, OutputError
-from diffuse_fast.runtimes import choices, network
+from diffuse_fast.runtimes import choices, network, openvino
 from diffuse_fast.runtimes.choices import Choice
 from diffuse_fast.runtimes.onnx import OnnxNetwork
 from diffuse_fast.runtimes.split import SplitNetwork
@@ -172,6 +172,37 @@ def test_a_choice_that_nobody_can_have_made(cache, model):
     for other in ({"shortcuts": True}, {"threads": 10**6}, {"split": 10**6}):
         file.write_text(json.dumps({**raw, "choices": [{**raw["choices"][0], **other}]}))
         assert network(model).name == "onnx", other
+
+
+@pytest.mark.parametrize("failing", ["network", "bind"])
+def test_what_fails_in_whatever_way_is_refused(cache, model, monkeypatch, failing):
+    """A RuntimeError of one runtime ended the tuning of all."""
+    made = openvino.network
+
+    def raises(*_, **__):
+        raise RuntimeError("a runtime's own")
+
+    def breaking(*arguments, **options):
+        net = made(*arguments, **options)
+        net.bind = raises
+        return net
+
+    monkeypatch.setattr(openvino, "network", raises if failing == "network" else breaking)
+    monkeypatch.setattr(choices, "cores", lambda: 1)
+    monkeypatch.setattr(choices, "physical_cores", lambda: 1)
+    found = df.tune(model, [1], runtimes=["onnx", "openvino"], seconds=1e-3)
+    refused = {c.choice.runtime: c.refused for c in found.candidates if c.refused is not None}
+    assert refused == {"openvino": "RuntimeError: a runtime's own"}
+    assert found.best["float32"][1].runtime == "onnx"
+
+
+def test_a_reference_that_fails_is_an_error(cache, model, monkeypatch):
+    def raises(*_):
+        raise RuntimeError("a runtime's own")
+
+    monkeypatch.setattr(OnnxNetwork, "bind", raises)
+    with pytest.raises(RuntimeError, match="a runtime's own"):
+        df.tune(model, [1], runtimes=["openvino"], seconds=1e-3)
 
 
 @pytest.mark.parametrize("denied", [("stat", "listdir", "scandir"), ("stat",)], ids=["a folder above it", "the files in it"])
