@@ -150,10 +150,12 @@ def _tuned() -> dict[str, Any]:
 
 def _threads() -> dict[str, Any]:
     from ..kernels import num_threads
+    from ..runtimes.choices import physical_cores
 
     given = os.environ.get("DIFFUSE_FAST_NUM_THREADS") or None
     why = f"DIFFUSE_FAST_NUM_THREADS={given}" if given else "the cores this process may run on"
-    return {"step": num_threads(), "why": why, "network": "what threads= says, else tune, else the runtime"}
+    network = f"what threads= says, else tune, else the physical ones of them, {physical_cores()}"
+    return {"step": num_threads(), "why": why, "network": network}
 
 
 def _warnings(packages: dict[str, str | None]) -> list[str]:

@@ -38,7 +38,7 @@ class Choice:
 
     Attributes:
         runtime: Name of the runtime.
-        threads: Threads inside one call; None leaves it to the runtime, which ``tune`` never does.
+        threads: Threads inside one call; None for :func:`physical_cores`, which ``tune`` says as a number.
         split: Parts of a batch that run beside each other, each on ``threads`` threads.
         precision: What it computes in.
         seconds: The median time of a call when it was found; 0 where it was not timed.
@@ -106,7 +106,8 @@ def cores() -> int:
 
 
 def physical_cores() -> int:
-    """The same, but those that share their units (SMT) once: what the runtimes take where they are not told."""
+    """The same, but those that share their units (SMT) once: the threads of a call where nothing else was said or tuned. OpenVINO
+    counts them so itself."""
     if not hasattr(os, "sched_getaffinity"):
         return cores()
     siblings = Path("/sys/devices/system/cpu")

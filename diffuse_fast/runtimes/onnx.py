@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, RuntimeUnavailableError
 from ..model import Model
-from . import graphs
+from . import choices, graphs
 from .base import MemoryCall, aligned, check_names, own_cond
 
 _DTYPES = {
@@ -25,7 +25,7 @@ _DTYPES = {
 }
 
 # One session per model, number of threads and precision, as long as the model lives.
-_sessions: weakref.WeakKeyDictionary[Model, dict[tuple[int | None, str], Any]] = weakref.WeakKeyDictionary()
+_sessions: weakref.WeakKeyDictionary[Model, dict[tuple[int, str], Any]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -50,7 +50,9 @@ def network(
     if time_dtype is not None:
         raise ArgumentError("time_dtype is for modules and callables; an ONNX file fixes the type of its time itself.")
     if isinstance(model, Model):
-        return OnnxNetwork(_session(model, threads, precision), model.input, model.time.input, model.output, model.output_shape)
+        # Not told, onnxruntime counts the cores of the whole machine, and puts its threads on those that this process may not have.
+        session = _session(model, choices.physical_cores() if threads is None else threads, precision)
+        return OnnxNetwork(session, model.input, model.time.input, model.output, model.output_shape)
     if threads is not None:
         raise ArgumentError("threads cannot be set on a session that exists; set it in its SessionOptions.")
     names = [i.name for i in model.get_inputs()]
@@ -62,7 +64,7 @@ def network(
     return OnnxNetwork(model, sample, time, model.get_outputs()[0].name, None)
 
 
-def _session(model: Model, threads: int | None, precision: str) -> Any:
+def _session(model: Model, threads: int, precision: str) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
@@ -75,8 +77,7 @@ def _session(model: Model, threads: int | None, precision: str) -> Any:
         if key not in sessions:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3  # errors; what it warns of at load is nothing a user can act on
-            if threads is not None:
-                options.intra_op_num_threads = threads
+            options.intra_op_num_threads = threads
             # Without VNNI the products of int8 and uint8 saturate at 16 bits; this takes uint8 for both, which does not.
             options.add_session_config_entry("session.x64quantprecision", "1")
             changed = graphs.for_onnxruntime(model, precision)

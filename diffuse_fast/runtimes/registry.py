@@ -152,7 +152,8 @@ def network(
         model: A ``df.Model``, an onnxruntime session, a torch module, or a callable ``f(x, t, **cond)``.
         runtime: ``"auto"``, or the name of one. ``"auto"`` takes what :func:`diffuse_fast.tune` found for this artifact, machine
             and precision, unless ``threads`` or ``split`` is given; else the first of :data:`RUNTIMES` that can.
-        threads: Threads inside one network call, for a runtime that has threads of its own; None leaves it to the runtime.
+        threads: Threads inside one network call, for a runtime that has threads of its own; None for the physical cores that this
+            process may run on.
         time_dtype: For a torch module or a callable, the dtype of ``t``: ``"int64"``, ``"float32"``, or None, which gives
             whole times as int64 and fractional ones as float32. A file says it itself.
         precision: ``float32``, ``float32-fast``, ``bfloat16`` or ``int8``, as far as the runtime has it.

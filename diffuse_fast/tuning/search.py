@@ -156,7 +156,7 @@ def _tried(
 
 
 def _default(model: Model, precision: str, runtimes: list[str]) -> Choice:
-    """What ``auto`` takes where nothing was tuned, of these runtimes. Not told, they take every physical core."""
+    """What ``auto`` takes where nothing was tuned, of these runtimes: each physical core."""
     first = select(model, "auto", precision).name
     return Choice(first if first in runtimes else runtimes[0], cache.physical_cores(), 1, precision)
 

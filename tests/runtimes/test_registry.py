@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 import diffuse_fast as df
 from diffuse_fast import runtimes
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError
+from diffuse_fast.runtimes import choices
 
 
 def test_auto_by_kind_of_model(small):
@@ -50,6 +52,43 @@ def test_threads_reach_the_session_and_keep_it_apart(small, monkeypatch):
     assert [options.intra_op_num_threads for options in made] == [1, 2]
     first, *others = [sampler.sample(1, seed=0) for sampler in samplers]
     assert all((first == other).all() for other in others)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs affinities")
+@pytest.mark.parametrize("runtime", ["onnx", "mnn", "openvino"])
+def test_threads_left_out_are_the_physical_cores_that_the_process_may_have(small, runtime):
+    """onnxruntime took as many threads as the machine has cores, MNN all that share units: neither is what tune held others to."""
+    pytest.importorskip({"onnx": "onnxruntime", "mnn": "MNN"}.get(runtime, runtime))
+    code = """
+import os, sys
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import diffuse_fast as df, numpy as np
+from diffuse_fast.runtimes import network, openvino
+from diffuse_fast.tuning import search
+model, runtime = df.load(sys.argv[1]), sys.argv[2]
+net = network(model, runtime)
+net.bind(1, model.shape, {"label": np.zeros(1, int)})
+if runtime == "onnx":
+    told = net.session.get_session_options().intra_op_num_threads
+elif runtime == "mnn":
+    ((told, _), *_), = net._made.idle
+else:
+    (compiled,) = openvino._models[model].compiled.values()
+    told = compiled.get_property("INFERENCE_NUM_THREADS")
+print(told, search._default(model, "float32", [runtime]).threads)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(small()), runtime], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["1", "1"], done.stderr
+
+
+def test_cores_that_share_units_count_once_for_every_runtime(small, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("MNN")
+    monkeypatch.setattr(choices, "cores", lambda: 6)
+    monkeypatch.setattr(choices, "physical_cores", lambda: 3)
+    model = df.load(small())
+    assert runtimes.network(model, "onnx").session.get_session_options().intra_op_num_threads == 3
+    assert runtimes.network(model, "mnn")._way[0] == 3
 
 
 @pytest.mark.parametrize("model", [lambda x, t: x, "module", "session"])

@@ -13,7 +13,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, ArtifactError, KernelUnavailableError, NetworkError
-from diffuse_fast.runtimes import network
+from diffuse_fast.runtimes import choices, network
 
 torch = pytest.importorskip("torch")
 ort = pytest.importorskip("onnxruntime")
@@ -212,7 +212,8 @@ def test_onnx_float_times_and_one_time_for_the_batch(small, tmp_path):
 def test_onnx_shares_one_session_as_long_as_the_model_lives(small):
     model = df.load(small())
     assert network(model).session is network(model).session
-    assert network(model, threads=1).session is not network(model).session
+    assert network(model, threads=1).session is not network(model, threads=2).session
+    assert network(model, threads=choices.physical_cores()).session is network(model).session
     assert network(model, threads=1).session.get_session_options().intra_op_num_threads == 1
     assert network(df.load(small())).session is not network(model).session
 
