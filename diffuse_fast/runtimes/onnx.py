@@ -6,6 +6,7 @@ import functools
 import os
 import threading
 import weakref
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,11 @@ _DTYPES = {
     "tensor(bool)": "bool",
 }
 
-# One session per model, number of threads and precision, as long as the model lives.
-_sessions: weakref.WeakKeyDictionary[Model, dict[tuple[int, str], Any]] = weakref.WeakKeyDictionary()
+# Sessions kept for a model: each holds the weights and has threads of its own. Those of bound calls live as long as these do.
+_KEPT = 4
+
+# By model, number of threads and precision, the last used at the end.
+_sessions: weakref.WeakKeyDictionary[Model, OrderedDict[tuple[int, str], Any]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -72,7 +76,7 @@ def _session(model: Model, threads: int, precision: str) -> Any:
             f"the runtime 'onnx' cannot import onnxruntime ({error}): pip install 'diffuse-fast[cpu]'"
         ) from None
     with _lock:
-        sessions = _sessions.setdefault(model, {})
+        sessions = _sessions.setdefault(model, OrderedDict())
         key = threads, precision
         if key not in sessions:
             options = onnxruntime.SessionOptions()
@@ -87,6 +91,9 @@ def _session(model: Model, threads: int, precision: str) -> Any:
                 )
             except Exception as error:
                 raise ArtifactError(f"onnxruntime refuses {str(model.path)!r}: {str(error)[:1000]}") from None
+        sessions.move_to_end(key)
+        while len(sessions) > _KEPT:
+            sessions.popitem(last=False)
         return sessions[key]
 
 

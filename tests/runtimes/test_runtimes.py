@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -216,6 +217,29 @@ def test_onnx_shares_one_session_as_long_as_the_model_lives(small):
     assert network(model, threads=choices.physical_cores()).session is network(model).session
     assert network(model, threads=1).session.get_session_options().intra_op_num_threads == 1
     assert network(df.load(small())).session is not network(model).session
+
+
+def test_onnx_keeps_few_sessions_and_those_in_use(small, monkeypatch):
+    """Each number of threads ever asked for kept its copy of the weights, and its threads."""
+    model, made = df.load(small()), []
+    real = ort.InferenceSession
+    monkeypatch.setattr(ort, "InferenceSession", lambda *a, **options: made.append(real(*a, **options)) or made[-1])
+
+    def used(threads):
+        call = network(model, "onnx", threads=threads).bind(2, SHAPE, {"label": np.zeros(2, int)})
+        call(1.0)
+        return call
+
+    held = used(1)
+    for threads in (2, 3, 2, 4, 5, 6):
+        used(threads)
+    alive, made[:] = [weakref.ref(session) for session in made], []
+    assert [session() is not None for session in alive] == [True, True, False, True, True, True]
+    assert held(1.0) is held.output
+    used(2)
+    assert not made  # asked for again in time
+    del held
+    assert alive[0]() is None
 
 
 def test_onnx_external_data(small, small_oracle):

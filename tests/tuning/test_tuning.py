@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import logging
 import os
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from diffuse_fast.runtimes.tuned import nearest
 from diffuse_fast.tuning import search
 from diffuse_fast.tuning.contest import Contest
 
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 pytest.importorskip("MNN")
 
@@ -263,6 +265,28 @@ def test_what_computes_something_else_is_not_timed(cache, model, monkeypatch):
     assert [c.choice.split for c in refused] == [2] and refused[0].turns == 0
     assert refused[0].error == pytest.approx(0.01, rel=1e-3)
     assert found.best["float32"][4].split == 1
+
+
+def test_what_lost_is_let_go(cache, model, monkeypatch):
+    """Without a collection of garbage: nothing of a candidate may lie in a circle."""
+    made = []
+    real = onnxruntime.InferenceSession
+
+    def making(*arguments, **options):
+        session = real(*arguments, **options)
+        made.append(weakref.ref(session))
+        return session
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", making)
+    monkeypatch.setattr(choices, "cores", lambda: 6)
+    monkeypatch.setattr(choices, "physical_cores", lambda: 3)
+    gc.disable()
+    try:
+        found = df.tune(model, [4], runtimes=["onnx"], seconds=1e-3)
+    finally:
+        gc.enable()
+    assert len({c.choice.threads for c in found.candidates}) == 5 and len(made) >= 5
+    assert sum(session() is not None for session in made) <= 4  # what is kept for any model
 
 
 def test_what_cannot_be_tuned(cache, model):
