@@ -118,10 +118,12 @@ def physical_cores() -> int:
 
 
 def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    for distribution in (package, f"{package}-gpu"):  # the extra gpu installs onnxruntime under that name
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return None
 
 
 def path(model: Model, here: dict[str, Any]) -> Path | None:

@@ -44,7 +44,11 @@ class Runtime:
     @property
     def installed(self) -> bool:
         """Whether its package is there. Does not import it."""
-        return self.package is None or importlib.util.find_spec(self.package) is not None
+        if self.package is None:
+            return True
+        found = importlib.util.find_spec(self.package)
+        # A folder of that name, beside the script, is found too: a package without a file.
+        return found is not None and (found.origin is not None or found.submodule_search_locations is None)
 
 
 # In order of preference.

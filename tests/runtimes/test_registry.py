@@ -125,6 +125,27 @@ def test_a_missing_package_names_its_extra(small, monkeypatch):
         assert isinstance(caught.value, ImportError)
 
 
+def test_a_folder_of_that_name_is_no_package(tmp_path):
+    """auto took a runtime that could not be imported, where a folder beside the script had its name."""
+    for name in ("onnxruntime", "openvino", "MNN", "torch"):
+        (tmp_path / name).mkdir()
+    code = """
+import sys
+from diffuse_fast.runtimes.registry import RUNTIMES
+sys.path[:] = [sys.argv[1]]
+print([r.name for r in RUNTIMES if r.installed])
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['callable']"
+
+
+def test_what_is_installed_is_found():
+    for runtime in runtimes.registry.RUNTIMES:
+        if runtime.package is not None:
+            pytest.importorskip(runtime.package)
+            assert runtime.installed
+
+
 @pytest.mark.parametrize("model", [None, 3, "digits"])
 def test_what_is_no_model(model):
     with pytest.raises(ArgumentTypeError, match="model"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import importlib.metadata
 import json
 import logging
 import os
@@ -153,6 +154,26 @@ def test_another_machine_artifact_or_runtime(cache, model, small, monkeypatch):
     monkeypatch.setenv(choices.ENVIRONMENT, str(cache))
     file.write_text(file.read_text().replace('"openvino",', '"os",'))
     assert network(model).name == "onnx"
+
+
+def test_another_version_under_another_name(cache, model, monkeypatch):
+    """The extra gpu installs onnxruntime-gpu, whose answers were those of every version."""
+    real = importlib.metadata.version
+
+    def installed(version):
+        def told(name):
+            if name == "onnxruntime":
+                raise importlib.metadata.PackageNotFoundError(name)
+            return version if name == "onnxruntime-gpu" else real(name)
+
+        monkeypatch.setattr(importlib.metadata, "version", told)
+
+    installed("1.20.0")
+    assert choices.machine()["versions"]["onnxruntime"] == "1.20.0"
+    keep(model, (1, Choice("openvino", 1)))
+    assert choices.here()
+    installed("1.21.0")
+    assert not choices.here() and not choices.read(model)
 
 
 def test_no_cache(model, monkeypatch, tmp_path):
