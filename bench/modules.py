@@ -10,16 +10,16 @@ import contextlib
 import functools
 import io
 import logging
+import shutil
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import diffuse_fast as df
+from diffuse_fast.nn.embedding import frequencies, sinusoids
 
 from .networks import CLIP, FOLDER, INT8, NETWORKS, artifact, int8, plain
 
@@ -57,8 +57,7 @@ class PolicyUNet(nn.Module):
 
     def __init__(self, actions: int = 2, observation: int = 20, widths: tuple[int, ...] = (64, 128, 256), embedding: int = 128):
         super().__init__()
-        half = embedding // 2
-        self.register_buffer("frequencies", torch.exp(-np.log(10000.0) * torch.arange(half) / (half - 1)))
+        self.register_buffer("frequencies", frequencies(embedding // 2))
         self.time = nn.Sequential(nn.Linear(embedding, 4 * embedding), nn.Mish(), nn.Linear(4 * embedding, embedding))
         cond = embedding + observation
         ins = (actions, *widths[:-1])
@@ -75,8 +74,7 @@ class PolicyUNet(nn.Module):
         )
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        angles = t[:, None].to(x.dtype) * self.frequencies
-        cond = torch.cat([self.time(torch.cat([angles.sin(), angles.cos()], dim=1)), observation], dim=1)
+        cond = torch.cat([self.time(sinusoids(t, self.frequencies)), observation], dim=1)
         h, kept = x.transpose(1, 2), []
         for i, (one, two) in enumerate(self.down):
             h = two(one(h, cond), cond)
@@ -154,29 +152,29 @@ def prepare(name: str) -> None:
     """Write the files of a network that are not there yet."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     net = NETWORKS[name]
-    if _stale(artifact(name)):
+    _drop_other_folders()
+    if not artifact(name).exists():
         arrays = net.conditioning(1).items()
         conditioning = [{"name": n, "dtype": str(v.dtype), "shape": list(v.shape[1:])} for n, v in arrays]
         df.export(
             module(name), artifact(name), shape=net.shape, schedule=net.schedule, prediction_type=net.prediction_type, clip=CLIP,
             conditioning=conditioning,
         )  # fmt: skip
-    if _stale(plain(name)):
-        _export_plainly(name)
-    if name in INT8 and _stale(int8(name), *(Path(df.__file__).parent / "quantization").glob("*.py")):
+    if not plain(name).exists():
+        export_plainly(name)
+    if name in INT8 and not int8(name).exists():
         df.quantize(artifact(name), int8(name), samples=4, steps=10)
 
 
-def _stale(path: Path, *more: Path) -> bool:
-    """Whether a file is missing, or older than the code that makes it, ``more`` of it given. The bundled one is never."""
-    package = Path(df.__file__).parent
-    if package in path.parents:
-        return False
-    sources = (Path(__file__), package / "export.py", package / "nn" / "unet.py", *more)
-    return not path.exists() or path.stat().st_mtime < max(s.stat().st_mtime for s in sources)
+def _drop_other_folders() -> None:
+    """Those that other code made."""
+    for other in FOLDER.parent.iterdir():
+        if other != FOLDER and other.is_dir():
+            shutil.rmtree(other)
 
 
-def _export_plainly(name: str) -> None:
+def export_plainly(name: str) -> None:
+    """Write the file :func:`~bench.networks.plain`."""
     net = NETWORKS[name]
     cond = {n: torch.from_numpy(v) for n, v in net.conditioning(2).items()}
     inputs = (torch.zeros(2, *net.shape), torch.zeros(2, dtype=torch.int64), *cond.values())

@@ -4,14 +4,35 @@ that a peer without torch can be timed without it.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
 import diffuse_fast as df
 
-FOLDER = Path(__file__).parent.parent / "out" / "bench"
+# What the files of a run are made by: with other code or other versions they are made anew.
+SOURCES = ("bench/networks.py", "bench/modules.py", *(f"diffuse_fast/{path}" for path in (
+    "export.py", "model.py", "nn/*.py", "artifact/*.py", "quantization/*.py", "runtimes/*.py", "bundled/digits.onnx",
+)))  # fmt: skip
+MAKERS = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "MNN")
+
+
+def _key() -> str:
+    root, content = Path(__file__).parent.parent, hashlib.sha256()
+    for path in sorted(path for pattern in SOURCES for path in root.glob(pattern)):
+        content.update(path.read_bytes())
+    for package in MAKERS:
+        try:
+            content.update(f"{package} {metadata.version(package)}".encode())
+        except metadata.PackageNotFoundError:
+            content.update(package.encode())
+    return content.hexdigest()[:12]
+
+
+FOLDER = Path(__file__).parent.parent / "out" / "bench" / _key()
 CLIP = (-1.0, 1.0)
 
 

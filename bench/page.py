@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from .networks import NETWORKS
-from .page_cases import OWN_TABLES, digits
+from .page_cases import OWN_TABLES
 from .plots import grouped, plot_growth, plot_peers, plot_step
+from .report import digits
 from .targets import judge, spoken
 
 ROOT = Path(__file__).parent.parent
@@ -21,19 +22,30 @@ RESULTS = ROOT / "bench" / "results"
 DOCS = ROOT / "docs"
 
 METHOD = """\
-Every peer runs in a process of its own, set up as its documentation says (`bench/peers/`, one file each), pinned to as many cores
-as it has threads. Before it is timed its samples are held against those that float64 makes of the same noise: *error* is the
-largest difference, of the largest value; *of a call* is that of one network call, in the 2-norm. Then the peers take turns, each
-round beginning with another; a figure is the median of the rounds, with the 20th and 80th percentile; ratios are taken within a
-round. All draw with DDIM, x0 clipped to [-1, 1]; each draws its own initial noise. `torch.compile` compiles before it is timed, and
-`tune` times last, when nobody else is set up. A peer with a thread outside its cores is not timed. The first step of a
-noisy schedule divides by a small alpha: with few steps and random weights it magnifies the error of the samples, and that of a
-call says more.
+Every peer runs in a process of its own, set up as its documentation says (`bench/peers/`, one file each), pinned to as many
+cores as the column has threads. onnxruntime and OpenVINO are driven by diffusers' scheduler and by a loop in NumPy. *tuned* is
+what `diffuse-fast tune` chose on those cores, which may be fewer threads, or halves of a batch beside each other;
+*float32-fast* lets MNN take its larger Winograd tiles ([runtimes](runtimes.md)).
 
-*Of the limit* is the time that the network's multiply-adds (counted by torch) take at the machine's peak, and the step's bytes (12
-per element) at its bandwidth, over the median: the peak is that of torch's matrix product in what the row computes in (a row in
-int8: as if all of it were), the bandwidth that of copying 256 MiB, in the same run. An algorithm that does fewer multiply-adds
-(Winograd) can pass 100 %. Where a target over a peer is missed, *the limit itself* is what 100 % would be over that peer."""
+Before a peer is timed its samples, and a call of its network at three times, are held against those that float64 makes of the
+same noise: *error* is the largest difference of the samples, of the largest value; *of a call* is that of one network call, in
+the 2-norm, at the worst of the three times. A call that is off by more than 1e-3 (0.2 in bfloat16 and int8) is not timed. The
+first step of a noisy schedule divides by a small alpha: with few steps and random weights it magnifies the error of the
+samples, up to 2 where they are clipped, and that of a call says more.
+
+Then the peers take turns, in an order drawn anew for each round: 10 ms of rest, one call that is not timed where it takes less
+than 0.1 s, and the timed ones. A figure is the median of the rounds, with the 20th and 80th percentile. All draw with DDIM, x0
+clipped to [-1, 1]; each draws its own initial noise. `torch.compile` compiles before it is timed, and `tune` times last, when
+nobody else is set up. A peer with a thread outside its cores is not timed. *Over diffuse_fast* is a peer's time over that of
+the first line of ours. In the table of what must be reached it is the other way round, the peer's time over ours, taken within
+each round: the median, and behind the names the 20th and 80th percentile.
+
+*Of the limit* is the time that the network's multiply-adds (counted by torch) take at the machine's peak, and the step's bytes
+(12 per element) at its bandwidth, over the median: the peak is that of torch's matrix product in what the row computes in (a
+row in int8: as if all of it were), the bandwidth that of copying 256 MiB, in the same run. An algorithm that does fewer
+multiply-adds (Winograd) can pass 100 %. So can a step into another array: what is overwritten is read first, which is a third
+of what a copy moves, a quarter of what a step moves, and counted for neither. Where a target over a peer is missed, *the limit
+itself* is what 100 % would be over that peer."""
 
 
 def main() -> None:
@@ -88,6 +100,8 @@ def _machines(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
     versions = [", ".join(f"{package} {v}" for package, v in m["versions"].items() if v) for m in machines]
     yield row("versions", [f"Python {m['python']}, {v}" for m, v in zip(machines, versions, strict=True)])
     yield row("commit", [str(m["commit"]) for m in machines])
+    if any("note" in run for run in runs.values()):
+        yield row("to know", [run.get("note", "") for run in runs.values()])
     yield row("the run took", [_took(run.get("took", {})) for run in runs.values()])
     yield row("limits", ["<br>".join(_limit(limit) for limit in run["limits"]) for run in runs.values()])
     yield ""
@@ -178,7 +192,7 @@ def _figures(lines: list[dict[str, Any]]) -> Iterator[str]:
     yield "| | figure | ratio | to | |"
     yield "|---|---:|---:|---|---|"
     for line in lines:
-        figures = [f"{line['value']:.3g} {line.get('unit', '')}"] if "value" in line else []
+        figures = [f"{digits(line['value'])} {line.get('unit', '')}"] if "value" in line else []
         if "seconds" in line:
             figures.append(f"{line['seconds']['median'] * 1e3:.4g} ms")
         ratio = f"{line['ratio']['median']:.2f}" if "ratio" in line else ""

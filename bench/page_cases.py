@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from .report import digits
+
 Lines = list[dict[str, Any]]
 
 
@@ -32,7 +34,7 @@ def training(lines: Lines) -> Iterator[str]:
 
 def graphs(lines: Lines) -> Iterator[str]:
     """A row for each way besides ours, beside ours of that batch and runtime."""
-    yield "One call of the bundled model on one thread: as this project gives it to the runtime, and otherwise."
+    yield "One call of the bundled model on one thread: as this project gives it to the runtime, and as torch exports it."
     yield ""
     yield "| batch | runtime | ours, ms | p20 .. p80 | otherwise | ms | p20 .. p80 | ours is faster |"
     yield "|---:|---|---:|---:|---|---:|---:|---:|"
@@ -84,11 +86,6 @@ def _ms(line: dict[str, Any]) -> tuple[str, str]:
     """The median, and its spread."""
     low, middle, high = (digits(line["seconds"][k] * 1e3) for k in ("p20", "median", "p80"))
     return middle, f"{low} .. {high}"
-
-
-def digits(value: float) -> str:
-    """Three of them, and no exponent above."""
-    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
 
 
 OWN_TABLES: dict[str, Callable[[Lines], Iterator[str]]] = {

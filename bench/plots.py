@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from .networks import NETWORKS
+from .targets import ROUNDING
 
 OURS, THEIRS = "#c2410c", "#64748b"
 EACH_OF_THEM = ("#64748b", "#1d4ed8", "#15803d", "#7e22ce")
@@ -42,7 +43,7 @@ def plot_peers(cases: dict[str, list[dict[str, Any]]], path: Path) -> None:
         low = [v - line["seconds"]["p20"] / steps * 1e3 for v, line in zip(values, timed, strict=True)]
         high = [line["seconds"]["p80"] / steps * 1e3 - v for v, line in zip(values, timed, strict=True)]
         colors = [OURS if line["job"]["ours"] else THEIRS for line in timed]
-        axis.barh([line["name"] for line in timed], values, color=colors, xerr=(low, high), error_kw={"linewidth": 0.8})
+        axis.barh([_named(line) for line in timed], values, color=colors, xerr=(low, high), error_kw={"linewidth": 0.8})
         axis.set_title(f"{network}, batch {batch}", fontsize=10)
         axis.set_xlabel("ms per step, one thread", fontsize=8)
         axis.tick_params(labelsize=8)
@@ -50,6 +51,12 @@ def plot_peers(cases: dict[str, list[dict[str, Any]]], path: Path) -> None:
         axis.set_axisbelow(True)
     figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+def _named(line: dict[str, Any]) -> str:
+    """What is off by more than rounding says so."""
+    off = line.get("error_of_call", 0.0)
+    return f"{line['name']} ({100 * off:.2g} % off)" if off > ROUNDING else line["name"]
 
 
 def plot_growth(cases: dict[str, list[dict[str, Any]]], path: Path) -> None:

@@ -80,6 +80,11 @@ def show(console: Console, title: str, lines: list[Line]) -> None:
     console.print(table)
 
 
+def digits(value: float) -> str:
+    """Three of them, and no exponent above."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
+
+
 def _draws(job: Mapping[str, object] | None) -> str:
     if job is None or "network" not in job:
         return ""
@@ -88,7 +93,7 @@ def _draws(job: Mapping[str, object] | None) -> str:
 
 def _middle(line: Line) -> str:
     if line.value is not None:
-        return f"{line.value:.3g} {line.unit}"
+        return f"{digits(line.value)} {line.unit}"
     return "" if line.seconds is None else _time(line.seconds.median)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +20,14 @@ from .networks import FOLDER, NETWORKS
 from .peers import PEERS, Entry, Job
 from .process import Process, left_out
 from .report import Line
-from .worker import order_set_up
+from .worker import LONG, order_set_up
 
 TURN = 0.06
+PAUSE = 0.01  # seconds between two turns, in which the threads of the one before fall asleep
 FEWEST_ROUNDS = 9  # a machine that is not quiet spoils one or two
 MOST_ROUNDS = 60
 STEP_BYTES = 12  # per element: a step reads the state and the network's output, and writes the state
-PROBE_TIME = 499  # at which one call of the network is held to the reference
+PROBE_TIMES = (100, 499, 900)  # at which a call of the network is held to the reference
 
 
 _workers: dict[str, tuple[int, Process]] = {}  # by the peer's name, with the number of threads that it was started for
@@ -41,10 +45,15 @@ def _worker(entry: Entry, threads: int) -> Process:
     return process
 
 
-def compare(job: Job, seconds: float, *, only: tuple[str, ...] | None = None) -> list[Line]:
-    """Times of all peers, or of those named, for one job; the last lines are those who could not, each with its reason."""
-    lines, missing, ready = [], [], {}
-    entries = [e for e in PEERS if (only is None or e.name in only) and e.plays(job.network)]
+def compare(
+    job: Job, seconds: float, *, only: tuple[str, ...] | None = None, without: Mapping[str, str] = MappingProxyType({})
+) -> list[Line]:
+    """Times of all peers, or of those named, for one job; the last lines are those who could not, each with its reason. So are
+    those that are to be left out, by name, with a reason that is given."""
+    wanted = [e for e in PEERS if (only is None or e.name in only) and e.plays(job.network)]
+    entries = [e for e in wanted if e.name not in without]
+    lines, ready = [], {}
+    missing = [Line(e.name, job=labels(job, e), note=f"left out: {without[e.name]}") for e in wanted if e.name in without]
     reference = _reference_of(job.network, job.batch, job.steps)
     together, alone = [e for e in entries if not e.measures], [e for e in entries if e.measures]
     with ThreadPoolExecutor(2) as pool:  # setting up is compiling, mostly
@@ -55,7 +64,9 @@ def compare(job: Job, seconds: float, *, only: tuple[str, ...] | None = None) ->
             missing.append(Line(entry.name, job=labels(job, entry), note=left_out(answer)))
         else:
             ready[entry.name] = (entry, answer)
-    rounds = _rounds({name: answer["once"] for name, (_, answer) in ready.items()}, seconds)
+    rounds, ended = _rounds(list(ready), seconds)
+    for name, answer in ended.items():
+        missing.append(Line(name, job=labels(job, ready.pop(name)[0]), note=left_out(answer)))
     first = next((rounds[e.name] for e, _ in ready.values() if e.ours), None)
     for name, (entry, answer) in ready.items():
         values = np.array(rounds[name])
@@ -79,12 +90,12 @@ def _set_up(entry: Entry, job: Job, reference: Path) -> dict:
     return _worker(entry, job.threads).ask(order_set_up(job, reference))
 
 
-def compare_all(jobs: Iterable[tuple[str, int, int]], seconds: float, *, only: tuple[str, ...] | None = None) -> list[Line]:
+def compare_all(jobs: Iterable[tuple[str, int, int]], seconds: float, **options: Any) -> list[Line]:
     """All peers on all jobs (network, batch, steps), with one thread and with two, the time shared out evenly."""
     every = [Job(*job, threads) for threads in thread_counts() for job in jobs]
     lines = []
     for job in every:
-        lines += compare(job, seconds / len(every), only=only)
+        lines += compare(job, seconds / len(every), **options)
     return lines
 
 
@@ -114,25 +125,33 @@ def _counted(network: str) -> tuple[int, int]:
     return multiply_adds(network), int(np.prod(NETWORKS[network].shape))
 
 
-def _rounds(once: dict[str, float], seconds: float) -> dict[str, list[float]]:
-    """Seconds per call in turns: every round has one turn of each, and begins with another."""
-    calls = {name: max(1, int(TURN / max(value, 1e-6))) for name, value in once.items()}
-    times: dict[str, list[float]] = {name: [] for name in once}
-    if not once:
-        return times
-    names = list(once)
-    end, done = time.perf_counter() + seconds, 0
-    while done < FEWEST_ROUNDS or (time.perf_counter() < end and done < MOST_ROUNDS):
-        first = done % len(names)
-        for name in names[first:] + names[:first]:
-            times[name].append(_workers[name][1].ask({"do": "run", "calls": calls[name]})["seconds"])
+def _rounds(names: list[str], seconds: float) -> tuple[dict[str, list[float]], dict[str, dict]]:
+    """Seconds per call in turns, every round one turn of each in an order of its own; and the answers of those that failed."""
+    times: dict[str, list[float]] = {name: [] for name in names}
+    orders = {name: {"do": "run", "calls": 1, "warm": True} for name in names}
+    failed: dict[str, dict] = {}
+    shuffled, end = random.Random(0), None
+    done = -1  # the first round tells how many calls make a turn
+    while times and (done < FEWEST_ROUNDS or (time.perf_counter() < end and done < MOST_ROUNDS)):
+        for name in shuffled.sample(list(times), len(times)):
+            time.sleep(PAUSE)
+            answer = _workers[name][1].ask(orders[name])
+            if "unavailable" in answer:
+                failed[name] = answer
+                del times[name]
+            elif done >= 0:
+                times[name].append(answer["seconds"])
+            else:
+                once = answer["seconds"]
+                orders[name] = {"do": "run", "calls": max(1, int(TURN / once)), "warm": once < LONG}
         done += 1
-    return times
+        end = end or time.perf_counter() + seconds
+    return times, failed
 
 
 @functools.cache
 def _reference_of(network: str, batch: int, steps: int) -> Path:
-    """The job's noise, and what float64 makes of it: the samples, both ways of taking ε, and one call of the network."""
+    """The job's noise, and what float64 makes of it: the samples, both ways of taking ε, and a call of the network at each time."""
     import torch
 
     from .modules import module, prepare
@@ -145,9 +164,7 @@ def _reference_of(network: str, batch: int, steps: int) -> Path:
     noise, x = (rng.standard_normal((job.batch, *NETWORKS[job.network].shape)).astype(np.float32) for _ in range(2))
     network = module(job.network).double()
     loop, rederiving = (TorchLoop(job, network, dtype=torch.float64, rederive=r) for r in (False, True))
-    output = loop.network(x, PROBE_TIME)
-    np.savez(
-        path, noise=noise, x=x, t=PROBE_TIME, output=output, sample=loop.sample(noise), rederived=rederiving.sample(noise)
-    )
+    outputs = [loop.network(x, t) for t in PROBE_TIMES]
+    drawn = {"sample": loop.sample(noise), "rederived": rederiving.sample(noise)}
+    np.savez(path, noise=noise, x=x, times=PROBE_TIMES, outputs=outputs, **drawn)
     return path
-

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from .report import digits
+
 Cases = dict[str, list[dict[str, Any]]]
 
 TUNED = "diffuse_fast, tuned"
@@ -91,10 +93,11 @@ def _drawn(network: str, batch: int, steps: int, threads: int, lines: list[dict[
 
     def over(label: str, target: float | None, among: list[dict[str, Any]], mine: dict[str, Any] = ours) -> Verdict:
         what = f"{network}, batch {batch}, over {label}"
-        best = min(among, key=_median, default=None)
+        best = min(among, key=lambda line: _ratio(line, mine), default=None)
         if best is None:
             return Verdict(what, threads, target, None, note="no such peer ran here")
-        ratio, note = _ratio(best, mine), f"{mine['name']} over {best['name']}"
+        ratio, (low, high) = _ratio(best, mine), _spread(best, mine)
+        note = f"{mine['name']} over {best['name']}, {low:.3g} .. {high:.3g}"
         if target is not None and ratio < target and "share" in mine and not best["job"]["ours"]:
             note += f"; the limit itself is {_median(best) / (mine['share'] * _median(mine)):.2g}x"
         return Verdict(what, threads, target, ratio, note=note)
@@ -155,15 +158,21 @@ def _median(line: dict[str, Any]) -> float:
 
 
 def _ratio(peer: dict[str, Any], mine: dict[str, Any]) -> float:
-    """How many times as long the peer takes, round by round."""
+    """How many times as long the peer takes, round by round: the median."""
     return float(np.median(np.array(peer["rounds"]) / np.array(mine["rounds"])))
+
+
+def _spread(peer: dict[str, Any], mine: dict[str, Any]) -> tuple[float, float]:
+    """The 20th and 80th percentile of the same."""
+    low, high = np.quantile(np.array(peer["rounds"]) / np.array(mine["rounds"]), (0.2, 0.8))
+    return float(low), float(high)
 
 
 def spoken(verdict: Verdict) -> tuple[str, str, str, str, str]:
     """Case, threads, target, measured, and whether it is met: cells for any table."""
     sign = "at least" if verdict.least else "under"
     target = "stated" if verdict.target is None else f"{sign} {verdict.target:g} {verdict.unit}".replace(" x", "x")
-    measured = "not measured" if verdict.measured is None else f"{verdict.measured:.3g} {verdict.unit}".replace(" x", "x")
+    measured = "not measured" if verdict.measured is None else f"{digits(verdict.measured)} {verdict.unit}".replace(" x", "x")
     threads = "" if verdict.threads is None else str(verdict.threads)
     return verdict.what, threads, target, measured, {True: "met", False: "missed", None: ""}[verdict.met]
 

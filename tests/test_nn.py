@@ -9,7 +9,7 @@ import torch
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError
 from diffuse_fast.nn.blocks import SelfAttention
-from diffuse_fast.nn.embedding import TimeEmbedding
+from diffuse_fast.nn.embedding import TimeEmbedding, sinusoids
 
 
 def awake(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -228,6 +228,16 @@ def test_sinusoids_are_those_of_the_paper():
     expected = torch.tensor(raw / (1 + np.exp(-raw)), dtype=torch.float32)
     # Angles up to 700 in float32 are off by up to 700 * 2^-24 = 4e-5.
     torch.testing.assert_close(embedding(torch.tensor([700]))[0], expected, rtol=0, atol=1e-4)
+
+
+def test_sinusoids_of_a_network_cast_to_bfloat16_are_those_of_the_time():
+    """Of a rounded time and rounded frequencies they would be off by their own size; rounded themselves, by 2^-9 at most."""
+    embedding, times = TimeEmbedding(64, 8), torch.tensor([999.0, 701.0, 10.0])
+    exact = sinusoids(times, embedding.frequencies)
+    cast = sinusoids(times, embedding.to(torch.bfloat16).frequencies)
+    assert cast.dtype == torch.bfloat16
+    assert (cast.float() - exact).abs().max() <= 2**-9
+    assert embedding(times).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("heads", [1, 4])

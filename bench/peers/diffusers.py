@@ -43,6 +43,11 @@ class Scheduled:
             timestep_spacing=job.spacing,
         )  # fmt: skip
 
+    @classmethod
+    def of_arrays(cls, job: Job, call: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Scheduled:
+        """A network that is a function of arrays."""
+        return cls(job, lambda x, t: torch.from_numpy(call(x.numpy(), t.contiguous().numpy())))
+
     @torch.no_grad()
     def network(self, x: np.ndarray, t: int) -> np.ndarray:
         state = torch.from_numpy(x).to(self._dtype, memory_format=self._layout)

@@ -1,4 +1,5 @@
-"""OpenVINO, driven by diffusers' scheduler: the latency hint, the precision as asked, inputs and outputs shared.
+"""OpenVINO, driven by diffusers' scheduler or by a loop in NumPy: the latency hint, the precision as asked, inputs and outputs
+shared.
 
 On a machine with bfloat16 OpenVINO computes in it unless float32 is asked for; where it has none it takes the hint all the same
 and computes in float32, so the property is read back.
@@ -6,15 +7,17 @@ and computes in float32, so the property is read back.
 
 from __future__ import annotations
 
+import numpy as np
 import openvino
 import torch
 
 from ..networks import NETWORKS, plain
 from .base import Job, Unavailable
 from .diffusers import Scheduled
+from .numpy_loop import NumpyLoop
 
 
-def make(job: Job, *, precision: str = "f32") -> Scheduled:
+def make(job: Job, *, precision: str = "f32", loop: bool = False) -> Scheduled | NumpyLoop:
     torch.set_num_threads(job.threads)
     config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": job.threads, "INFERENCE_PRECISION_HINT": precision}
     core = openvino.Core()
@@ -30,8 +33,7 @@ def make(job: Job, *, precision: str = "f32") -> Scheduled:
         raise Unavailable("this machine has no bfloat16")
     request = compiled.create_infer_request()
 
-    def call(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        inputs = {"x": x.numpy(), "t": t.contiguous().numpy(), **cond}
-        return torch.from_numpy(request.infer(inputs, share_inputs=True, share_outputs=True)[0])
+    def call(x: np.ndarray, t: np.ndarray) -> np.ndarray:
+        return request.infer({"x": x, "t": t, **cond}, share_inputs=True, share_outputs=True)[0]
 
-    return Scheduled(job, call)
+    return NumpyLoop(job, call) if loop else Scheduled.of_arrays(job, call)

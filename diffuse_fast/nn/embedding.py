@@ -11,23 +11,38 @@ from torch import Tensor, nn
 from ..errors import ArgumentError
 
 
+def frequencies(count: int, device: torch.device | None = None) -> Tensor:
+    """(count,) float32: from 1 down to 1/10,000, as far apart in logarithm (Vaswani et al. 2017)."""
+    return torch.exp(-math.log(10000.0) * torch.arange(count, device=device) / max(count - 1, 1))
+
+
+def sinusoids(t: Tensor, at: Tensor) -> Tensor:
+    """(B, 2n) for times (B,) at frequencies (n,), in the dtype of these; of ones that were cast to less than float32, computed in
+    float32 from what they were."""
+    exact = at if at.dtype.itemsize >= 4 else frequencies(len(at), at.device)
+    angles = t.to(exact.dtype)[:, None] * exact
+    both = torch.cat([angles.sin(), angles.cos()], dim=1)
+    return both if exact is at else both.to(at.dtype)
+
+
 class TimeEmbedding(nn.Module):
     """Times (B,), whole or fractional, to vectors (B, ``out_channels``): sinusoids (Vaswani et al. 2017), then an
-    MLP."""
+    MLP.
+
+    The sinusoids are never computed in less than float32, also where the network is cast to bfloat16: there 999 is 1000, and a
+    sinusoid of it has nothing to do with that of the time.
+    """
 
     frequencies: Tensor
 
     def __init__(self, channels: int, out_channels: int):
         super().__init__()
-        half = channels // 2
-        frequencies = torch.exp(-math.log(10000.0) * torch.arange(half) / max(half - 1, 1))
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.register_buffer("frequencies", frequencies(channels // 2), persistent=False)
         self.hidden = nn.Linear(channels, out_channels)
         self.out = nn.Linear(out_channels, out_channels)
 
     def forward(self, t: Tensor) -> Tensor:
-        angles = t.to(self.frequencies.dtype)[:, None] * self.frequencies
-        return self.out(F.silu(self.hidden(torch.cat([angles.sin(), angles.cos()], dim=1))))
+        return self.out(F.silu(self.hidden(sinusoids(t, self.frequencies))))
 
 
 class Conditioned(nn.Module):
