@@ -34,6 +34,7 @@ CASES = {
     "small": 90.0,
     "medium": 60.0,
     "growth": 40.0,
+    "processes": 30.0,
     "start": 15.0,
     "installation": 0.0,
 }

@@ -175,7 +175,7 @@ def _drawn(cases: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
 
 def _rest(cases: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
     titles = {
-        "training": "Training", "graphs": "What the runtimes are given", "growth": "Growth",
+        "training": "Training", "graphs": "What the runtimes are given", "growth": "Growth", "processes": "Threads and processes",
         "start": "Cold start and peak memory", "installation": "Installation", "memory": "Memory of sampling",
         "traffic": "Bytes of a step, counted", "step": "The step, by instruction set", "solvers": "A row of every solver",
         "small_step": "A small step", "loop": "The loop", "forward": "Noised data and its target",

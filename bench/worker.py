@@ -66,8 +66,11 @@ def set_up(entry: Entry, job: Job, reference: str):
     got = peer.sample(known["noise"])
     # Of the samples, of the largest value; and of one network call, in the 2-norm, the worst of the times.
     error = float(np.abs(got - expected).max() / np.abs(expected).max())
-    calls = [(peer.network(known["x"], int(t)), output) for t, output in zip(known["times"], known["outputs"], strict=True)]
-    error_of_call = max(float(np.linalg.norm(output - wanted) / np.linalg.norm(wanted)) for output, wanted in calls)
+    errors = [
+        np.linalg.norm(peer.network(known["x"], int(t)) - output) / np.linalg.norm(output)
+        for t, output in zip(known["times"], known["outputs"], strict=True)
+    ]
+    error_of_call = float(np.max(errors))  # NaN of any is NaN
     if not np.isfinite(error) or not error_of_call <= MOST_ERROR[entry.precision]:
         raise Unavailable(f"its network call is off by {error_of_call:.2g}, its samples by {error:.2g}")
     check_pinned(job.threads)

@@ -33,7 +33,7 @@ class Peer(Protocol):
     """A library set up for a job."""
 
     def network(self, x: np.ndarray, t: int) -> np.ndarray:
-        """The network's output for x (batch, *shape), float32, all at timestep ``t``."""
+        """The network's output for x (batch, *shape), float32, all at timestep ``t``; the next call may overwrite it."""
         ...
 
     def sample(self, noise: np.ndarray | None = None) -> np.ndarray:

@@ -60,7 +60,7 @@ class Off:
         return np.ones((2, 1))
 
     def network(self, x, t):
-        return np.full((2, 1), float(t)) * (1 + self.share * (t == 900))
+        return np.full((2, 1), float(t)) * (1 + self.share if t == 900 else 1)
 
 
 @pytest.mark.parametrize(
