@@ -9,6 +9,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Set
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,20 @@ def _check_precision(precision: str) -> None:
         raise KernelUnavailableError("precision is 'bfloat16', which this CPU does not compute in; OpenVINO has 'float32' here.")
 
 
+def _own(port: Any, names: Set[str]) -> str:
+    """Which of a file's inputs a port is: one that the file copies first, as by Identity, has the copies' names too.
+
+    Raises:
+        ArtifactError: it has the copy's name alone, as Dropout leaves it.
+    """
+    if found := port.names & names:
+        return str(min(found))
+    raise ArtifactError(
+        f"OpenVINO renames an input of the network to {', '.join(sorted(port.names))!r}, as it does where the file begins with "
+        "Dropout; runtime='onnx' runs it."
+    )
+
+
 class OpenVINONetwork(Threaded):
     """A model, and how it is to be compiled for the batches it is bound to."""
 
@@ -112,7 +127,8 @@ class OpenVINONetwork(Threaded):
         self._made, self._threads, self._precision, self._streams = made, threads, precision, streams
         self._graph = made.graphs[precision == "int8"]
         # Those that the network uses: of a graph that does not come from a file OpenVINO drops others.
-        self._used = {name for one in self._graph.inputs for name in one.names}
+        names = {model.input, model.time.input, *(one.name for one in model.conditioning)}
+        self._used = {_own(one, names) for one in self._graph.inputs}
         dims: Any = self._graph.input(model.time.input).partial_shape if model.time.input in self._used else []
         per_sample = len(dims) == 1 and dims[0].is_dynamic
         self._inputs = Inputs(model.input, model.shape, model.time, len(dims), per_sample, model.conditioning)
@@ -172,7 +188,7 @@ class OpenVINOCall(MemoryCall):
         super().__init__(inputs, sample, time, into)
         check_output(tuple(compiled.output(output).shape), into.shape)
         request = compiled.create_infer_request()
-        for name in (name for one in compiled.inputs for name in one.names):
+        for name in (_own(one, inputs.keys()) for one in compiled.inputs):
             request.set_tensor(name, Tensor(inputs[name], shared_memory=True))
         request.set_tensor(output, Tensor(into, shared_memory=True))
 
