@@ -7,7 +7,6 @@ What is not changed keeps its bytes. Field numbers are those of ``onnx.proto3``.
 from __future__ import annotations
 
 import dataclasses
-import math
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ArtifactError
+from . import tensors
 from .graph import DTYPES, Value, value
-from .wire import BYTES, FIXED32, VARINT, Field, Span, Wire, integer, message, varint
+from .wire import BYTES, FIXED32, Field, Span, Wire, integer, message, varint
 
 _GRAPH, _OPSET = 7, 8  # of ModelProto
 _NODE, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 1, 5, 11, 12, 13  # of GraphProto
@@ -34,7 +34,7 @@ class Node:
         op: Its type.
         inputs, outputs: Names of values; ``""`` for an optional one that is not there.
         attributes: Those that are whole numbers, numbers, texts, or lists of whole numbers.
-        domain: Of the operator set; ``""`` is ONNX's own.
+        domain: Of the operator set; ``""`` is ONNX's own, which a file may call ``"ai.onnx"`` too.
         raw: Its bytes in the file, with attributes of other kinds; None for a node that is new.
     """
 
@@ -53,6 +53,7 @@ class Nodes:
         nodes: The nodes, in an order in which they can run. To be changed in place.
         values: What the file says of values by name: inputs, outputs, and those between where it says it.
         elsewhere: Names that more than the nodes here rely on: the graph's inputs and outputs, and what subgraphs read.
+        inner: The nodes of subgraphs, such as the branches of an If, at any depth: to be looked at.
     """
 
     def __init__(self, path: Path):
@@ -60,6 +61,7 @@ class Nodes:
         self.nodes: list[Node] = []
         self.values: dict[str, Value] = {}
         self.elsewhere: set[str] = set()
+        self.inner: list[Node] = []
         self._added: list[bytes] = []  # inputs and outputs
         self._constants: dict[str, np.ndarray] = {}
         self._names: set[str] = set()
@@ -115,7 +117,33 @@ class Nodes:
         if found is None:
             return None
         self._read.add(name)
-        return self._float32(found)
+        array = tensors.array(self._wire, self._wire.message(found, "an initializer"))
+        return array if array is not None and array.dtype == np.float32 else None
+
+    def constant_integers(self, name: str) -> tuple[int, ...] | None:
+        """The int64 numbers of a constant: of an initializer, or of what a Constant gives; None where it is neither."""
+        made = self._constant_node(name)
+        told = made.attributes.get("value_ints", made.attributes.get("value_int")) if made else None
+        if isinstance(told, tuple | int):
+            return told if isinstance(told, tuple) else (told,)
+        stored = self._stored(name)
+        array = self._constants.get(name) if stored is None else tensors.array(*stored)
+        return None if array is None or array.dtype != np.int64 else tuple(array.ravel().tolist())
+
+    def shape(self, name: str) -> tuple[int | str, ...] | None:
+        """The shape of a value, as :class:`.graph.Value` has it; None where the file does not say it."""
+        if name in self._constants:
+            return self._constants[name].shape
+        if (stored := self._stored(name)) is not None:
+            return tensors.shape(*stored)
+        made = self._constant_node(name)
+        if made is not None and made.attributes.keys() & {"value_float", "value_int"}:
+            return ()
+        return self.values[name].shape if name in self.values else None
+
+    def is_constant(self, name: str) -> bool:
+        """Whether a value is the same in every call: an initializer, or what a Constant gives."""
+        return name in self._constants or name in self._initializers or self._constant_node(name) is not None
 
     def rewired(self, node: Node, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Node:
         """A node between other values, with all its attributes."""
@@ -142,6 +170,21 @@ class Nodes:
             self._wire.buffer[: self._graph.begin] + message(_GRAPH, graph) + self._wire.buffer[self._graph.span.stop :]
         )
 
+    def _constant_node(self, name: str) -> Node | None:
+        return next((node for node in self.nodes if node.op == "Constant" and not node.domain and name in node.outputs), None)
+
+    def _stored(self, name: str) -> tuple[Wire, Span] | None:
+        """Where the tensor of an initializer or of a Constant lies."""
+        if name in self._initializers:
+            return self._wire, self._wire.message(self._initializers[name], "an initializer")
+        made = self._constant_node(name)
+        if made is None or made.raw is None:
+            return None
+        wire = Wire(made.raw)
+        attributes = [wire.message(f, "an attribute") for f in wire.fields(wire.whole, "a node") if f.number == 5]
+        values = [f for span in attributes for f in wire.fields(span, "an attribute") if f.number == 5]
+        return (wire, wire.message(values[0], "a tensor")) if values else None
+
     # ---- reading --------------------------------------------------------------------------------
 
     def _node(self, f: Field) -> Node:
@@ -157,6 +200,7 @@ class Nodes:
                 op = self._wire.text(g, "an operation")
             elif g.number == 7:
                 domain = self._wire.text(g, "a domain")
+                domain = "" if domain == "ai.onnx" else domain
             elif g.number == 5:
                 name, content = self._attribute(self._wire.message(g, "an attribute"))
                 if content is not None:
@@ -178,7 +222,7 @@ class Nodes:
             elif f.number == 4:
                 content = self._wire.text(f, "an attribute")
             elif f.number == 8:
-                integers += self._integers(f)
+                integers += tensors.integers(self._wire, f)
             elif f.number in (6, 11):
                 self._subgraph(f)
         return name, tuple(integers) if integers else content
@@ -187,19 +231,10 @@ class Nodes:
         """What a subgraph reads, be it of this graph or of its own: a name too many does no harm."""
         for g in self._wire.fields(self._wire.message(f, "a subgraph"), "a subgraph"):
             if g.number == _NODE:
-                self.elsewhere.update(self._node(g).inputs)
+                self.inner.append(self._node(g))
+                self.elsewhere.update(self.inner[-1].inputs)
             elif g.number == _OUTPUT:
                 self.elsewhere.add(value(self._wire, self._wire.message(g, "a value")).name)
-
-    def _integers(self, f: Field) -> list[int]:
-        """One whole number, or packed ones."""
-        if f.wire == VARINT:
-            return [self._wire.integer(f, "a number")]
-        out, start, stop = [], *self._wire.message(f, "numbers")
-        while start < stop:
-            number, start = self._wire._varint(start, stop, "a number")
-            out.append(number - (1 << 64) if number >= 1 << 63 else number)
-        return out
 
     def _initializer(self, f: Field) -> None:
         for g in self._wire.fields(self._wire.message(f, "an initializer"), "an initializer"):
@@ -207,21 +242,6 @@ class Nodes:
                 name = self._wire.text(g, "the name of an initializer")
                 self._names.add(name)
                 self._initializers[name] = f
-
-    def _float32(self, f: Field) -> np.ndarray | None:
-        dims: list[int] = []
-        kind, raw = 0, None
-        for g in self._wire.fields(self._wire.message(f, "an initializer"), "an initializer"):
-            if g.number == 1:
-                dims += self._integers(g)
-            elif g.number == 2:
-                kind = self._wire.integer(g, "the type of an initializer")
-            elif g.number in (4, 9):  # float_data, packed, is the same bytes
-                span = self._wire.message(g, "the numbers of an initializer")
-                raw = self._wire.buffer[span.start : span.stop]
-        if kind != _NUMBERS["float32"] or raw is None or len(raw) != 4 * math.prod(dims):
-            return None
-        return np.frombuffer(raw, "<f4").reshape(dims)
 
     def _end(self, f: Field) -> int:
         if f.wire == BYTES:

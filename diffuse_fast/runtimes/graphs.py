@@ -12,7 +12,7 @@ from ..artifact.nodes import Node, Nodes
 from ..errors import ArtifactError
 from ..model import Model
 from . import otherwise, quantized, upsampled
-from .products import attention_products, mish_products
+from .products import attention_products, gelu_products, mish_products, unfuse_gelu
 
 
 def for_onnxruntime(model: Model, precision: str = "float32") -> bytes | None:
@@ -49,12 +49,13 @@ def for_mnn(model: Model) -> bytes | None:
         ArtifactError: MNN would compute something else than the file says.
     """
     nodes = Nodes(model.path)
+    # A file whose weights lie beside it is converted as it is: what is not in it is not found from elsewhere.
+    changes = () if model.external else (
+        instance_norms(nodes, model.opset), attention_products(nodes), mish_products(nodes), gelu_products(nodes),
+        unfuse_gelu(nodes),
+    )  # fmt: skip
     otherwise.refuse(nodes, model.opset, "mnn")
-    if model.external or model.opset < 18:
-        return None
-    norms = instance_norms(nodes, model.opset)
-    attention, mish = attention_products(nodes), mish_products(nodes)
-    return nodes.to_bytes() if norms or attention or mish else None
+    return nodes.to_bytes() if any(changes) else None
 
 
 def in_int8(model: Model, *, outputs: bool) -> Nodes:

@@ -1,4 +1,4 @@
-"""Attention (opset 23) and Mish (opset 18) as products of older operations, for a runtime that does not know them."""
+"""Attention (opset 23), Gelu (20) and Mish (18) as products of older operations, for a runtime that lacks them or approximates."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from ..artifact.graph import Value
 from ..artifact.nodes import Node, Nodes
 
 
@@ -20,6 +21,8 @@ def attention_products(graph: Nodes) -> bool:
         (q, k, v), y = node.inputs[:3], node.outputs[0]
         scale = node.attributes.get("scale", 1 / math.sqrt(graph.values[q].shape[3]))  # type: ignore[index,arg-type]  # _plain asked
         scaled, turned, logits, weights = (graph.fresh(y) for _ in range(4))
+        for name, shape in zip((scaled, turned, weights), _shapes(graph, q, k), strict=True):
+            graph.values[name] = Value(name, "float32", shape)
         changed += [
             Node("Mul", (q, graph.constant(y, np.array(scale, np.float32))), (scaled,)),
             Node("Transpose", (k,), (turned,), {"perm": (0, 1, 3, 2)}),
@@ -45,6 +48,61 @@ def mish_products(graph: Nodes) -> bool:
     found = len(changed) > len(graph.nodes)
     graph.nodes[:] = changed
     return found
+
+
+def gelu_products(graph: Nodes) -> bool:
+    """Gelu (Hendrycks & Gimpel 2016) as x/2·(1 + erf(x/√2)), or x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))) where that is asked for.
+    Whether there was any."""
+    changed: list[Node] = []
+    for node in graph.nodes:
+        if node.op != "Gelu" or node.domain:
+            changed.append(node)
+            continue
+        (x,), (y,) = node.inputs, node.outputs
+        half, inner, odd, more = (graph.fresh(y) for _ in range(4))
+        if node.attributes.get("approximate", "none") == "tanh":
+            square, cube, small, wide = (graph.fresh(y) for _ in range(4))
+            changed += [
+                Node("Mul", (x, x), (square,)),
+                Node("Mul", (square, x), (cube,)),
+                Node("Mul", (cube, _number(graph, y, 0.044715)), (small,)),
+                Node("Add", (x, small), (wide,)),
+                Node("Mul", (wide, _number(graph, y, math.sqrt(2 / math.pi))), (inner,)),
+                Node("Tanh", (inner,), (odd,)),
+            ]
+        else:
+            changed += [Node("Div", (x, _number(graph, y, math.sqrt(2))), (inner,)), Node("Erf", (inner,), (odd,))]
+        changed += [
+            Node("Add", (_number(graph, y, 1), odd), (more,)),
+            Node("Mul", (x, _number(graph, y, 0.5)), (half,)),
+            Node("Mul", (half, more), (y,)),
+        ]
+    found = len(changed) > len(graph.nodes)
+    graph.nodes[:] = changed
+    return found
+
+
+def unfuse_gelu(graph: Nodes) -> bool:
+    """erf(..) + 1 as 1 + erf(..), and so with tanh: in the first order MNN takes a Gelu that is spelt out for its own, which is off
+    by 1e-4. Whether there was any."""
+    curves = {name for node in graph.nodes if node.op in ("Erf", "Tanh") and not node.domain for name in node.outputs}
+    found = False
+    for i, node in enumerate(graph.nodes):
+        if node.op == "Add" and not node.domain and node.inputs[0] in curves and graph.is_constant(node.inputs[1]):
+            graph.nodes[i] = graph.rewired(node, node.inputs[::-1], node.outputs)
+            found = True
+    return found
+
+
+def _number(graph: Nodes, like: str, number: float) -> str:
+    return graph.constant(like, np.array(number, np.float32))
+
+
+def _shapes(graph: Nodes, q: str, k: str) -> tuple[tuple[int | str, ...], ...]:
+    """Of the queries, the keys transposed, and the weights of all values for each query."""
+    b, heads, queries, width = graph.values[q].shape or ()
+    other, _, keys, _ = graph.values[k].shape or ()
+    return (b, heads, queries, width), (other, heads, width, keys), (b, heads, queries, keys)
 
 
 def _plain(node: Node, graph: Nodes) -> bool:

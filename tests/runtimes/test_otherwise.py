@@ -15,6 +15,7 @@ ort = pytest.importorskip("onnxruntime")
 SHAPE = (1, 5, 4)
 RESIZED = {"scales": np.array([1, 1, 0.6, 1.5], np.float32)}
 KERNEL = {"kernel": np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)}
+WIDE = {"kernel": np.arange(9, dtype=np.float32).reshape(1, 1, 3, 3)}
 
 # Runtime, words of the message, opset, operator, its weights, its attributes.
 WRONG = [
@@ -25,10 +26,12 @@ WRONG = [
     ("mnn", "Softmax before opset 13", 12, "Softmax", {}, {}),
     ("mnn", "LogSoftmax before opset 13", 12, "LogSoftmax", {}, {"axis": 2}),
     ("mnn", "Softplus of numbers above 87", 20, "Softplus", {}, {}),
-    ("mnn", "Mod", 20, "Mod", {"two": np.array([2], np.float32)}, {"fmod": 1}),
-    ("mnn", "Round of halves", 20, "Round", {}, {}),
+    ("mnn", "not known to compute Mod", 20, "Mod", {"two": np.array([2], np.float32)}, {"fmod": 1}),
+    ("mnn", "not known to compute Round", 20, "Round", {}, {}),
     ("openvino", "Softmax of opset 11 and 12", 12, "Softmax", {}, {}),
     ("openvino", "Softmax of opset 11 and 12", 11, "Softmax", {}, {"axis": 2}),
+    ("mnn", "Resize of opset 10", 10, "Resize", RESIZED, {"mode": "linear"}),
+    ("openvino", "ConvTranspose with auto_pad", 20, "ConvTranspose", WIDE, {"auto_pad": "SAME_LOWER", "strides": [2, 2]}),
     ("openvino", "Resize with antialias", 20, "Resize", RESIZED, {"mode": "linear", "antialias": 1}),
 ]
 RIGHT = [
@@ -48,10 +51,12 @@ RIGHT = [
 def saved(path, opset, op, weights, attributes):
     """A model of that operator, on halves and numbers above 87; what has another size goes back to the sample's by a product."""
     node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
-    resized = op == "Resize"
-    names = ["wide", *([""] if resized else []), *weights]
-    nodes = [node("Mul", ["sample", "much"], ["wide"]), node(op, names, ["y" if resized else "out"], **attributes)]
+    resized, doubled = op == "Resize", "strides" in attributes
+    names = ["wide", *([""] if resized and opset > 10 else []), *weights]
+    nodes = [node("Mul", ["sample", "much"], ["wide"]), node(op, names, ["y" if resized or doubled else "out"], **attributes)]
     weights = {**weights, "much": np.array(60.5, np.float32)}
+    if doubled:
+        nodes += [node("AveragePool", ["y"], ["out"], kernel_shape=[2, 2], strides=[2, 2])]
     if resized:
         back = np.random.default_rng(0).standard_normal((3 * 6, 5 * 4)).astype(np.float32)
         weights = {**weights, "flat": np.array([0, -1]), "back": back, "shape": np.array([0, *SHAPE])}
@@ -110,3 +115,39 @@ def test_softplus_within_mish_is_let_through(tmp_path):
     model.graph.node.append(onnx.helper.make_node("Tanh", ["plus"], ["out"]))
     path.write_bytes(model.SerializeToString())
     assert apart(path, "mnn") < 1e-5
+
+
+@pytest.mark.parametrize("runtime", ["mnn", "openvino"])
+def test_what_is_in_a_branch_is_refused(tmp_path, runtime):
+    pytest.importorskip(runtime.upper() if runtime == "mnn" else runtime)
+    node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    wrong = node("Resize", ["sample", "", "scales"], ["small"], mode="linear", antialias=1)
+    branches = [
+        onnx.helper.make_graph([wrong, node("Expand", ["small", "size"], ["a"])], "then", [], [value("a", 1, None)]),
+        onnx.helper.make_graph([node("Identity", ["sample"], ["b"])], "else", [], [value("b", 1, None)]),
+    ]
+    nodes = [
+        node("ReduceMax", ["timestep"], ["time"], keepdims=0), node("Greater", ["time", "zero"], ["late"]),
+        node("If", ["late"], ["out"], then_branch=branches[0], else_branch=branches[1]),
+    ]  # fmt: skip
+    weights = {**RESIZED, "size": np.array([1]), "zero": np.array(0, np.float32)}
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()]
+    inputs = [value("sample", 1, ["B", *SHAPE]), value("timestep", 1, ["B"])]
+    graph = onnx.helper.make_graph(nodes, "g", inputs, [value("out", 1, ["B", *SHAPE])], tensors)
+    path = tmp_path / "m.onnx"
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=8)
+    path.write_bytes(made.SerializeToString())
+    with pytest.raises(ArtifactError, match={"mnn": "If", "openvino": "Resize with antialias"}[runtime]):
+        network(loaded(path), runtime, threads=1)
+
+
+@pytest.mark.parametrize(("domain", "words"), [("ai.onnx", "Softplus of numbers above 87"), ("own", "compute own.Softplus")])
+def test_domains(tmp_path, domain, words):
+    """MNN does not look at them."""
+    pytest.importorskip("MNN")
+    path = saved(tmp_path / "m.onnx", 20, "Softplus", {}, {})
+    model = onnx.load(path)
+    model.graph.node[-1].domain = domain
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ArtifactError, match=words):
+        network(loaded(path), "mnn", threads=1)
