@@ -14,7 +14,6 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,11 +26,12 @@ from ..errors import ArgumentError, ArtifactError, DiffuseFastError, NetworkErro
 from ..model import Model
 from . import choices, graphs
 from .base import Inputs, MemoryCall, Threaded, aligned, check_output
+from .sessions import Sessions
 
 _HINT = 3  # WINOGRAD_MEMORY_LEVEL
 _TILES = {"float32": 1, "float32-fast": 3}  # F(2x2, 3x3) alone; the one that takes fewest products, of up to 6x6
 
-# Shapes for which idle sessions are kept, for each model: a session holds the weights in its own layout.
+# Shapes that no bound call has and for which a session is kept, for each model: it holds the weights in its own layout.
 _KEPT = 4
 
 _DTYPES = ("float32", "int64", "int32")  # of inputs: whole numbers become 32 bits wide
@@ -40,31 +40,13 @@ _DTYPES = ("float32", "int64", "int32")  # of inputs: whole numbers become 32 bi
 # by the command ``mnnconvert``, which runs pip and reports its use to a server.
 _CONVERT = "import sys; sys.path.insert(0, sys.argv[1]); import _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[2:]])"
 
-Key = tuple[Any, ...]
-
 
 class _Converted:
     """What MNN's converter made of a model, and the sessions that no call is in."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
-        self.lock = threading.Lock()
-        self.idle: OrderedDict[Key, list[_Session]] = OrderedDict()
-
-    def take(self, key: Key) -> _Session | None:
-        """An idle session, which is the caller's until it gives it back."""
-        with self.lock:
-            if not self.idle.get(key):
-                return None
-            self.idle.move_to_end(key)
-            return self.idle[key].pop()
-
-    def give(self, key: Key, session: _Session) -> None:
-        with self.lock:
-            self.idle.setdefault(key, []).append(session)
-            self.idle.move_to_end(key)
-            while len(self.idle) > _KEPT:
-                self.idle.popitem(last=False)
+        self.sessions: Sessions[_Session] = Sessions(_KEPT)
 
 
 _models: weakref.WeakKeyDictionary[Model, _Converted] = weakref.WeakKeyDictionary()
@@ -213,17 +195,18 @@ class MNNCall(MemoryCall):
             except Exception as error:
                 raise ArtifactError(f"MNN refuses the network for inputs of {shapes}: {str(error)[:1000]}") from None
 
-        first = made.take(key) or new()  # what it refuses is told here, and no call but one beside another has to make its own
-        made.give(key, first)
+        made.sessions.bind(self, key)
+        first = made.sessions.take(key) or new()  # what it refuses is told here, and no call but one beside another makes its own
+        made.sessions.give(key, first)
         check_output(first.output.shape, into.shape)
 
         here = Threaded()
 
         def run() -> None:
             here.check_process()
-            session = made.take(key) or new()
+            session = made.sessions.take(key) or new()
             session(inputs, into)
-            made.give(key, session)
+            made.sessions.give(key, session)
 
         self._run = run
 

@@ -169,8 +169,17 @@ def test_sessions_are_shared_and_few_are_kept(small):
     for batch in (1, 1, 1, 2, 3, 4, 5, 6):
         net.bind(batch, SHAPE, {"label": np.zeros(batch, int)})
     made = mnn._models[model]
-    assert [len(sessions) for sessions in made.idle.values()] == [1] * mnn._KEPT
+    assert list(made.sessions.idle().values()) == [1] * mnn._KEPT
     assert network(model, "mnn", threads=2)._made is made  # converted once
+
+
+def test_a_bound_call_makes_no_session_again(small, monkeypatch):
+    net = network(df.load(small()), "mnn", threads=1)
+    calls = [net.bind(batch, SHAPE, {"label": np.zeros(batch, int)}) for batch in range(1, 2 * mnn._KEPT)]
+    monkeypatch.setattr(mnn, "_Session", None)
+    for _ in range(2):
+        for call in calls:
+            call(1.0)
 
 
 RUN = """
