@@ -84,8 +84,8 @@ def sample(
         batch_size: Samples per network call at most; bounds memory and changes no result of a batch-invariant network.
         first_index: Index of the first sample under ``seed``: continue where another call stopped.
         runtime: ``auto``, which is what :func:`diffuse_fast.tune` found where it was asked, or the name of a runtime.
-        threads: Threads inside one call of an artifact's network; None is what :func:`diffuse_fast.tune` found, else what the
-            runtime takes. A module and a session have theirs already (``torch.set_num_threads``, its ``SessionOptions``). How many
+        threads: Threads inside one call of an artifact's network; None is what :func:`diffuse_fast.tune` found, else the
+            physical cores. A module and a session have theirs already (``torch.set_num_threads``, its ``SessionOptions``). How many
             the step takes at most is ``df.set_num_threads``.
         precision: What the network is computed in, as far as the runtime has it: ``float32`` (exact to rounding), ``float32-fast``
             (MNN), ``bfloat16`` (OpenVINO and torch, where the CPU has it), ``int8`` (an artifact of
