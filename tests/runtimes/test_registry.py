@@ -71,7 +71,7 @@ net.bind(1, model.shape, {"label": np.zeros(1, int)})
 if runtime == "onnx":
     told = net.session.get_session_options().intra_op_num_threads
 elif runtime == "mnn":
-    ((told, _), *_), = net._made.idle
+    ((told, _), *_), = net._made.sessions.idle()
 else:
     (compiled,) = openvino._models[model].compiled.values()
     told = compiled.get_property("INFERENCE_NUM_THREADS")
