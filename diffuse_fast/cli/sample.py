@@ -69,7 +69,7 @@ def sample(
     ] = None,
     no_clip: Annotated[bool, typer.Option("--no-clip", help="Do not clip.")] = False,
     runtime: Annotated[str, typer.Option(help="What runs the network; auto is what `tune` found, else onnx.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Inside one network call; what `tune` found, else the physical cores.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Inside one network call; what `tune` found, else physical cores.")] = None,
     precision: Annotated[str, typer.Option(help="What to compute it in: float32, float32-fast, bfloat16, int8.")] = "float32",
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; exit status 3 where this machine lacks it.")] = "auto",
 ) -> None:
