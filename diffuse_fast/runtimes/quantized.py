@@ -20,6 +20,9 @@ from ..artifact.nodes import Node, Nodes
 
 # Where the weight of an operation has its output channels.
 _CHANNELS = {"Conv": 0, "Gemm": 0, "MatMul": -1}
+# Of a bias in int32, to which the products are added: of up to 2^15 each, so that 2^15 of them fit beside it.
+_LARGEST_BIAS = 2.0**29
+_LEAST = np.float32(2.0**-80)  # of a scale: its product with another is not to be subnormal
 _PLAIN_GEMM = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}  # as a linear layer is exported
 
 
@@ -53,17 +56,16 @@ def quantize(graph: Nodes, names: Iterable[str], ranges: Mapping[str, Range], *,
             quantized[x] = graph.fresh(x)
             nodes += through(graph, x, quantized[x], ranges[x])
         axis = channels(node, weight)
-        scales, levels = per_channel(weight, axis)
+        over = parameters(ranges[x])[0]
+        biases = [np.asarray(graph.weight(bias), np.float64) for bias in node.inputs[2:]] if outputs else []
+        scales, levels = per_channel(weight, axis, *(np.abs(exact) / (over * _LARGEST_BIAS) for exact in biases))
         inputs = [quantized[x], graph.fresh(node.inputs[1])]
         nodes.append(_dequantize(graph, node.inputs[1], levels, scales, inputs[1], axis))
-        for bias in node.inputs[2:]:
-            inputs.append(bias)
-            if outputs:  # as an int32 of the product's own scale, without which it is not fused
-                inputs[-1] = graph.fresh(bias)
-                scale = scales * parameters(ranges[x])[0]
-                exact = np.asarray(graph.weight(bias), np.float64)
-                array = np.clip(np.rint(exact / scale), -(2**31), 2**31 - 1).astype(np.int32)
-                nodes.append(_dequantize(graph, bias, array, scale, inputs[-1], 0))
+        inputs += node.inputs[2:]
+        for i, exact in enumerate(biases, 2):  # as int32 of the product's own scale, without which it is not fused
+            bias, inputs[i] = inputs[i], graph.fresh(inputs[i])
+            array = np.rint(exact / (scales * over)).astype(np.int32)
+            nodes.append(_dequantize(graph, bias, array, scales * over, inputs[i], 0))
         raw = graph.fresh(y) if outputs else y
         nodes.append(graph.rewired(node, tuple(inputs), (raw,)))
         if outputs:
@@ -86,12 +88,19 @@ def channels(node: Node, weight: np.ndarray) -> int:
     return _CHANNELS[node.op] % weight.ndim
 
 
-def per_channel(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scales (channels,) float32, and the weight as int8 of -127 to 127."""
+def per_channel(weight: np.ndarray, axis: int, least: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Scales (channels,) float32, and the weight as int8 of -127 to 127.
+
+    Args:
+        weight: float32, of any shape.
+        axis: Where its channels are.
+        least: Scales (channels,) that are not undercut: in those of a channel of tiny weights its bias would not fit in int32.
+    """
     others = tuple(i for i in range(weight.ndim) if i != axis)
-    largest = np.abs(weight).max(axis=others, keepdims=True)
-    scales = np.where(largest > 0, largest / np.float32(127.0), np.float32(1.0))
-    return scales.reshape(-1), np.clip(np.rint(weight / scales), -127, 127).astype(np.int8)
+    scales = np.maximum(np.abs(weight).max(axis=others) / np.float32(127.0), least).astype(np.float32)
+    scales = np.where(scales > 0, np.maximum(scales, _LEAST), np.float32(1.0))  # 1 where there is nothing to scale
+    each = scales.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
+    return scales, np.clip(np.rint(weight / each), -127, 127).astype(np.int8)
 
 
 def _weight(graph: Nodes, node: Node) -> np.ndarray | None:

@@ -47,8 +47,12 @@ def small_int8(tmp_path, document):
          numpy_helper.from_array(np.array([1, 2, 3], np.int64), "axes")],
     )  # fmt: skip
 
-    def write(layer="b", ranges=OVER):
-        file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    def write(layer="b", ranges=OVER, weights=()):
+        changed = onnx.GraphProto()
+        changed.CopyFrom(graph)
+        for name, array in dict(weights).items():
+            next(w for w in changed.initializer if w.name == name).CopyFrom(numpy_helper.from_array(array, name))
+        file = helper.make_model(changed, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
         found = Quantization(layers=(layer,), ranges=ranges, relative_error={"onnx": 0.01}).to_json()
         document["sample"]["shape"] = [4, 3, 3]
         told = {**document, "conditioning": [], "version": 3, "plans": [], "quantization": found}
@@ -88,6 +92,23 @@ def test_a_layer_in_int8_is_the_product_of_integers(small_int8, runtime):
     network32.x[...] = x
     exact = np.einsum("oc,bchw->bohw", WEIGHT.reshape(4, 4), x) + BIAS[:, None, None]
     assert np.abs(network32(0.0) - exact).max() <= 1e-5 * np.abs(exact).max()
+
+
+def test_the_bias_of_a_channel_with_next_to_no_weights(small_int8):
+    """It is all that the channel gives. In the product's scale it was 0 beside no weights, and beyond int32 beside tiny ones."""
+    weight, bias = WEIGHT.copy(), np.array([0.7, 1.7, -1.5, 0.0], np.float32)
+    weight[0], weight[1:3] = 0, weight[1:3] * np.array([1e-10, 1e-36], np.float32)[:, None, None, None]
+    model = small_int8(weights={"w": weight, "bias": bias})
+    call = network(model, "onnx", threads=1, precision="int8").bind(2, (4, 3, 3), {})
+    call.x[...] = np.random.default_rng(1).uniform(-0.5, 2, call.x.shape)
+    scale = (OVER["b"][1] - OVER["b"][0]) / 255  # of the output, which is rounded to 8 bits as well
+    assert np.abs(call(0.0)[:, :3] - bias[:3, None, None]).max() <= 0.51 * scale
+    made = onnx.load_from_string(graphs.for_onnxruntime(model, "int8")).graph
+    arrays = {w.name: onnx.numpy_helper.to_array(w) for w in made.initializer}
+    pairs = [[arrays.get(name) for name in node.input[:2]] for node in made.node if node.op_type == "DequantizeLinear"]
+    ((levels, scales),) = [(levels, scales) for levels, scales in pairs if levels is not None and levels.dtype == np.int32]
+    np.testing.assert_allclose(levels * scales.astype(np.float64), bias, rtol=1e-6)  # about as exact as float32
+    assert np.abs(levels[:3].astype(np.int64)).max() <= 2**29 + 64  # to which the products are added
 
 
 def test_the_graph_is_one(small_int8):
