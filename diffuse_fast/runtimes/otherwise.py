@@ -141,9 +141,11 @@ def _unequal(node: Node, graph: Nodes, opset: int) -> bool:
 
 
 def _not_of_channels(node: Node, graph: Nodes, opset: int) -> bool:
-    """A slope that is neither one number nor one for each channel."""
-    slope = graph.shape(node.inputs[1])
-    return slope is None or not (set(slope) <= {1} or (len(slope) > 1 and set(slope[1:]) <= {1}))
+    """A slope that is neither one number nor one for each channel, the second axis."""
+    x, slope = (graph.shape(name) for name in node.inputs)
+    if slope is None or set(slope) <= {1}:
+        return slope is None
+    return x is None or any(n != 1 for axis, n in enumerate(slope, len(x) - len(slope)) if axis != 1)
 
 
 def _spreads_batches(node: Node, graph: Nodes, opset: int) -> bool:

@@ -136,6 +136,8 @@ CASES = {
         [node("Greater", ["x", "w0"], ["c"]), node("Tanh", ["x"], ["z"]), node("Where", ["c", "x", "z"], ["y"])], {"w0": number(0)},
     ),
 }  # fmt: skip
+# Further forms that exporters write.
+FORMS = {"PRelu of a picture": weighted("PRelu", normal(1, 4, 1, 1)), "PRelu of one slope": weighted("PRelu", normal(1))}
 OPSET_9 = {"Upsample": ([node("Upsample", ["x", "w0"], ["y"], mode="nearest")], {"w0": np.array([1, 1, 2, 2], np.float32)})}
 CASES |= OPSET_9
 
@@ -158,6 +160,7 @@ WRONG = {
         [node("Greater", ["x", "w0"], ["c"]), node("Where", ["c", "x", "w1"], ["y"])], {"w0": number(0), "w1": normal(8)},
     ),
     "PRelu with another slope": weighted("PRelu", normal(8)),
+    "PRelu with another slope than": weighted("PRelu", normal(1, 8, 1)),
     "Cast to bool": ([node("Cast", ["x"], ["c"], to=9), node("Cast", ["c"], ["y"], to=1)], {}),
     "Cast to 16 bits": ([node("Cast", ["x"], ["c"], to=10), node("Cast", ["c"], ["y"], to=1)], {}),
     "Max of other than two": ([node("Max", ["x", "w0", "w1"], ["y"])], {"w0": number(0.2), "w1": normal(4, 1, 1)}),
@@ -188,9 +191,9 @@ FATAL = {"Slice by steps", "Pad of some axes", "GlobalAveragePool of anything bu
 
 
 @pytest.mark.parametrize("before", ["Neg", "Conv"])  # what a convolution gives lies in memory otherwise
-@pytest.mark.parametrize("op", sorted(CASES))
+@pytest.mark.parametrize("op", sorted(CASES | FORMS))
 def test_as_onnxruntime(tmp_path, op, before):
-    artifact, x, want = made(tmp_path, CASES[op], before, 9 if op in OPSET_9 else 20)
+    artifact, x, want = made(tmp_path, (CASES | FORMS)[op], before, 9 if op in OPSET_9 else 20)
     # Sums of at most 36, 64 and 768 numbers, each rounded by half of 2^-23: their square roots, and as much again for the operator.
     assert np.abs(called(artifact, x) - want).max() <= 100 * 2.0**-24 * np.abs(want).max()
 
