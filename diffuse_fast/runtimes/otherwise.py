@@ -156,13 +156,10 @@ def _spreads_batches(node: Node, graph: Nodes, opset: int) -> bool:
     return a is None or b is None or not _alike(a[:-2], b[:-2])
 
 
-def _spreads(node: Node, graph: Nodes, opset: int) -> bool:
-    """Anything but numbers and arrays of one shape."""
-    shapes = [graph.shape(name) for name in node.inputs]
-    if not all(shape is not None for shape in shapes):
-        return True
-    arrays = [shape for shape in shapes if shape is not None and not set(shape) <= {1}]
-    return not all(_alike(arrays[0], other) for other in arrays[1:])
+def _chooses_constants(node: Node, graph: Nodes, opset: int) -> bool:
+    """Values to choose from that are neither one number nor of a length that only a call tells, and so may be constants."""
+    shapes = [graph.shape(name) for name in node.inputs[1:]]
+    return any(shape is None or (not set(shape) <= {1} and all(isinstance(n, int) for n in shape)) for shape in shapes)
 
 
 def _alike(a: tuple[int | str, ...], b: tuple[int | str, ...]) -> bool:
@@ -208,7 +205,7 @@ _FORMS: dict[str, tuple[_Form, ...]] = {
         ("Pad", " before opset 11 with a number other than 0", _pads_with_a_number),
         ("Gemm", " with transA", _turns_a),
         ("MatMul", " of values that are not known to have as many matrices each, or one", _spreads_batches),
-        ("Where", " of values that are not known to be numbers or of one shape", _spreads),
+        ("Where", " of arrays that may be constants", _chooses_constants),
         ("PRelu", " with another slope than one for all or for each channel", _not_of_channels),
         ("Cast", " to bool", _to_bool),
         ("Cast", " to 16 bits", _to_half),

@@ -137,7 +137,15 @@ CASES = {
     ),
 }  # fmt: skip
 # Further forms that exporters write.
-FORMS = {"PRelu of a picture": weighted("PRelu", normal(1, 4, 1, 1)), "PRelu of one slope": weighted("PRelu", normal(1))}
+FORMS = {
+    "PRelu of a picture": weighted("PRelu", normal(1, 4, 1, 1)),
+    "PRelu of one slope": weighted("PRelu", normal(1)),
+    "Where of a mask": ([node("Where", ["w0", "x", "w1"], ["y"])], {"w0": normal(8, 8) > 0, "w1": number(-1)}),
+    "Where of means": (
+        [node("Greater", ["x", "w0"], ["c"]), node("ReduceMean", ["x", "w1"], ["z"]), node("Where", ["c", "z", "x"], ["y"])],
+        {"w0": number(0), "w1": whole(1)},
+    ),
+}
 OPSET_9 = {"Upsample": ([node("Upsample", ["x", "w0"], ["y"], mode="nearest")], {"w0": np.array([1, 1, 2, 2], np.float32)})}
 CASES |= OPSET_9
 
@@ -156,7 +164,7 @@ WRONG = {
         {"w0": whole(-1, 8), "w1": normal(8, 8), "w2": whole(-1, *SHAPE)},
     ),
     "MatMul of values": weighted("MatMul", normal(4, 8, 8)),
-    "Where of values": (
+    "Where of arrays": (
         [node("Greater", ["x", "w0"], ["c"]), node("Where", ["c", "x", "w1"], ["y"])], {"w0": number(0), "w1": normal(8)},
     ),
     "PRelu with another slope": weighted("PRelu", normal(8)),
