@@ -20,6 +20,7 @@ from .targets import judge, spoken
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
 DOCS = ROOT / "docs"
+MISSED = ROOT / "bench" / "missed.md"  # written by hand, of the runs that are shown
 
 METHOD = """\
 Every peer runs in a process of its own, set up as its documentation says (`bench/peers/`, one file each), pinned to as many
@@ -67,6 +68,10 @@ def page(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield "## What it must reach"
     yield ""
     yield from _targets(runs)
+    yield "## What is missed, and why"
+    yield ""
+    yield MISSED.read_text().strip()
+    yield ""
     yield "## Method"
     yield ""
     yield METHOD

@@ -53,6 +53,18 @@ def test_the_best_peer_is_the_one_whose_ratio_is_the_least():
     assert (best.measured, best.note) == (pytest.approx(1.1), "diffuse_fast over steady, 1.1 .. 1.2")
 
 
+def test_a_runtime_in_a_loop_by_hand_is_stated_beside_what_is_a_target():
+    lines = [
+        _line("diffuse_fast", [1.0] * 3, network="policy", ours=True),
+        _line("OpenVINO + diffusers", [1.4] * 3, network="policy"),
+        _line("OpenVINO loop", [1.05] * 3, network="policy"),
+    ]
+    verdicts = _by_what(judge({"tiny": lines}, AVX512))
+    target, stated = (verdicts[f"policy, batch 1, over the best float32 peer{more}"] for more in ("", ", loops by hand among them"))
+    assert (target.measured, target.met) == (1.4, True)
+    assert (stated.measured, stated.target) == (1.05, None)
+
+
 def test_a_peer_with_shortcuts_is_held_to_what_is_exact_and_to_what_has_them_too():
     lines = [
         _line("diffuse_fast", [4.0] * 3, network="unet28", batch=16, ours=True),
