@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,17 +13,6 @@ from ..artifact.document import Conditioning, Time
 from ..errors import ArgumentError, ArgumentTypeError, DiffuseFastError, NetworkError, near
 
 CACHE_LINE = 64
-
-_forks = 0  # between the first process and this one
-
-
-def _forked() -> None:
-    global _forks
-    _forks += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
 
 
 class BoundCall(Protocol):
@@ -246,25 +234,6 @@ class Inputs:
                 raise ArgumentError(f"cond[{c.name!r}]: for a sample the network takes {c.shape}, but {array.shape[1:]} was given.")
             inputs[c.name] = np.ascontiguousarray(array, dtype)
         return inputs
-
-
-class Threaded:
-    """What needs threads that were started in this process: a forked child has none of them, and would wait for them for ever."""
-
-    def __init__(self) -> None:
-        self._forks = _forks
-
-    def check_process(self, instead: str = "make the Sampler in the forked child") -> None:
-        """Whether the threads are there; ``instead`` is what else can be done.
-
-        Raises:
-            NetworkError: this process was forked since.
-        """
-        if self._forks != _forks:
-            raise NetworkError(
-                f"the network was made ready before this process was forked, and its threads stayed in the other; {instead}, or "
-                f"start children by multiprocessing's 'spawn'."
-            )
 
 
 def aligned(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:

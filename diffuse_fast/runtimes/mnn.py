@@ -25,7 +25,8 @@ from ..artifact import graph
 from ..errors import ArgumentError, ArtifactError, DiffuseFastError, NetworkError, OutputError, RuntimeUnavailableError
 from ..model import Model
 from . import choices, graphs
-from .base import Inputs, MemoryCall, Threaded, aligned, check_output
+from .base import Inputs, MemoryCall, aligned, check_output
+from .forks import Threaded, forget_in_child
 from .sessions import Sessions
 
 _HINT = 3  # WINOGRAD_MEMORY_LEVEL
@@ -55,13 +56,12 @@ _pool: Threaded | None = None  # MNN's threads, which all its sessions share: it
 
 
 def _forget() -> None:
-    """A forked child has none of its parent's threads: it makes its own."""
+    """A forked child makes its own."""
     global _models, _lock
     _models, _lock = weakref.WeakKeyDictionary(), threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+forget_in_child(lambda: list(_models.values()), _forget)
 
 
 def network(
@@ -189,7 +189,7 @@ class MNNCall(MemoryCall):
 
         def new() -> _Session:
             try:
-                return _Session(made.content, *way, shapes, output)
+                return _Session(made.content, *way, shapes, output, into.ndim)
             except DiffuseFastError:
                 raise
             except Exception as error:
@@ -214,7 +214,9 @@ class MNNCall(MemoryCall):
 class _Session:
     """A session for certain shapes. One call at a time: each has an interpreter of its own, for which sessions wait."""
 
-    def __init__(self, content: bytes, threads: int, tiles: int, shapes: dict[str, tuple[int, ...]], output: str) -> None:
+    def __init__(
+        self, content: bytes, threads: int, tiles: int, shapes: dict[str, tuple[int, ...]], output: str, dims: int
+    ) -> None:
         global _pool
         mnn = sys.modules["MNN"]
         if threads > 1:
@@ -236,6 +238,8 @@ class _Session:
         # Arrays over MNN's own memory, which it uses for other values too while it runs.
         self._inputs = {name: tensor.getNumpyData() for name, tensor in tensors.items()}
         self.output = self._interpreter.getSessionOutput(self._session, output).getNumpyData()
+        if self.output.ndim == dims + 1 and self.output.shape[-1] == 1:  # a convolution of sequences is to it one of pictures
+            self.output = self.output[..., 0]
 
     def __call__(self, inputs: dict[str, np.ndarray], into: np.ndarray) -> None:
         for name, array in self._inputs.items():

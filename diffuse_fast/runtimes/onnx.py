@@ -15,6 +15,7 @@ from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, RuntimeUna
 from ..model import Model
 from . import choices, graphs
 from .base import MemoryCall, aligned, check_names, own_cond
+from .forks import forget_in_child
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -34,13 +35,12 @@ _lock = threading.Lock()
 
 
 def _forget() -> None:
-    """A forked child has none of the threads of its parent's sessions, and would wait for them: it makes its own."""
+    """A forked child makes its own."""
     global _sessions, _lock
     _sessions, _lock = weakref.WeakKeyDictionary(), threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+forget_in_child(lambda: [list(kept.values()) for kept in _sessions.values()], _forget)
 
 
 def network(

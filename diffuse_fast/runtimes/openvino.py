@@ -17,7 +17,8 @@ import numpy as np
 from ..errors import ArgumentError, ArtifactError, KernelUnavailableError, RuntimeUnavailableError
 from ..model import Model
 from . import graphs
-from .base import Inputs, MemoryCall, Threaded, aligned, check_output
+from .base import Inputs, MemoryCall, aligned, check_output
+from .forks import Threaded, forget_in_child
 from .openvino_exact import keep_exact
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}  # what the name of a precision is to the property INFERENCE_PRECISION_HINT
@@ -41,13 +42,12 @@ _core: Any = None
 
 
 def _forget() -> None:
-    """A forked child has none of its parent's threads: it makes its own."""
+    """A forked child makes its own."""
     global _models, _lock, _core
     _models, _lock, _core = weakref.WeakKeyDictionary(), threading.Lock(), None
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+forget_in_child(lambda: (_core, [(*made.graphs.values(), *made.compiled.values()) for made in _models.values()]), _forget)
 
 
 def network(

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from .base import BoundCall, Network, Threaded, aligned, own_cond
+from .base import BoundCall, Network, aligned, own_cond
+from .forks import Threaded
 
 
 class SplitNetwork:

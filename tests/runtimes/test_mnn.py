@@ -67,6 +67,16 @@ def test_forms_of_the_time(tmp_path, dims):
     np.testing.assert_array_equal(call(2.5), np.full((3, 2), 2.5))
 
 
+def test_a_network_that_ends_with_a_convolution_of_sequences(tmp_path):
+    weight = np.random.default_rng(3).standard_normal((2, 2, 3)).astype(np.float32)
+    nodes = [onnx.helper.make_node("Conv", ["sample", "w"], ["out"], pads=[1, 1])]
+    inputs = {"sample": ["B", 2, 16], "timestep": ["B"]}
+    model = saved(tmp_path / "m.onnx", nodes, inputs, ("out", 1, ["B", 2, 16]), [("w", weight)])
+    call = network(model, "mnn", threads=1).bind(3, (2, 16), {})
+    call.x[...] = np.random.default_rng(4).standard_normal(call.x.shape)
+    np.testing.assert_allclose(call(1.0), reference(model, sample=call.x, timestep=np.ones(3, np.float32)), atol=1e-6)
+
+
 def test_an_input_that_the_network_does_not_use(tmp_path):
     nodes = [onnx.helper.make_node("Tanh", ["sample"], ["out"])]
     model = saved(tmp_path / "m.onnx", nodes, {"sample": ["B", 2], "timestep": ["B"]}, ("out", 1, ["B", 2]))

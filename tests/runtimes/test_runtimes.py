@@ -296,6 +296,30 @@ def test_onnx_in_a_forked_child(small):
     assert done.returncode == 0, done.stderr.decode()
 
 
+DESTROYED = """
+import os, sys, weakref, diffuse_fast as df
+from diffuse_fast.runtimes import network, onnx
+model = df.load(sys.argv[1])
+network(model, threads=2)
+session = weakref.ref(*onnx._sessions[model].values())
+child = os.fork()
+if child == 0:  # nothing may leave the child
+    try:
+        del model
+        os._exit(session() is None)
+    finally:
+        os._exit(1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_destroys_no_session_of_its_parent(small):
+    """Its destructor takes a lock that a thread of the parent may have had: now and then a child stood still for ever."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", DESTROYED, str(small())], capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()
+
+
 FORK_AFTER = """
 import os, signal, sys, numpy as np, diffuse_fast as df
 from diffuse_fast.runtimes import network
