@@ -27,7 +27,8 @@ _LOOKS = (1.0, 2.0, 4.0, 8.0, LONGEST)
 
 _TURN = 0.02  # seconds that one runs at a stretch
 _TICK = 1e-7  # no time is less
-_WARM = 0.1  # of a turn, before it: for its data and code, and until the threads of the one before sleep
+_REST = 0.01  # seconds before it: the threads of the one before spin until they are sure that nothing comes, on the same cores
+_WARM = 0.1  # of a turn, before it: for its data and code
 _MOST = 1000  # rounds
 _CLEAR = 0.1  # of the first one's time: who is ahead by that gets more rounds
 _COUNTED = 10  # per cent that a round counts at most
@@ -71,6 +72,7 @@ def contest(
     others: Callable[[], float] = lambda: 0.0,
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
+    rest: Callable[[float], object] = time.sleep,
 ) -> Contest:
     """Find the fastest.
 
@@ -87,6 +89,7 @@ def contest(
         others: Share of the cores that other processes have taken since it was made.
         seed: Of the orders of the rounds: the same seed, the same orders.
         clock: Seconds, from any start.
+        rest: Waits so many seconds.
     """
     counts = [_calls_of_a_turn(run, clock) for run in runs]
     times: list[list[float]] = [[] for _ in runs]
@@ -98,6 +101,7 @@ def contest(
     try:
         while rounds == 0 or _goes_on(times, left, rounds, clock() - begin, due):
             for i in order.sample(left, len(left)):
+                rest(_REST)
                 times[i].append(_turn(runs[i], counts[i], clock))
             rounds += 1
             if rounds >= _FIRST_OUT:

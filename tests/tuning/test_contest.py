@@ -23,7 +23,7 @@ class Track:
         self.now += cost(self.now) if callable(cost) else cost
 
     def contest(self, seconds=4.0, **options):
-        return contest(self.runs, seconds, clock=lambda: self.now, **options)
+        return contest(self.runs, seconds, **{"clock": lambda: self.now, "rest": lambda seconds: None, **options})
 
 
 def noisy(rng, cost, sigma):
@@ -113,6 +113,13 @@ def test_too_few_rounds_change_nothing():
     assert Track(7.0, 1.0).contest(0.01).winner == 0
     assert Track(0.07, 0.01).contest(0.01).winner == 0
     assert Track(0.07, 0.01).contest(1.0).winner == 1
+
+
+def test_every_turn_begins_rested():
+    track = Track(0.03, 0.03, 0.03)
+    found = track.contest(1.0, rest=lambda seconds: track.log.append(f"{seconds} s"))
+    assert track.log[6:] == [entry for i in track.log[7::2] for entry in ("0.01 s", i)]
+    assert len(track.log[7::2]) == sum(turns(found))
 
 
 def test_alone_it_is_timed_and_taken():
