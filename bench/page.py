@@ -34,12 +34,12 @@ the 2-norm, at the worst of the three times. A call that is off by more than 1e-
 first step of a noisy schedule divides by a small alpha: with few steps and random weights it magnifies the error of the
 samples, up to 2 where they are clipped, and that of a call says more.
 
-Then the peers take turns, in an order drawn anew for each round: 10 ms of rest, one call that is not timed where it takes less
-than 0.1 s, and the timed ones. A figure is the median of the rounds, with the 20th and 80th percentile. All draw with DDIM, x0
-clipped to [-1, 1]; each draws its own initial noise. `torch.compile` compiles before it is timed, and `tune` times last, when
-nobody else is set up. A peer with a thread outside its cores is not timed. *Over diffuse_fast* is a peer's time over that of
-the first line of ours. In the table of what must be reached it is the other way round, the peer's time over ours, taken within
-each round: the median, and behind the names the 20th and 80th percentile.
+Then the peers take turns, in an order drawn anew for each round: once the threads of the one before have stopped spinning, one
+call that is not timed where it takes less than 0.1 s, and the timed ones. A figure is the median of the rounds, with the 20th
+and 80th percentile. All draw with DDIM, x0 clipped to [-1, 1]; each draws its own initial noise. `torch.compile` compiles
+before it is timed, and `tune` times last, when nobody else is set up. A peer with a thread outside its cores is not timed.
+*Over diffuse_fast* is a peer's time over that of the first line of ours. In the table of what must be reached it is the other
+way round, the peer's time over ours, taken within each round: the median, and behind the names the 20th and 80th percentile.
 
 *Of the limit* is the time that the network's multiply-adds (counted by torch) take at the machine's peak, and the step's bytes
 (12 per element) at its bandwidth, over the median: the peak is that of torch's matrix product in what the row computes in (a

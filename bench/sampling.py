@@ -23,7 +23,6 @@ from .report import Line
 from .worker import LONG, order_set_up
 
 TURN = 0.06
-PAUSE = 0.01  # seconds between two turns, in which the threads of the one before fall asleep
 FEWEST_ROUNDS = 9  # a machine that is not quiet spoils one or two
 MOST_ROUNDS = 60
 STEP_BYTES = 12  # per element: a step reads the state and the network's output, and writes the state
@@ -134,7 +133,6 @@ def _rounds(names: list[str], seconds: float) -> tuple[dict[str, list[float]], d
     done = -1  # the first round tells how many calls make a turn
     while times and (done < FEWEST_ROUNDS or (time.perf_counter() < end and done < MOST_ROUNDS)):
         for name in shuffled.sample(list(times), len(times)):
-            time.sleep(PAUSE)
             answer = _workers[name][1].ask(orders[name])
             if "unavailable" in answer:
                 failed[name] = answer

@@ -14,6 +14,8 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from diffuse_fast.tuning.rest import rest
+
 from .cores import cores
 from .peers import PEERS, Entry, Job
 from .peers.base import Unavailable
@@ -47,6 +49,7 @@ def serve(entry: Entry, answers) -> None:
                 peer, answer = set_up(entry, Job(**order["job"]), order["reference"])
             elif order["do"] == "run":
                 answer = {"seconds": timed(peer.sample, order["calls"], order["warm"])}
+                rest()  # or the next one's turn begins with a core less
         except Exception as error:
             answer = {"unavailable": f"{type(error).__name__}: {error}" if type(error).__name__ != "Unavailable" else str(error)}
         answers.write(json.dumps(answer) + "\n")

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .rest import rest
+
 MARGIN = 0.02  # of the first one's time, that another must be below it
 CHANCE = 0.01  # that the first is displaced where all are as fast
 LONGEST = 15.0  # times the seconds asked for, after which no round begins
@@ -27,8 +29,8 @@ _LOOKS = (1.0, 2.0, 4.0, 8.0, LONGEST)
 
 _TURN = 0.02  # seconds that one runs at a stretch
 _TICK = 1e-7  # no time is less
-_REST = 0.01  # seconds before it: the threads of the one before spin until they are sure that nothing comes, on the same cores
-_WARM = 0.1  # of a turn, before it: for its data and code
+_WARM = 0.1  # of a turn, and at least a call, before it: for its data and code, and until its threads are awake
+_LONG = 0.1  # seconds of a call, beside which these are nothing
 _MOST = 1000  # rounds
 _CLEAR = 0.1  # of the first one's time: who is ahead by that gets more rounds
 _COUNTED = 10  # per cent that a round counts at most
@@ -72,7 +74,7 @@ def contest(
     others: Callable[[], float] = lambda: 0.0,
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
-    rest: Callable[[float], object] = time.sleep,
+    rest: Callable[[], object] = rest,
 ) -> Contest:
     """Find the fastest.
 
@@ -89,9 +91,9 @@ def contest(
         others: Share of the cores that other processes have taken since it was made.
         seed: Of the orders of the rounds: the same seed, the same orders.
         clock: Seconds, from any start.
-        rest: Waits so many seconds.
+        rest: Waits, before each turn, until the threads of the one before have stopped spinning.
     """
-    counts = [_calls_of_a_turn(run, clock) for run in runs]
+    turns = [_calls_of_a_turn(run, clock) for run in runs]
     times: list[list[float]] = [[] for _ in runs]
     left, rounds = list(range(len(runs))), 0
     order, due = random.Random(seed), [seconds * n for n in _LOOKS]
@@ -101,8 +103,8 @@ def contest(
     try:
         while rounds == 0 or _goes_on(times, left, rounds, clock() - begin, due):
             for i in order.sample(left, len(left)):
-                rest(_REST)
-                times[i].append(_turn(runs[i], counts[i], clock))
+                rest()
+                times[i].append(_turn(runs[i], *turns[i], clock))
             rounds += 1
             if rounds >= _FIRST_OUT:
                 left = _close(left, times, rounds)
@@ -159,17 +161,19 @@ def _open(times: list[list[float]], left: list[int]) -> bool:
     return float(np.median(ratios)) * (1 - _CLEAR) >= 1 and chance(ratios) > _enough(len(times) - 1)
 
 
-def _calls_of_a_turn(run: Callable[[], object], clock: Callable[[], float]) -> int:
+def _calls_of_a_turn(run: Callable[[], object], clock: Callable[[], float]) -> tuple[int, int]:
+    """How many are timed, and how many are made before."""
     run()  # first touch of the memory, lazily made things
     begin = clock()
     run()
-    return max(1, int(_TURN / max(clock() - begin, _TICK)))
+    once = max(clock() - begin, _TICK)
+    calls = max(1, int(_TURN / once))
+    return calls, math.ceil(_WARM * calls) if once < _LONG else 0
 
 
-def _turn(run: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:
-    if calls > 1:  # a single call is long, and its start nothing beside it
-        for _ in range(math.ceil(_WARM * calls)):
-            run()
+def _turn(run: Callable[[], object], calls: int, warm: int, clock: Callable[[], float]) -> float:
+    for _ in range(warm):
+        run()
     begin = clock()
     for _ in range(calls):
         run()
