@@ -14,8 +14,6 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from diffuse_fast.tuning.rest import rest
-
 from .cores import cores
 from .peers import PEERS, Entry, Job
 from .peers.base import Unavailable
@@ -40,6 +38,8 @@ def main() -> None:
 
 
 def serve(entry: Entry, answers) -> None:
+    from diffuse_fast.tuning.rest import rest  # here: with it comes what the cold start of a peer must not pay
+
     peer = None
     for line in sys.stdin:
         order = json.loads(line)

@@ -153,18 +153,13 @@ def _spreads_batches(node: Node, graph: Nodes, opset: int) -> bool:
     a, b = (graph.shape(name) for name in node.inputs)
     if 2 in (len(a or ()), len(b or ())):
         return False
-    return a is None or b is None or not _alike(a[:-2], b[:-2])
+    return a is None or b is None or a[:-2] != b[:-2] or "" in a[:-2]  # "" is a length that is not known
 
 
 def _chooses_constants(node: Node, graph: Nodes, opset: int) -> bool:
     """Values to choose from that are neither one number nor of a length that only a call tells, and so may be constants."""
     shapes = [graph.shape(name) for name in node.inputs[1:]]
     return any(shape is None or (not set(shape) <= {1} and all(isinstance(n, int) for n in shape)) for shape in shapes)
-
-
-def _alike(a: tuple[int | str, ...], b: tuple[int | str, ...]) -> bool:
-    """Whether two shapes are known to be the same."""
-    return a == b and "" not in a
 
 
 def _draws(node: Node, graph: Nodes, opset: int) -> bool:

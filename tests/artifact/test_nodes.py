@@ -8,7 +8,7 @@ import pytest
 from diffuse_fast.artifact.nodes import Nodes
 
 onnx = pytest.importorskip("onnx")
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402  # only where onnx is installed
 
 
 @pytest.fixture
