@@ -20,6 +20,7 @@ from . import graphs
 from .base import Inputs, MemoryCall, aligned, check_output
 from .forks import Threaded, forget_in_child
 from .openvino_exact import keep_exact
+from .openvino_norms import norms_in_rows
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}  # what the name of a precision is to the property INFERENCE_PRECISION_HINT
 
@@ -163,6 +164,7 @@ class OpenVINONetwork(Threaded):
             try:
                 graph = self._graph.clone()
                 graph.reshape({name: list(shape) for name, shape in shapes.items()})
+                norms_in_rows(graph)
                 if hint == _HINTS["bfloat16"]:
                     keep_exact(_core, graph, self._inputs.sample)
                 compiled = _core.compile_model(graph, "CPU", config)
