@@ -64,7 +64,7 @@ def forward(
     clean = x0 if away else _as_array(x0, "x0")
     if clean.ndim < 1 or math.prod(clean.shape) == 0:
         raise ArgumentError(f"x0 has shape {tuple(clean.shape)}; it needs a batch axis and at least one element.")
-    if str(clean.dtype).removeprefix("torch.") != "float32":
+    if (str(clean.dtype) != "torch.float32") if away else (clean.dtype != np.float32):
         raise ArgumentTypeError(f"x0 has dtype {clean.dtype}; it must be float32.")
     batch = len(clean)
     if math.prod(clean.shape[1:]) > MAX_ELEMENTS:

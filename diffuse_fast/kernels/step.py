@@ -163,7 +163,9 @@ def noise_address(seed: Any, index: Any, batch: int) -> tuple[np.ndarray, np.nda
     ends = (numbers[0], numbers[-1]) if isinstance(numbers, range) and numbers else numbers
     if len(numbers) != batch or not all(0 <= i < _U32 for i in ends):
         raise ArgumentError(f"index must be one whole number or one per sample ({batch}), from 0 to 2**32 - 1.")
-    return np.array(values if many else values * batch, np.uint64), np.array(numbers, np.uint32)
+    seeds = np.array(values, np.uint64) if many else np.full(batch, values[0], np.uint64)
+    indices = np.arange(numbers.start, numbers.stop) if isinstance(numbers, range) else np.array(numbers)
+    return seeds, indices.astype(np.uint32)
 
 
 def _wholes(name: str, values: Any) -> list[int]:
