@@ -77,9 +77,12 @@ def quantize(graph: Nodes, names: Iterable[str], ranges: Mapping[str, Range], *,
 
 
 def parameters(over: Range) -> tuple[np.float32, np.uint8]:
-    """Scale and zero point of uint8 over a range, widened to have 0 in it, which is then exact."""
+    """Scale and zero point of uint8 over a range, widened to have 0 in it, which is then exact; one whose scale would be no normal
+    number is taken for that of zeros."""
     low, high = min(over[0], 0.0), max(over[1], 0.0)
-    scale = np.float32((high - low) / 255.0) or np.float32(1.0)
+    scale = np.float32((high - low) / 255.0)
+    if scale < np.finfo(np.float32).tiny:
+        low, scale = 0.0, np.float32(1.0)
     return scale, np.uint8(np.clip(np.rint(-low / float(scale)), 0, 255))
 
 

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import diffuse_fast as df
@@ -137,6 +137,7 @@ def test_the_layers_of_a_network():
     assert {node.op for node in found} == {"Conv", "Gemm"} and len(found) == 51
 
 
+@example(0.0, 1.8356825969051256e-41)
 @given(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
 def test_zero_is_exact_and_the_range_is_covered(one, other):
     low, high = min(one, other), max(one, other)
