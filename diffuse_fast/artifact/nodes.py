@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,6 +83,12 @@ class Nodes:
                 self._names.add(one.name)
                 if f.number != _VALUE_INFO:
                     self.elsewhere.add(one.name)
+
+    def replace(self, make: Callable[[Node], list[Node] | None]) -> bool:
+        """Put what ``make`` gives for a node in its place, and leave those that it gives None for. Whether there was any."""
+        made = [make(node) for node in self.nodes]
+        self.nodes[:] = [new for node, others in zip(self.nodes, made, strict=True) for new in (others or [node])]
+        return any(made)
 
     def fresh(self, like: str) -> str:
         """A name that the graph does not have."""

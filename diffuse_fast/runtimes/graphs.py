@@ -88,20 +88,18 @@ def instance_norms(graph: Nodes, opset: int) -> bool:
     any."""
     if opset < 21:  # a scale and bias for a group, not a channel: another operation, which no exporter wrote
         return False
-    changed: list[Node] = []
-    for node in graph.nodes:
+
+    def made(node: Node) -> list[Node] | None:
         one = graph.values.get(node.inputs[0]) if node.op == "GroupNormalization" and not node.domain else None
-        if one is None or not _known(one) or not isinstance(node.attributes.get("num_groups"), int):
-            changed.append(node)
-            continue
-        groups, y = int(node.attributes["num_groups"]), node.outputs[0]  # type: ignore[arg-type]  # an int, as asked
-        x, scale, bias = node.inputs
+        if one is None or not _known(one) or not isinstance(groups := node.attributes.get("num_groups"), int):
+            return None
+        (x, scale, bias), (y,) = node.inputs, node.outputs
         inner: tuple[int, ...] = tuple(one.shape[1:])  # type: ignore[index,arg-type]  # known, as asked
         grouped, normed, picture = (graph.fresh(y) for _ in range(3))
         of_groups, of_channels = (
             [graph.constant(y, np.full(count, number, np.float32)) for number in (1, 0)] for count in (groups, inner[0])
         )
-        changed += [
+        return [
             Node("Reshape", (x, graph.constant(y, np.array([0, groups, -1], np.int64))), (grouped,)),
             Node(
                 "InstanceNormalization", (grouped, *of_groups), (normed,),
@@ -110,9 +108,8 @@ def instance_norms(graph: Nodes, opset: int) -> bool:
             Node("Reshape", (normed, graph.constant(y, np.array([0, *inner], np.int64))), (picture,)),
             Node("BatchNormalization", (picture, scale, bias, *of_channels[::-1]), (y,), {"epsilon": 0.0}),
         ]  # fmt: skip
-    found = len(changed) > len(graph.nodes)
-    graph.nodes[:] = changed
-    return found
+
+    return graph.replace(made)
 
 
 def _known(one: Value) -> bool:

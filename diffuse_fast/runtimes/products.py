@@ -13,56 +13,51 @@ from ..artifact.nodes import Node, Nodes
 def attention_products(graph: Nodes) -> bool:
     """Attention (Vaswani et al. 2017, eq. 1) of 4-D values with as many heads each as softmax(q·scale·kᵀ)·v. Whether there
     was any."""
-    changed: list[Node] = []
-    for node in graph.nodes:
+
+    def made(node: Node) -> list[Node] | None:
         if node.op != "Attention" or node.domain or not _plain(node, graph):
-            changed.append(node)
-            continue
+            return None
         (q, k, v), y = node.inputs[:3], node.outputs[0]
         scale = node.attributes.get("scale", 1 / math.sqrt(graph.values[q].shape[3]))  # type: ignore[index,arg-type]  # _plain asked
         scaled, turned, logits, weights = (graph.fresh(y) for _ in range(4))
         for name, shape in zip((scaled, turned, weights), _shapes(graph, q, k), strict=True):
             graph.values[name] = Value(name, "float32", shape)
-        changed += [
+        return [
             Node("Mul", (q, graph.constant(y, np.array(scale, np.float32))), (scaled,)),
             Node("Transpose", (k,), (turned,), {"perm": (0, 1, 3, 2)}),
             Node("MatMul", (scaled, turned), (logits,)),
             Node("Softmax", (logits,), (weights,), {"axis": -1}),
             Node("MatMul", (weights, v), (y,)),
         ]
-    found = len(changed) > len(graph.nodes)
-    graph.nodes[:] = changed
-    return found
+
+    return graph.replace(made)
 
 
 def mish_products(graph: Nodes) -> bool:
     """Mish (Misra 2019) as x·tanh(softplus(x)). Whether there was any."""
-    changed: list[Node] = []
-    for node in graph.nodes:
+
+    def made(node: Node) -> list[Node] | None:
         if node.op != "Mish" or node.domain:
-            changed.append(node)
-            continue
+            return None
         (x,), (y,) = node.inputs, node.outputs
         plus, tanh = graph.fresh(y), graph.fresh(y)
-        changed += [Node("Softplus", (x,), (plus,)), Node("Tanh", (plus,), (tanh,)), Node("Mul", (x, tanh), (y,))]
-    found = len(changed) > len(graph.nodes)
-    graph.nodes[:] = changed
-    return found
+        return [Node("Softplus", (x,), (plus,)), Node("Tanh", (plus,), (tanh,)), Node("Mul", (x, tanh), (y,))]
+
+    return graph.replace(made)
 
 
 def gelu_products(graph: Nodes) -> bool:
     """Gelu (Hendrycks & Gimpel 2016) as x/2·(1 + erf(x/√2)), or x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))) where that is asked for.
     Whether there was any."""
-    changed: list[Node] = []
-    for node in graph.nodes:
+
+    def made(node: Node) -> list[Node] | None:
         if node.op != "Gelu" or node.domain:
-            changed.append(node)
-            continue
+            return None
         (x,), (y,) = node.inputs, node.outputs
         half, inner, odd, more = (graph.fresh(y) for _ in range(4))
         if node.attributes.get("approximate", "none") == "tanh":
             square, cube, small, wide = (graph.fresh(y) for _ in range(4))
-            changed += [
+            curve = [
                 Node("Mul", (x, x), (square,)),
                 Node("Mul", (square, x), (cube,)),
                 Node("Mul", (cube, _number(graph, y, 0.044715)), (small,)),
@@ -71,15 +66,15 @@ def gelu_products(graph: Nodes) -> bool:
                 Node("Tanh", (inner,), (odd,)),
             ]
         else:
-            changed += [Node("Div", (x, _number(graph, y, math.sqrt(2))), (inner,)), Node("Erf", (inner,), (odd,))]
-        changed += [
+            curve = [Node("Div", (x, _number(graph, y, math.sqrt(2))), (inner,)), Node("Erf", (inner,), (odd,))]
+        return [
+            *curve,
             Node("Add", (_number(graph, y, 1), odd), (more,)),
             Node("Mul", (x, _number(graph, y, 0.5)), (half,)),
             Node("Mul", (half, more), (y,)),
         ]
-    found = len(changed) > len(graph.nodes)
-    graph.nodes[:] = changed
-    return found
+
+    return graph.replace(made)
 
 
 def unfuse_gelu(graph: Nodes) -> bool:
