@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 import weakref
 from types import SimpleNamespace
@@ -272,58 +269,34 @@ def test_onnx_options_of_a_session_that_exists(small):
         network(df.load(small()), time_dtype="int64")
 
 
-FORK = """
-import os, sys, numpy as np, diffuse_fast as df
-from diffuse_fast.runtimes import network
-model = df.load(sys.argv[1])
+def test_onnx_in_a_forked_child(small, forked):
+    code = """
 network(model, threads=2)
-child = os.fork()
-if child == 0:  # nothing may leave the child
-    try:
-        call = network(model, threads=2).bind(2, (2, 3), {"label": np.zeros(2, int)})
-        call(1.0)
-        os._exit(0)
-    finally:
-        os._exit(1)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+def child():
+    call = network(model, threads=2).bind(2, (2, 3), {"label": np.zeros(2, int)})
+    return np.isfinite(call(1.0)).all()
 """
+    forked(code, small())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_onnx_in_a_forked_child(small):
-    """In a process of its own: that of the tests has threads of others, whose locks a fork may catch held."""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK, str(small())], capture_output=True, timeout=120)
-    assert done.returncode == 0, done.stderr.decode()
-
-
-DESTROYED = """
-import os, sys, weakref, diffuse_fast as df
-from diffuse_fast.runtimes import network, onnx
-model = df.load(sys.argv[1])
+def test_a_forked_child_destroys_no_session_of_its_parent(small, forked):
+    """Its destructor takes a lock that a thread of the parent may have had: now and then a child stood still for ever."""
+    code = """
+import weakref
+from diffuse_fast.runtimes import onnx
 network(model, threads=2)
 session = weakref.ref(*onnx._sessions[model].values())
-child = os.fork()
-if child == 0:  # nothing may leave the child
-    try:
-        del model
-        os._exit(session() is None)
-    finally:
-        os._exit(1)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+def child():
+    del globals()["model"]
+    return session() is not None
 """
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_destroys_no_session_of_its_parent(small):
-    """Its destructor takes a lock that a thread of the parent may have had: now and then a child stood still for ever."""
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", DESTROYED, str(small())], capture_output=True, timeout=120)
-    assert done.returncode == 0, done.stderr.decode()
+    forked(code, small())
 
 
 FORK_AFTER = """
-import os, signal, sys, numpy as np, diffuse_fast as df
-from diffuse_fast.runtimes import network
-model, runtime, split = df.load(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+runtime, split = sys.argv[2], int(sys.argv[3])
 made = network(model, runtime, threads=2, split=split)
 cond = {"label": np.zeros(2, int)}
 bound = made.bind(2, (2, 3), cond)
@@ -340,26 +313,17 @@ def anew():
     call = network(model, runtime, threads=2).bind(2, (2, 3), cond)
     return (call(1.0) == want).all()
 
-child = os.fork()
-if child == 0:  # nothing may leave the child
-    signal.alarm(30)
-    try:
-        good = told(lambda: bound(1.0)) and (told(lambda: made.bind(2, (2, 3), cond)) or runtime == "onnx")
-        os._exit(not (good and (told(anew) if runtime == "mnn" else anew())))
-    finally:
-        os._exit(1)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+def child():
+    good = told(lambda: bound(1.0)) and (told(lambda: made.bind(2, (2, 3), cond)) or runtime == "onnx")
+    return good and (told(anew) if runtime == "mnn" else anew())
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize(("runtime", "split"), [("onnx", 2), ("openvino", 1), ("mnn", 1)])
-def test_what_a_forked_child_cannot_go_on_with(small, runtime, split):
+def test_what_a_forked_child_cannot_go_on_with(small, forked, runtime, split):
     """It waited for threads that it does not have. What is made in the child runs, but for MNN, whose threads are made once."""
     pytest.importorskip({"onnx": "onnxruntime", "mnn": "MNN"}.get(runtime, runtime))
-    command = [sys.executable, "-W", "ignore", "-c", FORK_AFTER, str(small()), runtime, str(split)]
-    done = subprocess.run(command, capture_output=True, timeout=120)
-    assert done.returncode == 0, done.stderr.decode()
+    forked(FORK_AFTER, small(), runtime, split)
 
 
 # ---- torch --------------------------------------------------------------------------------------
