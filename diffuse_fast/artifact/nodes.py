@@ -87,8 +87,10 @@ class Nodes:
     def replace(self, make: Callable[[Node], list[Node] | None]) -> bool:
         """Put what ``make`` gives for a node in its place, and leave those that it gives None for. Whether there was any."""
         made = [make(node) for node in self.nodes]
-        self.nodes[:] = [new for node, others in zip(self.nodes, made, strict=True) for new in (others or [node])]
-        return any(made)
+        self.nodes[:] = [
+            new for node, others in zip(self.nodes, made, strict=True) for new in ([node] if others is None else others)
+        ]
+        return any(others is not None for others in made)
 
     def fresh(self, like: str) -> str:
         """A name that the graph does not have."""

@@ -12,12 +12,13 @@ from ..artifact.nodes import Node, Nodes
 from ..errors import ArtifactError
 from ..model import Model
 from . import otherwise, quantized, upsampled
+from .layers import layers_as_one
 from .products import attention_products, gelu_products, mish_products, unfuse_gelu
 
 
 def for_onnxruntime(model: Model, precision: str = "float32") -> bytes | None:
-    """The file with GroupNormalization as InstanceNormalization and convolutions of doubled pictures taken apart, in int8 if asked;
-    None where there is nothing to change."""
+    """The file with GroupNormalization as InstanceNormalization, convolutions of doubled pictures taken apart, and linear layers of
+    one value as one; or in int8. None where there is nothing to change."""
     if precision == "int8":
         nodes = in_int8(model, outputs=True)
         instance_norms(nodes, model.opset)
@@ -25,7 +26,7 @@ def for_onnxruntime(model: Model, precision: str = "float32") -> bytes | None:
     if model.external or model.opset < 21:  # the weights may be more than one message holds; operators were others
         return None
     nodes = Nodes(model.path)
-    changes = instance_norms(nodes, model.opset), upsampled.take_apart(nodes)
+    changes = instance_norms(nodes, model.opset), upsampled.take_apart(nodes), layers_as_one(nodes)
     return nodes.to_bytes() if any(changes) else None
 
 
