@@ -4,6 +4,9 @@ tuned."""
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -20,10 +23,18 @@ def make(job: Job, *, runtime: str = "auto", precision: str = "float32", tuned: 
     os.environ[choices.ENVIRONMENT] = str(FOLDER / "tuned") if tuned else "off"
     set_num_threads(job.threads)
     if tuned:
-        df.tune(df.load(artifact(job.network)), [job.batch], precisions=[precision])
+        _tune(artifact(job.network), job.batch, precision)
     # Unless told, onnxruntime takes every core and pins itself to it: the peers' limit must be ours too. Tuning counted the cores
     # of this process, which are as many.
     return Ours(job, runtime, precision, None if tuned else job.threads)
+
+
+def _tune(path: Path, batch: int, precision: str) -> None:
+    """As a user does, in a process of its own: what it tried is not in the memory of the one that draws, on whose cores it runs."""
+    command = [sys.executable, "-m", "diffuse_fast.cli", "tune", str(path), "--batch-size", str(batch), "--precision", precision]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise Unavailable(f"tune ended with status {done.returncode}: {done.stderr.strip()[-300:]}")
 
 
 class Ours:
