@@ -15,6 +15,7 @@ def main() -> None:
     name, threads, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a library prints is not an answer
+    sys.stdin.readline()  # the order for the first turn: left unread, it would start the second while another trainer is timed
     turns = Turns(answers, steps)
     try:
         import torch
