@@ -76,8 +76,15 @@ def _silu(after: list[Any]) -> Any | None:
 
 def _constant(op: Any) -> bool:
     """Whether an operation gives the same in every call, as the bias of the layer before does, which is to stay with its layer."""
-    inputs = [op.input_value(i).get_node() for i in range(op.get_input_size())]
-    return op.get_type_name() == "Constant" or (bool(inputs) and all(map(_constant, inputs)))
+    waiting, seen = [op], set[str]()
+    while waiting:
+        one = waiting.pop()
+        inputs = [one.input_value(i).get_node() for i in range(one.get_input_size())]
+        if not inputs and one.get_type_name() != "Constant":
+            return False
+        waiting += [x for x in inputs if x.get_friendly_name() not in seen]
+        seen.update(x.get_friendly_name() for x in inputs)
+    return True
 
 
 def _same(a: Any, b: Any) -> bool:
