@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 import diffuse_fast as df
 from diffuse_fast.runtimes import network
+from diffuse_fast.runtimes.openvino_norms import norms_in_rows
 
-pytest.importorskip("openvino")
+openvino = pytest.importorskip("openvino")
 onnx = pytest.importorskip("onnx")
 
 node = onnx.helper.make_node
@@ -112,6 +115,19 @@ def test_a_norm_and_what_surrounds_it(tmp_path, case, picture):
     call = network(model, "openvino", threads=1).bind(3, x.shape[1:], {})
     call.x[...] = x
     assert np.abs(call(times) - want).max() <= 3e-6 * np.abs(want).max()
+
+
+def test_what_is_added_may_come_from_deep(tmp_path):
+    """Whether it is constant is asked of all that it comes from: more operations here than Python's calls may be nested."""
+    names = ["column", *(f"deep{i}" for i in range(1200)), "end"]
+    chain = [node("Neg", [a], [b]) for a, b in itertools.pairwise(names)]
+    before = [*chain, node("Add", ["sample", "end"], ["normed_of"])]
+    model, *_ = saved(tmp_path / "m.onnx", before, [node("Identity", ["normed"], ["out"])], (4, 3))
+    read = openvino.Core().read_model(model.path)
+    read.reshape({"sample": [3, CHANNELS, 4, 3], "timestep": [3]})
+    norms_in_rows(read)
+    kinds = [op.get_type_name() for op in read.get_ordered_ops()]
+    assert "GroupNormalization" not in kinds and kinds.count("MVN") == 1
 
 
 def test_a_norm_that_the_time_scales_and_shifts(tmp_path):
