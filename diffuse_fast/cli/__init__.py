@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from ..console import degrade
+
 
 def main() -> None:
     """The entry point. Without the extra ``cli`` it says how to get it."""
+    degrade()
     try:
         import rich  # noqa: F401  (asked for here, not halfway through a command)
 

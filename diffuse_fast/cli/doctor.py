@@ -27,7 +27,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Everything, as 
     """
     report = examine()
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        print(json.dumps(report, indent=2))
     else:
         _show(report)
 
@@ -173,6 +173,7 @@ def _warnings(packages: dict[str, str | None]) -> list[str]:
 
 
 def _show(report: dict[str, Any]) -> None:
+    from ..console import say
     from .tables import show
 
     own, cpu, kernel, threads = report["diffuse_fast"], report["cpu"], report["kernel"], report["threads"]
@@ -225,4 +226,4 @@ def _show(report: dict[str, Any]) -> None:
         ("model", "batch", "precision", "runtime", "threads", "parts", "median ms", "why"),
     )  # fmt: skip
     for warning in report["warnings"]:
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}")

@@ -22,4 +22,4 @@ def export(
 
     network, record = load_weights(checkpoint)
     model = export_weights(network, record, out, opset=opset)
-    typer.echo(f"{out}: {model.name}, opset {model.opset}, {out.stat().st_size:,} bytes, sha256 {model.sha256}")
+    print(f"{out}: {model.name}, opset {model.opset}, {out.stat().st_size:,} bytes, sha256 {model.sha256}")

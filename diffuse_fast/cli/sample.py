@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -132,10 +131,10 @@ def sample(
     loaded = load(model)
     files.writable(out)
     write = _writer(out, loaded, call, columns, scale)
-    x = draw(loaded, **call, progress=sys.stderr.isatty())
+    x = draw(loaded, **call, progress=True)
     with files.replacing(out) as partial:
         write(x, partial)
-    typer.echo(f"{out}: {n} of {loaded.name}, {solver}, {x.shape[1:]} each, seed {call['seed']}")
+    print(f"{out}: {n} of {loaded.name}, {solver}, {x.shape[1:]} each, seed {call['seed']}")
 
 
 def _one_or_each(option: str, text: str, n: int, kind: type) -> Any:

@@ -80,7 +80,7 @@ def train(
         settings[section] = {**settings.get(section, {}), key: value}
     model = run(recipe(settings), out, resume=resume, device=device)
     if model is not None:
-        typer.echo(f"{model.path}: {model.name}, sha256 {model.sha256}")
+        print(f"{model.path}: {model.name}, sha256 {model.sha256}")
 
 
 def _digits(out: Path, flags: dict[str, Any], reuse: bool) -> None:
@@ -89,7 +89,7 @@ def _digits(out: Path, flags: dict[str, Any], reuse: bool) -> None:
     if reuse and flags:
         raise typer.BadParameter(f"--reuse trains nothing; leave out {', '.join(flags)}.")
     train_digits(out, config=dataclasses.replace(CONFIG, **flags), reuse=reuse)
-    typer.echo((out / f"{NAME}.md").read_text(encoding="utf-8"))
+    print((out / f"{NAME}.md").read_text(encoding="utf-8"))
 
 
 def _assignment(text: str) -> tuple[str, str, Any]:
