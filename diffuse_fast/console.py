@@ -27,6 +27,10 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def silent(line: str) -> None:
+    """Print nothing, where progress is not to be told."""
+
+
 class Interval:
     """Whether it is time for another line: true once in every :data:`INTERVAL` seconds."""
 

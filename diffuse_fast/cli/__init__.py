@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from ..console import degrade
+from ..errors import install_hint
 
 
 def main() -> None:
@@ -17,5 +18,5 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "click", "rich"):
             raise
-        sys.exit(f"diffuse-fast: the command line needs {error.name}: pip install 'diffuse-fast[cli]'")
+        sys.exit(f"diffuse-fast: the command line needs {error.name}: {install_hint('cli')}")
     app(prog_name="diffuse-fast")

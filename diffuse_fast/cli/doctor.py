@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import install_hint
+
 PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "MNN", "torch", "triton", "onnx", "pillow")
 
 # Of the many a CPU names, those that speed up what this package or a runtime does.
@@ -126,7 +128,7 @@ def _runtimes() -> list[dict[str, Any]]:
             "precisions": list(r.precisions),
             "package": r.package,
             "installed": r.installed,
-            "install": None if r.extra is None else f"pip install 'diffuse-fast[{r.extra}]'",
+            "install": None if r.extra is None else install_hint(r.extra),
         }
         for r in RUNTIMES
     ]
@@ -168,7 +170,7 @@ def _warnings(packages: dict[str, str | None]) -> list[str]:
     if (kernel := _kernel())["name"] is None:
         out.append(f"the forced kernel cannot run, so nothing can be sampled. {kernel['why']}")
     if _auto()["artifact"] is None:
-        out.append("no runtime for artifacts is installed, so no model file can be sampled: pip install 'diffuse-fast[cpu]'")
+        out.append(f"no runtime for artifacts is installed, so no model file can be sampled: {install_hint('cpu')}")
     return out
 
 

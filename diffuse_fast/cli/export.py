@@ -15,7 +15,7 @@ def export(
 ) -> None:
     """Make an artifact of a training run's weights.
 
-    The artifact is compared with them. Needs diffuse-fast[train].
+    The artifact is compared with them. Needs the extra train.
     Other networks are exported in Python: df.export(module, path, ...).
     """
     from ..training.digits import export_weights, load_weights

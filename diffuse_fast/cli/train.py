@@ -41,7 +41,7 @@ def train(
     """Train a network on your data and write its artifact; without a configuration and data, train the digits model.
 
     The digits take half an hour on one core; what is not given is as for the bundled model. Under torchrun:
-    torchrun --nproc-per-node 2 -m diffuse_fast.cli train CONFIG.toml --out DIR. Needs diffuse-fast[train].
+    torchrun --nproc-per-node 2 -m diffuse_fast.cli train CONFIG.toml --out DIR. Needs the extra train.
     """
     flags: dict[str, Any] = {
         "steps": steps,

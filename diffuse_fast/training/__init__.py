@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..errors import RuntimeUnavailableError
+from ..errors import RuntimeUnavailableError, install_hint
 
 try:
     import torch  # noqa: F401  (asked for here, so that its absence is told in one place)
 except ImportError as error:
-    raise RuntimeUnavailableError("diffuse_fast.training needs torch: pip install 'diffuse-fast[train]'") from error
+    raise RuntimeUnavailableError(f"diffuse_fast.training needs torch: {install_hint('train')}") from error
 
 from . import data
 from .config import TrainConfig

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import OutputError, RuntimeUnavailableError
+from ..errors import OutputError, RuntimeUnavailableError, install_hint
 from ..files import replacing
 from .evaluation import REAL, Quality
 
@@ -21,13 +21,14 @@ def needs_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401  (asked for here, before anything is measured)
     except ImportError as error:
-        raise RuntimeUnavailableError("the plot needs matplotlib: pip install 'diffuse-fast[evaluate]'") from error
+        raise RuntimeUnavailableError(f"the plot needs matplotlib: {install_hint('evaluate')}") from error
 
 
 def plot(rows: Sequence[Quality], path: Path, title: str) -> None:
-    """Draw the Fréchet distance and the accuracy of every solver; the colour of a dot says how many network calls it took. The solver
-    with the least distance is at the top, the real images are a vertical line, and values far beyond the others stand at the edge as
-    numbers.
+    """Draw the Fréchet distance and the accuracy of every solver; the colour of a dot says how many network calls it took.
+
+    The solver with the least distance is at the top, the real images are a vertical line, and values far beyond the others stand
+    at the edge as numbers.
 
     Raises:
         RuntimeUnavailableError: matplotlib is not installed. OutputError: the file cannot be written.
@@ -82,8 +83,9 @@ def _row(panel: Any, height: int, points: list[tuple[int, float]], limit: float,
     """The dots of a solver, ``points`` being pairs of calls and value; those beyond the limit as numbers at the edge."""
     inside = [(nfe, value) for nfe, value in points if sign * value <= sign * limit]
     beyond = [f"{value:.3g}" for _, value in points if sign * value > sign * limit]
-    panel.plot([value for _, value in inside], [height] * len(inside), color="0.8", linewidth=1.0, zorder=1)
-    panel.scatter([value for _, value in inside], [height] * len(inside), s=22, c=[colours.to_rgba(nfe) for nfe, _ in inside], zorder=2)
+    x, y = [value for _, value in inside], [height] * len(inside)
+    panel.plot(x, y, color="0.8", linewidth=1.0, zorder=1)
+    panel.scatter(x, y, s=22, c=[colours.to_rgba(nfe) for nfe, _ in inside], zorder=2)
     if beyond:
         text, align = (f"{', '.join(beyond)} →", "right") if sign > 0 else (f"← {', '.join(beyond)}", "left")
         panel.annotate(text, (limit, height), fontsize=7, va="center", ha=align)

@@ -15,12 +15,13 @@ import torch
 from torch import nn
 
 from .. import nn as networks
-from ..errors import ArgumentError, near
+from ..errors import ArgumentError, OutputError, near
 from ..export import export
 from ..model import Model
 from ..schedule import Schedule
 from ..schedule.base import DISCRETE, TYPES, ZERO_SNR
 from ..schedule.discrete import DiscreteSchedule
+from . import checkpoint as checkpoints
 from .aim import objective
 from .config import TrainConfig
 from .data import Arrays, Framing, Images, Source, digits, emoji, from_disk, hold_out
@@ -150,9 +151,16 @@ def run(
         The artifact, loaded; None in other processes than the first.
 
     Raises:
-        As :func:`diffuse_fast.train` and :func:`diffuse_fast.export`.
+        As :func:`diffuse_fast.train` and :func:`diffuse_fast.export`. OutputError: the artifact is there already, and is not of the
+        run in the folder.
     """
     folder = Path(out)
+    target = folder / f"{made.artifact.get('name', 'model')}.onnx"
+    if target.exists() and not checkpoints.found(folder):
+        raise OutputError(
+            f"{str(target)!r} is there already, and not of a run in this folder; choose another folder, or another name (the "
+            f"setting artifact.name)."
+        )
     network = made.network.to(device)
     if isinstance(made.objective, nn.Module):
         made.objective.to(device)
@@ -178,12 +186,11 @@ def run(
         model = None
         with first_alone() as here:
             if here:
-                model = _export(made, result, folder)
+                model = _export(made, result, target)
     return model
 
 
-def _export(made: Recipe, result: TrainResult, folder: Path) -> Model:
-    name = made.artifact.get("name", "model")
+def _export(made: Recipe, result: TrainResult, target: Path) -> Model:
     classes = getattr(result.network, "num_classes", None)
     record = result.record.to_json()
     read = meaning(made.objective)
@@ -196,8 +203,8 @@ def _export(made: Recipe, result: TrainResult, folder: Path) -> Model:
         training["data"] = attribution
     return export(
         result.network.cpu(),
-        folder / f"{name}.onnx",
-        name=name,
+        target,
+        name=target.stem,
         shape=made.source.shape,
         schedule=read.schedule,
         prediction_type=read.prediction_type,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import ArgumentError, RuntimeUnavailableError
+from ...errors import ArgumentError, RuntimeUnavailableError, install_hint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,7 +26,7 @@ def pillow() -> Any:
     try:
         from PIL import Image
     except ImportError as error:
-        raise RuntimeUnavailableError(f"images need Pillow ({error}): pip install 'diffuse-fast[train]'") from None
+        raise RuntimeUnavailableError(f"images need Pillow ({error}): {install_hint('train')}") from None
     return Image
 
 
