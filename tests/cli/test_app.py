@@ -111,10 +111,11 @@ except df.DiffuseFastError as error:
     assert isinstance(error, ImportError)
     print(error)
 """
-    for code, status, stream in (
-        (["-c", code], 0, "stdout"), (["-m", "diffuse_fast", "doctor"], 1, "stderr"), (["-m", "diffuse_fast", "--version"], 0, None),
+    command = ["-m", "diffuse_fast"]
+    for arguments, status, stream in (
+        (["-c", code], 0, "stdout"), ([*command, "doctor"], 1, "stderr"), ([*command, "--version"], 0, None),
     ):  # fmt: skip
-        done = subprocess.run([sys.executable, *code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == status, done.stderr
         if stream is not None:
             told = getattr(done, stream)
