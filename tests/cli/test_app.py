@@ -51,6 +51,13 @@ def test_an_error_is_one_message_and_with_debug_a_traceback(run):
     assert isinstance(run("--debug", "sample", "digits", "--steps", 0).exception, ArgumentError)
 
 
+def test_what_this_machine_lacks_has_a_status_of_its_own(run, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("DIFFUSE_FAST_KERNEL", "avx3")
+    result = run("sample", "digits", "--steps", 2)
+    assert (result.exit_code, "avx3" in result.stderr) == (3, True), result.stderr
+
+
 def test_help_loads_nothing_heavy():
     code = """
 import sys
