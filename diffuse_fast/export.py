@@ -101,7 +101,7 @@ def export(
 
     Example:
         >>> import diffuse_fast as df
-        >>> net = df.nn.UNet((1, 8, 8), channels=16, num_classes=10).eval()                     # doctest: +SKIP
+        >>> net = df.nn.UNet(1, channels=16, groups=8, num_classes=10).eval()                   # doctest: +SKIP
         >>> model = df.export(net, "net.onnx", shape=(1, 8, 8), schedule=df.Schedule.cosine(),  # doctest: +SKIP
         ...     prediction_type="v_prediction", clip=(-1, 1), conditioning=[{"name": "label", "null": 10, "classes": 10}])
     """

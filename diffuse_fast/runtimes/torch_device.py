@@ -84,12 +84,14 @@ class TorchDeviceCall:
 
     def __call__(self, evaluations: int, whole: bool) -> list[torch.Tensor]:
         batch = len(self.x)
-        x, t = self.x.to(self._dtype), self.t.to(torch.int64) if whole else self.t
+        # Copies: a layer that works in place must not change the state, the times or the conditioning of the next call.
+        x, t = self.x.to(self._dtype, copy=True), self.t.to(torch.int64 if whole else torch.float32, copy=True)
         if evaluations > 1:
             x, t = x.repeat(evaluations, *(1,) * (x.ndim - 1)), t.repeat(evaluations)
+        cond = {name: value[: evaluations * batch].clone() for name, value in self._cond.items()}
         with torch.inference_mode():
             try:
-                result: Any = self._module(x, t, **{name: value[: evaluations * batch] for name, value in self._cond.items()})
+                result: Any = self._module(x, t, **cond)
             except DiffuseFastError:
                 raise
             except Exception as error:
