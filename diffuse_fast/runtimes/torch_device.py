@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..errors import DiffuseFastError, NetworkError
-from .base import Memory, own_cond
+from .base import Memory, check_output, own_cond
 from .torch import dtype_of
 
 
@@ -101,8 +101,7 @@ class TorchDeviceCall:
             what = result.dtype if isinstance(result, torch.Tensor) else type(result).__name__
             raise NetworkError(f"the network returned {what}; it must return a floating tensor or an object with .sample.")
         expected = (evaluations * batch, *self._expected)
-        if tuple(result.shape) != expected:
-            raise NetworkError(f"the network returned the shape {tuple(result.shape)}; for this batch it must be {expected}.")
+        check_output(result.shape, expected)
         if result.device != self.x.device:
             raise NetworkError(f"the network returned a tensor on {result.device}; its input was on {self.x.device}.")
         if result.dtype == torch.float64:

@@ -53,6 +53,7 @@ def make(request):
 
 
 EMB = {"emb": np.full((3, 4), 0.25, np.float32)}
+GUIDED = {"cond": EMB, "negative_cond": {"emb": 0 * EMB["emb"]}, "guidance_scale": 2.0}
 
 
 def twice(sampler):
@@ -62,10 +63,8 @@ def twice(sampler):
 PATHS = {
     "lockstep": lambda net: df.sample(net, 3, 6, seed=0, **KNOWN),
     "conditioning": lambda net: df.sample(net, 3, 6, seed=0, cond=EMB, **KNOWN),
-    "guidance": lambda net: df.sample(net, 3, 6, seed=0, cond=EMB, negative_cond={"emb": EMB["emb"] * 0}, guidance_scale=2.0, **KNOWN),
-    "separate guidance": lambda net: df.sample(
-        net, 3, 6, seed=0, cond=EMB, negative_cond={"emb": EMB["emb"] * 0}, guidance_scale=2.0, guidance_batch="separate", **KNOWN
-    ),
+    "guidance": lambda net: df.sample(net, 3, 6, seed=0, **GUIDED, **KNOWN),
+    "separate guidance": lambda net: df.sample(net, 3, 6, seed=0, guidance_batch="separate", **GUIDED, **KNOWN),
     "requests": lambda net: df.Sampler(net, PLAN, shape=SHAPE).sample_requests(
         [df.Request(seed=1, cond={"emb": EMB["emb"][0]}), df.Request(seed=2, cond={"emb": EMB["emb"][1]})]
     ),
