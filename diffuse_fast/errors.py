@@ -4,7 +4,9 @@ expect, so both ``except df.DiffuseFastError`` and ``except ValueError`` work.""
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable
+from typing import Any
 
 
 class DiffuseFastError(Exception):
@@ -38,6 +40,9 @@ class NonFiniteError(DiffuseFastError, ArithmeticError):
         super().__init__(message)
         self.row = row
         self.samples = samples
+
+    def __reduce__(self) -> tuple[Any, ...]:  # BaseException's own would leave out the keywords
+        return functools.partial(type(self), row=self.row, samples=self.samples), self.args, self.__dict__
 
 
 class NetworkError(DiffuseFastError, RuntimeError):

@@ -61,6 +61,7 @@ def export(
     value_range: Range | None = (-1.0, 1.0),
     clip: Range | None = None,
     variance: str = "none",
+    input_scale: str | None = None,
     training: Mapping[str, Any] | None = None,
     license: str | None = None,
     opset: int | None = None,
@@ -85,6 +86,9 @@ def export(
         value_range: The values of its training data; None for data without bounds.
         clip: Where samplers clip the data prediction by default; None for not at all.
         variance: ``none``, ``learned`` or ``learned_range``.
+        input_scale: ``none``, where it takes the state alpha·x0 + sigma·ε as the schedule has it, or ``1/alpha``, where it takes
+            x0 + (sigma/alpha)·ε. None is ``none``, but must be said of a module that predicts ``denoised`` with
+            ``Schedule.edm()``.
         training: Provenance: anything that JSON can hold. It must not change between two exports that shall be equal.
         license: SPDX expression.
         opset: 23 or 21; None takes 23, and 21 where torch cannot convert to 23 or onnxruntime does not run the result.
@@ -101,7 +105,7 @@ def export(
 
     Example:
         >>> import diffuse_fast as df
-        >>> net = df.nn.UNet((1, 8, 8), channels=16, num_classes=10).eval()                     # doctest: +SKIP
+        >>> net = df.nn.UNet(1, channels=16, groups=8, num_classes=10).eval()                   # doctest: +SKIP
         >>> model = df.export(net, "net.onnx", shape=(1, 8, 8), schedule=df.Schedule.cosine(),  # doctest: +SKIP
         ...     prediction_type="v_prediction", clip=(-1, 1), conditioning=[{"name": "label", "null": 10, "classes": 10}])
     """
@@ -113,7 +117,7 @@ def export(
         raise ArgumentError(f"opset is {opset!r}; it must be {' or '.join(map(str, OPSETS))}, or None.")
     document = _document(
         name if name is not None else target.stem, shape, schedule, prediction_type, conditioning, convention, time_dtype,
-        value_range, clip, variance, training, license,
+        value_range, clip, variance, input_scale, training, license,
     )  # fmt: skip
     _usable(module, torch)
 
@@ -172,7 +176,7 @@ def _target(path: Any) -> Path:
 
 def _document(
     name: str, shape: Any, schedule: Any, prediction_type: Any, conditioning: Any, convention: str | None, time_dtype: str | None,
-    value_range: Any, clip: Any, variance: str, training: Any, license: str | None,
+    value_range: Any, clip: Any, variance: str, input_scale: str | None, training: Any, license: str | None,
 ) -> Document:  # fmt: skip
     if not isinstance(schedule, Schedule):
         raise ArgumentTypeError(f"schedule is a {type(schedule).__name__}; it must be a df.Schedule.")
@@ -203,7 +207,7 @@ def _document(
             "dtype": "float32",
             "value_range": value_range,
         },
-        "input_scale": "none",
+        "input_scale": documents.clear_input_scale(input_scale, prediction_type, scaled=schedule.family == "edm"),
         "variance": variance,
         "clip": clip,
         "conditioning": inputs,

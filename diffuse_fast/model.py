@@ -90,6 +90,8 @@ def load(model: str | Path, mapping: Mapping[str, Any] | None = None) -> Model:
             ``value_range``    ``(lo, hi)`` or None (default)
             ``clip``           ``(lo, hi)`` or None (default)
             ``variance``       ``"none"`` (default), ``"learned"``, ``"learned_range"``
+            ``input_scale``    ``"none"`` (default) or ``"1/alpha"``, for a network that takes x0 + (sigma/alpha)·ε; must be
+                               said of one that predicts ``"denoised"`` with ``Schedule.edm()``
             ``conditioning``   ``{input name: {"null": ..., "classes": ...}}`` for inputs that need it said; every other
                                input of the graph becomes a conditioning input without a null value
             ``name``           default: the file's name
@@ -216,7 +218,7 @@ def _names(values: tuple[graph.Value, ...]) -> str:
 
 
 _MAPPING = ("sample", "time", "output", "schedule", "prediction_type", "shape", "convention", "value_range", "clip", "variance",
-            "conditioning", "name", "license")  # fmt: skip
+            "input_scale", "conditioning", "name", "license")  # fmt: skip
 
 
 def _mapped(mapping: Mapping[str, Any], outside: graph.Graph, path: Path) -> Document:
@@ -263,6 +265,10 @@ def _mapped(mapping: Mapping[str, Any], outside: graph.Graph, path: Path) -> Doc
     # The rest is checked as a document is; a stand-in schedule fills the place of one that is left to df.sample.
     known = schedule if isinstance(schedule, Schedule) else documents.schedule_from(schedule or Schedule.linear().to_json())
     convention = mapping.get("convention", known.time_conventions[0])
+    complete = schedule is not None and prediction_type is not None
+    input_scale = documents.clear_input_scale(
+        mapping.get("input_scale"), prediction_type or "epsilon", scaled=complete and known.family == "edm"
+    )
     raw = {
         "format": documents.FORMAT,
         "version": documents.VERSION,
@@ -277,7 +283,7 @@ def _mapped(mapping: Mapping[str, Any], outside: graph.Graph, path: Path) -> Doc
             "dtype": inputs[sample].dtype,
             "value_range": mapping.get("value_range"),
         },
-        "input_scale": "none",
+        "input_scale": input_scale,
         "variance": mapping.get("variance", "none"),
         "clip": mapping.get("clip"),
         "conditioning": conditioning,
@@ -287,10 +293,11 @@ def _mapped(mapping: Mapping[str, Any], outside: graph.Graph, path: Path) -> Doc
         "opset": outside.opset,
     }
     document = documents.build(raw)
-    if schedule is not None and prediction_type is not None:
+    if complete:
         documents.check_schedule(document)
     return dataclasses.replace(
         document,
         schedule=None if schedule is None else document.schedule,
         prediction_type=prediction_type,
+        input_scale=input_scale if complete else mapping.get("input_scale"),
     )

@@ -14,8 +14,8 @@ import reprlib
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ..errors import ArtifactError, DiffuseFastError, PlanError
-from ..plan import PREDICTION_TYPES, Plan
+from ..errors import ArgumentError, ArtifactError, DiffuseFastError, PlanError, near
+from ..plan import INPUT_SCALES, PREDICTION_TYPES, Plan
 from ..schedule import Schedule
 from .graph import Graph, Value
 
@@ -28,7 +28,6 @@ VERSION_WITH_QUANTIZATION = 3
 
 CONVENTIONS = ("timestep", "sigma", "continuous", "log_snr", "c_noise")
 VARIANCES = ("none", "learned", "learned_range")
-INPUT_SCALES = ("none",)
 TIME_DTYPES = ("int64", "int32", "float32")
 SAMPLE_DTYPES = ("float32",)
 LEARNED = "learned"  # the solver of a stored plan
@@ -110,7 +109,8 @@ class Document:
         shape: Shape of one sample.
         dtype: Type of sample and output at the graph's edge.
         value_range: The values data had in training, as ``(lo, hi)``; None for data without bounds, as latents.
-        input_scale: How the sampler scales the input: ``none``.
+        input_scale: What the network takes of the state: ``none``, the state alpha·x0 + sigma·ε itself, or ``1/alpha``,
+            x0 + (sigma/alpha)·ε. None only where a foreign file's mapping leaves schedule or prediction_type open.
         variance: ``none``, ``learned`` or ``learned_range``; with the last two the output has twice the channels.
         clip: Where to clip the data prediction unless the user says otherwise; None for not at all.
         conditioning: Its other inputs.
@@ -131,7 +131,7 @@ class Document:
     shape: tuple[int, ...]
     dtype: str = "float32"
     value_range: Range | None = (-1.0, 1.0)
-    input_scale: str = "none"
+    input_scale: str | None = "none"
     variance: str = "none"
     clip: Range | None = None
     conditioning: tuple[Conditioning, ...] = ()
@@ -145,14 +145,12 @@ class Document:
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the network's output for one sample: that of the sample, channels doubled for a learned variance."""
-        if self.variance == "none":
-            return self.shape
-        return (2 * self.shape[0], *self.shape[1:])
+        return output_shape(self.shape, self.variance)
 
     def to_json(self) -> dict[str, Any]:
         """The document as JSON, of the version this library writes."""
-        if self.schedule is None or self.prediction_type is None:
-            raise ArtifactError("a document needs a schedule and a prediction_type.")
+        if self.schedule is None or self.prediction_type is None or self.input_scale is None:
+            raise ArtifactError("a document needs a schedule, a prediction_type and an input_scale.")
         version, more = VERSION, dict[str, Any]()
         if self.plans or self.quantization is not None:
             version, more["plans"] = VERSION_WITH_PLANS, [json.loads(plan.to_json()) for plan in self.plans]
@@ -182,6 +180,33 @@ class Document:
             "opset": self.opset,
             **more,
         }
+
+
+def output_shape(shape: tuple[int, ...], variance: str) -> tuple[int, ...]:
+    """Shape of a network's output for one sample: that of the sample, channels doubled for a learned variance."""
+    return shape if variance == "none" else (2 * shape[0], *shape[1:])
+
+
+def clear_input_scale(given: str | None, prediction_type: str, *, scaled: bool) -> str:
+    """The input scale of a network: the one that is given, else ``none`` where that is not in doubt.
+
+    Args:
+        given: What the caller says, or None.
+        prediction_type: What the network predicts.
+        scaled: Whether the schedule keeps the state on a scale of its own while sampling, as EDM's c_in·x.
+
+    Raises:
+        ArgumentError: it is unknown, or in doubt and not given.
+    """
+    if given is not None and given not in INPUT_SCALES:
+        raise ArgumentError(f"input_scale is {given!r}.{near(str(given), INPUT_SCALES)}")
+    if given is None and prediction_type == "denoised" and scaled:
+        raise ArgumentError(
+            "input_scale is not known: this schedule keeps the state as alpha·x0 + sigma·ε (EDM's c_in·x), and a network that "
+            "predicts 'denoised' may take another. Say input_scale='1/alpha' if it takes x0 + (sigma/alpha)·ε, as EDM's denoiser "
+            "D(x; sigma) does, or input_scale='none' if it takes the state as it is kept."
+        )
+    return given or "none"
 
 
 # ---- from JSON ----------------------------------------------------------------------------------

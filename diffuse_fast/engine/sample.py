@@ -40,6 +40,8 @@ def sample(
     shape: Sequence[int] | None = None,
     schedule: Schedule | None = None,
     prediction_type: str | None = None,
+    variance: str | None = None,
+    input_scale: str | None = None,
     clip: tuple[float, float] | DynamicThreshold | bool | None = None,
     noise: Any = None,
     step_noise: Callable[[int], Any] | None = None,
@@ -78,6 +80,13 @@ def sample(
             takes the model's null value. An array on the CUDA device that is sampled on stays there, as ``noise`` and what
             ``step_noise`` gives do; its values are not looked at.
         shape, schedule, prediction_type: What an artifact knows and a bare callable must be told.
+        variance: ``none`` (default), or ``learned`` or ``learned_range`` for a callable or module with twice the channels, whose
+            second half is the variance (Improved DDPM, ADM, DiT): ``ddpm`` takes it with ``variance_type="learned_range"``, other
+            solvers leave it aside. An artifact says it itself.
+        input_scale: ``none`` (default) where the network takes the state alpha·x0 + sigma·ε as the schedule has it, which is
+            c_in·x with ``Schedule.edm()``; ``1/alpha`` where it takes x0 + (sigma/alpha)·ε, as EDM's denoiser D(x; σ) and
+            k-diffusion's wrappers do. It must be said of a callable or module that predicts ``denoised`` with
+            ``Schedule.edm()``. An artifact says it itself.
         clip: None for what the artifact says (a callable: no clip), False for none, (lo, hi), or a ``df.DynamicThreshold``.
         noise: N(0, 1) of shape (n, *shape) to start from, in place of the generator.
         step_noise: ``i -> N(0, 1)`` of that shape for row i, in place of the generator.
@@ -117,7 +126,7 @@ def sample(
                      timestep_spacing=timestep_spacing, timesteps=timesteps, **solver_options)  # fmt: skip
     each = not isinstance(guidance_scale, int | float | np.integer | np.floating)
     sampler = Sampler(
-        model, table, shape=shape, guidance_interval=guidance_interval,
+        model, table, shape=shape, variance=variance, input_scale=input_scale, guidance_interval=guidance_interval,
         guidance_scale=1.0 if each else guidance_scale,  # type: ignore[arg-type]  # a number, where not each
         guidance_rescale=guidance_rescale, guidance_batch=guidance_batch, runtime=runtime, threads=threads, device=device,
         precision=precision, graph=graph,

@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from ..artifact.document import VARIANCES, clear_input_scale, output_shape
 from ..errors import ArgumentError, ArgumentTypeError
 from ..kernels import get_kernel
 from ..kernels.rows import pack
 from ..kernels.step import MAX_ELEMENTS, noise_address
 from ..model import Model, load
-from ..plan import Plan
+from ..plan import INPUT_SCALES, Plan
 from ..runtimes import network
-from .arguments import callable_or_none, device_noise, dtype_of, is_tensor, noise_array, whole
+from .arguments import callable_or_none, device_noise, dtype_of, is_tensor, noise_array, trait, whole
 from .conditioning import Conditions, check_form, conditions
 from .device import Device, backend_for
 from .device_requests import run_requests_on_device
@@ -49,8 +50,8 @@ class Sampler:
         model: As for :func:`~diffuse_fast.sample`.
         plan: A plan.
         shape: Shape of one sample, where the model does not know it.
-        guidance_scale, guidance_interval, guidance_rescale, guidance_batch, runtime, threads, device, precision: As for
-            :func:`~diffuse_fast.sample`; the scale is one number.
+        variance, input_scale, guidance_scale, guidance_interval, guidance_rescale, guidance_batch, runtime, threads, device,
+            precision: As for :func:`~diffuse_fast.sample`; the guidance scale is one number.
 
     Example:
         >>> import diffuse_fast as df
@@ -66,6 +67,8 @@ class Sampler:
         plan: Plan,
         *,
         shape: Sequence[int] | None = None,
+        variance: str | None = None,
+        input_scale: str | None = None,
         guidance_scale: float = 1.0,
         guidance_interval: tuple[float, float] | None = None,
         guidance_rescale: float = 0.0,
@@ -85,7 +88,9 @@ class Sampler:
         self._conditioning = known.conditioning if known else None
         self._convention = known.time.convention if known else None
         self._prediction = known.prediction_type if known else None
-        self._output_shape = known.output_shape if known else self.shape
+        self._variance = trait("variance", variance, known, VARIANCES) or "none"
+        self._input_scale = trait("input_scale", input_scale, known, INPUT_SCALES)
+        self._output_shape = output_shape(self.shape, self._variance)
         self._guidance = guidance_interval, guidance_rescale
         self._guidance_batch = guidance_batch
         self._backend = backend_for(model, runtime, device, graph)
@@ -267,13 +272,25 @@ class Sampler:
             )
         interval, rescale = self._guidance
         plan = plan.with_guidance(scale, interval=interval, rescale=rescale)
+        scaled = any(alpha != 1.0 for alpha, _ in plan.marginals[:-1])
+        plan = plan.with_input_scale(clear_input_scale(self._input_scale, plan.prediction_type, scaled=scaled))
         weighed = max(len(row.g) for row in plan.rows)
         if weighed > 1 and self._conditioning == ():
             raise ArgumentError("guidance_scale is not 1, but the model has no conditioning to guide by.")
         if weighed > 2:
             raise ArgumentError(f"the plan weighs {weighed} network outputs; a Sampler makes two, with and without the condition.")
-        if any(row.log_s is not None for row in plan.rows) and self._output_shape == self.shape:
-            raise ArgumentError("the plan has a learned standard deviation, but the model predicts no variance.")
+        if any(row.log_s is not None for row in plan.rows):
+            takes = dict(plan.options).get("variance_type", self._variance)
+            if self._variance == "none":
+                raise ArgumentError(
+                    f"the plan has a learned standard deviation, but the model predicts no variance. Of a network with twice the "
+                    f"channels, say variance={takes if takes in VARIANCES else 'learned_range'!r}."
+                )
+            if takes != self._variance:
+                raise ArgumentError(
+                    f"the plan takes the variance as {takes!r}, but the network's is {self._variance!r}; make the plan with "
+                    f"variance_type={self._variance!r}."
+                )
         return plan
 
     def _noise(self, noise: Any, n: int) -> Any:

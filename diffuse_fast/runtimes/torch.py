@@ -124,11 +124,14 @@ class TorchCall:
         integer = self._time_dtype == "int64" or (self._time_dtype is None and is_whole(t))
         values = np.full(len(self.x), whole(t) if integer else t, np.int64 if integer else np.float32)
         time = torch.from_numpy(values)
+        # Copies: a layer that works in place must not change the state or the conditioning of the next call.
+        x = self._x.to(self._dtype, copy=True)
+        cond = {name: value.clone() for name, value in self._cond.items()}
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
             try:
                 if not self._told:
-                    self._told = computes_in_bfloat16(self._module, self._x.to(self._dtype), time, self._cond)
-                result: Any = self._module(self._x.to(self._dtype), time, **self._cond)
+                    self._told = computes_in_bfloat16(self._module, x.clone(), time.clone(), self._cond)
+                result: Any = self._module(x, time, **cond)
             except Exception as error:
                 raise failed(t, error) from error
             result = getattr(result, "sample", result)

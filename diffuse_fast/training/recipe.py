@@ -205,6 +205,7 @@ def _export(made: Recipe, result: TrainResult, folder: Path) -> Model:
         convention=read.convention,
         time_dtype=made.artifact.get("time_dtype"),
         variance=read.variance,
+        input_scale="none",  # trained on the state as the schedule has it
         value_range=made.artifact["value_range"],
         clip=made.artifact["clip"],
         training=training,

@@ -215,3 +215,27 @@ def test_requests_come_back_as_a_tensor(here):
     expected = df.Sampler(module, plan(), shape=SHAPE).sample_requests(requests)
     got = here(module, plan(), graph="none").sample_requests(requests)
     assert torch.equal(got, torch.from_numpy(expected))
+
+
+def test_a_module_may_work_in_place(here):
+
+    class Changes(Elementwise):
+        def forward(self, x, t, label=None):
+            if t.is_floating_point():
+                t.mul_(0.5)
+            if label is not None:
+                label.mul_(0.5)
+            return super().forward(x.mul_(0.5), t, label)
+
+    class Keeps(Elementwise):
+        def forward(self, x, t, label=None):
+            return super().forward(x * 0.5, t * 0.5 if t.is_floating_point() else t, None if label is None else label * 0.5)
+
+    table = df.plan(df.Schedule.linear(), "ddim", 5, prediction_type="epsilon", timesteps=[900.5, 600, 300.25, 100, 3])
+    call = {"cond": {"label": np.full(2, 0.5, np.float32)}, "seed": 1}
+    expected = here(Keeps().eval(), table, graph="none").sample(2, **call)
+    assert torch.equal(here(Changes().eval(), table, graph="none").sample(2, **call), expected)
+    guided = {"guidance_scale": 1.5}
+    against = {"negative_cond": {"label": np.full(2, 0.25, np.float32)}}
+    expected = here(Keeps().eval(), table, graph="none", **guided).sample(2, **call, **against)
+    assert torch.equal(here(Changes().eval(), table, graph="none", **guided).sample(2, **call, **against), expected)
