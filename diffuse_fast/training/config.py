@@ -11,8 +11,8 @@ from ..errors import ArgumentError, ArgumentTypeError
 from ..plan import PREDICTION_TYPES
 
 PRECISIONS = ("float32", "bfloat16")
-# These change what is written and how fast it goes, not what is computed: a resumed run may have others.
-FREE = ("checkpoint_every", "keep_checkpoints", "sample_every", "evaluate_every", "log_every", "tensorboard")
+# A resumed run may have others. All but ``steps`` change what is written, not what is computed.
+FREE = ("steps", "checkpoint_every", "keep_checkpoints", "sample_every", "evaluate_every", "log_every", "tensorboard")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,8 @@ class TrainConfig:
     """What a training run needs besides network, data and schedule.
 
     Attributes:
-        steps: Optimizer steps.
+        steps: Optimizer steps. A resumed run may have more or fewer than it began with: its learning rate then falls to 0 over
+            the new number.
         batch_size: Samples per step, over all processes.
         micro_batch: Samples per pass through the network; gradients of passes are added up (gradient accumulation), on one process
             or several. None is the whole batch, or each process's part of it. The batches of a run, its noise and its gradients

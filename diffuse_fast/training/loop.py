@@ -162,6 +162,9 @@ class _Run:
                 raise ArgumentError(f"the run in {self.folder} was another one: {what}. Resume it with what it had.")
             tensors = dict(last.tensors)
             self.losses = tensors.pop("losses").tolist()
+            if len(self.losses) > self.config.steps:
+                done = len(self.losses)
+                raise ArgumentError(f"steps is {self.config.steps}, but the run in {self.folder} has done {done}; give at least {done}.")
             self.seconds = last.document["seconds"]
             self.state.load(tensors)
         with first_alone() as here:
