@@ -78,8 +78,9 @@ def export(
         prediction_type: What it predicts: ``epsilon``, ``sample``, ``v_prediction``, ``flow``, ``denoised``, ``score`` or ``edm``;
             of the schedule's ``prediction_types``.
         name: A short name; None takes the file's.
-        conditioning: Its other inputs, each ``{"name": ..., "dtype": "int64", "shape": [], "null": None, "classes": None}``;
-            all but the name have these defaults. ``null`` is the value for "no condition", ``classes`` makes it a label.
+        conditioning: Its other inputs, each ``{"name": ..., "dtype": "int64", "shape": [], "null": None, "classes": None,
+            "class_names": None}``; all but the name have these defaults. ``null`` is the value for "no condition", ``classes`` makes
+            it a label, and ``class_names`` are the names by which its classes can be asked for.
         convention: What it is told of the time, one of the schedule's ``time_conventions``; None is the first.
         time_dtype: dtype of its time input; None is ``int64`` for timesteps and ``float32`` for the rest.
         value_range: The values of its training data; None for data without bounds.
@@ -184,10 +185,14 @@ def _document(
     for item in conditioning:
         if not isinstance(item, Mapping):
             raise ArgumentTypeError("conditioning must be a list of dicts, one per input.")
-        inputs.append({"dtype": "int64", "shape": [], "null": None, "classes": None, **item})
+        inputs.append({"dtype": "int64", "shape": [], "null": None, "classes": None, "class_names": None, **item})
+    named = any(item["class_names"] is not None for item in inputs)
+    if not named:
+        for item in inputs:
+            del item["class_names"]
     raw = {
         "format": documents.FORMAT,
-        "version": documents.VERSION,
+        "version": documents.VERSION_WITH_CLASS_NAMES if named else documents.VERSION,
         "name": name,
         "schedule": schedule.to_json(),
         "prediction_type": prediction_type,
@@ -211,6 +216,7 @@ def _document(
         "license": license,
         "producer": f"diffuse_fast {__version__}",
         "opset": OPSETS[0],
+        **({"plans": [], "quantization": None} if named else {}),
     }
     try:
         json.dumps(raw, allow_nan=False)

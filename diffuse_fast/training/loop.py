@@ -64,8 +64,8 @@ def train(
         network: Called as ``network(x, t)``, or ``network(x, t, label=label)`` with labels; x (B, *shape) float32, t (B,)
             int64 or as the objective tells it, label (B,) int64. With labels it has the attribute ``num_classes``, which is also
             the number of its null class.
-        data: (N, *shape), real numbers in the network's value range, usually [-1, 1]; or a source of
-            :mod:`diffuse_fast.training.data`, which brings its own labels.
+        data: (N, *shape), real numbers in the network's value range, usually [-1, 1], or uint8 or uint16, which become [-1, 1]
+            (:class:`~.data.Arrays` has the rule); or a source of :mod:`diffuse_fast.training.data`, which brings its own labels.
         labels: (N,) whole numbers in [0, ``num_classes``), or None.
         schedule: The noise schedule; training draws its times uniformly. None with an objective, which has its own.
         objective: What to train for instead of L_simple: one of :mod:`diffuse_fast.training.objectives`. Its own parameters,
@@ -328,7 +328,7 @@ def _source(data: Any, labels: Any) -> Source | Generated:
             raise ArgumentError("labels were given beside a source of data, which brings its own.")
         return data
     source = Arrays(data, labels)
-    if not torch.as_tensor(data).isfinite().all():
+    if not (data.isfinite() if isinstance(data, Tensor) else np.isfinite(data)).all():
         raise ArgumentError("data has values that are not finite; remove or repair those samples.")
     return source
 

@@ -52,7 +52,7 @@ def _datasets(
 
 def _digits() -> Source:
     split = digits()
-    return Arrays(split.images, split.labels)
+    return Arrays(split.images, split.labels, data_range=(-1.0, 1.0))
 
 
 KINDS: dict[str, Callable[..., Source]] = {
@@ -125,11 +125,11 @@ def recipe(settings: Settings) -> Recipe:
     held_out: Source | None = None
     if fraction is not None:
         source, held_out = hold_out(source, fraction, config.seed)
-    pictures = kind != "arrays" or getattr(source, "levels", False)
     for name in given["artifact"]:
         if name not in ARTIFACT:
             raise ArgumentError(f"artifact.{name} is no setting.{near(name, ARTIFACT)}")
-    artifact = {"value_range": [-1.0, 1.0] if pictures else None, "clip": [-1.0, 1.0] if pictures else None, **given["artifact"]}
+    bounds = getattr(source, "value_range", None)
+    artifact = {"value_range": bounds, "clip": bounds, **given["artifact"]}
     aim, measure = objective(_schedule(given["schedule"]), config.prediction_type, given)
     read = meaning(aim)
     with torch.random.fork_rng(devices=[]):
