@@ -255,15 +255,32 @@ def _trace(torch: Any, module: Any, document: Document) -> Any:
         def forward(self, x: Any, t: Any, *cond: Any) -> Any:
             named = {c.name: value for c, value in zip(document.conditioning, cond, strict=True)}
             result = self.network(x, t, **named)
-            return getattr(result, "sample", result)
+            return _prediction(torch, result)
 
     # Two samples: torch specialises on a batch of one.
     inputs = tuple(torch.from_numpy(array) for array in _example(document, 2).values())
     try:
         with torch.no_grad():
             return torch.export.export(Positional().eval(), inputs, dynamic_shapes=_dynamic(torch, document), strict=False)
+    except ExportError:
+        raise
     except Exception as error:
         raise ExportError(f"torch cannot export the module: {_short(error)}") from error
+
+
+def _prediction(torch: Any, result: Any) -> Any:
+    """What a module has returned, as the tensor it predicts.
+
+    Raises:
+        ExportError: it is none.
+    """
+    prediction = getattr(result, "sample", result)
+    if not isinstance(prediction, torch.Tensor):
+        raise ExportError(
+            f"the module returns a {type(result).__name__}; it must return a tensor, or an object with one as .sample. Wrap it in a "
+            "module whose forward picks the prediction."
+        )
+    return prediction
 
 
 def _dynamic(torch: Any, document: Document) -> Any:
@@ -378,7 +395,7 @@ def _agree(torch: Any, module: Any, document: Document, file: Network) -> None:
             with torch.no_grad():
                 named = {name: torch.from_numpy(array) for name, array in cond.items()}
                 expected = module(torch.from_numpy(arrays[document.input]), time, **named)
-            expected = getattr(expected, "sample", expected).numpy()
+            expected = _prediction(torch, expected).numpy()
             if expected.shape != bound.output.shape:
                 raise ExportError(
                     f"the module returns {expected.shape} for a batch of {batch}; its shape and variance say {bound.output.shape}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -62,7 +63,8 @@ class TrainState:
         if config.sharded:
             _shard(self.forward)
         elif world() > 1:
-            self.forward = nn.parallel.DistributedDataParallel(self.forward)
+            # Parameters that a step does not use, or that no step uses, keep no gradient, as on one process.
+            self.forward = nn.parallel.DistributedDataParallel(self.forward, find_unused_parameters=True)
         named = {name.removeprefix("module."): p for name, p in self.forward.named_parameters()}
         self.parameters = {name: p for name, p in named.items() if p.requires_grad}
         self._frozen = {name: p for name, p in named.items() if not p.requires_grad}
@@ -162,6 +164,21 @@ class TrainState:
     def _memory(self) -> dict[str, Any]:
         times = getattr(self.objective, "times", None)
         return times.state_dict() if isinstance(times, Listening) else {}
+
+
+def restore(network: nn.Module, objective: AnyObjective, tensors: Mapping[str, Tensor]) -> None:
+    """Give a network the averaged weights of :meth:`TrainState.tensors`, and an objective its own parameters.
+
+    Raises:
+        ArgumentError: the tensors are of another network or objective.
+    """
+    parts = {"network.": network, **({"objective.": objective} if isinstance(objective, nn.Module) else {})}
+    for prefix, part in parts.items():
+        for name, own in (*part.named_parameters(), *part.named_buffers()):
+            value = tensors.get(f"average.{prefix}{name}", tensors.get(f"{prefix}{name}"))
+            if value is None or value.shape != own.shape:
+                raise ArgumentError(f"the checkpoint has no {prefix}{name} of the shape {tuple(own.shape)}; it is of another network.")
+            fill(own.detach(), value)
 
 
 def _shard(module: Pass) -> None:

@@ -156,6 +156,42 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog):
         checkpoint.read(tmp_path / "p.safetensors")
 
 
+DAMAGE = {
+    "no run": lambda d: d.pop("run"),
+    "no seconds": lambda d: d.pop("seconds"),
+    "no step": lambda d: d.pop("step"),
+    "no version": lambda d: d.pop("version"),
+    "another version": lambda d: d.update(version=9),
+    "run is a list": lambda d: d.update(run=[]),
+    "seconds are text": lambda d: d.update(seconds="long"),
+    "seconds below 0": lambda d: d.update(seconds=-1),
+    "another number of losses": lambda d: d.update(step=7),
+    "a list": lambda d: [d],
+    "deep": lambda d: "[" * 100_000,
+    "not JSON": lambda d: "{",
+    "empty": lambda d: "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_metadata_are_passed_over(tmp_path, caplog, damage):
+    """The newest file is whole as safetensors, and its document is not."""
+    from safetensors.torch import save_file
+
+    for step in (1, 2):
+        document = {"step": step, "seconds": 1.0, "run": {}, "versions": {}}
+        checkpoint.save(tmp_path, step, {"losses": torch.zeros(step), "network.a": torch.ones(2)}, document, keep=9)
+    newest = checkpoint.found(tmp_path)[-1]
+    document = {"version": 1, "step": 2, "seconds": 1.0, "run": {}, "versions": {}}
+    changed = damage(document)
+    text = changed if isinstance(changed, str) and changed != "long" else json.dumps(changed if isinstance(changed, list) else document)
+    save_file({"losses": torch.zeros(2), "network.a": torch.ones(2)}, newest, metadata={checkpoint.KEY: text})
+    assert checkpoint.newest(tmp_path).document["step"] == 1
+    assert newest.name in caplog.text
+    save_file({"network.a": torch.ones(2)}, newest, metadata={checkpoint.KEY: json.dumps({**document, "step": 2})})
+    assert checkpoint.newest(tmp_path).document["step"] == 1  # without its losses
+
+
 def test_nan_stops_and_names_step_and_checkpoint(tmp_path):
     def make():
         yield from (np.full((1, 4, 4), 0.5 if i < 8 * 4 else 1e30, dtype=np.float32) for i in range(80))
