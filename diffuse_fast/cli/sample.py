@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,7 +37,7 @@ def sample(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE[,VALUE...]",
-            help="A conditioning input, as label=7; several values go round the samples; @FILE.npy for an array, of one value for "
+            help="A conditioning input, as label=7, or label=squares where `inspect` lists the names; several values go round the samples; @FILE.npy for an array, of one value for "
             "all or one for each sample. May be repeated.",
         ),
     ] = None,
@@ -95,6 +95,7 @@ def sample(
     from ..model import load
     from ..solvers import SOLVERS
 
+    loaded = load(model)
     known = SOLVERS[solver].options if solver in SOLVERS else {}
     call: dict[str, Any] = {
         "n": n,
@@ -103,8 +104,8 @@ def sample(
         # df.sample would draw one and keep it to itself: the file and the user are to know.
         "seed": secrets.randbits(64) if seed is None else _one_or_each("--seed", seed, n, int),
         "first_index": first_index,
-        "cond": _conditioning("--cond", cond, n),
-        "negative_cond": _conditioning("--negative-cond", negative_cond, n) or None,
+        "cond": _conditioning("--cond", cond, n, loaded),
+        "negative_cond": _conditioning("--negative-cond", negative_cond, n, loaded) or None,
         "guidance_scale": _one_or_each("--guidance-scale", guidance_scale, n, float),
         "guidance_batch": guidance_batch,
         "batch_size": batch_size,
@@ -129,7 +130,6 @@ def sample(
             for name, text in words.pairs("--option", option or ()).items()
         },
     }
-    loaded = load(model)
     files.writable(out)
     write = _writer(out, loaded, call, columns, scale)
     x = draw(loaded, **call, progress=sys.stderr.isatty())
@@ -146,14 +146,17 @@ def _one_or_each(option: str, text: str, n: int, kind: type) -> Any:
     return values[0] if "," not in text else values
 
 
-def _conditioning(option: str, given: list[str] | None, n: int) -> dict[str, Any]:
-    return {name: _per_sample(f"{option} {name}", text, n) for name, text in words.pairs(option, given or ()).items()}
+def _conditioning(option: str, given: list[str] | None, n: int, model: Model) -> dict[str, Any]:
+    return {
+        name: _per_sample(f"{option} {name}", text, n, words.class_names(model, name))
+        for name, text in words.pairs(option, given or ()).items()
+    }
 
 
-def _per_sample(option: str, text: str, n: int) -> Any:
+def _per_sample(option: str, text: str, n: int, names: Sequence[str]) -> Any:
     if text.startswith("@"):
         return _array(option, Path(text[1:]))
-    value = words.values(option, text)
+    value = words.values(option, text, names)
     if not isinstance(value, list):
         return value
     if len(value) > n:

@@ -64,7 +64,7 @@ def train(
         return
     if reuse:
         raise typer.BadParameter("--reuse is of the digits recipe; leave out the configuration and --data.")
-    from ..training.recipe import read, recipe, run
+    from ..training.settings import check, read
 
     settings = {} if configuration is None else read(configuration)
     if data is not None:
@@ -78,17 +78,23 @@ def train(
     for text in change or []:
         section, key, value = _assignment(text)
         settings[section] = {**settings.get(section, {}), key: value}
+    check(settings)
+    from ..training.recipe import recipe, run
+
     model = run(recipe(settings), out, resume=resume, device=device)
     if model is not None:
         typer.echo(f"{model.path}: {model.name}, sha256 {model.sha256}")
 
 
 def _digits(out: Path, flags: dict[str, Any], reuse: bool) -> None:
-    from ..training.digits import CONFIG, NAME, train_digits
+    from ..training.config import DIGITS
 
     if reuse and flags:
         raise typer.BadParameter(f"--reuse trains nothing; leave out {', '.join(flags)}.")
-    train_digits(out, config=dataclasses.replace(CONFIG, **flags), reuse=reuse)
+    config = dataclasses.replace(DIGITS, **flags)
+    from ..training.digits import NAME, train_digits
+
+    train_digits(out, config=config, reuse=reuse)
     typer.echo((out / f"{NAME}.md").read_text(encoding="utf-8"))
 
 

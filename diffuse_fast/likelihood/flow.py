@@ -95,7 +95,7 @@ def _to_a_tolerance(problem: Problem, change: Change, rtol: float, atol: float) 
     try:
         from scipy.integrate import solve_ivp
     except ImportError:
-        raise RuntimeUnavailableError("method='ode' needs SciPy: pip install 'diffuse-fast[train]'") from None
+        raise RuntimeUnavailableError("method='ode' needs SciPy: pip install 'diffuse-fast[likelihood]'") from None
     first, last = problem.points
     lams = max(first.lam, LEAST_LAM), last.lam
     start, stop = (math.atan(math.exp(-lam)) for lam in reversed(lams))

@@ -25,8 +25,11 @@ def problem(samples: int = 40) -> tuple[np.ndarray, np.ndarray]:
 
 
 def small(**options) -> torch.nn.Module:
+    """With a parameter that its forward pass does not use."""
     torch.manual_seed(0)
-    return df.nn.UNet(1, **{"channels": 8, "groups": 4, "blocks": 1, "num_classes": 3, "dropout": 0.1, **options})
+    network = df.nn.UNet(1, **{"channels": 8, "groups": 4, "blocks": 1, "num_classes": 3, "dropout": 0.1, **options})
+    network.unused = torch.nn.Parameter(torch.ones(2))
+    return network
 
 
 def weights(network: torch.nn.Module) -> dict[str, list[float]]:
