@@ -85,6 +85,8 @@ sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
+    if name == "_core":
+        return _compiled()
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -92,6 +94,22 @@ def __getattr__(name: str) -> Any:
     value = module if name in _MODULES else getattr(module, name)
     globals()[name] = value
     return value
+
+
+def _compiled() -> types.ModuleType:
+    """The compiled core, which lies in an installed package and not in the source folder of a checkout."""
+    try:
+        return importlib.import_module("._core", __name__)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}._core":
+            raise
+    from .errors import CoreMissingError
+
+    raise CoreMissingError(
+        f"{__path__[0]!r} has no compiled core: it is the source folder of a checkout, and Python found it before the installed "
+        f"package because it was started in the checkout. Start it in another folder, or with `python -P` (a script: with "
+        f"PYTHONSAFEPATH=1); or build the core for this folder with `pip install -e .`."
+    )
 
 
 def __dir__() -> list[str]:

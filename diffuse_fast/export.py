@@ -31,6 +31,7 @@ from .errors import (
     NetworkError,
     OutputError,
     RuntimeUnavailableError,
+    install_hint,
     near,
 )
 from .model import Model, load
@@ -151,7 +152,7 @@ def _needed(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise RuntimeUnavailableError(f"df.export needs {package} ({error}): pip install 'diffuse-fast[train]'") from None
+        raise RuntimeUnavailableError(f"df.export needs {package} ({error}): {install_hint('train')}") from None
 
 
 def _target(path: Any) -> Path:

@@ -30,7 +30,7 @@ __all__ = ["Conditioning", "Model", "Time", "bundled", "load", "to_uint8"]
 _BUNDLED = Path(__file__).parent / "bundled"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Model(Document):
     """A checked model file. Immutable; made by :func:`load` and ``df.export``; two are equal only if they are one.
 
@@ -52,6 +52,13 @@ class Model(Document):
 
     path: Path
     external: tuple[Path, ...] = ()
+
+    def __repr__(self) -> str:
+        inputs = "".join(f" {c.name}" for c in self.conditioning) or " none"
+        return (
+            f"<Model {self.name!r}: {self.shape}, {self.prediction_type}, {self.schedule!r}, conditioning:{inputs}, "
+            f"{str(self.path)!r}>"
+        )
 
     @cached_property
     def sha256(self) -> str:

@@ -16,7 +16,7 @@ def export(
     """Make an artifact of a training run's weights.
 
     Of a run that was stopped or killed too: its last checkpoint is enough, and the data are not needed. The artifact is compared
-    with the weights. Needs diffuse-fast[train].
+    with the weights. Needs the extra train.
     Other networks are exported in Python: df.export(module, path, ...).
     """
     from ..errors import ArgumentError
@@ -32,4 +32,4 @@ def export(
     else:
         network, record = load_weights(checkpoint)
         model = export_weights(network, record, out, opset=opset)
-    typer.echo(f"{out}: {model.name}, opset {model.opset}, {out.stat().st_size:,} bytes, sha256 {model.sha256}")
+    print(f"{out}: {model.name}, opset {model.opset}, {out.stat().st_size:,} bytes, sha256 {model.sha256}")

@@ -24,7 +24,7 @@ def inspect(
 
     report = describe(load(model))
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        print(json.dumps(report, indent=2))
     else:
         _show(report)
 

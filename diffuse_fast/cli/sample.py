@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import secrets
 import sys
 from collections.abc import Callable, Sequence
@@ -51,8 +53,12 @@ def sample(
         str, typer.Option(help="joined: one network call for both evaluations; separate: two, for half the memory.")
     ] = "joined",
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="A .png (a grid), or .npy or .npz; an .npz also holds how it was made.")
-    ] = Path("samples.png"),
+        Path | None,
+        typer.Option(
+            "--out", "-o", show_default="samples.png, or samples-2.png, ... where that is there already",
+            help="A .png (a grid), or .npy or .npz; an .npz also holds how it was made.",
+        ),
+    ] = None,
     columns: Annotated[int | None, typer.Option(help="Pictures in a row of the grid.")] = None,
     scale: Annotated[int | None, typer.Option(help="Enlarge every pixel of the grid this many times.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples per network call at most; bounds memory.")] = None,
@@ -77,6 +83,7 @@ def sample(
 
     Example: diffuse-fast sample digits -n 64 --steps 20 --cond label=7 --out sevens.png
     """
+    out = _free() if out is None else out
     if out.suffix not in SUFFIXES:
         raise typer.BadParameter(f"--out is {str(out)!r}; it must end in {', '.join(SUFFIXES)}.")
     if out.suffix != ".png" and (columns is not None or scale is not None):
@@ -132,10 +139,16 @@ def sample(
     }
     files.writable(out)
     write = _writer(out, loaded, call, columns, scale)
-    x = draw(loaded, **call, progress=sys.stderr.isatty())
+    x = draw(loaded, **call, progress=True)
     with files.replacing(out) as partial:
         write(x, partial)
-    typer.echo(f"{out}: {n} of {loaded.name}, {solver}, {x.shape[1:]} each, seed {call['seed']}")
+    print(f"{out}: {n} of {loaded.name}, {solver}, {x.shape[1:]} each, seed {call['seed']}")
+
+
+def _free() -> Path:
+    """``samples.png``, or with the first number under which there is nothing yet: a name that nobody gave replaces no file."""
+    names = itertools.chain(["samples.png"], (f"samples-{i}.png" for i in itertools.count(2)))
+    return next(path for path in map(Path, names) if not os.path.lexists(path))
 
 
 def _one_or_each(option: str, text: str, n: int, kind: type) -> Any:

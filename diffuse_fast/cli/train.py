@@ -41,7 +41,7 @@ def train(
     """Train a network on your data and write its artifact; without a configuration and data, train the digits model.
 
     The digits take half an hour on one core; what is not given is as for the bundled model. Under torchrun:
-    torchrun --nproc-per-node 2 -m diffuse_fast.cli train CONFIG.toml --out DIR. Needs diffuse-fast[train].
+    torchrun --nproc-per-node 2 -m diffuse_fast.cli train CONFIG.toml --out DIR. Needs the extra train.
     """
     flags: dict[str, Any] = {
         "steps": steps,
@@ -83,7 +83,7 @@ def train(
 
     model = run(recipe(settings), out, resume=resume, device=device)
     if model is not None:
-        typer.echo(f"{model.path}: {model.name}, sha256 {model.sha256}")
+        print(f"{model.path}: {model.name}, sha256 {model.sha256}")
 
 
 def _digits(out: Path, flags: dict[str, Any], reuse: bool) -> None:
@@ -95,7 +95,7 @@ def _digits(out: Path, flags: dict[str, Any], reuse: bool) -> None:
     from ..training.digits import NAME, train_digits
 
     train_digits(out, config=config, reuse=reuse)
-    typer.echo((out / f"{NAME}.md").read_text(encoding="utf-8"))
+    print((out / f"{NAME}.md").read_text(encoding="utf-8"))
 
 
 def _assignment(text: str) -> tuple[str, str, Any]:

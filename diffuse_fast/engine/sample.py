@@ -103,7 +103,8 @@ def sample(
         graph: On a CUDA device: ``tick`` captures a network call and its step as one graph, replayed for every row; ``trajectory``
             captures all rows; ``none`` captures nothing. ``auto`` is ``tick`` for torch modules and functions, ``none`` for a model
             file (``tick`` lets onnxruntime capture it). What a module's ``forward`` reads from Python is fixed when it is captured.
-        progress: Show a bar. callback: Called as ``callback(row, x)`` after each row; x is a view, not to be kept.
+        progress: Show a bar on a terminal, elsewhere a line now and then, on standard error.
+        callback: Called as ``callback(row, x)`` after each row; x is a view, not to be kept.
         **solver_options: Options of the solver (``eta``, ``variance_type``, ...) and of the grid (``sigmas``, ``rho``,
             ``sigma_min``, ``sigma_max``, ``time_convention``: see :func:`diffuse_fast.plan`).
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArtifactError, KernelUnavailableError, RuntimeUnavailableError
+from ..errors import ArgumentError, ArtifactError, KernelUnavailableError, RuntimeUnavailableError, install_hint
 from ..model import Model
 from . import graphs
 from .base import Inputs, MemoryCall, aligned, check_output
@@ -67,7 +67,7 @@ def network(
         import openvino
     except ImportError as error:
         raise RuntimeUnavailableError(
-            f"the runtime 'openvino' cannot import openvino ({error}): pip install 'diffuse-fast[openvino]'"
+            f"the runtime 'openvino' cannot import openvino ({error}): {install_hint('openvino')}"
         ) from None
     with _lock:
         if _core is None:

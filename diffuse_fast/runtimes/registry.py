@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError, near
+from ..errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError, install_hint, near
 from ..model import Model
 from . import choices
 from .base import DeviceNetwork, Network
@@ -126,7 +126,7 @@ def select(model: Any, runtime: str = "auto", precision: str = "float32") -> Run
     if not chosen.installed:
         raise RuntimeUnavailableError(
             f"the runtime {chosen.name!r} needs {chosen.package}, which is not installed: "
-            f"pip install 'diffuse-fast[{chosen.extra}]'"
+            f"{install_hint(chosen.extra)}"
         )
     return chosen
 

@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from .. import nn as networks
-from ..errors import ArgumentError
+from ..errors import ArgumentError, OutputError
 from ..export import export
 from ..model import Model
+from . import checkpoint as checkpoints
 from .aim import objective
 from .checkpoint import Checkpoint
 from .config import TrainConfig
@@ -164,9 +165,16 @@ def run(
         The artifact, loaded; None in other processes than the first.
 
     Raises:
-        As :func:`diffuse_fast.train` and :func:`diffuse_fast.export`.
+        As :func:`diffuse_fast.train` and :func:`diffuse_fast.export`. OutputError: the artifact is there already, and is not of the
+        run in the folder.
     """
     folder = Path(out)
+    target = folder / f"{made.artifact.get('name', 'model')}.onnx"
+    if target.exists() and not checkpoints.found(folder):
+        raise OutputError(
+            f"{str(target)!r} is there already, and not of a run in this folder; choose another folder, or another name (the "
+            f"setting artifact.name)."
+        )
     network = made.network.to(device)
     if isinstance(made.objective, nn.Module):
         made.objective.to(device)
@@ -192,7 +200,7 @@ def run(
         model = None
         with first_alone() as here:
             if here:
-                model = _export(made, result, folder)
+                model = _export(made, result, target)
     return model
 
 
@@ -223,10 +231,10 @@ def export_checkpoint(kept: Checkpoint, path: str | os.PathLike[str], *, opset: 
     return _write(made, made.network.eval().requires_grad_(False), record, path, opset)
 
 
-def _export(made: Recipe, result: TrainResult, folder: Path) -> Model:
+def _export(made: Recipe, result: TrainResult, target: Path) -> Model:
     record = result.record.to_json()
     record = {name: record[name] for name in ("config", "seconds", "samples", "versions")}
-    return _write(made, result.network.cpu(), record, folder / f"{made.artifact.get('name', 'model')}.onnx")
+    return _write(made, result.network.cpu(), record, target)
 
 
 def _write(

@@ -185,6 +185,16 @@ def test_a_path_that_cannot_be_written_is_refused_before_sampling(run, tmp_path,
     assert "cannot write" in result.stderr
 
 
+def test_a_name_that_nobody_gave_replaces_no_file(run, tmp_path):
+    (tmp_path / "samples.png").write_text("mine")
+    (tmp_path / "samples-3.png").symlink_to("nowhere")
+    for name in ("samples-2.png", "samples-4.png"):
+        result = run("sample", "digits", "-n", 1, "--steps", 1)
+        assert result.stdout.startswith(f"{name}: "), result.stderr
+    assert (tmp_path / "samples.png").read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["samples-2.png", "samples-3.png", "samples-4.png", "samples.png"]
+
+
 def test_a_write_that_fails_leaves_what_was_there(run, tmp_path, monkeypatch):
     def full(path, _x):
         path.write_bytes(b"half")

@@ -120,6 +120,19 @@ def test_refusals_name_the_setting(run, pictures, arguments, status, message):
     assert not (pictures / "out").exists()
 
 
+def test_an_artifact_of_another_run_is_not_replaced(run, pictures, monkeypatch):
+    """Found before the training, also where there is no run to resume."""
+    from diffuse_fast.training import recipe
+
+    monkeypatch.setattr(recipe, "train", lambda *_args, **_options: pytest.fail("trained"))
+    (pictures / "out").mkdir()
+    (pictures / "out" / "model.onnx").write_text("mine")
+    for more in ([], ["--resume"]):
+        result = run("train", "c.toml", "--set", "artifact.name=model", "--out", "out", *more)
+        assert (result.exit_code, "is there already" in " ".join(result.stderr.split())) == (1, True), result.stderr
+    assert (pictures / "out" / "model.onnx").read_text() == "mine"
+
+
 def test_flags_alone_make_a_recipe(run, pictures, monkeypatch):
     from diffuse_fast.training import recipe
 

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from ...errors import ArgumentError, RuntimeUnavailableError
+from ...errors import ArgumentError, RuntimeUnavailableError, install_hint
 from .images import Images
 from .pictures import Framing, pillow
 
@@ -29,7 +29,7 @@ def from_disk(
     try:
         import datasets
     except ImportError as error:
-        raise RuntimeUnavailableError(f"this needs datasets ({error}): pip install 'diffuse-fast[datasets]'") from None
+        raise RuntimeUnavailableError(f"this needs datasets ({error}): {install_hint('datasets')}") from None
     try:
         data = datasets.load_from_disk(os.fspath(path))
     except (OSError, ValueError) as error:

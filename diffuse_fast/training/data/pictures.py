@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError
+from ...errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError, install_hint
 from .values import SAY, Range, range_given, scaled
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def pillow() -> Any:
     try:
         from PIL import Image
     except ImportError as error:
-        raise RuntimeUnavailableError(f"images need Pillow ({error}): pip install 'diffuse-fast[train]'") from None
+        raise RuntimeUnavailableError(f"images need Pillow ({error}): {install_hint('train')}") from None
     return Image
 
 
