@@ -67,8 +67,10 @@ def sample(
             (:func:`diffuse_fast.learn_solver`): its times, clip and rows are given, and no option of a grid or solver goes with it.
         seed: One seed (samples are its indices 0..n-1), a list of n seeds (each sample is its seed's index 0), or None for a
             fresh one, which is logged.
-        timestep_spacing, timesteps: How the grid is laid, or the grid itself, falling. A model that takes whole timesteps is
-            told the nearest where a spacing lies between them; ``timesteps`` must be whole for it.
+        timestep_spacing, timesteps: How the grid is laid, or the grid itself, falling. The default of ``ddim`` and ``ddpm`` is
+            ``leading``, but ``trailing`` where leading would start below 0.9·num_train_timesteps (:func:`diffuse_fast.plan`). A
+            model that takes whole timesteps is told the nearest where a spacing lies between them; ``timesteps`` must be whole
+            for it.
         guidance_scale: Classifier-free guidance, one scale or one per sample; a sample with 1 is the conditional model, at the
             cost of one evaluation.
         guidance_interval: Guide only where the noise level sigma/alpha is in ``[low, high)`` (Kynkäänniemi et al. 2024).

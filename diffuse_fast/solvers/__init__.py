@@ -3,7 +3,7 @@
 >>> import diffuse_fast as df
 >>> plan = df.plan(df.Schedule.linear(), "ddim", 4, prediction_type="epsilon")
 >>> plan.timesteps.tolist()
-[750.0, 500.0, 250.0, 0.0]
+[999.0, 749.0, 499.0, 249.0]
 """
 
 from __future__ import annotations
@@ -105,7 +105,9 @@ def plan(
         prediction_type: What the network predicts, one of ``schedule.prediction_types``.
         clip: Bounds ``(lo, hi)`` of the data prediction, or a :class:`~diffuse_fast.plan.DynamicThreshold`; None does not clip.
         timestep_spacing: ``leading``, ``trailing``, ``linspace``, ``karras``, ``exponential``, ``beta``, ``log_snr`` or
-            ``power`` (``solvers/spacing.py`` has the formulas); None is the schedule's default, or else the solver's.
+            ``power`` (``solvers/spacing.py`` has the formulas); None is the schedule's default, or else the solver's. Sampling
+            starts from pure noise, so a grid over integer timesteps has to start near the last of them: where the default
+            would start below 0.9·num_train_timesteps, it is ``trailing`` instead, and where the spacing is named, it is an error.
         rho: Exponent of ``karras`` (default: EDM's own, or 7) and ``power`` (default 2).
         sigma_min, sigma_max: Ends of a spacing over noise levels; None are the schedule's.
         timesteps: Instead of a spacing, the times themselves: falling, in the schedule's own unit, fractional allowed.
@@ -158,9 +160,8 @@ def plan(
     lo, hi = _bounds(clip)
     offset = options.get("steps_offset", 0)
     if timesteps is None and sigmas is None:
-        name = timestep_spacing or schedule.timestep_spacing or chosen.timestep_spacing
-        laid = spacing.checked(schedule, name, steps_offset=offset, rho=rho, sigma_min=sigma_min, sigma_max=sigma_max)
-        times = spacing.grid(laid, schedule, _steps(steps), chosen.grid)
+        of_spacing = {"steps_offset": offset, "rho": rho, "sigma_min": sigma_min, "sigma_max": sigma_max}
+        laid, times = _spaced(schedule, chosen, _steps(steps), timestep_spacing, of_spacing)
         options["timestep_spacing"] = laid.name
         options.update(
             {k: v for k in ("rho", "sigma_min", "sigma_max") if (v := getattr(laid, k)) is not None}
@@ -196,6 +197,26 @@ def plan(
         marginals=table.marginals,
         deviation=table.deviation,
         options=tuple(sorted(options.items())),
+    )
+
+
+def _spaced(
+    schedule: Schedule, solver: Solver, steps: int, name: str | None, of_spacing: dict[str, Any]
+) -> tuple[spacing.Spacing, np.ndarray]:
+    """The named spacing, or the default one, and its times."""
+    default = schedule.timestep_spacing or solver.timestep_spacing
+    laid = spacing.checked(schedule, default if name is None else name, **of_spacing)
+    times = spacing.grid(laid, schedule, steps, solver.grid)
+    if not spacing.starts_in_the_middle(laid, schedule, times):
+        return laid, times
+    if name is None and not laid.steps_offset:
+        laid = spacing.checked(schedule, "trailing", **of_spacing)
+        return laid, spacing.grid(laid, schedule, steps, solver.grid)
+    count = schedule.num_train_timesteps  # type: ignore[attr-defined]  # only a discrete schedule starts in the middle
+    advice = "timestep_spacing='trailing'" + (", and leave steps_offset out" if laid.steps_offset else "")
+    raise ArgumentError(
+        f"with {laid.name} spacing and {steps} steps, sampling would start at timestep {times[0]:g} of {count}, in the middle of "
+        f"the schedule, and from pure noise. Take {advice}; or give the times yourself with timesteps=[...]."
     )
 
 

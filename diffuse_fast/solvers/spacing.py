@@ -11,9 +11,10 @@ trailing   ``round(T − i·T/N) − 1``, i = 0 .. N − 1                   999
 linspace   ``round(i·(T − 1)/(N − 1))``, i = N − 1 .. 0               999, 666, 333, 0
 =========  =========================================================  =======================
 
-Halves are rounded to even, as NumPy and diffusers do. With one step, leading and linspace have the cleanest timestep only: for
-few steps take trailing. diffusers' schedulers do not agree on what ``leading`` and ``linspace`` are; each solver follows
-its own (``Solver.grid``):
+Halves are rounded to even, as NumPy and diffusers do. With few steps, or with many that do not divide T, leading starts in the
+middle of the schedule, and so does linspace with one step (:func:`starts_in_the_middle`): :func:`diffuse_fast.plan` then takes
+trailing. diffusers' schedulers do not agree on what ``leading`` and ``linspace`` are; each solver follows its own
+(``Solver.grid``):
 
 * ``closed`` (DDIM, DDPM): as in the table;
 * ``open`` (DPM-Solver, UniPC, DEIS): the grid of N + 1 steps without its last, timestep 0;
@@ -136,6 +137,15 @@ def grid(spacing: Spacing, schedule: Schedule, steps: int, style: str = "closed"
     if schedule.family == "flow":
         sigma = schedule.shifted(sigma)  # type: ignore[attr-defined]  # checked: the family has it
     return schedule.t_max * sigma
+
+
+def starts_in_the_middle(spacing: Spacing, schedule: Schedule, times: np.ndarray) -> bool:
+    """Whether a grid over integer timesteps starts below 0.9·num_train_timesteps, and not at the last timestep either: too far
+    into the schedule for a state that is pure noise."""
+    if spacing.name not in INTEGER or schedule.family != "discrete":
+        return False
+    count = schedule.num_train_timesteps  # type: ignore[attr-defined]  # checked: the family has it
+    return bool(times[0] < count - 1 and 10 * times[0] < 9 * count)
 
 
 def _integers(spacing: Spacing, count: int, steps: int, style: str) -> np.ndarray:

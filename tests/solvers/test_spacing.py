@@ -47,7 +47,7 @@ def test_grids_are_those_of_diffusers(spacing, steps):
     scheduler.set_timesteps(steps)
     theirs = scheduler.timesteps.numpy()
     # The peer's arange over floats sometimes has one timestep too many, −1.
-    np.testing.assert_array_equal(timesteps(spacing, steps), theirs[:steps])
+    np.testing.assert_array_equal(lay(LINEAR, spacing, steps), theirs[:steps])
     assert np.all(theirs[steps:] == -1)
 
 
@@ -89,8 +89,64 @@ def test_grids_fall_within_the_schedule(spacing, train):
 
 
 def test_leading_is_the_default_and_has_an_offset():
-    np.testing.assert_array_equal(timesteps(None, 4), [750, 500, 250, 0])
-    np.testing.assert_array_equal(timesteps(None, 4, steps_offset=1), [751, 501, 251, 1])
+    np.testing.assert_array_equal(timesteps(None, 10), np.arange(900, -1, -100))
+    np.testing.assert_array_equal(timesteps(None, 10, steps_offset=1), np.arange(901, 0, -100))
+
+
+# Where the grid starts follows from its formula: (N − 1)·⌊T/N⌋ of leading; of the "open" solvers N·⌊T/(N + 1)⌋.
+STARTS = {
+    "closed": {1: 0, 2: 500, 4: 750, 5: 800, 9: 888, 10: 900, 20: 950, 334: 666, 501: 500, 1000: 999},
+    "open": {1: 500, 5: 830, 8: 888, 9: 900, 19: 950, 334: 668},
+}
+
+
+@pytest.mark.parametrize("train", [1000, 100])
+@pytest.mark.parametrize(("solver", "style"), [("ddim", "closed"), ("ddpm", "closed"), ("dpmpp_2m", "open"), ("euler", "closed")])
+def test_no_grid_starts_in_the_middle_of_the_schedule_from_pure_noise(solver, style, train):
+    schedule = df.Schedule.linear(train)
+    starts = STARTS[style] if train == 1000 else {3: 66, 10: 90, 51: 50} if style == "closed" else {3: 75, 9: 90, 51: 51}
+    for steps, start in starts.items():
+        leads = start >= 0.9 * train
+        call = {"schedule": schedule, "solver": solver, "steps": steps, "prediction_type": "epsilon"}
+        if leads:
+            assert df.plan(**call, timestep_spacing="leading").timesteps[0] == start
+        else:
+            with pytest.raises(ArgumentError, match=f"start at timestep {start} of {train}.*timestep_spacing='trailing'"):
+                df.plan(**call, timestep_spacing="leading")
+        if df.solvers()[solver].timestep_spacing == "leading":  # what is taken where no spacing is named
+            default = df.plan(**call)
+            assert default == df.plan(**call, timestep_spacing="leading" if leads else "trailing")
+            assert default.timesteps[0] == (start if leads else train - 1)
+
+
+def test_linspace_of_one_step_starts_at_the_noise():
+    # Its one timestep is 0, from which a network that is told 0 returns the noise.
+    default = df.plan(LINEAR, "euler", 1, prediction_type="epsilon")
+    assert default.timesteps.tolist() == [999.0] and dict(default.options)["timestep_spacing"] == "trailing"
+    assert df.plan(LINEAR, "euler", 2, prediction_type="epsilon").timesteps.tolist() == [999.0, 0.0]
+    with pytest.raises(ArgumentError, match="linspace spacing and 1 steps.*start at timestep 0 of 1000.*'trailing'"):
+        df.plan(LINEAR, "euler", 1, prediction_type="epsilon", timestep_spacing="linspace")
+    assert df.plan(df.Schedule.linear(5), "ddim", 5, prediction_type="epsilon").timesteps[0] == 4  # the last there is
+
+
+def test_an_offset_does_not_choose_another_spacing():
+    with pytest.raises(ArgumentError, match="start at timestep 751 of 1000.*'trailing', and leave steps_offset out"):
+        df.plan(LINEAR, "ddim", 4, prediction_type="epsilon", steps_offset=1)
+    assert df.plan(LINEAR, "ddim", 10, prediction_type="epsilon", steps_offset=1).timesteps[0] == 901
+
+
+def test_a_sample_of_few_steps_reaches_the_data():
+    """Data N(0.3, 0.5²): the mean of ``ddim``'s samples in closed form, through the optimal network, which is affine in x."""
+    mean, spread = 0.3, 0.5
+    for steps in (1, 2, 4, 334):
+
+        def network(x, t):
+            alpha, sigma = (np.asarray(f(t)).reshape(-1, 1) for f in (LINEAR.alpha, LINEAR.sigma))
+            return (sigma * (x - alpha * mean) / ((alpha * spread) ** 2 + sigma**2)).astype(np.float32)
+
+        x = df.sample(network, 4096, steps, seed=0, shape=(1,), schedule=LINEAR, prediction_type="epsilon")
+        assert abs(x.mean() - mean) < 0.02  # from 500 on in two steps it was off by 0.3
+        assert x.std() < 0.55
 
 
 # ---- noise levels ---------------------------------------------------------------------------------------
@@ -236,13 +292,15 @@ def test_any_grid_falls_between_its_ends(name, spacing):
         if spacing in LEVELS and not options:
             np.testing.assert_allclose(t[0], schedule.t_max, rtol=1e-9)
             assert steps == 1 or t[-1] == pytest.approx(schedule.t_min, rel=1e-9, abs=1e-6)
+        if name == "discrete" and spacing in ("leading", "linspace") and t[0] < 900:
+            continue  # test_no_grid_starts_in_the_middle_of_the_schedule_from_pure_noise
         plan = df.plan(schedule, "ddim", steps, prediction_type=schedule.prediction_types[0], timestep_spacing=spacing, **options)
         assert plan.nfe == steps and dict(plan.options)["timestep_spacing"] == spacing
 
 
 @pytest.mark.parametrize(
     ("name", "default"),
-    [("discrete", "leading"), ("edm", "karras"), ("flow", "linspace"), ("vp_sde", "linspace"), ("ve_sde", "linspace")],
+    [("discrete", "trailing"), ("edm", "karras"), ("flow", "linspace"), ("vp_sde", "linspace"), ("ve_sde", "linspace")],
 )
 def test_every_family_has_its_default(name, default):
     schedule = SCHEDULES[name]
