@@ -308,7 +308,8 @@ def test_known_region_is_noised_to_the_marginal_after_the_row():
 
 
 def test_options_of_lists_in_lists_travel():
-    plan = dataclasses.replace(df.plan(df.Schedule.linear(), "ddim", 2, prediction_type="epsilon"), options=(("pairs", ((1, 2), (3,))),))
+    plain = df.plan(df.Schedule.linear(), "ddim", 2, prediction_type="epsilon")
+    plan = dataclasses.replace(plain, options=(("pairs", ((1, 2), (3,))),))
     again = Plan.from_json(plan.to_json())
     assert again == plan
     assert hash(again) == hash(plan)
