@@ -132,10 +132,26 @@ class Sampler:
             other._idle, other._lock = {}, threading.Lock()
         return other
 
-    def sample(self, n: int, **options: Any) -> Any:
-        """Draw n samples; options as for :func:`~diffuse_fast.sample` (seed, cond, negative_cond, noise, step_noise, batch_size,
-        first_index, progress, callback)."""
-        return _joined(list(self.stream(n, **options)))
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: Seed = None,
+        cond: Mapping[str, Any] | None = None,
+        negative_cond: Mapping[str, Any] | None = None,
+        noise: Any = None,
+        step_noise: Callable[[int], Any] | None = None,
+        batch_size: int | None = None,
+        first_index: int = 0,
+        progress: bool = False,
+        callback: Callback | None = None,
+    ) -> Any:
+        """Draw n samples; options as for :func:`~diffuse_fast.sample`."""
+        pieces = self.stream(
+            n, seed=seed, cond=cond, negative_cond=negative_cond, noise=noise, step_noise=step_noise, batch_size=batch_size,
+            first_index=first_index, progress=progress, callback=callback,
+        )  # fmt: skip
+        return _joined(list(pieces))
 
     def stream(
         self,
