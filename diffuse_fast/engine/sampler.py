@@ -214,7 +214,7 @@ class Sampler:
             raise ArgumentError("requests is empty; give at least one.")
         size = len(requests) if batch_size is None else whole("batch_size", batch_size, 1)
         run = run_requests if self._backend is None else run_requests_on_device
-        return _joined([run(self, requests[i : i + size], callback, progress) for i in range(0, len(requests), size)])
+        return _joined([run(self, requests[i : i + size], i, callback, progress) for i in range(0, len(requests), size)])
 
     def _run(self, n, size, seeds, indices, start, conditions, step_noise, as_tensor, progress, callback) -> Iterator[Any]:
         with bar(progress, -(-n // size) * len(self.plan.rows)) as advance:
