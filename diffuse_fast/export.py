@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__
+from . import __version__, hints
 from .artifact import document as documents
 from .artifact.document import Document, Range, Time
 from .errors import (
@@ -183,7 +183,8 @@ def _document(
     if not isinstance(schedule, Schedule):
         raise ArgumentTypeError(f"schedule is a {type(schedule).__name__}; it must be a df.Schedule.")
     if prediction_type not in PREDICTION_TYPES:
-        raise ArgumentError(f"prediction_type is {prediction_type!r}.{near(str(prediction_type), PREDICTION_TYPES)}")
+        tail = hints.of_prediction(prediction_type) + near(str(prediction_type), PREDICTION_TYPES)
+        raise ArgumentError(f"prediction_type is {prediction_type!r}.{tail}")
     convention = schedule.time_conventions[0] if convention is None else convention
     whole = convention == "timestep" and schedule.family == "discrete"
     inputs = []

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from . import hints
 from .artifact import document as documents
 from .artifact import external, graph
 from .artifact.document import Conditioning, Document, Range, Time
@@ -47,7 +48,7 @@ class Model(Document):
         >>> import diffuse_fast as df
         >>> model = df.load("digits")
         >>> model.shape, model.prediction_type
-        ((1, 8, 8), 'epsilon')
+        ((1, 8, 8), 'v_prediction')
     """
 
     path: Path
@@ -268,7 +269,8 @@ def _mapped(mapping: Mapping[str, Any], outside: graph.Graph, path: Path) -> Doc
     schedule = mapping.get("schedule")
     prediction_type = mapping.get("prediction_type")
     if prediction_type is not None and prediction_type not in PREDICTION_TYPES:
-        raise ArgumentError(f"mapping['prediction_type'] is {prediction_type!r}.{near(str(prediction_type), PREDICTION_TYPES)}")
+        tail = hints.of_prediction(prediction_type) + near(str(prediction_type), PREDICTION_TYPES)
+        raise ArgumentError(f"mapping['prediction_type'] is {prediction_type!r}.{tail}")
     # The rest is checked as a document is; a stand-in schedule fills the place of one that is left to df.sample.
     known = schedule if isinstance(schedule, Schedule) else documents.schedule_from(schedule or Schedule.linear().to_json())
     convention = mapping.get("convention", known.time_conventions[0])

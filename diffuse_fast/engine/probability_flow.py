@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import hints
 from ..artifact.document import VARIANCES, clear_input_scale, output_shape
 from ..errors import ArgumentError, NonFiniteError, RuntimeUnavailableError, install_hint
 from ..kernels import get_kernel
@@ -92,7 +93,7 @@ def probability_flow(
     if predicts not in schedule.prediction_types:
         raise ArgumentError(
             f"prediction_type is {predicts!r}; a network of a schedule of the family {schedule.family} predicts one of "
-            f"{', '.join(schedule.prediction_types)}."
+            f"{', '.join(schedule.prediction_types)}.{hints.of_prediction(predicts)}"
         )
     problem = Problem(
         schedule=schedule, points=(), prediction_type=predicts, lo=-np.inf, hi=np.inf,

@@ -78,7 +78,9 @@ def sample(
             et al. 2023, section 3.4).
         guidance_batch: ``joined`` calls the network once with both evaluations of every guided sample, ``separate`` twice, with
             half the memory for its activations. With a batch-invariant network the results are the same.
-        cond, negative_cond: Conditioning by input name; each value one for all samples, or one per sample. What is left out
+        cond, negative_cond: Conditioning by input name. For an artifact an array has the declared shape of its input, for all
+            samples, or one axis more with one entry per sample. For a callable or module axis 0 always is the batch, of length n,
+            or 1 for all samples alike: an embedding (77, 64) for all is ``emb[None]``; a number is for all. What is left out
             takes the model's null value. An array on the CUDA device that is sampled on stays there, as ``noise`` and what
             ``step_noise`` gives do; its values are not looked at.
         shape, schedule, prediction_type: What an artifact knows and a bare callable must be told.

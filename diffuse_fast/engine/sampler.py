@@ -132,10 +132,26 @@ class Sampler:
             other._idle, other._lock = {}, threading.Lock()
         return other
 
-    def sample(self, n: int, **options: Any) -> Any:
-        """Draw n samples; options as for :func:`~diffuse_fast.sample` (seed, cond, negative_cond, noise, step_noise, batch_size,
-        first_index, progress, callback)."""
-        return _joined(list(self.stream(n, **options)))
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: Seed = None,
+        cond: Mapping[str, Any] | None = None,
+        negative_cond: Mapping[str, Any] | None = None,
+        noise: Any = None,
+        step_noise: Callable[[int], Any] | None = None,
+        batch_size: int | None = None,
+        first_index: int = 0,
+        progress: bool = False,
+        callback: Callback | None = None,
+    ) -> Any:
+        """Draw n samples; options as for :func:`~diffuse_fast.sample`."""
+        pieces = self.stream(
+            n, seed=seed, cond=cond, negative_cond=negative_cond, noise=noise, step_noise=step_noise, batch_size=batch_size,
+            first_index=first_index, progress=progress, callback=callback,
+        )  # fmt: skip
+        return _joined(list(pieces))
 
     def stream(
         self,
@@ -198,7 +214,7 @@ class Sampler:
             raise ArgumentError("requests is empty; give at least one.")
         size = len(requests) if batch_size is None else whole("batch_size", batch_size, 1)
         run = run_requests if self._backend is None else run_requests_on_device
-        return _joined([run(self, requests[i : i + size], callback, progress) for i in range(0, len(requests), size)])
+        return _joined([run(self, requests[i : i + size], i, callback, progress) for i in range(0, len(requests), size)])
 
     def _run(self, n, size, seeds, indices, start, conditions, step_noise, as_tensor, progress, callback) -> Iterator[Any]:
         with bar(progress, -(-n // size) * len(self.plan.rows)) as advance:

@@ -193,7 +193,7 @@ def likelihood(
             return out.astype(np.float64)
 
         chosen = {name: value[part] for name, value in given.items()}
-        common = (model, known, problem, data[part], chosen, noise, draws, runtime, learned, by_alpha)
+        common = (model, known, problem, data[part], chosen, noise, draws, runtime, learned, by_alpha, first)
         if method == "elbo":
             rows, nfe = estimate_bound(*common, steps=steps, evaluations=evaluations, variance_type=variance_type,
                                        levels=levels, value_range=bounds)  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import hints
 from ..errors import ArgumentError, ArgumentTypeError, PlanError, near
 from ..plan import DynamicThreshold, Plan, Reduction, Row
 from ..schedule import Schedule
@@ -143,7 +144,7 @@ def plan(
             f"schedule is {schedule!r}; it must be a diffuse_fast.Schedule, such as Schedule.linear()."
         )
     if not isinstance(solver, str) or solver not in SOLVERS:
-        raise ArgumentError(f"solver {solver!r} is not known.{near(str(solver), SOLVERS)}")
+        raise ArgumentError(f"solver {solver!r} is not known.{hints.of_solver(solver, SOLVERS)}{near(str(solver), SOLVERS)}")
     chosen = SOLVERS[solver]
     if schedule.family not in chosen.families:
         raise PlanError(
@@ -152,7 +153,7 @@ def plan(
     if prediction_type not in schedule.prediction_types:
         raise ArgumentError(
             f"prediction_type is {prediction_type!r}; a network of a schedule of the family {schedule.family} predicts one of "
-            f"{', '.join(schedule.prediction_types)}."
+            f"{', '.join(schedule.prediction_types)}.{hints.of_prediction(prediction_type)}"
         )
     if not isinstance(timestep_rounding, str) or timestep_rounding not in ROUNDINGS:
         raise ArgumentError(f"timestep_rounding is {timestep_rounding!r}; it must be one of {', '.join(ROUNDINGS)}.")
@@ -223,7 +224,8 @@ def _spaced(
 def _options(solver: Solver, given: dict[str, Any], family: str) -> dict[str, Any]:
     for name in given:
         if name not in solver.options:
-            raise ArgumentTypeError(f"{solver.name} has no option {name!r}.{near(name, solver.options)}")
+            known = near(name, solver.options) if solver.options else " It has none."
+            raise ArgumentTypeError(f"{solver.name} has no option {name!r}.{hints.of_keyword(name) or known}")
     return {name: _option(name, option, given.get(name, _default(option, family))) for name, option in solver.options.items()}
 
 
