@@ -5,6 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import os
+
+# Threads of torch wait for each other; on cores that are busy with other work that makes seconds minutes. Before it is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import numpy as np

@@ -210,8 +210,8 @@ class Returns(torch.nn.Module):
 @pytest.mark.parametrize(
     ("wrap", "named"),
     [
-        (lambda y: (y,), "a tuple"), (lambda y: [y, y], "a list"), (lambda y: {"sample": y}, "a dict"), (lambda y: None, "a NoneType"),
-        (lambda y: types.SimpleNamespace(sample=(y,)), "a SimpleNamespace"),
+        (lambda y: (y,), "a tuple"), (lambda y: [y, y], "a list"), (lambda y: {"sample": y}, "a dict"),
+        (lambda y: None, "a NoneType"), (lambda y: types.SimpleNamespace(sample=(y,)), "a SimpleNamespace"),
     ],
 )  # fmt: skip
 def test_a_module_that_returns_no_tensor_is_told_so(tmp_path, wrap, named):

@@ -1,8 +1,8 @@
 """The document of an artifact: what a sampler must know about a network, as JSON in the metadata of its ONNX file.
 
 ``docs/artifact.md`` describes it field by field. Version 1 has exactly the fields below but ``plans``, which version 2 adds,
-``quantization``, which version 3 adds, and ``conditioning[].class_names``, which version 4 adds: one that is missing, unknown, of the wrong type or at odds with another or with the graph
-is an :class:`~diffuse_fast.errors.ArtifactError` that names it.
+``quantization``, which version 3 adds, and ``conditioning[].class_names``, which version 4 adds: one that is missing, unknown, of
+the wrong type or at odds with another or with the graph is an :class:`~diffuse_fast.errors.ArtifactError` that names it.
 """
 
 from __future__ import annotations

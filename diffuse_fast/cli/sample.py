@@ -39,8 +39,8 @@ def sample(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE[,VALUE...]",
-            help="A conditioning input, as label=7, or label=squares where `inspect` lists the names; several values go round the samples; @FILE.npy for an array, of one value for "
-            "all or one for each sample. May be repeated.",
+            help="A conditioning input, as label=7, or label=squares where `inspect` lists the names; several values go round the "
+            "samples; @FILE.npy for an array, of one value for all or one for each sample. May be repeated.",
         ),
     ] = None,
     negative_cond: Annotated[

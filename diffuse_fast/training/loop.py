@@ -176,7 +176,8 @@ class _Run:
             self.losses = tensors.pop("losses").tolist()
             if len(self.losses) > self.config.steps:
                 done = len(self.losses)
-                raise ArgumentError(f"steps is {self.config.steps}, but the run in {self.folder} has done {done}; give at least {done}.")
+                steps = self.config.steps
+                raise ArgumentError(f"steps is {steps}, but the run in {self.folder} has done {done}; give at least {done}.")
             self.seconds = last.document["seconds"]
             self.state.load(tensors)
         with first_alone() as here:
@@ -302,7 +303,8 @@ class _Run:
         """Act as the signal would have that stopped the run."""
         step = len(self.losses)
         if rank() == 0:
-            log.warning("stopped after step %d of %d, with a checkpoint in %s; resume goes on from it", step, self.config.steps, self.folder)
+            text = "stopped after step %d of %d, with a checkpoint in %s; resume goes on from it"
+            log.warning(text, step, self.config.steps, self.folder)
         if caught:
             sys.stdout.flush()  # SIGTERM ends the process here
             signal.raise_signal(caught[0])

@@ -131,7 +131,7 @@ def recipe(settings: Settings) -> Recipe:
     made = _trained(given, Facts.of(source))
     if fraction is not None:
         source, held_out = hold_out(source, fraction, made.config.seed)
-    return Recipe(**{field.name: getattr(made, field.name) for field in dataclasses.fields(Trained)}, source=source, held_out=held_out)
+    return Recipe(**{name: getattr(made, name) for name in Trained.__annotations__}, source=source, held_out=held_out)
 
 
 def _aim(given: Settings) -> tuple[AnyObjective, AnyObjective, TrainConfig]:
@@ -192,7 +192,8 @@ def run(
     with process_group(device):
         result = train(
             network, made.source, objective=made.objective, config=made.config, folder=folder, resume=resume, progress=progress,
-            clip=made.artifact["clip"], evaluate=evaluate, about={"settings": made.settings, "facts": dataclasses.asdict(made.facts)},
+            clip=made.artifact["clip"], evaluate=evaluate,
+            about={"settings": made.settings, "facts": dataclasses.asdict(made.facts)},
         )  # fmt: skip
         if broken := result.record.broken:
             few = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")

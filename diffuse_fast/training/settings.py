@@ -120,7 +120,9 @@ def _faults(settings: Settings) -> Iterator[str]:
     yield from _of_artifact(sections["artifact"])
 
 
-def _of_type(section: str, options: Mapping[str, Any], types: Sequence[str] | Mapping[str, Any], needed: bool = False) -> Iterator[str]:
+def _of_type(
+    section: str, options: Mapping[str, Any], types: Sequence[str] | Mapping[str, Any], needed: bool = False
+) -> Iterator[str]:
     kind = options.get("type")
     if (needed or "type" in options) and (not isinstance(kind, str) or kind not in types):
         yield f"{section}.type is {kind!r}.{near(str(kind), types)}"

@@ -177,7 +177,8 @@ def restore(network: nn.Module, objective: AnyObjective, tensors: Mapping[str, T
         for name, own in (*part.named_parameters(), *part.named_buffers()):
             value = tensors.get(f"average.{prefix}{name}", tensors.get(f"{prefix}{name}"))
             if value is None or value.shape != own.shape:
-                raise ArgumentError(f"the checkpoint has no {prefix}{name} of the shape {tuple(own.shape)}; it is of another network.")
+                shape = tuple(own.shape)
+                raise ArgumentError(f"the checkpoint has no {prefix}{name} of the shape {shape}; it is of another network.")
             fill(own.detach(), value)
 
 

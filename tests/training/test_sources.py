@@ -312,8 +312,8 @@ def upright(stored: np.ndarray, orientation: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("suffix", "options"),
     [
-        ("png", {}), ("png", {"deep": True}), ("tif", {"compression": "tiff_lzw"}), ("tif", {"compression": "tiff_lzw", "deep": True}),
-        ("tif", {}), ("tif", {"deep": True}), ("webp", {"lossless": True}),
+        ("png", {}), ("png", {"deep": True}), ("tif", {"compression": "tiff_lzw"}),
+        ("tif", {"compression": "tiff_lzw", "deep": True}), ("tif", {}), ("tif", {"deep": True}), ("webp", {"lossless": True}),
         ("jpg", {"quality": 100}), ("avif", {"quality": 100}),
     ],
 )  # fmt: skip
@@ -472,7 +472,8 @@ def test_pictures_without_a_sign_are_refused_until_their_range_is_said(dtype, to
 
 
 def test_other_numbers_are_taken_as_they_are():
-    for data in (np.arange(20.0).reshape(10, 2), LEVELS / 127.5 - 1.0, np.zeros((4, 1, 4, 4)), np.arange(-2, 14).reshape(4, 1, 2, 2)):
+    points, whole = np.arange(20.0).reshape(10, 2), np.arange(-2, 14).reshape(4, 1, 2, 2)
+    for data in (points, whole, LEVELS / 127.5 - 1.0, np.zeros((4, 1, 4, 4))):
         source = Arrays(data)
         assert source.value_range is None
         np.testing.assert_array_equal(source.fetch([1])[0].numpy(), data[[1]].astype(np.float32))

@@ -36,7 +36,8 @@ class Arrays:
         value_range: (-1, 1) where values are scaled, or ``data_range`` says that they are so; else None.
 
     Raises:
-        ArgumentError, ArgumentTypeError: a wrong shape or type; channels last; numbers of which nothing says in what range they are.
+        ArgumentError, ArgumentTypeError: a wrong shape or type; channels last; numbers of which nothing says in what range they
+            are.
 
     Example:
         >>> import numpy as np

@@ -99,10 +99,7 @@ class Framing:
             raise OSError("this Pillow misreads TIFF pictures that lie on their side and are not compressed; save it upright")
         channels = self.channels or (1 if image.mode in ("1", "L", "LA", *DEEP) else 3)
         turn = _turn(image)
-        if image.mode in DEEP:
-            image = self._scaled(image)
-        else:
-            image = _opaque(image).convert(MODES[channels])
+        image = self._scaled(image) if image.mode in DEEP else _opaque(image).convert(MODES[channels])
         if turn is not None:
             image = image.transpose(turn)
         if self.size is not None:
@@ -121,7 +118,8 @@ class Framing:
             x = -x
         if (transparent := image.info.get("transparency")) is not None:
             x[values == transparent] = 1.0
-        return pillow().fromarray(x)  # type: ignore[no-any-return]  # Pillow is not always there to be typed
+        made: Image = pillow().fromarray(x)
+        return made
 
     def _range(self, image: Image) -> Range:
         if self.data_range is not None:
@@ -159,10 +157,11 @@ def _tags(image: Image) -> Any:
 def _turn(image: Image) -> Any:
     """How to turn a loaded picture upright; None where it stands so. Of a TIFF file Pillow has done it."""
     way = pillow().Transpose
-    return {
+    turns: dict[Any, Any] = {
         2: way.FLIP_LEFT_RIGHT, 3: way.ROTATE_180, 4: way.FLIP_TOP_BOTTOM, 5: way.TRANSPOSE, 6: way.ROTATE_270, 7: way.TRANSVERSE,
         8: way.ROTATE_90,
-    }.get(image.getexif().get(ORIENTATION))  # fmt: skip
+    }  # fmt: skip
+    return turns.get(image.getexif().get(ORIENTATION))
 
 
 def _upright_size(image: Image) -> tuple[int, int]:
