@@ -63,11 +63,12 @@ def sample(
     scale: Annotated[int | None, typer.Option(help="Enlarge every pixel of the grid this many times.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples per network call at most; bounds memory.")] = None,
     timestep_spacing: Annotated[
-        str | None, typer.Option(help="leading, trailing, linspace, karras, exponential, beta, log_snr or power.")
+        str | None, typer.Option(help="leading, trailing, linspace, karras, exponential, beta, beta_sigmas, log_snr or power.")
     ] = None,
     rho: Annotated[float | None, typer.Option(help="Exponent of the spacings karras and power.")] = None,
     sigma_min: Annotated[float | None, typer.Option(help="The smallest noise level of a spacing over levels.")] = None,
     sigma_max: Annotated[float | None, typer.Option(help="The largest.")] = None,
+    beta_shape: Annotated[str | None, typer.Option(metavar="A,B", help="Shape of the distribution of the spacing beta.")] = None,
     sigmas: Annotated[str | None, typer.Option(metavar="S,S,...", help="The noise levels themselves, falling.")] = None,
     timesteps: Annotated[str | None, typer.Option(metavar="T,T,...", help="The timesteps themselves, falling.")] = None,
     clip: Annotated[
@@ -122,6 +123,7 @@ def sample(
             name: value
             for name, value in (
                 ("rho", rho), ("sigma_min", sigma_min), ("sigma_max", sigma_max),
+                ("beta_shape", None if beta_shape is None else words.numbers("--beta-shape", beta_shape)),
                 ("sigmas", None if sigmas is None else words.numbers("--sigmas", sigmas)),
             )
             if value is not None

@@ -15,6 +15,7 @@ from ..errors import ArgumentError, ArgumentTypeError
 from ..model import Model, find, load
 from ..plan import DynamicThreshold, Plan
 from ..schedule import Schedule
+from ..solvers import checked_clip
 from ..solvers import plan as make_plan
 from .arguments import is_tensor, whole
 from .conditioning import conditions
@@ -110,7 +111,7 @@ def sample(
         progress: Show a bar on a terminal, elsewhere a line now and then, on standard error.
         callback: Called as ``callback(row, x)`` after each row; x is a view, not to be kept.
         **solver_options: Options of the solver (``eta``, ``variance_type``, ...) and of the grid (``sigmas``, ``rho``,
-            ``sigma_min``, ``sigma_max``, ``time_convention``: see :func:`diffuse_fast.plan`).
+            ``sigma_min``, ``sigma_max``, ``beta_shape``, ``time_convention``: see :func:`diffuse_fast.plan`).
 
     Returns:
         (n, *shape) float32, the caller's own: a NumPy array; for a torch module, or where ``noise`` is one, a tensor, on
@@ -258,12 +259,4 @@ def told(name: str, given: Any, model: Model | None) -> Any:
 
 
 def bounds(clip: Any, model: Model | None) -> tuple[float, float] | DynamicThreshold | None:
-    if clip is None:
-        return model.clip if model else None
-    if clip is False:
-        return None
-    if isinstance(clip, DynamicThreshold):
-        return clip
-    if clip is True or not isinstance(clip, tuple | list) or len(clip) != 2:
-        raise ArgumentError(f"clip is {clip!r}; give None (the model's own), False (none), (lo, hi), or a df.DynamicThreshold.")
-    return clip[0], clip[1]
+    return model.clip if clip is None and model else checked_clip(clip)

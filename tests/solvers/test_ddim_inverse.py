@@ -60,7 +60,8 @@ def test_diffusers(gaussian, run, peer_loop, laid, to_one, spacing, prediction_t
                                      clip_sample_range=clip or 1.0)  # fmt: skip
     scheduler.set_timesteps(steps)
     plan = df.plan(LINEAR, "ddim_inverse", prediction_type=prediction_type,
-                   timesteps=laid(LINEAR, "ddim_inverse", spacing, steps), clip=clip and (-clip, clip), set_alpha_to_one=to_one)  # fmt: skip
+                   timesteps=laid(LINEAR, "ddim_inverse", spacing, steps), clip=clip and (-clip, clip),
+                   set_alpha_to_one=to_one)  # fmt: skip
     assert plan.timesteps.tolist() == scheduler.timesteps.tolist()
     network = gaussian.network(LINEAR, prediction_type)
     x = np.random.default_rng(0).standard_normal((6, 4))

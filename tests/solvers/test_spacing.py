@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.errors import ArgumentError, PlanError
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, PlanError
 from diffuse_fast.solvers.spacing import LEVELS, SPACINGS, beta_quantile, checked, grid
 
 # The peer makes NumPy arrays of tensors in a way that NumPy 2 deprecates.
@@ -124,13 +124,13 @@ def test_linspace_of_one_step_starts_at_the_noise():
     default = df.plan(LINEAR, "euler", 1, prediction_type="epsilon")
     assert default.timesteps.tolist() == [999.0] and dict(default.options)["timestep_spacing"] == "trailing"
     assert df.plan(LINEAR, "euler", 2, prediction_type="epsilon").timesteps.tolist() == [999.0, 0.0]
-    with pytest.raises(ArgumentError, match="linspace spacing and 1 steps.*start at timestep 0 of 1000.*'trailing'"):
+    with pytest.raises(ArgumentError, match=r"linspace spacing and 1 steps.*start at timestep 0 of 1000.*'trailing'"):
         df.plan(LINEAR, "euler", 1, prediction_type="epsilon", timestep_spacing="linspace")
     assert df.plan(df.Schedule.linear(5), "ddim", 5, prediction_type="epsilon").timesteps[0] == 4  # the last there is
 
 
 def test_an_offset_does_not_choose_another_spacing():
-    with pytest.raises(ArgumentError, match="start at timestep 751 of 1000.*'trailing', and leave steps_offset out"):
+    with pytest.raises(ArgumentError, match=r"start at timestep 751 of 1000.*'trailing', and leave steps_offset out"):
         df.plan(LINEAR, "ddim", 4, prediction_type="epsilon", steps_offset=1)
     assert df.plan(LINEAR, "ddim", 10, prediction_type="epsilon", steps_offset=1).timesteps[0] == 901
 
@@ -155,7 +155,7 @@ def test_a_sample_of_few_steps_reaches_the_data():
 OPTION = {
     "karras": "use_karras_sigmas",
     "exponential": "use_exponential_sigmas",
-    "beta": "use_beta_sigmas",
+    "beta_sigmas": "use_beta_sigmas",
     "log_snr": "use_lu_lambdas",
 }
 BETAS = {
@@ -222,7 +222,7 @@ def test_edm_is_that_of_diffusers(spacing, steps):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 10, 50])
-@pytest.mark.parametrize("spacing", ["linspace", "karras", "exponential", "beta"])
+@pytest.mark.parametrize("spacing", ["linspace", "karras", "exponential", "beta_sigmas"])
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_flow_is_that_of_diffusers(shift, spacing, steps):
     from diffusers import FlowMatchEulerDiscreteScheduler
@@ -271,9 +271,38 @@ def test_beta_quantile_is_that_of_scipy():
     from scipy import stats
 
     p = np.concatenate([np.linspace(0, 1, 1001), np.geomspace(1e-12, 0.4, 200)])
-    for shape in (0.1, 0.5, 0.6, 0.9):
-        exact = stats.beta.ppf(p, shape, shape)
-        np.testing.assert_allclose(beta_quantile(p, shape), exact, rtol=1e-12, atol=1e-14)
+    for a, b in ((0.1, 0.1), (0.5, 0.5), (0.6, 0.6), (0.3, 1.7), (1.7, 0.3), (0.05, 2.0), (1.0, 1.0), (5.0, 0.2), (10.0, 10.0)):
+        np.testing.assert_allclose(beta_quantile(p, a, b), stats.beta.ppf(p, a, b), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_beta_is_over_timesteps(schedule):
+    from scipy import stats
+
+    call = {"schedule": schedule, "solver": "ddim", "steps": 21, "prediction_type": schedule.prediction_types[0]}
+    for options, shape in (({}, (0.6, 0.6)), ({"beta_shape": (0.5, 0.8)}, (0.5, 0.8))):
+        plan = df.plan(**call, timestep_spacing="beta", **options)
+        assert dict(plan.options)["beta_shape"] == shape and df.Plan.from_json(plan.to_json()) == plan
+        quantile = stats.beta.ppf(1 - np.arange(21) / 20, *shape)
+        times = schedule.t_min + (schedule.t_max - schedule.t_min) * quantile
+        if schedule.family == "flow":
+            sigma = 0.001 + 0.999 * quantile
+            times = 1000 * 3 * sigma / (1 + 2 * sigma)  # Esser et al. 2024, eq. 23, with the shift 3
+        np.testing.assert_allclose(lay(schedule, "beta", 21, **options), times, rtol=1e-12, atol=1e-9)
+        np.testing.assert_allclose(plan.marginals[7], (schedule.alpha(times[7]), schedule.sigma(times[7])), rtol=1e-9)
+
+
+def test_beta_over_timesteps_is_as_near_as_even_timesteps(gaussian, run):
+    """20 steps of ``ddim`` on the cosine schedule. Of its noise levels half lie above 1e4: even in them the error is far larger."""
+    schedule = df.Schedule.cosine()
+    network, x = gaussian.network(schedule), np.random.default_rng(0).standard_normal((1024, 4))
+    errors = {}
+    for spacing in ("trailing", "beta", "beta_sigmas"):
+        plan = df.plan(schedule, "ddim", 20, prediction_type="epsilon", timestep_spacing=spacing)
+        exact = gaussian.flow(x, *plan.marginals[0], 1.0, 0.0)
+        errors[spacing] = np.sqrt(np.mean((run(plan, network, x)[-1] - exact) ** 2))
+    assert errors["beta"] < 1.2 * errors["trailing"]
+    assert errors["beta_sigmas"] > 5 * errors["trailing"]
 
 
 @pytest.mark.parametrize(("name", "spacing"), [*itertools.product(SCHEDULES, SPACINGS)])
@@ -377,6 +406,12 @@ def test_rounding_changes_what_is_told_and_no_marginal():
         ({"timestep_spacing": "karras", "sigma_max": 1e4}, ArgumentError, r"a noise level is 10000\.0; this schedule has"),
         ({"timestep_spacing": "trailing", "sigma_min": 1.0}, ArgumentError, "sigma_min and sigma_max are the ends of"),
         ({"timestep_spacing": "exponential", "rho": 7}, ArgumentError, "rho is 7; only the spacings karras and power"),
+        ({"timestep_spacing": "karras", "beta_shape": (1, 1)}, ArgumentError, "beta_shape is .*, and there is none in karras"),
+        ({"timestep_spacing": "beta_sigmas", "beta_shape": (1, 1)}, ArgumentError, "none in beta_sigmas"),
+        ({"timestep_spacing": "beta", "beta_shape": 0.6}, ArgumentTypeError, r"beta_shape is 0.6; it must be a pair"),
+        ({"timestep_spacing": "beta", "beta_shape": (0.6, 0.0)}, ArgumentError, r"beta_shape\[1\] is 0.0"),
+        ({"timestep_spacing": "beta", "beta_shape": (0.6, 11)}, ArgumentError, "at most 10"),
+        ({"timesteps": [3, 2, 1], "beta_shape": (1, 1)}, ArgumentError, "beta_shape is an option of a spacing"),
         ({"timestep_spacing": "power", "rho": -1}, ArgumentError, "rho is -1"),
         ({"timestep_spacing": "karras", "steps_offset": 1}, ArgumentError, "only leading"),
         ({"timestep_spacing": "karras", "steps": 0}, ArgumentError, "steps is 0; it must be at least 1"),
