@@ -342,6 +342,12 @@ def test_pictures_stand_upright(tmp_path, suffix, options, orientation):
     assert np.abs(found - expected).max() < 8  # of a lossy format
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_damaged_exif_turns_nothing(tmp_path, suffix):
+    Image.new("RGB", (6, 4), "white").save(tmp_path / f"a.{suffix}", exif=b"Exif\0\0garbage")
+    assert torch.equal(Images.from_folder(tmp_path).fetch([0])[0], torch.ones(1, 3, 4, 6))
+
+
 def test_a_turned_picture_whose_header_does_not_say_so_is_named(tmp_path):
     """EXIF after the pixels of a PNG."""
     exif = Image.Exif()

@@ -7,8 +7,8 @@ import os
 import numpy as np
 
 from ...errors import ArgumentError, RuntimeUnavailableError
+from ..pictures import Framing, pillow
 from .images import Images
-from .pictures import Framing, pillow
 
 
 def from_disk(
