@@ -72,7 +72,7 @@ def test_the_tables_say_what_there_is():
         given = inspect.signature(make).parameters.values()
         names = {p.name for p in given if p.kind is not p.VAR_KEYWORD}
         if any(p.kind is p.VAR_KEYWORD for p in given):
-            names |= set(framing) if kind != "arrays" else {"data_range"}
+            names |= set(framing)
         assert names == set(settings.DATA[kind]), kind
     assert settings.NETWORKS.keys() == set(df.nn.__all__)
     assert (aim.WEIGHTINGS.keys(), aim.TIMES.keys()) == (set(settings.WEIGHTINGS), set(settings.TIMES))

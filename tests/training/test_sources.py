@@ -137,6 +137,10 @@ def test_a_data_set_on_the_disk(tmp_path):
     for options, named in (({"image": "photo"}, "photo"), ({"label": "class"}, "class")):
         with pytest.raises(ArgumentError, match=named):
             from_disk(tmp_path / "one", **options)
+    counted = data.remove_columns("name").add_column("name", ["10", "2", "10", "2"])
+    counted.save_to_disk(tmp_path / "counted")
+    source = from_disk(tmp_path / "counted", label="name")
+    assert source.classes == ("2", "10") and source.fetch([0, 1])[1].tolist() == [1, 0]
     with pytest.raises(ArgumentError, match="has train"):
         from_disk(tmp_path / "several", split="test")
     with pytest.raises(ArgumentError, match="no folder of a Hugging Face"):
