@@ -47,17 +47,13 @@ def _datasets(
     return from_disk(path, split=split, image=image, label=label, framing=Framing(**framing), on_error=on_error)
 
 
-def _arrays(path: str, **options: Any) -> Source:
-    return Arrays.from_file(path, **options)
-
-
 def _digits() -> Source:
     split = digits()
     return Arrays(split.images, split.labels, data_range=(-1.0, 1.0))
 
 
 KINDS: dict[str, Callable[..., Source]] = {
-    "images": _images, "datasets": _datasets, "arrays": _arrays, "digits": _digits, "emoji": emoji,
+    "images": _images, "datasets": _datasets, "arrays": Arrays.from_file, "digits": _digits, "emoji": emoji,
 }  # fmt: skip
 
 
@@ -122,7 +118,8 @@ def recipe(settings: Settings) -> Recipe:
     """
     check(settings)
     given = {section: dict(settings.get(section, {})) for section in SECTIONS}
-    _aim(given)  # its faults first: opening the data may take long
+    with torch.random.fork_rng(devices=[]):
+        _aim(given)  # its faults first: opening the data may take long
     _network_options(given["network"])
     data = dict(given["data"])
     kind, fraction = data.pop("kind"), data.pop("held_out", None)

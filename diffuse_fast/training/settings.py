@@ -20,6 +20,7 @@ from ..schedule import Schedule
 from ..schedule.base import DISCRETE, TYPES, ZERO_SNR
 from ..schedule.discrete import DiscreteSchedule
 from .config import TrainConfig
+from .pictures import ON_ERROR, Framing
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -138,6 +139,14 @@ def _of_data(options: dict[str, Any]) -> Iterator[str]:
     for name in options:
         if name not in DATA[kind]:
             yield f"data.{name} is no setting.{near(name, DATA[kind])}"
+    for name, value in options.items():
+        if name in FRAMING and name in DATA[kind] and not (kind == "arrays" and value is False):
+            try:
+                Framing(**{name: value})
+            except (ArgumentError, ArgumentTypeError) as error:
+                yield f"section [data]: {error}"
+    if options.get("on_error", "raise") not in ON_ERROR:
+        yield f"data.on_error is {options['on_error']!r}; it must be one of {', '.join(ON_ERROR)}."
     if "path" not in DATA[kind]:
         return
     path = options.get("path")

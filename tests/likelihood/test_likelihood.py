@@ -274,6 +274,14 @@ def test_what_makes_no_sense_is_refused(change, error, says):
         df.likelihood(lambda x, t: x, given.pop("x"), **given)
 
 
+def test_data_out_of_the_models_range_are_refused():
+    pytest.importorskip("onnxruntime")
+    for x in (np.full((1, 1, 8, 8), 255, np.uint8), np.full((1, 1, 8, 8), -1.5)):
+        for method in ("elbo", "ode"):
+            with pytest.raises(ArgumentError, match="the model's range is -1 to 1: bring x to it"):
+                df.likelihood("digits", x, method, cond={"label": 3}, steps=2)
+
+
 STDS = np.array([1.2, 0.8, 0.4, 0.2, 0.1, 1e-4])
 
 

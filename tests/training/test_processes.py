@@ -53,10 +53,15 @@ def close(one: dict, two: dict) -> None:
 
 
 def test_two_processes_train_as_one(tmp_path):
-    """Times are drawn by what those of all processes have cost; and the network has a parameter that nothing uses."""
+    """Times are drawn by what those of all processes have cost."""
     one = run(tmp_path, "one", 1, importance=True)
     two = run(tmp_path, "two", 2, importance=True)
     close(one, two)
+    # A second network has a parameter that nothing uses.
+    for name, values in one["spare"].items():
+        np.testing.assert_allclose(two["spare"][name], values, rtol=1e-4, atol=1e-6, err_msg=name)
+    assert one["spare"]["unused"] == [1.0, 1.0]
+    assert one["passes"] == two["passes"] == 3  # the pass that looks for it leaves no trace
     # A checkpoint knows nothing of how many wrote it.
     (tmp_path / "two" / "checkpoint-00000004.safetensors").unlink()
     close(one, run(tmp_path, "two", 1, importance=True, resume=True))

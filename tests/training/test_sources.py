@@ -137,6 +137,10 @@ def test_a_data_set_on_the_disk(tmp_path):
     for options, named in (({"image": "photo"}, "photo"), ({"label": "class"}, "class")):
         with pytest.raises(ArgumentError, match=named):
             from_disk(tmp_path / "one", **options)
+    counted = data.remove_columns("name").add_column("name", ["10", "2", "10", "2"])
+    counted.save_to_disk(tmp_path / "counted")
+    source = from_disk(tmp_path / "counted", label="name")
+    assert source.classes == ("2", "10") and source.fetch([0, 1])[1].tolist() == [1, 0]
     with pytest.raises(ArgumentError, match="has train"):
         from_disk(tmp_path / "several", split="test")
     with pytest.raises(ArgumentError, match="no folder of a Hugging Face"):
@@ -340,6 +344,12 @@ def test_pictures_stand_upright(tmp_path, suffix, options, orientation):
             return
     found = (source.fetch([0])[0][0, 0].numpy() + 1) * 127.5
     assert np.abs(found - expected).max() < 8  # of a lossy format
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_damaged_exif_turns_nothing(tmp_path, suffix):
+    Image.new("RGB", (6, 4), "white").save(tmp_path / f"a.{suffix}", exif=b"Exif\0\0garbage")
+    assert torch.equal(Images.from_folder(tmp_path).fetch([0])[0], torch.ones(1, 3, 4, 6))
 
 
 def test_a_turned_picture_whose_header_does_not_say_so_is_named(tmp_path):

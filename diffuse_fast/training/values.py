@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import ArgumentError, ArgumentTypeError
+from ..errors import ArgumentError, ArgumentTypeError
 
 LEVELS = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
 CHANNELS = (1, 3, 4)  # of pictures
