@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import telemetry
 from ..errors import ArgumentError, ArtifactError, KernelUnavailableError, RuntimeUnavailableError
 from ..model import Model
 from . import graphs
@@ -64,7 +65,8 @@ def network(
         raise ArgumentError("time_dtype is for modules and callables; an ONNX file fixes the type of its time itself.")
     global _core
     try:
-        import openvino
+        with telemetry.declined_by_openvino():
+            import openvino
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"the runtime 'openvino' cannot import openvino ({error}): pip install 'diffuse-fast[openvino]'"
