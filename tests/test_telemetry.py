@@ -58,11 +58,11 @@ for runtime, package in (("onnx", "onnxruntime"), ("openvino", "openvino"), ("mn
     if importlib.util.find_spec(package):
         df.sample("digits", 1, 2, seed=0, runtime=runtime)
 df.tune("digits", [1], seconds=0.05)
-df.quantize("digits", sys.argv[1] + "/int8.onnx", samples=4, steps=2)
+df.quantize("digits", sys.argv[1] + "/int8.onnx", samples=2, steps=1)
 if importlib.util.find_spec("torch"):
     config = importlib.import_module("diffuse_fast.training").TrainConfig(steps=2, batch_size=2, warmup_steps=1)
     net = df.nn.MLP(2, width=8, depth=1)
-    df.train(net, np.zeros((4, 2), np.float32), config=config)
+    df.train(net, np.zeros((4, 2), np.float32), schedule=df.Schedule.linear(), config=config)
     df.export(net, sys.argv[1] + "/m.onnx", shape=(2,), schedule=df.Schedule.linear(), prediction_type="epsilon")
     df.sample(sys.argv[1] + "/m.onnx", 1, 2, seed=0)
 time.sleep(max(0, 15 - (time.monotonic() - begin)))
