@@ -15,7 +15,11 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
+from . import telemetry as _telemetry
+
 __version__ = "0.1.0"
+
+_telemetry.decline()  # before any module here imports a runtime
 
 # public name -> the module that defines it
 _HOME = {

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from .. import telemetry
 from ..errors import install_hint
 
 PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "MNN", "torch", "triton", "onnx", "pillow")
@@ -169,6 +170,10 @@ def _warnings(packages: dict[str, str | None]) -> list[str]:
         )
     if (kernel := _kernel())["name"] is None:
         out.append(f"the forced kernel cannot run, so nothing can be sampled. {kernel['why']}")
+    out += [
+        f"{package} was imported before diffuse_fast, with its telemetry on; import diffuse_fast first, or see docs/runtimes.md."
+        for package in telemetry.started()
+    ]
     if _auto()["artifact"] is None:
         out.append(f"no runtime for artifacts is installed, so no model file can be sampled: {install_hint('cpu')}")
     return out

@@ -178,15 +178,17 @@ def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, nois
 
 
 def loaded(model: str | Path) -> Model:
-    """The model of a path or bundled name: the same object, and so the same session, as long as the file is the same."""
-    path = find(model)
-    state = path.stat()
-    return _loaded(path, (state.st_ino, state.st_mtime_ns, state.st_size))
+    """The model of a path or bundled name: the same object, and so the same session, as long as all its files are the same."""
+    found = _loaded(find(model), Path(model))
+    if not found.files.current:
+        _loaded.cache_clear()
+        found = _loaded(find(model), Path(model))
+    return found
 
 
 @functools.lru_cache(maxsize=8)
-def _loaded(path: Path, state: Any) -> Model:
-    return load(path)
+def _loaded(path: Path, asked: Path) -> Model:
+    return load(asked)
 
 
 def plan_for(known: Model | None, solver: str, steps: int | None, *, schedule: Any = None, prediction_type: Any = None,

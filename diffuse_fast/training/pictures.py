@@ -7,11 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-<<<<<<< HEAD:diffuse_fast/training/data/pictures.py
-from ...errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError, install_hint
-=======
-from ..errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError
->>>>>>> training:diffuse_fast/training/pictures.py
+from ..errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError, install_hint
 from .values import SAY, Range, range_given, scaled
 
 if TYPE_CHECKING:
