@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..solvers import Option
@@ -26,12 +26,18 @@ def solvers() -> None:
     show(
         "options, as --option NAME=VALUE",
         [
-            (s.name, name, str(o.default).lower() if isinstance(o.default, bool) else o.default, _about(o))
+            (s.name, name, _default(o), _about(o))
             for s in everything
             for name, o in s.options.items()
         ],
         ("solver", "option", "default", ""),
     )
+
+
+def _default(option: Option) -> Any:
+    if option.default is None:
+        return "true where clipped"
+    return str(option.default).lower() if isinstance(option.default, bool) else option.default
 
 
 def _about(option: Option) -> str:
