@@ -61,6 +61,10 @@ class RuntimeUnavailableError(DiffuseFastError, ImportError):
     """A runtime or an optional package is not installed; the message names the extra that brings it."""
 
 
+class UnavailableNameError(DiffuseFastError, AttributeError):
+    """A public name of the package needs a package that is not installed; the message names the extra that brings it."""
+
+
 class OutputError(DiffuseFastError, OSError):
     """A file cannot be written. Nothing half-written was left behind."""
 
