@@ -16,7 +16,11 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
+from . import telemetry as _telemetry
+
 __version__ = "0.1.0"
+
+_telemetry.decline()  # before any module here imports a runtime
 
 # Said three times: __all__ is for `import *` and readers, the imports below are for type checkers, and this is what runs.
 # tests/test_package.py holds them together.
@@ -132,6 +136,8 @@ sys.modules[__name__].__class__ = _Package
 if not TYPE_CHECKING:  # a type checker would take every misspelt name for one that this finds
 
     def __getattr__(name: str) -> Any:
+        if name == "_core":
+            return _compiled()
         home = _HOME.get(name)
         if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -146,6 +152,22 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for one t
         value = module if name in _MODULES else getattr(module, name)
         globals()[name] = value
         return value
+
+
+def _compiled() -> types.ModuleType:
+    """The compiled core, which lies in an installed package and not in the source folder of a checkout."""
+    try:
+        return importlib.import_module("._core", __name__)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}._core":
+            raise
+    from .errors import CoreMissingError
+
+    raise CoreMissingError(
+        f"{__path__[0]!r} has no compiled core: it is the source folder of a checkout, and Python found it before the installed "
+        f"package because it was started in the checkout. Start it in another folder, or with `python -P` (a script: with "
+        f"PYTHONSAFEPATH=1); or build the core for this folder with `pip install -e .`."
+    )
 
 
 def __dir__() -> list[str]:

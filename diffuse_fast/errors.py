@@ -65,6 +65,10 @@ class UnavailableNameError(DiffuseFastError, AttributeError):
     """A public name of the package needs a package that is not installed; the message names the extra that brings it."""
 
 
+class CoreMissingError(DiffuseFastError, ImportError):
+    """The compiled core is not beside the Python files: Python was started in the folder of a checkout."""
+
+
 class OutputError(DiffuseFastError, OSError):
     """A file cannot be written. Nothing half-written was left behind."""
 
@@ -79,6 +83,12 @@ class ExportError(DiffuseFastError, RuntimeError):
 
 class TrainingError(DiffuseFastError, RuntimeError):
     """Training stopped: the loss is not finite, or data and configuration do not fit."""
+
+
+def install_hint(extra: str | None) -> str:
+    """The tail of a message about a missing package: what installs it. The package is on no index, so it is installed from its
+    checkout."""
+    return f"pip install '.[{extra}]' in the checkout of diffuse_fast"
 
 
 def near(name: str, known: Iterable[str]) -> str:

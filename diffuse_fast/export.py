@@ -31,6 +31,7 @@ from .errors import (
     NetworkError,
     OutputError,
     RuntimeUnavailableError,
+    install_hint,
     near,
 )
 from .model import Model, load
@@ -79,8 +80,9 @@ def export(
         prediction_type: What it predicts: ``epsilon``, ``sample``, ``v_prediction``, ``flow``, ``denoised``, ``score`` or ``edm``;
             of the schedule's ``prediction_types``.
         name: A short name; None takes the file's.
-        conditioning: Its other inputs, each ``{"name": ..., "dtype": "int64", "shape": [], "null": None, "classes": None}``;
-            all but the name have these defaults. ``null`` is the value for "no condition", ``classes`` makes it a label.
+        conditioning: Its other inputs, each ``{"name": ..., "dtype": "int64", "shape": [], "null": None, "classes": None,
+            "class_names": None}``; all but the name have these defaults. ``null`` is the value for "no condition",
+            ``classes`` makes it a label, and ``class_names`` are the names by which its classes can be asked for.
         convention: What it is told of the time, one of the schedule's ``time_conventions``; None is the first.
         time_dtype: dtype of its time input; None is ``int64`` for timesteps and ``float32`` for the rest.
         value_range: The values of its training data; None for data without bounds.
@@ -150,7 +152,7 @@ def _needed(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise RuntimeUnavailableError(f"df.export needs {package} ({error}): pip install 'diffuse-fast[train]'") from None
+        raise RuntimeUnavailableError(f"df.export needs {package} ({error}): {install_hint('train')}") from None
 
 
 def _target(path: Any) -> Path:
@@ -189,10 +191,14 @@ def _document(
     for item in conditioning:
         if not isinstance(item, Mapping):
             raise ArgumentTypeError("conditioning must be a list of dicts, one per input.")
-        inputs.append({"dtype": "int64", "shape": [], "null": None, "classes": None, **item})
+        inputs.append({"dtype": "int64", "shape": [], "null": None, "classes": None, "class_names": None, **item})
+    named = any(item["class_names"] is not None for item in inputs)
+    if not named:
+        for item in inputs:
+            del item["class_names"]
     raw = {
         "format": documents.FORMAT,
-        "version": documents.VERSION,
+        "version": documents.VERSION_WITH_CLASS_NAMES if named else documents.VERSION,
         "name": name,
         "schedule": schedule.to_json(),
         "prediction_type": prediction_type,
@@ -216,6 +222,7 @@ def _document(
         "license": license,
         "producer": f"diffuse_fast {__version__}",
         "opset": OPSETS[0],
+        **({"plans": [], "quantization": None} if named else {}),
     }
     try:
         json.dumps(raw, allow_nan=False)
@@ -254,15 +261,32 @@ def _trace(torch: Any, module: Any, document: Document) -> Any:
         def forward(self, x: Any, t: Any, *cond: Any) -> Any:
             named = {c.name: value for c, value in zip(document.conditioning, cond, strict=True)}
             result = self.network(x, t, **named)
-            return getattr(result, "sample", result)
+            return _prediction(torch, result)
 
     # Two samples: torch specialises on a batch of one.
     inputs = tuple(torch.from_numpy(array) for array in _example(document, 2).values())
     try:
         with torch.no_grad():
             return torch.export.export(Positional().eval(), inputs, dynamic_shapes=_dynamic(torch, document), strict=False)
+    except ExportError:
+        raise
     except Exception as error:
         raise ExportError(f"torch cannot export the module: {_short(error)}") from error
+
+
+def _prediction(torch: Any, result: Any) -> Any:
+    """What a module has returned, as the tensor it predicts.
+
+    Raises:
+        ExportError: it is none.
+    """
+    prediction = getattr(result, "sample", result)
+    if not isinstance(prediction, torch.Tensor):
+        raise ExportError(
+            f"the module returns a {type(result).__name__}; it must return a tensor, or an object with one as .sample. Wrap it in "
+            "a module whose forward picks the prediction."
+        )
+    return prediction
 
 
 def _dynamic(torch: Any, document: Document) -> Any:
@@ -377,7 +401,7 @@ def _agree(torch: Any, module: Any, document: Document, file: Network) -> None:
             with torch.no_grad():
                 named = {name: torch.from_numpy(array) for name, array in cond.items()}
                 expected = module(torch.from_numpy(arrays[document.input]), time, **named)
-            expected = getattr(expected, "sample", expected).numpy()
+            expected = _prediction(torch, expected).numpy()
             if expected.shape != bound.output.shape:
                 raise ExportError(
                     f"the module returns {expected.shape} for a batch of {batch}; its shape and variance say {bound.output.shape}."

@@ -76,7 +76,7 @@ INERT = {"base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"}
 _LEVEL_OPTIONS = {
     "use_karras_sigmas": "karras",
     "use_exponential_sigmas": "exponential",
-    "use_beta_sigmas": "beta",
+    "use_beta_sigmas": "beta_sigmas",
     "use_lu_lambdas": "log_snr",
 }
 _BETA_SCHEDULES = {"linear": Schedule.linear, "scaled_linear": Schedule.scaled_linear, "sigmoid": Schedule.sigmoid}

@@ -20,6 +20,8 @@ from . import hints
 from .artifact import document as documents
 from .artifact import external, graph
 from .artifact.document import Conditioning, Document, Range, Time
+from .artifact.identity import Files, state
+from .artifact.nodes import Nodes
 from .artifact.rewrite import rewrite
 from .errors import ArgumentError, ArgumentTypeError, ArtifactError, ArtifactNotFoundError, near
 from .files import replacing
@@ -31,7 +33,7 @@ __all__ = ["Conditioning", "Model", "Time", "bundled", "load", "to_uint8"]
 _BUNDLED = Path(__file__).parent / "bundled"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Model(Document):
     """A checked model file. Immutable; made by :func:`load` and ``df.export``; two are equal only if they are one.
 
@@ -41,6 +43,8 @@ class Model(Document):
     Attributes:
         path: The .onnx file, absolute, links resolved.
         external: Files beside it that hold its weights; empty if it holds them itself.
+        files: All of them, and what they were when they were checked; whoever reads them again does so within
+            ``files.unchanged()``.
         sha256: Digest in hex, computed when first asked for: of the file, or, with external data, of the digests of the
             file and of each external file one after the other.
 
@@ -53,16 +57,31 @@ class Model(Document):
 
     path: Path
     external: tuple[Path, ...] = ()
+    files: Files = dataclasses.field(default=Files(), repr=False)
+
+    def nodes(self) -> Nodes:
+        """The inside of the file, read anew, to be changed in memory.
+
+        Raises:
+            ArtifactError: a file of the model was replaced since it was loaded.
+        """
+        with self.files.unchanged():
+            return Nodes(self.path)
+
+    def __repr__(self) -> str:
+        inputs = "".join(f" {c.name}" for c in self.conditioning) or " none"
+        return (
+            f"<Model {self.name!r}: {self.shape}, {self.prediction_type}, {self.schedule!r}, conditioning:{inputs}, "
+            f"{str(self.path)!r}>"
+        )
 
     @cached_property
     def sha256(self) -> str:
         digests = []
-        for path in (self.path, *self.external):
-            try:
+        with self.files.unchanged():
+            for path in (self.path, *self.external):
                 with open(path, "rb") as file:
                     digests.append(hashlib.file_digest(file, "sha256"))
-            except OSError as error:
-                raise ArtifactNotFoundError(f"the model file {str(path)!r} cannot be read any more: {error}.") from None
         if len(digests) == 1:
             return digests[0].hexdigest()
         return hashlib.sha256(b"".join(d.digest() for d in digests)).hexdigest()
@@ -113,8 +132,10 @@ def load(model: str | Path, mapping: Mapping[str, Any] | None = None) -> Model:
         'Apache-2.0'
     """
     path = find(model)
+    before = state(path)
     outside = graph.read(path)
-    files = external.check(outside.external, path.parent)
+    beside = external.check(outside.external, path.parent, Path(model).parent if Path(model).is_symlink() else None)
+    files = Files((path, *beside), (before, *map(state, beside)))
     text = outside.metadata.get(documents.KEY)
     if text is not None:
         if mapping is not None:
@@ -130,7 +151,8 @@ def load(model: str | Path, mapping: Mapping[str, Any] | None = None) -> Model:
         )
     documents.check_graph(document, outside)
     fields = {f.name: getattr(document, f.name) for f in dataclasses.fields(Document)}
-    return Model(**fields, path=path, external=files)
+    files.check()
+    return Model(**fields, path=path, external=beside, files=files)
 
 
 def rewritten(model: Model, target: Path, **fields: Any) -> Model:
@@ -150,7 +172,8 @@ def rewritten(model: Model, target: Path, **fields: Any) -> Model:
     documents.check(document)
     text = json.dumps(document.to_json(), sort_keys=True, allow_nan=False)
     with replacing(target) as partial:
-        rewrite(model.path, partial, text)
+        with model.files.unchanged():
+            rewrite(model.path, partial, text)
         load(partial)
     return load(target)
 

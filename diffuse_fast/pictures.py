@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError
+from .errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError, install_hint
 
 TILE = 64  # pixels that a small sample is enlarged towards: 8x8 is hard to see
 
@@ -84,4 +84,4 @@ def needs_pillow() -> None:
     try:
         import PIL.Image  # noqa: F401  (asked for here, before anything is drawn)
     except ImportError as error:
-        raise RuntimeUnavailableError(f"a PNG needs Pillow ({error}): pip install 'diffuse-fast[cli]'") from None
+        raise RuntimeUnavailableError(f"a PNG needs Pillow ({error}): {install_hint('cli')}") from None

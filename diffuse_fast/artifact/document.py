@@ -1,8 +1,8 @@
 """The document of an artifact: what a sampler must know about a network, as JSON in the metadata of its ONNX file.
 
-``docs/artifact.md`` describes it field by field. Version 1 has exactly the fields below but ``plans``, which version 2 adds, and
-``quantization``, which version 3 adds: one that is missing, unknown, of the wrong type or at odds with another or with the graph
-is an :class:`~diffuse_fast.errors.ArtifactError` that names it.
+``docs/artifact.md`` describes it field by field. Version 1 has exactly the fields below but ``plans``, which version 2 adds,
+``quantization``, which version 3 adds, and ``conditioning[].class_names``, which version 4 adds: one that is missing, unknown, of
+the wrong type or at odds with another or with the graph is an :class:`~diffuse_fast.errors.ArtifactError` that names it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ VERSION = 1
 # Written only where there are such: older readers go on reading what they can.
 VERSION_WITH_PLANS = 2
 VERSION_WITH_QUANTIZATION = 3
+VERSION_WITH_CLASS_NAMES = 4
 
 CONVENTIONS = ("timestep", "sigma", "continuous", "log_snr", "c_noise")
 VARIANCES = ("none", "learned", "learned_range")
@@ -52,6 +53,7 @@ class Conditioning:
         shape: Its shape for one sample; ``()`` is one number per sample.
         null: The value that means "no condition" (every element), for classifier-free guidance; None if there is none.
         classes: Number of classes of a label, which are 0 to ``classes`` − 1; None for what is no label.
+        class_names: The name of each class of a label, in their order; None where they have none.
     """
 
     name: str
@@ -59,6 +61,13 @@ class Conditioning:
     shape: tuple[int, ...] = ()
     null: float | int | None = None
     classes: int | None = None
+    class_names: tuple[str, ...] | None = None
+
+    def to_json(self, *, names: bool) -> dict[str, Any]:
+        """It as JSON, with the field ``class_names`` or without."""
+        fields = {**dataclasses.asdict(self), "shape": list(self.shape)}
+        given = fields.pop("class_names")
+        return {**fields, "class_names": given and list(given)} if names else fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +160,13 @@ class Document:
         """The document as JSON, of the version this library writes."""
         if self.schedule is None or self.prediction_type is None or self.input_scale is None:
             raise ArtifactError("a document needs a schedule, a prediction_type and an input_scale.")
+        named = any(c.class_names is not None for c in self.conditioning)
         version, more = VERSION, dict[str, Any]()
-        if self.plans or self.quantization is not None:
+        if self.plans or self.quantization is not None or named:
             version, more["plans"] = VERSION_WITH_PLANS, [json.loads(plan.to_json()) for plan in self.plans]
-        if self.quantization is not None:
-            version, more["quantization"] = VERSION_WITH_QUANTIZATION, self.quantization.to_json()
+        if self.quantization is not None or named:
+            version = VERSION_WITH_CLASS_NAMES if named else VERSION_WITH_QUANTIZATION
+            more["quantization"] = None if self.quantization is None else self.quantization.to_json()
         return {
             "format": FORMAT,
             "version": version,
@@ -173,7 +184,7 @@ class Document:
             "input_scale": self.input_scale,
             "variance": self.variance,
             "clip": None if self.clip is None else list(self.clip),
-            "conditioning": [{**dataclasses.asdict(c), "shape": list(c.shape)} for c in self.conditioning],
+            "conditioning": [c.to_json(names=named) for c in self.conditioning],
             "training": self.training,
             "license": self.license,
             "producer": self.producer,
@@ -233,8 +244,8 @@ def build(raw: Any) -> Document:
     if top.raw.get("format") != FORMAT:
         _fail("format", top.raw.get("format"), repr(FORMAT))
     version = top.raw.get("version")
-    if type(version) is not int or not VERSION <= version <= VERSION_WITH_QUANTIZATION:
-        _fail("version", version, f"{VERSION} to {VERSION_WITH_QUANTIZATION}; this library reads no other")
+    if type(version) is not int or not VERSION <= version <= VERSION_WITH_CLASS_NAMES:
+        _fail("version", version, f"{VERSION} to {VERSION_WITH_CLASS_NAMES}; this library reads no other")
     top.only("format", "version", "name", "schedule", "prediction_type", "time", "sample", "input_scale", "variance", "clip",
              "conditioning", "training", "license", "producer", "opset",
              *(("plans",) if version >= VERSION_WITH_PLANS else ()),
@@ -256,13 +267,13 @@ def build(raw: Any) -> Document:
         input_scale=top.one_of("input_scale", INPUT_SCALES),
         variance=top.one_of("variance", VARIANCES),
         clip=top.range("clip"),
-        conditioning=conditioning_from(top.take("conditioning")),
+        conditioning=conditioning_from(top.take("conditioning"), names=version >= VERSION_WITH_CLASS_NAMES),
         training=_Object(top.take("training"), "training").raw,
         license=None if top.take("license") is None else top.text("license", empty=True),
         producer=top.text("producer", empty=True),
         opset=top.whole("opset", 1, 1 << 31),
         plans=plans_from(top.raw.get("plans", [])),
-        quantization=quantization_from(top.take("quantization")) if version >= VERSION_WITH_QUANTIZATION else None,
+        quantization=_quantization(top, version),
     )
     check(document)
     return document
@@ -279,23 +290,45 @@ def schedule_from(raw: Any) -> Schedule:
         raise ArtifactError(f"the model's field 'schedule' cannot be used: {error}") from None
 
 
-def conditioning_from(raw: Any) -> tuple[Conditioning, ...]:
-    """The conditioning inputs of a document's field ``conditioning``."""
+def _quantization(top: _Object, version: int) -> Quantization | None:
+    """Of a version that has the field; with the class names of version 4 there may be none."""
+    if version < VERSION_WITH_QUANTIZATION or (version >= VERSION_WITH_CLASS_NAMES and top.take("quantization") is None):
+        return None
+    return quantization_from(top.take("quantization"))
+
+
+def conditioning_from(raw: Any, *, names: bool = False) -> tuple[Conditioning, ...]:
+    """The conditioning inputs of a document's field ``conditioning``, of a version with the field ``class_names`` or without."""
     if not isinstance(raw, list | tuple):
         _fail("conditioning", raw, "a list of inputs")
     inputs = []
     for i, item in enumerate(raw):
         fields = _Object(item, f"conditioning[{i}]")
-        fields.only("name", "dtype", "shape", "null", "classes")
+        fields.only("name", "dtype", "shape", "null", "classes", *(("class_names",) if names else ()))
         one = Conditioning(
             name=fields.text("name"),
             dtype=fields.one_of("dtype", CONDITIONING_DTYPES),
             shape=fields.shape("shape", scalar=True),
             null=fields.number_or_none("null"),
             classes=None if fields.take("classes") is None else fields.whole("classes", 1, 1 << 31),
+            class_names=_class_names(fields) if names else None,
         )
         inputs.append(one)
     return tuple(inputs)
+
+
+def _class_names(fields: _Object) -> tuple[str, ...] | None:
+    given = fields.take("class_names")
+    if given is None:
+        return None
+    classes, where = fields.take("classes"), fields.path("class_names")
+    if not isinstance(given, list | tuple) or not all(isinstance(name, str) and name for name in given):
+        _fail(where, given, "a list of names, or null")
+    if len(given) != classes:
+        _fail(where, given, f"one name for each of the classes, of which there are {classes}")
+    if len(set(given)) < len(given):
+        _fail(where, given, "names of which none is said twice")
+    return tuple(given)
 
 
 def plans_from(raw: Any) -> tuple[Plan, ...]:

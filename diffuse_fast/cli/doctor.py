@@ -11,6 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from .. import telemetry
+from ..errors import install_hint
+
 PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "MNN", "torch", "triton", "onnx", "pillow")
 
 # Of the many a CPU names, those that speed up what this package or a runtime does.
@@ -27,7 +30,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Everything, as 
     """
     report = examine()
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        print(json.dumps(report, indent=2))
     else:
         _show(report)
 
@@ -126,7 +129,7 @@ def _runtimes() -> list[dict[str, Any]]:
             "precisions": list(r.precisions),
             "package": r.package,
             "installed": r.installed,
-            "install": None if r.extra is None else f"pip install 'diffuse-fast[{r.extra}]'",
+            "install": None if r.extra is None else install_hint(r.extra),
         }
         for r in RUNTIMES
     ]
@@ -167,12 +170,17 @@ def _warnings(packages: dict[str, str | None]) -> list[str]:
         )
     if (kernel := _kernel())["name"] is None:
         out.append(f"the forced kernel cannot run, so nothing can be sampled. {kernel['why']}")
+    out += [
+        f"{package} was imported before diffuse_fast, with its telemetry on; import diffuse_fast first, or see docs/runtimes.md."
+        for package in telemetry.started()
+    ]
     if _auto()["artifact"] is None:
-        out.append("no runtime for artifacts is installed, so no model file can be sampled: pip install 'diffuse-fast[cpu]'")
+        out.append(f"no runtime for artifacts is installed, so no model file can be sampled: {install_hint('cpu')}")
     return out
 
 
 def _show(report: dict[str, Any]) -> None:
+    from ..console import say
     from .tables import show
 
     own, cpu, kernel, threads = report["diffuse_fast"], report["cpu"], report["kernel"], report["threads"]
@@ -225,4 +233,4 @@ def _show(report: dict[str, Any]) -> None:
         ("model", "batch", "precision", "runtime", "threads", "parts", "median ms", "why"),
     )  # fmt: skip
     for warning in report["warnings"]:
-        typer.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import secrets
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,8 +38,8 @@ def sample(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE[,VALUE...]",
-            help="A conditioning input, as label=7; several values go round the samples; @FILE.npy for an array, of one value for "
-            "all or one for each sample. May be repeated.",
+            help="A conditioning input, as label=7, or label=squares where `inspect` lists the names; several values go round the "
+            "samples; @FILE.npy for an array, of one value for all or one for each sample. May be repeated.",
         ),
     ] = None,
     negative_cond: Annotated[
@@ -51,17 +52,22 @@ def sample(
         str, typer.Option(help="joined: one network call for both evaluations; separate: two, for half the memory.")
     ] = "joined",
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="A .png (a grid), or .npy or .npz; an .npz also holds how it was made.")
-    ] = Path("samples.png"),
+        Path | None,
+        typer.Option(
+            "--out", "-o", show_default="samples.png, or samples-2.png, ... where that is there already",
+            help="A .png (a grid), or .npy or .npz; an .npz also holds how it was made.",
+        ),
+    ] = None,
     columns: Annotated[int | None, typer.Option(help="Pictures in a row of the grid.")] = None,
     scale: Annotated[int | None, typer.Option(help="Enlarge every pixel of the grid this many times.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples per network call at most; bounds memory.")] = None,
     timestep_spacing: Annotated[
-        str | None, typer.Option(help="leading, trailing, linspace, karras, exponential, beta, log_snr or power.")
+        str | None, typer.Option(help="leading, trailing, linspace, karras, exponential, beta, beta_sigmas, log_snr or power.")
     ] = None,
     rho: Annotated[float | None, typer.Option(help="Exponent of the spacings karras and power.")] = None,
     sigma_min: Annotated[float | None, typer.Option(help="The smallest noise level of a spacing over levels.")] = None,
     sigma_max: Annotated[float | None, typer.Option(help="The largest.")] = None,
+    beta_shape: Annotated[str | None, typer.Option(metavar="A,B", help="Shape of the distribution of the spacing beta.")] = None,
     sigmas: Annotated[str | None, typer.Option(metavar="S,S,...", help="The noise levels themselves, falling.")] = None,
     timesteps: Annotated[str | None, typer.Option(metavar="T,T,...", help="The timesteps themselves, falling.")] = None,
     clip: Annotated[
@@ -77,6 +83,7 @@ def sample(
 
     Example: diffuse-fast sample digits -n 64 --steps 20 --cond label=7 --out sevens.png
     """
+    out = _free() if out is None else out
     if out.suffix not in SUFFIXES:
         raise typer.BadParameter(f"--out is {str(out)!r}; it must end in {', '.join(SUFFIXES)}.")
     if out.suffix != ".png" and (columns is not None or scale is not None):
@@ -95,6 +102,7 @@ def sample(
     from ..model import load
     from ..solvers import SOLVERS
 
+    loaded = load(model)
     known = SOLVERS[solver].options if solver in SOLVERS else {}
     call: dict[str, Any] = {
         "n": n,
@@ -103,8 +111,8 @@ def sample(
         # df.sample would draw one and keep it to itself: the file and the user are to know.
         "seed": secrets.randbits(64) if seed is None else _one_or_each("--seed", seed, n, int),
         "first_index": first_index,
-        "cond": _conditioning("--cond", cond, n),
-        "negative_cond": _conditioning("--negative-cond", negative_cond, n) or None,
+        "cond": _conditioning("--cond", cond, n, loaded),
+        "negative_cond": _conditioning("--negative-cond", negative_cond, n, loaded) or None,
         "guidance_scale": _one_or_each("--guidance-scale", guidance_scale, n, float),
         "guidance_batch": guidance_batch,
         "batch_size": batch_size,
@@ -114,6 +122,7 @@ def sample(
             name: value
             for name, value in (
                 ("rho", rho), ("sigma_min", sigma_min), ("sigma_max", sigma_max),
+                ("beta_shape", None if beta_shape is None else words.numbers("--beta-shape", beta_shape)),
                 ("sigmas", None if sigmas is None else words.numbers("--sigmas", sigmas)),
             )
             if value is not None
@@ -129,13 +138,18 @@ def sample(
             for name, text in words.pairs("--option", option or ()).items()
         },
     }
-    loaded = load(model)
     files.writable(out)
     write = _writer(out, loaded, call, columns, scale)
-    x = draw(loaded, **call, progress=sys.stderr.isatty())
+    x = draw(loaded, **call, progress=True)
     with files.replacing(out) as partial:
         write(x, partial)
-    typer.echo(f"{out}: {n} of {loaded.name}, {solver}, {x.shape[1:]} each, seed {call['seed']}")
+    print(f"{out}: {n} of {loaded.name}, {solver}, {x.shape[1:]} each, seed {call['seed']}")
+
+
+def _free() -> Path:
+    """``samples.png``, or with the first number under which there is nothing yet: a name that nobody gave replaces no file."""
+    names = itertools.chain(["samples.png"], (f"samples-{i}.png" for i in itertools.count(2)))
+    return next(path for path in map(Path, names) if not os.path.lexists(path))
 
 
 def _one_or_each(option: str, text: str, n: int, kind: type) -> Any:
@@ -146,14 +160,17 @@ def _one_or_each(option: str, text: str, n: int, kind: type) -> Any:
     return values[0] if "," not in text else values
 
 
-def _conditioning(option: str, given: list[str] | None, n: int) -> dict[str, Any]:
-    return {name: _per_sample(f"{option} {name}", text, n) for name, text in words.pairs(option, given or ()).items()}
+def _conditioning(option: str, given: list[str] | None, n: int, model: Model) -> dict[str, Any]:
+    return {
+        name: _per_sample(f"{option} {name}", text, n, words.class_names(model, name))
+        for name, text in words.pairs(option, given or ()).items()
+    }
 
 
-def _per_sample(option: str, text: str, n: int) -> Any:
+def _per_sample(option: str, text: str, n: int, names: Sequence[str]) -> Any:
     if text.startswith("@"):
         return _array(option, Path(text[1:]))
-    value = words.values(option, text)
+    value = words.values(option, text, names)
     if not isinstance(value, list):
         return value
     if len(value) > n:

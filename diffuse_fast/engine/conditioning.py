@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError
+from ..errors import ArgumentError, ArgumentTypeError, near
 from ..kernels.cuda import is_on_cuda
 from .arguments import dtype_of, is_tensor, on_host
 
@@ -21,8 +21,8 @@ def conditions(argument: str, given: Any, n: int, inputs: Any, device: Any = Non
     Args:
         argument: The name of the argument, for messages.
         given: A mapping from input names to values, or None. For a model an array has the declared shape of its input, for all
-            samples, or one axis more, of length n or 1. For a bare network the first axis always is that one, and a number is for
-            all samples.
+            samples, or one axis more, of length n or 1; classes that it knows by name may be given by name. For a bare network the
+            first axis always is that one, and a number is for all samples.
         n: Number of samples.
         inputs: The model's conditioning inputs; what is left out takes their null value. None for a bare network, which takes
             what it is given.
@@ -49,6 +49,7 @@ def conditions(argument: str, given: Any, n: int, inputs: Any, device: Any = Non
         value = values.get(name, c.null)
         if value is None:
             raise ArgumentError(f"{argument} lacks {name!r}, and the model has no null value for it.")
+        value = _numbered(f"{argument}[{name!r}]", value, getattr(c, "class_names", None))
         array = _of_model(f"{argument}[{name!r}]", value, n, tuple(c.shape), c.dtype, device)
         looked_at = c.classes is not None and name in values and isinstance(array, np.ndarray)
         if looked_at and (((array < 0) | (array >= c.classes)) & (array != c.null)).any():
@@ -66,6 +67,17 @@ def check_form(condition: Conditions, whose: str, first: Conditions, of: str) ->
 
 def _form(condition: Conditions) -> dict[str, tuple[Any, ...]]:
     return {name: (tuple(value.shape), str(dtype_of(value))) for name, value in sorted(condition.items())}
+
+
+def _numbered(name: str, value: Any, class_names: Sequence[str] | None) -> Any:
+    """A class's name, or a list of names and numbers, as numbers; anything else as it is."""
+    if class_names is None or not isinstance(value, str | list | tuple):
+        return value
+    if not isinstance(value, str):
+        return [_numbered(name, one, class_names) for one in value]
+    if value not in class_names:
+        raise ArgumentError(f"{name} is {value!r}, which is no class of the model.{near(value, class_names)}")
+    return class_names.index(value)
 
 
 def _of_bare(where: str, name: str, value: Any, n: int, device: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import hints
 from ..artifact.document import VARIANCES, clear_input_scale, output_shape
-from ..errors import ArgumentError, NonFiniteError, RuntimeUnavailableError
+from ..errors import ArgumentError, NonFiniteError, RuntimeUnavailableError, install_hint
 from ..kernels import get_kernel
 from ..kernels.reference import STREAM_INITIAL
 from ..model import Model
@@ -154,7 +154,7 @@ def integrate(problem: Problem, predict: Predict, state: np.ndarray, rtol: float
     try:
         from scipy.integrate import solve_ivp
     except ImportError:
-        raise RuntimeUnavailableError("probability_flow needs SciPy: pip install 'diffuse-fast[train]'") from None
+        raise RuntimeUnavailableError(f"probability_flow needs SciPy: {install_hint('train')}") from None
     first, last = problem.points
 
     def in_lam(lam: float, flat: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from ..errors import ArgumentError, ArgumentTypeError
 from ..model import Model, find, load
 from ..plan import DynamicThreshold, Plan
 from ..schedule import Schedule
+from ..solvers import checked_clip
 from ..solvers import plan as make_plan
 from .arguments import is_tensor, whole
 from .conditioning import conditions
@@ -67,8 +68,10 @@ def sample(
             (:func:`diffuse_fast.learn_solver`): its times, clip and rows are given, and no option of a grid or solver goes with it.
         seed: One seed (samples are its indices 0..n-1), a list of n seeds (each sample is its seed's index 0), or None for a
             fresh one, which is logged.
-        timestep_spacing, timesteps: How the grid is laid, or the grid itself, falling. A model that takes whole timesteps is
-            told the nearest where a spacing lies between them; ``timesteps`` must be whole for it.
+        timestep_spacing, timesteps: How the grid is laid, or the grid itself, falling. The default of ``ddim`` and ``ddpm`` is
+            ``leading``, but ``trailing`` where leading would start below 0.9·num_train_timesteps (:func:`diffuse_fast.plan`). A
+            model that takes whole timesteps is told the nearest where a spacing lies between them; ``timesteps`` must be whole
+            for it.
         guidance_scale: Classifier-free guidance, one scale or one per sample; a sample with 1 is the conditional model, at the
             cost of one evaluation.
         guidance_interval: Guide only where the noise level sigma/alpha is in ``[low, high)`` (Kynkäänniemi et al. 2024).
@@ -105,9 +108,10 @@ def sample(
         graph: On a CUDA device: ``tick`` captures a network call and its step as one graph, replayed for every row; ``trajectory``
             captures all rows; ``none`` captures nothing. ``auto`` is ``tick`` for torch modules and functions, ``none`` for a model
             file (``tick`` lets onnxruntime capture it). What a module's ``forward`` reads from Python is fixed when it is captured.
-        progress: Show a bar. callback: Called as ``callback(row, x)`` after each row; x is a view, not to be kept.
+        progress: Show a bar on a terminal, elsewhere a line now and then, on standard error.
+        callback: Called as ``callback(row, x)`` after each row; x is a view, not to be kept.
         **solver_options: Options of the solver (``eta``, ``variance_type``, ...) and of the grid (``sigmas``, ``rho``,
-            ``sigma_min``, ``sigma_max``, ``time_convention``: see :func:`diffuse_fast.plan`).
+            ``sigma_min``, ``sigma_max``, ``beta_shape``, ``time_convention``: see :func:`diffuse_fast.plan`).
 
     Returns:
         (n, *shape) float32, the caller's own: a NumPy array; for a torch module, or where ``noise`` is one, a tensor, on
@@ -174,15 +178,17 @@ def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, nois
 
 
 def loaded(model: str | Path) -> Model:
-    """The model of a path or bundled name: the same object, and so the same session, as long as the file is the same."""
-    path = find(model)
-    state = path.stat()
-    return _loaded(path, (state.st_ino, state.st_mtime_ns, state.st_size))
+    """The model of a path or bundled name: the same object, and so the same session, as long as all its files are the same."""
+    found = _loaded(find(model), Path(model))
+    if not found.files.current:
+        _loaded.cache_clear()
+        found = _loaded(find(model), Path(model))
+    return found
 
 
 @functools.lru_cache(maxsize=8)
-def _loaded(path: Path, state: Any) -> Model:
-    return load(path)
+def _loaded(path: Path, asked: Path) -> Model:
+    return load(asked)
 
 
 def plan_for(known: Model | None, solver: str, steps: int | None, *, schedule: Any = None, prediction_type: Any = None,
@@ -255,12 +261,4 @@ def told(name: str, given: Any, model: Model | None) -> Any:
 
 
 def bounds(clip: Any, model: Model | None) -> tuple[float, float] | DynamicThreshold | None:
-    if clip is None:
-        return model.clip if model else None
-    if clip is False:
-        return None
-    if isinstance(clip, DynamicThreshold):
-        return clip
-    if clip is True or not isinstance(clip, tuple | list) or len(clip) != 2:
-        raise ArgumentError(f"clip is {clip!r}; give None (the model's own), False (none), (lo, hi), or a df.DynamicThreshold.")
-    return clip[0], clip[1]
+    return model.clip if clip is None and model else checked_clip(clip)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..artifact.document import output_shape
 from ..engine.arguments import whole
-from ..errors import ArgumentError, NonFiniteError, RuntimeUnavailableError
+from ..errors import ArgumentError, NonFiniteError, RuntimeUnavailableError, install_hint
 from ..model import Model
 from ..runtimes import network
 from ..solvers.solver import Point, Problem
@@ -96,7 +96,7 @@ def _to_a_tolerance(problem: Problem, change: Change, rtol: float, atol: float) 
     try:
         from scipy.integrate import solve_ivp
     except ImportError:
-        raise RuntimeUnavailableError("method='ode' needs SciPy: pip install 'diffuse-fast[train]'") from None
+        raise RuntimeUnavailableError(f"method='ode' needs SciPy: {install_hint('likelihood')}") from None
     first, last = problem.points
     lams = max(first.lam, LEAST_LAM), last.lam
     start, stop = (math.atan(math.exp(-lam)) for lam in reversed(lams))

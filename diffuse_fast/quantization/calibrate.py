@@ -70,7 +70,7 @@ def observe(
     The largest number that was seen is at the end of no good range: the levels that it costs are missed where the numbers are.
     It counts for the one that it is among all that were not looked at.
     """
-    graph = Nodes(model.path)
+    graph = model.nodes()
     inside = [name for name in values if name != model.input]
     for name in inside:
         if name != model.output:

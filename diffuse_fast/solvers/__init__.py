@@ -3,7 +3,7 @@
 >>> import diffuse_fast as df
 >>> plan = df.plan(df.Schedule.linear(), "ddim", 4, prediction_type="epsilon")
 >>> plan.timesteps.tolist()
-[750.0, 500.0, 250.0, 0.0]
+[999.0, 749.0, 499.0, 249.0]
 """
 
 from __future__ import annotations
@@ -83,11 +83,12 @@ def plan(
     steps: int | None = None,
     *,
     prediction_type: str,
-    clip: tuple[float, float] | DynamicThreshold | None = None,
+    clip: tuple[float, float] | DynamicThreshold | bool | None = None,
     timestep_spacing: str | None = None,
     rho: float | None = None,
     sigma_min: float | None = None,
     sigma_max: float | None = None,
+    beta_shape: tuple[float, float] | None = None,
     timesteps: Any = None,
     sigmas: Any = None,
     time_convention: str | None = None,
@@ -104,11 +105,17 @@ def plan(
         steps: Number of steps, from 1; where the grid is made of integer timesteps at most as many as there are. May be left
             out where ``timesteps`` or ``sigmas`` says it.
         prediction_type: What the network predicts, one of ``schedule.prediction_types``.
-        clip: Bounds ``(lo, hi)`` of the data prediction, or a :class:`~diffuse_fast.plan.DynamicThreshold`; None does not clip.
-        timestep_spacing: ``leading``, ``trailing``, ``linspace``, ``karras``, ``exponential``, ``beta``, ``log_snr`` or
-            ``power`` (``solvers/spacing.py`` has the formulas); None is the schedule's default, or else the solver's.
+        clip: Bounds ``(lo, hi)`` of the data prediction, or a :class:`~diffuse_fast.plan.DynamicThreshold`; None and False do not
+            clip.
+        timestep_spacing: ``leading``, ``trailing``, ``linspace``, ``karras``, ``exponential``, ``beta``, ``beta_sigmas``,
+            ``log_snr`` or ``power`` (``solvers/spacing.py`` has the formulas); None is the schedule's default, or else the
+            solver's. Sampling starts from pure noise, so a grid over integer timesteps has to start near the last of them: where
+            the default would start below 0.9·num_train_timesteps, it is ``trailing`` instead, and where the spacing is named, it
+            is an error.
         rho: Exponent of ``karras`` (default: EDM's own, or 7) and ``power`` (default 2).
         sigma_min, sigma_max: Ends of a spacing over noise levels; None are the schedule's.
+        beta_shape: Shape parameters (a, b) of the Beta distribution of the spacing ``beta``, above 0 and at most 10 (default
+            (0.6, 0.6)). Below 1 the times are dense at the clean end (a) and at the noisy end (b).
         timesteps: Instead of a spacing, the times themselves: falling, in the schedule's own unit, fractional allowed.
         sigmas: Or the noise levels (``schedule.noise_level``): falling, above 0; a last 0 may be there, for the end. What is
             less than 0.1 % above the largest of a discrete schedule, or 1 % below its smallest, is taken for it, as published
@@ -156,18 +163,19 @@ def plan(
     if not isinstance(timestep_rounding, str) or timestep_rounding not in ROUNDINGS:
         raise ArgumentError(f"timestep_rounding is {timestep_rounding!r}; it must be one of {', '.join(ROUNDINGS)}.")
     options = _options(chosen, solver_options, schedule.family)
+    clip = checked_clip(clip)
     lo, hi = _bounds(clip)
     offset = options.get("steps_offset", 0)
     if timesteps is None and sigmas is None:
-        name = timestep_spacing or schedule.timestep_spacing or chosen.timestep_spacing
-        laid = spacing.checked(schedule, name, steps_offset=offset, rho=rho, sigma_min=sigma_min, sigma_max=sigma_max)
-        times = spacing.grid(laid, schedule, _steps(steps), chosen.grid)
+        of_spacing = {"rho": rho, "sigma_min": sigma_min, "sigma_max": sigma_max, "beta_shape": beta_shape}
+        laid, times = _spaced(schedule, chosen, _steps(steps), timestep_spacing, {"steps_offset": offset, **of_spacing})
         options["timestep_spacing"] = laid.name
-        options.update(
-            {k: v for k in ("rho", "sigma_min", "sigma_max") if (v := getattr(laid, k)) is not None}
-        )
+        options.update({name: value for name in of_spacing if (value := getattr(laid, name)) is not None})
     else:
-        _alone(timesteps, sigmas, timestep_spacing, steps_offset=offset, rho=rho, sigma_min=sigma_min, sigma_max=sigma_max)
+        _alone(
+            timesteps, sigmas, timestep_spacing, steps_offset=offset, rho=rho, sigma_min=sigma_min, sigma_max=sigma_max,
+            beta_shape=beta_shape,
+        )  # fmt: skip
         times = _custom(schedule, steps, timesteps) if sigmas is None else _of_sigmas(schedule, steps, sigmas)
     options["time_convention"] = time_convention or schedule.time_conventions[0]
     options["timestep_rounding"] = timestep_rounding
@@ -197,6 +205,26 @@ def plan(
         marginals=table.marginals,
         deviation=table.deviation,
         options=tuple(sorted(options.items())),
+    )
+
+
+def _spaced(
+    schedule: Schedule, solver: Solver, steps: int, name: str | None, of_spacing: dict[str, Any]
+) -> tuple[spacing.Spacing, np.ndarray]:
+    """The named spacing, or the default one, and its times."""
+    default = schedule.timestep_spacing or solver.timestep_spacing
+    laid = spacing.checked(schedule, default if name is None else name, **of_spacing)
+    times = spacing.grid(laid, schedule, steps, solver.grid)
+    if not spacing.starts_in_the_middle(laid, schedule, times):
+        return laid, times
+    if name is None and not laid.steps_offset:
+        laid = spacing.checked(schedule, "trailing", **of_spacing)
+        return laid, spacing.grid(laid, schedule, steps, solver.grid)
+    count = schedule.num_train_timesteps  # type: ignore[attr-defined]  # only a discrete schedule starts in the middle
+    advice = "timestep_spacing='trailing'" + (", and leave steps_offset out" if laid.steps_offset else "")
+    raise ArgumentError(
+        f"with {laid.name} spacing and {steps} steps, sampling would start at timestep {times[0]:g} of {count}, in the middle of "
+        f"the schedule, and from pure noise. Take {advice}; or give the times yourself with timesteps=[...]."
     )
 
 
@@ -241,18 +269,31 @@ def _number(name: str, option: Option, value: Any, *, whole: bool) -> Any:
     return value
 
 
-def _bounds(clip: Any) -> tuple[float, float]:
-    if clip is None:
-        return -math.inf, math.inf
-    if isinstance(clip, DynamicThreshold):
-        return -1.0, 1.0  # in the place of the bounds that each sample will have
+def checked_clip(clip: Any) -> tuple[float, float] | DynamicThreshold | None:
+    """``clip`` as :func:`plan` and :func:`diffuse_fast.sample` take it; False is None.
+
+    Raises:
+        ArgumentError: the bounds are not in order.
+        ArgumentTypeError: neither None, False, a pair of numbers nor a dynamic threshold.
+    """
+    if clip is None or clip is False or isinstance(clip, DynamicThreshold):
+        return clip or None
     try:
         lo, hi = (float(bound) for bound in clip)
     except (TypeError, ValueError):
-        raise ArgumentTypeError(f"clip is {clip!r}; it must be None or a pair (lo, hi) of numbers.") from None
+        raise ArgumentTypeError(
+            f"clip is {clip!r}; it must be a pair (lo, hi) of numbers, a df.DynamicThreshold, or False for no clip."
+        ) from None
     if not lo < hi:
         raise ArgumentError(f"clip is {clip!r}; its lower bound must be below its upper bound.")
     return lo, hi
+
+
+def _bounds(clip: tuple[float, float] | DynamicThreshold | None) -> tuple[float, float]:
+    if clip is None:
+        return -math.inf, math.inf
+    # A threshold's stand in the place of the bounds that each sample will have.
+    return (-1.0, 1.0) if isinstance(clip, DynamicThreshold) else clip
 
 
 def _thresholded(row: Row, threshold: DynamicThreshold, solver: str) -> Row:

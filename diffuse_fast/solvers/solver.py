@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -169,7 +169,7 @@ class Solver:
     stochastic: bool
     paper: str
     timestep_spacing: str
-    options: Mapping[str, Option]
-    table: Callable[..., Table]
+    options: Mapping[str, Option] = field(repr=False)
+    table: Callable[..., Table] = field(repr=False)
     families: tuple[str, ...] = FAMILIES
     grid: str = "closed"

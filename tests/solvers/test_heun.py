@@ -39,15 +39,14 @@ def naive(denoise, sigmas, x, noises, corrects, s_churn=0.0, s_tmin=0.0, s_tmax=
 )
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 @pytest.mark.parametrize("solver", ["heun", "euler"])
-def test_algorithm_2(gaussian, run, denoiser, solver, prediction_type, churn, clip):
+def test_algorithm_2(gaussian, run, denoiser, laid, solver, prediction_type, churn, clip):
     rng = np.random.default_rng(0)
     for schedule in (LINEAR, df.Schedule.scaled_linear(1200), df.Schedule.cosine()):
         network = gaussian.network(schedule, prediction_type)
         for steps, spacing in ((1, "trailing"), (2, "linspace"), (5, "leading"), (23, "linspace")):
-            plan = df.plan(schedule, solver, steps, prediction_type=prediction_type, clip=clip, timestep_spacing=spacing,
-                           **churn)  # fmt: skip
+            grid = laid(schedule, solver, spacing, steps)
+            plan = df.plan(schedule, solver, steps, prediction_type=prediction_type, clip=clip, timesteps=grid, **churn)
             x, noises = rng.standard_normal((6, 4)), rng.standard_normal((len(plan.rows), 6, 4))
-            grid = df.plan(schedule, "euler_ancestral", steps, prediction_type=prediction_type, timestep_spacing=spacing).timesteps
             sigmas = [schedule.sigma(t) / schedule.alpha(t) for t in grid]
             drawn = [z for z, row in zip(noises, plan.rows, strict=True) if row.stochastic]
             exact = naive(denoiser(schedule, network, prediction_type, clip), sigmas, x / schedule.alpha(grid[0]), drawn,
@@ -61,7 +60,7 @@ def test_algorithm_2(gaussian, run, denoiser, solver, prediction_type, churn, cl
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("betas", BETAS)
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # NumPy on torch tensors, in diffusers
-def test_diffusers(gaussian, run, peer_loop, betas, spacing, prediction_type, steps, clip):
+def test_diffusers(gaussian, run, peer_loop, laid, betas, spacing, prediction_type, steps, clip):
     import torch
     from diffusers import HeunDiscreteScheduler
 
@@ -76,7 +75,7 @@ def test_diffusers(gaussian, run, peer_loop, betas, spacing, prediction_type, st
         grid = np.unique(scheduler.timesteps.numpy().astype(np.float64))[::-1]
         plan = df.plan(schedule, "heun", timesteps=grid, **arguments)
     else:
-        plan = df.plan(schedule, "heun", steps, timestep_spacing=spacing, **arguments)
+        plan = df.plan(schedule, "heun", steps, timesteps=laid(schedule, "heun", spacing, steps), **arguments)
     assert plan.timesteps.tolist() == scheduler.timesteps.tolist()
     network = gaussian.network(schedule, prediction_type)
     x = np.random.default_rng(1).standard_normal((6, 4))

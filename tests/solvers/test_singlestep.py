@@ -76,7 +76,7 @@ def naive_step(name, paper, x, lam, lam_next, solver_type="midpoint"):
 @pytest.mark.parametrize("clip", [None, (-0.3, 1.0)])
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 @pytest.mark.parametrize(("name", "options"), OPTIONS)
-def test_paper(gaussian, run, name, options, prediction_type, clip):
+def test_paper(gaussian, run, laid, name, options, prediction_type, clip):
     rng = np.random.default_rng(0)
     for schedule in (LINEAR, df.Schedule.scaled_linear(), COSINE):
         network = gaussian.network(schedule, prediction_type)
@@ -84,8 +84,8 @@ def test_paper(gaussian, run, name, options, prediction_type, clip):
         for steps, spacing in ((1, "trailing"), (2, "linspace"), (5, "leading"), (23, "trailing")):
             if schedule is COSINE and spacing != "leading":
                 continue  # it begins with sigma/alpha = 2e4, which the formulas multiply rounding errors with
-            plan = df.plan(schedule, name, steps, prediction_type=prediction_type, clip=clip, timestep_spacing=spacing,
-                           **options)  # fmt: skip
+            grid = laid(schedule, name, spacing, steps)
+            plan = df.plan(schedule, name, steps, prediction_type=prediction_type, clip=clip, timesteps=grid, **options)
             lambdas = 0.5 * schedule.log_snr(plan.timesteps[:: SOLVERS[name]])
             x = y = rng.standard_normal((6, 4))
             for lam, lam_next in pairwise(lambdas):
