@@ -36,14 +36,17 @@ _HOME = {
     "Schedule": "schedule",
     "convert_prediction": "solvers.prediction",
     "export": "export",
+    "grid": "saving",
     "learn_solver": "learning",
     "likelihood": "likelihood",
     "load": "model",
     "nn": "nn",
+    "noise": "engine.noise",
     "plan": "solvers",
     "probability_flow": "engine",
     "quantize": "quantization",
     "sample": "engine",
+    "save": "saving",
     "set_num_threads": "kernels",
     "solvers": "solvers",
     "step": "kernels",
@@ -69,14 +72,17 @@ __all__ = [
     "__version__",
     "convert_prediction",
     "export",
+    "grid",
     "learn_solver",
     "likelihood",
     "load",
     "nn",
+    "noise",
     "plan",
     "probability_flow",
     "quantize",
     "sample",
+    "save",
     "set_num_threads",
     "solvers",
     "step",
@@ -93,6 +99,7 @@ if not TYPE_CHECKING and importlib.util.find_spec("torch") is None:
 if TYPE_CHECKING:
     from . import nn as nn
     from . import theory as theory
+    from .engine.noise import noise as noise
     from .engine.probability_flow import probability_flow as probability_flow
     from .engine.requests import Request as Request
     from .engine.sample import sample as sample
@@ -111,6 +118,8 @@ if TYPE_CHECKING:
     from .plan import Plan as Plan
     from .plan import Row as Row
     from .quantization.quantize import quantize as quantize
+    from .saving import grid as grid
+    from .saving import save as save
     from .schedule import Schedule as Schedule
     from .solvers import plan as plan
     from .solvers import solvers as solvers
