@@ -231,7 +231,7 @@ class Plan:
             steps: Its num_inference_steps.
             mu: What the pipeline makes of the sample's size, where the configuration has ``use_dynamic_shifting``.
             **solver_options: What diffusers takes at each step, as options of the solver here: ``eta``,
-                ``rederive_epsilon`` (its ``use_clipped_model_output``), ``solver_order`` (its ``order`` of LMS). Churn is an
+                ``use_clipped_model_output`` (``rederive_epsilon`` here), ``solver_order`` (its ``order`` of LMS). Churn is an
                 option of :func:`diffuse_fast.plan` with ``heun``; diffusers has it for Euler, where it is none here.
 
         Raises:

@@ -137,7 +137,7 @@ def sample(
         "precision": precision,
         **{
             # One that the solver does not have goes on as it is: the library says which it has.
-            name: words.typed(f"--option {name}", text, type(known[name].default)) if name in known else text
+            name: words.typed(f"--option {name}", text, known[name].kind) if name in known else text
             for name, text in words.pairs("--option", option or ()).items()
         },
     }

@@ -162,9 +162,9 @@ def plan(
         )
     if not isinstance(timestep_rounding, str) or timestep_rounding not in ROUNDINGS:
         raise ArgumentError(f"timestep_rounding is {timestep_rounding!r}; it must be one of {', '.join(ROUNDINGS)}.")
-    options = _options(chosen, solver_options, schedule.family)
     clip = checked_clip(clip)
     lo, hi = _bounds(clip)
+    options = _options(chosen, solver_options, schedule.family, clips=(lo, hi) != (-math.inf, math.inf))
     offset = options.get("steps_offset", 0)
     if timesteps is None and sigmas is None:
         of_spacing = {"rho": rho, "sigma_min": sigma_min, "sigma_max": sigma_max, "beta_shape": beta_shape}
@@ -228,12 +228,16 @@ def _spaced(
     )
 
 
-def _options(solver: Solver, given: dict[str, Any], family: str) -> dict[str, Any]:
+def _options(solver: Solver, given: dict[str, Any], family: str, *, clips: bool) -> dict[str, Any]:
     for name in given:
         if name not in solver.options:
             known = near(name, solver.options) if solver.options else " It has none."
             raise ArgumentTypeError(f"{solver.name} has no option {name!r}.{hints.of_keyword(name) or known}")
-    return {name: _option(name, option, given.get(name, _default(option, family))) for name, option in solver.options.items()}
+    values = {name: given.get(name, _default(option, family)) for name, option in solver.options.items()}
+    return {
+        name: clips if option.default is None and values[name] is None else _option(name, option, values[name])
+        for name, option in solver.options.items()
+    }
 
 
 def _default(option: Option, family: str) -> Any:
@@ -246,9 +250,10 @@ def _option(name: str, option: Option, value: Any) -> bool | int | float | str |
         if not isinstance(value, list | tuple | range | np.ndarray):
             raise ArgumentTypeError(f"{name} is {value!r}; it must be a list of whole numbers.")
         return tuple(sorted({int(_number(name, option, v, whole=True)) for v in value}))
-    if isinstance(default, bool):
+    if option.kind is bool:
         if not isinstance(value, bool | np.bool_):
-            raise ArgumentTypeError(f"{name} is {value!r}; it must be True or False.")
+            allowed = "True, False or None" if default is None else "True or False"
+            raise ArgumentTypeError(f"{name} is {value!r}; it must be {allowed}.")
         return bool(value)
     if isinstance(default, str):
         if value not in option.choices:
