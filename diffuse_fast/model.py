@@ -25,7 +25,7 @@ from .artifact.nodes import Nodes
 from .artifact.rewrite import rewrite
 from .errors import ArgumentError, ArgumentTypeError, ArtifactError, ArtifactNotFoundError, near
 from .files import replacing
-from .plan import PREDICTION_TYPES
+from .plan import PREDICTION_TYPES, Plan
 from .schedule import Schedule
 
 __all__ = ["Conditioning", "Model", "Time", "bundled", "load", "to_uint8"]
@@ -85,6 +85,26 @@ class Model(Document):
         if len(digests) == 1:
             return digests[0].hexdigest()
         return hashlib.sha256(b"".join(d.digest() for d in digests)).hexdigest()
+
+
+    def plan(self, solver: str, steps: int | None = None, **options: Any) -> Plan:
+        """The plan by which ``df.sample(model, n, steps, solver=solver)`` draws: what the model knows need not be said.
+
+        Args:
+            solver, steps: As for :func:`diffuse_fast.plan`; ``"learned"`` is the model's own.
+            **options: As for :func:`diffuse_fast.sample`: ``clip``, ``timestep_spacing``, ``timesteps``, options of the solver.
+
+        Raises:
+            ArgumentError, ArgumentTypeError, PlanError: as :func:`diffuse_fast.plan`; or the model says otherwise.
+
+        Example:
+            >>> import diffuse_fast as df
+            >>> df.load("digits").plan("ddim", 20).nfe
+            20
+        """
+        from .engine.sample import plan_for
+
+        return plan_for(self, solver, steps, **options)
 
 
 def bundled() -> tuple[str, ...]:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import secrets
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,17 +14,18 @@ import typer
 from . import words
 
 if TYPE_CHECKING:
-    import numpy as np
 
     from ..model import Model
 
-SUFFIXES = (".png", ".npy", ".npz")
+STEPS = 20  # where nothing says how many
 
 
 def sample(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An artifact (.onnx), or a bundled model: digits.")],
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 16,
-    steps: Annotated[int | None, typer.Option(help="Steps of the solver; may be left out with --timesteps.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(show_default="20, or as many as --timesteps or --sigmas", help="Steps of the solver.")
+    ] = None,
     solver: Annotated[str, typer.Option(help="`diffuse-fast solvers` lists them.")] = "ddim",
     option: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the solver, as eta=0.5. May be repeated.")
@@ -56,7 +55,7 @@ def sample(
         Path | None,
         typer.Option(
             "--out", "-o", show_default="samples.png, or samples-2.png, ... where that is there already",
-            help="A .png (a grid), or .npy or .npz; an .npz also holds how it was made.",
+            help="A .png or .jpg (a grid), .gif (one after the other), .npy or .npz; all but an .npy also hold how it was made.",
         ),
     ] = None,
     columns: Annotated[int | None, typer.Option(help="Pictures in a row of the grid.")] = None,
@@ -85,10 +84,12 @@ def sample(
     Example: diffuse-fast sample digits -n 64 --steps 20 --cond label=7 --out sevens.png
     """
     out = _free() if out is None else out
-    if out.suffix not in SUFFIXES:
-        raise typer.BadParameter(f"--out is {str(out)!r}; it must end in {', '.join(SUFFIXES)}.")
-    if out.suffix != ".png" and (columns is not None or scale is not None):
-        raise typer.BadParameter("--columns and --scale lay out a .png.")
+    from .. import saving
+
+    if out.suffix.lower() not in saving.SUFFIXES:
+        raise typer.BadParameter(f"--out is {str(out)!r}; it must end in {', '.join(saving.SUFFIXES)}.")
+    if out.suffix.lower() not in saving.PICTURES and (columns is not None or scale is not None):
+        raise typer.BadParameter("--columns and --scale lay out a picture.")
     for name, value in (("--columns", columns), ("--scale", scale)):
         if value is not None and value < 1:
             raise typer.BadParameter(f"{name} is {value}; it must be at least 1.")
@@ -99,6 +100,7 @@ def sample(
         raise typer.BadParameter(f"--clip is {clip!r}; it must be two numbers, as -1,1.")
 
     from .. import files
+    from ..artifact.document import LEARNED
     from ..engine import sample as draw
     from ..model import load
     from ..solvers import SOLVERS
@@ -107,7 +109,7 @@ def sample(
     known = SOLVERS[solver].options if solver in SOLVERS else {}
     call: dict[str, Any] = {
         "n": n,
-        "steps": steps,
+        "steps": STEPS if steps is None and timesteps is None and sigmas is None and solver != LEARNED else steps,
         "solver": solver,
         # df.sample would draw one and keep it to itself: the file and the user are to know.
         "seed": secrets.randbits(64) if seed is None else _one_or_each("--seed", seed, n, int),
@@ -139,11 +141,14 @@ def sample(
             for name, text in words.pairs("--option", option or ()).items()
         },
     }
+    # What can be refused is refused before there are samples.
     files.writable(out)
-    write = _writer(out, loaded, call, columns, scale)
+    saving.check_suffix(out)
+    if out.suffix.lower() in saving.PICTURES:
+        saving.check_pictures(loaded)
+    recipe = {"model": loaded.name, "sha256": loaded.sha256, "sample": call, "made_by": _made_by()}
     x = draw(loaded, **call, progress=True)
-    with files.replacing(out) as partial:
-        write(x, partial)
+    saving.save(out, x, (-1.0, 1.0) if loaded.value_range is None else loaded, recipe=recipe, columns=columns, scale=scale)
     print(f"{out}: {n} of {loaded.name}, {solver}, {x.shape[1:]} each, seed {call['seed']}")
 
 
@@ -190,33 +195,6 @@ def _array(option: str, path: Path) -> list[Any]:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb":
         raise typer.BadParameter(f"{option}: {str(path)!r} must be an .npy of numbers.")
     return array.tolist()
-
-
-def _writer(
-    out: Path, model: Model, call: dict[str, Any], columns: int | None, scale: int | None
-) -> Callable[[np.ndarray, Path], None]:
-    """The function that writes samples to a path, with what can be refused refused now, before there are any."""
-    import numpy as np
-
-    if out.suffix == ".npy":
-        return lambda x, path: np.save(path, x)
-    if out.suffix == ".npz":
-        recipe = json.dumps({"model": model.name, "sha256": model.sha256, "sample": call, "made_by": _made_by()})
-        return lambda x, path: np.savez(path, samples=x, recipe=np.array(recipe))
-
-    from .. import pictures
-    from ..errors import ArgumentError
-    from ..model import to_uint8
-
-    pictures.needs_pillow()
-    pictures.check_shape(model.shape)
-    if model.value_range is None:
-        raise ArgumentError(f"the samples of {model.name} are no pictures: it has no value range. Write an .npy or .npz.")
-
-    def write(x: np.ndarray, path: Path) -> None:
-        path.write_bytes(pictures.png(pictures.grid(to_uint8(x, model), columns=columns, scale=scale)))
-
-    return write
 
 
 def _made_by() -> dict[str, Any]:

@@ -257,6 +257,12 @@ def told(name: str, given: Any, model: Model | None) -> Any:
         raise ArgumentError(f"{name} is not known: this model does not say it; give {name}=.")
     if given is not None and name == "schedule" and not isinstance(given, Schedule):
         raise ArgumentTypeError(f"schedule is a {type(given).__name__}; give a df.Schedule.")
+    known = getattr(model, name, None)
+    if None not in (given, known):
+        if name == "schedule" and not known.same_marginals(given):
+            raise ArgumentError(f"schedule is {given!r}, but this model was trained with {known!r}; leave it out.")
+        if name == "prediction_type" and given != known:
+            raise ArgumentError(f"prediction_type is {given!r}, but this model predicts {known!r}; leave it out.")
     return value
 
 

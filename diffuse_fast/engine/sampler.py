@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import hints
 from ..artifact.document import VARIANCES, clear_input_scale, output_shape
 from ..errors import ArgumentError, ArgumentTypeError
 from ..kernels import get_kernel
@@ -48,23 +49,29 @@ class Sampler:
 
     Args:
         model: As for :func:`~diffuse_fast.sample`.
-        plan: A plan.
+        plan: A plan; or the name of a solver, for the plan that :func:`~diffuse_fast.sample` would follow.
+        steps: With a solver's name: its steps.
         shape: Shape of one sample, where the model does not know it.
         variance, input_scale, guidance_scale, guidance_interval, guidance_rescale, guidance_batch, runtime, threads, device,
             precision: As for :func:`~diffuse_fast.sample`; the guidance scale is one number.
 
+        **plan_options: With a solver's name, what :func:`~diffuse_fast.sample` takes for the plan: ``schedule``,
+            ``prediction_type``, ``clip``, ``timestep_spacing``, ``timesteps``, options of the solver.
+
     Example:
         >>> import diffuse_fast as df
+        >>> df.Sampler("digits", "ddim", 10).sample(2, seed=1).shape
+        (2, 1, 8, 8)
         >>> model = df.load("digits")
-        >>> plan = df.plan(model.schedule, "ddim", 10, prediction_type=model.prediction_type, clip=model.clip)
-        >>> df.Sampler(model, plan).sample(2, seed=1).shape
+        >>> df.Sampler(model, model.plan("ddim", 10)).sample(2, seed=1).shape
         (2, 1, 8, 8)
     """
 
     def __init__(
         self,
         model: Any,
-        plan: Plan,
+        plan: Plan | str,
+        steps: int | None = None,
         *,
         shape: Sequence[int] | None = None,
         variance: str | None = None,
@@ -78,6 +85,7 @@ class Sampler:
         device: str = "auto",
         precision: str = "float32",
         graph: str = "auto",
+        **plan_options: Any,
     ):
         if guidance_batch not in GUIDANCE_BATCHES:
             raise ArgumentError(f"guidance_batch is {guidance_batch!r}; it must be one of {', '.join(GUIDANCE_BATCHES)}.")
@@ -106,7 +114,7 @@ class Sampler:
         else:
             self._network = self._backend.network
         self._kernel = get_kernel() if self._backend is None else self._backend.kernel
-        self._take_plan(plan, guidance_scale)
+        self._take_plan(_made(known, plan, steps, plan_options), guidance_scale)
         self._idle: dict[Any, list[Any]] = {}
         self._lock = threading.Lock()
 
@@ -329,6 +337,19 @@ class Sampler:
         )
         check_form(without, "negative_cond", with_, "cond")
         return [with_, without]
+
+
+def _made(known: Model | None, plan: Any, steps: int | None, options: dict[str, Any]) -> Any:
+    """The plan that is given, or that of a solver's name."""
+    if isinstance(plan, str):
+        from .sample import plan_for  # it knows samplers
+
+        return plan_for(known, plan, steps, **options)
+    if steps is not None or options:
+        name = "steps" if steps is not None else next(iter(options))
+        hint = hints.of_keyword(name) or " It is part of a plan, which is given here: leave it out, or give the name of a solver."
+        raise ArgumentTypeError(f"a Sampler of a plan has no option {name!r}.{hint}")
+    return plan
 
 
 def _joined(pieces: list[Any]) -> Any:
