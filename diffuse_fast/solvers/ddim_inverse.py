@@ -58,4 +58,5 @@ SOLVER = Solver(
         "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0),
     },
     table=table,
+    from_noise=False,
 )
