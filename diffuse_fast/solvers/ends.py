@@ -83,7 +83,7 @@ def point(problem: Problem, solver: Solver, end: float | str | None, options: di
     if found.sigma == 0.0:
         return CLEAN
     last = problem.points[-1]
-    if found.lam > last.lam:
+    if found.lam >= last.lam:  # the grid may end where the schedule does
         return found
     if math.isclose(found.lam, last.lam, rel_tol=NEAR, abs_tol=NEAR):
         return last

@@ -338,6 +338,27 @@ def test_every_family_has_its_default(name, default):
     assert df.Plan.from_json(plan.to_json()) == plan
 
 
+def test_the_default_grid_of_a_flow_shifts_its_last_level_twice():
+    def shifted(sigma):  # Esser et al. 2024, eq. 23, with the shift 3
+        return 3 * sigma / (1 + 2 * sigma)
+
+    sigmas = df.plan(df.Schedule.flow(shift=3.0), "euler", 4, prediction_type="flow").timesteps / 1000
+    np.testing.assert_allclose(sigmas, shifted(np.linspace(1.0, shifted(0.001), 4)), rtol=1e-12)
+    trailing = df.plan(df.Schedule.flow(shift=3.0), "euler", 4, prediction_type="flow", timestep_spacing="trailing").timesteps
+    np.testing.assert_allclose(trailing / 1000, shifted(np.array([1.0, 0.75, 0.5, 0.25])), rtol=1e-12)
+
+
+@pytest.mark.parametrize("spacing", [None, "linspace", "beta", "karras", "exponential"])
+def test_a_flow_of_one_timestep_has_one_level(spacing):
+    options = {} if spacing is None else {"timestep_spacing": spacing}
+    with pytest.raises(ArgumentError, match=r"num_train_timesteps is 1.*Schedule.flow\(\).*'continuous'.*'trailing'"):
+        df.plan(df.Schedule.flow(1), "euler", 4, prediction_type="flow", **options)
+    advised = (df.plan(df.Schedule.flow(1), "euler", 4, prediction_type="flow", timestep_spacing="trailing"),
+               df.plan(df.Schedule.flow(), "euler", 4, prediction_type="flow", time_convention="continuous"))  # fmt: skip
+    assert all(plan.timesteps[0] == 1.0 and plan.nfe == 4 for plan in advised)
+    assert df.plan(df.Schedule.flow(1), "euler", 1, prediction_type="flow").timesteps.tolist() == [1.0]
+
+
 def test_edm_s_own_rho_is_the_default():
     one, other = df.Schedule.edm(rho=5.0), df.Schedule.edm()
     plan = df.plan(one, "ddim", 7, prediction_type="edm")
