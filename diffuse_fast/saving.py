@@ -101,7 +101,8 @@ def save(
         elif suffix == ".npy":
             np.save(file, _array(x))
         else:
-            np.savez(file, samples=_array(x), **({} if text is None else {"recipe": np.array(text)}))
+            arrays: dict[str, Any] = {"samples": _array(x)} if text is None else {"samples": _array(x), "recipe": np.array(text)}
+            np.savez(file, **arrays)
 
 
 def check_suffix(path: Path) -> None:
