@@ -4,7 +4,9 @@ expect, so both ``except df.DiffuseFastError`` and ``except ValueError`` work.""
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable
+from typing import Any
 
 
 class DiffuseFastError(Exception):
@@ -39,6 +41,9 @@ class NonFiniteError(DiffuseFastError, ArithmeticError):
         self.row = row
         self.samples = samples
 
+    def __reduce__(self) -> tuple[Any, ...]:  # BaseException's own would leave out the keywords
+        return functools.partial(type(self), row=self.row, samples=self.samples), self.args, self.__dict__
+
 
 class NetworkError(DiffuseFastError, RuntimeError):
     """A network failed while it ran, or returned something other than its output."""
@@ -54,6 +59,10 @@ class DeviceError(DiffuseFastError, RuntimeError):
 
 class RuntimeUnavailableError(DiffuseFastError, ImportError):
     """A runtime or an optional package is not installed; the message names the extra that brings it."""
+
+
+class UnavailableNameError(DiffuseFastError, AttributeError):
+    """A public name of the package needs a package that is not installed; the message names the extra that brings it."""
 
 
 class CoreMissingError(DiffuseFastError, ImportError):

@@ -43,7 +43,7 @@ from .plan import DynamicThreshold, Plan
 from .schedule import Schedule
 from .schedule.checks import number
 from .schedule.discrete import DiscreteSchedule
-from .solvers import SOLVERS, spacing
+from .solvers import SOLVERS, ends, spacing
 from .solvers import plan as make_plan
 
 # ---- the options that schedulers share, and their defaults ----------------------------------------------
@@ -76,7 +76,7 @@ INERT = {"base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"}
 _LEVEL_OPTIONS = {
     "use_karras_sigmas": "karras",
     "use_exponential_sigmas": "exponential",
-    "use_beta_sigmas": "beta",
+    "use_beta_sigmas": "beta_sigmas",
     "use_lu_lambdas": "log_snr",
 }
 _BETA_SCHEDULES = {"linear": Schedule.linear, "scaled_linear": Schedule.scaled_linear, "sigmoid": Schedule.sigmoid}
@@ -144,6 +144,11 @@ def plan_from_diffusers(scheduler: Any, steps: int, *, mu: float | None = None, 
     grid = peer.grid(config, schedule, _whole(steps))
     if solver not in SOLVERS:
         raise ArgumentError(f"{name} is the solver {solver!r} here, which this version does not have.{near(solver, SOLVERS)}")
+    if config.get("final_sigmas_type") == "sigma_min" and schedule.family != "discrete" and peer.schedule is not _edm:
+        raise ArgumentError(
+            f"{name} has final_sigmas_type='sigma_min', which is not honoured with a schedule of the family {schedule.family}: "
+            f"there it ends with a step of no width, or at a level of another schedule."
+        )
     known = SOLVERS[solver].options
     for option, default in peer.options.items():
         if option in _MADE_FROM or option in INERT or option in settled:
@@ -153,6 +158,12 @@ def plan_from_diffusers(scheduler: Any, steps: int, *, mu: float | None = None, 
             options[option] = value
         elif value != default:
             raise ArgumentError(f"{name} has {option}={value!r}, which is not honoured here; only {default!r} is.")
+    if "use_clipped_model_output" in solver_options:
+        if "rederive_epsilon" in solver_options:
+            raise ArgumentError("use_clipped_model_output and rederive_epsilon are the same option; give one of them.")
+        if options.get("rederive_epsilon") is not False:
+            raise ArgumentTypeError(f"{name} has no use_clipped_model_output; leave it out.")
+        solver_options["rederive_epsilon"] = solver_options.pop("use_clipped_model_output")
     for option in solver_options:
         if option in options and option in peer.options:
             raise ArgumentError(f"{option} is an option of {name}; change it there.")
@@ -163,17 +174,8 @@ def plan_from_diffusers(scheduler: Any, steps: int, *, mu: float | None = None, 
     if grid.told is not None:
         plan = dataclasses.replace(plan, rows=tuple(dataclasses.replace(r, timestep=grid.told(r.timestep)) for r in plan.rows))
     if grid.final_scale != 1.0:
-        plan = _scaled_end(plan, grid.final_scale)
+        plan = ends.scaled(plan, grid.final_scale)
     return plan if grid.initial_scale is None else dataclasses.replace(plan, initial_scale=grid.initial_scale)
-
-
-def _scaled_end(plan: Plan, scale: float) -> Plan:
-    """The plan with its result scaled, by its last row; for a plan that keeps its marginals and ends without a noise of its own."""
-    row, (alpha, sigma) = plan.rows[-1], plan.marginals[-1]
-    last = dataclasses.replace(row, a=scale * row.a, b=scale * row.b, d=scale * row.d, c=tuple(scale * c for c in row.c))
-    return dataclasses.replace(
-        plan, rows=(*plan.rows[:-1], last), marginals=(*plan.marginals[:-1], (scale * alpha, scale * sigma))
-    )
 
 
 # ---- reading a configuration ----------------------------------------------------------------------------
@@ -548,6 +550,8 @@ def _ddpm(config: Config) -> _Choice:
     return "ddpm", {"variance_type": variance}, ("variance_type",)
 
 
+# ε as the network predicts it, also beside a clipped x0: use_clipped_model_output=False.
+_RAW: dict[str, Any] = {"rederive_epsilon": False}
 # Of x0 alone, thresholded or not: hence ε from it.
 _FIRST: dict[str, Any] = {"rederive_epsilon": True}
 _MULTISTEP: dict[tuple[str, int], tuple[str, dict[str, Any]]] = {
@@ -626,12 +630,12 @@ _DDPM = {**_BETAS, **_ZERO_SNR, **_CLIP, **_PREDICTION, **_THRESHOLD, **_LEADING
 _EDM_PREDICTIONS = {"epsilon": "edm", "v_prediction": "v_prediction"}  # with sigma_data, they are F and −F of EDM
 
 PEERS: dict[str, Peer] = {
-    "DDIMScheduler": Peer(_DDIM, _discrete("exact"), _closed, _is("ddim")),
-    "DDIMParallelScheduler": Peer(_DDIM, _discrete("exact"), _closed, _is("ddim")),
+    "DDIMScheduler": Peer(_DDIM, _discrete("exact"), _closed, _is("ddim", **_RAW)),
+    "DDIMParallelScheduler": Peer(_DDIM, _discrete("exact"), _closed, _is("ddim", **_RAW)),
     "DDPMScheduler": Peer(_DDPM, _discrete("exact"), _closed, _ddpm),
     "DDPMParallelScheduler": Peer(_DDPM, _discrete("exact"), _closed, _ddpm),
     "DDIMInverseScheduler": Peer(
-        {k: v for k, v in _DDIM.items() if k not in _THRESHOLD}, _discrete("exact"), _closed, _is("ddim_inverse")
+        {k: v for k, v in _DDIM.items() if k not in _THRESHOLD}, _discrete("exact"), _closed, _is("ddim_inverse", **_RAW)
     ),
     "LCMScheduler": Peer(_DISTILLED, _discrete("exact"), _distilled, _lcm),
     "TCDScheduler": Peer(_DISTILLED, _discrete("exact"), _distilled, _tcd),

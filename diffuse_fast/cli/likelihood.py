@@ -45,12 +45,13 @@ def likelihood(
 
     if out is not None and out.suffix != ".npz":
         raise typer.BadParameter(f"--out is {str(out)!r}; it must end in .npz.")
-    given: dict[str, Any] = {
-        name: _array(f"--cond {name}", Path(text)) if text.endswith(".npy") else words.values(f"--cond {name}", text)
-        for name, text in words.pairs("--cond", cond or ()).items()
-    }
-    x = _array("DATA.npy", data)
     loaded = load(model)
+    given: dict[str, Any] = {
+        name: _array(f"--cond {name}", Path(text)) if text.endswith(".npy")
+        else words.values(f"--cond {name}", text, words.class_names(loaded, name))
+        for name, text in words.pairs("--cond", cond or ()).items()
+    }  # fmt: skip
+    x = _array("DATA.npy", data)
     if out is not None:
         files.writable(out)
     found = estimate(

@@ -29,7 +29,7 @@ from ..learning.learn import HELD_OUT, learn_each
 from ..model import Model, load
 from ..nn import UNet
 from ..schedule import Schedule
-from .config import TrainConfig
+from .config import DIGITS, TrainConfig
 from .data import digits
 from .loop import train
 from .objectives import ForwardProcess, evaluate_loss
@@ -41,7 +41,7 @@ NETWORK: dict[str, Any] = {
     "in_channels": 1, "channels": 32, "multipliers": (1, 2), "blocks": 2, "groups": 8, "dropout": 0.1,
     "num_classes": 10,
 }  # fmt: skip
-CONFIG = TrainConfig(steps=6000, batch_size=64, prediction_type="v_prediction", learning_rate=2e-3)
+CONFIG = DIGITS
 LICENSE = "Apache-2.0"
 LEARNED_STEPS = (5, 6, 8)
 

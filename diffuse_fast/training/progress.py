@@ -59,9 +59,11 @@ def progress_bar(steps: int, *, shown: bool, start: int = 0, batch_size: int = 1
         return
 
     columns = (
-        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4f}"),
-        TextColumn("{task.fields[speed]:.4g} samples/s"), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"), TimeElapsedColumn(),
+        TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("training", total=steps, completed=start, loss=float("nan"), speed=0.0)
-        yield lambda step, loss: bar.update(task, completed=step, loss=average(loss), speed=speed(step))
+        task = bar.add_task("training", total=steps, completed=start, told="")
+        yield lambda step, loss: bar.update(
+            task, completed=step, told=f"loss {average(loss):.4f} {speed(step):.4g} samples/s"
+        )

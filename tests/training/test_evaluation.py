@@ -135,6 +135,8 @@ def test_an_npz_is_split_by_class(tmp_path, few):
     "arrays, message",
     [
         ({"images": np.zeros((4, 1, 8, 8), np.float32)}, "lacks labels"),
+        ({"images": np.tile(np.linspace(0, 1, 4, dtype=np.float32)[:, None, None, None], (1, 1, 8, 8)), "labels": np.zeros(4, int)},
+         r"no value below 0.*write 2 \* images - 1"),
         ({"images": np.zeros((4, 8, 8), np.float32), "labels": np.zeros(4, int)}, "N, C, H, W"),
         ({"images": np.zeros((4, 1, 8, 8), np.uint8), "labels": np.zeros(4, int)}, "floats"),
         ({"images": np.zeros((4, 1, 8, 8), np.float32), "labels": np.zeros(3, int)}, "one per image"),
