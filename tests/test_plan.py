@@ -320,3 +320,17 @@ def test_the_interval_of_guidance_holds_its_low_end_and_not_its_high_one():
     levels = [sigma / alpha for alpha, sigma in plan.marginals[:-1]]
     guided = plan.with_guidance(2.0, interval=(levels[3], levels[1]))
     assert [len(row.g) for row in guided.rows] == [1, 1, 2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("row", "draws"),
+    [
+        (Row(a=1.0, b=1.0), False),
+        (Row(a=1.0, s=0.1), True),
+        (Row(a=1.0, log_s=(-1.0, 0.5)), True),
+        (Row(a=1.0, b=1.0, reduce=Reduction("langevin", (0.1, 1.0))), True),
+        (Row(a=1.0, b=1.0, reduce=Reduction("guidance_rescale", (0.5,))), False),
+    ],
+)
+def test_which_rows_draw_noise(row, draws):
+    assert row.stochastic is draws
