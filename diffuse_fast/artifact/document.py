@@ -39,6 +39,8 @@ MAX_TRAIN_TIMESTEPS = 1_000_000  # a schedule's tables are built when the file i
 MAX_RANK = 8
 
 MAX_LAYERS = 100_000
+MAX_CLASSES = 1 << 20  # every one of them is drawn for calibration
+MAX_VALUES = MAX_TRAIN_TIMESTEPS + 400_000  # of JSON: each becomes an object of some 100 bytes
 
 Range = tuple[float, float]
 
@@ -310,8 +312,12 @@ def conditioning_from(raw: Any, *, names: bool = False) -> tuple[Conditioning, .
             dtype=fields.one_of("dtype", CONDITIONING_DTYPES),
             shape=fields.shape("shape", scalar=True),
             null=fields.number_or_none("null"),
+<<<<<<< HEAD
             classes=None if fields.take("classes") is None else fields.whole("classes", 1, 1 << 31),
             class_names=_class_names(fields) if names else None,
+=======
+            classes=None if fields.take("classes") is None else fields.whole("classes", 1, MAX_CLASSES),
+>>>>>>> files
         )
         inputs.append(one)
     return tuple(inputs)
@@ -595,6 +601,8 @@ def _load(text: str) -> Any:
     def constant(name: str) -> NoReturn:
         raise ValueError(f"{name} is not JSON")
 
+    if (values := sum(map(text.count, ",[{"))) > MAX_VALUES:
+        raise ArtifactError(f"the metadata {KEY!r} of the file have {values} values; at most {MAX_VALUES} are read.")
     try:
         return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
     except (ValueError, RecursionError) as error:
