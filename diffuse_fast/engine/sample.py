@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..artifact.document import LEARNED
-from ..errors import ArgumentError, ArgumentTypeError
+from ..errors import ArgumentError
 from ..model import Model, find, load
-from ..plan import DynamicThreshold, Plan
+from ..plan import DynamicThreshold
+from ..planning import plan_for
 from ..schedule import Schedule
-from ..solvers import checked_clip
-from ..solvers import plan as make_plan
 from .arguments import is_tensor, whole
 from .conditioning import conditions
 from .requests import Request
@@ -193,6 +191,7 @@ def loaded(model: str | Path) -> Model:
 @functools.lru_cache(maxsize=8)
 def _loaded(path: Path, asked: Path) -> Model:
     return load(asked)
+<<<<<<< HEAD
 
 
 def plan_for(known: Model | None, solver: str, steps: int | None, *, schedule: Any = None, prediction_type: Any = None,
@@ -272,3 +271,5 @@ def told(name: str, given: Any, model: Model | None) -> Any:
 
 def bounds(clip: Any, model: Model | None) -> tuple[float, float] | DynamicThreshold | None:
     return model.clip if clip is None and model else checked_clip(clip)
+=======
+>>>>>>> engine

@@ -22,6 +22,7 @@ from ..kernels.rows import pack
 from ..kernels.step import MAX_ELEMENTS, noise_address
 from ..model import Model, load
 from ..plan import INPUT_SCALES, Plan
+from ..planning import plan_for
 from ..runtimes import network
 from .arguments import callable_or_none, device_noise, dtype_of, is_tensor, noise_array, trait, whole
 from .conditioning import Conditions, check_form, conditions
@@ -350,8 +351,6 @@ class Sampler:
 def _made(known: Model | None, plan: Any, steps: int | None, options: dict[str, Any]) -> Any:
     """The plan that is given, or that of a solver's name."""
     if isinstance(plan, str):
-        from .sample import plan_for  # it knows samplers
-
         return plan_for(known, plan, steps, **options)
     if steps is not None or options:
         name = "steps" if steps is not None else next(iter(options))

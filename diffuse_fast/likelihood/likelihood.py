@@ -15,11 +15,12 @@ from ..artifact.document import VARIANCES
 from ..engine.arguments import trait, whole
 from ..engine.conditioning import conditions
 from ..engine.probability_flow import takes_by_alpha
-from ..engine.sample import loaded, told
+from ..engine.sample import loaded
 from ..engine.sampler import Seed, seeds_of, shape_of_sample
 from ..errors import ArgumentError, ArgumentTypeError, near
 from ..kernels import get_kernel
 from ..model import Model
+from ..planning import told
 from ..schedule import Schedule
 from ..solvers.solver import Problem
 from ..theory import REVERSE_VARIANCES

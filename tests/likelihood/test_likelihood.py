@@ -343,11 +343,14 @@ def test_the_bundled_digits_have_a_density():
     assert found.mean < wrong.mean
 
 
-def test_whole_timesteps_of_another_schedule_are_refused():
+def test_whole_timesteps_of_another_schedule_are_refused(small):
     pytest.importorskip("onnxruntime")
     x = np.zeros((1, 1, 8, 8))
-    with pytest.raises(ArgumentError, match="takes whole timesteps, and the times of this schedule are fractional"):
+    with pytest.raises(ArgumentError, match="this model was trained with"):  # whatever its times are
         df.likelihood("digits", x, "ode", schedule=df.Schedule.flow(), prediction_type="flow")
+    open_ = df.load(small(None), {"sample": "x", "time": "t", "conditioning": {"label": {"null": 4}}})
+    with pytest.raises(ArgumentError, match="takes whole timesteps, and the times of this schedule are fractional"):
+        df.likelihood(open_, np.zeros((1, 2, 3)), "ode", schedule=df.Schedule.flow(), prediction_type="flow")
     with pytest.raises(ArgumentError, match="steps is 1001; the schedule has 1000"):
         df.likelihood("digits", x, "ode", steps=1001)
 
