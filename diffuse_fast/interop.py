@@ -224,15 +224,16 @@ def _read(scheduler: Any) -> tuple[str, Peer, Config]:
     given = getattr(scheduler, "config", scheduler)
     if not isinstance(given, Mapping):
         raise ArgumentTypeError(
-            f"the scheduler is a {type(scheduler).__name__}; it must be a diffusers scheduler, its configuration as a dict, or the path "
-            f"of a scheduler_config.json or of a folder that holds one."
+            f"the scheduler is a {type(scheduler).__name__}; it must be a diffusers scheduler, its configuration as a dict, or the "
+            f"path of a scheduler_config.json or of a folder that holds one."
         )
     name = given.get("_class_name") if given is scheduler else type(scheduler).__name__
     if not isinstance(name, str | None):
         raise ArgumentTypeError(f"the configuration's '_class_name' is {name!r}; it must be the name of a class.")
     if name is None:
         raise ArgumentError(
-            "the configuration lacks '_class_name', as scheduler.config does; give the scheduler itself, or add the name of its class."
+            "the configuration lacks '_class_name', as scheduler.config does; give the scheduler itself, or add the name of its "
+            "class."
         )
     if name in REFUSED:
         raise ArgumentError(f"{name} has no counterpart here: {REFUSED[name]}")
@@ -607,8 +608,8 @@ _LISTED = 1e-2  # published lists of noise levels are rounded; how far an end ma
 def _given(
     name: str, config: Config, schedule: Schedule, steps: int | None, sigmas: Any, timesteps: Any
 ) -> tuple[Schedule, _Grid]:
-    """The grid of a pipeline's own ``sigmas`` or ``timesteps``, as the scheduler's ``set_timesteps`` takes them, and the schedule to
-    read it by."""
+    """The grid of a pipeline's own ``sigmas`` or ``timesteps``, as the scheduler's ``set_timesteps`` takes them, and the schedule
+    to read it by."""
     for option, values, takers in (("sigmas", sigmas, _TAKE_SIGMAS), ("timesteps", timesteps, _TAKE_TIMESTEPS)):
         if values is not None and name not in takers:
             raise ArgumentError(
@@ -620,13 +621,14 @@ def _given(
         raise ArgumentError("sigmas and timesteps are both given; give one of them.")
     levels = None if sigmas is None else _falling_list("sigmas", sigmas)
     times = None if timesteps is None else _falling_list("timesteps", timesteps)
-    calls = len(levels if times is None else times) - (name == "EulerDiscreteScheduler" and levels is not None)  # its last is the end
+    end = int(name == "EulerDiscreteScheduler" and levels is not None)  # its last level is not a call
+    calls = len(levels if times is None else times) - end
     if steps is not None and _whole(steps) != calls:
         raise ArgumentError(f"steps is {steps}, but the list given has {calls}; leave steps out.")
     if flow_match:
         return schedule, _flow_match_list(config, schedule, levels, times)
     if _level(config) is not None:
-        raise ArgumentError(f"{name} has a spacing over noise levels, which together with a list is not honoured; give one of them.")
+        raise ArgumentError(f"{name} has a spacing over noise levels, which is not honoured with a list; give one of them.")
     if name == "UniPCMultistepScheduler":
         if not config["use_flow_sigmas"]:
             raise ArgumentError("sigmas needs use_flow_sigmas=True, as in diffusers; set it in the configuration, or give steps.")
@@ -928,8 +930,8 @@ REFUSED = {
     "DDPMWuerstchenScheduler": "its schedule is a continuous cosine, which is none here. Take ddpm by df.plan on Schedule.cosine.",
     "KarrasVeScheduler": "it is deprecated in diffusers and kept as a name. Take heun by df.plan on Schedule.edm.",
     "ScoreSdeVpScheduler": "it is deprecated in diffusers and kept as a name. Take euler_maruyama by df.plan on Schedule.vp_sde.",
-    "LTXEulerAncestralRFScheduler": "its levels come from its pipeline. Take euler_ancestral by df.plan on Schedule.flow, with 1000 "
-    "times its sigmas as timesteps.",
+    "LTXEulerAncestralRFScheduler": "its levels come from its pipeline. Take euler_ancestral by df.plan on Schedule.flow, with "
+    "1000 times its sigmas as timesteps.",
     "MiniMaxH3Scheduler": "its shift is that of its pipeline. Take flow_euler by df.plan on Schedule.flow.",
     "SCMScheduler": "its network's input is TrigFlow's angle, a schedule that is none here.",
     **dict.fromkeys(

@@ -238,8 +238,8 @@ class Plan:
                 option of :func:`diffuse_fast.plan` with ``heun``; diffusers has it for Euler, where it is none here.
 
         Raises:
-            ArgumentError: the class has no counterpart here, an option is not honoured, the class takes no such list, or a file cannot
-                be read; the message names it.
+            ArgumentError: the class has no counterpart here, an option is not honoured, the class takes no such list, or a file
+                cannot be read; the message names it.
             ArgumentTypeError: neither a scheduler nor a dict nor a path, or an option that the solver does not have.
 
         Example:

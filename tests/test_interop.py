@@ -311,7 +311,8 @@ OTHER = {
     "solver_type": "heun", "lower_order_final": False, "euler_at_final": True, "lambda_min_clipped": -3.0, "use_lu_lambdas": True,
     "predict_x0": False, "disable_corrector": [1], "solver_p": "another scheduler", "shift": 2.0, "shift_terminal": 0.123,
     "base_shift": 0.3, "max_shift": 1.0, "base_image_seq_len": 128, "max_image_seq_len": 2048, "invert_sigmas": True,
-    "scale_factors": [0.5, 1.0], "upscale_mode": "nearest", "stochastic_sampling": True, "s_noise": 1.01, "clip_denoised": False, "snr": 0.2, "sampling_eps": 1e-3, "correct_steps": 2,
+    "scale_factors": [0.5, 1.0], "upscale_mode": "nearest",
+    "stochastic_sampling": True, "s_noise": 1.01, "clip_denoised": False, "snr": 0.2, "sampling_eps": 1e-3, "correct_steps": 2,
 }  # fmt: skip
 # What an option needs beside it to have a meaning, and what it takes where the default is that value.
 BESIDE = {

@@ -6,10 +6,10 @@ The paper's α_t is ``alphas_cumprod`` = alpha². Equation (12), with t' the nex
 
 with β = sigma² − (alpha/alpha')²·sigma'² the variance added from t' to t, 1 − alpha²/alpha'² where alpha² + sigma² = 1.
 
-x0 is the network's data prediction, clipped where the plan clips. With ``rederive_epsilon`` ε is the noise that fits the clipped x0,
-ε = (x − alpha·x0)/sigma, as in guided-diffusion; this is the default where the plan clips or thresholds. Without it ε is the
-network's own, as in diffusers. Beside a clipped x0 that leaves the path: with a guidance scale above 1, where predictions often
-leave the bounds, the bundled model draws the wrong digits (docs/quality.md).
+x0 is the network's data prediction, clipped where the plan clips. With ``rederive_epsilon`` ε is the noise that fits the
+clipped x0, ε = (x − alpha·x0)/sigma, as in guided-diffusion; this is the default where the plan clips or thresholds. Without it
+ε is the network's own, as in diffusers. Beside a clipped x0 that leaves the path: with a guidance scale above 1, where
+predictions often leave the bounds, the bundled model draws the wrong digits (docs/quality.md).
 """
 
 from __future__ import annotations
