@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..solvers import Option
@@ -26,7 +27,7 @@ def solvers() -> None:
     show(
         "options, as --option NAME=VALUE",
         [
-            (s.name, name, _default(o), _about(o))
+            (s.name, name, _shown(o.default), _about(o))
             for s in everything
             for name, o in s.options.items()
         ],
@@ -34,10 +35,13 @@ def solvers() -> None:
     )
 
 
-def _default(option: Option) -> Any:
-    if option.default is None:
-        return "true where clipped"
-    return str(option.default).lower() if isinstance(option.default, bool) else option.default
+def _shown(default: object) -> object:
+    """A default as it is written on the command line; the largest float bounds nothing, and None follows the clip."""
+    if default is None:
+        return "where clipped"
+    if default == sys.float_info.max:
+        return "unlimited"
+    return str(default).lower() if isinstance(default, bool) else default
 
 
 def _about(option: Option) -> str:

@@ -15,6 +15,7 @@ from ..errors import ArgumentError, ArgumentTypeError
 from ..model import Model, find, load
 from ..plan import DynamicThreshold, Plan
 from ..schedule import Schedule
+from ..solvers import checked_clip
 from ..solvers import plan as make_plan
 from .arguments import is_tensor, whole
 from .conditioning import conditions
@@ -40,7 +41,10 @@ def sample(
     shape: Sequence[int] | None = None,
     schedule: Schedule | None = None,
     prediction_type: str | None = None,
+    variance: str | None = None,
+    input_scale: str | None = None,
     clip: tuple[float, float] | DynamicThreshold | bool | None = None,
+    data: Any = None,
     noise: Any = None,
     step_noise: Callable[[int], Any] | None = None,
     batch_size: int | None = None,
@@ -65,8 +69,10 @@ def sample(
             (:func:`diffuse_fast.learn_solver`): its times, clip and rows are given, and no option of a grid or solver goes with it.
         seed: One seed (samples are its indices 0..n-1), a list of n seeds (each sample is its seed's index 0), or None for a
             fresh one, which is logged.
-        timestep_spacing, timesteps: How the grid is laid, or the grid itself, falling. A model that takes whole timesteps is
-            told the nearest where a spacing lies between them; ``timesteps`` must be whole for it.
+        timestep_spacing, timesteps: How the grid is laid, or the grid itself, falling. The default of ``ddim`` and ``ddpm`` is
+            ``leading``, but ``trailing`` where leading would start below 0.9·num_train_timesteps (:func:`diffuse_fast.plan`). A
+            model that takes whole timesteps is told the nearest where a spacing lies between them; ``timesteps`` must be whole
+            for it.
         guidance_scale: Classifier-free guidance, one scale or one per sample; a sample with 1 is the conditional model, at the
             cost of one evaluation.
         guidance_interval: Guide only where the noise level sigma/alpha is in ``[low, high)`` (Kynkäänniemi et al. 2024).
@@ -74,12 +80,24 @@ def sample(
             et al. 2023, section 3.4).
         guidance_batch: ``joined`` calls the network once with both evaluations of every guided sample, ``separate`` twice, with
             half the memory for its activations. With a batch-invariant network the results are the same.
-        cond, negative_cond: Conditioning by input name; each value one for all samples, or one per sample. What is left out
+        cond, negative_cond: Conditioning by input name. For an artifact an array has the declared shape of its input, for all
+            samples, or one axis more with one entry per sample. For a callable or module axis 0 always is the batch, of length n,
+            or 1 for all samples alike: an embedding (77, 64) for all is ``emb[None]``; a number is for all. What is left out
             takes the model's null value. An array on the CUDA device that is sampled on stays there, as ``noise`` and what
             ``step_noise`` gives do; its values are not looked at.
         shape, schedule, prediction_type: What an artifact knows and a bare callable must be told.
+        variance: ``none`` (default), or ``learned`` or ``learned_range`` for a callable or module with twice the channels, whose
+            second half is the variance (Improved DDPM, ADM, DiT): ``ddpm`` takes it with ``variance_type="learned_range"``, other
+            solvers leave it aside. An artifact says it itself.
+        input_scale: ``none`` (default) where the network takes the state alpha·x0 + sigma·ε as the schedule has it, which is
+            c_in·x with ``Schedule.edm()``; ``1/alpha`` where it takes x0 + (sigma/alpha)·ε, as EDM's denoiser D(x; σ) and
+            k-diffusion's wrappers do. It must be said of a callable or module that predicts ``denoised`` with
+            ``Schedule.edm()``. An artifact says it itself.
         clip: None for what the artifact says (a callable: no clip), False for none, (lo, hi), or a ``df.DynamicThreshold``.
-        noise: N(0, 1) of shape (n, *shape) to start from, in place of the generator.
+        data: What to start from, (n, *shape) in the model's value range: it is noised to the start of the plan, which ``begin``
+            sets (image-to-image: ``begin`` is where diffusers' ``strength`` starts). Needed with ``begin``, unless ``noise`` is.
+        noise: N(0, 1) of shape (n, *shape) to start from, in place of the generator. With ``begin`` and without ``data`` it is
+            the noised state itself, as a run with ``end`` at that time returns it.
         step_noise: ``i -> N(0, 1)`` of that shape for row i, in place of the generator.
         batch_size: Samples per network call at most; bounds memory and changes no result of a batch-invariant network.
         first_index: Index of the first sample under ``seed``: continue where another call stopped.
@@ -94,9 +112,10 @@ def sample(
         graph: On a CUDA device: ``tick`` captures a network call and its step as one graph, replayed for every row; ``trajectory``
             captures all rows; ``none`` captures nothing. ``auto`` is ``tick`` for torch modules and functions, ``none`` for a model
             file (``tick`` lets onnxruntime capture it). What a module's ``forward`` reads from Python is fixed when it is captured.
-        progress: Show a bar. callback: Called as ``callback(row, x)`` after each row; x is a view, not to be kept.
-        **solver_options: Options of the solver (``eta``, ``variance_type``, ...) and of the grid (``sigmas``, ``rho``,
-            ``sigma_min``, ``sigma_max``, ``time_convention``: see :func:`diffuse_fast.plan`).
+        progress: Show a bar on a terminal, elsewhere a line now and then, on standard error.
+        callback: Called as ``callback(row, x)`` after each row; x is a view, not to be kept.
+        **solver_options: Options of the solver (``eta``, ``variance_type``, ...) and of the grid (``sigmas``, ``begin``, ``end``,
+            ``rho``, ``sigma_min``, ``sigma_max``, ``beta_shape``, ``time_convention``: see :func:`diffuse_fast.plan`).
 
     Returns:
         (n, *shape) float32, the caller's own: a NumPy array; for a torch module, or where ``noise`` is one, a tensor, on
@@ -117,7 +136,7 @@ def sample(
                      timestep_spacing=timestep_spacing, timesteps=timesteps, **solver_options)  # fmt: skip
     each = not isinstance(guidance_scale, int | float | np.integer | np.floating)
     sampler = Sampler(
-        model, table, shape=shape, guidance_interval=guidance_interval,
+        model, table, shape=shape, variance=variance, input_scale=input_scale, guidance_interval=guidance_interval,
         guidance_scale=1.0 if each else guidance_scale,  # type: ignore[arg-type]  # a number, where not each
         guidance_rescale=guidance_rescale, guidance_batch=guidance_batch, runtime=runtime, threads=threads, device=device,
         precision=precision, graph=graph,
@@ -126,15 +145,15 @@ def sample(
         if step_noise is not None:
             raise ArgumentError("step_noise is given for samples that run in step; give one guidance_scale for all.")
         return _with_each_scale(
-            sampler, n, guidance_scale, seed, first_index, cond, negative_cond, noise, batch_size, progress, callback
+            sampler, n, guidance_scale, seed, first_index, cond, negative_cond, data, noise, batch_size, progress, callback
         )
     return sampler.sample(
-        n, seed=seed, cond=cond, negative_cond=negative_cond, noise=noise, step_noise=step_noise, batch_size=batch_size,
-        first_index=first_index, progress=progress, callback=callback,
+        n, seed=seed, cond=cond, negative_cond=negative_cond, data=data, noise=noise, step_noise=step_noise,
+        batch_size=batch_size, first_index=first_index, progress=progress, callback=callback,
     )  # fmt: skip
 
 
-def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, noise, batch_size, progress, callback) -> Any:
+def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, data, noise, batch_size, progress, callback) -> Any:
     whole("n", n, 1)
     try:
         values = np.asarray(scales)
@@ -143,7 +162,7 @@ def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, nois
     if values.shape != (n,) or values.dtype.kind not in "iuf":
         raise ArgumentError(f"guidance_scale is {scales!r}; give one number, or one per sample ({n}).")
     seeds, indices = seeds_of(seed, n, first_index)
-    start = sampler._noise(noise, n)
+    start = sampler._start(data, noise, n, seeds, indices)
     given = conditions("cond", cond, n, sampler._conditioning, sampler._device)
     against = None if negative is None else conditions("negative_cond", negative, n, sampler._conditioning, sampler._device)
     requests = [
@@ -156,22 +175,24 @@ def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, nois
         for i in range(n)
     ]  # fmt: skip
     result = sampler.sample_requests(requests, batch_size=batch_size, progress=progress, callback=callback)
-    if not isinstance(result, np.ndarray) or not (is_tensor(noise) or sampler._network.name == "torch"):
+    if not isinstance(result, np.ndarray) or not (is_tensor(noise) or is_tensor(data) or sampler._network.name == "torch"):
         return result
     tensor = sys.modules["torch"].from_numpy(result)
     return tensor.to(noise.device) if is_tensor(noise) else tensor
 
 
 def loaded(model: str | Path) -> Model:
-    """The model of a path or bundled name: the same object, and so the same session, as long as the file is the same."""
-    path = find(model)
-    state = path.stat()
-    return _loaded(path, (state.st_ino, state.st_mtime_ns, state.st_size))
+    """The model of a path or bundled name: the same object, and so the same session, as long as all its files are the same."""
+    found = _loaded(find(model), Path(model))
+    if not found.files.current:
+        _loaded.cache_clear()
+        found = _loaded(find(model), Path(model))
+    return found
 
 
 @functools.lru_cache(maxsize=8)
-def _loaded(path: Path, state: Any) -> Model:
-    return load(path)
+def _loaded(path: Path, asked: Path) -> Model:
+    return load(asked)
 
 
 def plan_for(known: Model | None, solver: str, steps: int | None, *, schedule: Any = None, prediction_type: Any = None,
@@ -240,16 +261,14 @@ def told(name: str, given: Any, model: Model | None) -> Any:
         raise ArgumentError(f"{name} is not known: this model does not say it; give {name}=.")
     if given is not None and name == "schedule" and not isinstance(given, Schedule):
         raise ArgumentTypeError(f"schedule is a {type(given).__name__}; give a df.Schedule.")
+    known = getattr(model, name, None)
+    if None not in (given, known):
+        if name == "schedule" and not given.same_marginals(known):
+            raise ArgumentError(f"schedule is {given!r}, but this model was trained with {known!r}; leave it out.")
+        if name == "prediction_type" and given != known:
+            raise ArgumentError(f"prediction_type is {given!r}, but this model predicts {known!r}; leave it out.")
     return value
 
 
 def bounds(clip: Any, model: Model | None) -> tuple[float, float] | DynamicThreshold | None:
-    if clip is None:
-        return model.clip if model else None
-    if clip is False:
-        return None
-    if isinstance(clip, DynamicThreshold):
-        return clip
-    if clip is True or not isinstance(clip, tuple | list) or len(clip) != 2:
-        raise ArgumentError(f"clip is {clip!r}; give None (the model's own), False (none), (lo, hi), or a df.DynamicThreshold.")
-    return clip[0], clip[1]
+    return model.clip if clip is None and model else checked_clip(clip)

@@ -17,19 +17,13 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-import numpy as np
-
 from ..errors import ArgumentError
 from ..plan import Row
-from .solver import CLEAN, REDERIVE_EPSILON, Option, Problem, Solver, Table
+from .solver import REDERIVE_EPSILON, Option, Problem, Solver, Table
 
 
 def table(problem: Problem, *, eta: float, set_alpha_to_one: bool, steps_offset: int, rederive_epsilon: bool) -> Table:
-    family = problem.schedule.family
-    if not set_alpha_to_one and family != "discrete":
-        raise ArgumentError(f"set_alpha_to_one=False ends at timestep 0, which the family {family} does not have.")
-    end = CLEAN if set_alpha_to_one else problem.at_times(np.zeros(1))[0]
-    points = (*problem.points, end)
+    points = (*problem.points, problem.end)
     rows = []
     for now, then in pairwise(points):
         alpha, sigma, alpha_next, sigma_next = now.alpha, now.sigma, then.alpha, then.sigma

@@ -57,4 +57,5 @@ SOLVER = Solver(
         "rederive_epsilon": REDERIVE_EPSILON,
     },
     table=table,
+    from_noise=False,
 )

@@ -44,9 +44,11 @@ def test_a_learned_solver_is_nearer_than_any_hand_made_one(network, known, steps
 )
 def test_every_family_can_be_learned_for(gaussians, schedule, prediction_type):
     network = gaussians(schedule, prediction_type)
-    learned = df.learn_solver(network, 3, **FAST, schedule=schedule, prediction_type=prediction_type, shape=(3,))
+    learned = df.learn_solver(
+        network, 3, **FAST, schedule=schedule, prediction_type=prediction_type, shape=(3,), input_scale="none"
+    )
     assert learned.distance < 0.7 * learned.best.distance
-    x = df.Sampler(network, learned.plan, shape=(3,)).sample(4, seed=0)
+    x = df.Sampler(network, learned.plan, shape=(3,), input_scale="none").sample(4, seed=0)
     assert np.isfinite(x).all()
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.kernels.reference import apply_row
+from diffuse_fast.solvers import spacing
 
 SCHEDULES = {
     "linear": df.Schedule.linear(),
@@ -38,6 +39,17 @@ def run():
         return states
 
     return loop
+
+
+@pytest.fixture(scope="session")
+def laid():
+    """laid(schedule, solver, spacing, steps, **options) -> the times of a spacing, for ``timesteps=``: also those of a grid that
+    `df.plan` refuses by name, as it starts in the middle of the schedule. The peers start there all the same."""
+
+    def times(schedule, solver, name, steps, **options):
+        return spacing.grid(spacing.checked(schedule, name, **options), schedule, steps, df.solvers()[solver].grid)
+
+    return times
 
 
 @pytest.fixture(scope="session")

@@ -49,10 +49,10 @@ def draw(steps, seed=0):
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-def test_paper(schedule, gaussian, run, spacing, prediction_type, eta, clip):
+def test_paper(schedule, gaussian, run, laid, spacing, prediction_type, eta, clip):
     for steps in (1, 2, 5, 23):
         for rederive in (None, False, True):
-            arguments = {"prediction_type": prediction_type, "timestep_spacing": spacing, "clip": clip}
+            arguments = {"prediction_type": prediction_type, "timesteps": laid(schedule, "ddim", spacing, steps), "clip": clip}
             options = {"eta": eta, "rederive_epsilon": rederive}
             try:
                 plan = df.plan(schedule, "ddim", steps, **arguments, **options)
@@ -99,7 +99,7 @@ BETAS = {
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 @pytest.mark.parametrize("peer", PEERS, ids=lambda p: "-".join(map(str, p.values())))
 @pytest.mark.parametrize("betas", list(BETAS))
-def test_diffusers(gaussian, run, diffusers_loop, betas, peer, prediction_type, clip):
+def test_diffusers(gaussian, run, diffusers_loop, laid, betas, peer, prediction_type, clip):
     import torch
     from diffusers import DDIMScheduler
 
@@ -109,10 +109,11 @@ def test_diffusers(gaussian, run, diffusers_loop, betas, peer, prediction_type, 
         schedule = schedule.rescale_zero_terminal_snr()
         if prediction_type == "epsilon":
             pytest.skip("epsilon at zero signal-to-noise ratio is refused")
-    options = {name: value for name, value in peer.items() if name != "rescale_betas_zero_snr"}
+    options = {"set_alpha_to_one": peer.get("set_alpha_to_one", True)}
     network = gaussian.network(schedule, prediction_type)
     for steps, eta, rederive in ((1, 0.0, False), (2, 1.0, True), (5, 0.0, True), (10, 0.7, False), (50, 0.0, False)):
-        plan = df.plan(schedule, "ddim", steps, prediction_type=prediction_type, clip=clip and (-clip, clip), eta=eta,
+        grid = laid(schedule, "ddim", peer["timestep_spacing"], steps, steps_offset=peer.get("steps_offset", 0))
+        plan = df.plan(schedule, "ddim", prediction_type=prediction_type, clip=clip and (-clip, clip), eta=eta, timesteps=grid,
                        rederive_epsilon=rederive, **options)  # fmt: skip
         x, noises = draw(steps)
         states = run(plan, network, x, noises)
@@ -129,7 +130,7 @@ def test_diffusers(gaussian, run, diffusers_loop, betas, peer, prediction_type, 
             assert np.abs(ours - other).max() < float32 * max(1.0, np.abs(ours).max())
         # And its logic alone, on our tables in float64.
         scheduler.alphas_cumprod = torch.tensor(schedule.alphas_cumprod)
-        if not options.get("set_alpha_to_one", True):
+        if not options["set_alpha_to_one"]:
             scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0]
         theirs = diffusers_loop(scheduler, steps, network, x, noises, torch.float64, **step)
         for ours, other in zip(states, theirs, strict=True):

@@ -33,10 +33,11 @@ def naive(schedule, plan, network, x, start, clip, rederive):
 @pytest.mark.parametrize("clip", [None, (-0.3, 1.0)])
 @pytest.mark.parametrize("to_one", [True, False])
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
-def test_paper(gaussian, run, prediction_type, to_one, clip, rederive):
+def test_paper(gaussian, run, laid, prediction_type, to_one, clip, rederive):
     network = gaussian.network(LINEAR, prediction_type)
     for steps, spacing in ((1, "trailing"), (2, "linspace"), (5, "leading"), (23, "trailing")):
-        arguments = {"prediction_type": prediction_type, "clip": clip, "timestep_spacing": spacing, "rederive_epsilon": rederive}
+        arguments = {"prediction_type": prediction_type, "clip": clip, "timesteps": laid(LINEAR, "ddim_inverse", spacing, steps),
+                     "rederive_epsilon": rederive}  # fmt: skip
         if to_one and prediction_type == "sample":
             with pytest.raises(df.errors.PlanError, match="says nothing of the noise"):
                 df.plan(LINEAR, "ddim_inverse", steps, **arguments)
@@ -53,7 +54,7 @@ def test_paper(gaussian, run, prediction_type, to_one, clip, rederive):
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
 @pytest.mark.parametrize("to_one", [True, False])
-def test_diffusers(gaussian, run, peer_loop, to_one, spacing, prediction_type, steps, clip):
+def test_diffusers(gaussian, run, peer_loop, laid, to_one, spacing, prediction_type, steps, clip):
     import torch
     from diffusers import DDIMInverseScheduler
 
@@ -63,8 +64,9 @@ def test_diffusers(gaussian, run, peer_loop, to_one, spacing, prediction_type, s
                                      set_alpha_to_one=to_one, clip_sample=clip is not None,
                                      clip_sample_range=clip or 1.0)  # fmt: skip
     scheduler.set_timesteps(steps)
-    plan = df.plan(LINEAR, "ddim_inverse", steps, prediction_type=prediction_type, timestep_spacing=spacing,
-                   clip=clip and (-clip, clip), set_alpha_to_one=to_one, rederive_epsilon=False)  # fmt: skip
+    plan = df.plan(LINEAR, "ddim_inverse", prediction_type=prediction_type,
+                   timesteps=laid(LINEAR, "ddim_inverse", spacing, steps), clip=clip and (-clip, clip),
+                   set_alpha_to_one=to_one, rederive_epsilon=False)  # fmt: skip
     assert plan.timesteps.tolist() == scheduler.timesteps.tolist()
     network = gaussian.network(LINEAR, prediction_type)
     x = np.random.default_rng(0).standard_normal((6, 4))

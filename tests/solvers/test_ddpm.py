@@ -44,12 +44,12 @@ def naive(schedule, plan, network, x, noises, variance_type, clip=None):
 @pytest.mark.parametrize("variance_type", VARIANCES)
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-def test_paper(schedule, gaussian, run, spacing, prediction_type, variance_type, clip):
+def test_paper(schedule, gaussian, run, laid, spacing, prediction_type, variance_type, clip):
     network = gaussian.network(schedule, prediction_type)
     for steps in (1, 2, 5, 23):
         try:
-            plan = df.plan(schedule, "ddpm", steps, prediction_type=prediction_type, timestep_spacing=spacing,
-                           clip=clip, variance_type=variance_type)  # fmt: skip
+            plan = df.plan(schedule, "ddpm", steps, prediction_type=prediction_type, clip=clip, variance_type=variance_type,
+                           timesteps=laid(schedule, "ddpm", spacing, steps))  # fmt: skip
         except df.errors.PlanError:
             assert prediction_type == "epsilon"
             assert schedule.alpha(schedule.num_train_timesteps - 1) == 0
@@ -85,7 +85,7 @@ def test_every_timestep_is_the_posterior_of_the_schedule():
     ids=lambda peer: "-".join(map(str, peer.values())),
 )
 @pytest.mark.parametrize("betas", ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"])
-def test_diffusers(gaussian, run, diffusers_loop, betas, peer, variance_type, prediction_type, clip):
+def test_diffusers(gaussian, run, diffusers_loop, laid, betas, peer, variance_type, prediction_type, clip):
     import torch
     from diffusers import DDPMScheduler
 
@@ -94,11 +94,11 @@ def test_diffusers(gaussian, run, diffusers_loop, betas, peer, variance_type, pr
         schedule = schedule.rescale_zero_terminal_snr()
         if prediction_type == "epsilon":
             pytest.skip("epsilon at zero signal-to-noise ratio is refused")
-    options = {name: value for name, value in peer.items() if name != "rescale_betas_zero_snr"}
     network = gaussian.network(schedule, prediction_type)
     for steps in (1, 2, 5, 10, 50):
+        grid = laid(schedule, "ddpm", peer["timestep_spacing"], steps, steps_offset=peer.get("steps_offset", 0))
         plan = df.plan(schedule, "ddpm", steps, prediction_type=prediction_type, clip=clip and (-clip, clip),
-                       variance_type=variance_type, **options)  # fmt: skip
+                       variance_type=variance_type, timesteps=grid)  # fmt: skip
         x, noises = draw(steps)
         noises[-1] = 0.0  # where the last timestep is not 0 the peer adds noise to the result; Algorithm 2 does not
         states = run(plan, network, x, noises)
@@ -143,12 +143,13 @@ def run_learned(plan, network, x, noises):
 @pytest.mark.parametrize("clip", [None, (-0.3, 1.0)])
 @pytest.mark.parametrize("variance_type", ["learned", "learned_range"])
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
-def test_learned_variance_of_improved_ddpm(gaussian, spacing, variance_type, clip):
+def test_learned_variance_of_improved_ddpm(gaussian, laid, spacing, variance_type, clip):
     # Nichol & Dhariwal 2021, eq. (15), and guided-diffusion's ModelVarType.LEARNED, on the respaced betas.
     schedule = df.Schedule.cosine()
     network = doubled(gaussian.network(schedule, "v_prediction"))
     for steps in (1, 2, 5, 23):
-        plan = df.plan(schedule, "ddpm", steps, prediction_type="v_prediction", timestep_spacing=spacing, clip=clip,
+        grid = laid(schedule, "ddpm", spacing, steps)
+        plan = df.plan(schedule, "ddpm", steps, prediction_type="v_prediction", timesteps=grid, clip=clip,
                        variance_type=variance_type)  # fmt: skip
         assert plan.exact_marginal
         x, noises = draw(steps)
@@ -171,7 +172,7 @@ def test_learned_variance_of_improved_ddpm(gaussian, spacing, variance_type, cli
 
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 @pytest.mark.parametrize("steps", [1, 2, 5, 50])
-def test_learned_range_of_diffusers(gaussian, diffusers_loop, prediction_type, steps):
+def test_learned_range_of_diffusers(gaussian, diffusers_loop, laid, prediction_type, steps):
     # Its "learned" is not here: it takes the root of the output for the standard deviation, where guided-diffusion, whose
     # models have it, predicts the log of the variance.
     import torch
@@ -179,7 +180,8 @@ def test_learned_range_of_diffusers(gaussian, diffusers_loop, prediction_type, s
 
     schedule = df.Schedule.linear()
     network = doubled(gaussian.network(schedule, prediction_type))
-    plan = df.plan(schedule, "ddpm", steps, prediction_type=prediction_type, variance_type="learned_range")
+    grid = laid(schedule, "ddpm", "leading", steps)
+    plan = df.plan(schedule, "ddpm", steps, prediction_type=prediction_type, variance_type="learned_range", timesteps=grid)
     x, noises = draw(steps)
     scheduler = DDPMScheduler(beta_schedule="linear", timestep_spacing="leading", prediction_type=prediction_type,
                               variance_type="learned_range", clip_sample=False)  # fmt: skip

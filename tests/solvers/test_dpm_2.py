@@ -35,7 +35,7 @@ def naive(denoise, sigmas, x, noises, eta):
 @pytest.mark.parametrize("clip", [None, (-0.3, 1.0)])
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0])
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
-def test_k_diffusion(gaussian, run, denoiser, prediction_type, eta, clip):
+def test_k_diffusion(gaussian, run, denoiser, laid, prediction_type, eta, clip):
     rng = np.random.default_rng(0)
     for schedule in (LINEAR, df.Schedule.scaled_linear(), COSINE):
         network = gaussian.network(schedule, prediction_type)
@@ -43,7 +43,7 @@ def test_k_diffusion(gaussian, run, denoiser, prediction_type, eta, clip):
             if schedule is COSINE and spacing != "leading":
                 continue  # it begins with sigma/alpha = 2e4, which the formulas multiply rounding errors with
             plan = df.plan(schedule, "dpm_2", steps, prediction_type=prediction_type, clip=clip, eta=eta,
-                           timestep_spacing=spacing)  # fmt: skip
+                           timesteps=laid(schedule, "dpm_2", spacing, steps))  # fmt: skip
             x, noises = rng.standard_normal((6, 4)), rng.standard_normal((len(plan.rows), 6, 4))
             sigmas = [schedule.sigma(t) / schedule.alpha(t) for t in plan.timesteps[::2]]
             drawn = [z for z, row in zip(noises, plan.rows, strict=True) if row.stochastic]
@@ -58,7 +58,7 @@ def test_k_diffusion(gaussian, run, denoiser, prediction_type, eta, clip):
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
 @pytest.mark.parametrize("betas", BETAS)
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_diffusers(gaussian, run, peer_loop, eta, betas, spacing, prediction_type, steps):
+def test_diffusers(gaussian, run, peer_loop, laid, eta, betas, spacing, prediction_type, steps):
     # The peer interpolates the time of the middle in log σ between timesteps, where log(alpha) is linear here: the middle
     # keeps its σ and moves by less than a twentieth of a timestep. Its logic is compared on our times and σ, in float64.
     import torch
@@ -66,7 +66,8 @@ def test_diffusers(gaussian, run, peer_loop, eta, betas, spacing, prediction_typ
 
     schedule = getattr(df.Schedule, betas)()
     start, end = schedule.to_json()["beta_start"], schedule.to_json()["beta_end"]
-    plan = df.plan(schedule, "dpm_2", steps, prediction_type=prediction_type, timestep_spacing=spacing, eta=eta)
+    grid = laid(schedule, "dpm_2", spacing, steps)
+    plan = df.plan(schedule, "dpm_2", steps, prediction_type=prediction_type, timesteps=grid, eta=eta)
     rng = np.random.default_rng(1)
     x, noises = rng.standard_normal((6, 4)), rng.standard_normal((len(plan.rows), 6, 4))
     network = gaussian.network(schedule, prediction_type)

@@ -27,13 +27,13 @@ def naive(denoise, sigmas, x, noises, eta):
 @pytest.mark.parametrize("clip", [None, (-0.3, 1.0)])
 @pytest.mark.parametrize("eta", [0.0, 0.6, 1.0, 1.3])
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
-def test_k_diffusion(gaussian, run, denoiser, prediction_type, eta, clip):
+def test_k_diffusion(gaussian, run, denoiser, laid, prediction_type, eta, clip):
     rng = np.random.default_rng(0)
     for schedule in (LINEAR, df.Schedule.scaled_linear(), df.Schedule.cosine()):
         network = gaussian.network(schedule, prediction_type)
         for steps, spacing in ((1, "trailing"), (2, "linspace"), (5, "leading"), (23, "linspace")):
             plan = df.plan(schedule, "euler_ancestral", steps, prediction_type=prediction_type, clip=clip, eta=eta,
-                           timestep_spacing=spacing)  # fmt: skip
+                           timesteps=laid(schedule, "euler_ancestral", spacing, steps))  # fmt: skip
             x, noises = rng.standard_normal((6, 4)), rng.standard_normal((steps, 6, 4))
             sigmas = [schedule.sigma(t) / schedule.alpha(t) for t in plan.timesteps]
             exact = naive(denoiser(schedule, network, prediction_type, clip), sigmas, x / schedule.alpha(plan.timesteps[0]),
@@ -46,7 +46,7 @@ def test_k_diffusion(gaussian, run, denoiser, prediction_type, eta, clip):
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("betas", BETAS)
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # NumPy on torch tensors, in diffusers
-def test_diffusers(gaussian, run, peer_loop, betas, spacing, prediction_type, steps):
+def test_diffusers(gaussian, run, peer_loop, laid, betas, spacing, prediction_type, steps):
     import torch
     from diffusers import EulerAncestralDiscreteScheduler
 
@@ -61,7 +61,8 @@ def test_diffusers(gaussian, run, peer_loop, betas, spacing, prediction_type, st
         sigmas = [schedule.sigma(t) / schedule.alpha(t) for t in plan.timesteps]
         scheduler.sigmas = torch.tensor([*sigmas, 0.0], dtype=torch.float32)
     else:
-        plan = df.plan(schedule, "euler_ancestral", steps, prediction_type=prediction_type, timestep_spacing=spacing)
+        grid = laid(schedule, "euler_ancestral", spacing, steps)
+        plan = df.plan(schedule, "euler_ancestral", prediction_type=prediction_type, timesteps=grid)
         assert plan.timesteps.tolist() == scheduler.timesteps.tolist()
     rng = np.random.default_rng(1)
     x, noises = rng.standard_normal((6, 4)), rng.standard_normal((steps, 6, 4))

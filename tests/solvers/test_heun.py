@@ -39,15 +39,14 @@ def naive(denoise, sigmas, x, noises, corrects, s_churn=0.0, s_tmin=0.0, s_tmax=
 )
 @pytest.mark.parametrize("prediction_type", PREDICTIONS)
 @pytest.mark.parametrize("solver", ["heun", "euler"])
-def test_algorithm_2(gaussian, run, denoiser, solver, prediction_type, churn, clip):
+def test_algorithm_2(gaussian, run, denoiser, laid, solver, prediction_type, churn, clip):
     rng = np.random.default_rng(0)
     for schedule in (LINEAR, df.Schedule.scaled_linear(1200), df.Schedule.cosine()):
         network = gaussian.network(schedule, prediction_type)
         for steps, spacing in ((1, "trailing"), (2, "linspace"), (5, "leading"), (23, "linspace")):
-            plan = df.plan(schedule, solver, steps, prediction_type=prediction_type, clip=clip, timestep_spacing=spacing,
-                           **churn)  # fmt: skip
+            grid = laid(schedule, solver, spacing, steps)
+            plan = df.plan(schedule, solver, steps, prediction_type=prediction_type, clip=clip, timesteps=grid, **churn)
             x, noises = rng.standard_normal((6, 4)), rng.standard_normal((len(plan.rows), 6, 4))
-            grid = df.plan(schedule, "euler_ancestral", steps, prediction_type=prediction_type, timestep_spacing=spacing).timesteps
             sigmas = [schedule.sigma(t) / schedule.alpha(t) for t in grid]
             drawn = [z for z, row in zip(noises, plan.rows, strict=True) if row.stochastic]
             exact = naive(denoiser(schedule, network, prediction_type, clip), sigmas, x / schedule.alpha(grid[0]), drawn,
@@ -61,7 +60,7 @@ def test_algorithm_2(gaussian, run, denoiser, solver, prediction_type, churn, cl
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("betas", BETAS)
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # NumPy on torch tensors, in diffusers
-def test_diffusers(gaussian, run, peer_loop, betas, spacing, prediction_type, steps, clip):
+def test_diffusers(gaussian, run, peer_loop, laid, betas, spacing, prediction_type, steps, clip):
     import torch
     from diffusers import HeunDiscreteScheduler
 
@@ -76,7 +75,7 @@ def test_diffusers(gaussian, run, peer_loop, betas, spacing, prediction_type, st
         grid = np.unique(scheduler.timesteps.numpy().astype(np.float64))[::-1]
         plan = df.plan(schedule, "heun", timesteps=grid, **arguments)
     else:
-        plan = df.plan(schedule, "heun", steps, timestep_spacing=spacing, **arguments)
+        plan = df.plan(schedule, "heun", steps, timesteps=laid(schedule, "heun", spacing, steps), **arguments)
     assert plan.timesteps.tolist() == scheduler.timesteps.tolist()
     network = gaussian.network(schedule, prediction_type)
     x = np.random.default_rng(1).standard_normal((6, 4))
@@ -142,7 +141,7 @@ def test_why_a_leap_out_of_noise_is_one_stage(run, ratio):
 
     x = np.ones((1, 1))
     for solver, factor in (("euler", 1.0), ("heun", 1.0 - ratio)):
-        plan = df.plan(schedule, solver, prediction_type="epsilon", sigmas=[ratio * after, after])
+        plan = df.plan(schedule, solver, prediction_type="epsilon", sigmas=[ratio * after, after, 0.0])
         landed = run(plan, network, x)[1 if solver == "euler" else 2]
         exact = np.sqrt((after**2 + s**2) / ((ratio * after) ** 2 + s**2))
         off = s**2 / (2 * after**2) * (1 - 1 / ratio) ** 2 * factor
@@ -169,7 +168,7 @@ def test_a_leap_out_of_noise_is_one_stage_and_short_steps_are_not(spacing):
     assert [row.write for row in df.plan(cosine, "heun", 4, **arguments).rows] == [None, 0, None, 0, None, None]
     assert df.plan(LINEAR, "heun", 4, **arguments).rows[0].write == 0  # 157
     explosive = df.Schedule.ve_sde(sigma_max=3000.0)
-    plan = df.plan(explosive, "heun", prediction_type="epsilon", sigmas=[3000.0, 1600.0, 700.0, 1.0])
+    plan = df.plan(explosive, "heun", prediction_type="epsilon", sigmas=[3000.0, 1600.0, 700.0, 1.0, 0.0])
     assert [row.write for row in plan.rows] == [0, None, None, 0, None, None]
 
 
