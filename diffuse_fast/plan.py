@@ -227,22 +227,29 @@ class Plan:
     # ---- from another library -------------------------------------------------------------------
 
     @classmethod
-    def from_diffusers(cls, scheduler: Any, steps: int, *, mu: float | None = None, **solver_options: Any) -> Plan:
+    def from_diffusers(
+        cls, scheduler: Any, steps: int | None = None, *, mu: float | None = None, sigmas: Any = None, timesteps: Any = None,
+        **solver_options: Any,
+    ) -> Plan:  # fmt: skip
         """The plan that gives the numbers of a diffusers scheduler. diffusers itself is not needed.
 
         Args:
-            scheduler: A scheduler, or its configuration as a dict with the name of the class under ``_class_name``, as
-                ``scheduler_config.json`` has it. ``diffuse_fast/interop.py`` lists the classes, their options, and where
-                numbers differ by design.
-            steps: Its num_inference_steps.
+            scheduler: A scheduler; its configuration as a dict with the name of the class under ``_class_name``, as
+                ``scheduler_config.json`` has it; or the path of such a file, of its folder or of a pipeline's folder.
+                ``diffuse_fast/interop.py`` lists the classes, their options, and where numbers differ by design.
+            steps: Its num_inference_steps; left out with ``sigmas`` or ``timesteps``.
+            sigmas, timesteps: The list that a pipeline gives to ``set_timesteps``, with the meaning that it has there: flow levels
+                are shifted as the configuration says, and Euler's ends with a 0. Flux gives ``numpy.linspace(1, 1/steps, steps)``
+                as ``sigmas``; without it the scheduler's own grid is another.
             mu: What the pipeline makes of the sample's size, where the configuration has ``use_dynamic_shifting``.
             **solver_options: What diffusers takes at each step, as options of the solver here: ``eta``,
                 ``use_clipped_model_output`` (``rederive_epsilon`` here), ``solver_order`` (its ``order`` of LMS). Churn is an
                 option of :func:`diffuse_fast.plan` with ``heun``; diffusers has it for Euler, where it is none here.
 
         Raises:
-            ArgumentError: the class has no counterpart here, or an option is not honoured; the message names it.
-            ArgumentTypeError: neither a scheduler nor a dict, or an option that the solver does not have.
+            ArgumentError: the class has no counterpart here, an option is not honoured, the class takes no such list, or a file
+                cannot be read; the message names it.
+            ArgumentTypeError: neither a scheduler nor a dict nor a path, or an option that the solver does not have.
 
         Example:
             >>> import diffuse_fast as df
@@ -252,7 +259,7 @@ class Plan:
         """
         from .interop import plan_from_diffusers
 
-        return plan_from_diffusers(scheduler, steps, mu=mu, **solver_options)
+        return plan_from_diffusers(scheduler, steps, mu=mu, sigmas=sigmas, timesteps=timesteps, **solver_options)
 
     # ---- what an engine makes of it -------------------------------------------------------------
 
