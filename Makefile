@@ -31,7 +31,7 @@ bench: .venv/.bench
 	.venv/bin/python -m bench --json out/bench.json
 
 .venv/.bench: .venv/.stamp
-	.venv/bin/pip install -q $(CONSTRAINTS) --no-build-isolation -C editable.rebuild=true -C editable.verbose=false -e ".[dev,bench]"
+	.venv/bin/pip install --progress-bar off $(CONSTRAINTS) --no-build-isolation -C editable.rebuild=true -C editable.verbose=false -e ".[dev,bench]"
 	touch $@
 
 # The C++ core without CUDA, and the CUDA step on a device made of the host.
@@ -53,16 +53,18 @@ build/sanitize/%.ok: .venv/.stamp $(CORE)
 	$(if $(findstring address,$*),$(@:.ok=)/tests/cuda/cuda_on_host_tests)
 	touch $@
 
-# The demo's environment: no torch in it. Its command runs the installed package, not the source folder beside it.
+# The demo's environment: no torch in it. Its command runs the installed package, not the source folder beside it, which has no
+# compiled core: start its Python in another folder, or with -P.
 .venv-demo/.stamp: $(SOURCES)
+	@echo "Making .venv-demo: fetching NumPy, onnxruntime and the command line, and compiling the C++ core (one to three minutes)."
 	$(PYTHON) -m venv .venv-demo
-	.venv-demo/bin/pip install -q $(CONSTRAINTS) ".[cpu,cli]"
+	.venv-demo/bin/pip install --progress-bar off $(CONSTRAINTS) ".[cpu,cli]"
 	touch $@
 
 .venv/.stamp: $(SOURCES)
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install -q $(CONSTRAINTS) torch==2.13.0 "scikit-build-core>=0.11" "pybind11>=2.13" ninja cmake
-	.venv/bin/pip install -q $(CONSTRAINTS) --no-build-isolation -C editable.rebuild=true -C editable.verbose=false -e ".[dev]"
+	.venv/bin/pip install --progress-bar off $(CONSTRAINTS) torch==2.13.0 "scikit-build-core>=0.11" "pybind11>=2.13" ninja cmake
+	.venv/bin/pip install --progress-bar off $(CONSTRAINTS) --no-build-isolation -C editable.rebuild=true -C editable.verbose=false -e ".[dev]"
 	touch $@
 
 clean:

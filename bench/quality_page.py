@@ -1,7 +1,7 @@
 """``python -m bench.quality_page``: writes docs/quality.md, its plot and its table, what every solver draws of the bundled digits.
 
 The judge of ``diffuse-fast evaluate`` reads them; here each solver draws several sets, at equal numbers of network calls, so that
-the page can say which differences are more than chance.
+the page can say which differences are more than chance. ``--redraw`` draws the plot from docs/quality.csv and measures nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import diffuse_fast as df
-from diffuse_fast.training import evaluation
+from diffuse_fast.console import degrade
+from diffuse_fast.training import evaluation, quality_plot
 from diffuse_fast.training.data import Split, digits
 from diffuse_fast.training.evaluation import Quality
 from diffuse_fast.training.judge import Judge, train_judge
@@ -28,6 +29,7 @@ NFE = (5, 10, 20, 50)
 NOT_HERE = ("ddim_inverse",)  # from data to noise
 LEARNED = "learned"
 DOCS = Path(__file__).parent.parent / "docs"
+FIGURES = ("accuracy", "score", "frechet_distance", "precision", "recall")  # in the order of Quality
 TARGET = 1.5  # points of accuracy below real digits, at 20 calls
 
 
@@ -46,7 +48,13 @@ class Cell:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.quality_page", description=__doc__.splitlines()[0])
     parser.add_argument("--sets", type=int, default=4, help="sets of 360 digits for each solver and number of calls (default: 4)")
-    sets = parser.parse_args().sets
+    parser.add_argument("--redraw", action="store_true", help="draw the plot from docs/quality.csv again, and measure nothing")
+    arguments = parser.parse_args()
+    degrade()
+    if arguments.redraw:
+        draw(read_csv(DOCS / "quality.csv"))
+        return
+    sets = arguments.sets
     if sets < 1:
         parser.error("--sets must be at least 1.")
     model, split = df.load("digits"), digits()
@@ -78,26 +86,35 @@ def measure(model: df.Model, split: Split, judge: Judge, name: str, sets: int) -
 def write(real: Quality, cells: Sequence[Cell], sets: int) -> None:
     card = json.loads((resources.files("diffuse_fast") / "bundled" / "digits.json").read_text(encoding="utf-8"))
     rows = [real, *(averaged(cell) for cell in cells)]
-    evaluation.plot(rows, DOCS / "images" / "quality.png", "digits: quality by network calls")
+    draw(rows)
     table_csv(real, cells, DOCS / "quality.csv")
     (DOCS / "quality.md").write_text(page(real, cells, sets, card), encoding="utf-8")
 
 
+def draw(rows: Sequence[Quality]) -> None:
+    quality_plot.plot(rows, DOCS / "images" / "quality.png", "digits: quality by solver and network calls")
+
+
 def averaged(cell: Cell) -> Quality:
     q = cell.sets[0]
-    names = ("accuracy", "score", "frechet_distance", "precision", "recall")
-    return Quality(q.solver, q.steps, q.nfe, **{name: cell.mean(name) for name in names})
+    return Quality(q.solver, q.steps, q.nfe, **{name: cell.mean(name) for name in FIGURES})
+
+
+def read_csv(path: Path) -> list[Quality]:
+    """The rows that :func:`table_csv` wrote; the real digits have no steps."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return [Quality(line["solver"], int(line["steps"] or 0), int(line["nfe"] or 0), *(float(line[name]) for name in FIGURES))
+                for line in csv.DictReader(file)]  # fmt: skip
 
 
 def table_csv(real: Quality, cells: Sequence[Cell], path: Path) -> None:
-    names = ("accuracy", "score", "frechet_distance", "precision", "recall")
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["solver", "calls", "steps", "nfe", *names])
-        writer.writerow([real.solver, "", "", "", *(f"{getattr(real, name):.4g}" for name in names)])
+        writer.writerow(["solver", "calls", "steps", "nfe", *FIGURES])
+        writer.writerow([real.solver, "", "", "", *(f"{getattr(real, name):.4g}" for name in FIGURES)])
         for cell in cells:
             q = averaged(cell)
-            writer.writerow([q.solver, cell.calls, q.steps, q.nfe, *(f"{getattr(q, name):.4g}" for name in names)])
+            writer.writerow([q.solver, cell.calls, q.steps, q.nfe, *(f"{getattr(q, name):.4g}" for name in FIGURES)])
 
 
 def page(real: Quality, cells: Sequence[Cell], sets: int, card: Mapping[str, Any]) -> str:
@@ -116,8 +133,8 @@ def page(real: Quality, cells: Sequence[Cell], sets: int, card: Mapping[str, Any
         "# Quality",
         "",
         f"This page is written by `python -m bench.quality_page --sets {sets}`. Its figures are of the bundled digits model,",
-        "with each solver as `df.sample` takes it when nothing else is said (its own spacing, the model's clip, no guidance). A",
-        "plot by steps, of your own model too, is drawn by `diffuse-fast evaluate digits --solver all --out DIR`.",
+        "with each solver as `df.sample` takes it when nothing else is said (its own spacing, the model's clip, no guidance). The",
+        "plot of your own model is drawn by `diffuse-fast evaluate MODEL --solver all --out DIR`.",
         "",
         "The judge is a committee of three small classifiers trained on the 1,437 training digits. *Accuracy* is how often it",
         "reads the class that was asked for; the *Fréchet distance* is to the training digits, in its features, and compares with",
@@ -141,7 +158,7 @@ def page(real: Quality, cells: Sequence[Cell], sets: int, card: Mapping[str, Any
         "",
         f"Accuracy at 20 calls of DDIM is {twenty:.2f} %, {reached} {TARGET} points of the real digits' {real.accuracy:.2f} %.",
         "",
-        "![Fréchet distance and accuracy against network calls, every solver](images/quality.png)",
+        "![Fréchet distance and accuracy of every solver, coloured by network calls](images/quality.png)",
         "",
         "## Every solver",
         "",

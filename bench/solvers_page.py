@@ -2,11 +2,13 @@
 
 Deterministic solvers: the distance of their samples from those of a fine run, from the same noise. Stochastic ones have no path to
 be near to: the distance between the distributions of their samples and of the fine run's, as two Gaussians over the pixels.
+``--redraw`` draws the plots from docs/solvers.csv and measures nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import math
 from pathlib import Path
 
@@ -15,6 +17,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from scipy.linalg import sqrtm
 
 import diffuse_fast as df
@@ -27,13 +32,21 @@ GRID = {"timestep_spacing": "trailing"}
 NOT_HERE = ("ddim_inverse",)  # from data to noise
 FINE = ("dpmpp_2m", 250)
 DOCS = Path(__file__).parent.parent / "docs"
+TABLE = DOCS / "solvers.csv"
+FLOOR = "two fine runs"
+
+Curves = dict[str, dict[int, float]]  # by solver, by network evaluations
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.solvers_page", description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=30, help="samples for the distance along paths")
     parser.add_argument("--draws", type=int, default=400, help="samples for the distance of distributions")
+    parser.add_argument("--redraw", action="store_true", help="draw the plots from docs/solvers.csv again, and measure nothing")
     arguments = parser.parse_args()
+    if arguments.redraw:
+        plot_all(*read_csv())
+        return
     model = df.load("digits")
     exact = {name: s for name, s in df.solvers().items() if not s.stochastic and name not in NOT_HERE}
     noisy = {name: s for name, s in df.solvers().items() if s.stochastic}
@@ -43,9 +56,10 @@ def main() -> None:
     other = draw(model, arguments.draws, *FINE, first_index=arguments.draws)
     clouds = {name: curve(model, name, arguments.draws, lambda x: frechet(x, fine)) for name in noisy}
     paths, clouds = ({name: c for name, c in curves.items() if c} for curves in (paths, clouds))
-    plot(paths, "root mean square distance from the fine run", DOCS / "images" / "solvers-ode.png")
-    plot(clouds, "Fréchet distance over pixels", DOCS / "images" / "solvers-sde.png", floor=frechet(other, fine))
-    (DOCS / "solvers.md").write_text(page(paths, clouds, frechet(other, fine), arguments.pairs, arguments.draws))
+    floor = frechet(other, fine)
+    write_csv(paths, clouds, floor)
+    (DOCS / "solvers.md").write_text(page(paths, clouds, floor, arguments.pairs, arguments.draws), encoding="utf-8")
+    plot_all(paths, clouds, floor)
 
 
 def draw(model: df.Model, n: int, solver: str, steps: int, first_index: int = 0) -> np.ndarray:
@@ -80,24 +94,60 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(ca + cb - 2 * np.real(sqrtm(ca @ cb))))
 
 
-def plot(curves: dict[str, dict[int, float]], label: str, path: Path, floor: float | None = None) -> None:
-    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
-    styles = ["-", "--", ":"]
-    for i, (name, points) in enumerate(sorted(curves.items(), key=lambda item: min(item[1].values()))):
-        style = {"linestyle": styles[i // 10 % 3], "color": f"C{i % 10}", "marker": "o", "markersize": 3}
-        axes.plot(list(points), list(points.values()), label=name, **style)
+def plot(curves: Curves, label: str, path: Path, floor: float | None = None) -> None:
+    """A row of dots for each solver, the best at the top; the colour of a dot says how many network evaluations it took."""
+    names = sorted(curves, key=lambda name: min(curves[name].values()), reverse=True)  # from the bottom
+    colours = ScalarMappable(LogNorm(STEPS[0], STEPS[-1]), "viridis_r")
+    figure, axes = plt.subplots(figsize=(9, 1.5 + 0.28 * len(names)), layout="constrained")
+    for height, name in enumerate(names):
+        points = curves[name]
+        axes.plot(list(points.values()), [height] * len(points), color="0.8", linewidth=1.0, zorder=1)
+        axes.scatter(list(points.values()), [height] * len(points), s=24, c=[colours.to_rgba(n) for n in points], zorder=2)
     if floor is not None:
-        axes.axhline(floor, color="black", linewidth=0.8)
-        axes.text(STEPS[0], floor, " two fine runs", va="bottom", fontsize=8)
-    axes.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel=label)
-    axes.set_xticks([5, 10, 20, 50, 100], ["5", "10", "20", "50", "100"])
-    axes.grid(True, which="both", alpha=0.25)
-    axes.legend(fontsize=8, ncols=1, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.axvline(floor, color="black", linewidth=0.8, linestyle="-.", label="two fine runs")
+        axes.legend(loc="lower right", fontsize="small")
+    axes.set(xscale="log", xlabel=label, yticks=range(len(names)), yticklabels=names)
+    values = [value for points in curves.values() for value in points.values()]
+    wide = max(values) > 20 * min(values)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if wide else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), numticks=99))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.3)
+    bar = figure.colorbar(colours, ax=axes, label="network evaluations", ticks=STEPS, format="{x:g}")
+    bar.minorticks_off()
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def page(paths: dict[str, dict[int, float]], clouds: dict[str, dict[int, float]], floor: float, pairs: int, draws: int) -> str:
+def plot_all(paths: Curves, clouds: Curves, floor: float) -> None:
+    plot(paths, "root mean square distance from the fine run", DOCS / "images" / "solvers-ode.png")
+    plot(clouds, "Fréchet distance over pixels", DOCS / "images" / "solvers-sde.png", floor=floor)
+
+
+def write_csv(paths: Curves, clouds: Curves, floor: float) -> None:
+    """What is plotted: a line for each solver and number of evaluations, and the distance of two fine runs."""
+    with open(TABLE, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["figure", "solver", "evaluations", "distance"])
+        writer.writerow(["sde", FLOOR, "", f"{floor:.4g}"])
+        for figure, curves in (("ode", paths), ("sde", clouds)):
+            for name, points in curves.items():
+                writer.writerows([figure, name, evaluations, f"{value:.4g}"] for evaluations, value in points.items())
+
+
+def read_csv() -> tuple[Curves, Curves, float]:
+    """What :func:`write_csv` wrote."""
+    curves: dict[str, Curves] = {"ode": {}, "sde": {}}
+    with open(TABLE, newline="", encoding="utf-8") as file:
+        for line in csv.DictReader(file):
+            if line["solver"] == FLOOR:
+                floor = float(line["distance"])
+            else:
+                curves[line["figure"]].setdefault(line["solver"], {})[int(line["evaluations"])] = float(line["distance"])
+    return curves["ode"], curves["sde"], floor
+
+
+def page(paths: Curves, clouds: Curves, floor: float, pairs: int, draws: int) -> str:
     solver, steps = FINE
     lines = [
         "# Solvers",
@@ -124,7 +174,7 @@ def page(paths: dict[str, dict[int, float]], clouds: dict[str, dict[int, float]]
         f"Root mean square distance per pixel (values from -1 to 1) from {steps} steps of `{solver}` with the same noise,",
         f"{pairs} digits.",
         "",
-        "![Error against network evaluations, deterministic solvers](images/solvers-ode.png)",
+        "![Error of the deterministic solvers, coloured by network evaluations](images/solvers-ode.png)",
         "",
         *table(paths),
         "",
@@ -133,7 +183,7 @@ def page(paths: dict[str, dict[int, float]], clouds: dict[str, dict[int, float]]
         f"Fréchet distance over pixels between {draws} digits and as many of the fine run; two fine runs are {floor:.3f} apart,",
         "which is what this many samples can tell. `consistency`, `lcm` and `tcd` are for distilled models, and not at home here.",
         "",
-        "![Distance of distributions against network evaluations, stochastic solvers](images/solvers-sde.png)",
+        "![Distance of the stochastic solvers, coloured by network evaluations](images/solvers-sde.png)",
         "",
         *table(clouds),
         "",
@@ -147,7 +197,7 @@ def described(s: Solver) -> str:
     return f"| `{s.name}` | {s.order} | {s.nfe_per_step} | {s.registers} | {noise} | {families} | {s.paper} |"
 
 
-def table(curves: dict[str, dict[int, float]]) -> list[str]:
+def table(curves: Curves) -> list[str]:
     rows = [f"| network evaluations | {' | '.join(map(str, STEPS))} |", f"|---|{'---|' * len(STEPS)}"]
     for name, points in sorted(curves.items(), key=lambda item: item[1].get(10, math.inf)):
         cells = (f"{points[nfe]:.3g}" if nfe in points else "" for nfe in STEPS)

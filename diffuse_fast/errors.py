@@ -4,7 +4,9 @@ expect, so both ``except df.DiffuseFastError`` and ``except ValueError`` work.""
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Iterable
+from typing import Any
 
 
 class DiffuseFastError(Exception):
@@ -39,6 +41,9 @@ class NonFiniteError(DiffuseFastError, ArithmeticError):
         self.row = row
         self.samples = samples
 
+    def __reduce__(self) -> tuple[Any, ...]:  # BaseException's own would leave out the keywords
+        return functools.partial(type(self), row=self.row, samples=self.samples), self.args, self.__dict__
+
 
 class NetworkError(DiffuseFastError, RuntimeError):
     """A network failed while it ran, or returned something other than its output."""
@@ -56,6 +61,14 @@ class RuntimeUnavailableError(DiffuseFastError, ImportError):
     """A runtime or an optional package is not installed; the message names the extra that brings it."""
 
 
+class UnavailableNameError(DiffuseFastError, AttributeError):
+    """A public name of the package needs a package that is not installed; the message names the extra that brings it."""
+
+
+class CoreMissingError(DiffuseFastError, ImportError):
+    """The compiled core is not beside the Python files: Python was started in the folder of a checkout."""
+
+
 class OutputError(DiffuseFastError, OSError):
     """A file cannot be written. Nothing half-written was left behind."""
 
@@ -70,6 +83,12 @@ class ExportError(DiffuseFastError, RuntimeError):
 
 class TrainingError(DiffuseFastError, RuntimeError):
     """Training stopped: the loss is not finite, or data and configuration do not fit."""
+
+
+def install_hint(extra: str | None) -> str:
+    """The tail of a message about a missing package: what installs it. The package is on no index, so it is installed from its
+    checkout."""
+    return f"pip install '.[{extra}]' in the checkout of diffuse_fast"
 
 
 def near(name: str, known: Iterable[str]) -> str:

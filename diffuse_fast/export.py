@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__
+from . import __version__, hints
 from .artifact import document as documents
 from .artifact.document import Document, Range, Time
 from .errors import (
@@ -31,6 +31,7 @@ from .errors import (
     NetworkError,
     OutputError,
     RuntimeUnavailableError,
+    install_hint,
     near,
 )
 from .model import Model, load
@@ -61,6 +62,7 @@ def export(
     value_range: Range | None = (-1.0, 1.0),
     clip: Range | None = None,
     variance: str = "none",
+    input_scale: str | None = None,
     training: Mapping[str, Any] | None = None,
     license: str | None = None,
     opset: int | None = None,
@@ -78,13 +80,17 @@ def export(
         prediction_type: What it predicts: ``epsilon``, ``sample``, ``v_prediction``, ``flow``, ``denoised``, ``score`` or ``edm``;
             of the schedule's ``prediction_types``.
         name: A short name; None takes the file's.
-        conditioning: Its other inputs, each ``{"name": ..., "dtype": "int64", "shape": [], "null": None, "classes": None}``;
-            all but the name have these defaults. ``null`` is the value for "no condition", ``classes`` makes it a label.
+        conditioning: Its other inputs, each ``{"name": ..., "dtype": "int64", "shape": [], "null": None, "classes": None,
+            "class_names": None}``; all but the name have these defaults. ``null`` is the value for "no condition",
+            ``classes`` makes it a label, and ``class_names`` are the names by which its classes can be asked for.
         convention: What it is told of the time, one of the schedule's ``time_conventions``; None is the first.
         time_dtype: dtype of its time input; None is ``int64`` for timesteps and ``float32`` for the rest.
         value_range: The values of its training data; None for data without bounds.
         clip: Where samplers clip the data prediction by default; None for not at all.
         variance: ``none``, ``learned`` or ``learned_range``.
+        input_scale: ``none``, where it takes the state alpha·x0 + sigma·ε as the schedule has it, or ``1/alpha``, where it takes
+            x0 + (sigma/alpha)·ε. None is ``none``, but must be said of a module that predicts ``denoised`` with
+            ``Schedule.edm()``.
         training: Provenance: anything that JSON can hold. It must not change between two exports that shall be equal.
         license: SPDX expression.
         opset: 23 or 21; None takes 23, and 21 where torch cannot convert to 23 or onnxruntime does not run the result.
@@ -101,7 +107,7 @@ def export(
 
     Example:
         >>> import diffuse_fast as df
-        >>> net = df.nn.UNet((1, 8, 8), channels=16, num_classes=10).eval()                     # doctest: +SKIP
+        >>> net = df.nn.UNet(1, channels=16, groups=8, num_classes=10).eval()                   # doctest: +SKIP
         >>> model = df.export(net, "net.onnx", shape=(1, 8, 8), schedule=df.Schedule.cosine(),  # doctest: +SKIP
         ...     prediction_type="v_prediction", clip=(-1, 1), conditioning=[{"name": "label", "null": 10, "classes": 10}])
     """
@@ -113,7 +119,7 @@ def export(
         raise ArgumentError(f"opset is {opset!r}; it must be {' or '.join(map(str, OPSETS))}, or None.")
     document = _document(
         name if name is not None else target.stem, shape, schedule, prediction_type, conditioning, convention, time_dtype,
-        value_range, clip, variance, training, license,
+        value_range, clip, variance, input_scale, training, license,
     )  # fmt: skip
     _usable(module, torch)
 
@@ -146,7 +152,7 @@ def _needed(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise RuntimeUnavailableError(f"df.export needs {package} ({error}): pip install 'diffuse-fast[train]'") from None
+        raise RuntimeUnavailableError(f"df.export needs {package} ({error}): {install_hint('train')}") from None
 
 
 def _target(path: Any) -> Path:
@@ -172,22 +178,27 @@ def _target(path: Any) -> Path:
 
 def _document(
     name: str, shape: Any, schedule: Any, prediction_type: Any, conditioning: Any, convention: str | None, time_dtype: str | None,
-    value_range: Any, clip: Any, variance: str, training: Any, license: str | None,
+    value_range: Any, clip: Any, variance: str, input_scale: str | None, training: Any, license: str | None,
 ) -> Document:  # fmt: skip
     if not isinstance(schedule, Schedule):
         raise ArgumentTypeError(f"schedule is a {type(schedule).__name__}; it must be a df.Schedule.")
     if prediction_type not in PREDICTION_TYPES:
-        raise ArgumentError(f"prediction_type is {prediction_type!r}.{near(str(prediction_type), PREDICTION_TYPES)}")
+        tail = hints.of_prediction(prediction_type) + near(str(prediction_type), PREDICTION_TYPES)
+        raise ArgumentError(f"prediction_type is {prediction_type!r}.{tail}")
     convention = schedule.time_conventions[0] if convention is None else convention
     whole = convention == "timestep" and schedule.family == "discrete"
     inputs = []
     for item in conditioning:
         if not isinstance(item, Mapping):
             raise ArgumentTypeError("conditioning must be a list of dicts, one per input.")
-        inputs.append({"dtype": "int64", "shape": [], "null": None, "classes": None, **item})
+        inputs.append({"dtype": "int64", "shape": [], "null": None, "classes": None, "class_names": None, **item})
+    named = any(item["class_names"] is not None for item in inputs)
+    if not named:
+        for item in inputs:
+            del item["class_names"]
     raw = {
         "format": documents.FORMAT,
-        "version": documents.VERSION,
+        "version": documents.VERSION_WITH_CLASS_NAMES if named else documents.VERSION,
         "name": name,
         "schedule": schedule.to_json(),
         "prediction_type": prediction_type,
@@ -203,7 +214,7 @@ def _document(
             "dtype": "float32",
             "value_range": value_range,
         },
-        "input_scale": "none",
+        "input_scale": documents.clear_input_scale(input_scale, prediction_type, scaled=schedule.family == "edm"),
         "variance": variance,
         "clip": clip,
         "conditioning": inputs,
@@ -211,6 +222,7 @@ def _document(
         "license": license,
         "producer": f"diffuse_fast {__version__}",
         "opset": OPSETS[0],
+        **({"plans": [], "quantization": None} if named else {}),
     }
     try:
         json.dumps(raw, allow_nan=False)
@@ -249,15 +261,32 @@ def _trace(torch: Any, module: Any, document: Document) -> Any:
         def forward(self, x: Any, t: Any, *cond: Any) -> Any:
             named = {c.name: value for c, value in zip(document.conditioning, cond, strict=True)}
             result = self.network(x, t, **named)
-            return getattr(result, "sample", result)
+            return _prediction(torch, result)
 
     # Two samples: torch specialises on a batch of one.
     inputs = tuple(torch.from_numpy(array) for array in _example(document, 2).values())
     try:
         with torch.no_grad():
             return torch.export.export(Positional().eval(), inputs, dynamic_shapes=_dynamic(torch, document), strict=False)
+    except ExportError:
+        raise
     except Exception as error:
         raise ExportError(f"torch cannot export the module: {_short(error)}") from error
+
+
+def _prediction(torch: Any, result: Any) -> Any:
+    """What a module has returned, as the tensor it predicts.
+
+    Raises:
+        ExportError: it is none.
+    """
+    prediction = getattr(result, "sample", result)
+    if not isinstance(prediction, torch.Tensor):
+        raise ExportError(
+            f"the module returns a {type(result).__name__}; it must return a tensor, or an object with one as .sample. Wrap it in "
+            "a module whose forward picks the prediction."
+        )
+    return prediction
 
 
 def _dynamic(torch: Any, document: Document) -> Any:
@@ -372,7 +401,7 @@ def _agree(torch: Any, module: Any, document: Document, file: Network) -> None:
             with torch.no_grad():
                 named = {name: torch.from_numpy(array) for name, array in cond.items()}
                 expected = module(torch.from_numpy(arrays[document.input]), time, **named)
-            expected = getattr(expected, "sample", expected).numpy()
+            expected = _prediction(torch, expected).numpy()
             if expected.shape != bound.output.shape:
                 raise ExportError(
                     f"the module returns {expected.shape} for a batch of {batch}; its shape and variance say {bound.output.shape}."

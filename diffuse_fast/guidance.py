@@ -57,18 +57,20 @@ class ClassifierGuidance(torch.nn.Module):
         self.schedule, self.prediction_type, self.network_cond = schedule, prediction_type, tuple(network_cond)
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, **cond: Any) -> torch.Tensor:
+        # The gradient first, at copies: the network may work in place.
+        guided = self.scale != 0.0
+        if guided:
+            shift, gradient = self._shift(t, x.ndim), self._gradient(x, t, cond)
         output = self.network(x, t, **{name: cond[name] for name in self.network_cond})
         output = getattr(output, "sample", output)
-        if self.scale == 0.0:
-            return output
-        return output + self._shift(t, x.ndim).to(output) * self._gradient(x, t, cond)
+        return output + shift.to(output) * gradient if guided else output
 
     def _gradient(self, x: torch.Tensor, t: torch.Tensor, cond: dict[str, Any]) -> torch.Tensor:
         # Sampling runs without autograd; a clone made outside of inference mode can be differentiated.
         with torch.inference_mode(False), torch.enable_grad():
             at = x.clone().requires_grad_()
             given = {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in cond.items()}
-            value = self.log_prob(at, t.clone(), **given)
+            value = self.log_prob(at.clone(), t.clone(), **given)
             if value.shape != (len(x),):
                 raise ArgumentError(f"log_prob returned the shape {tuple(value.shape)}; it must be ({len(x)},), one per sample.")
             if not value.requires_grad:

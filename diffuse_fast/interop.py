@@ -158,6 +158,12 @@ def plan_from_diffusers(scheduler: Any, steps: int, *, mu: float | None = None, 
             options[option] = value
         elif value != default:
             raise ArgumentError(f"{name} has {option}={value!r}, which is not honoured here; only {default!r} is.")
+    if "use_clipped_model_output" in solver_options:
+        if "rederive_epsilon" in solver_options:
+            raise ArgumentError("use_clipped_model_output and rederive_epsilon are the same option; give one of them.")
+        if options.get("rederive_epsilon") is not False:
+            raise ArgumentTypeError(f"{name} has no use_clipped_model_output; leave it out.")
+        solver_options["rederive_epsilon"] = solver_options.pop("use_clipped_model_output")
     for option in solver_options:
         if option in options and option in peer.options:
             raise ArgumentError(f"{option} is an option of {name}; change it there.")
@@ -544,6 +550,8 @@ def _ddpm(config: Config) -> _Choice:
     return "ddpm", {"variance_type": variance}, ("variance_type",)
 
 
+# ε as the network predicts it, also beside a clipped x0: use_clipped_model_output=False.
+_RAW: dict[str, Any] = {"rederive_epsilon": False}
 # Of x0 alone, thresholded or not: hence ε from it.
 _FIRST: dict[str, Any] = {"rederive_epsilon": True}
 _MULTISTEP: dict[tuple[str, int], tuple[str, dict[str, Any]]] = {
@@ -622,12 +630,12 @@ _DDPM = {**_BETAS, **_ZERO_SNR, **_CLIP, **_PREDICTION, **_THRESHOLD, **_LEADING
 _EDM_PREDICTIONS = {"epsilon": "edm", "v_prediction": "v_prediction"}  # with sigma_data, they are F and −F of EDM
 
 PEERS: dict[str, Peer] = {
-    "DDIMScheduler": Peer(_DDIM, _discrete("exact"), _closed, _is("ddim")),
-    "DDIMParallelScheduler": Peer(_DDIM, _discrete("exact"), _closed, _is("ddim")),
+    "DDIMScheduler": Peer(_DDIM, _discrete("exact"), _closed, _is("ddim", **_RAW)),
+    "DDIMParallelScheduler": Peer(_DDIM, _discrete("exact"), _closed, _is("ddim", **_RAW)),
     "DDPMScheduler": Peer(_DDPM, _discrete("exact"), _closed, _ddpm),
     "DDPMParallelScheduler": Peer(_DDPM, _discrete("exact"), _closed, _ddpm),
     "DDIMInverseScheduler": Peer(
-        {k: v for k, v in _DDIM.items() if k not in _THRESHOLD}, _discrete("exact"), _closed, _is("ddim_inverse")
+        {k: v for k, v in _DDIM.items() if k not in _THRESHOLD}, _discrete("exact"), _closed, _is("ddim_inverse", **_RAW)
     ),
     "LCMScheduler": Peer(_DISTILLED, _discrete("exact"), _distilled, _lcm),
     "TCDScheduler": Peer(_DISTILLED, _discrete("exact"), _distilled, _tcd),

@@ -16,13 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from . import hints
 from .artifact import document as documents
 from .artifact import external, graph
 from .artifact.document import Conditioning, Document, Range, Time
+from .artifact.identity import Files, state
+from .artifact.nodes import Nodes
 from .artifact.rewrite import rewrite
 from .errors import ArgumentError, ArgumentTypeError, ArtifactError, ArtifactNotFoundError, near
 from .files import replacing
-from .plan import PREDICTION_TYPES
+from .plan import PREDICTION_TYPES, Plan
 from .schedule import Schedule
 
 __all__ = ["Conditioning", "Model", "Time", "bundled", "load", "to_uint8"]
@@ -30,7 +33,7 @@ __all__ = ["Conditioning", "Model", "Time", "bundled", "load", "to_uint8"]
 _BUNDLED = Path(__file__).parent / "bundled"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Model(Document):
     """A checked model file. Immutable; made by :func:`load` and ``df.export``; two are equal only if they are one.
 
@@ -40,6 +43,8 @@ class Model(Document):
     Attributes:
         path: The .onnx file, absolute, links resolved.
         external: Files beside it that hold its weights; empty if it holds them itself.
+        files: All of them, and what they were when they were checked; whoever reads them again does so within
+            ``files.unchanged()``.
         sha256: Digest in hex, computed when first asked for: of the file, or, with external data, of the digests of the
             file and of each external file one after the other.
 
@@ -47,24 +52,59 @@ class Model(Document):
         >>> import diffuse_fast as df
         >>> model = df.load("digits")
         >>> model.shape, model.prediction_type
-        ((1, 8, 8), 'epsilon')
+        ((1, 8, 8), 'v_prediction')
     """
 
     path: Path
     external: tuple[Path, ...] = ()
+    files: Files = dataclasses.field(default=Files(), repr=False)
+
+    def nodes(self) -> Nodes:
+        """The inside of the file, read anew, to be changed in memory.
+
+        Raises:
+            ArtifactError: a file of the model was replaced since it was loaded.
+        """
+        with self.files.unchanged():
+            return Nodes(self.path)
+
+    def __repr__(self) -> str:
+        inputs = "".join(f" {c.name}" for c in self.conditioning) or " none"
+        return (
+            f"<Model {self.name!r}: {self.shape}, {self.prediction_type}, {self.schedule!r}, conditioning:{inputs}, "
+            f"{str(self.path)!r}>"
+        )
 
     @cached_property
     def sha256(self) -> str:
         digests = []
-        for path in (self.path, *self.external):
-            try:
+        with self.files.unchanged():
+            for path in (self.path, *self.external):
                 with open(path, "rb") as file:
                     digests.append(hashlib.file_digest(file, "sha256"))
-            except OSError as error:
-                raise ArtifactNotFoundError(f"the model file {str(path)!r} cannot be read any more: {error}.") from None
         if len(digests) == 1:
             return digests[0].hexdigest()
         return hashlib.sha256(b"".join(d.digest() for d in digests)).hexdigest()
+
+
+    def plan(self, solver: str, steps: int | None = None, **options: Any) -> Plan:
+        """The plan by which ``df.sample(model, n, steps, solver=solver)`` draws: what the model knows need not be said.
+
+        Args:
+            solver, steps: As for :func:`diffuse_fast.plan`; ``"learned"`` is the model's own.
+            **options: As for :func:`diffuse_fast.sample`: ``clip``, ``timestep_spacing``, ``timesteps``, options of the solver.
+
+        Raises:
+            ArgumentError, ArgumentTypeError, PlanError: as :func:`diffuse_fast.plan`; or the model says otherwise.
+
+        Example:
+            >>> import diffuse_fast as df
+            >>> df.load("digits").plan("ddim", 20).nfe
+            20
+        """
+        from .engine.sample import plan_for
+
+        return plan_for(self, solver, steps, **options)
 
 
 def bundled() -> tuple[str, ...]:
@@ -90,6 +130,8 @@ def load(model: str | Path, mapping: Mapping[str, Any] | None = None) -> Model:
             ``value_range``    ``(lo, hi)`` or None (default)
             ``clip``           ``(lo, hi)`` or None (default)
             ``variance``       ``"none"`` (default), ``"learned"``, ``"learned_range"``
+            ``input_scale``    ``"none"`` (default) or ``"1/alpha"``, for a network that takes x0 + (sigma/alpha)·ε; must be
+                               said of one that predicts ``"denoised"`` with ``Schedule.edm()``
             ``conditioning``   ``{input name: {"null": ..., "classes": ...}}`` for inputs that need it said; every other
                                input of the graph becomes a conditioning input without a null value
             ``name``           default: the file's name
@@ -110,8 +152,10 @@ def load(model: str | Path, mapping: Mapping[str, Any] | None = None) -> Model:
         'Apache-2.0'
     """
     path = find(model)
+    before = state(path)
     outside = graph.read(path)
-    files = external.check(outside.external, path.parent)
+    beside = external.check(outside.external, path.parent, Path(model).parent if Path(model).is_symlink() else None)
+    files = Files((path, *beside), (before, *map(state, beside)))
     text = outside.metadata.get(documents.KEY)
     if text is not None:
         if mapping is not None:
@@ -127,7 +171,8 @@ def load(model: str | Path, mapping: Mapping[str, Any] | None = None) -> Model:
         )
     documents.check_graph(document, outside)
     fields = {f.name: getattr(document, f.name) for f in dataclasses.fields(Document)}
-    return Model(**fields, path=path, external=files)
+    files.check()
+    return Model(**fields, path=path, external=beside, files=files)
 
 
 def rewritten(model: Model, target: Path, **fields: Any) -> Model:
@@ -147,7 +192,8 @@ def rewritten(model: Model, target: Path, **fields: Any) -> Model:
     documents.check(document)
     text = json.dumps(document.to_json(), sort_keys=True, allow_nan=False)
     with replacing(target) as partial:
-        rewrite(model.path, partial, text)
+        with model.files.unchanged():
+            rewrite(model.path, partial, text)
         load(partial)
     return load(target)
 
@@ -216,7 +262,7 @@ def _names(values: tuple[graph.Value, ...]) -> str:
 
 
 _MAPPING = ("sample", "time", "output", "schedule", "prediction_type", "shape", "convention", "value_range", "clip", "variance",
-            "conditioning", "name", "license")  # fmt: skip
+            "input_scale", "conditioning", "name", "license")  # fmt: skip
 
 
 def _mapped(mapping: Mapping[str, Any], outside: graph.Graph, path: Path) -> Document:
@@ -259,10 +305,15 @@ def _mapped(mapping: Mapping[str, Any], outside: graph.Graph, path: Path) -> Doc
     schedule = mapping.get("schedule")
     prediction_type = mapping.get("prediction_type")
     if prediction_type is not None and prediction_type not in PREDICTION_TYPES:
-        raise ArgumentError(f"mapping['prediction_type'] is {prediction_type!r}.{near(str(prediction_type), PREDICTION_TYPES)}")
+        tail = hints.of_prediction(prediction_type) + near(str(prediction_type), PREDICTION_TYPES)
+        raise ArgumentError(f"mapping['prediction_type'] is {prediction_type!r}.{tail}")
     # The rest is checked as a document is; a stand-in schedule fills the place of one that is left to df.sample.
     known = schedule if isinstance(schedule, Schedule) else documents.schedule_from(schedule or Schedule.linear().to_json())
     convention = mapping.get("convention", known.time_conventions[0])
+    complete = schedule is not None and prediction_type is not None
+    input_scale = documents.clear_input_scale(
+        mapping.get("input_scale"), prediction_type or "epsilon", scaled=complete and known.family == "edm"
+    )
     raw = {
         "format": documents.FORMAT,
         "version": documents.VERSION,
@@ -277,7 +328,7 @@ def _mapped(mapping: Mapping[str, Any], outside: graph.Graph, path: Path) -> Doc
             "dtype": inputs[sample].dtype,
             "value_range": mapping.get("value_range"),
         },
-        "input_scale": "none",
+        "input_scale": input_scale,
         "variance": mapping.get("variance", "none"),
         "clip": mapping.get("clip"),
         "conditioning": conditioning,
@@ -287,10 +338,11 @@ def _mapped(mapping: Mapping[str, Any], outside: graph.Graph, path: Path) -> Doc
         "opset": outside.opset,
     }
     document = documents.build(raw)
-    if schedule is not None and prediction_type is not None:
+    if complete:
         documents.check_schedule(document)
     return dataclasses.replace(
         document,
         schedule=None if schedule is None else document.schedule,
         prediction_type=prediction_type,
+        input_scale=input_scale if complete else mapping.get("input_scale"),
     )

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, ArgumentTypeError, PlanError
+from .errors import ArgumentError, ArgumentTypeError, PlanError, near
 
 MAX_OUTPUTS = 3
 MAX_REGISTERS = 8
@@ -34,6 +34,9 @@ VERSION = 1
 REDUCTIONS = {"dynamic_threshold": 2, "guidance_rescale": 1, "langevin": 2}
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow", "denoised", "score", "edm")
+
+# What a network takes of the state alpha·x0 + sigma·ε: the state itself, or x0 + (sigma/alpha)·ε.
+INPUT_SCALES = ("none", "1/alpha")
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +237,7 @@ class Plan:
             steps: Its num_inference_steps.
             mu: What the pipeline makes of the sample's size, where the configuration has ``use_dynamic_shifting``.
             **solver_options: What diffusers takes at each step, as options of the solver here: ``eta``,
-                ``rederive_epsilon`` (its ``use_clipped_model_output``), ``solver_order`` (its ``order`` of LMS). Churn is an
+                ``use_clipped_model_output`` (``rederive_epsilon`` here), ``solver_order`` (its ``order`` of LMS). Churn is an
                 option of :func:`diffuse_fast.plan` with ``heun``; diffusers has it for Euler, where it is none here.
 
         Raises:
@@ -296,6 +299,44 @@ class Plan:
         if all(row is same for row, same in zip(rows, self.rows, strict=True)):
             raise ArgumentError(f"guidance_interval is {interval!r}, and no row of the plan has its noise level there.")
         return dataclasses.replace(self, rows=tuple(rows))
+
+    def with_input_scale(self, input_scale: str) -> Plan:
+        """This plan for a network that takes the state on another scale. The state is then kept on that scale, so that no pass
+        over it is needed; the samples are the same.
+
+        Args:
+            input_scale: ``"none"``: the network takes alpha·x0 + sigma·ε as the schedule has it, which is c_in·x with
+                ``Schedule.edm()``. ``"1/alpha"``: it takes x0 + (sigma/alpha)·ε, as EDM's denoiser D(x; σ) does.
+
+        Raises:
+            ArgumentError: the scale is unknown.
+            PlanError: nothing of the data is left before some row (alpha is 0), where x/alpha does not exist.
+
+        Example:
+            >>> import diffuse_fast as df
+            >>> plan = df.plan(df.Schedule.edm(), "ddim", 5, prediction_type="denoised")
+            >>> round(plan.initial_scale, 4), round(plan.with_input_scale("1/alpha").initial_scale, 4)
+            (1.0, 80.0)
+        """
+        if input_scale not in INPUT_SCALES:
+            raise ArgumentError(f"input_scale is {input_scale!r}.{near(str(input_scale), INPUT_SCALES)}")
+        if input_scale == "none":
+            return self
+        if any(alpha <= 0.0 for alpha, _ in self.marginals[:-1]):
+            raise PlanError(
+                "input_scale is '1/alpha', but the plan starts without any signal (alpha is 0), where x/alpha does not exist; "
+                "start later, or use a network that takes the state itself (input_scale='none')."
+            )
+        # What is returned stays as it is.
+        scales = [*(alpha for alpha, _ in self.marginals[:-1]), 1.0]
+        rows = tuple(_rescaled(r, now, then) for r, now, then in zip(self.rows, scales, scales[1:], strict=False))
+        marginals = tuple((a / scale, s / scale) for (a, s), scale in zip(self.marginals, scales, strict=True))
+        deviation = self.deviation
+        if deviation is not None:
+            deviation = tuple((a / then, v / then**2) for (a, v), then in zip(deviation, scales[1:], strict=True))
+        return dataclasses.replace(
+            self, rows=rows, initial_scale=self.initial_scale / scales[0], marginals=marginals, deviation=deviation
+        )
 
     def with_known_region(self) -> Plan:
         """This plan with the coefficients that re-noise a known region to the marginal after each row (used with a mask)."""
@@ -362,6 +403,21 @@ class Plan:
             if isinstance(error, PlanError):
                 raise
             raise PlanError(f"the plan's JSON has a field of the wrong type: {error}") from None
+
+
+def _rescaled(row: Row, now: float, then: float) -> Row:
+    """The row between states that are divided by ``now`` before it and by ``then`` after it. Registers stay as they are."""
+    reduce = row.reduce
+    if reduce is not None and reduce.kind == "langevin":  # its step goes with 1/kappa²
+        snr, kappa = reduce.values
+        reduce = Reduction("langevin", (snr, kappa * then))
+    return dataclasses.replace(
+        row,
+        p=row.p * now, a=row.a * now / then, e_x=row.e_x * now,
+        b=row.b / then, d=row.d / then, s=row.s / then, c=tuple(c / then for c in row.c),
+        log_s=None if row.log_s is None else (row.log_s[0] - math.log(then), row.log_s[1]),
+        known_y=row.known_y / then, known_z=row.known_z / then, reduce=reduce,
+    )  # fmt: skip
 
 
 def _frozen_options(options: dict[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import types
 
 import numpy as np
 import pytest
@@ -195,6 +196,29 @@ def test_other_conventions_and_a_learned_variance(tmp_path):
     text = np.random.default_rng(0).standard_normal((3, 7, 4)).astype(np.float32)
     expected, got = both(module, model, 3, 0.37, mask=np.array([True, False, True]), text=text)
     np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+class Returns(torch.nn.Module):
+    def __init__(self, wrap):
+        super().__init__()
+        self.layer, self.wrap = torch.nn.Conv2d(1, 1, 1), wrap
+
+    def forward(self, x, t):
+        return self.wrap(self.layer(x))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "named"),
+    [
+        (lambda y: (y,), "a tuple"), (lambda y: [y, y], "a list"), (lambda y: {"sample": y}, "a dict"),
+        (lambda y: None, "a NoneType"), (lambda y: types.SimpleNamespace(sample=(y,)), "a SimpleNamespace"),
+    ],
+)  # fmt: skip
+def test_a_module_that_returns_no_tensor_is_told_so(tmp_path, wrap, named):
+    said = {"shape": (1, 4, 4), "schedule": df.Schedule.linear(), "prediction_type": "epsilon"}
+    with pytest.raises(ExportError, match=rf"^the module returns {named}; it must return a tensor, or an object .* \.sample"):
+        df.export(Returns(wrap).eval(), tmp_path / "m.onnx", **said)
+    assert os.listdir(tmp_path) == []
 
 
 # ---- external data ------------------------------------------------------------------------------

@@ -15,6 +15,14 @@ from diffuse_fast import model as models
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, ArtifactError, ArtifactNotFoundError
 
 
+def test_a_model_is_shown_in_a_line():
+    """A notebook shows what its last line gives: no plans, no training record."""
+    model = df.load("digits")
+    assert len(repr(model)) < 150 + len(str(model.path))
+    for part in ("'digits'", "(1, 8, 8)", "v_prediction", "Schedule.cosine", "label", str(model.path)):
+        assert part in repr(model)
+
+
 def test_a_bundled_model_knows_itself():
     model = df.load("digits")
     assert model.path.is_file() and model.path.is_absolute()

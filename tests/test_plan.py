@@ -305,3 +305,18 @@ def test_guidance():
 def test_known_region_is_noised_to_the_marginal_after_the_row():
     plan = df.plan(df.Schedule.linear(), "ddim", 3, prediction_type="epsilon").with_known_region()
     assert [(row.known_y, row.known_z) for row in plan.rows] == list(plan.marginals[1:])
+
+
+def test_options_of_lists_in_lists_travel():
+    plain = df.plan(df.Schedule.linear(), "ddim", 2, prediction_type="epsilon")
+    plan = dataclasses.replace(plain, options=(("pairs", ((1, 2), (3,))),))
+    again = Plan.from_json(plan.to_json())
+    assert again == plan
+    assert hash(again) == hash(plan)
+
+
+def test_the_interval_of_guidance_holds_its_low_end_and_not_its_high_one():
+    plan = df.plan(df.Schedule.linear(), "ddim", 5, prediction_type="epsilon")
+    levels = [sigma / alpha for alpha, sigma in plan.marginals[:-1]]
+    guided = plan.with_guidance(2.0, interval=(levels[3], levels[1]))
+    assert [len(row.g) for row in guided.rows] == [1, 1, 2, 2, 1]

@@ -1,8 +1,8 @@
 """The document of an artifact: what a sampler must know about a network, as JSON in the metadata of its ONNX file.
 
-``docs/artifact.md`` describes it field by field. Version 1 has exactly the fields below but ``plans``, which version 2 adds, and
-``quantization``, which version 3 adds: one that is missing, unknown, of the wrong type or at odds with another or with the graph
-is an :class:`~diffuse_fast.errors.ArtifactError` that names it.
+``docs/artifact.md`` describes it field by field. Version 1 has exactly the fields below but ``plans``, which version 2 adds,
+``quantization``, which version 3 adds, and ``conditioning[].class_names``, which version 4 adds: one that is missing, unknown, of
+the wrong type or at odds with another or with the graph is an :class:`~diffuse_fast.errors.ArtifactError` that names it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import reprlib
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ..errors import ArtifactError, DiffuseFastError, PlanError
-from ..plan import PREDICTION_TYPES, Plan
+from ..errors import ArgumentError, ArtifactError, DiffuseFastError, PlanError, near
+from ..plan import INPUT_SCALES, PREDICTION_TYPES, Plan
 from ..schedule import Schedule
 from .graph import Graph, Value
 
@@ -25,10 +25,10 @@ VERSION = 1
 # Written only where there are such: older readers go on reading what they can.
 VERSION_WITH_PLANS = 2
 VERSION_WITH_QUANTIZATION = 3
+VERSION_WITH_CLASS_NAMES = 4
 
 CONVENTIONS = ("timestep", "sigma", "continuous", "log_snr", "c_noise")
 VARIANCES = ("none", "learned", "learned_range")
-INPUT_SCALES = ("none",)
 TIME_DTYPES = ("int64", "int32", "float32")
 SAMPLE_DTYPES = ("float32",)
 LEARNED = "learned"  # the solver of a stored plan
@@ -53,6 +53,7 @@ class Conditioning:
         shape: Its shape for one sample; ``()`` is one number per sample.
         null: The value that means "no condition" (every element), for classifier-free guidance; None if there is none.
         classes: Number of classes of a label, which are 0 to ``classes`` − 1; None for what is no label.
+        class_names: The name of each class of a label, in their order; None where they have none.
     """
 
     name: str
@@ -60,6 +61,13 @@ class Conditioning:
     shape: tuple[int, ...] = ()
     null: float | int | None = None
     classes: int | None = None
+    class_names: tuple[str, ...] | None = None
+
+    def to_json(self, *, names: bool) -> dict[str, Any]:
+        """It as JSON, with the field ``class_names`` or without."""
+        fields = {**dataclasses.asdict(self), "shape": list(self.shape)}
+        given = fields.pop("class_names")
+        return {**fields, "class_names": given and list(given)} if names else fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +118,8 @@ class Document:
         shape: Shape of one sample.
         dtype: Type of sample and output at the graph's edge.
         value_range: The values data had in training, as ``(lo, hi)``; None for data without bounds, as latents.
-        input_scale: How the sampler scales the input: ``none``.
+        input_scale: What the network takes of the state: ``none``, the state alpha·x0 + sigma·ε itself, or ``1/alpha``,
+            x0 + (sigma/alpha)·ε. None only where a foreign file's mapping leaves schedule or prediction_type open.
         variance: ``none``, ``learned`` or ``learned_range``; with the last two the output has twice the channels.
         clip: Where to clip the data prediction unless the user says otherwise; None for not at all.
         conditioning: Its other inputs.
@@ -131,7 +140,7 @@ class Document:
     shape: tuple[int, ...]
     dtype: str = "float32"
     value_range: Range | None = (-1.0, 1.0)
-    input_scale: str = "none"
+    input_scale: str | None = "none"
     variance: str = "none"
     clip: Range | None = None
     conditioning: tuple[Conditioning, ...] = ()
@@ -145,19 +154,19 @@ class Document:
     @property
     def output_shape(self) -> tuple[int, ...]:
         """Shape of the network's output for one sample: that of the sample, channels doubled for a learned variance."""
-        if self.variance == "none":
-            return self.shape
-        return (2 * self.shape[0], *self.shape[1:])
+        return output_shape(self.shape, self.variance)
 
     def to_json(self) -> dict[str, Any]:
         """The document as JSON, of the version this library writes."""
-        if self.schedule is None or self.prediction_type is None:
-            raise ArtifactError("a document needs a schedule and a prediction_type.")
+        if self.schedule is None or self.prediction_type is None or self.input_scale is None:
+            raise ArtifactError("a document needs a schedule, a prediction_type and an input_scale.")
+        named = any(c.class_names is not None for c in self.conditioning)
         version, more = VERSION, dict[str, Any]()
-        if self.plans or self.quantization is not None:
+        if self.plans or self.quantization is not None or named:
             version, more["plans"] = VERSION_WITH_PLANS, [json.loads(plan.to_json()) for plan in self.plans]
-        if self.quantization is not None:
-            version, more["quantization"] = VERSION_WITH_QUANTIZATION, self.quantization.to_json()
+        if self.quantization is not None or named:
+            version = VERSION_WITH_CLASS_NAMES if named else VERSION_WITH_QUANTIZATION
+            more["quantization"] = None if self.quantization is None else self.quantization.to_json()
         return {
             "format": FORMAT,
             "version": version,
@@ -175,13 +184,40 @@ class Document:
             "input_scale": self.input_scale,
             "variance": self.variance,
             "clip": None if self.clip is None else list(self.clip),
-            "conditioning": [{**dataclasses.asdict(c), "shape": list(c.shape)} for c in self.conditioning],
+            "conditioning": [c.to_json(names=named) for c in self.conditioning],
             "training": self.training,
             "license": self.license,
             "producer": self.producer,
             "opset": self.opset,
             **more,
         }
+
+
+def output_shape(shape: tuple[int, ...], variance: str) -> tuple[int, ...]:
+    """Shape of a network's output for one sample: that of the sample, channels doubled for a learned variance."""
+    return shape if variance == "none" else (2 * shape[0], *shape[1:])
+
+
+def clear_input_scale(given: str | None, prediction_type: str, *, scaled: bool) -> str:
+    """The input scale of a network: the one that is given, else ``none`` where that is not in doubt.
+
+    Args:
+        given: What the caller says, or None.
+        prediction_type: What the network predicts.
+        scaled: Whether the schedule keeps the state on a scale of its own while sampling, as EDM's c_in·x.
+
+    Raises:
+        ArgumentError: it is unknown, or in doubt and not given.
+    """
+    if given is not None and given not in INPUT_SCALES:
+        raise ArgumentError(f"input_scale is {given!r}.{near(str(given), INPUT_SCALES)}")
+    if given is None and prediction_type == "denoised" and scaled:
+        raise ArgumentError(
+            "input_scale is not known: this schedule keeps the state as alpha·x0 + sigma·ε (EDM's c_in·x), and a network that "
+            "predicts 'denoised' may take another. Say input_scale='1/alpha' if it takes x0 + (sigma/alpha)·ε, as EDM's denoiser "
+            "D(x; sigma) does, or input_scale='none' if it takes the state as it is kept."
+        )
+    return given or "none"
 
 
 # ---- from JSON ----------------------------------------------------------------------------------
@@ -208,8 +244,8 @@ def build(raw: Any) -> Document:
     if top.raw.get("format") != FORMAT:
         _fail("format", top.raw.get("format"), repr(FORMAT))
     version = top.raw.get("version")
-    if type(version) is not int or not VERSION <= version <= VERSION_WITH_QUANTIZATION:
-        _fail("version", version, f"{VERSION} to {VERSION_WITH_QUANTIZATION}; this library reads no other")
+    if type(version) is not int or not VERSION <= version <= VERSION_WITH_CLASS_NAMES:
+        _fail("version", version, f"{VERSION} to {VERSION_WITH_CLASS_NAMES}; this library reads no other")
     top.only("format", "version", "name", "schedule", "prediction_type", "time", "sample", "input_scale", "variance", "clip",
              "conditioning", "training", "license", "producer", "opset",
              *(("plans",) if version >= VERSION_WITH_PLANS else ()),
@@ -231,13 +267,13 @@ def build(raw: Any) -> Document:
         input_scale=top.one_of("input_scale", INPUT_SCALES),
         variance=top.one_of("variance", VARIANCES),
         clip=top.range("clip"),
-        conditioning=conditioning_from(top.take("conditioning")),
+        conditioning=conditioning_from(top.take("conditioning"), names=version >= VERSION_WITH_CLASS_NAMES),
         training=_Object(top.take("training"), "training").raw,
         license=None if top.take("license") is None else top.text("license", empty=True),
         producer=top.text("producer", empty=True),
         opset=top.whole("opset", 1, 1 << 31),
         plans=plans_from(top.raw.get("plans", [])),
-        quantization=quantization_from(top.take("quantization")) if version >= VERSION_WITH_QUANTIZATION else None,
+        quantization=_quantization(top, version),
     )
     check(document)
     return document
@@ -254,23 +290,45 @@ def schedule_from(raw: Any) -> Schedule:
         raise ArtifactError(f"the model's field 'schedule' cannot be used: {error}") from None
 
 
-def conditioning_from(raw: Any) -> tuple[Conditioning, ...]:
-    """The conditioning inputs of a document's field ``conditioning``."""
+def _quantization(top: _Object, version: int) -> Quantization | None:
+    """Of a version that has the field; with the class names of version 4 there may be none."""
+    if version < VERSION_WITH_QUANTIZATION or (version >= VERSION_WITH_CLASS_NAMES and top.take("quantization") is None):
+        return None
+    return quantization_from(top.take("quantization"))
+
+
+def conditioning_from(raw: Any, *, names: bool = False) -> tuple[Conditioning, ...]:
+    """The conditioning inputs of a document's field ``conditioning``, of a version with the field ``class_names`` or without."""
     if not isinstance(raw, list | tuple):
         _fail("conditioning", raw, "a list of inputs")
     inputs = []
     for i, item in enumerate(raw):
         fields = _Object(item, f"conditioning[{i}]")
-        fields.only("name", "dtype", "shape", "null", "classes")
+        fields.only("name", "dtype", "shape", "null", "classes", *(("class_names",) if names else ()))
         one = Conditioning(
             name=fields.text("name"),
             dtype=fields.one_of("dtype", CONDITIONING_DTYPES),
             shape=fields.shape("shape", scalar=True),
             null=fields.number_or_none("null"),
             classes=None if fields.take("classes") is None else fields.whole("classes", 1, 1 << 31),
+            class_names=_class_names(fields) if names else None,
         )
         inputs.append(one)
     return tuple(inputs)
+
+
+def _class_names(fields: _Object) -> tuple[str, ...] | None:
+    given = fields.take("class_names")
+    if given is None:
+        return None
+    classes, where = fields.take("classes"), fields.path("class_names")
+    if not isinstance(given, list | tuple) or not all(isinstance(name, str) and name for name in given):
+        _fail(where, given, "a list of names, or null")
+    if len(given) != classes:
+        _fail(where, given, f"one name for each of the classes, of which there are {classes}")
+    if len(set(given)) < len(given):
+        _fail(where, given, "names of which none is said twice")
+    return tuple(given)
 
 
 def plans_from(raw: Any) -> tuple[Plan, ...]:

@@ -27,13 +27,17 @@ MAX_DEPTH = 32  # subgraphs within subgraphs
 
 # What other formats begin with. A pickle runs code when it is opened, so it is named, never tried.
 _FOREIGN = {
-    b"PK\x03\x04": "a zip archive, as torch.save writes: a pickle, which runs code when opened",
     b"\x80\x02": "a pickle, which runs code when opened",
     b"\x80\x03": "a pickle, which runs code when opened",
     b"\x80\x04": "a pickle, which runs code when opened",
     b"\x80\x05": "a pickle, which runs code when opened",
     b"\x89HDF": "an HDF5 file",
-    b"\x93NUMPY": "a NumPy array",
+    b"\x93NUMPY": "a NumPy array (.npy)",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"GIF8": "a GIF picture",
+    b"GGUF": "a GGUF file of weights",
+    b"{": "JSON text",
 }
 
 
@@ -103,12 +107,24 @@ def read(path: Path) -> Graph:
         if status.st_size == 0:
             raise ArtifactError(f"the model file {str(path)!r} is empty.")
         with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as buffer:
-            for magic, what in _FOREIGN.items():
-                if buffer[: len(magic)] == magic:
-                    raise ArtifactError(f"{str(path)!r} is {what}. Only .onnx files are loaded; df.export writes them.")
+            if (what := _foreign(buffer)) is not None:
+                raise ArtifactError(f"{str(path)!r} is {what}. Only .onnx files are loaded; df.export writes them.")
             return _Reader(Wire(buffer)).model()
     finally:
         os.close(descriptor)
+
+
+def _foreign(buffer: mmap.mmap) -> str | None:
+    """What a file is that is known to be none of ONNX."""
+    if buffer[:4] == b"PK\x03\x04":
+        length = int.from_bytes(buffer[26:28], "little")
+        if buffer[30 : 30 + length].endswith(b".npy"):
+            return "an archive of NumPy arrays (.npz)"
+        return "a zip archive, as torch.save writes: a pickle, which runs code when opened"
+    header = int.from_bytes(buffer[:8], "little")
+    if buffer[8:9] == b"{" and 2 <= header <= len(buffer) - 8:
+        return "a file of safetensors: weights without the network that they belong to"
+    return next((what for magic, what in _FOREIGN.items() if buffer[: len(magic)] == magic), None)
 
 
 def value(wire: Wire, span: Span) -> Value:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import sys
 
+from ..console import degrade
+from ..errors import install_hint
+
 
 def main() -> None:
     """The entry point. Without the extra ``cli`` it says how to get it."""
+    degrade()
     try:
         import rich  # noqa: F401  (asked for here, not halfway through a command)
 
@@ -14,5 +18,5 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "click", "rich"):
             raise
-        sys.exit(f"diffuse-fast: the command line needs {error.name}: pip install 'diffuse-fast[cli]'")
+        sys.exit(f"diffuse-fast: the command line needs {error.name}: {install_hint('cli')}")
     app(prog_name="diffuse-fast")

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
+from ..console import say
 from ..errors import DiffuseFastError, KernelUnavailableError
 from .bench import COMMAND as BENCH
 from .bench import bench
@@ -37,14 +38,13 @@ class _Group(TyperGroup):
         except DiffuseFastError as error:
             if ctx.params["debug"]:
                 raise
-            typer.echo(f"diffuse-fast: {error}", err=True)
+            say(f"diffuse-fast: {error}")
             raise typer.Exit(UNAVAILABLE if isinstance(error, KernelUnavailableError) else 1) from None
 
 
 app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
@@ -56,7 +56,7 @@ app.command("bench", context_settings=BENCH)(bench)
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"diffuse-fast {__version__}")
+        print(f"diffuse-fast {__version__}")
         raise typer.Exit
 
 

@@ -30,8 +30,9 @@ def evaluate(
 
     Example: diffuse-fast evaluate digits --solver ddim --solver dpmpp_2m --steps 5 --steps 20 --out out/quality
     """
+    from ..console import say
     from ..files import writable
-    from ..training import evaluation
+    from ..training import evaluation, quality_plot
     from .tables import show
 
     solvers, counts = _solvers(solver or ["ddim"]), steps or [5, 10, 20, 50]
@@ -41,21 +42,25 @@ def evaluate(
         _folder(out)
         for path in files:
             writable(path)
+        quality_plot.needs_matplotlib()
     refused: list[tuple[str, int, str]] = []
     rows = []
+    say(f"training the judge on {len(split.labels):,} images")
     for row in evaluation.evaluate(model, split, solvers=solvers, steps=counts, label=label, seed=seed,
-                                   guidance_scale=guidance_scale, precision=precision,
+                                   guidance_scale=guidance_scale, precision=precision, progress=True,
                                    on_refused=lambda *why: refused.append(why)):  # fmt: skip
         rows.append(row)
-        typer.echo(f"{row.solver}, {row.steps} steps: done", err=True)
+        if files is not None:  # after each row: what was measured outlives an interrupt
+            evaluation.to_csv(rows, files[0])
+        say(f"{row.solver}, {row.steps} steps: done")
+    if files is not None:
+        quality_plot.plot(rows, files[1], f"{model}: quality by solver and calls of the network")
     show(f"{model}, {len(split.held_out_labels)} images each", [_cells(row) for row in rows],
          ("images", "steps", "NFE", "accuracy %", "score", "Fréchet distance", "precision", "recall"))  # fmt: skip
     for name, count, why in refused:
-        typer.echo(f"not drawn: {name}, {count} steps: {why}", err=True)
+        say(f"not drawn: {name}, {count} steps: {why}")
     if files is not None:
-        evaluation.to_csv(rows, files[0])
-        evaluation.plot(rows, files[1], f"{model}: quality against calls of the network")
-        typer.echo(f"{files[0]}, {files[1]}")
+        print(f"{files[0]}, {files[1]}")
     if len(rows) == 1:
         raise typer.Exit(1)
 

@@ -24,7 +24,7 @@ def inspect(
 
     report = describe(load(model))
     if as_json:
-        typer.echo(json.dumps(report, indent=2))
+        print(json.dumps(report, indent=2))
     else:
         _show(report)
 
@@ -83,7 +83,10 @@ def _show(report: dict[str, Any]) -> None:
             [(c["name"], c["dtype"], c["shape"], c["null"], c["classes"]) for c in document["conditioning"]],
             ("name", "dtype", "shape", "null", "classes"),
         )
-    if "quantization" in document:
+    for c in document["conditioning"]:
+        if names := c.get("class_names"):
+            show(f"classes of {c['name']}", [(str(number), name) for number, name in enumerate(names)])
+    if document.get("quantization"):
         show("int8", quantization_rows(document["quantization"]))
     show("training", [(key, _plain(value)) for key, value in document["training"].items()] or [("not said",)])
 

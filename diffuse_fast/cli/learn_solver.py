@@ -32,6 +32,7 @@ def learn_solver(
 
     Example: diffuse-fast learn-solver digits --steps 5 --steps 8 --out digits.onnx
     """
+    from ..console import say
     from ..learning.learn import learn_each
     from ..model import bundled, load
     from .tables import show
@@ -51,7 +52,7 @@ def learn_solver(
     }
     counts = list(dict.fromkeys(steps))
     results = learn_each(
-        loaded, counts, out=target, runtime=runtime, progress=lambda line: typer.echo(line, err=True),
+        loaded, counts, out=target, runtime=runtime, progress=say,
         **{name: value for name, value in given.items() if value is not None},
     )  # fmt: skip
     for count, learned in zip(counts, results, strict=True):
@@ -60,4 +61,4 @@ def learn_solver(
             [(name, f"{distance:.4f}", f"{ratio:.2f}") for name, distance, ratio in learned.table()],
             ("solver", "RMS distance", "learned / this"),
         )
-    typer.echo(f"{target}: learned plans of {', '.join(str(plan.steps) for plan in load(target).plans)} steps")
+    print(f"{target}: learned plans of {', '.join(str(plan.steps) for plan in load(target).plans)} steps")

@@ -45,12 +45,13 @@ def likelihood(
 
     if out is not None and out.suffix != ".npz":
         raise typer.BadParameter(f"--out is {str(out)!r}; it must end in .npz.")
-    given: dict[str, Any] = {
-        name: _array(f"--cond {name}", Path(text)) if text.endswith(".npy") else words.values(f"--cond {name}", text)
-        for name, text in words.pairs("--cond", cond or ()).items()
-    }
-    x = _array("DATA.npy", data)
     loaded = load(model)
+    given: dict[str, Any] = {
+        name: _array(f"--cond {name}", Path(text)) if text.endswith(".npy")
+        else words.values(f"--cond {name}", text, words.class_names(loaded, name))
+        for name, text in words.pairs("--cond", cond or ()).items()
+    }  # fmt: skip
+    x = _array("DATA.npy", data)
     if out is not None:
         files.writable(out)
     found = estimate(
@@ -61,11 +62,11 @@ def likelihood(
         with files.replacing(out) as partial, partial.open("wb") as file:
             np.savez(file, bits_per_dim=found.bits_per_dim, standard_error=found.standard_error, **found.terms)  # type: ignore[arg-type]  # numpy's stub takes the names for its own
     parts = ", ".join(f"{name} {value.mean():.4f}" for name, value in found.terms.items())
-    typer.echo(f"{loaded.name}: {found.mean:.4f} ± {found.mean_error:.4f} bits per dimension over {len(x)} samples ({parts})")
+    print(f"{loaded.name}: {found.mean:.4f} ± {found.mean_error:.4f} bits per dimension over {len(x)} samples ({parts})")
     spread = found.bits_per_dim.std()
-    typer.echo(f"{method}, {found.nfe} network evaluations a sample; standard deviation of the samples {spread:.4f}")
+    print(f"{method}, {found.nfe} network evaluations a sample; standard deviation of the samples {spread:.4f}")
     if found.divergence_error:
-        typer.echo(f"divergences by differences: off by less than {found.divergence_error:.1g}")
+        print(f"divergences by differences: off by less than {found.divergence_error:.1g}")
 
 
 def _array(what: str, path: Path) -> Any:

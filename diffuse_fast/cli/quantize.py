@@ -25,6 +25,7 @@ def quantize(
 
     Example: diffuse-fast quantize digits --out digits.onnx --data digits
     """
+    from ..console import say
     from ..quantization import quantize as write
     from .evaluate import _data
     from .inspect import quantization_rows
@@ -32,6 +33,6 @@ def quantize(
 
     written = write(
         model, out, samples=samples, steps=steps, seed=seed, max_error=max_error, data=None if data is None else _data(data),
-        progress=lambda line: typer.echo(line, err=True),
+        progress=say,
     )  # fmt: skip
     show(str(out), quantization_rows(written.to_json()["quantization"]))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import itertools
+import os
 import secrets
-import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,17 +14,18 @@ import typer
 from . import words
 
 if TYPE_CHECKING:
-    import numpy as np
 
     from ..model import Model
 
-SUFFIXES = (".png", ".npy", ".npz")
+STEPS = 20  # where nothing says how many
 
 
 def sample(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An artifact (.onnx), or a bundled model: digits.")],
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 16,
-    steps: Annotated[int | None, typer.Option(help="Steps of the solver; may be left out with --timesteps.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(show_default="20, or as many as --timesteps or --sigmas", help="Steps of the solver.")
+    ] = None,
     solver: Annotated[str, typer.Option(help="`diffuse-fast solvers` lists them.")] = "ddim",
     option: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the solver, as eta=0.5. May be repeated.")
@@ -37,8 +38,8 @@ def sample(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE[,VALUE...]",
-            help="A conditioning input, as label=7; several values go round the samples; @FILE.npy for an array, of one value for "
-            "all or one for each sample. May be repeated.",
+            help="A conditioning input, as label=7, or label=squares where `inspect` lists the names; several values go round the "
+            "samples; @FILE.npy for an array, of one value for all or one for each sample. May be repeated.",
         ),
     ] = None,
     negative_cond: Annotated[
@@ -51,8 +52,12 @@ def sample(
         str, typer.Option(help="joined: one network call for both evaluations; separate: two, for half the memory.")
     ] = "joined",
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="A .png (a grid), or .npy or .npz; an .npz also holds how it was made.")
-    ] = Path("samples.png"),
+        Path | None,
+        typer.Option(
+            "--out", "-o", show_default="samples.png, or samples-2.png, ... where that is there already",
+            help="A .png or .jpg (a grid), .gif (one after the other), .npy or .npz; all but an .npy also hold how it was made.",
+        ),
+    ] = None,
     columns: Annotated[int | None, typer.Option(help="Pictures in a row of the grid.")] = None,
     scale: Annotated[int | None, typer.Option(help="Enlarge every pixel of the grid this many times.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples per network call at most; bounds memory.")] = None,
@@ -87,10 +92,13 @@ def sample(
 
     Example: diffuse-fast sample digits -n 64 --steps 20 --cond label=7 --out sevens.png
     """
-    if out.suffix not in SUFFIXES:
-        raise typer.BadParameter(f"--out is {str(out)!r}; it must end in {', '.join(SUFFIXES)}.")
-    if out.suffix != ".png" and (columns is not None or scale is not None):
-        raise typer.BadParameter("--columns and --scale lay out a .png.")
+    out = _free() if out is None else out
+    from .. import saving
+
+    if out.suffix.lower() not in saving.SUFFIXES:
+        raise typer.BadParameter(f"--out is {str(out)!r}; it must end in {', '.join(saving.SUFFIXES)}.")
+    if out.suffix.lower() not in saving.PICTURES and (columns is not None or scale is not None):
+        raise typer.BadParameter("--columns and --scale lay out a picture.")
     for name, value in (("--columns", columns), ("--scale", scale)):
         if value is not None and value < 1:
             raise typer.BadParameter(f"{name} is {value}; it must be at least 1.")
@@ -101,20 +109,22 @@ def sample(
         raise typer.BadParameter(f"--clip is {clip!r}; it must be two numbers, as -1,1.")
 
     from .. import files
+    from ..artifact.document import LEARNED
     from ..engine import sample as draw
     from ..model import load
     from ..solvers import SOLVERS
 
+    loaded = load(model)
     known = SOLVERS[solver].options if solver in SOLVERS else {}
     call: dict[str, Any] = {
         "n": n,
-        "steps": steps,
+        "steps": STEPS if steps is None and timesteps is None and sigmas is None and solver != LEARNED else steps,
         "solver": solver,
         # df.sample would draw one and keep it to itself: the file and the user are to know.
         "seed": secrets.randbits(64) if seed is None else _one_or_each("--seed", seed, n, int),
         "first_index": first_index,
-        "cond": _conditioning("--cond", cond, n),
-        "negative_cond": _conditioning("--negative-cond", negative_cond, n) or None,
+        "cond": _conditioning("--cond", cond, n, loaded),
+        "negative_cond": _conditioning("--negative-cond", negative_cond, n, loaded) or None,
         "guidance_scale": _one_or_each("--guidance-scale", guidance_scale, n, float),
         "guidance_batch": guidance_batch,
         "batch_size": batch_size,
@@ -137,19 +147,27 @@ def sample(
         "precision": precision,
         **{
             # One that the solver does not have goes on as it is: the library says which it has.
-            name: words.typed(f"--option {name}", text, type(known[name].default)) if name in known else text
+            name: words.typed(f"--option {name}", text, known[name].kind) if name in known else text
             for name, text in words.pairs("--option", option or ()).items()
         },
     }
-    loaded = load(model)
     if data is not None:
         call["data"] = _each("--data", data, n, loaded.shape)
+    # What can be refused is refused before there are samples.
     files.writable(out)
-    write = _writer(out, loaded, call, columns, scale)
-    x = draw(loaded, **call, progress=sys.stderr.isatty())
-    with files.replacing(out) as partial:
-        write(x, partial)
-    typer.echo(f"{out}: {n} of {loaded.name}, {solver}, {x.shape[1:]} each, seed {call['seed']}")
+    saving.check_suffix(out)
+    if out.suffix.lower() in saving.PICTURES:
+        saving.check_pictures(loaded)
+    recipe = {"model": loaded.name, "sha256": loaded.sha256, "sample": call, "made_by": _made_by()}
+    x = draw(loaded, **call, progress=True)
+    saving.save(out, x, (-1.0, 1.0) if loaded.value_range is None else loaded, recipe=recipe, columns=columns, scale=scale)
+    print(f"{out}: {n} of {loaded.name}, {solver}, {x.shape[1:]} each, seed {call['seed']}")
+
+
+def _free() -> Path:
+    """``samples.png``, or with the first number under which there is nothing yet: a name that nobody gave replaces no file."""
+    names = itertools.chain(["samples.png"], (f"samples-{i}.png" for i in itertools.count(2)))
+    return next(path for path in map(Path, names) if not os.path.lexists(path))
 
 
 def _one_or_each(option: str, text: str, n: int, kind: type) -> Any:
@@ -160,14 +178,17 @@ def _one_or_each(option: str, text: str, n: int, kind: type) -> Any:
     return values[0] if "," not in text else values
 
 
-def _conditioning(option: str, given: list[str] | None, n: int) -> dict[str, Any]:
-    return {name: _per_sample(f"{option} {name}", text, n) for name, text in words.pairs(option, given or ()).items()}
+def _conditioning(option: str, given: list[str] | None, n: int, model: Model) -> dict[str, Any]:
+    return {
+        name: _per_sample(f"{option} {name}", text, n, words.class_names(model, name))
+        for name, text in words.pairs(option, given or ()).items()
+    }
 
 
-def _per_sample(option: str, text: str, n: int) -> Any:
+def _per_sample(option: str, text: str, n: int, names: Sequence[str]) -> Any:
     if text.startswith("@"):
         return _array(option, Path(text[1:]))
-    value = words.values(option, text)
+    value = words.values(option, text, names)
     if not isinstance(value, list):
         return value
     if len(value) > n:
@@ -194,33 +215,6 @@ def _each(option: str, path: Path, n: int, shape: tuple[int, ...]) -> list[Any]:
 
     array = np.array(_array(option, path), np.float64)
     return (np.broadcast_to(array, (n, *shape)) if array.shape == shape else array).tolist()
-
-
-def _writer(
-    out: Path, model: Model, call: dict[str, Any], columns: int | None, scale: int | None
-) -> Callable[[np.ndarray, Path], None]:
-    """The function that writes samples to a path, with what can be refused refused now, before there are any."""
-    import numpy as np
-
-    if out.suffix == ".npy":
-        return lambda x, path: np.save(path, x)
-    if out.suffix == ".npz":
-        recipe = json.dumps({"model": model.name, "sha256": model.sha256, "sample": call, "made_by": _made_by()})
-        return lambda x, path: np.savez(path, samples=x, recipe=np.array(recipe))
-
-    from .. import pictures
-    from ..errors import ArgumentError
-    from ..model import to_uint8
-
-    pictures.needs_pillow()
-    pictures.check_shape(model.shape)
-    if model.value_range is None:
-        raise ArgumentError(f"the samples of {model.name} are no pictures: it has no value range. Write an .npy or .npz.")
-
-    def write(x: np.ndarray, path: Path) -> None:
-        path.write_bytes(pictures.png(pictures.grid(to_uint8(x, model), columns=columns, scale=scale)))
-
-    return write
 
 
 def _made_by() -> dict[str, Any]:

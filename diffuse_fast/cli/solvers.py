@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,12 +27,21 @@ def solvers() -> None:
     show(
         "options, as --option NAME=VALUE",
         [
-            (s.name, name, str(o.default).lower() if isinstance(o.default, bool) else o.default, _about(o))
+            (s.name, name, _shown(o.default), _about(o))
             for s in everything
             for name, o in s.options.items()
         ],
         ("solver", "option", "default", ""),
     )
+
+
+def _shown(default: object) -> object:
+    """A default as it is written on the command line; the largest float bounds nothing, and None follows the clip."""
+    if default is None:
+        return "where clipped"
+    if default == sys.float_info.max:
+        return "unlimited"
+    return str(default).lower() if isinstance(default, bool) else default
 
 
 def _about(option: Option) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +28,9 @@ def train(
     weighting: Annotated[str | None, typer.Option(help="Of noise levels: min_snr, p2 or edm.")] = None,
     times: Annotated[str | None, typer.Option(help="How they are drawn: uniform, importance, log_normal, logit_normal.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of AdamW, after the warm-up.")] = None,
-    warmup_steps: Annotated[int | None, typer.Option(help="Steps over which the learning rate rises.")] = None,
+    warmup_steps: Annotated[
+        int | None, typer.Option(help="Steps over which the learning rate rises; a tenth of them, 100 at most, unless given.")
+    ] = None,
     ema_decay: Annotated[float | None, typer.Option(help="Decay of the moving average of the weights.")] = None,
     condition_dropout: Annotated[float | None, typer.Option(help="How often a label is left out, for guidance.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
@@ -41,7 +46,7 @@ def train(
     """Train a network on your data and write its artifact; without a configuration and data, train the digits model.
 
     The digits take half an hour on one core; what is not given is as for the bundled model. Under torchrun:
-    torchrun --nproc-per-node 2 -m diffuse_fast.cli train CONFIG.toml --out DIR. Needs diffuse-fast[train].
+    torchrun --nproc-per-node 2 -m diffuse_fast.cli train CONFIG.toml --out DIR. Needs the extra train.
     """
     flags: dict[str, Any] = {
         "steps": steps,
@@ -64,7 +69,7 @@ def train(
         return
     if reuse:
         raise typer.BadParameter("--reuse is of the digits recipe; leave out the configuration and --data.")
-    from ..training.recipe import read, recipe, run
+    from ..training.settings import check, read
 
     settings = {} if configuration is None else read(configuration)
     if data is not None:
@@ -78,18 +83,48 @@ def train(
     for text in change or []:
         section, key, value = _assignment(text)
         settings[section] = {**settings.get(section, {}), key: value}
-    model = run(recipe(settings), out, resume=resume, device=device)
+    check(settings)
+    from ..training.recipe import recipe, run
+
+    with _told():
+        made = recipe(settings)
+    model = run(made, out, resume=resume, device=device)
     if model is not None:
-        typer.echo(f"{model.path}: {model.name}, sha256 {model.sha256}")
+        print(f"{model.path}: {model.name}, sha256 {model.sha256}")
+
+
+class _Echo(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(record.getMessage(), err=True)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Within it, what the data are taken for is told, which the library only logs."""
+    log, echo = logging.getLogger("diffuse_fast.training.data"), _Echo()
+    if log.isEnabledFor(logging.DEBUG):  # --debug shows it all
+        yield
+        return
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(echo)
+    try:
+        yield
+    finally:
+        log.removeHandler(echo)
+        log.setLevel(level)
 
 
 def _digits(out: Path, flags: dict[str, Any], reuse: bool) -> None:
-    from ..training.digits import CONFIG, NAME, train_digits
+    from ..training.config import DIGITS
 
     if reuse and flags:
         raise typer.BadParameter(f"--reuse trains nothing; leave out {', '.join(flags)}.")
-    train_digits(out, config=dataclasses.replace(CONFIG, **flags), reuse=reuse)
-    typer.echo((out / f"{NAME}.md").read_text(encoding="utf-8"))
+    config = dataclasses.replace(DIGITS, **flags)
+    from ..training.digits import NAME, train_digits
+
+    train_digits(out, config=config, reuse=reuse)
+    print((out / f"{NAME}.md").read_text(encoding="utf-8"))
 
 
 def _assignment(text: str) -> tuple[str, str, Any]:

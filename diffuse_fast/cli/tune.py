@@ -22,13 +22,14 @@ def tune(
 
     Example: diffuse-fast tune digits --batch-size 1 --batch-size 64
     """
+    from ..console import say
     from ..runtimes.choices import ENVIRONMENT
     from ..tuning import tune as find
     from .tables import show
 
     tuning = find(
         model, batch_size or (1, 16), precisions=precision or ("float32",), runtimes=runtime, seconds=seconds,
-        max_error=max_error, progress=lambda line: typer.echo(line, err=True),
+        max_error=max_error, progress=say,
     )  # fmt: skip
     for name, by_batch in tuning.best.items():
         for size, won in by_batch.items():
@@ -41,8 +42,8 @@ def tune(
                 ],
                 ("", "runtime", "threads", "parts", "median ms", "20 to 80 %", "over the default", "faster in", "error"),
             )  # fmt: skip
-            typer.echo(f"→ {won.why}")
-    typer.echo(f"remembered in {tuning.file}" if tuning.file else f"not remembered: {ENVIRONMENT} is off, or there is no home")
+            print(f"→ {won.why}")
+    print(f"remembered in {tuning.file}" if tuning.file else f"not remembered: {ENVIRONMENT} is off, or there is no home")
 
 
 def _row(c: Candidate, won: bool) -> tuple[object, ...]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from ..model import Model
 
 Value = bool | int | float | str
 
@@ -28,10 +31,16 @@ def numbers(option: str, text: str) -> list[float]:
     return [typed(option, part, float) for part in text.split(",")]
 
 
-def values(option: str, text: str) -> Value | list[Value]:
-    """One value, or a list of them: whole numbers, numbers, true and false."""
-    parts: list[Value] = [_value(option, part) for part in text.split(",")]
+def values(option: str, text: str, names: Sequence[str] = ()) -> Value | list[Value]:
+    """One value, or a list of them: names out of a list, whole numbers, numbers, true and false. A name that looks like a number
+    is the name."""
+    parts: list[Value] = [part if part in names else _value(option, part, names) for part in text.split(",")]
     return parts[0] if len(parts) == 1 else parts
+
+
+def class_names(model: Model, name: str) -> Sequence[str]:
+    """The names of the classes of a model's conditioning input; none where it has none."""
+    return next((c.class_names or () for c in model.conditioning if c.name == name), ())
 
 
 def typed(option: str, text: str, kind: Callable[[str], Any]) -> Any:
@@ -43,13 +52,14 @@ def typed(option: str, text: str, kind: Callable[[str], Any]) -> Any:
         raise typer.BadParameter(f"{option} is {text!r}; it must be {what}.") from None
 
 
-def _value(option: str, text: str) -> Value:
+def _value(option: str, text: str, names: Sequence[str]) -> Value:
     for kind in (int, float, _truth):
         try:
             return kind(text)
         except ValueError:
             pass
-    raise typer.BadParameter(f"{option} is {text!r}; it must be a number, or true or false.")
+    named = f", or the name of a class: {', '.join(names)}" if names else ", or true or false"
+    raise typer.BadParameter(f"{option} is {text!r}; it must be a number{named}.")
 
 
 def _truth(text: str) -> bool:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError
+from ..errors import ArgumentError, ArgumentTypeError, near
 from ..kernels.cuda import DeviceArray, is_on_cuda
+from ..model import Model
 
 
 def whole(name: str, value: Any, least: int) -> int:
@@ -30,6 +31,20 @@ def is_tensor(value: Any) -> bool:
     """Whether a value is a tensor. Does not import torch: where it is not loaded, nothing is one."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
+
+
+def trait(name: str, given: str | None, model: Model | None, choices: tuple[str, ...]) -> str | None:
+    """What a model says of its network under a name, or what a caller says of a bare one; None where neither does.
+
+    Raises:
+        ArgumentError: what is given is no choice, or not what the model says.
+    """
+    if given is not None and given not in choices:
+        raise ArgumentError(f"{name} is {given!r}.{near(str(given), choices)}")
+    known = None if model is None else getattr(model, name)
+    if None not in (given, known) and given != known:
+        raise ArgumentError(f"{name} is {given!r}, but this model says {known!r}; leave it out.")
+    return given if known is None else known
 
 
 def on_host(name: str, value: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .. import _core
-from ..errors import ArgumentError, KernelUnavailableError
+from ..errors import ArgumentError, KernelUnavailableError, install_hint
 from ..kernels import get_kernel, kernels
 from ..kernels.registry import ENVIRONMENT
 from ..kernels.triton import driver_reason
@@ -221,9 +221,9 @@ def onnxruntime_reason() -> str | None:
     """Why onnxruntime cannot run on CUDA, as far as its files tell: ``get_available_providers`` names CUDA with no GPU there."""
     spec = importlib.util.find_spec("onnxruntime")
     if spec is None or spec.origin is None:
-        return "onnxruntime is not installed: pip install 'diffuse-fast[gpu]'"
+        return f"onnxruntime is not installed: {install_hint('gpu')}"
     if not any(Path(spec.origin).parent.glob("capi/*onnxruntime_providers_cuda*")):
-        return "onnxruntime is built without CUDA: pip uninstall onnxruntime, then pip install 'diffuse-fast[gpu]'"
+        return f"onnxruntime is built without CUDA: pip uninstall onnxruntime, then {install_hint('gpu')}"
     return None
 
 

@@ -10,15 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, NonFiniteError, RuntimeUnavailableError
+from .. import hints
+from ..artifact.document import VARIANCES, clear_input_scale, output_shape
+from ..errors import ArgumentError, NonFiniteError, RuntimeUnavailableError, install_hint
 from ..kernels import get_kernel
 from ..kernels.reference import STREAM_INITIAL
 from ..model import Model
+from ..plan import INPUT_SCALES
 from ..runtimes import network
 from ..schedule import Schedule
 from ..schedule.checks import positive
 from ..solvers.solver import CLEAN, Point, Problem
-from .arguments import noise_array, whole
+from .arguments import noise_array, trait, whole
 from .conditioning import conditions
 from .sample import loaded, told
 from .sampler import Seed, seeds_of, shape_of_sample
@@ -40,6 +43,8 @@ def probability_flow(
     shape: Sequence[int] | None = None,
     schedule: Schedule | None = None,
     prediction_type: str | None = None,
+    variance: str | None = None,
+    input_scale: str | None = None,
     runtime: str = "auto",
 ) -> tuple[np.ndarray, int]:
     """Draw ``n`` samples by solving the probability-flow ODE to a tolerance (Song et al. 2021, "Score-Based Generative Modeling
@@ -54,8 +59,8 @@ def probability_flow(
         model: As for :func:`~diffuse_fast.sample`; it must take fractional times.
         n: Number of samples.
         rtol, atol: Relative and absolute tolerance of a step's error. The network's float32 sets a floor of about 1e-6.
-        seed, first_index, noise, cond, shape, schedule, prediction_type, runtime: As for :func:`~diffuse_fast.sample`; the same
-            seed starts from the same noise.
+        seed, first_index, noise, cond, shape, schedule, prediction_type, variance, input_scale, runtime: As for
+            :func:`~diffuse_fast.sample`; the same seed starts from the same noise.
 
     Returns:
         The samples (n, *shape), float64, and the number of network evaluations.
@@ -88,7 +93,7 @@ def probability_flow(
     if predicts not in schedule.prediction_types:
         raise ArgumentError(
             f"prediction_type is {predicts!r}; a network of a schedule of the family {schedule.family} predicts one of "
-            f"{', '.join(schedule.prediction_types)}."
+            f"{', '.join(schedule.prediction_types)}.{hints.of_prediction(predicts)}"
         )
     problem = Problem(
         schedule=schedule, points=(), prediction_type=predicts, lo=-np.inf, hi=np.inf,
@@ -99,8 +104,9 @@ def probability_flow(
         _check_start(problem)
     sample_shape = shape_of_sample(shape, known)
     given = conditions("cond", cond, n, known.conditioning if known else None)
-    output_shape = known.output_shape if known else sample_shape
-    call = network(model, runtime, time_dtype=None if known else "float32").bind(n, sample_shape, given, output_shape)
+    returned = output_shape(sample_shape, trait("variance", variance, known, VARIANCES) or "none")
+    by_alpha = takes_by_alpha(input_scale, known, problem)
+    call = network(model, runtime, time_dtype=None if known else "float32").bind(n, sample_shape, given, returned)
     seeds, indices = seeds_of(seed, n, first_index)
     scale = problem.initial_scale
     if noise is None:
@@ -113,7 +119,7 @@ def probability_flow(
         """What the network says at a point, in float64."""
         nonlocal evaluations
         evaluations += 1
-        call.x[...] = state
+        call.x[...] = state / point.alpha if by_alpha else state
         output = call(float(point.time))[:, : sample_shape[0]]  # without the variance, where there is one
         if not np.isfinite(output).all():
             bad = tuple(np.flatnonzero(~np.isfinite(output).reshape(n, -1).all(axis=1)).tolist())
@@ -121,6 +127,21 @@ def probability_flow(
         return output.astype(np.float64)
 
     return integrate(problem, predict, call.x.astype(np.float64), rtol, atol), evaluations
+
+
+def takes_by_alpha(input_scale: str | None, known: Model | None, problem: Problem) -> bool:
+    """Whether the network takes the state divided by alpha.
+
+    Raises:
+        ArgumentError: the scale is unknown, not the model's, or in doubt; or alpha is 0 at the start.
+    """
+    given = trait("input_scale", input_scale, known, INPUT_SCALES)
+    by_alpha = clear_input_scale(given, problem.prediction_type, scaled=problem.schedule.family == "edm") == "1/alpha"
+    if by_alpha and problem.schedule.alpha(problem.schedule.t_max) == 0.0:
+        raise ArgumentError(
+            "input_scale is '1/alpha', but the schedule starts without any signal (alpha is 0), where x/alpha is infinite."
+        )
+    return by_alpha
 
 
 def integrate(problem: Problem, predict: Predict, state: np.ndarray, rtol: float, atol: float) -> np.ndarray:
@@ -133,7 +154,7 @@ def integrate(problem: Problem, predict: Predict, state: np.ndarray, rtol: float
     try:
         from scipy.integrate import solve_ivp
     except ImportError:
-        raise RuntimeUnavailableError("probability_flow needs SciPy: pip install 'diffuse-fast[train]'") from None
+        raise RuntimeUnavailableError(f"probability_flow needs SciPy: {install_hint('train')}") from None
     first, last = problem.points
 
     def in_lam(lam: float, flat: np.ndarray) -> np.ndarray:

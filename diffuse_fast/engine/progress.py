@@ -1,12 +1,12 @@
-"""The progress bar of sampling."""
+"""The progress of sampling: a bar on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_log = logging.getLogger("diffuse_fast")
+from ..console import Interval, say
 
 
 @contextmanager
@@ -19,9 +19,25 @@ def bar(show: bool, total: int) -> Iterator[Callable[[], None] | None]:
         from rich.console import Console
         from rich.progress import Progress
     except ImportError:
-        _log.warning("progress=True needs rich: pip install 'diffuse-fast[cli]'")
-        yield None
+        yield _lines(total)
         return
-    with Progress(console=Console(stderr=True)) as progress:  # what a program prints is its own
+    console = Console(stderr=True)  # what a program prints is its own
+    if not (console.is_terminal or console.is_jupyter):
+        yield _lines(total)
+        return
+    with Progress(console=console) as progress:
         task = progress.add_task("sampling", total=total)
         yield lambda: progress.advance(task)
+
+
+def _lines(total: int) -> Callable[[], None]:
+    began, done, due = time.monotonic(), 0, Interval()
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        if due():
+            left = (time.monotonic() - began) * (total - done) / done
+            say(f"sampling: row {done} of {total}, {left:.0f} s left")
+
+    return advance

@@ -41,6 +41,8 @@ def sample(
     shape: Sequence[int] | None = None,
     schedule: Schedule | None = None,
     prediction_type: str | None = None,
+    variance: str | None = None,
+    input_scale: str | None = None,
     clip: tuple[float, float] | DynamicThreshold | bool | None = None,
     data: Any = None,
     noise: Any = None,
@@ -78,10 +80,19 @@ def sample(
             et al. 2023, section 3.4).
         guidance_batch: ``joined`` calls the network once with both evaluations of every guided sample, ``separate`` twice, with
             half the memory for its activations. With a batch-invariant network the results are the same.
-        cond, negative_cond: Conditioning by input name; each value one for all samples, or one per sample. What is left out
+        cond, negative_cond: Conditioning by input name. For an artifact an array has the declared shape of its input, for all
+            samples, or one axis more with one entry per sample. For a callable or module axis 0 always is the batch, of length n,
+            or 1 for all samples alike: an embedding (77, 64) for all is ``emb[None]``; a number is for all. What is left out
             takes the model's null value. An array on the CUDA device that is sampled on stays there, as ``noise`` and what
             ``step_noise`` gives do; its values are not looked at.
         shape, schedule, prediction_type: What an artifact knows and a bare callable must be told.
+        variance: ``none`` (default), or ``learned`` or ``learned_range`` for a callable or module with twice the channels, whose
+            second half is the variance (Improved DDPM, ADM, DiT): ``ddpm`` takes it with ``variance_type="learned_range"``, other
+            solvers leave it aside. An artifact says it itself.
+        input_scale: ``none`` (default) where the network takes the state alpha·x0 + sigma·ε as the schedule has it, which is
+            c_in·x with ``Schedule.edm()``; ``1/alpha`` where it takes x0 + (sigma/alpha)·ε, as EDM's denoiser D(x; σ) and
+            k-diffusion's wrappers do. It must be said of a callable or module that predicts ``denoised`` with
+            ``Schedule.edm()``. An artifact says it itself.
         clip: None for what the artifact says (a callable: no clip), False for none, (lo, hi), or a ``df.DynamicThreshold``.
         data: What to start from, (n, *shape) in the model's value range: it is noised to the start of the plan, which ``begin``
             sets (image-to-image: ``begin`` is where diffusers' ``strength`` starts). Needed with ``begin``, unless ``noise`` is.
@@ -101,7 +112,8 @@ def sample(
         graph: On a CUDA device: ``tick`` captures a network call and its step as one graph, replayed for every row; ``trajectory``
             captures all rows; ``none`` captures nothing. ``auto`` is ``tick`` for torch modules and functions, ``none`` for a model
             file (``tick`` lets onnxruntime capture it). What a module's ``forward`` reads from Python is fixed when it is captured.
-        progress: Show a bar. callback: Called as ``callback(row, x)`` after each row; x is a view, not to be kept.
+        progress: Show a bar on a terminal, elsewhere a line now and then, on standard error.
+        callback: Called as ``callback(row, x)`` after each row; x is a view, not to be kept.
         **solver_options: Options of the solver (``eta``, ``variance_type``, ...) and of the grid (``sigmas``, ``begin``, ``end``,
             ``rho``, ``sigma_min``, ``sigma_max``, ``beta_shape``, ``time_convention``: see :func:`diffuse_fast.plan`).
 
@@ -124,7 +136,7 @@ def sample(
                      timestep_spacing=timestep_spacing, timesteps=timesteps, **solver_options)  # fmt: skip
     each = not isinstance(guidance_scale, int | float | np.integer | np.floating)
     sampler = Sampler(
-        model, table, shape=shape, guidance_interval=guidance_interval,
+        model, table, shape=shape, variance=variance, input_scale=input_scale, guidance_interval=guidance_interval,
         guidance_scale=1.0 if each else guidance_scale,  # type: ignore[arg-type]  # a number, where not each
         guidance_rescale=guidance_rescale, guidance_batch=guidance_batch, runtime=runtime, threads=threads, device=device,
         precision=precision, graph=graph,
@@ -170,15 +182,17 @@ def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, data
 
 
 def loaded(model: str | Path) -> Model:
-    """The model of a path or bundled name: the same object, and so the same session, as long as the file is the same."""
-    path = find(model)
-    state = path.stat()
-    return _loaded(path, (state.st_ino, state.st_mtime_ns, state.st_size))
+    """The model of a path or bundled name: the same object, and so the same session, as long as all its files are the same."""
+    found = _loaded(find(model), Path(model))
+    if not found.files.current:
+        _loaded.cache_clear()
+        found = _loaded(find(model), Path(model))
+    return found
 
 
 @functools.lru_cache(maxsize=8)
-def _loaded(path: Path, state: Any) -> Model:
-    return load(path)
+def _loaded(path: Path, asked: Path) -> Model:
+    return load(asked)
 
 
 def plan_for(known: Model | None, solver: str, steps: int | None, *, schedule: Any = None, prediction_type: Any = None,
@@ -247,6 +261,12 @@ def told(name: str, given: Any, model: Model | None) -> Any:
         raise ArgumentError(f"{name} is not known: this model does not say it; give {name}=.")
     if given is not None and name == "schedule" and not isinstance(given, Schedule):
         raise ArgumentTypeError(f"schedule is a {type(given).__name__}; give a df.Schedule.")
+    known = getattr(model, name, None)
+    if None not in (given, known):
+        if name == "schedule" and not known.same_marginals(given):
+            raise ArgumentError(f"schedule is {given!r}, but this model was trained with {known!r}; leave it out.")
+        if name == "prediction_type" and given != known:
+            raise ArgumentError(f"prediction_type is {given!r}, but this model predicts {known!r}; leave it out.")
     return value
 
 

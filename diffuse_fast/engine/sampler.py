@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from .. import hints
+from ..artifact.document import VARIANCES, clear_input_scale, output_shape
 from ..errors import ArgumentError, ArgumentTypeError
 from ..kernels import get_kernel
 from ..kernels.rows import pack
 from ..kernels.step import MAX_ELEMENTS, noise_address
 from ..model import Model, load
-from ..plan import Plan
+from ..plan import INPUT_SCALES, Plan
 from ..runtimes import network
-from .arguments import callable_or_none, device_noise, dtype_of, is_tensor, noise_array, whole
+from .arguments import callable_or_none, device_noise, dtype_of, is_tensor, noise_array, trait, whole
 from .conditioning import Conditions, check_form, conditions
 from .device import Device, backend_for
 from .device_requests import run_requests_on_device
@@ -48,25 +50,33 @@ class Sampler:
 
     Args:
         model: As for :func:`~diffuse_fast.sample`.
-        plan: A plan.
+        plan: A plan; or the name of a solver, for the plan that :func:`~diffuse_fast.sample` would follow.
+        steps: With a solver's name: its steps.
         shape: Shape of one sample, where the model does not know it.
-        guidance_scale, guidance_interval, guidance_rescale, guidance_batch, runtime, threads, device, precision: As for
-            :func:`~diffuse_fast.sample`; the scale is one number.
+        variance, input_scale, guidance_scale, guidance_interval, guidance_rescale, guidance_batch, runtime, threads, device,
+            precision: As for :func:`~diffuse_fast.sample`; the guidance scale is one number.
+
+        **plan_options: With a solver's name, what :func:`~diffuse_fast.sample` takes for the plan: ``schedule``,
+            ``prediction_type``, ``clip``, ``timestep_spacing``, ``timesteps``, options of the solver.
 
     Example:
         >>> import diffuse_fast as df
+        >>> df.Sampler("digits", "ddim", 10).sample(2, seed=1).shape
+        (2, 1, 8, 8)
         >>> model = df.load("digits")
-        >>> plan = df.plan(model.schedule, "ddim", 10, prediction_type=model.prediction_type, clip=model.clip)
-        >>> df.Sampler(model, plan).sample(2, seed=1).shape
+        >>> df.Sampler(model, model.plan("ddim", 10)).sample(2, seed=1).shape
         (2, 1, 8, 8)
     """
 
     def __init__(
         self,
         model: Any,
-        plan: Plan,
+        plan: Plan | str,
+        steps: int | None = None,
         *,
         shape: Sequence[int] | None = None,
+        variance: str | None = None,
+        input_scale: str | None = None,
         guidance_scale: float = 1.0,
         guidance_interval: tuple[float, float] | None = None,
         guidance_rescale: float = 0.0,
@@ -76,6 +86,7 @@ class Sampler:
         device: str = "auto",
         precision: str = "float32",
         graph: str = "auto",
+        **plan_options: Any,
     ):
         if guidance_batch not in GUIDANCE_BATCHES:
             raise ArgumentError(f"guidance_batch is {guidance_batch!r}; it must be one of {', '.join(GUIDANCE_BATCHES)}.")
@@ -86,7 +97,9 @@ class Sampler:
         self._conditioning = known.conditioning if known else None
         self._convention = known.time.convention if known else None
         self._prediction = known.prediction_type if known else None
-        self._output_shape = known.output_shape if known else self.shape
+        self._variance = trait("variance", variance, known, VARIANCES) or "none"
+        self._input_scale = trait("input_scale", input_scale, known, INPUT_SCALES)
+        self._output_shape = output_shape(self.shape, self._variance)
         self._guidance = guidance_interval, guidance_rescale
         self._guidance_batch = guidance_batch
         self._backend = backend_for(model, runtime, device, graph)
@@ -102,7 +115,7 @@ class Sampler:
         else:
             self._network = self._backend.network
         self._kernel = get_kernel() if self._backend is None else self._backend.kernel
-        self._take_plan(plan, guidance_scale)
+        self._take_plan(_made(known, plan, steps, plan_options), guidance_scale)
         self._idle: dict[Any, list[Any]] = {}
         self._lock = threading.Lock()
 
@@ -128,10 +141,27 @@ class Sampler:
             other._idle, other._lock = {}, threading.Lock()
         return other
 
-    def sample(self, n: int, **options: Any) -> Any:
-        """Draw n samples; options as for :func:`~diffuse_fast.sample` (seed, cond, negative_cond, data, noise, step_noise,
-        batch_size, first_index, progress, callback)."""
-        return _joined(list(self.stream(n, **options)))
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: Seed = None,
+        cond: Mapping[str, Any] | None = None,
+        negative_cond: Mapping[str, Any] | None = None,
+        data: Any = None,
+        noise: Any = None,
+        step_noise: Callable[[int], Any] | None = None,
+        batch_size: int | None = None,
+        first_index: int = 0,
+        progress: bool = False,
+        callback: Callback | None = None,
+    ) -> Any:
+        """Draw n samples; options as for :func:`~diffuse_fast.sample`."""
+        pieces = self.stream(
+            n, seed=seed, cond=cond, negative_cond=negative_cond, data=data, noise=noise, step_noise=step_noise,
+            batch_size=batch_size, first_index=first_index, progress=progress, callback=callback,
+        )  # fmt: skip
+        return _joined(list(pieces))
 
     def stream(
         self,
@@ -195,7 +225,7 @@ class Sampler:
             raise ArgumentError("requests is empty; give at least one.")
         size = len(requests) if batch_size is None else whole("batch_size", batch_size, 1)
         run = run_requests if self._backend is None else run_requests_on_device
-        return _joined([run(self, requests[i : i + size], callback, progress) for i in range(0, len(requests), size)])
+        return _joined([run(self, requests[i : i + size], i, callback, progress) for i in range(0, len(requests), size)])
 
     def _run(self, n, size, seeds, indices, start, conditions, step_noise, as_tensor, progress, callback) -> Iterator[Any]:
         with bar(progress, -(-n // size) * len(self.plan.rows)) as advance:
@@ -269,13 +299,25 @@ class Sampler:
             )
         interval, rescale = self._guidance
         plan = plan.with_guidance(scale, interval=interval, rescale=rescale)
+        scaled = any(alpha != 1.0 for alpha, _ in plan.marginals[:-1])
+        plan = plan.with_input_scale(clear_input_scale(self._input_scale, plan.prediction_type, scaled=scaled))
         weighed = max(len(row.g) for row in plan.rows)
         if weighed > 1 and self._conditioning == ():
             raise ArgumentError("guidance_scale is not 1, but the model has no conditioning to guide by.")
         if weighed > 2:
             raise ArgumentError(f"the plan weighs {weighed} network outputs; a Sampler makes two, with and without the condition.")
-        if any(row.log_s is not None for row in plan.rows) and self._output_shape == self.shape:
-            raise ArgumentError("the plan has a learned standard deviation, but the model predicts no variance.")
+        if any(row.log_s is not None for row in plan.rows):
+            takes = dict(plan.options).get("variance_type", self._variance)
+            if self._variance == "none":
+                raise ArgumentError(
+                    f"the plan has a learned standard deviation, but the model predicts no variance. Of a network with twice the "
+                    f"channels, say variance={takes if takes in VARIANCES else 'learned_range'!r}."
+                )
+            if takes != self._variance:
+                raise ArgumentError(
+                    f"the plan takes the variance as {takes!r}, but the network's is {self._variance!r}; make the plan with "
+                    f"variance_type={self._variance!r}."
+                )
         return plan
 
     def _start(self, data: Any, noise: Any, n: int, seeds: np.ndarray, indices: np.ndarray) -> Any:
@@ -303,6 +345,19 @@ class Sampler:
         )
         check_form(without, "negative_cond", with_, "cond")
         return [with_, without]
+
+
+def _made(known: Model | None, plan: Any, steps: int | None, options: dict[str, Any]) -> Any:
+    """The plan that is given, or that of a solver's name."""
+    if isinstance(plan, str):
+        from .sample import plan_for  # it knows samplers
+
+        return plan_for(known, plan, steps, **options)
+    if steps is not None or options:
+        name = "steps" if steps is not None else next(iter(options))
+        hint = hints.of_keyword(name) or " It is part of a plan, which is given here: leave it out, or give the name of a solver."
+        raise ArgumentTypeError(f"a Sampler of a plan has no option {name!r}.{hint}")
+    return plan
 
 
 def _joined(pieces: list[Any]) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError
+from ..errors import ArgumentError, ArgumentTypeError, install_hint
 from ..plan import MAX_OUTPUTS, Row
 from .overlap import check_out
 from .rows import pack
@@ -37,7 +37,7 @@ _OPTIONS = {"enable_fp_fusion": False, "enable_reflect_ftz": False}
 def unavailable_reason() -> str | None:
     """None where the kernel can run, else what is missing. Loads torch only where a driver and triton are there."""
     if importlib.util.find_spec("triton") is None:
-        return "triton is not installed; pip install 'diffuse-fast[gpu]'"
+        return f"triton is not installed; {install_hint('gpu')}"
     if importlib.util.find_spec("torch") is None:
         return "torch is not installed; the Triton kernel steps torch tensors"
     if (why := driver_reason()) is not None:

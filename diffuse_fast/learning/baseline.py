@@ -116,7 +116,7 @@ def _changes(baseline: Baseline) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _values(option: Option) -> tuple[Any, ...]:
-    if isinstance(option.default, bool):
+    if option.kind is bool:
         return (False, True)
     if isinstance(option.default, str):
         return option.choices

@@ -97,7 +97,7 @@ class _Prediction:
         self._problem = task.problem
 
     def __call__(self, x: np.ndarray, point: Point) -> np.ndarray:
-        np.copyto(self._call.x, x, casting="same_kind")
+        np.copyto(self._call.x, x / np.float32(point.alpha) if self._task.by_alpha else x, casting="same_kind")
         m = self._call(point.time)[:, : x.shape[1]]
         p, q = self._problem.data(point)
         return np.clip(np.float32(p) * x + np.float32(q) * m, self._problem.lo, self._problem.hi, dtype=np.float32)

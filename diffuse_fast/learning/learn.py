@@ -86,6 +86,8 @@ def learn_solver(
     shape: Sequence[int] | None = None,
     schedule: Schedule | None = None,
     prediction_type: str | None = None,
+    variance: str | None = None,
+    input_scale: str | None = None,
     clip: tuple[float, float] | bool | None = None,
     history: int = HISTORY,
     iterations: int = ITERATIONS,
@@ -110,6 +112,7 @@ def learn_solver(
         cond: Values from which the samples' conditions are drawn, by input name: (k, *shape of the input); inputs with as many
             values are drawn together. What is left out takes every class of a label, or else the null value.
         shape, schedule, prediction_type: What an artifact knows and a bare network must be told.
+        variance, input_scale: As for :func:`~diffuse_fast.sample`.
         clip: As for :func:`~diffuse_fast.sample`; the fine solver clips alike. No dynamic threshold.
         history: Data predictions that a row looks back to besides its own, 0 to 8.
         iterations: Of the fit, at most.
@@ -134,16 +137,17 @@ def learn_solver(
     """
     (learned,) = learn_each(
         model, [steps], out=out, samples=samples, held_out=held_out, seed=seed, cond=cond, shape=shape, schedule=schedule,
-        prediction_type=prediction_type, clip=clip, history=history, iterations=iterations, reference_steps=reference_steps,
-        batch_size=batch_size, runtime=runtime, progress=progress,
+        prediction_type=prediction_type, variance=variance, input_scale=input_scale, clip=clip, history=history,
+        iterations=iterations, reference_steps=reference_steps, batch_size=batch_size, runtime=runtime, progress=progress,
     )  # fmt: skip
     return learned
 
 
 def learn_each(
     model: Any, steps: Sequence[int], *, out: Any = None, samples: int = SAMPLES, held_out: int = HELD_OUT, seed: int = 0,
-    cond: Any = None, shape: Any = None, schedule: Any = None, prediction_type: Any = None, clip: Any = None,
-    history: int = HISTORY, iterations: int = ITERATIONS, reference_steps: int = REFERENCE_STEPS, batch_size: int = BATCH_SIZE,
+    cond: Any = None, shape: Any = None, schedule: Any = None, prediction_type: Any = None,
+    variance: str | None = None, input_scale: str | None = None, clip: Any = None, history: int = HISTORY,
+    iterations: int = ITERATIONS, reference_steps: int = REFERENCE_STEPS, batch_size: int = BATCH_SIZE,
     runtime: str = "auto", progress: Callable[[str], None] | None = None,
 ) -> Iterator[Learned]:  # fmt: skip
     """:func:`learn_solver` for several numbers of steps, against one run of the fine solver; each is stored when it is done."""
@@ -165,8 +169,9 @@ def learn_each(
     say = progress or (lambda line: None)
     task = Task(
         model, schedule=told("schedule", schedule, known), prediction_type=told("prediction_type", prediction_type, known),
-        clip=clipped, shape=told("shape", shape, known), samples=samples, held_out=held_out, seed=seed, cond=cond,
-        reference_steps=reference_steps, batch_size=batch_size, runtime=runtime, report=say,
+        clip=clipped, shape=told("shape", shape, known), variance=variance, input_scale=input_scale, samples=samples,
+        held_out=held_out, seed=seed, cond=cond, reference_steps=reference_steps, batch_size=batch_size,
+        runtime=runtime, report=say,
     )  # fmt: skip
     for count in steps:
         say(f"{count} steps")

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ..artifact.document import VARIANCES, output_shape
 from ..engine import Sampler
+from ..engine.arguments import trait
+from ..engine.probability_flow import takes_by_alpha
 from ..errors import ArgumentError
 from ..kernels import get_kernel
 from ..kernels.reference import STREAM_INITIAL
@@ -32,6 +35,7 @@ class Task:
     Args:
         model: As for :func:`diffuse_fast.sample`.
         schedule, prediction_type, clip, shape: What an artifact says and a bare network must be told.
+        variance, input_scale: As for :func:`diffuse_fast.sample`.
         samples, held_out, seed: Of the noises.
         cond: Values to draw conditions from, by input name, each (k, *shape of the input); see :func:`learn_solver`.
         reference_steps: Steps of the fine solver.
@@ -41,16 +45,17 @@ class Task:
     """
 
     def __init__(
-        self, model: Any, *, schedule: Any, prediction_type: str, clip: tuple[float, float] | None, shape: Any, samples: int,
-        held_out: int, seed: int, cond: Mapping[str, Any] | None, reference_steps: int, batch_size: int, runtime: str,
-        report: Callable[[str], None],
+        self, model: Any, *, schedule: Any, prediction_type: str, clip: tuple[float, float] | None, shape: Any,
+        samples: int, held_out: int, seed: int, cond: Mapping[str, Any] | None, reference_steps: int, batch_size: int,
+        runtime: str, report: Callable[[str], None], variance: str | None = None, input_scale: str | None = None,
     ):  # fmt: skip
         self.model, self.schedule, self.prediction_type, self.clip = model, schedule, prediction_type, clip
         self.samples, self.held_out, self.seed, self.batch_size = samples, held_out, seed, batch_size
         self._runtime = runtime
         known = model if isinstance(model, Model) else None
         self.shape = tuple(known.shape if known else shape)
-        self._output_shape = known.output_shape if known else self.shape
+        self._variance, self._input_scale = variance, input_scale
+        self._output_shape = output_shape(self.shape, trait("variance", variance, known, VARIANCES) or "none")
         self._network = network(model, runtime)
         whole = known is not None and known.time.dtype != "float32"
         self.told: dict[str, Any] = {
@@ -58,6 +63,7 @@ class Task:
             "timestep_rounding": "nearest" if whole else "none",
         }
         self.problem = problem(schedule, prediction_type, clip, self.told)
+        self.by_alpha = takes_by_alpha(input_scale, known, self.problem)
         self.cond = conditions(known, cond, samples + held_out, seed)
         # A family with a spacing of its own (EDM) knows better.
         spacing: dict[str, Any] = {} if schedule.timestep_spacing else REFERENCE_SPACING
@@ -106,7 +112,9 @@ class Task:
         return self._network.bind(count, self.shape, part, self._output_shape)
 
     def _land(self, plan: Plan, first: int, count: int) -> np.ndarray:
-        sampler = Sampler(self.model, plan, shape=self.shape, runtime=self._runtime)
+        sampler = Sampler(
+            self.model, plan, shape=self.shape, variance=self._variance, input_scale=self._input_scale, runtime=self._runtime
+        )
         part = {name: value[first : first + count] for name, value in self.cond.items()}
         x = sampler.sample(count, seed=self.seed, first_index=first, cond=part, batch_size=self.batch_size)
         return np.asarray(x)

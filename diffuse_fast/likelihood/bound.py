@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..artifact.document import output_shape
 from ..engine.arguments import whole
 from ..errors import ArgumentError, NonFiniteError
 from ..model import Model
@@ -26,12 +27,12 @@ LEAST_LOG_SNR = -18.0
 
 def estimate_bound(
     model: Any, known: Model | None, problem: Problem, x0: np.ndarray, cond: dict[str, np.ndarray],
-    noise: Callable[[int, tuple[int, ...]], np.ndarray], draws: int, runtime: str, *,
+    noise: Callable[[int, tuple[int, ...]], np.ndarray], draws: int, runtime: str, learned: str, by_alpha: bool,
+    first: int, *,
     steps: int | None, evaluations: int | None, variance_type: str | None, levels: int | None, value_range: tuple[float, float],
 ) -> tuple[list[dict[str, np.ndarray]], int]:  # fmt: skip
     """The terms of each draw, in nats per sample, and the network evaluations of a sample."""
     schedule, shape = problem.schedule, x0.shape[1:]
-    learned = known.variance if known else "none"
     if variance_type is None:
         variance_type = "fixed_large" if learned == "none" else learned
     elif variance_type.startswith("learned") and variance_type != learned:
@@ -39,20 +40,20 @@ def estimate_bound(
     times = grid(schedule, steps, known)
     strata = _strata(len(times), evaluations)
     # A callable of a discrete schedule is told its whole timesteps as int64, as in sampling.
-    call = network(model, runtime).bind(len(x0), shape, cond, known.output_shape if known else shape)
+    call = network(model, runtime).bind(len(x0), shape, cond, output_shape(shape, learned))
     scale = problem.initial_scale
     prior = prior_term(schedule, x0, t=float(times[-1]), scale=scale)
 
     def ask(x_t: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        call.x[...] = x_t
+        call.x[...] = x_t / level(schedule, t, x_t.ndim).alpha if by_alpha else x_t
         told = np.asarray(schedule.network_time(t, problem.time_convention), np.float64)
         output = call(float(told[0]) if (told == told[0]).all() else told)
         if not np.isfinite(output).all():
-            bad = tuple(np.flatnonzero(~np.isfinite(output).reshape(len(x0), -1).all(axis=1)).tolist())
-            where = f"at time {told[bad[0]]:g} for sample {bad[0]}"
+            bad = tuple((first + np.flatnonzero(~np.isfinite(output).reshape(len(x0), -1).all(axis=1))).tolist())
+            where = f"at time {told[bad[0] - first]:g} for sample {bad[0]}"
             raise NonFiniteError(f"the network returned NaN or Inf {where}.", row=0, samples=bad)
         both = output.astype(np.float64)
-        return both[:, : shape[0]], both[:, shape[0] :] if known and known.variance != "none" else None
+        return both[:, : shape[0]], both[:, shape[0] :] if learned != "none" else None
 
     def one(t: np.ndarray, s: np.ndarray, epsilon: np.ndarray) -> np.ndarray:
         x_t = marginal(schedule, x0, t).sample(epsilon)

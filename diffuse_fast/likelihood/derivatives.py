@@ -38,7 +38,8 @@ class Gradient:
         t = torch.full((n,), time, dtype=torch.promote_types(self._dtype, torch.float32))
         with torch.enable_grad():
             try:
-                result = self._module(state, t, **self._cond)
+                # Copies: a layer may work in place, which a leaf of the graph forbids.
+                result = self._module(state.clone(), t, **{name: value.clone() for name, value in self._cond.items()})
             except Exception as error:
                 raise failed(time, error) from error
             output = getattr(result, "sample", result)[:, : self._shape[0]]

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from ..artifact.document import output_shape
 from ..engine.arguments import whole
-from ..errors import ArgumentError, NonFiniteError, RuntimeUnavailableError
+from ..errors import ArgumentError, NonFiniteError, RuntimeUnavailableError, install_hint
 from ..model import Model
 from ..runtimes import network
 from ..solvers.solver import Point, Problem
@@ -36,7 +37,8 @@ Solve = Callable[[np.ndarray], np.ndarray]
 
 def estimate_flow(
     model: Any, known: Model | None, problem: Problem, x0: np.ndarray, cond: dict[str, np.ndarray],
-    noise: Callable[[int, tuple[int, ...]], np.ndarray], draws: int, runtime: str, *,
+    noise: Callable[[int, tuple[int, ...]], np.ndarray], draws: int, runtime: str, learned: str, by_alpha: bool,
+    first: int, *,
     exact: bool, width: float | None, rtol: float, atol: float, steps: int | None,
 ) -> tuple[list[dict[str, np.ndarray]], int, float]:  # fmt: skip
     """The terms of each draw, in nats per sample; the network evaluations of a sample; and about how far finite differences may
@@ -46,9 +48,9 @@ def estimate_flow(
     n, shape = len(x0), x0.shape[1:]
     elements = math.prod(shape)
     runs = network(model, runtime, time_dtype=None if known else "float32")
-    output_shape = known.output_shape if known else shape
+    returned = output_shape(shape, learned)
     derive: Gradient | Difference
-    derive = Gradient(runs, cond, shape) if runs.name == "torch" else Difference(runs.bind(n, shape, cond, output_shape), shape)
+    derive = Gradient(runs, cond, shape) if runs.name == "torch" else Difference(runs.bind(n, shape, cond, returned), shape)
     error = 0.0
 
     def change(point: Point, flat: np.ndarray) -> np.ndarray:
@@ -59,13 +61,14 @@ def estimate_flow(
         (p0, q0), (p1, q1) = problem.data(point), problem.noise(point)
         p, q = (alpha * p1 - sigma * p0) / rho, (alpha * q1 - sigma * q0) / rho  # v̂ = p·x + q·m
         x = flat[: n * elements].reshape(n, *shape) * rho
-        output, trace, doubt = derive(x, point.time, sigma, probes)
+        scale = 1.0 / alpha if by_alpha else 1.0  # of what the network takes; its derivatives are by that
+        output, trace, doubt = derive(x * scale, point.time, sigma * scale, probes)
         if not np.isfinite(output).all():
-            bad = tuple(np.flatnonzero(~np.isfinite(output).reshape(n, -1).all(axis=1)).tolist())
+            bad = tuple((first + np.flatnonzero(~np.isfinite(output).reshape(n, -1).all(axis=1))).tolist())
             where = f"at time {point.time:g} for sample {bad[0]}"
             raise NonFiniteError(f"the network returned NaN or Inf {where}.", row=0, samples=bad)
-        error = max(error, abs(q) * rho * doubt)
-        return np.concatenate([(p * x + q * output).ravel(), rho * (p * elements + q * trace)])
+        error = max(error, abs(q) * rho * scale * doubt)
+        return np.concatenate([(p * x + q * output).ravel(), rho * (p * elements + q * scale * trace)])
 
     if known is not None and known.time.dtype != "float32":
         begin, end, solve = _on_whole_timesteps(problem, change, steps)
@@ -93,7 +96,7 @@ def _to_a_tolerance(problem: Problem, change: Change, rtol: float, atol: float) 
     try:
         from scipy.integrate import solve_ivp
     except ImportError:
-        raise RuntimeUnavailableError("method='ode' needs SciPy: pip install 'diffuse-fast[train]'") from None
+        raise RuntimeUnavailableError(f"method='ode' needs SciPy: {install_hint('likelihood')}") from None
     first, last = problem.points
     lams = max(first.lam, LEAST_LAM), last.lam
     start, stop = (math.atan(math.exp(-lam)) for lam in reversed(lams))

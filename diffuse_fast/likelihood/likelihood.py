@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..engine.arguments import whole
+from ..artifact.document import VARIANCES
+from ..engine.arguments import trait, whole
 from ..engine.conditioning import conditions
+from ..engine.probability_flow import takes_by_alpha
 from ..engine.sample import loaded, told
 from ..engine.sampler import Seed, seeds_of, shape_of_sample
 from ..errors import ArgumentError, ArgumentTypeError, near
@@ -78,6 +80,8 @@ def likelihood(
     cond: Mapping[str, Any] | None = None,
     schedule: Schedule | None = None,
     prediction_type: str | None = None,
+    variance: str | None = None,
+    input_scale: str | None = None,
     batch_size: int | None = None,
     runtime: str = "auto",
     steps: int | None = None,
@@ -108,7 +112,7 @@ def likelihood(
         value_range: The first and the last level; None is what the model says, and (−1, 1) for a bare callable.
         draws: Independent estimates per sample; their spread is the standard error. None is 2, and 1 where nothing is drawn.
         seed, first_index: Of what is drawn (stream 5 of the noise), as for :func:`~diffuse_fast.sample`.
-        cond, schedule, prediction_type, runtime: As for :func:`~diffuse_fast.sample`.
+        cond, schedule, prediction_type, variance, input_scale, runtime: As for :func:`~diffuse_fast.sample`.
         batch_size: Samples per network call at most; None is all of them.
         steps: Of ``elbo``: number of times; None is every timestep of a discrete schedule, else 1000. They are even in the
             timestep of a discrete schedule, else in log-SNR. Of ``ode``, for a model that takes whole timesteps: how many of
@@ -125,8 +129,8 @@ def likelihood(
         The bits per dimension of each sample, their standard errors, and what they are made of.
 
     Raises:
-        ArgumentError, ArgumentTypeError: an argument is out of range or does not fit the model; data is off its levels; the
-            schedule jumps to no signal at all (``ode``).
+        ArgumentError, ArgumentTypeError: an argument is out of range or does not fit the model; data is off its levels or out of
+            the model's value range; the schedule jumps to no signal at all (``ode``).
         NonFiniteError: the network returned NaN or Inf, or the solver could not go on.
         RuntimeUnavailableError: SciPy is not installed (``ode`` of fractional times).
 
@@ -164,12 +168,21 @@ def likelihood(
     )  # fmt: skip
     problem = dataclasses.replace(problem, points=problem.at_times(np.array([schedule.t_max, schedule.t_min])))
     bounds = value_range or (known.value_range if known else None) or (-1.0, 1.0)
+    if known is not None and known.value_range is not None:
+        lo, hi = bounds
+        room = 1e-3 * (hi - lo)
+        if data.min() < lo - room or data.max() > hi + room:
+            raise ArgumentError(
+                f"x has values from {data.min():g} to {data.max():g}; the model's range is {lo:g} to {hi:g}: bring x to it."
+            )
     width = None if levels is None else cell(data, levels, bounds)[1] * 2.0
     drawn = method == "elbo" or trace == "hutchinson" or levels is not None
     if draws is None:
         draws = 2 if drawn else 1
     elif whole("draws", draws, 1) > 1 and not drawn:
         raise ArgumentError(f"draws is {draws}; an exact trace of continuous data draws nothing, so that all would be the same.")
+    learned = trait("variance", variance, known, VARIANCES) or "none"
+    by_alpha = takes_by_alpha(input_scale, known, problem)
     given = conditions("cond", cond, n, known.conditioning if known else None)
     seeds, indices = seeds_of(seed, n, first_index)
     kernel = get_kernel()
@@ -187,7 +200,7 @@ def likelihood(
             return out.astype(np.float64)
 
         chosen = {name: value[part] for name, value in given.items()}
-        common = (model, known, problem, data[part], chosen, noise, draws, runtime)
+        common = (model, known, problem, data[part], chosen, noise, draws, runtime, learned, by_alpha, first)
         if method == "elbo":
             rows, nfe = estimate_bound(*common, steps=steps, evaluations=evaluations, variance_type=variance_type,
                                        levels=levels, value_range=bounds)  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -39,7 +40,7 @@ class UNet(Conditioned):
         attention_levels: Levels whose residual blocks are followed by self-attention (the middle has it always).
         heads: Attention heads.
         head_channels: Channels per attention head, in place of a number of heads.
-        groups: Groups of the GroupNorms.
+        groups: Groups of the GroupNorms; None is the largest power of 2 up to 32 that divides every width.
         dropout: Dropout inside residual blocks, in training.
         scale_shift: Time and class scale and shift the norms (Improved DDPM) instead of being added before them. Such a network
             starts with torch's default weights, as in that paper's code; the others with DDPM's fan-average uniform ones.
@@ -70,7 +71,7 @@ class UNet(Conditioned):
         attention_levels: Sequence[int] = (),
         heads: int = 1,
         head_channels: int | None = None,
-        groups: int = 32,
+        groups: int | None = None,
         dropout: float = 0.0,
         scale_shift: bool = False,
         resample: str = "conv",
@@ -87,6 +88,10 @@ class UNet(Conditioned):
         widths = [int(channels * m) for m in multipliers]
         if bad := [level for level in attention_levels if not 0 <= level < len(multipliers)]:
             raise ArgumentError(f"attention_levels names {bad}; the levels are 0 to {len(multipliers) - 1}.")
+        if channels % 2:
+            raise ArgumentError(f"channels is {channels}; it must be even: half of it are sines of the time and half cosines.")
+        if groups is None:
+            groups = math.gcd(32, *widths)
         if bad := [width for width in widths if width % groups]:
             raise ArgumentError(f"channels is {channels}; the widths {bad} must be multiples of groups, which is {groups}.")
         if head_channels is not None and heads != 1:

@@ -70,7 +70,7 @@ def observe(
     The largest number that was seen is at the end of no good range: the levels that it costs are missed where the numbers are.
     It counts for the one that it is among all that were not looked at.
     """
-    graph = Nodes(model.path)
+    graph = model.nodes()
     inside = [name for name in values if name != model.input]
     for name in inside:
         if name != model.output:
@@ -115,7 +115,8 @@ def _draw(
     def prediction(x: np.ndarray, t: np.ndarray, **cond: np.ndarray) -> np.ndarray:
         return call(x, t, **cond)[:, : model.shape[0]]  # without the variance, where there is one
 
-    Sampler(prediction, plan_for(model, SOLVER, steps), shape=model.shape).sample(samples, seed=seed, cond=cond)
+    plan = plan_for(model, SOLVER, steps)
+    Sampler(prediction, plan, shape=model.shape, input_scale=model.input_scale).sample(samples, seed=seed, cond=cond)
 
 
 def open_session(graph: Nodes) -> Any:

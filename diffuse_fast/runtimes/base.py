@@ -302,4 +302,6 @@ def failed(t: float | np.ndarray, error: Exception) -> DiffuseFastError:
 def check_output(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     """Whether a network's output has its shape."""
     if tuple(shape) != expected:
-        raise NetworkError(f"the network returned the shape {tuple(shape)}; for this batch it must be {expected}.")
+        twice = len(expected) > 1 and tuple(shape) == (expected[0], 2 * expected[1], *expected[2:])
+        hint = " With twice the channels for a learned variance, say variance='learned_range' (or 'learned')." if twice else ""
+        raise NetworkError(f"the network returned the shape {tuple(shape)}; for this batch it must be {expected}.{hint}")

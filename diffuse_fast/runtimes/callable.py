@@ -12,8 +12,8 @@ from .base import aligned, check_output, failed, is_whole, own_cond, whole
 
 
 def network(model: Callable[..., Any], *, threads: int | None = None, time_dtype: str | None = None) -> CallableNetwork:
-    """A function as a network. It is given ``x`` (batch, *shape) float32, which it must not change, ``t`` (batch,) and the
-    conditioning, and returns an array, a torch tensor, or an object with one of them as ``.sample``."""
+    """A function as a network. It is given ``x`` (batch, *shape) float32, ``t`` (batch,) and the conditioning, all of which it may
+    change, and returns an array, a torch tensor, or an object with one of them as ``.sample``."""
     if threads is not None:
         raise ArgumentError("threads cannot be set for a callable; it has its own.")
     return CallableNetwork(model, time_dtype)
@@ -51,6 +51,7 @@ class CallableCall:
         cond: dict[str, np.ndarray],
     ):
         self.x, self.output = x, output
+        self._given = np.empty_like(x)
         self._function, self._time_dtype, self._cond = function, time_dtype, cond
 
     def condition(self, cond: dict[str, np.ndarray]) -> None:
@@ -59,8 +60,10 @@ class CallableCall:
     def __call__(self, t: float | np.ndarray) -> np.ndarray:
         integer = self._time_dtype == "int64" or (self._time_dtype is None and is_whole(t))
         time = np.full(len(self.x), whole(t) if integer else t, np.int64 if integer else np.float32)
+        # Copies: a function that works in place must not change the state or the conditioning of the next call.
+        np.copyto(self._given, self.x)
         try:
-            result = self._function(self.x, time, **self._cond)
+            result = self._function(self._given, time, **{name: value.copy() for name, value in self._cond.items()})
         except Exception as error:
             raise failed(t, error) from error
         result = getattr(result, "sample", result)

@@ -25,7 +25,7 @@ def for_onnxruntime(model: Model, precision: str = "float32") -> bytes | None:
         return nodes.to_bytes()
     if model.external or model.opset < 21:  # the weights may be more than one message holds; operators were others
         return None
-    nodes = Nodes(model.path)
+    nodes = model.nodes()
     changes = instance_norms(nodes, model.opset), upsampled.take_apart(nodes), layers_as_one(nodes)
     return nodes.to_bytes() if any(changes) else None
 
@@ -36,7 +36,7 @@ def for_openvino(model: Model, precision: str = "float32") -> bytes | None:
     Raises:
         ArtifactError: OpenVINO would compute something else than the file says.
     """
-    nodes = in_int8(model, outputs=False) if precision == "int8" else Nodes(model.path)
+    nodes = in_int8(model, outputs=False) if precision == "int8" else model.nodes()
     otherwise.refuse(nodes, model.opset, "openvino")
     if precision == "int8":
         return nodes.to_bytes()
@@ -49,7 +49,7 @@ def for_mnn(model: Model) -> bytes | None:
     Raises:
         ArtifactError: MNN would compute something else than the file says.
     """
-    nodes = Nodes(model.path)
+    nodes = model.nodes()
     # A file whose weights lie beside it is converted as it is: what is not in it is not found from elsewhere.
     changes = () if model.external else (
         instance_norms(nodes, model.opset), attention_products(nodes), mish_products(nodes), gelu_products(nodes),
@@ -65,7 +65,7 @@ def in_int8(model: Model, *, outputs: bool) -> Nodes:
     Raises:
         ArtifactError: the document names a layer that the graph does not have, or lacks a range.
     """
-    nodes, found = Nodes(model.path), model.quantization
+    nodes, found = model.nodes(), model.quantization
     if found is None:
         raise ArtifactError(f"the artifact {model.name!r} has no field 'quantization'.")
     layers, ranges = list(found.layers), dict(found.ranges)

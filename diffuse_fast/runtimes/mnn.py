@@ -22,7 +22,15 @@ from typing import Any
 import numpy as np
 
 from ..artifact import graph
-from ..errors import ArgumentError, ArtifactError, DiffuseFastError, NetworkError, OutputError, RuntimeUnavailableError
+from ..errors import (
+    ArgumentError,
+    ArtifactError,
+    DiffuseFastError,
+    NetworkError,
+    OutputError,
+    RuntimeUnavailableError,
+    install_hint,
+)
 from ..model import Model
 from . import choices, graphs
 from .base import Inputs, MemoryCall, aligned, check_output
@@ -34,6 +42,8 @@ _TILES = {"float32": 1, "float32-fast": 3}  # F(2x2, 3x3) alone; the one that ta
 
 # Shapes that no bound call has and for which a session is kept, for each model: it holds the weights in its own layout.
 _KEPT = 4
+
+_LINE = b"The device supports:"  # that it prints
 
 _DTYPES = ("float32", "int64", "int32")  # of inputs: whole numbers become 32 bits wide
 
@@ -84,22 +94,25 @@ def network(
 
 
 def _imported() -> Any:
-    """MNN, without the line about the processor that it prints when it is imported: that goes to stderr."""
+    """MNN, without the line about the processor that it prints when it is imported. What other threads print meanwhile stays."""
     if (mnn := sys.modules.get("MNN")) is not None:
         return mnn
-    try:
-        kept = os.dup(1)
-    except OSError:  # it is closed, and so is what Python has for it
-        return _import()
-    if sys.stdout is not None:
-        sys.stdout.flush()
-    os.dup2(2, 1)
-    try:
-        return _import()
-    finally:
-        ctypes.CDLL(None).fflush(None)  # its line is in the buffer of C
-        os.dup2(kept, 1)
-        os.close(kept)
+    with _folder() as folder, open(folder / "printed", "w+b") as printed:
+        try:
+            kept = os.dup(1)
+        except OSError:  # it is closed, and so is what Python has for it
+            return _import()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        os.dup2(printed.fileno(), 1)
+        try:
+            return _import()
+        finally:
+            ctypes.CDLL(None).fflush(None)  # its line is in the buffer of C
+            os.dup2(kept, 1)
+            os.close(kept)
+            printed.seek(0)
+            os.write(1, b"".join(line for line in printed if not line.startswith(_LINE)))
 
 
 def _import() -> Any:
@@ -107,7 +120,7 @@ def _import() -> Any:
         return importlib.import_module("MNN")
     except ImportError as error:
         raise RuntimeUnavailableError(
-            f"the runtime 'mnn' cannot import MNN ({error}): pip install 'diffuse-fast[mnn]'"
+            f"the runtime 'mnn' cannot import MNN ({error}): {install_hint('mnn')}"
         ) from None
 
 

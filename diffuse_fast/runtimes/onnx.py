@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, RuntimeUnavailableError
+from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, RuntimeUnavailableError, install_hint
 from ..model import Model
 from . import choices, graphs
 from .base import MemoryCall, aligned, check_names, own_cond
@@ -73,7 +73,7 @@ def _session(model: Model, threads: int, precision: str) -> Any:
         import onnxruntime
     except ImportError as error:
         raise RuntimeUnavailableError(
-            f"the runtime 'onnx' cannot import onnxruntime ({error}): pip install 'diffuse-fast[cpu]'"
+            f"the runtime 'onnx' cannot import onnxruntime ({error}): {install_hint('cpu')}"
         ) from None
     with _lock:
         sessions = _sessions.setdefault(model, OrderedDict())

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError, KernelUnavailableError, NetworkError, RuntimeUnavailableError
+from ..errors import ArgumentError, ArgumentTypeError, KernelUnavailableError, NetworkError, RuntimeUnavailableError, install_hint
 from ..model import Model
 from .base import Memory, check_names, own_cond, whole
 from .onnx import input_dtype
@@ -50,7 +50,7 @@ def session(model: Model, runtime: str, index: int, stream: int, graph: bool) ->
         import onnxruntime
     except ImportError as error:
         raise RuntimeUnavailableError(
-            f"the runtime {runtime!r} cannot import onnxruntime ({error}): pip install 'diffuse-fast[gpu]'"
+            f"the runtime {runtime!r} cannot import onnxruntime ({error}): {install_hint('gpu')}"
         ) from None
     key = runtime, index, stream, graph
     with _lock:
@@ -65,7 +65,7 @@ def _make(onnxruntime: Any, model: Model, runtime: str, index: int, stream: int,
     # That a provider is listed says what onnxruntime was built with, not that it starts; that it is not listed is final.
     if wanted not in (known := onnxruntime.get_available_providers()):
         raise KernelUnavailableError(
-            f"onnxruntime {onnxruntime.__version__} has no {wanted} (it has {', '.join(known)}): pip install 'diffuse-fast[gpu]'"
+            f"onnxruntime {onnxruntime.__version__} has no {wanted} (it has {', '.join(known)}): {install_hint('gpu')}"
         )
     onnxruntime.preload_dlls()  # CUDA and cuDNN from PyPI's packages, where they are not on the system
     options = onnxruntime.SessionOptions()

@@ -10,6 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import ArgumentError, KernelUnavailableError, NetworkError
 from .base import aligned, check_output, failed, is_whole, own_cond, whole
+from .forks import Threaded
+
+_pool: Threaded | None = None  # torch's threads, which all its calls share: a forked child has none of them, and makes no others
 
 _PRODUCTS = ("convolution", "mm", "addmm", "bmm", "baddbmm", "linear", "mkldnn_convolution")
 
@@ -68,6 +71,20 @@ def computes_in_bfloat16(module: torch.nn.Module, x: torch.Tensor, t: torch.Tens
     return True
 
 
+def _check_process() -> None:
+    """Whether torch's threads are there, if it is to use any.
+
+    Raises:
+        NetworkError: they stayed in the process that this one was forked from; a call would wait for them for ever.
+    """
+    global _pool
+    if torch.get_num_threads() == 1:
+        return
+    if _pool is None:
+        _pool = Threaded()
+    _pool.check_process("call torch.set_num_threads(1) in the forked child")
+
+
 class TorchNetwork:
     """A module in its own dtype. Its mode is left alone; one that would draw random numbers of its own is refused."""
 
@@ -121,14 +138,18 @@ class TorchCall:
         self._cond = {name: t.to(self._dtype) if t.is_floating_point() else t for name, t in given.items()}
 
     def __call__(self, t: float | np.ndarray) -> np.ndarray:
+        _check_process()
         integer = self._time_dtype == "int64" or (self._time_dtype is None and is_whole(t))
         values = np.full(len(self.x), whole(t) if integer else t, np.int64 if integer else np.float32)
         time = torch.from_numpy(values)
+        # Copies: a layer that works in place must not change the state or the conditioning of the next call.
+        x = self._x.to(self._dtype, copy=True)
+        cond = {name: value.clone() for name, value in self._cond.items()}
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
             try:
                 if not self._told:
-                    self._told = computes_in_bfloat16(self._module, self._x.to(self._dtype), time, self._cond)
-                result: Any = self._module(self._x.to(self._dtype), time, **self._cond)
+                    self._told = computes_in_bfloat16(self._module, x.clone(), time.clone(), self._cond)
+                result: Any = self._module(x, time, **cond)
             except Exception as error:
                 raise failed(t, error) from error
             result = getattr(result, "sample", result)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..errors import DiffuseFastError, NetworkError
-from .base import Memory, own_cond
+from .base import Memory, check_output, own_cond
 from .torch import dtype_of
 
 
@@ -84,12 +84,14 @@ class TorchDeviceCall:
 
     def __call__(self, evaluations: int, whole: bool) -> list[torch.Tensor]:
         batch = len(self.x)
-        x, t = self.x.to(self._dtype), self.t.to(torch.int64) if whole else self.t
+        # Copies: a layer that works in place must not change the state, the times or the conditioning of the next call.
+        x, t = self.x.to(self._dtype, copy=True), self.t.to(torch.int64 if whole else torch.float32, copy=True)
         if evaluations > 1:
             x, t = x.repeat(evaluations, *(1,) * (x.ndim - 1)), t.repeat(evaluations)
+        cond = {name: value[: evaluations * batch].clone() for name, value in self._cond.items()}
         with torch.inference_mode():
             try:
-                result: Any = self._module(x, t, **{name: value[: evaluations * batch] for name, value in self._cond.items()})
+                result: Any = self._module(x, t, **cond)
             except DiffuseFastError:
                 raise
             except Exception as error:
@@ -99,8 +101,7 @@ class TorchDeviceCall:
             what = result.dtype if isinstance(result, torch.Tensor) else type(result).__name__
             raise NetworkError(f"the network returned {what}; it must return a floating tensor or an object with .sample.")
         expected = (evaluations * batch, *self._expected)
-        if tuple(result.shape) != expected:
-            raise NetworkError(f"the network returned the shape {tuple(result.shape)}; for this batch it must be {expected}.")
+        check_output(result.shape, expected)
         if result.device != self.x.device:
             raise NetworkError(f"the network returned a tensor on {result.device}; its input was on {self.x.device}.")
         if result.dtype == torch.float64:

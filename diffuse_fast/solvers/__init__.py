@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import hints
 from ..errors import ArgumentError, ArgumentTypeError, PlanError, near
 from ..plan import DynamicThreshold, Plan, Reduction, Row
 from ..schedule import Schedule
@@ -161,7 +162,7 @@ def plan(
             f"schedule is {schedule!r}; it must be a diffuse_fast.Schedule, such as Schedule.linear()."
         )
     if not isinstance(solver, str) or solver not in SOLVERS:
-        raise ArgumentError(f"solver {solver!r} is not known.{near(str(solver), SOLVERS)}")
+        raise ArgumentError(f"solver {solver!r} is not known.{hints.of_solver(solver, SOLVERS)}{near(str(solver), SOLVERS)}")
     chosen = SOLVERS[solver]
     if schedule.family not in chosen.families:
         raise PlanError(
@@ -170,14 +171,14 @@ def plan(
     if prediction_type not in schedule.prediction_types:
         raise ArgumentError(
             f"prediction_type is {prediction_type!r}; a network of a schedule of the family {schedule.family} predicts one of "
-            f"{', '.join(schedule.prediction_types)}."
+            f"{', '.join(schedule.prediction_types)}.{hints.of_prediction(prediction_type)}"
         )
     if not isinstance(timestep_rounding, str) or timestep_rounding not in ROUNDINGS:
         raise ArgumentError(f"timestep_rounding is {timestep_rounding!r}; it must be one of {', '.join(ROUNDINGS)}.")
-    options = _options(chosen, solver_options, schedule.family)
     ends.check(chosen, schedule, begin, end, sigmas, solver_options)
     clip = checked_clip(clip)
     lo, hi = _bounds(clip)
+    options = _options(chosen, solver_options, schedule.family, clips=(lo, hi) != (-math.inf, math.inf))
     offset = options.get("steps_offset", 0)
     if timesteps is None and sigmas is None:
         of_spacing = {"rho": rho, "sigma_min": sigma_min, "sigma_max": sigma_max, "beta_shape": beta_shape}
@@ -253,11 +254,16 @@ def _spaced(
     )
 
 
-def _options(solver: Solver, given: dict[str, Any], family: str) -> dict[str, Any]:
+def _options(solver: Solver, given: dict[str, Any], family: str, *, clips: bool) -> dict[str, Any]:
     for name in given:
         if name not in solver.options:
-            raise ArgumentTypeError(f"{solver.name} has no option {name!r}.{near(name, solver.options)}")
-    return {name: _option(name, option, given.get(name, _default(option, family))) for name, option in solver.options.items()}
+            known = near(name, solver.options) if solver.options else " It has none."
+            raise ArgumentTypeError(f"{solver.name} has no option {name!r}.{hints.of_keyword(name) or known}")
+    values = {name: given.get(name, _default(option, family)) for name, option in solver.options.items()}
+    return {
+        name: clips if option.default is None and values[name] is None else _option(name, option, values[name])
+        for name, option in solver.options.items()
+    }
 
 
 def _default(option: Option, family: str) -> Any:
@@ -270,9 +276,10 @@ def _option(name: str, option: Option, value: Any) -> bool | int | float | str |
         if not isinstance(value, list | tuple | range | np.ndarray):
             raise ArgumentTypeError(f"{name} is {value!r}; it must be a list of whole numbers.")
         return tuple(sorted({int(_number(name, option, v, whole=True)) for v in value}))
-    if isinstance(default, bool):
+    if option.kind is bool:
         if not isinstance(value, bool | np.bool_):
-            raise ArgumentTypeError(f"{name} is {value!r}; it must be True or False.")
+            allowed = "True, False or None" if default is None else "True or False"
+            raise ArgumentTypeError(f"{name} is {value!r}; it must be {allowed}.")
         return bool(value)
     if isinstance(default, str):
         if value not in option.choices:

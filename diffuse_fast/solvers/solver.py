@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,22 +17,32 @@ from .prediction import data_prediction, noise_prediction
 @dataclass(frozen=True)
 class Option:
     """One option of a solver. The type of ``default`` is the type of the option: bool, int, float, str, or
-    tuple (of whole numbers).
+    tuple (of whole numbers). A default of None stands for a bool.
 
     Attributes:
-        default: Its value where none is given.
+        default: Its value where none is given. None means True where the plan clips or thresholds, else False.
         about: What it does, in a line.
         minimum, maximum: The smallest and the largest number allowed, if there is one.
         choices: The strings allowed, for a str.
         elsewhere: The default for schedules that are not of the discrete family, where it is another.
     """
 
-    default: bool | int | float | str | tuple[int, ...]
+    default: bool | int | float | str | tuple[int, ...] | None
     about: str
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
     elsewhere: bool | str | None = None
+
+    @property
+    def kind(self) -> type:
+        """The type of its values."""
+        return bool if self.default is None else type(self.default)
+
+
+REDERIVE_EPSILON = Option(
+    None, "take the noise from the clipped data prediction; false is diffusers' way"
+)
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,14 @@ class Problem:
         """``(p, q)`` with ε = p·x + q·m for a network called at this point."""
         return noise_prediction(self.prediction_type, point.alpha, point.sigma, self.schedule.sigma_data)
 
+    def noise_terms(self, point: Point, weight: float, *, rederive: bool) -> tuple[float, float, float]:
+        """``(a, b, d)`` with weight·ε = a·x + b·m + d·x0 for a network called at this point: ε as the network predicts it, or with
+        ``rederive`` the one that fits the clipped data prediction, (x − alpha·x0)/sigma."""
+        if rederive:
+            return weight / point.sigma, 0.0, -weight * point.alpha / point.sigma
+        of_x, of_m = self.noise(point)
+        return weight * of_x, weight * of_m, 0.0
+
     def at(self, lam: float) -> Point:
         """The point of the schedule with this half log-SNR; its time is fractional.
 
@@ -172,8 +190,8 @@ class Solver:
     stochastic: bool
     paper: str
     timestep_spacing: str
-    options: Mapping[str, Option]
-    table: Callable[..., Table]
+    options: Mapping[str, Option] = field(repr=False)
+    table: Callable[..., Table] = field(repr=False)
     families: tuple[str, ...] = FAMILIES
     grid: str = "closed"
     from_noise: bool = True

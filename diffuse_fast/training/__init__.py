@@ -1,21 +1,48 @@
-"""The training wing: from arrays to a trained network. Needs torch; sampling from an artifact never comes here."""
+"""The training wing: from arrays to a trained network. Needs torch; sampling from an artifact never comes here.
+
+Names are loaded on first use, so that settings are checked before torch is loaded.
+"""
 
 from __future__ import annotations
 
-from ..errors import RuntimeUnavailableError
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any
 
-try:
-    import torch  # noqa: F401  (asked for here, so that its absence is told in one place)
-except ImportError as error:
-    raise RuntimeUnavailableError("diffuse_fast.training needs torch: pip install 'diffuse-fast[train]'") from error
+from ..errors import RuntimeUnavailableError, install_hint
 
-from . import data
-from .config import TrainConfig
-from .loop import train
-from .objectives import LearnedScheduleObjective, LogSNRNetwork, Objective, VariationalObjective
-from .record import TrainRecord, TrainResult
+if importlib.util.find_spec("torch") is None:
+    raise RuntimeUnavailableError(f"diffuse_fast.training needs torch: {install_hint('train')}")
+
+_HOME = {
+    "LearnedScheduleObjective": "objectives",
+    "LogSNRNetwork": "objectives",
+    "Objective": "objectives",
+    "TrainConfig": "config",
+    "TrainRecord": "record",
+    "TrainResult": "record",
+    "VariationalObjective": "objectives",
+    "train": "loop",
+}
 
 __all__ = [
     "LearnedScheduleObjective", "LogSNRNetwork", "Objective", "TrainConfig", "TrainRecord", "TrainResult", "VariationalObjective",
     "data", "train",
 ]  # fmt: skip
+
+if TYPE_CHECKING:
+    from . import data
+    from .config import TrainConfig
+    from .loop import train
+    from .objectives import LearnedScheduleObjective, LogSNRNetwork, Objective, VariationalObjective
+    from .record import TrainRecord, TrainResult
+
+
+def __getattr__(name: str) -> Any:
+    if name == "data":
+        return importlib.import_module(".data", __name__)
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value

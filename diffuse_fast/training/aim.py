@@ -24,13 +24,12 @@ from .objectives import (
 )
 from .objectives.objective import AnyObjective
 from .objectives.times import Listening
-from .settings import called
+from .settings import OBJECTIVES, called
 
 WEIGHTINGS: dict[str, Callable[..., Any]] = {"min_snr": MinSNR, "p2": P2, "edm": EDM}
 TIMES: dict[str, Callable[..., TimeSampler]] = {
     "uniform": UniformTimes, "importance": ImportanceTimes, "log_normal": LogNormalTimes, "logit_normal": LogitNormalTimes,
 }  # fmt: skip
-OBJECTIVES = ("simple", "vlb", "hybrid")
 
 
 def objective(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import ArgumentError, OutputError, RuntimeUnavailableError
+from ..errors import ArgumentError, OutputError, RuntimeUnavailableError, install_hint
 from ..files import replacing
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,19 @@ def newest(folder: Path) -> Checkpoint | None:
     return None
 
 
+def is_one(path: Path) -> bool:
+    """Whether a file is a checkpoint by its name, whole or not, or by its metadata."""
+    from safetensors import SafetensorError, safe_open
+
+    if NAME.fullmatch(path.name):
+        return True
+    try:
+        with safe_open(path, framework="pt") as file:
+            return KEY in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """A checkpoint file.
 
@@ -98,13 +112,30 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
             document = json.loads((file.metadata() or {})[KEY])
         if document["version"] != VERSION:
             raise ArgumentError(f"{path} is a checkpoint of version {document['version']}; this is version {VERSION}.")
-        return Checkpoint(files.load_file(path), document)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        tensors = files.load_file(path)
+        _whole(document, tensors)
+        return Checkpoint(tensors, document)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, ArgumentError):
             raise
         raise ArgumentError(
             f"{path} is no whole checkpoint of a training run ({type(error).__name__}: {error}). Only safetensors files are read."
         ) from error
+
+
+def _whole(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Whether everything is there that a run goes on from.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not.
+    """
+    for name, kind in (("step", int), ("seconds", int | float), ("run", dict), ("versions", dict)):
+        if not isinstance(document[name], kind) or isinstance(document[name], bool):
+            raise TypeError(f"{name} is a {type(document[name]).__name__}")
+    if not 0 <= document["seconds"] < math.inf:
+        raise ValueError(f"seconds is {document['seconds']}")
+    if tuple(tensors["losses"].shape) != (document["step"],):
+        raise ValueError(f"it has {tuple(tensors['losses'].shape)} losses of {document['step']} steps")
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -123,5 +154,5 @@ def _safetensors() -> Any:
     try:
         import safetensors.torch
     except ImportError as error:
-        raise RuntimeUnavailableError("checkpoints need safetensors: pip install 'diffuse-fast[train]'") from error
+        raise RuntimeUnavailableError(f"checkpoints need safetensors: {install_hint('train')}") from error
     return safetensors.torch

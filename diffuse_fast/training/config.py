@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,9 @@ from ..errors import ArgumentError, ArgumentTypeError
 from ..plan import PREDICTION_TYPES
 
 PRECISIONS = ("float32", "bfloat16")
-# These change what is written and how fast it goes, not what is computed: a resumed run may have others.
-FREE = ("checkpoint_every", "keep_checkpoints", "sample_every", "evaluate_every", "log_every", "tensorboard")
+KINDS = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
+# A resumed run may have others. All but ``steps`` change what is written, not what is computed.
+FREE = ("steps", "checkpoint_every", "keep_checkpoints", "sample_every", "evaluate_every", "log_every", "tensorboard")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,8 @@ class TrainConfig:
     """What a training run needs besides network, data and schedule.
 
     Attributes:
-        steps: Optimizer steps.
+        steps: Optimizer steps. A resumed run may have more or fewer than it began with: its learning rate then falls to 0 over
+            the new number.
         batch_size: Samples per step, over all processes.
         micro_batch: Samples per pass through the network; gradients of passes are added up (gradient accumulation), on one process
             or several. None is the whole batch, or each process's part of it. The batches of a run, its noise and its gradients
@@ -28,7 +31,8 @@ class TrainConfig:
         prediction_type: What the network learns to predict: one of the schedule's ``prediction_types``. An objective that is
             given has its own.
         learning_rate: Of AdamW, after the warm-up.
-        warmup_steps: Steps over which the rate rises linearly; from there it falls to 0 along half a cosine.
+        warmup_steps: Steps over which the rate rises linearly; from there it falls to 0 along half a cosine. None is a tenth of
+            ``steps``, 100 at most.
         weight_decay: Of AdamW.
         gradient_clip: Largest global norm of the gradient; None does not clip.
         ema_decay: Decay of the moving average of the weights, which is what a run returns.
@@ -45,7 +49,7 @@ class TrainConfig:
         tensorboard: Write TensorBoard's event files too.
 
     Raises:
-        ArgumentError: A value is out of its range. ArgumentTypeError: a count is not a whole number.
+        ArgumentError: Values are out of their ranges; the message names all. ArgumentTypeError: they are of a wrong type.
     """
 
     steps: int = 5000
@@ -53,7 +57,7 @@ class TrainConfig:
     micro_batch: int | None = None
     prediction_type: str = "epsilon"
     learning_rate: float = 1e-3
-    warmup_steps: int = 100
+    warmup_steps: int | None = None
     weight_decay: float = 0.0
     gradient_clip: float | None = 1.0
     ema_decay: float = 0.999
@@ -70,41 +74,64 @@ class TrainConfig:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        def check(name: str, fits: bool, expected: str) -> None:
-            if not fits:
-                raise ArgumentError(f"{name} is {getattr(self, name)!r}; it must be {expected}.")
-
-        counts = (
-            "steps", "batch_size", "micro_batch", "warmup_steps", "seed", "checkpoint_every", "keep_checkpoints", "sample_every",
-            "evaluate_every", "log_every",
-        )  # fmt: skip
-        for name in counts:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | None) or (value is None and self._default(name) is not None):
-                raise ArgumentTypeError(f"{name} is {value!r}; it must be a whole number.")
-            if name not in ("warmup_steps", "seed"):
-                check(name, value is None or value >= 1, "at least 1")
-        for name in ("compile", "sharded", "tensorboard"):
-            if not isinstance(getattr(self, name), bool):
-                raise ArgumentTypeError(f"{name} is {getattr(self, name)!r}; it must be true or false.")
-        check(
-            "micro_batch", self.micro_batch is None or self.batch_size % self.micro_batch == 0,
-            f"a divisor of batch_size, which is {self.batch_size}",
-        )  # fmt: skip
-        check("warmup_steps", 0 <= self.warmup_steps < self.steps, f"from 0 to below steps, which is {self.steps}")
-        check("seed", 0 <= self.seed < 2**63, "from 0 to below 2**63")
-        check("prediction_type", self.prediction_type in PREDICTION_TYPES, f"one of {', '.join(PREDICTION_TYPES)}")
-        check("learning_rate", 0 < self.learning_rate < math.inf, "above 0")
-        check("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0")
-        check("gradient_clip", self.gradient_clip is None or 0 < self.gradient_clip < math.inf, "above 0, or None")
-        check("ema_decay", 0 <= self.ema_decay < 1, "from 0 to below 1")
-        check("condition_dropout", 0 <= self.condition_dropout <= 1, "from 0 to 1")
-        check("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        found = self.faults(dataclasses.asdict(self))
+        if found:
+            error = ArgumentTypeError if all(of_type for _, of_type in found) else ArgumentError
+            raise error(" ".join(text for text, _ in found))
 
     @classmethod
-    def _default(cls, name: str) -> Any:
-        return cls.__dataclass_fields__[name].default
+    def faults(cls, options: Mapping[str, Any]) -> list[tuple[str, bool]]:
+        """Everything that is wrong with settings (those left out have their defaults), and of each whether it is its type."""
+        given = {field.name: options.get(field.name, field.default) for field in dataclasses.fields(cls)}
+        found: list[tuple[str, bool]] = []
+        right = {name: value for name, value in given.items() if _is(cls.__annotations__[name], value)}
+        for name in given:
+            if name not in right:
+                kind = cls.__annotations__[name].removesuffix(" | None")
+                found.append((f"{name} is {given[name]!r}; it must be {KINDS[kind]}.", True))
+
+        def check(name: str, fits: Callable[[Any], bool], expected: str, *, optional: bool = False) -> None:
+            if name in right and not (optional and right[name] is None) and not fits(right[name]):
+                found.append((f"{name} is {right[name]!r}; it must be {expected}.", False))
+
+        for name in (
+            "steps", "batch_size", "micro_batch", "checkpoint_every", "keep_checkpoints", "sample_every", "evaluate_every",
+            "log_every",
+        ):  # fmt: skip
+            check(name, lambda value: value >= 1, "at least 1", optional=True)
+        steps, batch_size = right.get("steps", math.inf), right.get("batch_size", 0)
+        check("micro_batch", lambda value: value < 1 or batch_size % value == 0,
+              f"a divisor of batch_size, which is {batch_size}", optional=True)  # fmt: skip
+        if steps >= 1:
+            check("warmup_steps", lambda value: 0 <= value < steps, f"from 0 to below steps, which is {steps}", optional=True)
+        check("seed", lambda value: 0 <= value < 2**63, "from 0 to below 2**63")
+        check("prediction_type", lambda value: value in PREDICTION_TYPES, f"one of {', '.join(PREDICTION_TYPES)}")
+        check("learning_rate", lambda value: 0 < value < math.inf, "above 0")
+        check("weight_decay", lambda value: 0 <= value < math.inf, "at least 0")
+        check("gradient_clip", lambda value: 0 < value < math.inf, "above 0, or None", optional=True)
+        check("ema_decay", lambda value: 0 <= value < 1, "from 0 to below 1")
+        check("condition_dropout", lambda value: 0 <= value <= 1, "from 0 to 1")
+        check("precision", lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+        return found
+
+    @property
+    def warmup(self) -> int:
+        """``warmup_steps``, or what follows from ``steps``."""
+        return min(100, self.steps // 10) if self.warmup_steps is None else self.warmup_steps
 
     def binding(self) -> dict[str, Any]:
         """What a run must not change when it is resumed."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in FREE}
+
+
+def _is(annotation: str, value: Any) -> bool:
+    if value is None:
+        return annotation.endswith(" | None")
+    kind = annotation.removesuffix(" | None")
+    if kind == "bool" or isinstance(value, bool):
+        return kind == "bool" and isinstance(value, bool)
+    return isinstance(value, {"int": int, "float": int | float, "str": str}[kind])
+
+
+# How the bundled model of the digits was trained.
+DIGITS = TrainConfig(steps=6000, batch_size=64, prediction_type="v_prediction", learning_rate=2e-3)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ArgumentError, OutputError, RuntimeUnavailableError
+from ..console import degrade, say, silent
+from ..errors import ArgumentError, OutputError, RuntimeUnavailableError, install_hint
 from ..export import export
 from ..files import replacing, writable
 from ..learning.learn import HELD_OUT, learn_each
 from ..model import Model, load
 from ..nn import UNet
 from ..schedule import Schedule
-from .config import TrainConfig
+from .config import DIGITS, TrainConfig
 from .data import digits
 from .loop import train
 from .objectives import ForwardProcess, evaluate_loss
@@ -39,7 +41,7 @@ NETWORK: dict[str, Any] = {
     "in_channels": 1, "channels": 32, "multipliers": (1, 2), "blocks": 2, "groups": 8, "dropout": 0.1,
     "num_classes": 10,
 }  # fmt: skip
-CONFIG = TrainConfig(steps=6000, batch_size=64, prediction_type="v_prediction", learning_rate=2e-3)
+CONFIG = DIGITS
 LICENSE = "Apache-2.0"
 LEARNED_STEPS = (5, 6, 8)
 
@@ -50,16 +52,17 @@ def train_digits(
     """Train the model of the digits, export it, measure it, and write its card.
 
     Args:
-        out: A folder, made if it is not there. Files of an earlier run are replaced.
+        out: A folder, made if it is not there. It must have no weights of an earlier run, unless they are reused.
         config: How to train; the bundled model's unless given.
         reuse: Take the weights that an earlier run left in ``out`` instead of training.
-        progress: Show a progress bar.
+        progress: Show a progress bar, and a line before each part of the work after it.
 
     Returns:
         The artifact ``out/digits.onnx``, loaded.
 
     Raises:
-        OutputError: ``out`` cannot be written. ArgumentError: ``reuse``, but there are no weights of this recipe.
+        OutputError: ``out`` cannot be written, or has the weights of an earlier run. ArgumentError: ``reuse``, but there are no
+            weights of this recipe.
         TrainingError, ExportError: Training or export failed.
     """
     folder = Path(out)
@@ -72,6 +75,8 @@ def train_digits(
     weights = folder / f"{NAME}.safetensors"
     if reuse:
         network, record = load_weights(weights)
+    elif weights.exists():
+        raise OutputError(f"{str(folder)!r} has the weights of an earlier run; reuse them, or choose another folder.")
     else:
         split = digits()
         with torch.random.fork_rng(devices=[]):
@@ -80,14 +85,15 @@ def train_digits(
         result = train(start, split.images, split.labels, schedule=SCHEDULE, config=config, progress=progress)
         network, record = result.network, result.record.to_json()
         save_weights(weights, network, record)
-    return publish(network, record, folder)
+    return publish(network, record, folder, say if progress else silent)
 
 
-def publish(network: nn.Module, record: dict[str, Any], folder: Path) -> Model:
+def publish(network: nn.Module, record: dict[str, Any], folder: Path, progress: Callable[[str], None] = silent) -> Model:
     """Export a trained network, measure the artifact, and write card and figures beside it."""
     path = folder / f"{NAME}.onnx"
+    progress("exporting the network")
     export_weights(network, record, path)
-    learned = learn_solvers(path)
+    learned = learn_solvers(path, progress)
     model = load(path)
     report = {
         "name": NAME,
@@ -97,7 +103,7 @@ def publish(network: nn.Module, record: dict[str, Any], folder: Path) -> Model:
         "recipe": _recipe(record),
         "loss": final_losses(network, record["config"]["prediction_type"]),
         "learned": learned,
-        "quality": evaluate(model),
+        "quality": evaluate(model, progress=progress),
     }
     write(folder / f"{NAME}.json", json.dumps(report, indent=1) + "\n")
     write(folder / f"{NAME}.md", card(report))
@@ -131,7 +137,7 @@ def export_weights(network: nn.Module, record: dict[str, Any], path: str | os.Pa
     )
 
 
-def learn_solvers(path: Path) -> list[dict[str, Any]]:
+def learn_solvers(path: Path, progress: Callable[[str], None] = silent) -> list[dict[str, Any]]:
     """Learn plans of :data:`LEARNED_STEPS` steps into the artifact: for each the RMS distances to the fine solver, held out."""
     return [
         {
@@ -140,7 +146,7 @@ def learn_solvers(path: Path) -> list[dict[str, Any]]:
             "best": {"solver": learned.best.name, "distance": round(learned.best.distance, 4)},
             "best_default": {"solver": learned.best_default.name, "distance": round(learned.best_default.distance, 4)},
         }
-        for learned in learn_each(path, LEARNED_STEPS, out=path)
+        for learned in learn_each(path, LEARNED_STEPS, out=path, progress=progress)
     ]
 
 
@@ -284,7 +290,7 @@ def _safetensors() -> Any:
         import safetensors.torch
     except ImportError as error:
         raise RuntimeUnavailableError(
-            "the recipe keeps its weights with safetensors: pip install 'diffuse-fast[train]'"
+            f"the recipe keeps its weights with safetensors: {install_hint('train')}"
         ) from error
     return safetensors.torch
 
@@ -299,6 +305,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=CONFIG.seed)
     parser.add_argument("--reuse", action="store_true", help="take the weights an earlier run left in the folder")
     given = parser.parse_args(arguments)
+    degrade()
     config = TrainConfig(**{**asdict(CONFIG), "steps": given.steps, "seed": given.seed})
     train_digits(given.out, config=config, reuse=given.reuse)
     print((Path(given.out) / f"{NAME}.md").read_text(encoding="utf-8"))

@@ -12,13 +12,14 @@ import argparse
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..console import degrade, say, silent
 from ..engine import sample
 from ..errors import DiffuseFastError
 from ..files import replacing
@@ -57,7 +58,7 @@ def train_emoji(
         out: A folder, made if it is not there; a run in it goes on.
         steps: Optimizer steps; those of the card unless given. More are better.
         archive: As of :func:`diffuse_fast.training.data.emoji`.
-        progress: Show a progress bar.
+        progress: Show a progress bar, and a line before each part of the work beside it.
 
     Returns:
         The artifact ``out/emoji.onnx``, loaded.
@@ -71,18 +72,22 @@ def train_emoji(
         settings["train"]["steps"] = steps
     if archive is not None:
         settings["data"]["archive"] = os.fspath(archive)
+    told = say if progress else silent
+    told("reading the drawings")
     made = recipe(settings)
     run(made, out, resume=True, progress=progress)
-    return publish(made, Path(out))
+    return publish(made, Path(out), told)
 
 
-def publish(made: Recipe, folder: Path) -> Model:
+def publish(made: Recipe, folder: Path, progress: Callable[[str], None] = silent) -> Model:
     """Measure the artifact of a run that has ended, and write card, figures and samples beside it."""
     path = folder / f"{NAME}.onnx"
     model = load(path)
     assert made.held_out is not None
     split = Split(*_whole(made.source), *_whole(made.held_out))
+    progress(f"training the judge on {len(split.labels):,} drawings")
     judge = train_judge(split.images, split.labels, passes=JUDGE_PASSES)
+    progress(f"drawing {len(split.held_out_labels)} images in {' and in '.join(map(str, JUDGED_STEPS))} steps")
     report = {
         "name": NAME,
         "license": LICENSE,
@@ -186,6 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=SETTINGS["train"]["steps"])
     parser.add_argument("--archive", help=f"the file that `npm pack {PACKAGE}` writes, where npm is not to fetch it")
     given = parser.parse_args(arguments)
+    degrade()
     try:
         train_emoji(given.out, steps=given.steps, archive=given.archive)
     except DiffuseFastError as error:

@@ -19,7 +19,7 @@ import torch
 
 from ..engine import sample
 from ..engine.sample import plan_for
-from ..errors import ArgumentError, DiffuseFastError, OutputError, RuntimeUnavailableError
+from ..errors import ArgumentError, DiffuseFastError
 from ..files import replacing
 from ..model import Model, load
 from .data import Split
@@ -65,6 +65,7 @@ def evaluate(
     guidance_scale: float = 1.0,
     judge: Judge | None = None,
     precision: str = "float32",
+    progress: bool = False,
     on_refused: Callable[[str, int, str], None] | None = None,
 ) -> Iterator[Quality]:
     """The figures of the held-out images, then of each solver and number of steps, as each is done.
@@ -81,6 +82,7 @@ def evaluate(
         guidance_scale: As for ``df.sample``.
         judge: One trained before on the same training images; None trains one.
         precision: What the network is computed in, as for ``df.sample``.
+        progress: Of each sampling, as for ``df.sample``.
         on_refused: Told solver, steps and reason where a plan cannot be made (a solver of another family, an order the steps do
             not allow); None raises.
 
@@ -104,7 +106,7 @@ def evaluate(
             try:
                 calls = plan_for(model, solver, count).nfe
                 images = sample(model, len(labels), count, solver=solver, seed=seed, cond={label: labels}, batch_size=BATCH,
-                                guidance_scale=guidance_scale, precision=precision)  # fmt: skip
+                                guidance_scale=guidance_scale, precision=precision, progress=progress)  # fmt: skip
             except DiffuseFastError as error:
                 if on_refused is None:
                     raise
@@ -157,49 +159,3 @@ def to_csv(rows: Sequence[Quality], path: Path) -> None:
 
 def _cell(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else f'"{value}"' if "," in str(value) else str(value)
-
-
-def plot(rows: Sequence[Quality], path: Path, title: str) -> None:
-    """Fréchet distance and accuracy against calls of the network, a line for each solver, the real images' as a level.
-
-    Raises:
-        RuntimeUnavailableError: matplotlib is not installed. OutputError: the file cannot be written.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise RuntimeUnavailableError("the plot needs matplotlib: pip install 'diffuse-fast[evaluate]'") from error
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    panels = figure.subplots(1, 2)
-    real = next((row for row in rows if row.solver == REAL), None)
-    drawn = list(dict.fromkeys(row.solver for row in rows if row.solver != REAL))
-    styles = ("-", "--", ":")  # the colours repeat after ten
-    ticks: list[int] = []
-    for calls in sorted({row.nfe for row in rows if row.nfe}):
-        if not ticks or calls > 1.15 * ticks[-1]:  # closer ones would be written over each other
-            ticks.append(calls)
-    shown = {"frechet_distance": "Fréchet distance to the training images", "accuracy": "read as the class asked for, %"}
-    for panel, (name, words) in zip(panels, shown.items(), strict=True):
-        for i, solver in enumerate(drawn):
-            line = sorted((row for row in rows if row.solver == solver), key=lambda row: row.nfe)
-            panel.plot([row.nfe for row in line], [getattr(row, name) for row in line], marker="o", markersize=3, label=solver,
-                       linestyle=styles[i // 10 % len(styles)])  # fmt: skip
-        if real is not None:
-            panel.axhline(getattr(real, name), color="black", linewidth=0.8, linestyle="-.", label=REAL)
-        panel.set_xscale("log")
-        panel.set_xticks(ticks, minor=False)
-        panel.minorticks_off()
-        panel.xaxis.set_major_formatter("{x:g}")
-        panel.set_xlabel("calls of the network (NFE)")
-        panel.set_ylabel(words)
-        panel.grid(alpha=0.3)
-    panels[0].set_yscale("log")
-    for axis in ("major", "minor"):
-        getattr(panels[0].yaxis, f"set_{axis}_formatter")("{x:g}")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize="x-small")
-    figure.suptitle(title)
-    try:
-        with replacing(path) as partial:
-            figure.savefig(partial, format="png", dpi=110)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error}") from error

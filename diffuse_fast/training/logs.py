@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import OutputError, RuntimeUnavailableError
+from ..errors import OutputError, RuntimeUnavailableError, install_hint
 from ..files import replacing
 
 LOG = ("step", "loss", "gradient_norm", "learning_rate", "samples_per_second", "seconds")
@@ -37,7 +37,7 @@ class Logs:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
-                text = f"tensorboard is not installed ({error}): pip install 'diffuse-fast[tensorboard]'"
+                text = f"tensorboard is not installed ({error}): {install_hint('tensorboard')}"
                 raise RuntimeUnavailableError(text) from None
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 

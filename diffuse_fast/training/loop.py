@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import logging
 import math
 import os
 import platform
+import signal
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,20 +25,23 @@ from . import checkpoint as checkpoints
 from .config import TrainConfig
 from .data.arrays import Arrays
 from .data.generated import Generated
-from .data.source import Source
+from .data.source import Batch, Source
 from .description import description, meaning
 from .feed import Feed
+from .interrupts import postponed
 from .logs import Logs
 from .objectives import Objective
 from .objectives.objective import AnyObjective
 from .previews import preview
-from .processes import first_alone, mean, rank, world
+from .processes import anyone, first_alone, mean, rank, world
 from .progress import progress_bar
 from .record import TrainRecord, TrainResult
 from .state import TrainState
 
 if TYPE_CHECKING:
     from ..schedule import Schedule
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -52,6 +58,7 @@ def train(
     clip: tuple[float, float] | None = None,
     progress: bool = False,
     callback: Callable[[int, float], None] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> TrainResult:
     """Train a network to predict the noise of a diffusion process (or x0, or v).
 
@@ -64,8 +71,8 @@ def train(
         network: Called as ``network(x, t)``, or ``network(x, t, label=label)`` with labels; x (B, *shape) float32, t (B,)
             int64 or as the objective tells it, label (B,) int64. With labels it has the attribute ``num_classes``, which is also
             the number of its null class.
-        data: (N, *shape), real numbers in the network's value range, usually [-1, 1]; or a source of
-            :mod:`diffuse_fast.training.data`, which brings its own labels.
+        data: (N, *shape), real numbers in the network's value range, usually [-1, 1], or uint8 or uint16, which become [-1, 1]
+            (:class:`~.data.Arrays` has the rule); or a source of :mod:`diffuse_fast.training.data`, which brings its own labels.
         labels: (N,) whole numbers in [0, ``num_classes``), or None.
         schedule: The noise schedule; training draws its times uniformly. None with an objective, which has its own.
         objective: What to train for instead of L_simple: one of :mod:`diffuse_fast.training.objectives`. Its own parameters,
@@ -77,6 +84,10 @@ def train(
         clip: The range that sample grids clip x0 to.
         progress: Show a progress bar (lines of text where rich is not installed).
         callback: Called with the step (from 1) and its loss after every step.
+        about: Plain data that every checkpoint keeps.
+
+    With a folder, Ctrl-C and SIGTERM wait for the end of the step and leave a checkpoint; a second one stops at once. Handlers of
+    the caller's own are left alone.
 
     Returns:
         The moving average of the network and the record of the run.
@@ -111,7 +122,7 @@ def train(
         raise ArgumentError("resume needs the folder of the run.")
     cuda = [p.device for p in network.parameters() if p.device.type == "cuda"][:1]
     with torch.random.fork_rng(devices=cuda):
-        run = _Run(network, source, objective, config, None if folder is None else Path(folder), clip, evaluate)
+        run = _Run(network, source, objective, config, None if folder is None else Path(folder), clip, evaluate, about)
         run.open(resume)
         return run.go(progress, callback)
 
@@ -119,9 +130,9 @@ def train(
 def rate_factor(step: int, config: TrainConfig) -> float:
     """The learning rate of a step (from 1) as a part of ``config.learning_rate``: linear warm-up, then half a cosine
     to 0."""
-    if step <= config.warmup_steps:
-        return step / config.warmup_steps
-    done = (step - config.warmup_steps) / (config.steps - config.warmup_steps)
+    if step <= config.warmup:
+        return step / config.warmup
+    done = (step - config.warmup) / (config.steps - config.warmup)
     return 0.5 * (1.0 + math.cos(math.pi * done))
 
 
@@ -131,14 +142,17 @@ class _Run:
     def __init__(
         self, network: nn.Module, source: Source | Generated, objective: AnyObjective,
         config: TrainConfig, folder: Path | None, clip: tuple[float, float] | None,
-        evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
+        evaluate: Callable[[nn.Module], Mapping[str, float]] | None, about: Mapping[str, Any] | None,
     ):  # fmt: skip
+        self.about = about
         self.network, self.source, self.config = network, source, config
         self.folder, self.clip, self.evaluate = folder, clip, evaluate
         self.parts, self.micro_batch = _parts(config)
         self.device = next(iter(network.parameters())).device
         self.feed = Feed(source, config.seed)
-        self.state = TrainState(network, objective, config)
+        network.train()
+        copied = world() > 1 and not config.sharded
+        self.state = TrainState(network, objective, config, self._batch(0, self.micro_batch) if copied else None)
         self.losses: list[float] = []
         self.seconds = 0.0
 
@@ -162,6 +176,10 @@ class _Run:
                 raise ArgumentError(f"the run in {self.folder} was another one: {what}. Resume it with what it had.")
             tensors = dict(last.tensors)
             self.losses = tensors.pop("losses").tolist()
+            if len(self.losses) > self.config.steps:
+                done = len(self.losses)
+                steps = self.config.steps
+                raise ArgumentError(f"steps is {steps}, but the run in {self.folder} has done {done}; give at least {done}.")
             self.seconds = last.document["seconds"]
             self.state.load(tensors)
         with first_alone() as here:
@@ -188,7 +206,9 @@ class _Run:
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
         with first_alone() as here:
             if here:
-                document = {"step": step, "seconds": self.seconds, "run": self._described(), "versions": _versions()}
+                document = {
+                    "step": step, "seconds": self.seconds, "run": self._described(), "versions": _versions(), "about": self.about,
+                }  # fmt: skip
                 checkpoints.save(self.folder, step, tensors, document, self.config.keep_checkpoints)
 
     # ---- the steps ----------------------------------------------------------------------------
@@ -197,10 +217,12 @@ class _Run:
         config, start = self.config, len(self.losses)
         began, before, stretch = time.perf_counter(), self.seconds, (start, time.perf_counter())
         norms: list[float] = []
-        self.network.train()
         shown = progress and rank() == 0
         try:
-            with progress_bar(config.steps, shown=shown, start=start, batch_size=config.batch_size) as report:
+            with (
+                postponed(self.folder is not None) as caught,
+                progress_bar(config.steps, shown=shown, start=start, batch_size=config.batch_size) as report,
+            ):
                 for step in range(start + 1, config.steps + 1):
                     rate = config.learning_rate * rate_factor(step, config)
                     loss, norm = self.step(step, rate)
@@ -223,10 +245,15 @@ class _Run:
                         stretch, norms = (step, now), []
                     # Looked at before the checkpoint: a resumed run repeats what came after one, never leaves it out.
                     self.look(step, last)
-                    if step % config.checkpoint_every == 0 or last:
+                    stopped = self.folder is not None and anyone(bool(caught), self.device)
+                    if step % config.checkpoint_every == 0 or last or stopped:
                         self.save(step)
+                    if stopped:
+                        break
         finally:
             self.logs.close()
+        if len(self.losses) < config.steps:
+            self._end(caught)
         source = self.source
         record = TrainRecord(
             config=config,
@@ -252,10 +279,7 @@ class _Run:
             place = (rank() * own + i) * self.micro_batch
             first = (step - 1) * self.config.batch_size + place
             # Where this fails on one process, torchrun ends the others.
-            x0, label = self.feed.take(first, first + self.micro_batch)
-            _labels_fit(label, getattr(self.network, "num_classes", None))
-            x0 = x0.to(self.device, non_blocking=True)
-            label = None if label is None else label.to(self.device, non_blocking=True)
+            x0, label = self._batch(first, first + self.micro_batch)
             alone = i < own - 1 and isinstance(self.state.forward, nn.parallel.DistributedDataParallel)
             with self.state.forward.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]  # DDP's
                 loss, each, t = self.state.forward(x0, label, step, place)
@@ -272,6 +296,23 @@ class _Run:
             raise TrainingError(self._stopped(f"the gradient of step {step} is {norm}"))
         self.state.hear(times, costs)
         return value, norm
+
+    def _batch(self, start: int, stop: int) -> Batch:
+        """Samples of the run on the network's device."""
+        x0, label = self.feed.take(start, stop)
+        _labels_fit(label, getattr(self.network, "num_classes", None))
+        return x0.to(self.device, non_blocking=True), None if label is None else label.to(self.device, non_blocking=True)
+
+    def _end(self, caught: list[int]) -> None:
+        """Act as the signal would have that stopped the run."""
+        step = len(self.losses)
+        if rank() == 0:
+            text = "stopped after step %d of %d, with a checkpoint in %s; resume goes on from it"
+            log.warning(text, step, self.config.steps, self.folder)
+        if caught:
+            sys.stdout.flush()  # SIGTERM ends the process here
+            signal.raise_signal(caught[0])
+        raise TrainingError(f"another process was told to stop, after step {step}.")
 
     def _stopped(self, what: str) -> str:
         kept = checkpoints.found(self.folder) if self.folder is not None else []
@@ -325,7 +366,7 @@ def _source(data: Any, labels: Any) -> Source | Generated:
             raise ArgumentError("labels were given beside a source of data, which brings its own.")
         return data
     source = Arrays(data, labels)
-    if not torch.as_tensor(data).isfinite().all():
+    if not (data.isfinite() if isinstance(data, Tensor) else np.isfinite(data)).all():
         raise ArgumentError("data has values that are not finite; remove or repair those samples.")
     return source
 

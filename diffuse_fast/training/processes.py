@@ -52,6 +52,15 @@ def mean(value: Tensor) -> Tensor:
     return value
 
 
+def anyone(flag: bool, device: torch.device) -> bool:
+    """Whether a flag is set in any process; every process must call it."""
+    if world() == 1:
+        return flag
+    value = torch.tensor(float(flag), device=device)
+    dist.all_reduce(value)
+    return value.item() > 0.0
+
+
 def everyone(values: Tensor) -> Tensor:
     """A tensor of each process, of one shape, after each other in the order of the processes."""
     if world() == 1:

@@ -1,11 +1,12 @@
-"""A progress bar for training: rich where it is installed, lines of text where it is not."""
+"""The progress of training: a bar on a terminal, elsewhere lines of text."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from ..console import Interval, say
 
 Report = Callable[[int, float], None]
 
@@ -45,22 +46,24 @@ def progress_bar(steps: int, *, shown: bool, start: int = 0, batch_size: int = 1
         Console = None  # type: ignore[assignment,misc]  # where rich is not there
 
     if Console is None or not (console := Console(stderr=True)).is_terminal:
+        due = Interval()
 
         def print_line(step: int, loss: float) -> None:
             loss = average(loss)
-            if step % max(1, steps // 20) == 0:
+            if due() or step % max(1, steps // 20) == 0:
                 rate = speed(step)
                 left = (steps - step) * batch_size / rate
-                text = f"step {step} of {steps}  loss {loss:.4f}  {rate:.4g} samples/s  {left:.0f} s left"
-                print(text, file=sys.stderr, flush=True)
+                say(f"step {step} of {steps}  loss {loss:.4f}  {rate:.4g} samples/s  {left:.0f} s left")
 
         yield print_line
         return
 
     columns = (
-        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4f}"),
-        TextColumn("{task.fields[speed]:.4g} samples/s"), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"), TimeElapsedColumn(),
+        TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("training", total=steps, completed=start, loss=float("nan"), speed=0.0)
-        yield lambda step, loss: bar.update(task, completed=step, loss=average(loss), speed=speed(step))
+        task = bar.add_task("training", total=steps, completed=start, told="")
+        yield lambda step, loss: bar.update(
+            task, completed=step, told=f"loss {average(loss):.4f} {speed(step):.4g} samples/s"
+        )

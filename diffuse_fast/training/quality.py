@@ -19,12 +19,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..console import degrade, say, silent
 from .data import Split, digits
 from .judge import Judge, train_judge
 from .metrics import frechet_distance
@@ -77,7 +79,8 @@ def _levels(flat: np.ndarray) -> np.ndarray:
 
 
 def evaluate(
-    model: Any, *, steps: int = 20, guidance_scales: tuple[float, ...] = (1.0, 1.5, 2.0), seed: int = 0
+    model: Any, *, steps: int = 20, guidance_scales: tuple[float, ...] = (1.0, 1.5, 2.0), seed: int = 0,
+    progress: Callable[[str], None] = silent,
 ) -> dict[str, Any]:
     """The figures of a model of the digits, next to those of the held-out digits, as plain data.
 
@@ -89,16 +92,19 @@ def evaluate(
         steps: Steps of the default solver.
         guidance_scales: One row of figures for 1, two for each other.
         seed: Of the samples.
+        progress: Called with a line before each part of the work.
     """
     from ..engine import sample
 
     split = digits()
+    progress("training the judge")
     judge = train_judge(split.images, split.labels)
     size = len(split.held_out_labels)
     labels = np.tile(split.held_out_labels, SETS)
     generated = []
     runs = [(scale, False) for scale in guidance_scales] + [(scale, True) for scale in guidance_scales if scale != 1.0]
     for scale, rederive in runs:
+        progress(f"drawing {len(labels):,} digits with guidance {scale:g}")
         images = sample(
             model, len(labels), steps, seed=seed, guidance_scale=scale, cond={"label": labels}, batch_size=size,
             rederive_epsilon=rederive,
@@ -147,7 +153,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     given = parser.parse_args(arguments)
-    quality = evaluate(given.model, steps=given.steps, guidance_scales=tuple(given.guidance), seed=given.seed)
+    degrade()
+    quality = evaluate(given.model, steps=given.steps, guidance_scales=tuple(given.guidance), seed=given.seed, progress=say)
     print(json.dumps(quality, indent=1) if given.json else table(quality))
 
 

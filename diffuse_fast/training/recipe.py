@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import logging
 import os
-import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,12 @@ import torch
 from torch import nn
 
 from .. import nn as networks
-from ..errors import ArgumentError, near
+from ..errors import ArgumentError, OutputError
 from ..export import export
 from ..model import Model
-from ..schedule import Schedule
-from ..schedule.base import DISCRETE, TYPES, ZERO_SNR
-from ..schedule.discrete import DiscreteSchedule
+from . import checkpoint as checkpoints
 from .aim import objective
+from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .data import Arrays, Framing, Images, Source, digits, emoji, from_disk, hold_out
 from .description import meaning
@@ -30,14 +29,12 @@ from .objectives import LogSNRNetwork
 from .objectives.objective import AnyObjective
 from .processes import first_alone, process_group
 from .record import TrainResult
-from .settings import called
+from .settings import DATA, NETWORKS, SECTIONS, Settings, called, check, schedule
+from .state import restore
 
 log = logging.getLogger(__name__)
 
-SECTIONS = ("data", "network", "schedule", "objective", "weighting", "times", "train", "artifact")
-ARTIFACT = ("name", "license", "value_range", "clip", "time_dtype")
 MEASURED = 512  # held-out samples that are measured along the way
-Settings = Mapping[str, Mapping[str, Any]]
 
 
 def _images(path: str, labels: bool = False, on_error: str = "raise", **framing: Any) -> Source:
@@ -52,7 +49,7 @@ def _datasets(
 
 def _digits() -> Source:
     split = digits()
-    return Arrays(split.images, split.labels)
+    return Arrays(split.images, split.labels, data_range=(-1.0, 1.0))
 
 
 KINDS: dict[str, Callable[..., Source]] = {
@@ -61,31 +58,41 @@ KINDS: dict[str, Callable[..., Source]] = {
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A run that is ready to start. ``measure`` is its objective at times that training does not move; ``settings`` are those it
-    was made of."""
+class Facts:
+    """What a network and its artifact must know of the data, without having them."""
 
-    source: Source
-    held_out: Source | None
+    shape: tuple[int, ...]
+    num_classes: int | None
+    classes: tuple[str, ...] | None
+    value_range: tuple[float, float] | None
+    attribution: str | None
+
+    @classmethod
+    def of(cls, source: Source) -> Facts:
+        more = (getattr(source, name, None) for name in ("classes", "value_range", "attribution"))
+        return cls(source.shape, source.num_classes, *more)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with its objective, as settings describe them: what is trained and exported. ``measure`` is the objective at times
+    that training does not move."""
+
     network: nn.Module
     objective: AnyObjective
     measure: AnyObjective
     config: TrainConfig
     artifact: dict[str, Any]
     settings: dict[str, dict[str, Any]]
+    facts: Facts
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
-    """The settings in a TOML file, by section.
+@dataclass(frozen=True)
+class Recipe(Trained):
+    """A run that is ready to start."""
 
-    Raises:
-        ArgumentError: it cannot be read or is no TOML.
-    """
-    try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
-    except (OSError, ValueError) as error:
-        raise ArgumentError(f"cannot read the configuration {os.fspath(path)!r}: {error}.") from error
+    source: Source
+    held_out: Source | None
 
 
 def recipe(settings: Settings) -> Recipe:
@@ -109,33 +116,38 @@ def recipe(settings: Settings) -> Recipe:
         >>> made.network.num_classes, made.source.shape
         (10, (1, 8, 8))
     """
-    for section, content in settings.items():
-        if section not in SECTIONS:
-            raise ArgumentError(f"there is no section [{section}].{near(section, SECTIONS)}")
-        if not isinstance(content, Mapping):
-            raise ArgumentError(f"{section} is {content!r}; it must be a section of settings.")
+    check(settings)
     given = {section: dict(settings.get(section, {})) for section in SECTIONS}
+    with torch.random.fork_rng(devices=[]):
+        _aim(given)  # its faults first: opening the data may take long
+    _network_options(given["network"])
     data = dict(given["data"])
-    kind, fraction = data.pop("kind", None), data.pop("held_out", None)
-    if kind not in KINDS:
-        raise ArgumentError(f"data.kind is {kind!r}.{near(str(kind), KINDS)}")
-    known = [*inspect.signature(KINDS[kind]).parameters, *(f.name for f in fields(Framing))]
-    source: Source = called("data", KINDS[kind], [name for name in known if name != "framing"], data)
-    config = called("train", TrainConfig, [f.name for f in fields(TrainConfig)], given["train"])
+    kind, fraction = data.pop("kind"), data.pop("held_out", None)
+    source: Source = called("data", KINDS[kind], DATA[kind], data)
     held_out: Source | None = None
+    made = _trained(given, Facts.of(source))
     if fraction is not None:
-        source, held_out = hold_out(source, fraction, config.seed)
-    pictures = kind != "arrays" or getattr(source, "levels", False)
-    for name in given["artifact"]:
-        if name not in ARTIFACT:
-            raise ArgumentError(f"artifact.{name} is no setting.{near(name, ARTIFACT)}")
-    artifact = {"value_range": [-1.0, 1.0] if pictures else None, "clip": [-1.0, 1.0] if pictures else None, **given["artifact"]}
-    aim, measure = objective(_schedule(given["schedule"]), config.prediction_type, given)
+        source, held_out = hold_out(source, fraction, made.config.seed)
+    return Recipe(**{name: getattr(made, name) for name in Trained.__annotations__}, source=source, held_out=held_out)
+
+
+def _aim(given: Settings) -> tuple[AnyObjective, AnyObjective, TrainConfig]:
+    config = TrainConfig(**given["train"])
+    noise: Any = schedule(given["schedule"])
+    if noise is None:
+        options = {name: value for name, value in given["schedule"].items() if name != "type"}
+        noise = called("schedule", LogSNRNetwork, list(inspect.signature(LogSNRNetwork).parameters), options)
+    return *objective(noise, config.prediction_type, given), config
+
+
+def _trained(given: dict[str, dict[str, Any]], facts: Facts) -> Trained:
+    aim, measure, config = _aim(given)
     read = meaning(aim)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = _network(given["network"], source, twice=read is not None and read.variance != "none")
-    return Recipe(source, held_out, network, aim, measure, config, artifact, given)
+        network = _network(given["network"], facts, twice=read is not None and read.variance != "none")
+    artifact = {"value_range": facts.value_range, "clip": facts.value_range, **given["artifact"]}
+    return Trained(network, aim, measure, config, artifact, given, facts)
 
 
 def run(
@@ -150,9 +162,16 @@ def run(
         The artifact, loaded; None in other processes than the first.
 
     Raises:
-        As :func:`diffuse_fast.train` and :func:`diffuse_fast.export`.
+        As :func:`diffuse_fast.train` and :func:`diffuse_fast.export`. OutputError: the artifact is there already, and is not of the
+        run in the folder.
     """
     folder = Path(out)
+    target = folder / f"{made.artifact.get('name', 'model')}.onnx"
+    if target.exists() and not checkpoints.found(folder):
+        raise OutputError(
+            f"{str(target)!r} is there already, and not of a run in this folder; choose another folder, or another name (the "
+            f"setting artifact.name)."
+        )
     network = made.network.to(device)
     if isinstance(made.objective, nn.Module):
         made.objective.to(device)
@@ -171,6 +190,7 @@ def run(
         result = train(
             network, made.source, objective=made.objective, config=made.config, folder=folder, resume=resume, progress=progress,
             clip=made.artifact["clip"], evaluate=evaluate,
+            about={"settings": made.settings, "facts": dataclasses.asdict(made.facts)},
         )  # fmt: skip
         if broken := result.record.broken:
             few = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
@@ -178,73 +198,100 @@ def run(
         model = None
         with first_alone() as here:
             if here:
-                model = _export(made, result, folder)
+                model = _export(made, result, target)
     return model
 
 
-def _export(made: Recipe, result: TrainResult, folder: Path) -> Model:
-    name = made.artifact.get("name", "model")
-    classes = getattr(result.network, "num_classes", None)
+def export_checkpoint(kept: Checkpoint, path: str | os.PathLike[str], *, opset: int | None = None) -> Model:
+    """The artifact of a run's averaged weights as they are in one of its checkpoints. The data are not needed.
+
+    Args:
+        kept: As :func:`~.checkpoint.read` and :func:`~.checkpoint.newest` give it.
+        path, opset: As of :func:`diffuse_fast.export`.
+
+    Raises:
+        ArgumentError: the checkpoint is not of a run of :func:`run`.
+        ExportError, OutputError: as :func:`diffuse_fast.export`.
+    """
+    document = kept.document
+    try:
+        settings, facts = document["about"]["settings"], dict(document["about"]["facts"])
+        for name in ("shape", "classes", "value_range"):
+            facts[name] = facts[name] if facts[name] is None else tuple(facts[name])
+        made = _trained({section: dict(settings[section]) for section in SECTIONS}, Facts(**facts))
+    except (KeyError, TypeError):
+        raise ArgumentError(
+            "the checkpoint does not say how its network is built: df.train wrote it, called in Python. Call that again with "
+            f"resume=True and steps={document['step']}, and export the network of its result with df.export."
+        ) from None
+    restore(made.network, made.objective, kept.tensors)
+    record = {"config": dataclasses.asdict(made.config), **{name: document[name] for name in ("step", "seconds", "versions")}}
+    return _write(made, made.network.eval().requires_grad_(False), record, path, opset)
+
+
+def _export(made: Recipe, result: TrainResult, target: Path) -> Model:
     record = result.record.to_json()
+    record = {name: record[name] for name in ("config", "seconds", "samples", "versions")}
+    return _write(made, result.network.cpu(), record, target)
+
+
+def _write(
+    made: Trained, network: nn.Module, record: dict[str, Any], path: str | os.PathLike[str], opset: int | None = None
+) -> Model:
+    classes = getattr(network, "num_classes", None)
+    names = made.facts.classes if made.facts.num_classes == classes else None
     read = meaning(made.objective)
     assert read is not None
-    training = {
-        **{k: record[k] for k in ("config", "seconds", "samples", "versions")},
-        **{name: made.settings[name] for name in ("network", "objective", "weighting", "times") if made.settings[name]},
-    }
-    if attribution := getattr(made.source, "attribution", None):
-        training["data"] = attribution
+    training = {**record, **{n: made.settings[n] for n in ("network", "objective", "weighting", "times") if made.settings[n]}}
+    if made.facts.attribution:
+        training["data"] = made.facts.attribution
+    label = {"name": "label", "dtype": "int64", "null": classes, "classes": classes, "class_names": names}
     return export(
-        result.network.cpu(),
-        folder / f"{name}.onnx",
-        name=name,
-        shape=made.source.shape,
+        network,
+        path,
+        name=made.artifact.get("name", "model"),
+        shape=made.facts.shape,
         schedule=read.schedule,
         prediction_type=read.prediction_type,
-        conditioning=[] if classes is None else [{"name": "label", "dtype": "int64", "null": classes, "classes": classes}],
+        conditioning=[] if classes is None else [label],
         convention=read.convention,
         time_dtype=made.artifact.get("time_dtype"),
         variance=read.variance,
+        input_scale="none",  # trained on the state as the schedule has it
         value_range=made.artifact["value_range"],
         clip=made.artifact["clip"],
         training=training,
         license=made.artifact.get("license"),
+        opset=opset,
     )
 
 
-def _schedule(options: dict[str, Any]) -> Schedule | LogSNRNetwork:
-    options = dict(options)
-    name = options.pop("type", "cosine")
-    if name == "learned" and "log_snr" not in options:
-        made = called("schedule", LogSNRNetwork, list(inspect.signature(LogSNRNetwork).parameters), options)
-        assert isinstance(made, LogSNRNetwork)
-        return made
-    if name not in TYPES:
-        raise ArgumentError(f"schedule.type is {name!r}.{near(str(name), TYPES)}")
-    make = getattr(Schedule, name)
-    rescale = options.pop(ZERO_SNR, False) if name in DISCRETE else False
-    schedule: Schedule = called("schedule", make, list(inspect.signature(make).parameters), options)
-    if not isinstance(rescale, bool):
-        raise ArgumentError(f"schedule.{ZERO_SNR} is {rescale!r}; it must be true or false.")
-    return schedule.rescale_zero_terminal_snr() if rescale and isinstance(schedule, DiscreteSchedule) else schedule
+def _network_options(options: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """The class of a network, and which settings it has.
+
+    Raises:
+        ArgumentError: one is given that it does not have.
+    """
+    kind = getattr(networks, options.get("type", "UNet"))
+    said = ("in_channels", "features", "out_channels", "out_features")  # by the data
+    known = [name for name in inspect.signature(kind).parameters if name not in said]
+    called("network", dict, ["type", *known], options)
+    return kind, known
 
 
-def _network(options: dict[str, Any], source: Source, *, twice: bool) -> nn.Module:
-    options = dict(options)
+def _network(options: Mapping[str, Any], facts: Facts, *, twice: bool) -> nn.Module:
+    kind, known = _network_options(options)
+    options, shape = dict(options), facts.shape
     name = options.pop("type", "UNet")
-    if name not in networks.__all__:
-        raise ArgumentError(f"network.type is {name!r}.{near(str(name), networks.__all__)}")
-    kind = getattr(networks, name)
-    axes = {"MLP": 1, "UNet1D": 2, "UNet": 3, "DiT": 3, "UNet3D": 4}[name]
-    if len(source.shape) != axes:
-        raise ArgumentError(f"network.type is {name}, for samples of {axes} axes; those of the data are {source.shape}.")
+    if len(shape) != NETWORKS[name]:
+        raise ArgumentError(f"network.type is {name}, for samples of {NETWORKS[name]} axes; those of the data are {shape}.")
     if name == "DiT":
-        if source.shape[1] != source.shape[2]:
-            raise ArgumentError(f"a DiT takes square samples; those of the data are {source.shape}.")
-        options = {"size": source.shape[1], **options}
-    if source.num_classes is not None:
-        options = {"num_classes": source.num_classes, **options}
-    known = [n for n in inspect.signature(kind).parameters if n not in ("in_channels", "features", "out_channels", "out_features")]
-    channels = source.shape[0]
-    return called("network", lambda **rest: kind(channels, 2 * channels if twice else channels, **rest), known, options)
-
+        if shape[1] != shape[2]:
+            raise ArgumentError(f"a DiT takes square samples; those of the data are {shape}.")
+        options = {"size": shape[1], **options}
+    if facts.num_classes is not None:
+        options = {"num_classes": facts.num_classes, **options}
+    made: nn.Module = called(
+        "network", lambda **rest: kind(shape[0], 2 * shape[0] if twice else shape[0], **rest), known, options
+    )
+    return made

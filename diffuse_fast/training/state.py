@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,12 +11,13 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError
 from .config import TrainConfig
+from .data.source import Batch
 from .feed import BATCH, PART, derived_seed
 from .objectives import drop_conditions
 from .objectives.objective import AnyObjective, tell
 from .objectives.place import Place
 from .objectives.times import Listening
-from .processes import everyone, fill, whole, world
+from .processes import anyone, everyone, fill, whole, world
 
 
 class Pass(nn.Module):
@@ -53,19 +55,26 @@ class Pass(nn.Module):
 
 
 class TrainState:
-    """Everything that a checkpoint holds, and the step that changes it."""
+    """Everything that a checkpoint holds, and the step that changes it.
 
-    def __init__(self, network: nn.Module, objective: AnyObjective, config: TrainConfig):
+    Args:
+        first: With several processes, samples and labels of a pass on the device of the network.
+    """
+
+    def __init__(self, network: nn.Module, objective: AnyObjective, config: TrainConfig, first: Batch | None = None):
         self.network, self.objective, self.config = network, objective, config
         self.average = copy.deepcopy(network).eval().requires_grad_(False)
         self.forward: nn.Module = Pass(network, objective, config)
         if config.sharded:
             _shard(self.forward)
         elif world() > 1:
-            self.forward = nn.parallel.DistributedDataParallel(self.forward)
-        self.parameters = {
-            name.removeprefix("module."): p for name, p in self.forward.named_parameters() if p.requires_grad
-        }
+            assert first is not None
+            unused = _leaves_some_out(self.forward, *first)
+            # Asked for only where it is needed: it walks through the graph of every step.
+            self.forward = nn.parallel.DistributedDataParallel(self.forward, find_unused_parameters=unused)
+        named = {name.removeprefix("module."): p for name, p in self.forward.named_parameters()}
+        self.parameters = {name: p for name, p in named.items() if p.requires_grad}
+        self._frozen = {name: p for name, p in named.items() if not p.requires_grad}
         self._averaged = {n: p.detach().clone() for n, p in self.parameters.items() if n.startswith("network.")}
         rate = config.learning_rate
         # All parameters in one pass: of a small network torch's own loop over them takes four times as long.
@@ -104,14 +113,16 @@ class TrainState:
         own = dict(self.average.named_parameters())
         for name, value in self._averaged.items():
             own[name.removeprefix("network.")].data.copy_(whole(value))
+        for name, value in self._frozen.items():
+            if name.startswith("network."):
+                own[name.removeprefix("network.")].data.copy_(whole(value))
         for kept, last in zip(self.average.buffers(), self.network.buffers(), strict=True):
             kept.copy_(last)
         return self.average
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it by name, in full and on the CPU; every process must call it."""
-        out = {name: whole(p.detach()) for name, p in self.parameters.items()}
-        out |= {f"network.{name}": b for name, b in self.network.named_buffers()}
+        out = {name: whole(value.detach()) for name, value in self._read().items()}
         out |= {f"average.{name}": whole(a) for name, a in self._averaged.items()}
         for name, p in self.parameters.items():
             out |= {f"optimizer.{name}.{key}": whole(value) for key, value in self.optimizer.state[p].items()}
@@ -125,8 +136,7 @@ class TrainState:
         Raises:
             ArgumentError: the tensors are of another network or objective; nothing is changed then.
         """
-        expected = {**self.parameters, **{f"network.{n}": b for n, b in self.network.named_buffers()}}
-        expected |= {f"average.{n}": a for n, a in self._averaged.items()}
+        expected = self._read() | {f"average.{n}": a for n, a in self._averaged.items()}
         for name, value in expected.items():
             if name not in tensors:
                 raise ArgumentError(f"the checkpoint has no {name}; it is of another network.")
@@ -153,9 +163,41 @@ class TrainState:
         if memory := {n.removeprefix("times."): v for n, v in tensors.items() if n.startswith("times.")}:
             self.objective.times.load_state_dict(memory)  # type: ignore[attr-defined]  # it had one when it was saved
 
+    def _read(self) -> dict[str, Tensor]:
+        """What the forward pass reads, by name: trained parameters, frozen ones and buffers."""
+        buffers = {name.removeprefix("module."): b for name, b in self.forward.named_buffers()}
+        return {**self.parameters, **self._frozen, **buffers}
+
     def _memory(self) -> dict[str, Any]:
         times = getattr(self.objective, "times", None)
         return times.state_dict() if isinstance(times, Listening) else {}
+
+
+def _leaves_some_out(forward: nn.Module, x0: Tensor, label: Tensor | None) -> bool:
+    """Whether a pass uses less than all trained parameters, in any process. Nothing is changed by it."""
+    buffers = [buffer.clone() for buffer in forward.buffers()]
+    forward(x0, label, 1, 0)[0].backward()
+    left_out = any(p.grad is None for p in forward.parameters() if p.requires_grad)
+    forward.zero_grad()
+    for buffer, before in zip(forward.buffers(), buffers, strict=True):
+        buffer.copy_(before)
+    return anyone(left_out, x0.device)
+
+
+def restore(network: nn.Module, objective: AnyObjective, tensors: Mapping[str, Tensor]) -> None:
+    """Give a network the averaged weights of :meth:`TrainState.tensors`, and an objective its own parameters.
+
+    Raises:
+        ArgumentError: the tensors are of another network or objective.
+    """
+    parts = {"network.": network, **({"objective.": objective} if isinstance(objective, nn.Module) else {})}
+    for prefix, part in parts.items():
+        for name, own in (*part.named_parameters(), *part.named_buffers()):
+            value = tensors.get(f"average.{prefix}{name}", tensors.get(f"{prefix}{name}"))
+            if value is None or value.shape != own.shape:
+                shape = tuple(own.shape)
+                raise ArgumentError(f"the checkpoint has no {prefix}{name} of the shape {shape}; it is of another network.")
+            fill(own.detach(), value)
 
 
 def _shard(module: Pass) -> None:

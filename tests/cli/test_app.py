@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -47,6 +51,13 @@ def test_an_error_is_one_message_and_with_debug_a_traceback(run):
     assert isinstance(run("--debug", "sample", "digits", "--steps", 0).exception, ArgumentError)
 
 
+def test_what_this_machine_lacks_has_a_status_of_its_own(run, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("DIFFUSE_FAST_KERNEL", "avx3")
+    result = run("sample", "digits", "--steps", 2)
+    assert (result.exit_code, "avx3" in result.stderr) == (3, True), result.stderr
+
+
 def test_help_loads_nothing_heavy():
     code = """
 import sys
@@ -66,7 +77,67 @@ print("loaded:", [m for m in ("torch", "onnxruntime", "onnx", "triton", "numpy",
 def test_without_the_extra_it_says_how_to_get_it(missing):
     result = python(f"import sys; sys.modules[{missing!r}] = None; from diffuse_fast.cli import main; main()")
     assert result.returncode == 1
-    assert result.stderr == f"diffuse-fast: the command line needs {missing}: pip install 'diffuse-fast[cli]'\n"
+    hint = "pip install '.[cli]' in the checkout of diffuse_fast"
+    assert result.stderr == f"diffuse-fast: the command line needs {missing}: {hint}\n"
+
+
+@pytest.mark.parametrize("module", ["diffuse_fast", "diffuse_fast.cli"])
+def test_it_is_a_module_too(module):
+    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"diffuse-fast {df.__version__}\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("diffuse-fast sam", ["sample"]),
+        ("diffuse-fast learn", ["learn-solver"]),
+        ("diffuse-fast sample digits --guidance-s", ["--guidance-scale"]),
+    ],
+)
+def test_the_shell_completes(typed, completed):
+    words = typed.split()
+    asked = {"_DIFFUSE_FAST_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
+    done = python("from diffuse_fast.cli import main; main()", env={**os.environ, **asked})
+    assert done.stdout.split() == completed, done.stderr
+
+
+def test_completion_can_be_installed(run):
+    assert "--install-completion" in run("--help").stdout
+
+
+def test_a_source_folder_without_the_core_says_what_to_do(tmp_path):
+    """After `make demo`, Python started in the checkout finds the source folder before the installed package."""
+    ignored = shutil.ignore_patterns("_core*.so", "__pycache__", "bundled")
+    shutil.copytree(Path(df.__file__).parent, tmp_path / "diffuse_fast", ignore=ignored)
+    code = """
+import diffuse_fast as df
+try:
+    from diffuse_fast import _core
+except df.DiffuseFastError as error:
+    assert isinstance(error, ImportError)
+    print(error)
+"""
+    command = ["-m", "diffuse_fast"]
+    for arguments, status, stream in (
+        (["-c", code], 0, "stdout"), ([*command, "doctor"], 1, "stderr"), ([*command, "--version"], 0, None),
+    ):  # fmt: skip
+        done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        assert done.returncode == status, done.stderr
+        if stream is not None:
+            told = getattr(done, stream)
+            assert str(tmp_path) in told and "python -P" in told and "pip install -e ." in told
+            assert "Traceback" not in done.stderr
+
+
+def test_hints_name_extras_that_exist():
+    """The package is on no index: what is to be installed is an extra of the checkout."""
+    package = Path(df.__file__).parent
+    source = "\n".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
+    assert "diffuse-fast[" not in source
+    named = set(re.findall(r"install_hint\(['\"](\w+)['\"]\)", source))
+    project = tomllib.loads((package.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    assert {"cli", "cpu", "gpu", "train"} <= named <= set(project["project"]["optional-dependencies"])
 
 
 def test_the_installed_command(tmp_path):

@@ -117,9 +117,9 @@ def test_a_missing_runtime_comes_with_its_extra(doctor, run, monkeypatch):
     report = doctor()
     assert report["auto_runtime"]["artifact"] is None
     onnx = next(r for r in report["runtimes"] if r["name"] == "onnx")
-    assert (onnx["installed"], onnx["install"]) == (False, "pip install 'diffuse-fast[cpu]'")
-    assert any("diffuse-fast[cpu]" in warning for warning in report["warnings"])
-    assert "diffuse-fast[cpu]" in run("doctor").stdout
+    assert (onnx["installed"], onnx["install"]) == (False, "pip install '.[cpu]' in the checkout of diffuse_fast")
+    assert any("pip install '.[cpu]'" in warning for warning in report["warnings"])
+    assert "pip install '.[cpu]'" in run("doctor").stdout
 
 
 def test_text(run, monkeypatch):

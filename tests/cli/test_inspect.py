@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 
+import pytest
+
 import diffuse_fast as df
 
 
@@ -40,3 +42,13 @@ def test_what_is_no_model_is_refused(run, tmp_path, small):
     assert "pickle" in refused.stderr
     assert "does not describe itself" in run("inspect", small(None)).stderr
     assert "digits" in run("inspect", "dijits").stderr
+
+
+def test_the_size_is_that_of_all_files(run, small, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    path = small()
+    onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    report = json.loads(run("inspect", path, "--json").stdout)
+    assert report["external"] == ["weights.bin"]
+    assert report["bytes"] == path.stat().st_size + (tmp_path / "weights.bin").stat().st_size
+    assert "with weights.bin" in run("inspect", path).stdout

@@ -204,6 +204,16 @@ def test_a_path_that_cannot_be_written_is_refused_before_sampling(run, tmp_path,
     assert "cannot write" in result.stderr
 
 
+def test_a_name_that_nobody_gave_replaces_no_file(run, tmp_path):
+    (tmp_path / "samples.png").write_text("mine")
+    (tmp_path / "samples-3.png").symlink_to("nowhere")
+    for name in ("samples-2.png", "samples-4.png"):
+        result = run("sample", "digits", "-n", 1, "--steps", 1)
+        assert result.stdout.startswith(f"{name}: "), result.stderr
+    assert (tmp_path / "samples.png").read_text() == "mine"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["samples-2.png", "samples-3.png", "samples-4.png", "samples.png"]
+
+
 def test_a_write_that_fails_leaves_what_was_there(run, tmp_path, monkeypatch):
     def full(path, _x):
         path.write_bytes(b"half")
@@ -223,18 +233,20 @@ def test_a_terminal_sees_a_bar_and_an_interrupt_leaves_nothing(tmp_path):
     arguments = ["sample", "digits", "-n", "2000", "--steps", "1000", "--batch-size", "16", "--out", "x.npy"]
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
     command = [sys.executable, "-c", code, *arguments]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=slave, stdout=subprocess.PIPE, env=env)
-    os.close(slave)
-    try:
-        shown = b""
-        while b"sampling" not in shown:
-            shown += os.read(master, 4096)
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
+    # As a shell starts it in the foreground: tests that run in the background ignore Ctrl-C, and so would this process.
+    heeds = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    # As a context it closes its pipe, whatever happens: a pipe that is left open fails a later test, where it is collected.
+    with subprocess.Popen(command, cwd=tmp_path, stderr=slave, stdout=subprocess.PIPE, env=env, preexec_fn=heeds) as process:
+        os.close(slave)
+        try:
+            shown = b""
+            while b"sampling" not in shown:
+                shown += os.read(master, 4096)
+            process.send_signal(signal.SIGINT)
+            out, _ = process.communicate()
+        finally:
+            process.kill()
+            os.close(master)
     assert process.returncode != 0
     assert out == b""
     assert list(tmp_path.iterdir()) == []

@@ -49,7 +49,7 @@ def test_train_takes_the_recipe_and_what_is_given(run, trained):
     ("arguments", "status", "message"),
     [
         (["--steps", "0"], 1, "steps is 0"),
-        (["--steps", "50"], 1, "warmup_steps is 100"),
+        (["--steps", "50", "--warmup-steps", "50"], 1, "warmup_steps is 50; it must be from 0 to below steps"),
         (["--prediction-type", "noise"], 1, "epsilon"),
         (["--reuse", "--seed", "1"], 2, "trains nothing"),
         (["--reuse"], 1, "Train without reuse"),

@@ -9,7 +9,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.engine.device import Backend
-from diffuse_fast.errors import ArgumentError, ArgumentTypeError, NetworkError
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, NetworkError, NonFiniteError
 
 torch = pytest.importorskip("torch")
 
@@ -215,3 +215,41 @@ def test_requests_come_back_as_a_tensor(here):
     expected = df.Sampler(module, plan(), shape=SHAPE).sample_requests(requests)
     got = here(module, plan(), graph="none").sample_requests(requests)
     assert torch.equal(got, torch.from_numpy(expected))
+
+
+def test_a_module_may_work_in_place(here):
+
+    class Changes(Elementwise):
+        def forward(self, x, t, label=None):
+            if t.is_floating_point():
+                t.mul_(0.5)
+            if label is not None:
+                label.mul_(0.5)
+            return super().forward(x.mul_(0.5), t, label)
+
+    class Keeps(Elementwise):
+        def forward(self, x, t, label=None):
+            return super().forward(x * 0.5, t * 0.5 if t.is_floating_point() else t, None if label is None else label * 0.5)
+
+    table = df.plan(df.Schedule.linear(), "ddim", 5, prediction_type="epsilon", timesteps=[900.5, 600, 300.25, 100, 3])
+    call = {"cond": {"label": np.full(2, 0.5, np.float32)}, "seed": 1}
+    expected = here(Keeps().eval(), table, graph="none").sample(2, **call)
+    assert torch.equal(here(Changes().eval(), table, graph="none").sample(2, **call), expected)
+    guided = {"guidance_scale": 1.5}
+    against = {"negative_cond": {"label": np.full(2, 0.25, np.float32)}}
+    expected = here(Keeps().eval(), table, graph="none", **guided).sample(2, **call, **against)
+    assert torch.equal(here(Changes().eval(), table, graph="none", **guided).sample(2, **call, **against), expected)
+
+
+def test_bad_requests_have_their_numbers_in_the_call(here):
+    class Bad(Elementwise):
+        def forward(self, x, t, label):
+            return super().forward(x, t) + torch.where(label == 4, torch.nan, 0.0)[:, None, None]
+
+    sampler = here(Bad().eval(), plan("ddim", 3), graph="none")
+    requests = [df.Request(seed=i, cond={"label": i}) for i in range(5)]
+    with pytest.raises(NonFiniteError, match="sample 4") as caught:
+        sampler.sample_requests(requests, batch_size=3)
+    assert caught.value.samples == (4,)
+    with pytest.raises(ArgumentError, match="noise of request 3"):
+        sampler.sample_requests([*requests[:3], df.Request(noise=np.zeros(3, np.float32), cond={"label": 0})], batch_size=2)

@@ -190,6 +190,14 @@ def test_step_refuses_what_is_out_of_range(row, options, message):
         step(x, x, row, **options)
 
 
+@pytest.mark.parametrize("given", [0, 1])
+def test_too_few_model_outputs_are_counted(given):
+    x = np.zeros((1, 8), np.float32)
+    row = Row(g=(1.0,) * (given + 1), b=1.0)
+    with pytest.raises(ArgumentError, match=f"the row weighs {given + 1} model outputs; {given} were given"):
+        step(x, [x.copy()] * given, row)
+
+
 # ---- the path of plain arrays -------------------------------------------------------------------------
 
 
@@ -236,3 +244,12 @@ def test_a_target_that_overlaps_is_refused_on_the_shorter_way_too():
     memory = np.zeros((5, 6), np.float32)
     with pytest.raises(DiffuseFastError, match="overlaps"):
         step(memory[:4], np.zeros((4, 6), np.float32), Row(a=1.0, b=1.0), out=memory[1:])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("first", ["x", "out"])
+def test_memory_that_only_touches_does_not_overlap(dtype, first):
+    halves = np.ones((2, 4, 6), dtype)
+    x, out = halves if first == "x" else halves[::-1]
+    assert step(x, np.ones((4, 6), dtype), Row(a=1.0, b=1.0), out=out) is out
+    np.testing.assert_array_equal(out, 2)

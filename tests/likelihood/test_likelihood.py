@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from scipy import stats
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, NonFiniteError
 from diffuse_fast.likelihood import adams, bound
+from diffuse_fast.solvers.solver import Problem
 
 # A Gaussian whose Jacobian is not diagonal, so that a probe does not give the trace by itself.
 MEAN = np.array([0.3, -0.2, 0.1])
@@ -62,7 +66,7 @@ def gaussian_data(n, seed=0):
 def test_the_flows_density_is_the_gaussians(schedule, prediction_type):
     x, truth = gaussian_data(60)
     found = df.likelihood(network(schedule, prediction_type), x, "ode", trace="exact", schedule=schedule,
-                          prediction_type=prediction_type, rtol=1e-4, atol=1e-4)  # fmt: skip
+                          prediction_type=prediction_type, input_scale="none", rtol=1e-4, atol=1e-4)  # fmt: skip
     assert abs(found.mean - truth.mean()) < 1e-3
     assert found.divergence_error < 1e-3
     assert np.all(found.standard_error == 0.0) and found.draws == 1
@@ -270,6 +274,14 @@ def test_what_makes_no_sense_is_refused(change, error, says):
         df.likelihood(lambda x, t: x, given.pop("x"), **given)
 
 
+def test_data_out_of_the_models_range_are_refused():
+    pytest.importorskip("onnxruntime")
+    for x in (np.full((1, 1, 8, 8), 255, np.uint8), np.full((1, 1, 8, 8), -1.5)):
+        for method in ("elbo", "ode"):
+            with pytest.raises(ArgumentError, match="the model's range is -1 to 1: bring x to it"):
+                df.likelihood("digits", x, method, cond={"label": 3}, steps=2)
+
+
 STDS = np.array([1.2, 0.8, 0.4, 0.2, 0.1, 1e-4])
 
 
@@ -347,3 +359,50 @@ def test_nan_is_an_error(method):
             lambda x, t: np.where(np.arange(3)[:, None] == 1, np.nan, x).astype(np.float32), np.zeros((3, 2)), method, schedule=VP,
             prediction_type="epsilon",
         )  # fmt: skip
+
+
+def test_the_density_far_from_the_data():
+    """Where the ODE begins at much noise, u is the state over sqrt(alpha² + sigma²): the change of scale counts."""
+    schedule = df.Schedule.vp_sde(sampling_eps=0.1)
+    alpha, sigma = schedule.alpha(schedule.t_min), schedule.sigma(schedule.t_min)
+    assert alpha < 0.96
+    x, _ = gaussian_data(20)
+    blurred = stats.multivariate_normal(MEAN, COVARIANCE + (sigma / alpha) ** 2 * np.eye(3))
+    found = df.likelihood(network(schedule, "epsilon"), x, "ode", trace="exact", schedule=schedule, prediction_type="epsilon",
+                          rtol=1e-4, atol=1e-4)  # fmt: skip
+    # Without its logarithm, (log alpha)/log 2 = -0.08 bits would be missing.
+    np.testing.assert_allclose(found.bits_per_dim, bits(blurred.logpdf(x), x), atol=5e-3)
+
+
+def test_every_term_of_a_bound_has_noise_of_its_own():
+    """Strata, terms and decoder of all draws, each from another row of the stream."""
+    drawn = []
+    schedule = df.Schedule.linear(20)
+    problem = Problem(schedule=schedule, points=(), prediction_type="epsilon", lo=-np.inf, hi=np.inf, time_convention=None)
+
+    def noise(row, shape):
+        drawn.append(row)
+        return np.random.default_rng(row).standard_normal((2, *shape))
+
+    rows, nfe = bound.estimate_bound(
+        lambda x, t: x, None, problem, np.full((2, 3), 0.5), {}, noise, 3, "auto", steps=None, evaluations=19, variance_type=None,
+        levels=None, value_range=(-1.0, 1.0),
+    )  # fmt: skip
+    assert len(drawn) == len(set(drawn)) == 3 * (1 + 19 + 1)
+    assert nfe == 3 * 20
+    # Noise of its own: the decoder terms of the draws are not alike.
+    assert len({row["decoder"][0] for row in rows}) == 3
+
+
+def test_only_the_ode_of_fractional_times_needs_scipy():
+    program = (
+        "import sys; sys.modules['scipy'] = sys.modules['scipy.integrate'] = sys.modules['torch'] = None\n"
+        "import numpy as np, diffuse_fast as df\n"
+        "given = dict(schedule=df.Schedule.vp_sde(), prediction_type='epsilon', seed=0)\n"
+        "x = np.zeros((1, 2), np.float32)\n"
+        "df.likelihood(lambda x, t: x, x, steps=3, **given)\n"
+        "try: df.likelihood(lambda x, t: x, x, 'ode', **given)\n"
+        "except df.DiffuseFastError as error: print(error)\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert "diffuse-fast[likelihood]" in told

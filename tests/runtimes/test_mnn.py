@@ -205,6 +205,27 @@ def child():
     assert forked(code, small()) == b""  # MNN tells of the processor when it is imported
 
 
+def test_importing_it_prints_nothing_and_takes_nothing_from_others(small):
+    """MNN prints a line about the processor on standard output when it is imported. What others print meanwhile stays there."""
+    code = """
+import importlib, os, sys
+import diffuse_fast as df
+from diffuse_fast.runtimes import network
+importing = importlib.import_module
+
+def beside(name, *rest):
+    if name == "MNN":
+        os.write(1, b"of another thread\\n")
+    return importing(name, *rest)
+
+importlib.import_module = beside
+network(df.load(sys.argv[1]), "mnn")
+print("after")
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(small())], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "of another thread\nafter\n", "")
+
+
 def test_a_temporary_file_that_cannot_be_written(small, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", "/nowhere")
     with pytest.raises(OutputError, match=r"temporary file.*TMPDIR"):

@@ -92,6 +92,14 @@ def test_foreign_weights_and_unwritable_folders_are_refused(tmp_path):
         recipe.train_digits(tmp_path / "file")
 
 
+def test_the_weights_of_an_earlier_run_are_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "train", lambda *_args, **_options: pytest.fail("trained"))
+    (tmp_path / "digits.safetensors").write_bytes(b"weights")
+    with pytest.raises(OutputError, match="earlier run; reuse them"):
+        recipe.train_digits(tmp_path)
+    assert (tmp_path / "digits.safetensors").read_bytes() == b"weights"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")

@@ -11,7 +11,7 @@ pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, OutputError
-from diffuse_fast.training import evaluation
+from diffuse_fast.training import evaluation, quality_plot
 from diffuse_fast.training.data import Split, digits
 from diffuse_fast.training.held_out import split_npz
 from diffuse_fast.training.judge import train_judge
@@ -66,10 +66,41 @@ def test_table_and_plot_are_written(rows, tmp_path):
     assert [line["solver"] for line in back] == [row.solver for row in made]
     assert float(back[1]["accuracy"]) == pytest.approx(made[1].accuracy, rel=1e-5)
     pytest.importorskip("matplotlib")
-    evaluation.plot(made, tmp_path / "q.png", "a title")
+    quality_plot.plot(made, tmp_path / "q.png", "a title")
     assert (tmp_path / "q.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(OutputError):
-        evaluation.plot(made, tmp_path / "nowhere" / "q.png", "a title")
+        quality_plot.plot(made, tmp_path / "nowhere" / "q.png", "a title")
+
+
+def test_the_plot_names_every_solver_and_cuts_outliers_off(tmp_path, monkeypatch):
+    """27 solvers, one of which is a hundred times as far as the others: its figure is text, and the axis is that of the others."""
+    figure = pytest.importorskip("matplotlib.figure")
+    kept = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, path, **_: (kept.append(self), path.write_bytes(b""))[1])
+
+    def quality(solver, nfe, distance, accuracy):
+        return evaluation.Quality(solver, nfe, nfe, accuracy, 9.0, distance, 0.9, 0.9)
+
+    made = [quality(evaluation.REAL, 0, 12.0, 99.0)]
+    made += [quality(f"solver {i:02}", nfe, 8.0 + i / 10 + 5 / nfe, 99.5) for i in range(27) for nfe in (5, 50)]
+    made += [quality("solver 00", 2, 1234.0, 11.0)]
+    quality_plot.plot(made, tmp_path / "q.png", "a title")
+    (drawn,) = kept
+    left, right = drawn.axes[:2]
+    assert [label.get_text() for label in left.get_yticklabels()] == [f"solver {i:02}" for i in reversed(range(27))]
+    assert left.get_xlim()[1] < 60 and right.get_xlim()[0] > 90
+    assert [text.get_text() for text in left.texts] == ["1.23e+03 →"]
+    assert [text.get_text() for text in right.texts] == ["← 11"]
+    ticks = [text for tick in left.get_xticklabels() if (text := tick.get_text())]
+    assert len(ticks) >= 3 and not any("10^" in text for text in ticks)
+    colours = {tuple(c) for points in left.collections for c in points.get_facecolors().round(6).tolist()}
+    assert len(colours) == 2  # one for each number of calls, whoever the solver is
+
+
+def test_the_plot_of_nothing_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    quality_plot.plot([evaluation.Quality(evaluation.REAL, 0, 0, 99.0, 9.0, 12.0, 0.9, 0.9)], tmp_path / "q.png", "a title")
+    assert (tmp_path / "q.png").read_bytes()[:4] == b"\x89PNG"
 
 
 @pytest.mark.parametrize(
@@ -104,6 +135,8 @@ def test_an_npz_is_split_by_class(tmp_path, few):
     "arrays, message",
     [
         ({"images": np.zeros((4, 1, 8, 8), np.float32)}, "lacks labels"),
+        ({"images": np.tile(np.linspace(0, 1, 4, dtype=np.float32)[:, None, None, None], (1, 1, 8, 8)), "labels": np.zeros(4, int)},
+         r"no value below 0.*write 2 \* images - 1"),
         ({"images": np.zeros((4, 8, 8), np.float32), "labels": np.zeros(4, int)}, "N, C, H, W"),
         ({"images": np.zeros((4, 1, 8, 8), np.uint8), "labels": np.zeros(4, int)}, "floats"),
         ({"images": np.zeros((4, 1, 8, 8), np.float32), "labels": np.zeros(3, int)}, "one per image"),

@@ -100,6 +100,22 @@ def test_the_average_is_an_average_of_the_weights():
     assert last.network.value.item() == network.value.item()
 
 
+def test_the_average_forgets_its_start_in_few_steps():
+    """The decay of a step is step/(step + 10) until it reaches the one that was asked for."""
+    data, labels = problem()
+    network = Recorder()
+    seen = [network.value.item()]
+    result = df.train(
+        network, data, labels, schedule=SCHEDULE, config=config(steps=6, ema_decay=0.999, learning_rate=0.05),
+        callback=lambda step, loss: seen.append(network.value.item()),
+    )  # fmt: skip
+    average = seen[0]
+    for step, value in enumerate(seen[1:], start=1):
+        average += 10 / (step + 10) * (value - average)
+    assert result.network.value.item() == pytest.approx(average, rel=1e-5)
+    assert abs(average - seen[0]) > 0.05  # at the full decay it would have moved by less than 0.001
+
+
 @pytest.mark.parametrize(("probability", "expected"), [(0.0, 0.0), (0.3, 0.3), (1.0, 1.0)])
 def test_labels_are_dropped_with_the_probability_asked_for(probability, expected):
     data, labels = problem()

@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import resource
+import runpy
 import signal
 import subprocess
 import sys
@@ -60,20 +61,25 @@ def stop_at(number: int):
     return callback
 
 
-def program(folder: Path, out: Path, **options) -> int:
-    return subprocess.run([sys.executable, PROGRAM, folder, out, json.dumps(options)], timeout=250).returncode
+def program(folder: Path, out: Path, **options) -> None:
+    """In this process: a process of its own takes most of its time to load torch."""
+    runpy.run_path(str(PROGRAM))["main"](str(folder), str(out), json.dumps(options))
+
+
+def killed_program(folder: Path, out: Path, **options) -> int:
+    return subprocess.run([sys.executable, PROGRAM, folder, out, json.dumps(options)]).returncode
 
 
 @pytest.mark.parametrize("steps", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, steps):
     options = {"steps": steps, "batch_size": 8, "micro_batch": 4, "warmup_steps": 2, "checkpoint_every": steps // 2}
-    assert program(tmp_path / "whole", tmp_path / "whole.json", **options) == 0
+    program(tmp_path / "whole", tmp_path / "whole.json", **options)
     # Killed some steps after the checkpoint: those are done again.
     killed = {**options, "kill_at": steps // 2 + 3}
-    assert program(tmp_path / "killed", tmp_path / "killed.json", **killed) == -signal.SIGKILL
+    assert killed_program(tmp_path / "killed", tmp_path / "killed.json", **killed) == -signal.SIGKILL
     assert not (tmp_path / "killed.json").exists()
     (tmp_path / "killed" / ".checkpoint-00000010.abcd.safetensors").write_bytes(b"half")  # as a kill while writing leaves it
-    assert program(tmp_path / "killed", tmp_path / "killed.json", **options, resume=True) == 0
+    program(tmp_path / "killed", tmp_path / "killed.json", **options, resume=True)
     whole, killed = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("whole", "killed"))
     assert killed["losses"] == whole["losses"]
     assert killed["average"] == whole["average"]
@@ -154,6 +160,42 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog):
     torch.save({}, tmp_path / "p.safetensors")
     with pytest.raises(ArgumentError, match="Only safetensors"):
         checkpoint.read(tmp_path / "p.safetensors")
+
+
+DAMAGE = {
+    "no run": lambda d: d.pop("run") and None,
+    "no seconds": lambda d: d.pop("seconds") and None,
+    "no step": lambda d: d.pop("step") and None,
+    "no version": lambda d: d.pop("version") and None,
+    "another version": lambda d: d.update(version=9),
+    "run is a list": lambda d: d.update(run=[]),
+    "seconds are text": lambda d: d.update(seconds="long"),
+    "seconds below 0": lambda d: d.update(seconds=-1),
+    "another number of losses": lambda d: d.update(step=7),
+    "a list": lambda d: [d],
+    "deep": lambda d: "[" * 100_000,
+    "not JSON": lambda d: "{",
+    "empty": lambda d: "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_metadata_are_passed_over(tmp_path, caplog, damage):
+    """The newest file is whole as safetensors, and its document is not."""
+    from safetensors.torch import save_file
+
+    for step in (1, 2):
+        document = {"step": step, "seconds": 1.0, "run": {}, "versions": {}}
+        checkpoint.save(tmp_path, step, {"losses": torch.zeros(step), "network.a": torch.ones(2)}, document, keep=9)
+    newest = checkpoint.found(tmp_path)[-1]
+    document = {"version": 1, "step": 2, "seconds": 1.0, "run": {}, "versions": {}}
+    changed = damage(document)
+    text = changed if isinstance(changed, str) else json.dumps(changed if isinstance(changed, list) else document)
+    save_file({"losses": torch.zeros(2), "network.a": torch.ones(2)}, newest, metadata={checkpoint.KEY: text})
+    assert checkpoint.newest(tmp_path).document["step"] == 1
+    assert newest.name in caplog.text
+    save_file({"network.a": torch.ones(2)}, newest, metadata={checkpoint.KEY: json.dumps({**document, "step": 2})})
+    assert checkpoint.newest(tmp_path).document["step"] == 1  # without its losses
 
 
 def test_nan_stops_and_names_step_and_checkpoint(tmp_path):
@@ -251,3 +293,68 @@ def test_tensorboard_where_it_is_installed(tmp_path):
     pytest.importorskip("tensorboard")
     run(tmp_path / "r", config=replace(CONFIG, tensorboard=True, sample_every=8))
     assert [p.name.startswith("events") for p in (tmp_path / "r" / "tensorboard").iterdir()] == [True]
+
+
+class Frozen(torch.nn.Module):
+    """A network that reads random numbers which are not trained: a parameter, a submodule and a buffer that is not persistent."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.scale = torch.nn.Parameter(torch.randn(4), requires_grad=False)
+        self.features = torch.nn.Conv2d(1, 2, 1).requires_grad_(False)
+        self.register_buffer("shift", torch.randn(4), persistent=False)
+        torch.manual_seed(0)
+        self.last = torch.nn.Conv2d(2, 1, 1)
+
+    def forward(self, x, t):
+        return self.last(self.features(x * self.scale + self.shift))
+
+
+def test_a_resumed_run_takes_what_is_not_trained_from_the_checkpoint(tmp_path):
+    """The network is made anew with other random numbers, as a new process makes it."""
+    data = problem()[0]
+    whole_run = run(tmp_path / "a", network=Frozen(1), data=data)
+    with pytest.raises(Stop):
+        run(tmp_path / "b", network=Frozen(1), data=data, callback=stop_at(5))
+    resumed = Frozen(2)
+    found = run(tmp_path / "b", network=resumed, data=data, resume=True)
+    assert found.record.losses == whole_run.record.losses
+    x, t = torch.from_numpy(data).float(), torch.zeros(40, dtype=torch.int64)
+    expected = whole_run.network(x, t)
+    assert torch.equal(found.network(x, t), expected)
+    for name in ("scale", "features.weight", "features.bias", "shift"):
+        kept = checkpoint.newest(tmp_path / "b").tensors[f"network.{name}"]
+        assert torch.equal(kept, resumed.get_buffer(name) if name == "shift" else resumed.get_parameter(name))
+
+
+def test_a_run_may_be_resumed_for_more_steps_or_fewer(tmp_path):
+    from diffuse_fast.training.loop import rate_factor
+
+    with pytest.raises(Stop):
+        run(tmp_path / "r", config=replace(CONFIG, steps=100, checkpoint_every=1, keep_checkpoints=1), callback=stop_at(6))
+    assert checkpoint.newest(tmp_path / "r").document["step"] == 5
+    with pytest.raises(ArgumentError, match=r"steps is 4, but the run .* has done 5; give at least 5"):
+        run(tmp_path / "r", config=replace(CONFIG, steps=4), resume=True)
+    fewer = run(tmp_path / "r", config=CONFIG, resume=True)
+    assert len(fewer.record.losses) == CONFIG.steps == 8
+    longer = replace(CONFIG, steps=12, log_every=1)
+    more = run(tmp_path / "r", config=longer, resume=True)
+    assert len(more.record.losses) == 12
+    assert more.record.losses[:8] == fewer.record.losses
+    with open(tmp_path / "r" / "log.csv", newline="") as file:
+        rates = {int(row["step"]): float(row["learning_rate"]) for row in csv.DictReader(file)}
+    for step in (9, 12):  # half a cosine from the end of the warm-up, step 2, to step 12
+        expected = 1e-3 * 0.5 * (1 + np.cos(np.pi * (step - 2) / 10))
+        assert rates[step] == pytest.approx(expected, rel=1e-6, abs=1e-12)
+        assert rate_factor(step, longer) * 1e-3 == pytest.approx(expected, abs=1e-12)
+
+
+def test_seconds_go_on_where_the_checkpoint_is(tmp_path):
+    run(tmp_path / "r", config=replace(CONFIG, steps=3))
+    path = checkpoint.found(tmp_path / "r")[-1]
+    state = checkpoint.read(path)
+    checkpoint.save(tmp_path / "r", 3, state.tensors, {**state.document, "seconds": 1000.0}, keep=2)
+    record = run(tmp_path / "r", resume=True).record
+    assert 1000.0 < record.seconds < 1200.0
+    assert 1000.0 < checkpoint.newest(tmp_path / "r").document["seconds"] <= record.seconds

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,7 @@ pytest.importorskip("PIL")
 from PIL import Image
 
 import diffuse_fast as df
-from diffuse_fast.errors import ArgumentError, TrainingError
+from diffuse_fast.errors import ArgumentError, DiffuseFastError, TrainingError
 from diffuse_fast.training import TrainConfig
 from diffuse_fast.training.data import Arrays, Framing, Generated, Images, from_disk, hold_out
 from diffuse_fast.training.feed import Feed
@@ -134,6 +137,10 @@ def test_a_data_set_on_the_disk(tmp_path):
     for options, named in (({"image": "photo"}, "photo"), ({"label": "class"}, "class")):
         with pytest.raises(ArgumentError, match=named):
             from_disk(tmp_path / "one", **options)
+    counted = data.remove_columns("name").add_column("name", ["10", "2", "10", "2"])
+    counted.save_to_disk(tmp_path / "counted")
+    source = from_disk(tmp_path / "counted", label="name")
+    assert source.classes == ("2", "10") and source.fetch([0, 1])[1].tolist() == [1, 0]
     with pytest.raises(ArgumentError, match="has train"):
         from_disk(tmp_path / "several", split="test")
     with pytest.raises(ArgumentError, match="no folder of a Hugging Face"):
@@ -200,3 +207,305 @@ def test_what_is_held_out_is_not_trained_on():
     for fraction in (0.0, 1.0, 0.99):
         with pytest.raises(ArgumentError, match="held_out"):
             hold_out(source, fraction, seed=0)
+
+
+# ---- what values mean ---------------------------------------------------------------------------
+
+
+def png16(levels: np.ndarray, before: bytes = b"", after: bytes = b"") -> bytes:
+    """A grey PNG of 16 bits, written by hand."""
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = levels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + before + chunk(b"IDAT", zlib.compress(rows)) + after + chunk(b"IEND", b"")
+
+
+def tiff(values: np.ndarray, kind: int, *, photometric: int = 1, order: str = "<") -> bytes:
+    """A grey TIFF in one strip, written by hand. ``kind``: 1 whole numbers, 2 with a sign, 3 floats."""
+    height, width = values.shape
+    bits = 8 * values.dtype.itemsize
+    data = values.astype(values.dtype.newbyteorder(order)).tobytes()
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, photometric), (273, 8), (277, 1), (278, height),
+            (279, len(data)), (339, kind)]  # fmt: skip
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags)
+    mark = b"II*\0" if order == "<" else b"MM\0*"
+    return mark + struct.pack(f"{order}I", 8 + len(data)) + data + struct.pack(f"{order}H", len(tags)) + entries + b"\0" * 4
+
+
+DEEP = np.array([[0, 1, 12345, 65535], [65534, 300, 32768, 255]], np.uint16)
+SCALED = DEEP / 32767.5 - 1.0
+
+
+@pytest.mark.parametrize("channels", [None, 1, 3])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.png", png16(DEEP)),
+        ("a.pgm", b"P5\n4 2\n65535\n" + DEEP.astype(">u2").tobytes()),
+        ("a.tif", tiff(DEEP, 1)),
+        ("b.tif", tiff(DEEP, 1, order=">")),
+        ("f.tif", tiff((DEEP / 65535).astype(np.float32), 3)),
+        ("f.pfm", b"Pf\n4 2\n-1.0\n" + (DEEP[::-1] / 65535).astype("<f4").tobytes()),
+    ],
+)
+def test_pictures_of_more_than_8_bits_keep_their_values(tmp_path, channels, name, content):
+    (tmp_path / name).write_bytes(content)
+    x = Images.from_folder(tmp_path, framing=Framing(channels=channels)).fetch([0])[0].numpy()
+    assert x.shape == (1, channels or 1, 2, 4)
+    for plane in x[0]:
+        np.testing.assert_allclose(plane, SCALED, atol=1e-6)  # float32 of numbers up to 1
+
+
+def test_deep_pictures_are_resized_like_others(tmp_path):
+    """A grey ramp in 16 bits and the same in 8, up to half a level of 8 bits; bright edges stay within -1 to 1."""
+    ramp = np.repeat(np.linspace(0, 255, 24).round()[None], 24, axis=0).astype(np.uint8)
+    ramp[:, 12:] = 255
+    Image.fromarray(ramp).save(tmp_path / "8.png")
+    (tmp_path / "16.png").write_bytes(png16(ramp.astype(np.uint16) * 257))
+    deep, plain = Images.from_folder(tmp_path, framing=Framing(size=16)).fetch([1, 0])[0]
+    assert (deep - plain).abs().max() <= 1 / 255 + 1e-6
+    assert deep.max() == 1.0
+
+
+def test_what_a_deep_picture_counts_to_is_asked_for(tmp_path):
+    (tmp_path / "whole.tif").write_bytes(tiff(DEEP.astype(np.int32), 2))
+    for on_error in ("raise", "skip"):
+        with pytest.raises(ArgumentError, match=r"whole\.tif cannot be used.*nothing says what they count to; say data_range="):
+            Images.from_folder(tmp_path, on_error=on_error)
+    x = Images.from_folder(tmp_path, framing=Framing(data_range=(0, 65535))).fetch([0])[0].numpy()
+    np.testing.assert_allclose(x[0, 0], SCALED, atol=1e-6)
+    with pytest.raises(ArgumentError, match=r"whole\.tif cannot be used: there are values from 0 to 65535, outside of 0 to 4095"):
+        Images.from_folder(tmp_path, framing=Framing(data_range=(0, 4095)), on_error="skip").fetch([0])
+    (tmp_path / "whole.tif").write_bytes(tiff((DEEP / 257).astype(np.float32), 3))
+    with pytest.raises(ArgumentError, match="values from 0 to 255, outside of 0 to 1"):
+        Images.from_folder(tmp_path).fetch([0])
+    x = Images.from_folder(tmp_path, framing=Framing(data_range=(0, 255))).fetch([0])[0].numpy()
+    np.testing.assert_allclose(x[0, 0], SCALED, atol=1e-6)
+    with pytest.raises(ArgumentError, match="data_range is False"):
+        Framing(data_range=False)
+
+
+def test_white_that_is_zero_and_transparent_grey(tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff(DEEP, 1, photometric=0))
+    np.testing.assert_allclose(Images.from_folder(tmp_path).fetch([0])[0][0, 0].numpy(), -SCALED, atol=1e-6)
+    (tmp_path / "a.tif").unlink()
+    data = b"tRNS" + struct.pack(">H", 12345)
+    (tmp_path / "a.png").write_bytes(png16(DEEP, struct.pack(">I", 2) + data + struct.pack(">I", zlib.crc32(data))))
+    expected = np.where(DEEP == 12345, 1.0, SCALED)
+    np.testing.assert_allclose(Images.from_folder(tmp_path).fetch([0])[0][0, 0].numpy(), expected, atol=1e-6)
+
+
+def upright(stored: np.ndarray, orientation: int) -> np.ndarray:
+    """What EXIF 2.3, table 6, says of rows and columns: where the stored row 0 and column 0 are seen."""
+    height, width = stored.shape
+    rows, columns = np.mgrid[:height, :width]
+    seen_row, seen_column = {
+        1: (rows, columns), 2: (rows, width - 1 - columns), 3: (height - 1 - rows, width - 1 - columns),
+        4: (height - 1 - rows, columns), 5: (columns, rows), 6: (columns, height - 1 - rows),
+        7: (width - 1 - columns, height - 1 - rows), 8: (width - 1 - columns, rows),
+    }[orientation]  # fmt: skip
+    out = np.empty((width, height) if orientation > 4 else (height, width), stored.dtype)
+    out[seen_row, seen_column] = stored
+    return out
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        ("png", {}), ("png", {"deep": True}), ("tif", {"compression": "tiff_lzw"}),
+        ("tif", {"compression": "tiff_lzw", "deep": True}), ("tif", {}), ("tif", {"deep": True}), ("webp", {"lossless": True}),
+        ("jpg", {"quality": 100}), ("avif", {"quality": 100}),
+    ],
+)  # fmt: skip
+def test_pictures_stand_upright(tmp_path, suffix, options, orientation):
+    stored = np.zeros((16, 24), np.uint8)
+    stored[:8, :8], stored[:8, 8:16], stored[8:, 16:] = 255, 128, 64  # no symmetry; blocks that JPEG keeps
+    options = dict(options)
+    image = Image.fromarray(stored.astype(np.uint16) * 257) if options.pop("deep", False) else Image.fromarray(stored)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    told = suffix == "tif" and not options and orientation > 4
+    try:
+        image.save(tmp_path / f"a.{suffix}", exif=exif, **options)
+    except (KeyError, OSError) as error:
+        pytest.skip(f"Pillow has no {suffix} here: {error}")
+    source = Images.from_folder(tmp_path, framing=Framing(channels=1))
+    expected = upright(stored, orientation)
+    assert source.shape == (1, *expected.shape)  # known from the header
+    if told:  # there are versions of Pillow that misread it: then it is refused
+        try:
+            source.fetch([0])
+        except TrainingError as error:
+            assert "this Pillow misreads TIFF" in str(error)
+            return
+    found = (source.fetch([0])[0][0, 0].numpy() + 1) * 127.5
+    assert np.abs(found - expected).max() < 8  # of a lossy format
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_damaged_exif_turns_nothing(tmp_path, suffix):
+    Image.new("RGB", (6, 4), "white").save(tmp_path / f"a.{suffix}", exif=b"Exif\0\0garbage")
+    assert torch.equal(Images.from_folder(tmp_path).fetch([0])[0], torch.ones(1, 3, 4, 6))
+
+
+def test_a_turned_picture_whose_header_does_not_say_so_is_named(tmp_path):
+    """EXIF after the pixels of a PNG."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    (tmp_path / "a.png").write_bytes(png16(DEEP, after=chunk))
+    with pytest.raises(ArgumentError, match=r"a\.png is \(1, 4, 2\); its header said \(1, 2, 4\)"):
+        Images.from_folder(tmp_path).fetch([0])
+    x = Images.from_folder(tmp_path, framing=Framing(size=2)).fetch([0])[0]
+    assert x[0, 0, 0, 1] > x[0, 0, 1, 1] - 2  # it can be framed
+
+
+@pytest.mark.parametrize("suffix", ["avif", "jfif", "jpe", "tga", "jp2", "pbm", "qoi"])
+def test_every_common_format_is_read(tmp_path, suffix):
+    kinds = {"jfif": "JPEG", "jpe": "JPEG", "jp2": "JPEG2000", "pbm": "PPM"}
+    try:
+        Image.new("RGB", (6, 6), "white").save(tmp_path / f"a.{suffix}", kinds.get(suffix, suffix))
+    except (KeyError, OSError) as error:
+        pytest.skip(f"Pillow has no {suffix} here: {error}")
+    assert torch.equal(Images.from_folder(tmp_path).fetch([0])[0], torch.ones(1, 3, 6, 6))
+
+
+def test_a_giant_picture_is_named(tmp_path, monkeypatch):
+    picture(tmp_path / "giant.png", size=(40, 40))
+    picture(tmp_path / "small.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(TrainingError, match=r"giant\.png cannot be read: .*decompression bomb"):
+        Images.from_folder(tmp_path)
+    source = Images.from_folder(tmp_path, on_error="skip")
+    assert (len(source), list(source.broken)) == (1, ["giant.png"])
+
+
+# ---- folders of classes -------------------------------------------------------------------------
+
+
+def test_classes_are_in_the_order_in_which_people_count(tmp_path):
+    for i in range(12):
+        picture(tmp_path / str(i) / "a10.png", color=(i, 0, 0))
+        picture(tmp_path / str(i) / "a9.png", color=(i, 0, 0))
+    source = Images.from_folder(tmp_path, labels=True)
+    assert source.classes == tuple(map(str, range(12)))
+    x, label = source.fetch(range(24))
+    assert label.tolist() == [i // 2 for i in range(24)]
+    assert ((x[:, 0, 0, 0] + 1) * 127.5).round().tolist() == label.tolist()
+    assert source._names[:2] == ["0/a9.png", "0/a10.png"]
+
+
+def test_what_is_left_out_is_counted_and_links_are_followed(tmp_path, caplog):
+    root, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    picture(root / "cat" / "a.png")
+    picture(root / ".ipynb_checkpoints" / "a.png")
+    picture(root / "cat" / ".hidden.png")
+    picture(root / "loose.png")
+    picture(elsewhere / "b.png", color=(0, 255, 0))
+    (root / "dog").symlink_to(elsewhere)
+    (root / "cat" / "up").symlink_to(root)
+    (root / "cat" / "gone.png").symlink_to(root / "absent.png")
+    (root / "empty").mkdir()
+    (root / "cat" / "notes.txt").write_text("")
+    (root / "cat" / "raw.HEIC").write_bytes(b"")
+    source = Images.from_folder(root, labels=True)
+    assert source.classes == ("cat", "dog")
+    x, label = source.fetch([0, 1])
+    assert label.tolist() == [0, 1]
+    assert x[:, 1, 0, 0].tolist() == [-1, 1]
+    for told in ("2 hidden", "1 pictures in no folder of a class", "1 .txt", "1 .heic", "1 folders without a picture",
+                 "1 links to a folder they are in", "1 links to nothing"):  # fmt: skip
+        assert told in caplog.text
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "a.heic").write_bytes(b"")
+    with pytest.raises(ArgumentError, match=r"There are: 1 \.heic"):
+        Images.from_folder(tmp_path / "only")
+
+
+# ---- arrays -------------------------------------------------------------------------------------
+
+LEVELS = np.random.default_rng(0).integers(0, 256, (12, 1, 4, 4)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("where", ["array", "tensor", "file", "npz", "generator"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_levels_are_scaled_wherever_they_come_from(tmp_path, where, dtype):
+    data = LEVELS.astype(dtype) * (257 if dtype == np.uint16 else 1)
+    expected = LEVELS / 127.5 - 1.0
+    if where == "file":
+        np.save(tmp_path / "a.npy", data)
+        source = Arrays.from_file(tmp_path / "a.npy")
+    elif where == "npz":
+        np.savez(tmp_path / "a.npz", data=data)
+        source = Arrays.from_file(tmp_path / "a.npz")
+    elif where == "generator":
+        source = Feed(Generated(lambda: iter(data)), 0)
+        np.testing.assert_allclose(source.take(0, 12)[0].numpy(), expected, atol=1e-6)
+        return
+    else:
+        source = Arrays(torch.from_numpy(data) if where == "tensor" else data)
+    x = source.fetch(range(12))[0]
+    assert x.dtype == torch.float32 and source.value_range == (-1, 1)
+    np.testing.assert_allclose(x.numpy(), expected, atol=1e-6)
+
+
+def test_training_on_levels_is_the_same_from_an_array_and_from_its_file(tmp_path):
+    np.save(tmp_path / "a.npy", LEVELS)
+    runs = []
+    for data in (LEVELS, Arrays.from_file(tmp_path / "a.npy"), (LEVELS / np.float32(127.5) - 1).astype(np.float32)):
+        torch.manual_seed(0)
+        network = df.nn.UNet(1, channels=8, groups=4, blocks=1, multipliers=(1,))
+        config = TrainConfig(steps=2, batch_size=6, warmup_steps=0)
+        runs.append(df.train(network, data, schedule=df.Schedule.linear(), config=config).record.losses)
+    assert runs[0] == runs[1] == runs[2]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64, ">f4"])
+@pytest.mark.parametrize("top", [1, 255])
+def test_pictures_without_a_sign_are_refused_until_their_range_is_said(dtype, top):
+    data = (np.round(LEVELS / 255) * top).astype(dtype)
+    with pytest.raises(ArgumentError, match=rf"values from 0 to {top}, and none below 0.*data_range=\(0, 1\).*data_range=False"):
+        Arrays(data)
+    with pytest.raises(ArgumentError, match="none below 0"):
+        df.train(df.nn.UNet(1, channels=8, groups=4, blocks=1), data, schedule=df.Schedule.linear())
+    said = Arrays(data, data_range=(0, top))
+    assert said.value_range == (-1, 1)
+    np.testing.assert_allclose(said.fetch(range(12))[0].numpy(), np.round(LEVELS / 255) * 2 - 1, atol=1e-6)
+    plain = Arrays(data, data_range=False)
+    assert plain.value_range is None
+    np.testing.assert_array_equal(plain.fetch([3])[0].numpy(), data[[3]].astype(np.float32))
+
+
+def test_other_numbers_are_taken_as_they_are():
+    points, whole = np.arange(20.0).reshape(10, 2), np.arange(-2, 14).reshape(4, 1, 2, 2)
+    for data in (points, whole, LEVELS / 127.5 - 1.0, np.zeros((4, 1, 4, 4))):
+        source = Arrays(data)
+        assert source.value_range is None
+        np.testing.assert_array_equal(source.fetch([1])[0].numpy(), data[[1]].astype(np.float32))
+    with pytest.raises(ArgumentError, match="values from 2 to 2, outside of 0 to 1"):
+        Arrays(np.array([[0.0], [2.0]]), data_range=(0, 1)).fetch([1])
+    for bad in ((1, 0), (0,), "ab", True, (0, np.inf)):
+        with pytest.raises(DiffuseFastError, match="data_range is"):
+            Arrays(np.zeros((2, 2)), data_range=bad)
+
+
+def test_channels_last_are_refused():
+    for shape in ((10, 32, 32, 3), (10, 28, 28, 1), (10, 8, 8, 8, 4)):
+        with pytest.raises(ArgumentError, match=r"channels last.*data\.transpose\(0, "):
+            Arrays(np.zeros(shape))
+    with pytest.raises(ArgumentError, match="channels last"):
+        Generated(lambda: iter([np.zeros((32, 32, 3))]))
+    for shape in ((10, 3, 32, 32), (10, 1, 4, 4), (10, 3, 5, 3), (10, 16, 4, 4), (10, 64, 3)):
+        Arrays(np.zeros(shape))
+
+
+def test_a_part_says_what_its_source_says(folder):
+    for part in hold_out(Arrays(LEVELS, np.arange(12) % 2), 0.25, seed=0):
+        assert (part.value_range, part.classes) == ((-1, 1), None)
+    for part in hold_out(Images.from_folder(folder, labels=True), 0.5, seed=0):
+        assert (part.value_range, part.classes) == ((-1, 1), ("green", "red"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,19 +13,31 @@ import torch
 from torch import Tensor
 
 from ...errors import ArgumentError
+from ..values import channels_first, range_given, range_of, scaled
 from .source import Batch, whole_labels
+
+log = logging.getLogger(__name__)
+
+# Evenly spaced samples show in what range values are, so that a file is not read whole.
+LOOKED_AT, ELEMENTS = 1024, 1 << 24
 
 
 class Arrays:
     """Samples in an array.
 
     Args:
-        data: (N, *shape), real numbers.
+        data: (N, *shape), real numbers; pictures with their channels first. uint8 and uint16 are levels: 0 becomes -1 and the
+            largest 1. Other numbers are taken as they are.
         labels: (N,) whole numbers from 0, or None.
-        levels: The data are 8-bit levels 0..255, to be scaled to [-1, 1].
+        data_range: The values that become -1 and 1; False takes the numbers as they are. Pictures that have no value below 0
+            need it, but for uint8 and uint16.
+
+    Attributes:
+        value_range: (-1, 1) where values are scaled, or ``data_range`` says that they are so; else None.
 
     Raises:
-        ArgumentError: a wrong shape or type.
+        ArgumentError, ArgumentTypeError: a wrong shape or type; channels last; numbers of which nothing says in what range they
+            are.
 
     Example:
         >>> import numpy as np
@@ -33,13 +47,24 @@ class Arrays:
         (10, (2, 4))
     """
 
-    def __init__(self, data: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None, *, levels: bool = False):
+    def __init__(
+        self, data: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None, *,
+        data_range: tuple[float, float] | bool | None = None,
+    ):  # fmt: skip
         numbers = data if isinstance(data, Tensor) else np.asarray(data)
-        kind = str(numbers.dtype)
+        kind = str(numbers.dtype).removeprefix("torch.") if isinstance(numbers, Tensor) else numbers.dtype.name
         if numbers.ndim < 2 or not any(name in kind for name in ("float", "int")):
             shape = tuple(numbers.shape)
             raise ArgumentError(f"data is {shape} of {kind}; it must be real numbers of the shape (samples, *shape).")
-        self._data, self.levels = numbers, levels
+        channels_first(numbers.shape[1:])
+        self._data = numbers
+        count = min(LOOKED_AT, len(numbers), max(16, ELEMENTS // max(1, math.prod(numbers.shape[1:]))))
+        few = self._picked(np.unique(np.linspace(0, max(0, len(numbers) - 1), count).astype(int)))
+        self._range = range_of(kind, numbers.shape[1:], few, range_given(data_range))
+        self.value_range = None if self._range is None else (-1.0, 1.0)
+        lo, hi = self._range or ((few.min(), few.max()) if few.size else (0, 0))
+        done = "are taken as they are" if self._range in (None, (-1.0, 1.0)) else "become -1 to 1"
+        log.info("%d samples of %s, %s: values from %g to %g %s", len(numbers), tuple(numbers.shape[1:]), kind, lo, hi, done)
         self.shape: tuple[int, ...] = tuple(numbers.shape[1:])
         self._labels = None if labels is None else whole_labels(labels, len(numbers))
         self.num_classes = None if self._labels is None or not len(self._labels) else int(self._labels.max()) + 1
@@ -48,9 +73,12 @@ class Arrays:
             raise ArgumentError(f"labels go from {lowest} to {highest}; they count from 0 to the last class.")
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str]) -> Arrays:
+    def from_file(cls, path: str | os.PathLike[str], *, data_range: tuple[float, float] | bool | None = None) -> Arrays:
         """A ``.npy`` file of samples, which is mapped and not read whole; or a ``.npz`` with ``data`` and perhaps ``labels``.
-        8-bit arrays are levels of pictures. Pickles are refused.
+        Pickles are refused.
+
+        Args:
+            data_range: As of :class:`Arrays`.
 
         Raises:
             ArgumentError: the file cannot be read or has no such arrays.
@@ -70,7 +98,7 @@ class Arrays:
             raise ArgumentError(f"{path} is no .npy or .npz file of plain arrays: {error}.") from error
         if not isinstance(data, np.ndarray):
             raise ArgumentError(f"{path} is an archive; name it .npz.")
-        return cls(data, labels, levels=data.dtype == np.uint8)
+        return cls(data, labels, data_range=data_range)
 
     def __len__(self) -> int:
         return len(self._data)
@@ -81,10 +109,20 @@ class Arrays:
         Raises:
             ArgumentError: a value is not finite.
         """
-        picked = self._data[torch.as_tensor(indices) if isinstance(self._data, Tensor) else np.asarray(indices)]
-        x = torch.as_tensor(picked, dtype=torch.float32)
+        if self._range is not None:
+            x = torch.from_numpy(scaled(self._picked(indices), self._range))
+        elif isinstance(self._data, Tensor):
+            x = self._data[torch.as_tensor(indices)].to(torch.float32)  # where it lies
+        else:
+            with np.errstate(over="ignore"):  # what is too large for float32 is told below
+                x = torch.from_numpy(self._picked(indices).astype(np.float32))
         if not x.isfinite().all():
             raise ArgumentError("data has values that are not finite; remove or repair those samples.")
-        if self.levels:
-            x = x / 127.5 - 1.0
         return x, None if self._labels is None else self._labels[torch.as_tensor(indices)]
+
+    def _picked(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        if not isinstance(self._data, Tensor):
+            return np.asarray(self._data[np.asarray(indices, dtype=np.int64)])
+        picked = self._data[torch.as_tensor(indices, dtype=torch.int64, device=self._data.device)].detach().cpu()
+        # NumPy has no bfloat16.
+        return (picked.float() if picked.dtype == torch.bfloat16 else picked).numpy()

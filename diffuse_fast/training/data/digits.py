@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...errors import RuntimeUnavailableError
+from ...errors import RuntimeUnavailableError, install_hint
 
 SPLIT_SEED = 0
 HELD_OUT = 0.2
@@ -41,7 +41,7 @@ def digits() -> Split:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
     except ImportError as error:
-        raise RuntimeUnavailableError("the digits need scikit-learn: pip install 'diffuse-fast[train]'") from error
+        raise RuntimeUnavailableError(f"the digits need scikit-learn: {install_hint('train')}") from error
     levels, labels = load_digits(return_X_y=True)
     images = (levels / 8.0 - 1.0).astype(np.float32).reshape(-1, 1, 8, 8)
     labels = labels.astype(np.int64)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ...errors import ArgumentError, TrainingError
+from ..values import LEVELS, channels_first, scaled
 from .source import Batch
 
 
@@ -20,7 +21,8 @@ class Generated:
     function must yield the same every time.
 
     Args:
-        make: Called without arguments; yields arrays of one shape, or (array, label).
+        make: Called without arguments; yields arrays of one shape, or (array, label). uint8 and uint16 are levels: 0 becomes -1
+            and the largest 1. Other numbers are taken as they are.
         num_classes: Of the labels; None without labels.
 
     Raises:
@@ -45,6 +47,7 @@ class Generated:
         if first is None:
             raise ArgumentError("the generator function yields nothing.")
         sample, _ = self._read(first)
+        channels_first(sample.shape)
         self.shape: tuple[int, ...] = sample.shape
 
     def take(self, start: int, stop: int) -> Batch:
@@ -68,9 +71,9 @@ class Generated:
         """A sample, and its label where there are labels."""
         try:
             if self.num_classes is None:
-                return np.asarray(item, dtype=np.float32), None
+                return _numbers(item), None
             sample, label = item
-            return np.asarray(sample, dtype=np.float32), operator.index(label)
+            return _numbers(sample), operator.index(label)
         except (TypeError, ValueError) as error:
             what = "numbers alone" if self.num_classes is None else "pairs of numbers and a whole label"
             said = "; pairs with a label need num_classes=" if self.num_classes is None else ""
@@ -85,3 +88,8 @@ class Generated:
             self._at += 1
             return item
         raise TrainingError("the generator function yields nothing any more.")
+
+
+def _numbers(sample: Any) -> np.ndarray:
+    array = np.asarray(sample)
+    return scaled(array, LEVELS[array.dtype.name]) if array.dtype.name in LEVELS else array.astype(np.float32)

@@ -6,20 +6,20 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...errors import ArgumentError, TrainingError
-from .pictures import Framing, pillow
+from ..pictures import ON_ERROR, Framing, pillow
+from .folder import SUFFIXES, pictures
 from .source import Batch, whole_labels
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-ON_ERROR = ("raise", "skip")
+Result = TypeVar("Result")
 KEPT_BYTES = 1 << 30  # decoded pictures are kept up to this size: small data sets are decoded once
 
 
@@ -37,12 +37,16 @@ class Images:
 
     Attributes:
         broken: Name of each picture that could not be read, and why.
+        value_range: (-1, 1): what the levels of the pictures become.
         attribution: Whom the pictures are of, where their licence asks to say it; None where nobody said.
 
     Raises:
-        ArgumentError: pictures of several sizes or channels and no framing that makes them one; no pictures.
+        ArgumentError: pictures of several sizes or channels and no framing that makes them one; no pictures; numbers of which
+            nothing says what they count to (see :class:`Framing`).
         TrainingError: one cannot be read, and ``on_error`` is ``raise``.
     """
+
+    value_range: tuple[float, float] | None = (-1.0, 1.0)
 
     def __init__(
         self,
@@ -64,14 +68,10 @@ class Images:
         shapes: dict[tuple[int, int, int], str] = {}
         self._numbers = []
         for number, name in enumerate(names):
-            try:
-                with open(number) as image:
-                    shape = self._framing.shape(image)
-            except (OSError, ValueError, SyntaxError) as error:
-                self._broken(number, error)
-                continue
-            shapes.setdefault(shape, name)
-            self._numbers.append(number)
+            shape = self._read(number, self._framing.shape)
+            if shape is not None:
+                shapes.setdefault(shape, name)
+                self._numbers.append(number)
         if not self._numbers:
             raise ArgumentError(f"there are no pictures that can be read; {len(self.broken)} cannot be.")
         if len(shapes) > 1:
@@ -81,13 +81,16 @@ class Images:
         self._labels = None if labels is None else whole_labels(labels, len(names))
         self.num_classes = None if self._labels is None else len(classes) if classes else int(self._labels.max()) + 1
         self._kept: dict[int, np.ndarray] = {}
-        self._keeps = len(self._numbers) * int(np.prod(self.shape)) <= KEPT_BYTES
+        log.info("%d pictures become %s with values from -1 to 1", len(self._numbers), self.shape)
 
     @classmethod
     def from_folder(
         cls, path: str | os.PathLike[str], *, labels: bool = False, framing: Framing | None = None, on_error: str = "raise"
     ) -> Images:
-        """The image files in a folder and the folders in it, in the order of their names.
+        """The image files in a folder and the folders in it, links followed, in the order of their names (2 before 10).
+
+        What is left out is counted in a warning: hidden files and folders, files that are no pictures by their suffix, and with
+        ``labels`` pictures that lie in no folder of a class.
 
         Args:
             labels: Take the folders directly in ``path`` as classes, numbered in the order of their names.
@@ -98,17 +101,27 @@ class Images:
         root = Path(path)
         if not root.is_dir():
             raise ArgumentError(f"there is no folder {str(root)!r} of images.")
-        files = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
+        files, left_out = pictures(root)
         numbers = classes = None
         if labels:
+            if lost := [p for p in files if p.parent == root]:
+                left_out["pictures in no folder of a class"] = len(lost)
             files = [p for p in files if p.parent != root]
-            classes = sorted({p.relative_to(root).parts[0] for p in files})
+            # In the order of the files, which is that of the folders.
+            classes = list(dict.fromkeys(p.relative_to(root).parts[0] for p in files))
             numbers = np.array([classes.index(p.relative_to(root).parts[0]) for p in files], dtype=np.int64)
+            empty = sum(p.is_dir() and not p.name.startswith(".") for p in root.iterdir()) - len(classes)
+            if empty:
+                left_out["folders without a picture"] = empty
         if not files and any((root / name).is_file() for name in ("state.json", "dataset_dict.json")):
             raise ArgumentError(f"{str(root)!r} is a folder of Hugging Face datasets; read it as one: data.kind = \"datasets\".")
+        told = ", ".join(f"{count} {what}" for what, count in sorted(left_out.items()))
         if not files:
             where = "in folders of classes " if labels else ""
-            raise ArgumentError(f"there are no images {where}under {str(root)!r}; they end in {', '.join(SUFFIXES)}.")
+            there = f" There are: {told}." if told else ""
+            raise ArgumentError(f"there are no images {where}under {str(root)!r}; they end in {', '.join(SUFFIXES)}.{there}")
+        if told:
+            log.warning("left out under %s: %s", root, told)
         image = pillow()
         names = [str(p.relative_to(root)) for p in files]
         return cls(names, lambda i: image.open(files[i]), numbers, classes=classes, framing=framing, on_error=on_error)
@@ -118,14 +131,14 @@ class Images:
 
     def fetch(self, indices: Sequence[int]) -> Batch:
         """As of :class:`Source`."""
-        pictures, labels = [], []
+        x, labels = [], []
         for index in indices:
             number, picture = self._readable(int(index))
-            pictures.append(picture)
+            levels = torch.from_numpy(picture)
+            x.append(levels if levels.dtype == torch.float32 else levels.to(torch.float32) / 127.5 - 1.0)
             if self._labels is not None:
                 labels.append(self._labels[number])
-        x = torch.from_numpy(np.stack(pictures)).to(torch.float32) / 127.5 - 1.0
-        return x, torch.stack(labels) if labels else None
+        return torch.stack(x), torch.stack(labels) if labels else None
 
     def _readable(self, index: int) -> tuple[int, np.ndarray]:
         for shift in range(len(self)):
@@ -134,16 +147,27 @@ class Images:
                 return number, self._kept[number]
             if self._names[number] in self.broken:
                 continue
-            try:
-                with self._open(number) as image:
-                    picture = self._framing.frame(image)
-            except (OSError, ValueError, SyntaxError) as error:
-                self._broken(number, error)
+            picture = self._read(number, self._framing.frame)
+            if picture is None:
                 continue
-            if self._keeps:
+            if picture.shape != self.shape:
+                found = f"the picture {self._names[number]} is {picture.shape}; its header said {self.shape}"
+                raise ArgumentError(f"{found}. Give size and channels.")
+            if len(self) * picture.nbytes <= KEPT_BYTES:
                 self._kept[number] = picture
             return number, picture
         raise TrainingError("not one picture can be read.")
+
+    def _read(self, number: int, what: Callable[[Any], Result]) -> Result | None:
+        """What is asked of a picture; None where it cannot be read."""
+        try:
+            with self._open(number) as image:
+                return what(image)
+        except ArgumentError as error:
+            raise ArgumentError(f"the picture {self._names[number]} cannot be used: {error}") from None
+        except Exception as error:  # Pillow's readers raise errors of many kinds; that of a giant picture is of none
+            self._broken(number, error)
+            return None
 
     def _broken(self, number: int, error: Exception) -> None:
         name = self._names[number]

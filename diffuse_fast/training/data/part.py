@@ -18,6 +18,16 @@ class Part:
         self.shape, self.num_classes = source.shape, source.num_classes
 
     @property
+    def value_range(self) -> tuple[float, float] | None:
+        """Of the whole source."""
+        return getattr(self._source, "value_range", None)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Of the whole source."""
+        return getattr(self._source, "classes", None)
+
+    @property
     def broken(self) -> dict[str, str]:
         """Of the whole source."""
         return getattr(self._source, "broken", {})

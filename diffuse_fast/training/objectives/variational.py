@@ -114,7 +114,7 @@ class VariationalObjective:
         """The losses of a batch; arguments as of :meth:`Objective.__call__`."""
         t, correction = drawn_times(self.times, len(x0), generator, place)
         x_t, target = self.process(x0, t, drawn_noise(x0, generator, place))
-        output = network(x_t, self.process.told(t).to(x0.device), **(cond or {}))
+        output = network(x_t.clone(), self.process.told(t).to(x0.device), **(cond or {}))
         v = None
         if self.variance_type.startswith("learned"):
             output, v = output.chunk(2, dim=1)

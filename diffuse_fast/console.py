@@ -1,0 +1,59 @@
+"""What commands print: characters that the terminal lacks are replaced, and long work prints a line now and then."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import sys
+import time
+import unicodedata
+
+INTERVAL = 10.0  # seconds between the lines of work whose output is not read on a terminal
+
+_PLAIN = {"→": ">", "±": "+-", "×": "x", "·": "*", "−": "-", "–": "-"}
+
+
+def degrade() -> None:
+    """Let standard output and standard error replace what their encoding lacks, where Python would raise UnicodeEncodeError:
+    ``Fréchet`` becomes ``Frechet``, ``→`` becomes ``>``. Call it first in a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="diffuse_fast.plain")
+
+
+def say(line: str) -> None:
+    """Print a line of progress on standard error."""
+    if sys.stderr is not None:  # it is closed
+        print(line, file=sys.stderr, flush=True)
+
+
+def silent(line: str) -> None:
+    """Print nothing, where progress is not to be told."""
+
+
+class Interval:
+    """Whether it is time for another line: true once in every :data:`INTERVAL` seconds."""
+
+    def __init__(self) -> None:
+        self._due = time.monotonic() + INTERVAL
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now < self._due:
+            return False
+        self._due = now + INTERVAL
+        return True
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_in_ascii, error.object[error.start : error.end])), error.end
+
+
+def _in_ascii(character: str) -> str:
+    letters = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()  # without its accent
+    return _PLAIN.get(character) or letters or "?"
+
+
+codecs.register_error("diffuse_fast.plain", _plain)
