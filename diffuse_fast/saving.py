@@ -101,13 +101,8 @@ def save(
         elif suffix == ".npy":
             np.save(partial, _array(x))
         else:
-<<<<<<< HEAD
             arrays: dict[str, Any] = {"samples": _array(x)} if text is None else {"samples": _array(x), "recipe": np.array(text)}
-            np.savez(file, **arrays)
-=======
-            recipes = {} if text is None else {"recipe": np.array(text)}
-            np.savez(partial, allow_pickle=False, samples=_array(x), **recipes)
->>>>>>> engine
+            np.savez(partial, **arrays)
 
 
 def check_suffix(path: Path) -> None:

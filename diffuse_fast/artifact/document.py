@@ -312,12 +312,8 @@ def conditioning_from(raw: Any, *, names: bool = False) -> tuple[Conditioning, .
             dtype=fields.one_of("dtype", CONDITIONING_DTYPES),
             shape=fields.shape("shape", scalar=True),
             null=fields.number_or_none("null"),
-<<<<<<< HEAD
-            classes=None if fields.take("classes") is None else fields.whole("classes", 1, 1 << 31),
-            class_names=_class_names(fields) if names else None,
-=======
             classes=None if fields.take("classes") is None else fields.whole("classes", 1, MAX_CLASSES),
->>>>>>> files
+            class_names=_class_names(fields) if names else None,
         )
         inputs.append(one)
     return tuple(inputs)

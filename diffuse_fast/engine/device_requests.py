@@ -96,11 +96,7 @@ def _noise(sampler: Sampler, device: Device, requests: Sequence[Request], plans:
     kernel = host_kernel()
     out, there = np.zeros((len(requests), *sampler.shape), np.float32), {}
     for i, (r, plan) in enumerate(zip(requests, plans, strict=True)):
-<<<<<<< HEAD
-        given = start_of(r, plan, i, sampler.shape, seeds, indices, first + i)
-=======
         given = start_of(r, plan, i, first, sampler.shape, seeds, indices)
->>>>>>> grids
         if given is None:
             one = slice(i, i + 1)
             kernel.normals(out[one], seeds=seeds[one], indices=indices[one], row=0, stream=STREAM_INITIAL, scale=plan.initial_scale)

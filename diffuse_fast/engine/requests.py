@@ -111,11 +111,7 @@ class _Slots:
         self._evaluations: list[tuple[int, int]] | None = None
 
     def _start(self, i: int, r: Request, plan: Plan) -> None:
-<<<<<<< HEAD
-        given = start_of(r, plan, i, self._shape, self._seeds, self._indices, self._first_request + i)
-=======
         given = start_of(r, plan, i, self._first_request, self._shape, self._seeds, self._indices)
->>>>>>> grids
         if given is None:
             only = slice(i, i + 1)
             self._kernel.normals(self.state[only], seeds=self._seeds[only], indices=self._indices[only], row=0,
@@ -197,23 +193,13 @@ class _Slots:
             self._at[i] += 1
 
 
-<<<<<<< HEAD
-def start_of(r: Request, plan: Plan, i: int, shape: tuple[int, ...], seeds: np.ndarray, indices: np.ndarray, number: int) -> Any:
-    """What the sample at ``i`` starts from, before its plan's initial_scale; None is noise of the generator. ``number`` is its
-    request's, for messages."""
-=======
 def start_of(r: Request, plan: Plan, i: int, first: int, shape: tuple[int, ...], seeds: np.ndarray, indices: np.ndarray) -> Any:
     """What sample i starts from, before its plan's initial_scale; None is noise of the generator. It is request ``first + i``."""
->>>>>>> grids
     check_start(plan, r.data, r.noise)
     if r.data is None:
         return r.noise
     only = slice(i, i + 1)
-<<<<<<< HEAD
-    return noised(plan, r.data, r.noise, shape, seeds[only], indices[only], of=f" of request {number}")
-=======
     return noised(plan, r.data, r.noise, shape, seeds[only], indices[only], of=f" of request {first + i}")
->>>>>>> grids
 
 
 def plans_of(sampler: Sampler, requests: Sequence[Request], first: int) -> list[Plan]:
