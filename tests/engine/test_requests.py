@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
+from diffuse_fast import console
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, NonFiniteError
 
 SHAPE = (3, 5)
@@ -169,7 +170,8 @@ def test_a_scale_per_sample_equals_each_sample_with_its_scale():
         np.testing.assert_array_equal(together[i], alone[0])
 
 
-def test_a_scale_per_sample_shows_its_progress_too(capsys):
+def test_a_scale_per_sample_shows_its_progress_too(capsys, monkeypatch):
+    monkeypatch.setattr(console, "INTERVAL", 0.0)
     df.sample(Network(), 2, 6, shape=SHAPE, schedule=SCHEDULE, prediction_type="v_prediction", guidance_scale=[1.0, 2.0],
               negative_cond={"label": 0}, cond={"label": 1}, progress=True)  # fmt: skip
     shown = capsys.readouterr()
