@@ -184,7 +184,7 @@ def test_the_recipe_from_an_archive_to_a_card(tmp_path, monkeypatch):
         **recipe.SETTINGS,
         "data": {"kind": "emoji", "held_out": 0.2, "size": 8},
         "network": {"type": "UNet", "channels": 8, "multipliers": [1], "blocks": 1, "groups": 4},
-        "train": {"steps": 2, "batch_size": 4, "warmup_steps": 1, "prediction_type": "v_prediction"},
+        "train": {"steps": 2, "batch_size": 4, "warmup_steps": 0, "prediction_type": "v_prediction"},
     }
     for name, value in {"SETTINGS": quick, "JUDGE_PASSES": 1, "JUDGED_STEPS": (2,), "DRAWN": 1, "DRAWN_STEPS": 2}.items():
         monkeypatch.setattr(recipe, name, value)
