@@ -188,13 +188,17 @@ def plan_from_diffusers(
         timestep_rounding=grid.rounding if grid.stages_rounded else "none", **{**options, **solver_options},
     )  # fmt: skip
     if not grid.stages_rounded:  # a second stage has the register of the first among its terms
-        rounded = (r if r.c else dataclasses.replace(r, timestep=float(ROUNDINGS[grid.rounding](r.timestep))) for r in plan.rows)
+        rounded = (r if r.c else dataclasses.replace(r, timestep=_rounded(r.timestep, grid.rounding)) for r in plan.rows)
         plan = dataclasses.replace(plan, rows=tuple(rounded))
     if grid.told is not None:
         plan = dataclasses.replace(plan, rows=tuple(dataclasses.replace(r, timestep=grid.told(r.timestep)) for r in plan.rows))
     if grid.final_scale != 1.0:
         plan = ends.scaled(plan, grid.final_scale)
     return plan if grid.initial_scale is None else dataclasses.replace(plan, initial_scale=grid.initial_scale)
+
+
+def _rounded(time: float, rounding: str) -> float:
+    return float(ROUNDINGS[rounding](np.array(time)))
 
 
 # Arguments of df.plan that a scheduler's configuration decides, and what to do instead of giving them.
@@ -618,7 +622,9 @@ def _given(
     levels = None if sigmas is None else _falling_list("sigmas", sigmas)
     times = None if timesteps is None else _falling_list("timesteps", timesteps)
     end = int(name == "EulerDiscreteScheduler" and levels is not None)  # its last level is not a call
-    calls = len(levels if times is None else times) - end
+    listed = levels if times is None else times
+    assert listed is not None
+    calls = len(listed) - end
     if steps is not None and _whole(steps) != calls:
         raise ArgumentError(f"steps is {steps}, but the list given has {calls}; leave steps out.")
     if flow_match:
