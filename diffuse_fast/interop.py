@@ -43,7 +43,7 @@ from .plan import DynamicThreshold, Plan
 from .schedule import Schedule
 from .schedule.checks import number
 from .schedule.discrete import DiscreteSchedule
-from .solvers import SOLVERS, spacing
+from .solvers import SOLVERS, ends, spacing
 from .solvers import plan as make_plan
 
 # ---- the options that schedulers share, and their defaults ----------------------------------------------
@@ -144,6 +144,11 @@ def plan_from_diffusers(scheduler: Any, steps: int, *, mu: float | None = None, 
     grid = peer.grid(config, schedule, _whole(steps))
     if solver not in SOLVERS:
         raise ArgumentError(f"{name} is the solver {solver!r} here, which this version does not have.{near(solver, SOLVERS)}")
+    if config.get("final_sigmas_type") == "sigma_min" and schedule.family != "discrete" and peer.schedule is not _edm:
+        raise ArgumentError(
+            f"{name} has final_sigmas_type='sigma_min', which is not honoured with a schedule of the family {schedule.family}: "
+            f"there it ends with a step of no width, or at a level of another schedule."
+        )
     known = SOLVERS[solver].options
     for option, default in peer.options.items():
         if option in _MADE_FROM or option in INERT or option in settled:
@@ -169,17 +174,8 @@ def plan_from_diffusers(scheduler: Any, steps: int, *, mu: float | None = None, 
     if grid.told is not None:
         plan = dataclasses.replace(plan, rows=tuple(dataclasses.replace(r, timestep=grid.told(r.timestep)) for r in plan.rows))
     if grid.final_scale != 1.0:
-        plan = _scaled_end(plan, grid.final_scale)
+        plan = ends.scaled(plan, grid.final_scale)
     return plan if grid.initial_scale is None else dataclasses.replace(plan, initial_scale=grid.initial_scale)
-
-
-def _scaled_end(plan: Plan, scale: float) -> Plan:
-    """The plan with its result scaled, by its last row; for a plan that keeps its marginals and ends without a noise of its own."""
-    row, (alpha, sigma) = plan.rows[-1], plan.marginals[-1]
-    last = dataclasses.replace(row, a=scale * row.a, b=scale * row.b, d=scale * row.d, c=tuple(scale * c for c in row.c))
-    return dataclasses.replace(
-        plan, rows=(*plan.rows[:-1], last), marginals=(*plan.marginals[:-1], (scale * alpha, scale * sigma))
-    )
 
 
 # ---- reading a configuration ----------------------------------------------------------------------------

@@ -214,6 +214,12 @@ class Plan:
         return any(row.stochastic for row in self.rows)
 
     @property
+    def starts_from_data(self) -> bool:
+        """Whether it begins in the middle of the schedule (``begin=``), where the state is data plus noise: sampling is then given
+        ``data=``, or that state as ``noise=``."""
+        return dict(self.options).get("begin") is not None
+
+    @property
     def exact_marginal(self) -> bool:
         """Whether a perfect prediction lands on the next marginal."""
         return self.deviation is None

@@ -70,6 +70,15 @@ def sample(
     beta_shape: Annotated[str | None, typer.Option(metavar="A,B", help="Shape of the distribution of the spacing beta.")] = None,
     sigmas: Annotated[str | None, typer.Option(metavar="S,S,...", help="The noise levels themselves, falling.")] = None,
     timesteps: Annotated[str | None, typer.Option(metavar="T,T,...", help="The timesteps themselves, falling.")] = None,
+    begin: Annotated[float | None, typer.Option(metavar="T", help="Start at this time of the schedule, from --data.")] = None,
+    end: Annotated[
+        str | None,
+        typer.Option(metavar="T|data|last", help="Stop at this time; with --sigmas at the last of them, or go on to the data."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npy", help="What is noised to where sampling starts: one sample for all, or one for each."),
+    ] = None,
     clip: Annotated[
         str | None, typer.Option(metavar="LO,HI", help="Where to clip the data prediction; the model's own unless given.")
     ] = None,
@@ -127,6 +136,7 @@ def sample(
                 ("rho", rho), ("sigma_min", sigma_min), ("sigma_max", sigma_max),
                 ("beta_shape", None if beta_shape is None else words.numbers("--beta-shape", beta_shape)),
                 ("sigmas", None if sigmas is None else words.numbers("--sigmas", sigmas)),
+                ("begin", begin), ("end", end if end in (None, "data", "last") else words.typed("--end", end, float)),
             )
             if value is not None
         },
@@ -141,6 +151,8 @@ def sample(
             for name, text in words.pairs("--option", option or ()).items()
         },
     }
+    if data is not None:
+        call["data"] = _each("--data", data, n, loaded.shape)
     # What can be refused is refused before there are samples.
     files.writable(out)
     saving.check_suffix(out)
@@ -185,7 +197,7 @@ def _per_sample(option: str, text: str, n: int, names: Sequence[str]) -> Any:
 
 
 def _array(option: str, path: Path) -> list[Any]:
-    """An array of a file, as lists: the recipe of an .npz is to hold it."""
+    """An array of a file, as lists: the recipe of an .npz holds it."""
     import numpy as np
 
     try:
@@ -195,6 +207,14 @@ def _array(option: str, path: Path) -> list[Any]:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "iufb":
         raise typer.BadParameter(f"{option}: {str(path)!r} must be an .npy of numbers.")
     return array.tolist()
+
+
+def _each(option: str, path: Path, n: int, shape: tuple[int, ...]) -> list[Any]:
+    """Samples of a file; one stands for all."""
+    import numpy as np
+
+    array = np.array(_array(option, path), np.float64)
+    return (np.broadcast_to(array, (n, *shape)) if array.shape == shape else array).tolist()
 
 
 def _made_by() -> dict[str, Any]:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..kernels import get_kernel, kernels
 from ..kernels.reference import STREAM_INITIAL
 from ..kernels.rows import pack
 from ..kernels.step import noise_address
@@ -23,7 +22,8 @@ from .arguments import device_noise
 from .conditioning import Conditions
 from .device_workspace import times_of
 from .progress import bar
-from .requests import Request, check_alike, conditions_of, plans_of
+from .requests import Request, check_alike, conditions_of, plans_of, start_of
+from .start import host_kernel
 from .workspace import not_finite
 
 if TYPE_CHECKING:
@@ -92,16 +92,16 @@ def _joined(device: Device, values: list[Any]) -> Any:
 
 def _noise(sampler: Sampler, device: Device, requests: Sequence[Request], plans: list[Plan], seeds: np.ndarray,
            indices: np.ndarray, first: int) -> tuple[np.ndarray, dict[int, Any]]:  # fmt: skip
-    """Where every sample starts, scaled by its own plan; and, not scaled, what lies on the device, by the number of its request.
-    From the CPU's kernel: the noise has the same bits everywhere."""
-    kernel = get_kernel(next(k.name for k in kernels() if k.device == "cpu" and k.unavailable is None))
+    """Where every sample starts, scaled by its own plan; and, not scaled, what lies on the device, by the number of its request."""
+    kernel = host_kernel()
     out, there = np.zeros((len(requests), *sampler.shape), np.float32), {}
     for i, (r, plan) in enumerate(zip(requests, plans, strict=True)):
-        if r.noise is None:
+        given = start_of(r, plan, i, sampler.shape, seeds, indices, first + i)
+        if given is None:
             one = slice(i, i + 1)
             kernel.normals(out[one], seeds=seeds[one], indices=indices[one], row=0, stream=STREAM_INITIAL, scale=plan.initial_scale)
         else:
-            given = device_noise(f"noise of request {first + i}", r.noise, sampler.shape, device)
+            given = device_noise(f"noise of request {first + i}", given, sampler.shape, device)
             if isinstance(given, np.ndarray):
                 np.multiply(given, np.float32(plan.initial_scale), out=out[i, ...], casting="same_kind")
             else:

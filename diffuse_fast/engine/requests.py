@@ -23,6 +23,7 @@ from ..runtimes.base import aligned
 from .arguments import is_tensor, noise_array
 from .conditioning import Conditions, check_form, conditions
 from .progress import bar
+from .start import check_start, noised
 from .workspace import not_finite
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Request:
         index: Its index under the seed.
         guidance_scale: Its guidance; None for that of the sampler (with a plan of its own: 1).
         cond, negative_cond: Its conditioning by input name, without a batch axis.
+        data: What is noised to the start of the plan, of the sample's shape (``data`` of :func:`~diffuse_fast.sample`).
         noise: N(0, 1) of the sample's shape to start from, in place of the generator. It and the conditioning may lie on the CUDA
             device that is sampled on.
 
@@ -59,6 +61,7 @@ class Request:
     cond: Mapping[str, Any] | None = field(default=None, hash=False)
     negative_cond: Mapping[str, Any] | None = field(default=None, hash=False)
     noise: Any = field(default=None, compare=False)
+    data: Any = field(default=None, compare=False)
 
 
 def run_requests(
@@ -104,17 +107,18 @@ class _Slots:
         seeds = [secrets.randbits(64) if r.seed is None else r.seed for r in requests]
         self._seeds, self._indices = noise_address(seeds, [r.index for r in requests], n)
         for i, (r, plan) in enumerate(zip(requests, self._plans, strict=True)):
-            self._start(i, r.noise, plan.initial_scale)
+            self._start(i, r, plan)
         self._evaluations: list[tuple[int, int]] | None = None
 
-    def _start(self, i: int, noise: Any, scale: float) -> None:
-        if noise is None:
+    def _start(self, i: int, r: Request, plan: Plan) -> None:
+        given = start_of(r, plan, i, self._shape, self._seeds, self._indices, self._first_request + i)
+        if given is None:
             only = slice(i, i + 1)
             self._kernel.normals(self.state[only], seeds=self._seeds[only], indices=self._indices[only], row=0,
-                                 stream=STREAM_INITIAL, scale=scale)  # fmt: skip
+                                 stream=STREAM_INITIAL, scale=plan.initial_scale)  # fmt: skip
         else:
-            given = noise_array(f"noise of request {self._first_request + i}", noise, self._shape)
-            np.multiply(given, np.float32(scale), out=self.state[i], casting="same_kind")
+            given = noise_array(f"noise of request {self._first_request + i}", given, self._shape)
+            np.multiply(given, np.float32(plan.initial_scale), out=self.state[i], casting="same_kind")
 
     @property
     def ticks(self) -> int:
@@ -187,6 +191,16 @@ class _Slots:
             raise not_finite(self._row(bad), self._at[bad], samples)
         for i in samples:
             self._at[i] += 1
+
+
+def start_of(r: Request, plan: Plan, i: int, shape: tuple[int, ...], seeds: np.ndarray, indices: np.ndarray, number: int) -> Any:
+    """What the sample at ``i`` starts from, before its plan's initial_scale; None is noise of the generator. ``number`` is its
+    request's, for messages."""
+    check_start(plan, r.data, r.noise)
+    if r.data is None:
+        return r.noise
+    only = slice(i, i + 1)
+    return noised(plan, r.data, r.noise, shape, seeds[only], indices[only], of=f" of request {number}")
 
 
 def plans_of(sampler: Sampler, requests: Sequence[Request], first: int) -> list[Plan]:

@@ -42,6 +42,7 @@ def sample(
     variance: str | None = None,
     input_scale: str | None = None,
     clip: tuple[float, float] | DynamicThreshold | bool | None = None,
+    data: Any = None,
     noise: Any = None,
     step_noise: Callable[[int], Any] | None = None,
     batch_size: int | None = None,
@@ -91,7 +92,10 @@ def sample(
             k-diffusion's wrappers do. It must be said of a callable or module that predicts ``denoised`` with
             ``Schedule.edm()``. An artifact says it itself.
         clip: None for what the artifact says (a callable: no clip), False for none, (lo, hi), or a ``df.DynamicThreshold``.
-        noise: N(0, 1) of shape (n, *shape) to start from, in place of the generator.
+        data: What to start from, (n, *shape) in the model's value range: it is noised to the start of the plan, which ``begin``
+            sets (image-to-image: ``begin`` is where diffusers' ``strength`` starts). Needed with ``begin``, unless ``noise`` is.
+        noise: N(0, 1) of shape (n, *shape) to start from, in place of the generator. With ``begin`` and without ``data`` it is
+            the noised state itself, as a run with ``end`` at that time returns it.
         step_noise: ``i -> N(0, 1)`` of that shape for row i, in place of the generator.
         batch_size: Samples per network call at most; bounds memory and changes no result of a batch-invariant network.
         first_index: Index of the first sample under ``seed``: continue where another call stopped.
@@ -108,8 +112,8 @@ def sample(
             file (``tick`` lets onnxruntime capture it). What a module's ``forward`` reads from Python is fixed when it is captured.
         progress: Show a bar on a terminal, elsewhere a line now and then, on standard error.
         callback: Called as ``callback(row, x)`` after each row; x is a view, not to be kept.
-        **solver_options: Options of the solver (``eta``, ``variance_type``, ...) and of the grid (``sigmas``, ``rho``,
-            ``sigma_min``, ``sigma_max``, ``beta_shape``, ``time_convention``: see :func:`diffuse_fast.plan`).
+        **solver_options: Options of the solver (``eta``, ``variance_type``, ...) and of the grid (``sigmas``, ``begin``, ``end``,
+            ``rho``, ``sigma_min``, ``sigma_max``, ``beta_shape``, ``time_convention``: see :func:`diffuse_fast.plan`).
 
     Returns:
         (n, *shape) float32, the caller's own: a NumPy array; for a torch module, or where ``noise`` is one, a tensor, on
@@ -139,15 +143,15 @@ def sample(
         if step_noise is not None:
             raise ArgumentError("step_noise is given for samples that run in step; give one guidance_scale for all.")
         return _with_each_scale(
-            sampler, n, guidance_scale, seed, first_index, cond, negative_cond, noise, batch_size, progress, callback
+            sampler, n, guidance_scale, seed, first_index, cond, negative_cond, data, noise, batch_size, progress, callback
         )
     return sampler.sample(
-        n, seed=seed, cond=cond, negative_cond=negative_cond, noise=noise, step_noise=step_noise, batch_size=batch_size,
-        first_index=first_index, progress=progress, callback=callback,
+        n, seed=seed, cond=cond, negative_cond=negative_cond, data=data, noise=noise, step_noise=step_noise,
+        batch_size=batch_size, first_index=first_index, progress=progress, callback=callback,
     )  # fmt: skip
 
 
-def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, noise, batch_size, progress, callback) -> Any:
+def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, data, noise, batch_size, progress, callback) -> Any:
     whole("n", n, 1)
     try:
         values = np.asarray(scales)
@@ -156,7 +160,7 @@ def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, nois
     if values.shape != (n,) or values.dtype.kind not in "iuf":
         raise ArgumentError(f"guidance_scale is {scales!r}; give one number, or one per sample ({n}).")
     seeds, indices = seeds_of(seed, n, first_index)
-    start = sampler._noise(noise, n)
+    start = sampler._start(data, noise, n, seeds, indices)
     given = conditions("cond", cond, n, sampler._conditioning, sampler._device)
     against = None if negative is None else conditions("negative_cond", negative, n, sampler._conditioning, sampler._device)
     requests = [
@@ -169,7 +173,7 @@ def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, nois
         for i in range(n)
     ]  # fmt: skip
     result = sampler.sample_requests(requests, batch_size=batch_size, progress=progress, callback=callback)
-    if not isinstance(result, np.ndarray) or not (is_tensor(noise) or sampler._network.name == "torch"):
+    if not isinstance(result, np.ndarray) or not (is_tensor(noise) or is_tensor(data) or sampler._network.name == "torch"):
         return result
     tensor = sys.modules["torch"].from_numpy(result)
     return tensor.to(noise.device) if is_tensor(noise) else tensor

@@ -31,6 +31,7 @@ from .device_requests import run_requests_on_device
 from .device_workspace import DeviceWorkspace
 from .progress import bar
 from .requests import Request, run_requests
+from .start import check_start, noised
 from .workspace import Workspace
 
 _log = logging.getLogger("diffuse_fast")
@@ -148,6 +149,7 @@ class Sampler:
         seed: Seed = None,
         cond: Mapping[str, Any] | None = None,
         negative_cond: Mapping[str, Any] | None = None,
+        data: Any = None,
         noise: Any = None,
         step_noise: Callable[[int], Any] | None = None,
         batch_size: int | None = None,
@@ -157,8 +159,8 @@ class Sampler:
     ) -> Any:
         """Draw n samples; options as for :func:`~diffuse_fast.sample`."""
         pieces = self.stream(
-            n, seed=seed, cond=cond, negative_cond=negative_cond, noise=noise, step_noise=step_noise, batch_size=batch_size,
-            first_index=first_index, progress=progress, callback=callback,
+            n, seed=seed, cond=cond, negative_cond=negative_cond, data=data, noise=noise, step_noise=step_noise,
+            batch_size=batch_size, first_index=first_index, progress=progress, callback=callback,
         )  # fmt: skip
         return _joined(list(pieces))
 
@@ -169,6 +171,7 @@ class Sampler:
         seed: Seed = None,
         cond: Mapping[str, Any] | None = None,
         negative_cond: Mapping[str, Any] | None = None,
+        data: Any = None,
         noise: Any = None,
         step_noise: Callable[[int], Any] | None = None,
         batch_size: int | None = None,
@@ -182,8 +185,8 @@ class Sampler:
         callable_or_none("step_noise", step_noise)
         size = n if batch_size is None else min(n, whole("batch_size", batch_size, 1))
         seeds, indices = seeds_of(seed, n, first_index)
-        as_tensor = is_tensor(noise) or self._network.name == "torch"
-        start = self._noise(noise, n)
+        as_tensor = is_tensor(noise) or is_tensor(data) or self._network.name == "torch"
+        start = self._start(data, noise, n, seeds, indices)
         conditions = self._conditions(cond, negative_cond, n)
         if step_noise is not None and n > size:
             raise ArgumentError("step_noise is given for the whole batch; leave batch_size out.")
@@ -317,6 +320,11 @@ class Sampler:
                     f"variance_type={self._variance!r}."
                 )
         return plan
+
+    def _start(self, data: Any, noise: Any, n: int, seeds: np.ndarray, indices: np.ndarray) -> Any:
+        """What n samples start from, before the plan's initial_scale; None is noise of the generator."""
+        check_start(self.plan, data, noise)
+        return self._noise(noise, n) if data is None else noised(self.plan, data, noise, (n, *self.shape), seeds, indices)
 
     def _noise(self, noise: Any, n: int) -> Any:
         """The noise of n samples, on the host or where it lies on the device; None where none is given."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from .. import telemetry
 from ..artifact.identity import Files
+from ..cores import physical_cores, quota
 from ..errors import (
     ArgumentError,
     ArtifactError,
@@ -170,8 +171,10 @@ class OpenVINONetwork(Threaded):
             hint = _HINTS[_beside(self._precision)]
             config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "ENABLE_CPU_PINNING": False,
                                       "NUM_STREAMS": self._streams}  # fmt: skip
-            if self._threads is not None:
-                config["INFERENCE_NUM_THREADS"] = self._threads * self._streams
+            # It counts the cores itself, but knows no quota.
+            threads = physical_cores() if self._threads is None and quota() is not None else self._threads
+            if threads is not None:
+                config["INFERENCE_NUM_THREADS"] = threads * self._streams
             try:
                 graph = self._graph.clone()
                 graph.reshape({name: list(shape) for name, shape in shapes.items()})

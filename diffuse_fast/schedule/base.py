@@ -243,7 +243,9 @@ class Schedule:
         Args:
             num_train_timesteps: What the network is told at σ = 1; 1 to 1,000,000.
             shift: Moves the default grid to noise, σ → shift·σ/(1 + (shift − 1)·σ) (Esser et al. 2024,
-                arXiv:2403.03206, eq. 23). It changes the grids, not the marginals.
+                arXiv:2403.03206, eq. 23). It changes the grids, not the marginals. The default grid (``linspace``) is that of
+                diffusers and of Stable Diffusion 3: even from σ = 1 to the shifted 1/num_train_timesteps, and then shifted. So
+                its last level is shifted twice, the others once; ``trailing`` shifts every level once, as Flux does.
 
         Raises:
             ArgumentError: a value is out of range.

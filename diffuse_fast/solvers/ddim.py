@@ -6,10 +6,10 @@ The paper's α_t is ``alphas_cumprod`` = alpha². Equation (12), with t' the nex
 
 with β = sigma² − (alpha/alpha')²·sigma'² the variance added from t' to t, 1 − alpha²/alpha'² where alpha² + sigma² = 1.
 
-x0 is the network's data prediction, clipped where the plan clips. With ``rederive_epsilon`` ε is the noise that fits the clipped x0,
-ε = (x − alpha·x0)/sigma, as in guided-diffusion; this is the default where the plan clips or thresholds. Without it ε is the
-network's own, as in diffusers. Beside a clipped x0 that leaves the path: with a guidance scale above 1, where predictions often
-leave the bounds, the bundled model draws the wrong digits (docs/quality.md).
+x0 is the network's data prediction, clipped where the plan clips. With ``rederive_epsilon`` ε is the noise that fits the
+clipped x0, ε = (x − alpha·x0)/sigma, as in guided-diffusion; this is the default where the plan clips or thresholds. Without it
+ε is the network's own, as in diffusers. Beside a clipped x0 that leaves the path: with a guidance scale above 1, where
+predictions often leave the bounds, the bundled model draws the wrong digits (docs/quality.md).
 """
 
 from __future__ import annotations
@@ -17,19 +17,13 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-import numpy as np
-
 from ..errors import ArgumentError
 from ..plan import Row
-from .solver import CLEAN, REDERIVE_EPSILON, Option, Problem, Solver, Table
+from .solver import REDERIVE_EPSILON, Option, Problem, Solver, Table
 
 
 def table(problem: Problem, *, eta: float, set_alpha_to_one: bool, steps_offset: int, rederive_epsilon: bool) -> Table:
-    family = problem.schedule.family
-    if not set_alpha_to_one and family != "discrete":
-        raise ArgumentError(f"set_alpha_to_one=False ends at timestep 0, which the family {family} does not have.")
-    end = CLEAN if set_alpha_to_one else problem.at_times(np.zeros(1))[0]
-    points = (*problem.points, end)
+    points = (*problem.points, problem.end)
     rows = []
     for now, then in pairwise(points):
         alpha, sigma, alpha_next, sigma_next = now.alpha, now.sigma, then.alpha, then.sigma

@@ -6,8 +6,9 @@ With t' > t the next timestep, rising (of DDIM's grid; the state before the firs
     x_{t'} = alpha'·x0 + sigma'·ε,    x0 and ε from the network's output at (x_t, t')
 
 The network is told t', where the state is going, and sees the state of t: that is the approximation which makes the step
-explicit. ε is what ``rederive_epsilon`` says (``ddim.py``), but the network's in a step from the clean data. The plan's initial state is the data itself (what ``sample`` calls ``noise``), and the result, the state of the first
-timestep of DDIM's grid, is a start for DDIM that leads back.
+explicit. ε is what ``rederive_epsilon`` says (``ddim.py``), but the network's in a step from the clean data. The plan's initial
+state is the data itself (what ``sample`` calls ``noise``), and the result, the state of the first timestep of DDIM's grid, is a
+start for DDIM that leads back.
 """
 
 from __future__ import annotations
@@ -56,4 +57,5 @@ SOLVER = Solver(
         "rederive_epsilon": REDERIVE_EPSILON,
     },
     table=table,
+    from_noise=False,
 )

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from .solver import CLEAN, Option, Problem, Solver, Table
+from .solver import Option, Problem, Solver, Table
 from .stages import ancestral, by_data, by_noise, data_row, noise_row, one_leap
 
 
 def table(problem: Problem, *, eta: float, steps_offset: int) -> Table:
     rows, before = [], []
-    for now, then in pairwise((*problem.points, CLEAN)):
+    for now, then in pairwise((*problem.points, problem.end)):
         down, up = ancestral(now, then, eta)
         before.append(now)
         if one_leap(now, down):
@@ -32,7 +32,7 @@ def table(problem: Problem, *, eta: float, steps_offset: int) -> Table:
             before.append(mid)
     return Table(
         rows=tuple(rows),
-        marginals=tuple((point.alpha, point.sigma) for point in (*before, CLEAN)),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
         registers=int(any(row.write is not None for row in rows)),
     )
 

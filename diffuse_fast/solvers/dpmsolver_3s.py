@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from .solver import CLEAN, Option, Problem, Solver, Table
+from .solver import Option, Problem, Solver, Table
 from .stages import by_data, by_noise, data_row, noise_row, one_leap
 
 R1, R2 = 1.0 / 3.0, 2.0 / 3.0
@@ -27,7 +27,7 @@ R1, R2 = 1.0 / 3.0, 2.0 / 3.0
 
 def table(problem: Problem, *, steps_offset: int) -> Table:
     rows, before = [], []
-    for now, then in pairwise((*problem.points, CLEAN)):
+    for now, then in pairwise((*problem.points, problem.end)):
         before.append(now)
         if one_leap(now, then):
             rows.append(data_row(problem, now, *by_data(now, then)))
@@ -56,7 +56,7 @@ def table(problem: Problem, *, steps_offset: int) -> Table:
         before += [s1, s2]
     return Table(
         rows=tuple(rows),
-        marginals=tuple((point.alpha, point.sigma) for point in (*before, CLEAN)),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
         registers=int(any(row.write is not None for row in rows)),
     )
 

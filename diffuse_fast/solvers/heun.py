@@ -16,14 +16,14 @@ from __future__ import annotations
 from itertools import pairwise
 
 from .churn import OPTIONS, Churn
-from .solver import CLEAN, Option, Problem, Solver, Table
+from .solver import Option, Problem, Solver, Table
 from .stages import by_data, by_noise, data_row, noise_row, one_leap
 
 
 def table(problem: Problem, *, steps_offset: int, **churn: float) -> Table:
     rows, before, deviation = [], [], []
     churned = Churn(problem, **churn)
-    for now, then in pairwise((*problem.points, CLEAN)):
+    for now, then in pairwise((*problem.points, problem.end)):
         if raised := churned.at(now):
             rows.append(raised.row)
             before.append(now)
@@ -40,7 +40,7 @@ def table(problem: Problem, *, steps_offset: int, **churn: float) -> Table:
         deviation += [(0.0, 0.0)] * (len(rows) - len(deviation))
     return Table(
         rows=tuple(rows),
-        marginals=tuple((point.alpha, point.sigma) for point in (*before, CLEAN)),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
         deviation=tuple(deviation) if any(variance for _, variance in deviation) else None,
         registers=int(any(row.write is not None for row in rows)),
     )

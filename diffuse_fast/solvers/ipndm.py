@@ -29,7 +29,7 @@ ADAMS_BASHFORTH = (
 def table(
     problem: Problem, *, solver_order: int, zero_initial_data: bool, final_sigmas_type: str, steps_offset: int
 ) -> Table:
-    points = multistep.ending(problem, final_sigmas_type)
+    points = (*problem.points, problem.end)
     transfers = []
     for i, (now, then) in enumerate(pairwise(points)):
         # Without signal the whole state is ε: the data is added below.

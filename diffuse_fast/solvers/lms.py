@@ -24,7 +24,7 @@ from .solver import Option, Point, Problem, Solver, Table
 def table(problem: Problem, *, solver_order: int, final_sigmas_type: str, steps_offset: int) -> Table:
     if problem.points[0].alpha == 0.0:
         raise PlanError("lms steps in sigma/alpha, which is infinite at zero signal-to-noise ratio; take another solver or grid.")
-    points = multistep.ending(problem, final_sigmas_type)
+    points = (*problem.points, problem.end)
     transfers = [_step(points, i, min(solver_order, i + 1)) for i in range(len(points) - 1)]
     return multistep.table(problem, points, transfers, "noise")
 

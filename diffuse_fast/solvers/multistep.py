@@ -18,11 +18,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from ..errors import ArgumentError, PlanError
+from ..errors import PlanError
 from ..plan import Row
-from .solver import CLEAN, Option, Point, Problem, Table
+from .solver import Option, Point, Problem, Table
 
 # Where the first omitted term of the series below is less than half a unit in the last place for h up to 1.
 _SERIES_TERMS = 18
@@ -162,8 +160,9 @@ def dpm_solver(
     problem: Problem, form: str, order: int, *, solver_type: str, lower_order_final: bool, euler_at_final: bool,
     final_sigmas_type: str, steps_offset: int, eta: float = 0.0, halved_curvature: bool = False,
 ) -> Table:  # fmt: skip
-    """The table of a multistep DPM-Solver of this form and order, with its options (``steps_offset`` is in the grid already)."""
-    points = ending(problem, final_sigmas_type)
+    """The table of a multistep DPM-Solver of this form and order, with its options (``steps_offset`` is in the grid already,
+    ``final_sigmas_type`` in the problem's end)."""
+    points = (*problem.points, problem.end)
     transfers = []
     for i, k in enumerate(orders(points, order, lower_order_final=lower_order_final, euler_at_final=euler_at_final)):
         now, then, back = points[i], points[i + 1], steps_back(points, i, k)
@@ -226,21 +225,10 @@ def row(problem: Problem, point: Point, transfer: Transfer, form: str, *, c: tup
     )  # fmt: skip
 
 
-def ending(problem: Problem, final_sigmas_type: str) -> tuple[Point, ...]:
-    """The grid with the point after it: the data itself (``zero``), or the schedule's cleanest timestep (``sigma_min``)."""
-    if final_sigmas_type == "zero":
-        return (*problem.points, CLEAN)
-    if problem.schedule.family != "discrete":
-        raise ArgumentError(
-            f"final_sigmas_type='sigma_min' ends at timestep 0, which the family {problem.schedule.family} does not have."
-        )
-    return (*problem.points, *problem.at_times(np.zeros(1)))
-
-
 # Options that the multistep solvers have in common, under diffusers' names.
 STEPS_OFFSET = Option(0, "added to the timesteps of leading spacing", minimum=0)
 LOWER_ORDER_FINAL = Option(True, "in runs of fewer than 15 steps, end with steps of lower order")
 EULER_AT_FINAL = Option(False, "end with a step of first order")
-FINAL_SIGMAS_TYPE = Option("zero", "end at the data, or at the schedule's cleanest timestep", choices=("zero", "sigma_min"))
+FINAL_SIGMAS_TYPE = Option("zero", "end at the data, or where the schedule ends (t_min)", choices=("zero", "sigma_min"))
 SOLVER_TYPE = Option("midpoint", "second order: the line's value in the middle, or its integral", choices=("midpoint", "heun"))
 HALVED = Option(False, "third order: half the quadratic term, as diffusers has it (the order is then 2)")

@@ -21,12 +21,12 @@ import dataclasses
 
 import numpy as np
 
-from ..errors import ArgumentError, PlanError
+from ..errors import PlanError
 from ..plan import Row
 from . import multistep
 from .ipndm import ADAMS_BASHFORTH
 from .multistep import Transfer
-from .solver import CLEAN, Option, Point, Problem, Solver, Table
+from .solver import Option, Point, Problem, Solver, Table
 
 RUNGE_KUTTA_STEPS = 3
 BASE, SUM = 3, 4  # registers of the Runge-Kutta start, behind the three of the predictions
@@ -34,10 +34,7 @@ WHOLE = 1e-6  # a timestep found by its log-SNR is that close to the one meant
 
 
 def table(problem: Problem, *, skip_prk_steps: bool, set_alpha_to_one: bool, steps_offset: int) -> Table:
-    family = problem.schedule.family
-    if not set_alpha_to_one and family != "discrete":
-        raise ArgumentError(f"set_alpha_to_one=False ends at timestep 0, which the family {family} does not have.")
-    points = (*problem.points, CLEAN if set_alpha_to_one else problem.at_times(np.zeros(1))[0])
+    points = (*problem.points, problem.end)
     return _plms(problem, points) if skip_prk_steps else _runge_kutta(problem, points)
 
 

@@ -74,7 +74,7 @@ ROUNDINGS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "down": lambda times: np.floor(times + 1e-6),  # what is whole but for its rounding stays
 }
 
-# The data itself, where every solver that goes to the end arrives.
+# The data itself, where a solver arrives unless it is told to end before.
 CLEAN = Point(time=0.0, log_alpha=0.0, alpha=1.0, sigma=0.0)
 
 
@@ -85,6 +85,7 @@ class Problem:
     Attributes:
         schedule: The noise schedule.
         points: Where the network is called, from noise to data: log-SNR rises strictly.
+        end: Where the last step goes: the clean data, or a point before it.
         prediction_type: What the network predicts.
         lo, hi: Bounds of the data prediction, infinite where it is not clipped.
         time_convention: What the network is told of the time (``Schedule.network_time``); None is the schedule's default.
@@ -98,6 +99,7 @@ class Problem:
     hi: float
     time_convention: str | None = None
     timestep_rounding: str = "none"
+    end: Point = CLEAN
 
     @property
     def clips(self) -> bool:
@@ -178,6 +180,7 @@ class Solver:
         families: The families of schedules that it solves.
         grid: Which of diffusers' conventions its integer grids follow: ``closed``, ``open`` or ``fractional``
             (``solvers/spacing.py``).
+        from_noise: Whether it goes from noise to data; otherwise the other way.
     """
 
     name: str
@@ -191,3 +194,4 @@ class Solver:
     table: Callable[..., Table] = field(repr=False)
     families: tuple[str, ...] = FAMILIES
     grid: str = "closed"
+    from_noise: bool = True

@@ -20,8 +20,9 @@ trailing. diffusers' schedulers do not agree on what ``leading`` and ``linspace`
 * ``open`` (DPM-Solver, UniPC, DEIS): the grid of N + 1 steps without its last, timestep 0;
 * ``fractional`` (Euler, Heun, LMS, DPM-2): linspace is not rounded.
 
-``linspace`` of the other families is even from ``t_max`` to ``t_min``; a flow then shifts it. ``trailing`` of a flow is
-1 − i/N, shifted.
+``linspace`` of the other families is even from ``t_max`` to ``t_min``. Of a flow it is even from σ = 1 to the shifted
+1/num_train_timesteps, and then shifted: so the last level is shifted twice, as by diffusers' FlowMatchEulerDiscreteScheduler, which
+shifts its smallest level when it is made, and by the code of Stable Diffusion 3. ``trailing`` of a flow is 1 − i/N, shifted once.
 
 Over the noise level σ of every family (``Schedule.noise_level``), from ``sigma_max`` to ``sigma_min``, u = i/(N − 1):
 
@@ -123,6 +124,7 @@ def checked(
             f"with sigma_max=..., or take 'trailing' or 'linspace'."
         )
     if not low < high:
+        _refuse_one_level(name, schedule)
         raise ArgumentError(f"sigma_min is {low:g} and sigma_max {high:g}; the interval between them is empty.")
     return Spacing(name, 0, rho, low, high)
 
@@ -143,6 +145,16 @@ def _shape(name: str, given: Any) -> tuple[float, float] | None:
     return shape
 
 
+def _refuse_one_level(name: str, schedule: Schedule) -> None:
+    """Refuses a spacing that goes from σ = 1 to 1/num_train_timesteps where both are one level."""
+    if schedule.family == "flow" and schedule.num_train_timesteps == 1:  # type: ignore[attr-defined]  # checked: the family has it
+        raise ArgumentError(
+            f"timestep_spacing is {name!r}, which goes from sigma 1 to 1/num_train_timesteps, and num_train_timesteps is 1: that "
+            f"is one level. Take Schedule.flow(), with time_convention='continuous' for a network that is told times from 0 to 1; "
+            f"or timestep_spacing='trailing'."
+        )
+
+
 def grid(spacing: Spacing, schedule: Schedule, steps: int, style: str = "closed") -> np.ndarray:
     """The times of a spacing, float64 ``(steps,)``, falling, in the schedule's own unit.
 
@@ -158,6 +170,8 @@ def grid(spacing: Spacing, schedule: Schedule, steps: int, style: str = "closed"
         raise ArgumentError(f"steps is {steps}; it must be at least 1.")
     if spacing.name in LEVELS:
         return _levels(spacing, schedule, steps)
+    if spacing.name in ("linspace", "beta") and steps > 1:
+        _refuse_one_level(spacing.name, schedule)
     if spacing.name == "beta":
         assert spacing.beta_shape is not None
         quantile = beta_quantile(1.0 - np.linspace(0.0, 1.0, steps), *spacing.beta_shape)

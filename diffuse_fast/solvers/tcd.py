@@ -20,22 +20,21 @@ from itertools import pairwise
 import numpy as np
 
 from ..plan import Row
-from .solver import CLEAN, Option, Problem, Solver, Table
+from .solver import Option, Problem, Solver, Table
 from .stages import needs_timesteps
 
 
 def table(problem: Problem, *, eta: float, set_alpha_to_one: bool, steps_offset: int) -> Table:
     needs_timesteps(problem, "tcd")
-    end = CLEAN if set_alpha_to_one else problem.at_times(np.zeros(1))[0]
-    points = (*problem.points, end)
+    points = (*problem.points, problem.end)
     rows = []
     for now, then in pairwise(points):
         middle = then
-        if then is not end:
+        if then.sigma > 0.0:
             middle = problem.at_times(np.floor(np.array([(1.0 - eta) * then.time])))[0]
             middle = max(middle, then, key=lambda point: point.lam)  # not before t', where that is told rounded up
         forward = then.alpha / middle.alpha
-        added = 0.0 if middle is then else -math.expm1(2.0 * (then.lam - middle.lam))
+        added = 0.0 if middle.lam == then.lam else -math.expm1(2.0 * (then.lam - middle.lam))
         p, q = problem.data(now)
         a, b, d = problem.noise_terms(now, forward * middle.sigma, rederive=problem.clips)
         row = Row(

@@ -59,6 +59,9 @@ def test_a_picture_holds_every_sample(run, tmp_path):
         ),
         (["--timestep-spacing", "karras", "--rho", "5", "--sigma-min", "0.1", "--sigma-max", "20"],
          {"timestep_spacing": "karras", "rho": 5.0, "sigma_min": 0.1, "sigma_max": 20.0}),
+        (["--timestep-spacing", "beta", "--beta-shape", "0.5,0.8"], {"timestep_spacing": "beta", "beta_shape": (0.5, 0.8)}),
+        (["--end", "200"], {"end": 200.0}),
+        (["--sigmas", "20,5,1,0.3", "--end", "data"], {"sigmas": [20, 5, 1, 0.3], "end": "data"}),
     ],
 )
 def test_options_reach_the_sampler(run, tmp_path, arguments, options):
@@ -66,6 +69,19 @@ def test_options_reach_the_sampler(run, tmp_path, arguments, options):
     result = run("sample", "digits", "-n", 5, "--steps", 4, *seed, *arguments, "--out", "x.npy")
     assert result.exit_code == 0, result.stderr
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), df.sample("digits", 5, 4, **{"seed": 3, **options}))
+
+
+@pytest.mark.parametrize("one", [False, True])
+def test_sampling_starts_from_a_file(run, tmp_path, one):
+    data = np.random.default_rng(0).uniform(-1, 1, (3, 1, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "data.npy", data[0] if one else data)
+    result = run("sample", "digits", "-n", 3, "--steps", 10, "--seed", 1, "--begin", 400, "--data", "data.npy", "-o", "x.npz")
+    assert result.exit_code == 0, result.stderr
+    with np.load(tmp_path / "x.npz") as made:
+        samples, recipe = made["samples"], json.loads(str(made["recipe"]))
+    given = np.repeat(data[:1], 3, axis=0) if one else data
+    np.testing.assert_array_equal(samples, df.sample("digits", 3, 10, seed=1, begin=400, data=given))
+    np.testing.assert_array_equal(samples, df.sample(recipe["model"], **recipe["sample"]))
 
 
 @pytest.mark.parametrize("labels", [np.array([4, 2, 9]), np.array(7)])
@@ -114,6 +130,9 @@ def test_an_npz_says_how_to_draw_it_again(run, tmp_path):
         (["-n", "0"], 1, "n is 0"),
         (["--steps", "1001"], 1, "1 to 1000"),
         (["--option", "etta=1"], 1, "Did you mean 'eta'"),
+        (["--steps", "10", "--begin", "400"], 1, "Give data="),
+        (["--end", "soon"], 2, "--end is 'soon'; it must be a number"),
+        (["--sigmas", "20,5"], 1, "end='data'"),
         (["--option", "eta=much"], 2, "eta is 'much'; it must be a number"),
         (["--option", "rederive_epsilon=1"], 2, "it must be true or false"),
         (["--option", "eta"], 2, "NAME=VALUE"),

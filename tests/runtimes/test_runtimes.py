@@ -326,6 +326,41 @@ def test_what_a_forked_child_cannot_go_on_with(small, forked, runtime, split):
     forked(FORK_AFTER, small(), runtime, split)
 
 
+TORCH_FORK = """
+import torch
+torch.set_num_threads(2)
+module = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3, padding=1), torch.nn.Conv2d(64, 3, 3, padding=1)).eval()
+
+class Net(torch.nn.Module):
+    def forward(self, x, t):
+        return module(x)
+
+def made():
+    return network(Net()).bind(8, (3, 64, 64), {})
+
+bound = made()
+want = bound(1.0).copy()
+
+def told(call):
+    try:
+        call(1.0)
+    except df.DiffuseFastError as error:
+        return "forked" in str(error) and "torch.set_num_threads(1)" in str(error)
+    return False
+
+def child():
+    if not (told(bound) and told(made())):
+        return False
+    torch.set_num_threads(1)
+    return np.allclose(bound(1.0), want, atol=1e-5) and np.allclose(made()(1.0).shape, want.shape)
+"""
+
+
+def test_a_forked_child_is_told_that_torch_would_wait(small, forked):
+    """A call waited for ever for threads of the parent, on a network made before the fork or after it."""
+    forked(TORCH_FORK, small())
+
+
 # ---- torch --------------------------------------------------------------------------------------
 
 

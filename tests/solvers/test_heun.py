@@ -141,7 +141,7 @@ def test_why_a_leap_out_of_noise_is_one_stage(run, ratio):
 
     x = np.ones((1, 1))
     for solver, factor in (("euler", 1.0), ("heun", 1.0 - ratio)):
-        plan = df.plan(schedule, solver, prediction_type="epsilon", sigmas=[ratio * after, after])
+        plan = df.plan(schedule, solver, prediction_type="epsilon", sigmas=[ratio * after, after, 0.0])
         landed = run(plan, network, x)[1 if solver == "euler" else 2]
         exact = np.sqrt((after**2 + s**2) / ((ratio * after) ** 2 + s**2))
         off = s**2 / (2 * after**2) * (1 - 1 / ratio) ** 2 * factor
@@ -168,7 +168,7 @@ def test_a_leap_out_of_noise_is_one_stage_and_short_steps_are_not(spacing):
     assert [row.write for row in df.plan(cosine, "heun", 4, **arguments).rows] == [None, 0, None, 0, None, None]
     assert df.plan(LINEAR, "heun", 4, **arguments).rows[0].write == 0  # 157
     explosive = df.Schedule.ve_sde(sigma_max=3000.0)
-    plan = df.plan(explosive, "heun", prediction_type="epsilon", sigmas=[3000.0, 1600.0, 700.0, 1.0])
+    plan = df.plan(explosive, "heun", prediction_type="epsilon", sigmas=[3000.0, 1600.0, 700.0, 1.0, 0.0])
     assert [row.write for row in plan.rows] == [0, None, None, 0, None, None]
 
 

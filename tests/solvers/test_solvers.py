@@ -19,7 +19,7 @@ NAMES = {
     "ddpm", "ddim", "ddim_inverse", "euler", "euler_ancestral", "heun", "dpm_2", "dpmsolver_1s", "dpmsolver_2s", "dpmsolver_3s",
     "dpmsolver_singlestep",
     "dpmsolver_2m", "dpmsolver_3m", "dpmpp_2s", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde", "dpmpp_3m_sde", "unipc", "deis", "pndm",
-    "ipndm", "lms", "consistency", "lcm", "tcd", "flow_euler", "flow_heun", "euler_maruyama", "langevin_pc",
+    "dpmpp_3s", "ipndm", "lms", "consistency", "lcm", "tcd", "flow_euler", "flow_heun", "euler_maruyama", "langevin_pc",
 }  # fmt: skip
 
 

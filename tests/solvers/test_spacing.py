@@ -338,6 +338,27 @@ def test_every_family_has_its_default(name, default):
     assert df.Plan.from_json(plan.to_json()) == plan
 
 
+def test_the_default_grid_of_a_flow_shifts_its_last_level_twice():
+    def shifted(sigma):  # Esser et al. 2024, eq. 23, with the shift 3
+        return 3 * sigma / (1 + 2 * sigma)
+
+    sigmas = df.plan(df.Schedule.flow(shift=3.0), "euler", 4, prediction_type="flow").timesteps / 1000
+    np.testing.assert_allclose(sigmas, shifted(np.linspace(1.0, shifted(0.001), 4)), rtol=1e-12)
+    trailing = df.plan(df.Schedule.flow(shift=3.0), "euler", 4, prediction_type="flow", timestep_spacing="trailing").timesteps
+    np.testing.assert_allclose(trailing / 1000, shifted(np.array([1.0, 0.75, 0.5, 0.25])), rtol=1e-12)
+
+
+@pytest.mark.parametrize("spacing", [None, "linspace", "beta", "karras", "exponential"])
+def test_a_flow_of_one_timestep_has_one_level(spacing):
+    options = {} if spacing is None else {"timestep_spacing": spacing}
+    with pytest.raises(ArgumentError, match=r"num_train_timesteps is 1.*Schedule.flow\(\).*'continuous'.*'trailing'"):
+        df.plan(df.Schedule.flow(1), "euler", 4, prediction_type="flow", **options)
+    advised = (df.plan(df.Schedule.flow(1), "euler", 4, prediction_type="flow", timestep_spacing="trailing"),
+               df.plan(df.Schedule.flow(), "euler", 4, prediction_type="flow", time_convention="continuous"))  # fmt: skip
+    assert all(plan.timesteps[0] == 1.0 and plan.nfe == 4 for plan in advised)
+    assert df.plan(df.Schedule.flow(1), "euler", 1, prediction_type="flow").timesteps.tolist() == [1.0]
+
+
 def test_edm_s_own_rho_is_the_default():
     one, other = df.Schedule.edm(rho=5.0), df.Schedule.edm()
     plan = df.plan(one, "ddim", 7, prediction_type="edm")
@@ -364,10 +385,9 @@ def test_custom_sigmas_are_kept():
     levels = [s / a for a, s in plan.marginals]
     assert levels[0] == pytest.approx(df.Schedule.scaled_linear().noise_level(999))  # 14.6146: the list is rounded
     np.testing.assert_allclose(levels[1:], sigmas[1:], rtol=1e-12)
-    assert plan == df.plan(
-        df.Schedule.scaled_linear().with_interpolation("log_sigma"), "ddim", 10, prediction_type="epsilon", sigmas=sigmas[:-1]
-    )
-    edm = df.plan(df.Schedule.edm(), "ddim", prediction_type="edm", sigmas=[90.0, 0.001], time_convention="sigma")
+    schedule = df.Schedule.scaled_linear().with_interpolation("log_sigma")
+    assert plan == df.plan(schedule, "ddim", 10, prediction_type="epsilon", sigmas=sigmas[:-1], end="data")
+    edm = df.plan(df.Schedule.edm(), "ddim", prediction_type="edm", sigmas=[90.0, 0.001, 0], time_convention="sigma")
     assert edm.timesteps.tolist() == [90.0, 0.001]
 
 
@@ -375,10 +395,10 @@ def test_a_published_list_may_be_rounded_past_the_last_level():
     # "Align Your Steps" for Stable Diffusion 1.5, as published: the last level, 0.029, is below the schedule's 0.02917.
     sigmas = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029]
     schedule = df.Schedule.scaled_linear(beta_start=0.00085, beta_end=0.012)
-    plan = df.plan(schedule, "dpmpp_2m", prediction_type="epsilon", sigmas=sigmas)
+    plan = df.plan(schedule, "dpmpp_2m", prediction_type="epsilon", sigmas=sigmas, end="data")
     assert plan.timesteps[[0, -1]].tolist() == pytest.approx([999.0, 0.0], abs=1e-6)
     with pytest.raises(ArgumentError, match=r"a noise level is 0\.02; this schedule has 0\.0291"):
-        df.plan(schedule, "dpmpp_2m", prediction_type="epsilon", sigmas=[1.0, 0.02])
+        df.plan(schedule, "dpmpp_2m", prediction_type="epsilon", sigmas=[1.0, 0.02], end="data")
 
 
 @pytest.mark.parametrize("schedule", [df.Schedule.edm(), df.Schedule.flow(), df.Schedule.vp_sde()], ids=lambda s: s.family)
@@ -420,8 +440,8 @@ def test_rounding_changes_what_is_told_and_no_marginal():
         ({"sigmas": [1.0, 2.0]}, ArgumentError, "sigmas must fall; 2.0 comes after 1.0"),
         ({"sigmas": [1.0, 1.0]}, ArgumentError, "sigmas must fall"),
         ({"sigmas": [0.0]}, ArgumentError, "a noise level above 0"),
-        ({"sigmas": [1.0, -1.0], "steps": None}, ArgumentError, "sigmas are from -1.0 to 1.0.*above 0"),
-        ({"sigmas": [1e5, 1.0], "steps": None}, ArgumentError, "sigmas are from 1.0 to 100000.0"),
+        ({"sigmas": [1.0, -1.0], "steps": None, "end": "data"}, ArgumentError, "sigmas are from -1.0 to 1.0.*above 0"),
+        ({"sigmas": [1e5, 1.0], "steps": None, "end": "data"}, ArgumentError, "sigmas are from 1.0 to 100000.0"),
         ({"sigmas": [3.0, 2.0, 1.0, 0.0], "steps": 4}, ArgumentError, "steps is 4, but sigmas has 3"),
         ({"sigmas": [1.0], "timesteps": [1]}, ArgumentError, "timesteps and sigmas all say"),
         ({"sigmas": [1.0], "steps": None, "rho": 7}, ArgumentError, "rho is an option of a spacing"),
