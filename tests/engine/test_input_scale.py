@@ -176,3 +176,19 @@ def test_it_is_refused_where_nothing_is_left_of_the_data():
     with pytest.raises(PlanError, match="without any signal"):
         df.sample(lambda x, t: x, 1, 4, shape=(2,), schedule=df.Schedule.flow(), prediction_type="flow", solver="flow_euler",
                   input_scale="1/alpha")  # fmt: skip
+
+
+def test_plans_that_begin_in_the_middle_and_end_before_the_data_are_the_same():
+    schedule = df.Schedule.linear()
+    data, noise = 0.4 * NOISE, NOISE[::-1].copy()
+    for ends, start in (
+        ({"timesteps": [500, 300, 100], "begin": 500}, {"data": data}),
+        ({"timesteps": [500, 300, 100], "begin": 500}, {"noise": noise}),
+        ({"timesteps": [999, 700], "end": 400}, {"noise": noise}),
+    ):
+        plan = df.plan(schedule, "ddim", prediction_type="epsilon", **ends)
+        expected, got = (
+            df.Sampler(optimal(schedule, "epsilon", by), plan, shape=(2,), input_scale=scale).sample(6, seed=3, **start)
+            for by, scale in ((False, None), (True, "1/alpha"))
+        )
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
