@@ -81,7 +81,7 @@ for name in missing:
     try:
         getattr(df, name)
     except df.DiffuseFastError as error:
-        assert "needs torch" in str(error) and "diffuse-fast[train]" in str(error)
+        assert "needs torch" in str(error) and "pip install '.[train]'" in str(error)
     else:
         raise SystemExit(name)
 try:

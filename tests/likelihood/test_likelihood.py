@@ -408,4 +408,4 @@ def test_only_the_ode_of_fractional_times_needs_scipy():
         "except df.DiffuseFastError as error: print(error)\n"
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert "diffuse-fast[likelihood]" in told
+    assert "pip install '.[likelihood]'" in told
