@@ -44,8 +44,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Within it, write the file whose path it gives, which lies beside ``path`` and has its suffix. At the end that file
     takes the place of ``path``; after an exception, an interrupt too, it is gone and ``path`` is as it was.
 
-    A file that is replaced keeps its permissions, and a link is followed. What killed processes left of earlier writes of ``path`` is
-    removed.
+    A file that is replaced keeps its permissions, and a link is followed. What killed processes left of earlier writes of ``path``
+    goes.
 
     Raises:
         OutputError: the file cannot be written.
