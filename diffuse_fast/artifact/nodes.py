@@ -25,6 +25,15 @@ MAX_NODES = 250_000  # the UNet of SDXL's size has some 20,000
 _GRAPH, _OPSET = 7, 8  # of ModelProto
 _NODE, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 1, 5, 11, 12, 13  # of GraphProto
 
+# How many inputs ONNX's operators have, of those that are looked into or changed.
+_INPUTS = {
+    "Add": (2, 2), "Attention": (3, 6), "AveragePool": (1, 1), "BatchNormalization": (5, 5), "Conv": (2, 3),
+    "ConvTranspose": (2, 3), "Div": (2, 2), "Erf": (1, 1), "Gelu": (1, 1), "Gemm": (2, 3), "GlobalAveragePool": (1, 1),
+    "GroupNormalization": (3, 3), "InstanceNormalization": (3, 3), "LogSoftmax": (1, 1), "MatMul": (2, 2), "Mish": (1, 1),
+    "Mul": (2, 2), "Pow": (2, 2), "ReduceMean": (1, 2), "Resize": (1, 4), "Slice": (1, 5), "Softmax": (1, 1),
+    "Softplus": (1, 1), "Split": (1, 2), "Squeeze": (1, 2), "Sub": (2, 2), "Tanh": (1, 1), "Unsqueeze": (1, 2),
+}  # fmt: skip
+
 Attribute = int | float | str | tuple[int, ...]
 
 _NUMBERS = {name: number for number, name in DTYPES.items()}
@@ -235,6 +244,13 @@ class Nodes:
                 name, content = self._attribute(self._wire.message(g, "an attribute"))
                 if content is not None:
                     attributes[name] = content
+        least, most = _INPUTS.get(op, (0, len(inputs))) if not domain else (0, len(inputs))
+        if not outputs or not least <= len(inputs) <= most:
+            expected = f"{least}" if least == most else f"{least} to {most}"
+            raise ArtifactError(
+                f"the graph has a node {op[:100]!r} with {len(inputs)} inputs and {len(outputs)} outputs; it must have {expected} "
+                f"inputs and an output."
+            )
         self._names.update(outputs)
         return Node(op, tuple(inputs), tuple(outputs), attributes, domain, self._wire.buffer[span.start : span.stop])
 

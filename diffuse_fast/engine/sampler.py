@@ -138,8 +138,15 @@ class Sampler:
         """
         other = copy.copy(self)
         other._take_plan(plan, guidance_scale)
-        if self._backend is None:  # a workspace on the CPU is bound to its plan
-            other._idle, other._lock = {}, threading.Lock()
+        if self._backend is not None:  # on the CPU a workspace is bound to its plan
+            other._idle, other._lock = self._idle, self._lock
+        return other
+
+    def __copy__(self) -> Sampler:
+        """The same network, with workspaces of its own."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._idle, other._lock = {}, threading.Lock()
         return other
 
     def sample(

@@ -100,9 +100,7 @@ def instance_norms(graph: Nodes, opset: int) -> bool:
         one = graph.values.get(node.inputs[0]) if node.op == "GroupNormalization" and not node.domain else None
         if one is None or not _known(one) or not isinstance(groups := node.attributes.get("num_groups"), int):
             return None
-        if len(node.inputs) != 3 or len(node.outputs) != 1:
-            raise ArtifactError(f"GroupNormalization {node.outputs[:1]} has {len(node.inputs)} inputs; it must have three.")
-        (x, scale, bias), (y,) = node.inputs, node.outputs
+        x, scale, bias, y = *node.inputs, node.outputs[0]
         inner: tuple[int, ...] = tuple(one.shape[1:])  # type: ignore[index,arg-type]  # known, as asked
         if groups < 1 or inner[0] % groups:
             raise ArtifactError(f"GroupNormalization {y!r} has num_groups {groups}; it must divide its {inner[0]} channels.")

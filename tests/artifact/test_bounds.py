@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tracemalloc
 
@@ -13,9 +14,13 @@ from diffuse_fast.artifact import document, graph, nodes
 from diffuse_fast.artifact.nodes import Nodes
 from diffuse_fast.artifact.wire import message, varint
 from diffuse_fast.errors import ArtifactError
-from diffuse_fast.runtimes import graphs
+from diffuse_fast.runtimes import graphs, operators, otherwise, quantized, upsampled
+from diffuse_fast.runtimes.products import attention_products, gelu_products, mish_products, unfuse_gelu
 
 onnx = pytest.importorskip("onnx")
+
+PRODUCTS = (attention_products, mish_products, gelu_products, unfuse_gelu)
+RANGES = dict.fromkeys(("a", "b", "w", "y", "z", ""), (-1.0, 1.0))
 
 
 @pytest.fixture
@@ -54,11 +59,37 @@ def test_groups_that_do_not_divide_the_channels(normed, groups, change):
         peak(lambda: change(model))
 
 
-@pytest.mark.parametrize("change", [graphs.for_onnxruntime, graphs.for_mnn])
-def test_a_norm_of_two_inputs(normed, change):
+def test_a_norm_of_two_inputs(normed):
     model = normed(2, inputs=2)
-    with pytest.raises(ArtifactError, match="has 2 inputs; it must have three"):
-        change(model)
+    for change in (graphs.for_onnxruntime, graphs.for_openvino, graphs.for_mnn):
+        with pytest.raises(ArtifactError, match="'GroupNormalization' with 2 inputs and 1 outputs; it must have 3 inputs"):
+            change(model)
+
+
+@pytest.mark.parametrize("op", sorted({*nodes._INPUTS, *operators.MNN, "If", "Unknown"}))
+def test_nodes_of_any_number_of_inputs_and_outputs(tmp_path, op):
+    """An error of this package or none: not an IndexError of a rewrite."""
+    info = onnx.helper.make_tensor_value_info
+    values = [info(name, 1, ["B", 2, 4, 4]) for name in ("a", "b")]
+    weights = [onnx.numpy_helper.from_array(np.ones((2, 2, 3, 3), np.float32), "w")]
+    path = tmp_path / "m.onnx"
+    for inputs in range(7):
+        for outputs in range(3):
+            names = ["a", "w", "w", "a", "", "b", "b"][:inputs]
+            made = onnx.helper.make_node(op, names, ["y", "z"][:outputs], **({"num_groups": 2} if op[:2] == "Gr" else {}))
+            proto = onnx.helper.make_graph([made], "g", values, [], weights)
+            path.write_bytes(onnx.helper.make_model(proto).SerializeToString())
+            for changes in ((upsampled.take_apart, graphs.layers_as_one), PRODUCTS):
+                with contextlib.suppress(ArtifactError):
+                    inside = Nodes(path)
+                    assert outputs, "a node without outputs"
+                    graphs.instance_norms(inside, 21)
+                    for change in changes:
+                        change(inside)
+                    quantized.quantize(inside, [n.outputs[0] for n in quantized.layers(inside)], RANGES, outputs=True)
+                for runtime in ("mnn", "openvino"):
+                    with contextlib.suppress(ArtifactError):
+                        otherwise.refuse(Nodes(path), 12, runtime)
 
 
 def test_a_norm_whose_scale_has_another_size_is_left_as_it_is(normed):
@@ -121,7 +152,7 @@ def test_a_large_field_is_not_read(small):
 
 def test_many_nodes(tmp_path):
     path = tmp_path / "m.onnx"
-    path.write_bytes(message(7, message(1, b"") * (nodes.MAX_NODES + 1)))
+    path.write_bytes(message(7, message(1, message(2, b"y")) * (nodes.MAX_NODES + 1)))
     with pytest.raises(ArtifactError, match="more than 250000 nodes"):
         Nodes(path)
 
