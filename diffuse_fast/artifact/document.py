@@ -404,6 +404,8 @@ def _check_plan(where: str, plan: Plan, document: Document) -> None:
         _fail(f"{where}.solver", plan.solver, f"{LEARNED!r}; others are not stored, but made")
     if plan.prediction_type != document.prediction_type:
         _fail(f"{where}.prediction_type", plan.prediction_type, f"{document.prediction_type!r}, as the model's own")
+    if plan.steps != len(plan.rows):  # what a sampler is asked for is what it runs
+        _fail(f"{where}.steps", plan.steps, f"{len(plan.rows)}, the number of its rows: a learned plan has one for each step")
     if plan.nfe == 0 or any(row.g != (1.0,) for row in plan.rows):
         raise ArtifactError(f"the model's field {where!r} must call the network, without guidance: a sampler adds that.")
     if any(row.log_s is not None for row in plan.rows) and document.variance == "none":

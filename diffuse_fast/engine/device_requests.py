@@ -7,7 +7,6 @@ batch all the same: a batch of one shape is what a captured graph has.
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from .device import Device
     from .sampler import Sampler
 
-KEEP = Row(timestep=math.nan, calls_network=False, a=1.0)  # x' = x
+KEEP = Row(calls_network=False, a=1.0)  # x' = x
 
 
 def run_requests_on_device(

@@ -153,7 +153,7 @@ class _Slots:
 
     def _wanted(self, i: int) -> list[int]:
         row = self._next_call(i)
-        return [] if row is None else [j for j, g in enumerate(row.g) if g != 0.0]
+        return [] if row is None else list(row.reads)
 
     def _times(self, evaluations: list[tuple[int, int]]) -> float | np.ndarray:
         times = [self._row(i).timestep for i, _ in evaluations]

@@ -81,7 +81,6 @@ def test_nan_names_row_and_sample():
         (2, 10, {"seed": [1]}, "one seed per sample"),
         (2, 10, {"noise": np.zeros((2, 3))}, "noise has shape"),
         (2, 10, {"noise": np.full((2, 3, 5), np.nan)}, "noise has NaN"),
-        (2, 10, {"clip": df.DynamicThreshold(0.9, 1.0), "step_noise": lambda i: np.zeros((2, 3, 5))}, "dynamic thresholding"),
         (2, 10, {"schedule": None}, "schedule"),
         (2, 10, {"prediction_type": None}, "prediction_type"),
         (2, 10, {"guidance_scale": 2.0}, "negative_cond"),
