@@ -152,7 +152,7 @@ def against_peer(gaussian, run, solver, options, name, peer_options, steps, beta
     times = list(dict.fromkeys(peer.timesteps.tolist()))
     if options.get("skip_prk_steps") is False:
         times = [t for t in times if t in set(peer._timesteps.tolist())]
-    plan = make(schedule, solver, None, prediction_type, timesteps=times, **options)
+    plan = make(schedule, solver, None, prediction_type, timesteps=times, _guarded=False, **options)
     rng = np.random.default_rng(steps)
     x = rng.standard_normal((3, 4))
     noises = rng.standard_normal((len(plan.rows), 3, 4))
