@@ -12,6 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from diffuse_fast.console import degrade
+
 from .cores import thread_counts
 from .limits import limits
 from .machine import machine
@@ -50,6 +52,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: cases of its own; status 3 without a GPU")
     arguments = parser.parse_args()
+    degrade()
     if arguments.device == "cuda":
         sys.exit(import_module(".cuda", __package__).main(arguments.seconds or 20.0, arguments.json))
     if unknown := set(arguments.cases) - set(CASES):

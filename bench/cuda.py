@@ -57,7 +57,9 @@ def main(seconds: float, path: Path | None) -> int:
 
 
 def plan(solver: str, steps: int = STEPS) -> Plan:
-    return df.plan(LINEAR, solver, steps, prediction_type="epsilon", clip=(-1, 1))
+    # DDIM takes ε as the network predicts it, as the peer's does.
+    options = {"rederive_epsilon": False} if solver == "ddim" else {}
+    return df.plan(LINEAR, solver, steps, prediction_type="epsilon", clip=(-1, 1), **options)
 
 
 def waiting(run: Callable[[], object]) -> Callable[[], object]:

@@ -80,8 +80,9 @@ def plot_growth(cases: dict[str, list[dict[str, Any]]], path: Path) -> None:
         axis.set(xscale="log", yscale="log", xlabel=name, ylabel="ms for all samples" if name == "samples" else "")
         axis.set_xticks(ticks, [f"{t}x{t}" if name == "resolution" else str(t) for t in ticks])
         axis.xaxis.set_minor_locator(NullLocator())
-        # Few of these span a decade: ticks at 1, 2 and 5 in plain numbers, so that every panel has some.
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        # Few of these span a decade: plain numbers, more of them where the panel spans less, so that every panel has some.
+        low, high = axis.get_ylim()
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 8 * low else (1, 1.5, 2, 3, 4, 5, 6, 8), numticks=99))
         axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
         network = here[0]["job"]["network"] if name != "resolution" else "UNet of 4 M"

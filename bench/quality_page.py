@@ -23,6 +23,7 @@ from diffuse_fast.training.data import Split, digits
 from diffuse_fast.training.evaluation import Quality
 from diffuse_fast.training.judge import Judge, train_judge
 
+from . import digits_accuracy
 from .digits_continued import RESULTS, STEPS
 
 NFE = (5, 10, 20, 50)
@@ -168,6 +169,7 @@ def page(real: Quality, cells: Sequence[Cell], sets: int, card: Mapping[str, Any
         "",
         *table(cells),
         "",
+        *digits_accuracy.lines(json.loads(digits_accuracy.RESULTS.read_text(encoding="utf-8"))),
         "## The bundled model, before and after",
         "",
         f"Its weights are those of its first training ({recipe['config']['steps']:,} steps of {recipe['config']['batch_size']},"

@@ -11,63 +11,121 @@ Names are loaded on first use: importing the package loads neither torch nor an 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 import types
 from typing import TYPE_CHECKING, Any
 
+from . import telemetry as _telemetry
+
 __version__ = "0.1.0"
 
-# public name -> the module that defines it
+_telemetry.decline()  # before any module here imports a runtime
+
+# Said three times: __all__ is for `import *` and readers, the imports below are for type checkers, and this is what runs.
+# tests/test_package.py holds them together.
 _HOME = {
-    "Schedule": "schedule",
-    "DynamicThreshold": "plan",
-    "Plan": "plan",
-    "Row": "plan",
-    "plan": "solvers",
-    "solvers": "solvers",
-    "convert_prediction": "solvers.prediction",
-    "Sampler": "engine",
-    "sample": "engine",
-    "Request": "engine",
-    "probability_flow": "engine",
     "ClassifierGuidance": "guidance",
-    "step": "kernels",
-    "set_num_threads": "kernels",
-    "Model": "model",
-    "load": "model",
-    "to_uint8": "model",
-    "export": "export",
-    "learn_solver": "learning",
-    "tune": "tuning",
-    "quantize": "quantization",
-    "train": "training",
-    "nn": "nn",
-    "theory": "theory",
-    "likelihood": "likelihood",
     "DiffuseFastError": "errors",
+    "DynamicThreshold": "plan",
+    "Model": "model",
+    "Plan": "plan",
+    "Request": "engine",
+    "Row": "plan",
+    "Sampler": "engine",
+    "Schedule": "schedule",
+    "convert_prediction": "solvers.prediction",
+    "export": "export",
+    "grid": "saving",
+    "learn_solver": "learning",
+    "likelihood": "likelihood",
+    "load": "model",
+    "nn": "nn",
+    "noise": "engine.noise",
+    "plan": "solvers",
+    "probability_flow": "engine",
+    "quantize": "quantization",
+    "sample": "engine",
+    "save": "saving",
+    "set_num_threads": "kernels",
+    "solvers": "solvers",
+    "step": "kernels",
+    "theory": "theory",
+    "to_uint8": "model",
+    "train": "training",
+    "tune": "tuning",
 }
 
 _MODULES = ("nn", "theory")  # public names that are modules
+_NEED_TORCH = ("ClassifierGuidance", "nn", "train")
 
-__all__ = ["__version__", *_HOME]
+__all__ = [
+    "ClassifierGuidance",
+    "DiffuseFastError",
+    "DynamicThreshold",
+    "Model",
+    "Plan",
+    "Request",
+    "Row",
+    "Sampler",
+    "Schedule",
+    "__version__",
+    "convert_prediction",
+    "export",
+    "grid",
+    "learn_solver",
+    "likelihood",
+    "load",
+    "nn",
+    "noise",
+    "plan",
+    "probability_flow",
+    "quantize",
+    "sample",
+    "save",
+    "set_num_threads",
+    "solvers",
+    "step",
+    "theory",
+    "to_uint8",
+    "train",
+    "tune",
+]
+
+if not TYPE_CHECKING and importlib.util.find_spec("torch") is None:
+    # What needs torch is not there without it: for `import *`, help, hasattr and completion.
+    __all__ = [name for name in __all__ if name not in _NEED_TORCH]
 
 if TYPE_CHECKING:
-    from . import nn, theory
-    from .engine import Request, Sampler, probability_flow, sample  # type: ignore[no-redef]  # engine/sample.py has the function's name
-    from .errors import DiffuseFastError
-    from .export import export
-    from .guidance import ClassifierGuidance
-    from .kernels import set_num_threads, step  # type: ignore[no-redef]  # as does kernels/step.py
-    from .learning import learn_solver
-    from .likelihood import likelihood  # type: ignore[no-redef]  # as does likelihood/
-    from .model import Model, load, to_uint8
-    from .plan import DynamicThreshold, Plan, Row
-    from .quantization import quantize  # type: ignore[no-redef]  # as does quantization/quantize.py
-    from .schedule import Schedule
-    from .solvers import plan, solvers
-    from .solvers.prediction import convert_prediction
-    from .training import train
-    from .tuning import tune
+    from . import nn as nn
+    from . import theory as theory
+    from .engine.noise import noise as noise
+    from .engine.probability_flow import probability_flow as probability_flow
+    from .engine.requests import Request as Request
+    from .engine.sample import sample as sample
+    from .engine.sampler import Sampler as Sampler
+    from .errors import DiffuseFastError as DiffuseFastError
+    from .export import export as export
+    from .guidance import ClassifierGuidance as ClassifierGuidance
+    from .kernels import set_num_threads as set_num_threads
+    from .kernels.step import step as step
+    from .learning.learn import learn_solver as learn_solver
+    from .likelihood.likelihood import likelihood as likelihood
+    from .model import Model as Model
+    from .model import load as load
+    from .model import to_uint8 as to_uint8
+    from .plan import DynamicThreshold as DynamicThreshold
+    from .plan import Plan as Plan
+    from .plan import Row as Row
+    from .quantization.quantize import quantize as quantize
+    from .saving import grid as grid
+    from .saving import save as save
+    from .schedule import Schedule as Schedule
+    from .solvers import plan as plan
+    from .solvers import solvers as solvers
+    from .solvers.prediction import convert_prediction as convert_prediction
+    from .training.loop import train as train
+    from .tuning.search import tune as tune
 
 
 class _Package(types.ModuleType):
@@ -84,16 +142,25 @@ class _Package(types.ModuleType):
 sys.modules[__name__].__class__ = _Package
 
 
-def __getattr__(name: str) -> Any:
-    if name == "_core":
-        return _compiled()
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f".{home}", __name__)
-    value = module if name in _MODULES else getattr(module, name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # a type checker would take every misspelt name for one that this finds
+
+    def __getattr__(name: str) -> Any:
+        if name == "_core":
+            return _compiled()
+        home = _HOME.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            module = importlib.import_module(f".{home}", __name__)
+        except ImportError as error:
+            if name not in _NEED_TORCH:
+                raise
+            from .errors import UnavailableNameError, install_hint
+
+            raise UnavailableNameError(f"df.{name} needs torch ({error}): {install_hint('train')}", name=name) from error
+        value = module if name in _MODULES else getattr(module, name)
+        globals()[name] = value
+        return value
 
 
 def _compiled() -> types.ModuleType:

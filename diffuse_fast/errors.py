@@ -65,6 +65,10 @@ class RuntimeUnavailableError(DiffuseFastError, ImportError):
     """A runtime or an optional package is not installed; the message names the extra that brings it."""
 
 
+class UnavailableNameError(DiffuseFastError, AttributeError):
+    """A public name of the package needs a package that is not installed; the message names the extra that brings it."""
+
+
 class CoreMissingError(DiffuseFastError, ImportError):
     """The compiled core is not beside the Python files: Python was started in the folder of a checkout."""
 

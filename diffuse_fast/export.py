@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__
+from . import __version__, hints
 from .artifact import document as documents
 from .artifact.document import Document, Range, Time
 from .errors import (
@@ -81,8 +81,8 @@ def export(
             of the schedule's ``prediction_types``.
         name: A short name; None takes the file's.
         conditioning: Its other inputs, each ``{"name": ..., "dtype": "int64", "shape": [], "null": None, "classes": None,
-            "class_names": None}``; all but the name have these defaults. ``null`` is the value for "no condition", ``classes`` makes
-            it a label, and ``class_names`` are the names by which its classes can be asked for.
+            "class_names": None}``; all but the name have these defaults. ``null`` is the value for "no condition",
+            ``classes`` makes it a label, and ``class_names`` are the names by which its classes can be asked for.
         convention: What it is told of the time, one of the schedule's ``time_conventions``; None is the first.
         time_dtype: dtype of its time input; None is ``int64`` for timesteps and ``float32`` for the rest.
         value_range: The values of its training data; None for data without bounds.
@@ -183,7 +183,8 @@ def _document(
     if not isinstance(schedule, Schedule):
         raise ArgumentTypeError(f"schedule is a {type(schedule).__name__}; it must be a df.Schedule.")
     if prediction_type not in PREDICTION_TYPES:
-        raise ArgumentError(f"prediction_type is {prediction_type!r}.{near(str(prediction_type), PREDICTION_TYPES)}")
+        tail = hints.of_prediction(prediction_type) + near(str(prediction_type), PREDICTION_TYPES)
+        raise ArgumentError(f"prediction_type is {prediction_type!r}.{tail}")
     convention = schedule.time_conventions[0] if convention is None else convention
     whole = convention == "timestep" and schedule.family == "discrete"
     inputs = []
@@ -282,8 +283,8 @@ def _prediction(torch: Any, result: Any) -> Any:
     prediction = getattr(result, "sample", result)
     if not isinstance(prediction, torch.Tensor):
         raise ExportError(
-            f"the module returns a {type(result).__name__}; it must return a tensor, or an object with one as .sample. Wrap it in a "
-            "module whose forward picks the prediction."
+            f"the module returns a {type(result).__name__}; it must return a tensor, or an object with one as .sample. Wrap it in "
+            "a module whose forward picks the prediction."
         )
     return prediction
 

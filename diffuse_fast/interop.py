@@ -21,6 +21,7 @@ Where the numbers differ from the peer's, it is by design:
 * DDIMInverse with ``trailing`` takes the timestep before from T // steps; ours is the grid's;
 * DEIS with a spacing over noise levels and one step stays where it is; ours goes to the cleanest timestep;
 * EDM schedulers with ``exponential`` and one step start at the smallest level; ours start at the largest;
+* a list of ``sigmas`` for Euler whose first or last is rounded out of the schedule is brought back to its end;
 * ScoreSdeVe of one step takes its only noise level for the smallest; ours is the largest, where it starts. Its corrector averages
   norms over the batch, ours has one per sample.
 
@@ -32,10 +33,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import math
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,8 +49,9 @@ from .plan import DynamicThreshold, Plan
 from .schedule import Schedule
 from .schedule.checks import number
 from .schedule.discrete import DiscreteSchedule
-from .solvers import SOLVERS, spacing
+from .solvers import SOLVERS, ends, spacing
 from .solvers import plan as solver_plan
+from .solvers.solver import ROUNDINGS
 
 # ---- the options that schedulers share, and their defaults ----------------------------------------------
 
@@ -78,7 +83,7 @@ INERT = {"base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len"}
 _LEVEL_OPTIONS = {
     "use_karras_sigmas": "karras",
     "use_exponential_sigmas": "exponential",
-    "use_beta_sigmas": "beta",
+    "use_beta_sigmas": "beta_sigmas",
     "use_lu_lambdas": "log_snr",
 }
 _BETA_SCHEDULES = {"linear": Schedule.linear, "scaled_linear": Schedule.scaled_linear, "sigmoid": Schedule.sigmoid}
@@ -94,6 +99,7 @@ class _Grid:
     Attributes:
         times: In the schedule's unit.
         rounding: ``timestep_rounding`` of :func:`diffuse_fast.plan`.
+        stages_rounded: Whether it holds for the stages between the grid's times too.
         initial_scale: Of the plan; None is the solver's.
         told: What the network is told of the time, from what the schedule would tell it; None is the same.
         final_scale: What the scheduler's last state is of the one here.
@@ -101,6 +107,7 @@ class _Grid:
 
     times: np.ndarray
     rounding: str = "none"
+    stages_rounded: bool = True
     initial_scale: float | None = None
     told: Callable[[float], float] | None = None
     final_scale: float = 1.0
@@ -138,14 +145,28 @@ def schedule_from_diffusers(scheduler: Any, *, mu: float | None = None) -> Sched
     return peer.schedule(config, mu)
 
 
-def plan_from_diffusers(scheduler: Any, steps: int, *, mu: float | None = None, **solver_options: Any) -> Plan:
+def plan_from_diffusers(
+    scheduler: Any, steps: int | None = None, *, mu: float | None = None, sigmas: Any = None, timesteps: Any = None,
+    **solver_options: Any,
+) -> Plan:  # fmt: skip
     """See :meth:`diffuse_fast.Plan.from_diffusers`."""
     name, peer, config = _read(scheduler)
+    for option in solver_options:
+        if option in _FROM_CONFIGURATION:
+            raise ArgumentError(f"{option} follows from the configuration of {name}; {_FROM_CONFIGURATION[option]}.")
     solver, options, settled = peer.solver(config)
     schedule = peer.schedule(config, mu)
-    grid = peer.grid(config, schedule, _whole(steps))
+    if sigmas is None and timesteps is None:
+        grid = peer.grid(config, schedule, _whole(steps))
+    else:
+        schedule, grid = _given(name, config, schedule, steps, sigmas, timesteps)
     if solver not in SOLVERS:
         raise ArgumentError(f"{name} is the solver {solver!r} here, which this version does not have.{near(solver, SOLVERS)}")
+    if config.get("final_sigmas_type") == "sigma_min" and schedule.family != "discrete" and peer.schedule is not _edm:
+        raise ArgumentError(
+            f"{name} has final_sigmas_type='sigma_min', which is not honoured with a schedule of the family {schedule.family}: "
+            f"there it ends with a step of no width, or at a level of another schedule."
+        )
     known = SOLVERS[solver].options
     for option, default in peer.options.items():
         if option in _MADE_FROM or option in INERT or option in settled:
@@ -155,17 +176,26 @@ def plan_from_diffusers(scheduler: Any, steps: int, *, mu: float | None = None, 
             options[option] = value
         elif value != default:
             raise ArgumentError(f"{name} has {option}={value!r}, which is not honoured here; only {default!r} is.")
+    if "use_clipped_model_output" in solver_options:
+        if "rederive_epsilon" in solver_options:
+            raise ArgumentError("use_clipped_model_output and rederive_epsilon are the same option; give one of them.")
+        if options.get("rederive_epsilon") is not False:
+            raise ArgumentTypeError(f"{name} has no use_clipped_model_output; leave it out.")
+        solver_options["rederive_epsilon"] = solver_options.pop("use_clipped_model_output")
     for option in solver_options:
         if option in options and option in peer.options:
             raise ArgumentError(f"{option} is an option of {name}; change it there.")
     plan = make_plan(
         schedule, solver, prediction_type=_prediction(name, peer, config), clip=_clip(config), timesteps=grid.times,
-        timestep_rounding=grid.rounding, **{**options, **solver_options},
+        timestep_rounding=grid.rounding if grid.stages_rounded else "none", **{**options, **solver_options},
     )  # fmt: skip
+    if not grid.stages_rounded:  # a second stage has the register of the first among its terms
+        rounded = (r if r.c else dataclasses.replace(r, timestep=_rounded(r.timestep, grid.rounding)) for r in plan.rows)
+        plan = dataclasses.replace(plan, rows=tuple(rounded))
     if grid.told is not None:
         plan = dataclasses.replace(plan, rows=tuple(dataclasses.replace(r, timestep=grid.told(r.timestep)) for r in plan.rows))
     if grid.final_scale != 1.0:
-        plan = _scaled_end(plan, grid.final_scale)
+        plan = ends.scaled(plan, grid.final_scale)
     return plan if grid.initial_scale is None else dataclasses.replace(plan, initial_scale=grid.initial_scale)
 
 
@@ -174,37 +204,52 @@ def make_plan(schedule: Schedule, solver: str, **options: Any) -> Plan:
     plan = solver_plan(schedule, solver, _guarded=False, **options)
     if plan != solver_plan(schedule, solver, **options):
         warnings.warn(
-            f"this scheduler takes a step that is too long for {solver}, and its samples may be far off, as in diffusers. Take more "
-            f"steps or another spacing there, or df.plan(schedule, {solver!r}, ...), which takes such a step at first order.",
+            f"this scheduler takes a step that is too long for {solver}, and its samples may be far off, as in diffusers. Take "
+            f"more steps or another spacing there, or df.plan(schedule, {solver!r}, ...), which takes such a step at first order.",
             LongStepWarning,
             stacklevel=4,
         )
     return plan
 
 
-def _scaled_end(plan: Plan, scale: float) -> Plan:
-    """The plan with its result scaled, by its last row; for a plan that keeps its marginals and ends without a noise of its own."""
-    row, (alpha, sigma) = plan.rows[-1], plan.marginals[-1]
-    last = dataclasses.replace(row, a=scale * row.a, b=scale * row.b, d=scale * row.d, c=tuple(scale * c for c in row.c))
-    return dataclasses.replace(
-        plan, rows=(*plan.rows[:-1], last), marginals=(*plan.marginals[:-1], (scale * alpha, scale * sigma))
-    )
+def _rounded(time: float, rounding: str) -> float:
+    return float(ROUNDINGS[rounding](np.array(time)))
+
+
+# Arguments of df.plan that a scheduler's configuration decides, and what to do instead of giving them.
+_FROM_CONFIGURATION = {
+    "clip": "set clip_sample and clip_sample_range, or thresholding, there",
+    "prediction_type": "set it there",
+    "timestep_spacing": "set it there",
+    "timestep_rounding": "it is the scheduler's own; leave it out",
+    "time_convention": "it is the scheduler's own; leave it out",
+    "schedule": "set beta_schedule or trained_betas there",
+    "rho": "set it there",
+    "sigma_min": "set it there",
+    "sigma_max": "set it there",
+}
 
 
 # ---- reading a configuration ----------------------------------------------------------------------------
 
 
 def _read(scheduler: Any) -> tuple[str, Peer, Config]:
+    if isinstance(scheduler, str | os.PathLike):
+        scheduler = _of_file(Path(scheduler))
     given = getattr(scheduler, "config", scheduler)
     if not isinstance(given, Mapping):
         raise ArgumentTypeError(
-            f"the scheduler is a {type(scheduler).__name__}; it must be a diffusers scheduler, or its configuration as a dict."
+            f"the scheduler is a {type(scheduler).__name__}; it must be a diffusers scheduler, its configuration as a dict, or the "
+            f"path of a scheduler_config.json or of a folder that holds one."
         )
     name = given.get("_class_name") if given is scheduler else type(scheduler).__name__
     if not isinstance(name, str | None):
         raise ArgumentTypeError(f"the configuration's '_class_name' is {name!r}; it must be the name of a class.")
     if name is None:
-        raise ArgumentError("the configuration lacks '_class_name'; give the scheduler itself, or add the name of its class.")
+        raise ArgumentError(
+            "the configuration lacks '_class_name', as scheduler.config does; give the scheduler itself, or add the name of its "
+            "class."
+        )
     if name in REFUSED:
         raise ArgumentError(f"{name} has no counterpart here: {REFUSED[name]}")
     if name not in PEERS:
@@ -222,6 +267,20 @@ def _read(scheduler: Any) -> tuple[str, Peer, Config]:
             usual = peer.options[option]
             raise ArgumentTypeError(f"{name} has {option}={value!r}, which is no value of it; its default is {usual!r}.")
     return name, peer, config
+
+
+def _of_file(path: Path) -> Any:
+    """The configuration in a JSON file, in a scheduler's folder, or in a pipeline's."""
+    file = path
+    if path.is_dir():
+        names = ("scheduler_config.json", "scheduler/scheduler_config.json")
+        file = next((path / name for name in names if (path / name).is_file()), path / names[0])
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArgumentError(f"cannot read the scheduler's configuration at {str(file)!r}: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise ArgumentError(f"{str(file)!r} is no scheduler_config.json: {error}") from None
 
 
 # Numbers or None; the other options whose default is None are None or a text, or a list of betas.
@@ -258,7 +317,8 @@ def _prediction(name: str, peer: Peer, config: Config) -> str:
 
 
 def _clip(config: Config) -> tuple[float, float] | DynamicThreshold | None:
-    if config.get("thresholding", False):
+    # UniPC in the noise form makes no data prediction, and has nothing to threshold.
+    if config.get("thresholding", False) and config.get("predict_x0", True):
         ratio, largest = config["dynamic_thresholding_ratio"], config["sample_max_value"]
         try:
             return DynamicThreshold(ratio, largest)
@@ -273,6 +333,8 @@ def _clip(config: Config) -> tuple[float, float] | DynamicThreshold | None:
 
 
 def _whole(steps: Any) -> int:
+    if steps is None:
+        raise ArgumentError("steps is missing; give steps, or the timesteps or sigmas of the pipeline.")
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise ArgumentError(f"steps is {steps!r}; it must be a whole number from 1.")
     if steps > spacing.MAX_STEPS:  # before a grid is laid that spacing.grid does not lay
@@ -424,11 +486,9 @@ def _fractional(config: Config, schedule: Schedule, steps: int) -> _Grid:
 
 
 def _two_stage(config: Config, schedule: Schedule, steps: int) -> _Grid:
-    if config["use_karras_sigmas"]:
-        raise ArgumentError(
-            "use_karras_sigmas=True is not honoured for DPM-2: the peer rounds the times of its steps and not those in between."
-        )
-    return _fractional(config, schedule, steps)
+    """With Karras levels the network is told whole timesteps at the points of the grid, and fractional ones in between."""
+    grid = _fractional(config, schedule, steps)
+    return dataclasses.replace(grid, rounding="nearest", stages_rounded=False) if config["use_karras_sigmas"] else grid
 
 
 def _open(config: Config, schedule: Schedule, steps: int) -> _Grid:
@@ -460,10 +520,11 @@ def _clipped(config: Config, schedule: Schedule) -> Schedule:
     return schedule if keep == len(alphas_cumprod) else Schedule.from_alphas_cumprod(alphas_cumprod[:keep])
 
 
-def _flow_levels(config: Config, schedule: Schedule, steps: int) -> np.ndarray:
+def _flow_levels(config: Config, schedule: Schedule, steps: int, sigmas: np.ndarray | None = None) -> np.ndarray:
     count = schedule.num_train_timesteps  # type: ignore[attr-defined]  # the class says the family
     if "shift_terminal" in config:  # UniPC
-        sigma = schedule.shifted(np.linspace(1.0, 1.0 / count, steps + 1)[:-1])  # type: ignore[attr-defined]  # the class says the family
+        even = np.linspace(1.0, 1.0 / count, steps + 1)[:-1] if sigmas is None else sigmas
+        sigma = schedule.shifted(even)  # type: ignore[attr-defined]  # the class says the family
         sigma = _stretched(sigma, config["shift_terminal"])
         sigma[0] -= 1e-6 if abs(sigma[0] - 1.0) < 1e-6 else 0.0
     else:
@@ -481,12 +542,12 @@ def _stretched(sigma: np.ndarray, terminal: float | None) -> np.ndarray:
     return 1.0 - (1.0 - sigma) * (1.0 - terminal) / (1.0 - sigma[-1])
 
 
-def _flow_match(config: Config, schedule: Schedule, steps: int) -> _Grid:
+def _flow_match(config: Config, schedule: Schedule, steps: int, sigmas: np.ndarray | None = None) -> _Grid:
     # The smallest level was shifted when the scheduler was made, unless the shift depends on the sample's size.
     shifted = schedule.shifted  # type: ignore[attr-defined]  # the class says the family
     count = config["num_train_timesteps"]
     low = 1.0 / count if config.get("use_dynamic_shifting") else shifted(1.0 / count)
-    sigma = _stretched(shifted(np.linspace(1.0, low, steps)), config.get("shift_terminal"))
+    sigma = _stretched(shifted(np.linspace(1.0, low, steps) if sigmas is None else sigmas), config.get("shift_terminal"))
     level = _level(config)
     if level is None or steps == 1:
         times = sigma * count
@@ -530,7 +591,8 @@ def _sine_grid(config: Config, schedule: Schedule, steps: int) -> _Grid:
     sigma = _sine_sigma(np.arange(steps, 0, -1) / steps)
     with np.errstate(divide="ignore"):
         level = sigma / np.sqrt((1.0 - sigma) * (1.0 + sigma))
-    times = np.append(schedule.t_max, schedule.timestep_at_noise_level(level[1:]))
+    level = np.maximum(level[1:], schedule.noise_level(schedule.t_min))  # with as many steps as timesteps, equal but for rounding
+    times = np.append(schedule.t_max, schedule.timestep_at_noise_level(level))
     return _Grid(times, told=lambda time: 2.0 / math.pi * math.atan2(float(schedule.sigma(time)), float(schedule.alpha(time))))
 
 
@@ -543,6 +605,117 @@ def _score_sde_ve_grid(config: Config, schedule: Schedule, steps: int) -> _Grid:
         return low * math.exp(log_ratio * (1.0 - (1.0 - t) * (1.0 - config["sampling_eps"])))
 
     return _Grid(np.linspace(1.0, 0.0, steps) if steps > 1 else np.ones(1), told=told)
+
+
+# ---- grids that a pipeline gives ------------------------------------------------------------------------
+
+_TAKE_TIMESTEPS = {  # what set_timesteps has an argument for
+    "DDPMScheduler", "DDPMParallelScheduler", "LCMScheduler", "TCDScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler",
+    "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "CMStochasticIterativeScheduler",
+    "FlowMatchEulerDiscreteScheduler", "FlowMatchLCMScheduler",
+}  # fmt: skip
+_TAKE_SIGMAS = {
+    "EulerDiscreteScheduler", "UniPCMultistepScheduler", "FlowMatchEulerDiscreteScheduler", "FlowMatchLCMScheduler",
+}  # fmt: skip
+_LISTED = 1e-2  # published lists of noise levels are rounded; how far an end may lie outside of the schedule, relatively
+
+
+def _given(
+    name: str, config: Config, schedule: Schedule, steps: int | None, sigmas: Any, timesteps: Any
+) -> tuple[Schedule, _Grid]:
+    """The grid of a pipeline's own ``sigmas`` or ``timesteps``, as the scheduler's ``set_timesteps`` takes them, and the schedule
+    to read it by."""
+    for option, values, takers in (("sigmas", sigmas, _TAKE_SIGMAS), ("timesteps", timesteps, _TAKE_TIMESTEPS)):
+        if values is not None and name not in takers:
+            raise ArgumentError(
+                f"{option} is given, which {name} does not take; it may be given to {', '.join(sorted(takers))}. Leave it out and "
+                f"give steps, or give {option} to df.plan."
+            )
+    flow_match = name.startswith("FlowMatch")
+    if sigmas is not None and timesteps is not None and not flow_match:
+        raise ArgumentError("sigmas and timesteps are both given; give one of them.")
+    levels = None if sigmas is None else _falling_list("sigmas", sigmas)
+    times = None if timesteps is None else _falling_list("timesteps", timesteps)
+    end = int(name == "EulerDiscreteScheduler" and levels is not None)  # its last level is not a call
+    listed = levels if times is None else times
+    assert listed is not None
+    calls = len(listed) - end
+    if steps is not None and _whole(steps) != calls:
+        raise ArgumentError(f"steps is {steps}, but the list given has {calls}; leave steps out.")
+    if flow_match:
+        return schedule, _flow_match_list(config, schedule, levels, times)
+    if _level(config) is not None:
+        raise ArgumentError(f"{name} has a spacing over noise levels, which is not honoured with a list; give one of them.")
+    if name == "UniPCMultistepScheduler":
+        if not config["use_flow_sigmas"]:
+            raise ArgumentError("sigmas needs use_flow_sigmas=True, as in diffusers; set it in the configuration, or give steps.")
+        return schedule, _Grid(_flow_levels(config, schedule, calls, levels), "down", initial_scale=1.0)
+    if levels is not None:
+        return _euler_levels(config, schedule, levels)
+    assert times is not None
+    return _timesteps_of(name, config, schedule, times)
+
+
+def _flow_match_list(config: Config, schedule: Schedule, levels: np.ndarray | None, times: np.ndarray | None) -> _Grid:
+    """Timesteps are told to the network as they are; the levels, which follow from them where none are given, are shifted."""
+    if levels is None:
+        assert times is not None
+        levels = times / config["num_train_timesteps"]
+    elif times is not None and len(times) != len(levels):
+        raise ArgumentError(f"sigmas has {len(levels)} values and timesteps {len(times)}; they must be as many.")
+    grid = _flow_match(config, schedule, len(levels), levels)
+    if times is None:
+        return grid
+    return dataclasses.replace(grid, told=lambda time: float(times[int(np.abs(grid.times - time).argmin())]))
+
+
+def _euler_levels(config: Config, schedule: Schedule, levels: np.ndarray) -> tuple[Schedule, _Grid]:
+    if levels[-1] != 0.0:
+        raise ArgumentError(
+            f"sigmas ends at {levels[-1]:g}, where diffusers would stop and leave that noise; append 0, to end at the data."
+        )
+    if _continuous(config):
+        raise ArgumentError("sigmas together with timestep_type='continuous' is not honoured here; give steps.")
+    table = _discrete("tiny")(config, None).with_interpolation("log_sigma")
+    low, high = (float(table.noise_level(t)) for t in (table.t_min, table.t_max))
+    inside = levels[:-1].copy()
+    inside[0] = high if high < inside[0] < (1.0 + _LISTED) * high else inside[0]
+    inside[-1] = low if (1.0 - _LISTED) * low < inside[-1] < low else inside[-1]
+    times = table.timestep_at_noise_level(inside)
+    initial = 1.0 if config["timestep_spacing"] == "leading" else float(table.sigma(times[0]))
+    return table, _Grid(times, initial_scale=initial)
+
+
+def _timesteps_of(name: str, config: Config, schedule: Schedule, times: np.ndarray) -> tuple[Schedule, _Grid]:
+    if name == "CMStochasticIterativeScheduler":  # which of its training levels
+        if np.any(times != np.round(times)) or times[-1] < 0 or times[0] >= config["num_train_timesteps"]:
+            last = config["num_train_timesteps"] - 1
+            raise ArgumentError(f"timesteps are {times.tolist()}; they must be whole numbers from 0 to {last}.")
+        training = _lay(schedule, "karras", config["num_train_timesteps"])
+        return schedule, _Grid(training[times[::-1].astype(int)], told=lambda time: 1000.0 * time)
+    if config.get("use_flow_sigmas") or _continuous(config):
+        raise ArgumentError(f"timesteps of {name} with flow or continuous noise levels are not honoured; give steps.")
+    if name in ("EulerDiscreteScheduler", "HeunDiscreteScheduler"):
+        plain = _discrete("tiny")(config, None).with_interpolation("sigma")
+        initial = 1.0 if config["timestep_spacing"] == "leading" else float(plain.sigma(times[0]))
+        final = 1.0 / float(plain.alpha(0.0)) if config.get("final_sigmas_type") == "sigma_min" else 1.0
+        return plain, _Grid(times, initial_scale=initial, final_scale=final)
+    if np.any(times != np.round(times)):
+        raise ArgumentError(f"timesteps are {times.tolist()}; {name} takes whole ones.")
+    return schedule, _Grid(times)
+
+
+def _falling_list(option: str, values: Any) -> np.ndarray:
+    try:
+        listed = np.asarray(values)
+        if listed.dtype.kind not in "iuf":
+            raise TypeError
+    except (TypeError, ValueError):
+        raise ArgumentTypeError(f"{option} is {values!r}; it must be a list of numbers.") from None
+    listed = listed.astype(np.float64)
+    if listed.ndim != 1 or listed.size == 0 or not np.isfinite(listed).all() or np.any(np.diff(listed) >= 0.0):
+        raise ArgumentError(f"{option} is {values!r}; it must be a falling list of finite numbers.")
+    return listed
 
 
 # ---- solvers --------------------------------------------------------------------------------------------
@@ -563,6 +736,8 @@ def _ddpm(config: Config) -> _Choice:
     return "ddpm", {"variance_type": variance}, ("variance_type",)
 
 
+# ε as the network predicts it, also beside a clipped x0: use_clipped_model_output=False.
+_RAW: dict[str, Any] = {"rederive_epsilon": False}
 # Of x0 alone, thresholded or not: hence ε from it.
 _FIRST: dict[str, Any] = {"rederive_epsilon": True}
 _MULTISTEP: dict[tuple[str, int], tuple[str, dict[str, Any]]] = {
@@ -577,7 +752,22 @@ _MULTISTEP: dict[tuple[str, int], tuple[str, dict[str, Any]]] = {
 }
 
 
+# Values that diffusers replaces by its default, since configurations are handed from class to class.
+_REPLACED: dict[str, dict[str, tuple[str, ...]]] = {
+    "dpmpp": {"algorithm_type": ("deis",), "solver_type": ("logrho", "bh1", "bh2")},
+    "deis": {"algorithm_type": ("dpmsolver", "dpmsolver++"), "solver_type": ("midpoint", "heun", "bh1", "bh2")},
+    "unipc": {"solver_type": ("midpoint", "heun", "logrho")},
+}
+
+
+def _replaced(config: Config, defaults: Mapping[str, Any], values: Mapping[str, tuple[str, ...]]) -> None:
+    for option, others in values.items():
+        if config.get(option) in others:
+            config[option] = defaults[option]
+
+
 def _multistep(config: Config) -> _Choice:
+    _replaced(config, _DPM_MULTISTEP, _REPLACED["dpmpp"])
     asked = config["algorithm_type"], config["solver_order"]
     if asked == ("sde-dpmsolver++", 3):
         raise ArgumentError(
@@ -590,24 +780,37 @@ def _multistep(config: Config) -> _Choice:
             f"{', '.join(f'{a} of order {o}' for a, o in _MULTISTEP)}."
         )
     solver, options = _MULTISTEP[asked]
-    return solver, dict(options), ("algorithm_type", "solver_order")
+    first = ("solver_type", "lower_order_final", "euler_at_final") if asked[1] == 1 else ()  # nothing to choose or to lower
+    return solver, dict(options), ("algorithm_type", "solver_order", *first, *_variance(config))
+
+
+def _variance(config: Config) -> tuple[str, ...]:
+    """``variance_type`` where it is settled: DPM-Solvers only drop a learned variance, and take any other value for none."""
+    return () if config.get("variance_type") in ("learned", "learned_range") else ("variance_type",)
 
 
 def _singlestep(config: Config) -> _Choice:
+    _replaced(config, _DPM_MULTISTEP, _REPLACED["dpmpp"])
     asked = config["algorithm_type"], config["solver_order"], config["solver_type"]
     if asked == ("sde-dpmsolver++", 3, "heun"):
         raise ArgumentError(
             "solver_type='heun' with solver_order=3 and algorithm_type='sde-dpmsolver++' is not honoured here: that step of "
             "diffusers has a sign wrong (docs/decisions/third-order-multistep.md). Take dpmsolver_singlestep by df.plan."
         )
-    return "dpmsolver_singlestep", {}, ()
+    return "dpmsolver_singlestep", {}, _variance(config)
+
+
+def _unipc(config: Config) -> _Choice:
+    _replaced(config, {"solver_type": "bh2"}, _REPLACED["unipc"])
+    return "unipc", {}, ()
 
 
 def _deis(config: Config) -> _Choice:
+    _replaced(config, {"algorithm_type": "deis", "solver_type": "logrho"}, _REPLACED["deis"])
     if config["use_flow_sigmas"]:
         raise ArgumentError(
             "use_flow_sigmas=True is not honoured for DEISMultistepScheduler: its last step goes nowhere, and leaves the noise of "
-            "its last level. Take deis by df.plan on Schedule.flow, which ends at the data."
+            "its last level. Take dpmpp_2m by df.plan on Schedule.flow, which ends at the data."
         )
     return "deis", {}, ()
 
@@ -618,6 +821,13 @@ def _tcd(config: Config) -> _Choice:
             raise ArgumentError(f"{option}=True is not honoured here: TCDScheduler has the option, and does not clip.")
     # Of these it has the names only: it always ends at timestep 0.
     return "tcd", {"set_alpha_to_one": False}, ("set_alpha_to_one", "timestep_scaling")
+
+
+def _flow_lcm(config: Config) -> _Choice:
+    if config["scale_factors"]:
+        asked = config["scale_factors"]
+        raise ArgumentError(f"scale_factors={asked!r} is not honoured here: the sample would change its size between steps.")
+    return "flow_euler", {"stochastic_sampling": True}, ("scale_factors", "upscale_mode")
 
 
 def _lcm(config: Config) -> _Choice:
@@ -638,15 +848,20 @@ _DISTILLED = {
 }  # fmt: skip
 _DDIM = {**_BETAS, **_ZERO_SNR, **_CLIP, **_PREDICTION, **_THRESHOLD, **_LEADING, "set_alpha_to_one": True}
 _DDPM = {**_BETAS, **_ZERO_SNR, **_CLIP, **_PREDICTION, **_THRESHOLD, **_LEADING, "variance_type": "fixed_small"}
+_FLOW_MATCH = {
+    **_LEVELS, "num_train_timesteps": 1000, "shift": 1.0, "use_dynamic_shifting": False, "base_shift": 0.5, "max_shift": 1.15,
+    "base_image_seq_len": 256, "max_image_seq_len": 4096, "invert_sigmas": False, "shift_terminal": None,
+    "time_shift_type": "exponential",
+}  # fmt: skip
 _EDM_PREDICTIONS = {"epsilon": "edm", "v_prediction": "v_prediction"}  # with sigma_data, they are F and −F of EDM
 
 PEERS: dict[str, Peer] = {
-    "DDIMScheduler": Peer(_DDIM, _discrete("exact"), _closed, _is("ddim")),
-    "DDIMParallelScheduler": Peer(_DDIM, _discrete("exact"), _closed, _is("ddim")),
+    "DDIMScheduler": Peer(_DDIM, _discrete("exact"), _closed, _is("ddim", **_RAW)),
+    "DDIMParallelScheduler": Peer(_DDIM, _discrete("exact"), _closed, _is("ddim", **_RAW)),
     "DDPMScheduler": Peer(_DDPM, _discrete("exact"), _closed, _ddpm),
     "DDPMParallelScheduler": Peer(_DDPM, _discrete("exact"), _closed, _ddpm),
     "DDIMInverseScheduler": Peer(
-        {k: v for k, v in _DDIM.items() if k not in _THRESHOLD}, _discrete("exact"), _closed, _is("ddim_inverse")
+        {k: v for k, v in _DDIM.items() if k not in _THRESHOLD}, _discrete("exact"), _closed, _is("ddim_inverse", **_RAW)
     ),
     "LCMScheduler": Peer(_DISTILLED, _discrete("exact"), _distilled, _lcm),
     "TCDScheduler": Peer(_DISTILLED, _discrete("exact"), _distilled, _tcd),
@@ -685,17 +900,18 @@ PEERS: dict[str, Peer] = {
     "UniPCMultistepScheduler": Peer(
         {**_DPM, **_ENDS, "predict_x0": True, "solver_type": "bh2", "disable_corrector": [], "solver_p": None,
          "final_sigmas_type": "zero", "shift_terminal": None},
-        _levelled, _open, _is("unipc"),
+        _levelled, _open, _unipc,
     ),
     "DEISMultistepScheduler": Peer(
         {**{k: v for k, v in _DPM.items() if k not in _ZERO_SNR}, "algorithm_type": "deis", "solver_type": "logrho"},
         _levelled, _open, _deis,
     ),
     "FlowMatchEulerDiscreteScheduler": Peer(
-        {**_LEVELS, "num_train_timesteps": 1000, "shift": 1.0, "use_dynamic_shifting": False, "base_shift": 0.5, "max_shift": 1.15,
-         "base_image_seq_len": 256, "max_image_seq_len": 4096, "invert_sigmas": False, "shift_terminal": None,
-         "time_shift_type": "exponential", "stochastic_sampling": False},
-        _flow, _flow_match, _is("flow_euler"), "flow",
+        {**_FLOW_MATCH, "stochastic_sampling": False}, _flow, _flow_match, _is("flow_euler"), "flow"
+    ),
+    "FlowMatchLCMScheduler": Peer(
+        {**_FLOW_MATCH, "scale_factors": None, "upscale_mode": "bicubic"},
+        _flow, _flow_match, _flow_lcm, "flow",
     ),
     "FlowMatchHeunDiscreteScheduler": Peer(
         {"num_train_timesteps": 1000, "shift": 1.0}, _flow, _flow_match, _is("flow_heun"), "flow"
@@ -731,8 +947,8 @@ REFUSED = {
     "DDPMWuerstchenScheduler": "its schedule is a continuous cosine, which is none here. Take ddpm by df.plan on Schedule.cosine.",
     "KarrasVeScheduler": "it is deprecated in diffusers and kept as a name. Take heun by df.plan on Schedule.edm.",
     "ScoreSdeVpScheduler": "it is deprecated in diffusers and kept as a name. Take euler_maruyama by df.plan on Schedule.vp_sde.",
-    "FlowMatchLCMScheduler": "lcm is for discrete schedules here, and a flow is none. Take flow_euler by df.plan.",
-    "LTXEulerAncestralRFScheduler": "its levels come from its pipeline. Take euler_ancestral by df.plan with sigmas.",
+    "LTXEulerAncestralRFScheduler": "its levels come from its pipeline. Take euler_ancestral by df.plan on Schedule.flow, with "
+    "1000 times its sigmas as timesteps.",
     "MiniMaxH3Scheduler": "its shift is that of its pipeline. Take flow_euler by df.plan on Schedule.flow.",
     "SCMScheduler": "its network's input is TrigFlow's angle, a schedule that is none here.",
     **dict.fromkeys(

@@ -16,13 +16,17 @@ from typing import Any
 
 import numpy as np
 
+from . import hints
 from .artifact import document as documents
 from .artifact import external, graph
 from .artifact.document import Conditioning, Document, Range, Time
+from .artifact.identity import Files, state
+from .artifact.nodes import Nodes
 from .artifact.rewrite import rewrite
 from .errors import ArgumentError, ArgumentTypeError, ArtifactError, ArtifactNotFoundError, near
 from .files import replacing
-from .plan import PREDICTION_TYPES
+from .plan import PREDICTION_TYPES, Plan
+from .planning import plan_for
 from .schedule import Schedule
 
 __all__ = ["Conditioning", "Model", "Time", "bundled", "load", "to_uint8"]
@@ -40,6 +44,8 @@ class Model(Document):
     Attributes:
         path: The .onnx file, absolute, links resolved.
         external: Files beside it that hold its weights; empty if it holds them itself.
+        files: All of them, and what they were when they were checked; whoever reads them again does so within
+            ``files.unchanged()``.
         sha256: Digest in hex, computed when first asked for: of the file, or, with external data, of the digests of the
             file and of each external file one after the other.
 
@@ -47,11 +53,21 @@ class Model(Document):
         >>> import diffuse_fast as df
         >>> model = df.load("digits")
         >>> model.shape, model.prediction_type
-        ((1, 8, 8), 'epsilon')
+        ((1, 8, 8), 'v_prediction')
     """
 
     path: Path
     external: tuple[Path, ...] = ()
+    files: Files = dataclasses.field(default=Files(), repr=False)
+
+    def nodes(self) -> Nodes:
+        """The inside of the file, read anew, to be changed in memory.
+
+        Raises:
+            ArtifactError: a file of the model was replaced since it was loaded.
+        """
+        with self.files.unchanged():
+            return Nodes(self.path)
 
     def __repr__(self) -> str:
         inputs = "".join(f" {c.name}" for c in self.conditioning) or " none"
@@ -63,15 +79,31 @@ class Model(Document):
     @cached_property
     def sha256(self) -> str:
         digests = []
-        for path in (self.path, *self.external):
-            try:
+        with self.files.unchanged():
+            for path in (self.path, *self.external):
                 with open(path, "rb") as file:
                     digests.append(hashlib.file_digest(file, "sha256"))
-            except OSError as error:
-                raise ArtifactNotFoundError(f"the model file {str(path)!r} cannot be read any more: {error}.") from None
         if len(digests) == 1:
             return digests[0].hexdigest()
         return hashlib.sha256(b"".join(d.digest() for d in digests)).hexdigest()
+
+
+    def plan(self, solver: str, steps: int | None = None, **options: Any) -> Plan:
+        """The plan by which ``df.sample(model, n, steps, solver=solver)`` draws: what the model knows need not be said.
+
+        Args:
+            solver, steps: As for :func:`diffuse_fast.plan`; ``"learned"`` is the model's own.
+            **options: As for :func:`diffuse_fast.sample`: ``clip``, ``timestep_spacing``, ``timesteps``, options of the solver.
+
+        Raises:
+            ArgumentError, ArgumentTypeError, PlanError: as :func:`diffuse_fast.plan`; or the model says otherwise.
+
+        Example:
+            >>> import diffuse_fast as df
+            >>> df.load("digits").plan("ddim", 20).nfe
+            20
+        """
+        return plan_for(self, solver, steps, **options)
 
 
 def bundled() -> tuple[str, ...]:
@@ -119,8 +151,10 @@ def load(model: str | Path, mapping: Mapping[str, Any] | None = None) -> Model:
         'Apache-2.0'
     """
     path = find(model)
+    before = state(path)
     outside = graph.read(path)
-    files = external.check(outside.external, path.parent)
+    beside = external.check(outside.external, path.parent, Path(model).parent if Path(model).is_symlink() else None)
+    files = Files((path, *beside), (before, *map(state, beside)))
     text = outside.metadata.get(documents.KEY)
     if text is not None:
         if mapping is not None:
@@ -136,7 +170,8 @@ def load(model: str | Path, mapping: Mapping[str, Any] | None = None) -> Model:
         )
     documents.check_graph(document, outside)
     fields = {f.name: getattr(document, f.name) for f in dataclasses.fields(Document)}
-    return Model(**fields, path=path, external=files)
+    files.check()
+    return Model(**fields, path=path, external=beside, files=files)
 
 
 def rewritten(model: Model, target: Path, **fields: Any) -> Model:
@@ -156,7 +191,8 @@ def rewritten(model: Model, target: Path, **fields: Any) -> Model:
     documents.check(document)
     text = json.dumps(document.to_json(), sort_keys=True, allow_nan=False)
     with replacing(target) as partial:
-        rewrite(model.path, partial, text)
+        with model.files.unchanged():
+            rewrite(model.path, partial, text)
         load(partial)
     return load(target)
 
@@ -268,7 +304,8 @@ def _mapped(mapping: Mapping[str, Any], outside: graph.Graph, path: Path) -> Doc
     schedule = mapping.get("schedule")
     prediction_type = mapping.get("prediction_type")
     if prediction_type is not None and prediction_type not in PREDICTION_TYPES:
-        raise ArgumentError(f"mapping['prediction_type'] is {prediction_type!r}.{near(str(prediction_type), PREDICTION_TYPES)}")
+        tail = hints.of_prediction(prediction_type) + near(str(prediction_type), PREDICTION_TYPES)
+        raise ArgumentError(f"mapping['prediction_type'] is {prediction_type!r}.{tail}")
     # The rest is checked as a document is; a stand-in schedule fills the place of one that is left to df.sample.
     known = schedule if isinstance(schedule, Schedule) else documents.schedule_from(schedule or Schedule.linear().to_json())
     convention = mapping.get("convention", known.time_conventions[0])

@@ -1,10 +1,11 @@
-"""Pictures: samples side by side in one grid, and the grid as a PNG."""
+"""Pictures: samples side by side in one grid, and grids as the bytes of PNG, JPEG and GIF files."""
 
 from __future__ import annotations
 
 import io
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -61,17 +62,51 @@ def grid(images: np.ndarray, *, columns: int | None = None, scale: int | None = 
     return whole[..., 0] if whole.shape[-1] == 1 else whole
 
 
-def png(levels: np.ndarray) -> bytes:
-    """A (H, W) or (H, W, 3) uint8 array as the bytes of a PNG file.
+def png(levels: np.ndarray, recipe: str | None = None) -> bytes:
+    """A (H, W) or (H, W, 3) uint8 array as the bytes of a PNG file, with a text under ``recipe``.
 
     Raises:
         RuntimeUnavailableError: Pillow is not installed.
     """
     needs_pillow()
+    from PIL import PngImagePlugin
+
+    info = PngImagePlugin.PngInfo()
+    if recipe is not None:
+        info.add_text("recipe", recipe)
+    return _written([levels], "PNG", optimize=True, pnginfo=info)
+
+
+def jpeg(levels: np.ndarray, comment: str | None = None) -> bytes:
+    """As :func:`png`, of a JPEG file with a comment, at a quality that shows no blocks.
+
+    Raises:
+        ArgumentError: the comment is longer than a JPEG can hold.
+        RuntimeUnavailableError: Pillow is not installed.
+    """
+    text = {} if comment is None else {"comment": comment.encode()}
+    if comment is not None and len(text["comment"]) > 65_533:
+        raise ArgumentError("the recipe is longer than the comment of a JPEG can be, 65,533 bytes; write a .png or .npz.")
+    return _written([levels], "JPEG", quality=95, subsampling=0, **text)
+
+
+def gif(frames: Sequence[np.ndarray], milliseconds: int, comment: str | None = None) -> bytes:
+    """Frames as :func:`png` takes them, of one shape, as the bytes of a GIF file that repeats for ever.
+
+    Raises:
+        RuntimeUnavailableError: Pillow is not installed.
+    """
+    text = {} if comment is None else {"comment": comment.encode()}
+    return _written(frames, "GIF", save_all=True, duration=milliseconds, loop=0, **text)
+
+
+def _written(frames: Sequence[np.ndarray], kind: str, **options: Any) -> bytes:
+    needs_pillow()
     from PIL import Image
 
+    first, *others = (Image.fromarray(levels) for levels in frames)
     buffer = io.BytesIO()
-    Image.fromarray(levels).save(buffer, "PNG", optimize=True)
+    first.save(buffer, kind, **options, **({"append_images": others} if others else {}))
     return buffer.getvalue()
 
 

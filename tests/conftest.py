@@ -5,6 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import os
+import sys
+
+# Threads of torch wait for each other; on cores that are busy with other work that makes seconds minutes. Before it is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +21,9 @@ settings.register_profile("diffuse_fast", deadline=None, print_blob=True)
 settings.load_profile("diffuse_fast")
 
 os.environ["DIFFUSE_FAST_CACHE"] = "off"  # what was tuned on this machine is none of the tests' business
+# Tests import runtimes directly, where the package cannot switch their telemetry off.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 DOCUMENT = {
     "format": "diffuse_fast.model",

@@ -210,8 +210,8 @@ class Returns(torch.nn.Module):
 @pytest.mark.parametrize(
     ("wrap", "named"),
     [
-        (lambda y: (y,), "a tuple"), (lambda y: [y, y], "a list"), (lambda y: {"sample": y}, "a dict"), (lambda y: None, "a NoneType"),
-        (lambda y: types.SimpleNamespace(sample=(y,)), "a SimpleNamespace"),
+        (lambda y: (y,), "a tuple"), (lambda y: [y, y], "a list"), (lambda y: {"sample": y}, "a dict"),
+        (lambda y: None, "a NoneType"), (lambda y: types.SimpleNamespace(sample=(y,)), "a SimpleNamespace"),
     ],
 )  # fmt: skip
 def test_a_module_that_returns_no_tensor_is_told_so(tmp_path, wrap, named):
@@ -401,7 +401,7 @@ def test_a_path_that_is_a_folder(tmp_path):
 
 def test_a_missing_package_names_its_extra(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(RuntimeUnavailableError, match=r"onnxscript.*diffuse-fast\[train\]"):
+    with pytest.raises(RuntimeUnavailableError, match=r"onnxscript.*pip install .\.\[train\]"):
         df.export(Affine().eval(), folder / "m.onnx", **SAID)
 
 

@@ -30,7 +30,7 @@ def train(run: Run) -> None:
     scheduler = DDPMScheduler(len(run.schedule.betas), trained_betas=np.asarray(run.schedule.betas), prediction_type="v_prediction")
     loader = DataLoader(TensorDataset(run.data), config.batch_size, shuffle=True, drop_last=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    rates = get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, config.steps)
+    rates = get_cosine_schedule_with_warmup(optimizer, config.warmup, config.steps)
     model, optimizer, loader, rates = accelerator.prepare(model, optimizer, loader, rates)
     average = EMAModel(model.parameters(), decay=config.ema_decay, use_ema_warmup=True, foreach=True)
     model.train()

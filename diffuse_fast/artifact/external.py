@@ -15,12 +15,13 @@ from ..errors import ArtifactError
 from .graph import ExternalTensor
 
 
-def check(tensors: Iterable[ExternalTensor], folder: Path) -> tuple[Path, ...]:
+def check(tensors: Iterable[ExternalTensor], folder: Path, link: Path | None = None) -> tuple[Path, ...]:
     """Check the external data of a model file in ``folder``.
 
     Args:
         tensors: What the file asks for.
         folder: The folder of the model file, which locations are relative to.
+        link: Where the model was asked for by a link, the folder of that link: for the message only.
 
     Returns:
         The files, each once, in order of first use.
@@ -31,7 +32,7 @@ def check(tensors: Iterable[ExternalTensor], folder: Path) -> tuple[Path, ...]:
     sizes: dict[str, int] = {}
     for tensor in tensors:
         if tensor.location not in sizes:
-            sizes[tensor.location] = _size(tensor, folder)
+            sizes[tensor.location] = _size(tensor, folder, link)
         size = sizes[tensor.location]
         end = tensor.offset + (tensor.length or 0)
         if end > size:
@@ -42,7 +43,7 @@ def check(tensors: Iterable[ExternalTensor], folder: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(folder / location for location in sizes))
 
 
-def _size(tensor: ExternalTensor, folder: Path) -> int:
+def _size(tensor: ExternalTensor, folder: Path, link: Path | None) -> int:
     location = tensor.location
 
     def refuse(why: str) -> ArtifactError:
@@ -67,6 +68,12 @@ def _size(tensor: ExternalTensor, folder: Path) -> int:
         try:
             status = os.lstat(here)
         except (OSError, ValueError):
+            if link is not None and os.path.lexists(link / path):
+                raise refuse(
+                    f"lies beside the link in {str(link)!r}, but the model file itself lies in {str(folder)!r}, under names of its "
+                    f"own, as in a hub's cache, and no runtime reads weights from elsewhere. Copy the folder with its links "
+                    f"followed (cp -rL), or download it into a folder (huggingface_hub: local_dir=)"
+                ) from None
             raise refuse("does not exist; it must lie beside the model file") from None
         last = i == len(path.parts) - 1
         if stat.S_ISLNK(status.st_mode):

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .. import telemetry
+from ..cores import cores, quota
 from ..errors import install_hint
 
 PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "MNN", "torch", "triton", "onnx", "pillow")
@@ -43,7 +45,7 @@ def examine() -> dict[str, Any]:
         "diffuse_fast": {"version": __version__, "core": _core.__version__, "noise_version": _core.NOISE_VERSION},
         "python": platform.python_version(),
         "system": platform.platform(),
-        "cpu": {"machine": platform.machine(), "cores": _cores(), **_cpu()},
+        "cpu": {"machine": platform.machine(), "cores": cores(), **_cpu()},
         "packages": packages,
         "kernels": _kernels(),
         "kernel": _kernel(),
@@ -61,11 +63,6 @@ def _version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu() -> dict[str, Any]:
@@ -155,7 +152,8 @@ def _threads() -> dict[str, Any]:
     from ..runtimes.choices import physical_cores
 
     given = os.environ.get("DIFFUSE_FAST_NUM_THREADS") or None
-    why = f"DIFFUSE_FAST_NUM_THREADS={given}" if given else "the cores this process may run on"
+    most = "the cores this process may run on" if quota() is None else f"its container's CPU quota, of {quota()} cores, at most"
+    why = f"DIFFUSE_FAST_NUM_THREADS={given}" if given else most
     network = f"what threads= says, else tune, else the physical ones of them, {physical_cores()}"
     return {"step": num_threads(), "why": why, "network": network}
 
@@ -169,6 +167,10 @@ def _warnings(packages: dict[str, str | None]) -> list[str]:
         )
     if (kernel := _kernel())["name"] is None:
         out.append(f"the forced kernel cannot run, so nothing can be sampled. {kernel['why']}")
+    out += [
+        f"{package} was imported before diffuse_fast, with its telemetry on; import diffuse_fast first, or see docs/runtimes.md."
+        for package in telemetry.started()
+    ]
     if _auto()["artifact"] is None:
         out.append(f"no runtime for artifacts is installed, so no model file can be sampled: {install_hint('cpu')}")
     return out

@@ -9,7 +9,10 @@ import typer
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A .safetensors file that `diffuse-fast train` wrote, or the folder of a run.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="CHECKPOINT", help="A .safetensors file that `diffuse-fast train` wrote, or the folder of a run."),
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The artifact to write (.onnx).")],
     opset: Annotated[int | None, typer.Option(help="23 or 21; 23 unless it cannot be.")] = None,
 ) -> None:

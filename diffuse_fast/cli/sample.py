@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import secrets
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,17 +14,18 @@ import typer
 from . import words
 
 if TYPE_CHECKING:
-    import numpy as np
 
     from ..model import Model
 
-SUFFIXES = (".png", ".npy", ".npz")
+STEPS = 20  # where nothing says how many
 
 
 def sample(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An artifact (.onnx), or a bundled model: digits.")],
     n: Annotated[int, typer.Option("-n", help="Number of samples.")] = 16,
-    steps: Annotated[int | None, typer.Option(help="Steps of the solver; may be left out with --timesteps.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(show_default="20, or as many as --timesteps or --sigmas", help="Steps of the solver.")
+    ] = None,
     solver: Annotated[str, typer.Option(help="`diffuse-fast solvers` lists them.")] = "ddim",
     option: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the solver, as eta=0.5. May be repeated.")
@@ -39,8 +38,8 @@ def sample(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE[,VALUE...]",
-            help="A conditioning input, as label=7, or label=squares where `inspect` lists the names; several values go round the samples; @FILE.npy for an array, of one value for "
-            "all or one for each sample. May be repeated.",
+            help="A conditioning input, as label=7, or label=squares where `inspect` lists the names; several values go round the "
+            "samples; @FILE.npy for an array, of one value for all or one for each sample. May be repeated.",
         ),
     ] = None,
     negative_cond: Annotated[
@@ -56,20 +55,30 @@ def sample(
         Path | None,
         typer.Option(
             "--out", "-o", show_default="samples.png, or samples-2.png, ... where that is there already",
-            help="A .png (a grid), or .npy or .npz; an .npz also holds how it was made.",
+            help="A .png or .jpg (a grid), .gif (one after the other), .npy or .npz; all but an .npy also hold how it was made.",
         ),
     ] = None,
     columns: Annotated[int | None, typer.Option(help="Pictures in a row of the grid.")] = None,
     scale: Annotated[int | None, typer.Option(help="Enlarge every pixel of the grid this many times.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples per network call at most; bounds memory.")] = None,
     timestep_spacing: Annotated[
-        str | None, typer.Option(help="leading, trailing, linspace, karras, exponential, beta, log_snr or power.")
+        str | None, typer.Option(help="leading, trailing, linspace, karras, exponential, beta, beta_sigmas, log_snr or power.")
     ] = None,
     rho: Annotated[float | None, typer.Option(help="Exponent of the spacings karras and power.")] = None,
     sigma_min: Annotated[float | None, typer.Option(help="The smallest noise level of a spacing over levels.")] = None,
     sigma_max: Annotated[float | None, typer.Option(help="The largest.")] = None,
+    beta_shape: Annotated[str | None, typer.Option(metavar="A,B", help="Shape of the distribution of the spacing beta.")] = None,
     sigmas: Annotated[str | None, typer.Option(metavar="S,S,...", help="The noise levels themselves, falling.")] = None,
     timesteps: Annotated[str | None, typer.Option(metavar="T,T,...", help="The timesteps themselves, falling.")] = None,
+    begin: Annotated[float | None, typer.Option(metavar="T", help="Start at this time of the schedule, from --data.")] = None,
+    end: Annotated[
+        str | None,
+        typer.Option(metavar="T|data|last", help="Stop at this time; with --sigmas at the last of them, or go on to the data."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npy", help="What is noised to where sampling starts: one sample for all, or one for each."),
+    ] = None,
     clip: Annotated[
         str | None, typer.Option(metavar="LO,HI", help="Where to clip the data prediction; the model's own unless given.")
     ] = None,
@@ -84,10 +93,12 @@ def sample(
     Example: diffuse-fast sample digits -n 64 --steps 20 --cond label=7 --out sevens.png
     """
     out = _free() if out is None else out
-    if out.suffix not in SUFFIXES:
-        raise typer.BadParameter(f"--out is {str(out)!r}; it must end in {', '.join(SUFFIXES)}.")
-    if out.suffix != ".png" and (columns is not None or scale is not None):
-        raise typer.BadParameter("--columns and --scale lay out a .png.")
+    from .. import saving
+
+    if out.suffix.lower() not in saving.PICTURES and out.suffix not in saving.SUFFIXES:
+        raise typer.BadParameter(f"--out is {str(out)!r}; it must end in {', '.join(saving.SUFFIXES)}.")
+    if out.suffix.lower() not in saving.PICTURES and (columns is not None or scale is not None):
+        raise typer.BadParameter("--columns and --scale lay out a picture.")
     for name, value in (("--columns", columns), ("--scale", scale)):
         if value is not None and value < 1:
             raise typer.BadParameter(f"{name} is {value}; it must be at least 1.")
@@ -98,6 +109,7 @@ def sample(
         raise typer.BadParameter(f"--clip is {clip!r}; it must be two numbers, as -1,1.")
 
     from .. import files
+    from ..artifact.document import LEARNED
     from ..engine import sample as draw
     from ..model import load
     from ..solvers import SOLVERS
@@ -106,7 +118,7 @@ def sample(
     known = SOLVERS[solver].options if solver in SOLVERS else {}
     call: dict[str, Any] = {
         "n": n,
-        "steps": steps,
+        "steps": STEPS if steps is None and timesteps is None and sigmas is None and solver != LEARNED else steps,
         "solver": solver,
         # df.sample would draw one and keep it to itself: the file and the user are to know.
         "seed": secrets.randbits(64) if seed is None else _one_or_each("--seed", seed, n, int),
@@ -122,7 +134,9 @@ def sample(
             name: value
             for name, value in (
                 ("rho", rho), ("sigma_min", sigma_min), ("sigma_max", sigma_max),
+                ("beta_shape", None if beta_shape is None else words.numbers("--beta-shape", beta_shape)),
                 ("sigmas", None if sigmas is None else words.numbers("--sigmas", sigmas)),
+                ("begin", begin), ("end", end if end in (None, "data", "last") else words.typed("--end", end, float)),
             )
             if value is not None
         },
@@ -133,15 +147,20 @@ def sample(
         "precision": precision,
         **{
             # One that the solver does not have goes on as it is: the library says which it has.
-            name: words.typed(f"--option {name}", text, type(known[name].default)) if name in known else text
+            name: words.typed(f"--option {name}", text, known[name].kind) if name in known else text
             for name, text in words.pairs("--option", option or ()).items()
         },
     }
+    if data is not None:
+        call["data"] = _each("--data", data, n, loaded.shape)
+    # What can be refused is refused before there are samples.
     files.writable(out)
-    write = _writer(out, loaded, call, columns, scale)
+    saving.check_suffix(out)
+    if out.suffix.lower() in saving.PICTURES:
+        saving.check_pictures(loaded)
+    recipe = {"model": loaded.name, "sha256": loaded.sha256, "sample": call, "made_by": _made_by()}
     x = draw(loaded, **call, progress=True)
-    with files.replacing(out) as partial:
-        write(x, partial)
+    saving.save(out, x, (-1.0, 1.0) if loaded.value_range is None else loaded, recipe=recipe, columns=columns, scale=scale)
     print(f"{out}: {n} of {loaded.name}, {solver}, {x.shape[1:]} each, seed {call['seed']}")
 
 
@@ -178,7 +197,7 @@ def _per_sample(option: str, text: str, n: int, names: Sequence[str]) -> Any:
 
 
 def _array(option: str, path: Path) -> list[Any]:
-    """An array of a file, as lists: the recipe of an .npz is to hold it."""
+    """An array of a file, as lists: the recipe of an .npz holds it."""
     import numpy as np
 
     try:
@@ -190,31 +209,12 @@ def _array(option: str, path: Path) -> list[Any]:
     return array.tolist()
 
 
-def _writer(
-    out: Path, model: Model, call: dict[str, Any], columns: int | None, scale: int | None
-) -> Callable[[np.ndarray, Path], None]:
-    """The function that writes samples to a path, with what can be refused refused now, before there are any."""
+def _each(option: str, path: Path, n: int, shape: tuple[int, ...]) -> list[Any]:
+    """Samples of a file; one stands for all."""
     import numpy as np
 
-    if out.suffix == ".npy":
-        return lambda x, path: np.save(path, x)
-    if out.suffix == ".npz":
-        recipe = json.dumps({"model": model.name, "sha256": model.sha256, "sample": call, "made_by": _made_by()})
-        return lambda x, path: np.savez(path, samples=x, recipe=np.array(recipe))
-
-    from .. import pictures
-    from ..errors import ArgumentError
-    from ..model import to_uint8
-
-    pictures.needs_pillow()
-    pictures.check_shape(model.shape)
-    if model.value_range is None:
-        raise ArgumentError(f"the samples of {model.name} are no pictures: it has no value range. Write an .npy or .npz.")
-
-    def write(x: np.ndarray, path: Path) -> None:
-        path.write_bytes(pictures.png(pictures.grid(to_uint8(x, model), columns=columns, scale=scale)))
-
-    return write
+    array = np.array(_array(option, path), np.float64)
+    return (np.broadcast_to(array, (n, *shape)) if array.shape == shape else array).tolist()
 
 
 def _made_by() -> dict[str, Any]:

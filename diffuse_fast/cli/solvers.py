@@ -36,7 +36,9 @@ def solvers() -> None:
 
 
 def _shown(default: object) -> object:
-    """A default as it is written on the command line; the largest float bounds nothing."""
+    """A default as it is written on the command line; the largest float bounds nothing, and None follows the clip."""
+    if default is None:
+        return "where clipped"
     if default == sys.float_info.max:
         return "unlimited"
     return str(default).lower() if isinstance(default, bool) else default

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +28,9 @@ def train(
     weighting: Annotated[str | None, typer.Option(help="Of noise levels: min_snr, p2 or edm.")] = None,
     times: Annotated[str | None, typer.Option(help="How they are drawn: uniform, importance, log_normal, logit_normal.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of AdamW, after the warm-up.")] = None,
-    warmup_steps: Annotated[int | None, typer.Option(help="Steps over which the learning rate rises.")] = None,
+    warmup_steps: Annotated[
+        int | None, typer.Option(help="Steps over which the learning rate rises; a tenth of them, 100 at most, unless given.")
+    ] = None,
     ema_decay: Annotated[float | None, typer.Option(help="Decay of the moving average of the weights.")] = None,
     condition_dropout: Annotated[float | None, typer.Option(help="How often a label is left out, for guidance.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
@@ -81,9 +86,33 @@ def train(
     check(settings)
     from ..training.recipe import recipe, run
 
-    model = run(recipe(settings), out, resume=resume, device=device)
+    with _told():
+        made = recipe(settings)
+    model = run(made, out, resume=resume, device=device)
     if model is not None:
         print(f"{model.path}: {model.name}, sha256 {model.sha256}")
+
+
+class _Echo(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(record.getMessage(), err=True)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Within it, what the data are taken for is told, which the library only logs."""
+    log, echo = logging.getLogger("diffuse_fast.training.data"), _Echo()
+    if log.isEnabledFor(logging.DEBUG):  # --debug shows it all
+        yield
+        return
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(echo)
+    try:
+        yield
+    finally:
+        log.removeHandler(echo)
+        log.setLevel(level)
 
 
 def _digits(out: Path, flags: dict[str, Any], reuse: bool) -> None:

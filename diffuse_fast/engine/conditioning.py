@@ -20,8 +20,9 @@ def conditions(argument: str, given: Any, n: int, inputs: Any, device: Any = Non
 
     Args:
         argument: The name of the argument, for messages.
-        given: A mapping from input names to values, one for all samples or one per sample; or None. Classes that the model
-            knows by name may be given by name.
+        given: A mapping from input names to values, or None. For a model an array has the declared shape of its input, for all
+            samples, or one axis more, of length n or 1; classes that it knows by name may be given by name. For a bare network the
+            first axis always is that one, and a number is for all samples.
         n: Number of samples.
         inputs: The model's conditioning inputs; what is left out takes their null value. None for a bare network, which takes
             what it is given.
@@ -38,7 +39,7 @@ def conditions(argument: str, given: Any, n: int, inputs: Any, device: Any = Non
         if not isinstance(name, str):
             raise ArgumentTypeError(f"{argument} has the name {name!r}; the names of inputs are text.")
     if inputs is None:
-        return {name: _per_sample(f"{argument}[{name!r}]", v, n, None, None, device) for name, v in values.items()}
+        return {name: _of_bare(f"{argument}[{name!r}]", name, v, n, device) for name, v in values.items()}
     known = {c.name: c for c in inputs}
     for name in values:
         if name not in known:
@@ -49,10 +50,11 @@ def conditions(argument: str, given: Any, n: int, inputs: Any, device: Any = Non
         if value is None:
             raise ArgumentError(f"{argument} lacks {name!r}, and the model has no null value for it.")
         value = _numbered(f"{argument}[{name!r}]", value, getattr(c, "class_names", None))
-        array = _per_sample(f"{argument}[{name!r}]", value, n, tuple(c.shape), c.dtype, device)
+        array = _of_model(f"{argument}[{name!r}]", value, n, tuple(c.shape), c.dtype, device)
         looked_at = c.classes is not None and name in values and isinstance(array, np.ndarray)
-        if looked_at and ((array < 0) | (array > max(c.classes - 1, c.null or 0))).any():
-            raise ArgumentError(f"{argument}[{name!r}] has a label outside 0..{c.classes - 1}.")
+        if looked_at and (((array < 0) | (array >= c.classes)) & (array != c.null)).any():
+            null = "" if c.null is None else f" that is not {c.null}, which means no class"
+            raise ArgumentError(f"{argument}[{name!r}] has a label outside 0..{c.classes - 1}{null}.")
         out[name] = array
     return out
 
@@ -78,19 +80,42 @@ def _numbered(name: str, value: Any, class_names: Sequence[str] | None) -> Any:
     return class_names.index(value)
 
 
-def _per_sample(name: str, value: Any, n: int, shape: tuple[int, ...] | None, dtype: str | None, device: Any) -> Any:
-    there = device is not None and is_on_cuda(value)
-    array = _taken(name, value, dtype, device) if there else _read(name, value, dtype)
-    alike = tuple(array.shape) == (() if shape is None else shape)
-    if alike and there:
-        with device.scope():
-            array = device.stack([array] * n)
-    elif alike:
-        array = np.broadcast_to(array, (n, *array.shape))
+def _of_bare(where: str, name: str, value: Any, n: int, device: Any) -> Any:
+    array = _found(where, value, None, device)
     found = tuple(array.shape)
-    if found[:1] != (n,) or (shape is not None and found[1:] != shape):
-        raise ArgumentError(f"{name} has shape {found}; give one value for all, or one per sample ({n}).")
-    return array
+    if found and found[0] not in (n, 1):
+        raise ArgumentError(
+            f"{where} has shape {found}; the first axis is the batch, {n} long, or 1 for all samples alike. For one value of this "
+            f"shape for all of them, give {name}[None]."
+        )
+    return _repeated(array, n, shared=not found, device=device)
+
+
+def _of_model(where: str, value: Any, n: int, shape: tuple[int, ...], dtype: str, device: Any) -> Any:
+    array = _found(where, value, dtype, device)
+    found = tuple(array.shape)
+    if found != shape and (found[1:] != shape or found[:1] not in ((n,), (1,))):
+        raise ArgumentError(
+            f"{where} has shape {found}; the model takes {shape} for a sample: give that, for all samples alike, or one "
+            f"per sample, {(n, *shape)}."
+        )
+    return _repeated(array, n, shared=found == shape, device=device)
+
+
+def _found(where: str, value: Any, dtype: str | None, device: Any) -> Any:
+    """As an array: where it lies on the device, else on the host."""
+    there = device is not None and is_on_cuda(value)
+    return _taken(where, value, dtype, device) if there else _read(where, value, dtype)
+
+
+def _repeated(array: Any, n: int, *, shared: bool, device: Any) -> Any:
+    """With one entry for each of n samples; ``shared`` has no axis for them, and another may have one of length 1."""
+    if not shared and array.shape[0] == n:
+        return array
+    if isinstance(array, np.ndarray):
+        return np.broadcast_to(array, (n, *(array.shape if shared else array.shape[1:])))
+    with device.scope():
+        return device.stack([array if shared else device.part(array, 0)] * n)
 
 
 def _taken(name: str, value: Any, dtype: str | None, device: Any) -> Any:

@@ -7,14 +7,12 @@ batch all the same: a batch of one shape is what a captured graph has.
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..kernels import get_kernel, kernels
 from ..kernels.reference import STREAM_INITIAL
 from ..kernels.rows import pack
 from ..kernels.step import noise_address
@@ -23,22 +21,26 @@ from .arguments import device_noise
 from .conditioning import Conditions
 from .device_workspace import times_of
 from .progress import bar
-from .requests import Request, check_alike, conditions_of, plans_of
+from .requests import Request, check_alike, conditions_of, plans_of, start_of
+from .start import host_kernel
 from .workspace import not_finite
 
 if TYPE_CHECKING:
     from .device import Device
     from .sampler import Sampler
 
-KEEP = Row(timestep=math.nan, calls_network=False, a=1.0)  # x' = x
+KEEP = Row(calls_network=False, a=1.0)  # x' = x
 
 
-def run_requests_on_device(sampler: Sampler, requests: Sequence[Request], callback: Any = None, progress: bool = False) -> Any:
-    """The samples of the requests, in their order: an array of the device, the caller's own."""
+def run_requests_on_device(
+    sampler: Sampler, requests: Sequence[Request], first_request: int = 0, callback: Any = None, progress: bool = False
+) -> Any:
+    """The samples of the requests, in their order: an array of the device, the caller's own. ``first_request`` is the number of the
+    first one, for messages."""
     n = len(requests)
-    plans = plans_of(sampler, requests)
-    given = [conditions_of(sampler, r, plan, i) for i, (r, plan) in enumerate(zip(requests, plans, strict=True))]
-    check_alike(given)
+    plans = plans_of(sampler, requests, first_request)
+    given = [conditions_of(sampler, r, plan, i) for i, (r, plan) in enumerate(zip(requests, plans, strict=True), first_request)]
+    check_alike(given, first_request)
     seeds, indices = noise_address(
         [secrets.randbits(64) if r.seed is None else r.seed for r in requests], [r.index for r in requests], n
     )
@@ -50,7 +52,7 @@ def run_requests_on_device(sampler: Sampler, requests: Sequence[Request], callba
     rows = [row for table in tables.values() for row in table]
     device = sampler._backend.device  # type: ignore[union-attr]  # only called where there is a device
     batch = _evaluations(device, given)
-    host, there = _noise(sampler, device, requests, plans, seeds, indices)
+    host, there = _noise(sampler, device, requests, plans, seeds, indices, first_request)
     space, key = sampler._take_for(n, batch)
     kinds = [space.kind([tables[id(plan)][tick] for plan in plans]) for tick in range(ticks)]
 
@@ -67,7 +69,7 @@ def run_requests_on_device(sampler: Sampler, requests: Sequence[Request], callba
     if (bad >= 0).any():
         at = np.where(bad >= 0, bad % ticks, ticks)
         samples = np.flatnonzero(at == at.min())
-        raise not_finite(rows[bad[samples[0]]], int(at.min()), samples.tolist())
+        raise not_finite(rows[bad[samples[0]]], int(at.min()), (first_request + samples).tolist())
     result = device.own(space.state, False)
     sampler._give_back(key, space)
     return result
@@ -88,17 +90,17 @@ def _joined(device: Device, values: list[Any]) -> Any:
 
 
 def _noise(sampler: Sampler, device: Device, requests: Sequence[Request], plans: list[Plan], seeds: np.ndarray,
-           indices: np.ndarray) -> tuple[np.ndarray, dict[int, Any]]:  # fmt: skip
-    """Where every sample starts, scaled by its own plan; and, not scaled, what lies on the device, by the number of its request.
-    From the CPU's kernel: the noise has the same bits everywhere."""
-    kernel = get_kernel(next(k.name for k in kernels() if k.device == "cpu" and k.unavailable is None))
+           indices: np.ndarray, first: int) -> tuple[np.ndarray, dict[int, Any]]:  # fmt: skip
+    """Where every sample starts, scaled by its own plan; and, not scaled, what lies on the device, by the number of its request."""
+    kernel = host_kernel()
     out, there = np.zeros((len(requests), *sampler.shape), np.float32), {}
     for i, (r, plan) in enumerate(zip(requests, plans, strict=True)):
-        if r.noise is None:
+        given = start_of(r, plan, i, first, sampler.shape, seeds, indices)
+        if given is None:
             one = slice(i, i + 1)
             kernel.normals(out[one], seeds=seeds[one], indices=indices[one], row=0, stream=STREAM_INITIAL, scale=plan.initial_scale)
         else:
-            given = device_noise(f"noise of request {i}", r.noise, sampler.shape, device)
+            given = device_noise(f"noise of request {first + i}", given, sampler.shape, device)
             if isinstance(given, np.ndarray):
                 np.multiply(given, np.float32(plan.initial_scale), out=out[i, ...], casting="same_kind")
             else:

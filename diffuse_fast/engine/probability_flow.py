@@ -10,19 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from .. import hints
 from ..artifact.document import VARIANCES, clear_input_scale, output_shape
 from ..errors import ArgumentError, NonFiniteError, RuntimeUnavailableError, install_hint
 from ..kernels import get_kernel
 from ..kernels.reference import STREAM_INITIAL
 from ..model import Model
 from ..plan import INPUT_SCALES
+from ..planning import told
 from ..runtimes import network
 from ..schedule import Schedule
 from ..schedule.checks import positive
 from ..solvers.solver import CLEAN, Point, Problem
 from .arguments import noise_array, trait, whole
 from .conditioning import conditions
-from .sample import loaded, told
+from .sample import loaded
 from .sampler import Seed, seeds_of, shape_of_sample
 
 # What the network says of a state at a point.
@@ -92,7 +94,7 @@ def probability_flow(
     if predicts not in schedule.prediction_types:
         raise ArgumentError(
             f"prediction_type is {predicts!r}; a network of a schedule of the family {schedule.family} predicts one of "
-            f"{', '.join(schedule.prediction_types)}."
+            f"{', '.join(schedule.prediction_types)}.{hints.of_prediction(predicts)}"
         )
     problem = Problem(
         schedule=schedule, points=(), prediction_type=predicts, lo=-np.inf, hi=np.inf,

@@ -23,6 +23,7 @@ from ..runtimes.base import aligned
 from .arguments import is_tensor, noise_array
 from .conditioning import Conditions, check_form, conditions
 from .progress import bar
+from .start import check_start, noised
 from .workspace import not_finite
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Request:
         index: Its index under the seed.
         guidance_scale: Its guidance; None for that of the sampler (with a plan of its own: 1).
         cond, negative_cond: Its conditioning by input name, without a batch axis.
+        data: What is noised to the start of the plan, of the sample's shape (``data`` of :func:`~diffuse_fast.sample`).
         noise: N(0, 1) of the sample's shape to start from, in place of the generator. It and the conditioning may lie on the CUDA
             device that is sampled on.
 
@@ -59,11 +61,14 @@ class Request:
     cond: Mapping[str, Any] | None = field(default=None, hash=False)
     negative_cond: Mapping[str, Any] | None = field(default=None, hash=False)
     noise: Any = field(default=None, compare=False)
+    data: Any = field(default=None, compare=False)
 
 
-def run_requests(sampler: Sampler, requests: Sequence[Request], callback: Any = None, progress: bool = False) -> np.ndarray:
-    """The samples of the requests, in their order, (len(requests), *shape)."""
-    slots = _Slots(sampler, requests)
+def run_requests(
+    sampler: Sampler, requests: Sequence[Request], first: int = 0, callback: Any = None, progress: bool = False
+) -> np.ndarray:
+    """The samples of the requests, in their order, (len(requests), *shape). ``first`` is the number of the first one."""
+    slots = _Slots(sampler, requests, first)
     tick = 0
     with bar(progress, slots.ticks) as advance:
         while slots.tick():
@@ -76,16 +81,17 @@ def run_requests(sampler: Sampler, requests: Sequence[Request], callback: Any = 
 
 
 class _Slots:
-    def __init__(self, sampler: Sampler, requests: Sequence[Request]):
+    def __init__(self, sampler: Sampler, requests: Sequence[Request], first_request: int = 0):
+        self._first_request = first_request
         self._network, self._kernel, self._shape = sampler._network, sampler._kernel, sampler.shape
         self._output_shape = sampler._output_shape
         self._separate = sampler._guidance_batch == "separate"
         self._variance_offset = math.prod(sampler.shape) if sampler._output_shape != sampler.shape else -1
         n = len(requests)
-        self._plans = plans_of(sampler, requests)
+        self._plans = plans_of(sampler, requests, first_request)
         pairs = zip(requests, self._plans, strict=True)
-        self._conditions = [conditions_of(sampler, r, plan, i) for i, (r, plan) in enumerate(pairs)]
-        check_alike(self._conditions)
+        self._conditions = [conditions_of(sampler, r, plan, i) for i, (r, plan) in enumerate(pairs, first_request)]
+        check_alike(self._conditions, first_request)
         # The rows of all plans in one table, each plan once.
         first: dict[int, int] = {}
         self._rows: list[Any] = []
@@ -101,17 +107,18 @@ class _Slots:
         seeds = [secrets.randbits(64) if r.seed is None else r.seed for r in requests]
         self._seeds, self._indices = noise_address(seeds, [r.index for r in requests], n)
         for i, (r, plan) in enumerate(zip(requests, self._plans, strict=True)):
-            self._start(i, r.noise, plan.initial_scale)
+            self._start(i, r, plan)
         self._evaluations: list[tuple[int, int]] | None = None
 
-    def _start(self, i: int, noise: Any, scale: float) -> None:
-        if noise is None:
+    def _start(self, i: int, r: Request, plan: Plan) -> None:
+        given = start_of(r, plan, i, self._first_request, self._shape, self._seeds, self._indices)
+        if given is None:
             only = slice(i, i + 1)
             self._kernel.normals(self.state[only], seeds=self._seeds[only], indices=self._indices[only], row=0,
-                                 stream=STREAM_INITIAL, scale=scale)  # fmt: skip
+                                 stream=STREAM_INITIAL, scale=plan.initial_scale)  # fmt: skip
         else:
-            given = noise_array(f"noise of request {i}", noise, self._shape)
-            np.multiply(given, np.float32(scale), out=self.state[i], casting="same_kind")
+            given = noise_array(f"noise of request {self._first_request + i}", given, self._shape)
+            np.multiply(given, np.float32(plan.initial_scale), out=self.state[i], casting="same_kind")
 
     @property
     def ticks(self) -> int:
@@ -146,7 +153,7 @@ class _Slots:
 
     def _wanted(self, i: int) -> list[int]:
         row = self._next_call(i)
-        return [] if row is None else [j for j, g in enumerate(row.g) if g != 0.0]
+        return [] if row is None else list(row.reads)
 
     def _times(self, evaluations: list[tuple[int, int]]) -> float | np.ndarray:
         times = [self._row(i).timestep for i, _ in evaluations]
@@ -180,16 +187,26 @@ class _Slots:
             rows[i], noise_rows[i] = self._first[i] + self._at[i], self._at[i]
         bad = self._bound.run_each(rows, noise_rows, self._numbers)
         if bad >= 0:
-            raise not_finite(self._row(bad), self._at[bad], list(self._bound.bad_samples()))
+            samples = [self._first_request + i for i in self._bound.bad_samples()]
+            raise not_finite(self._row(bad), self._at[bad], samples)
         for i in samples:
             self._at[i] += 1
 
 
-def plans_of(sampler: Sampler, requests: Sequence[Request]) -> list[Plan]:
-    """The plan of each request, with its guidance; one object for equal requests."""
+def start_of(r: Request, plan: Plan, i: int, first: int, shape: tuple[int, ...], seeds: np.ndarray, indices: np.ndarray) -> Any:
+    """What sample i starts from, before its plan's initial_scale; None is noise of the generator. It is request ``first + i``."""
+    check_start(plan, r.data, r.noise)
+    if r.data is None:
+        return r.noise
+    only = slice(i, i + 1)
+    return noised(plan, r.data, r.noise, shape, seeds[only], indices[only], of=f" of request {first + i}")
+
+
+def plans_of(sampler: Sampler, requests: Sequence[Request], first: int) -> list[Plan]:
+    """The plan of each request, with its guidance; one object for equal requests. ``first`` is the number of the first one."""
     made: dict[tuple[int, float | None], Plan] = {}
     plans = []
-    for i, r in enumerate(requests):
+    for i, r in enumerate(requests, first):
         if not isinstance(r, Request):
             raise ArgumentTypeError(f"request {i} is a {type(r).__name__}; give df.Request objects.")
         scale = r.guidance_scale
@@ -217,11 +234,11 @@ def conditions_of(sampler: Sampler, r: Request, plan: Plan, i: int) -> list[Cond
     return [{name: value[0] for name, value in c.items()} for c in whole]
 
 
-def check_alike(per_request: list[list[Conditions]]) -> None:
+def check_alike(per_request: list[list[Conditions]], first: int) -> None:
     """What goes into one call of the network must have one form. A model's inputs see to it; a bare network's must be compared."""
-    for i, outputs in enumerate(per_request):
+    for i, outputs in enumerate(per_request, first):
         for condition in outputs:
-            check_form(condition, f"request {i}", per_request[0][0], "request 0")
+            check_form(condition, f"request {i}", per_request[0][0], f"request {first}")
 
 
 def _batched(cond: Any, device: Any) -> Any:

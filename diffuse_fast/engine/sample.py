@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..artifact.document import LEARNED
-from ..errors import ArgumentError, ArgumentTypeError
+from ..errors import ArgumentError
 from ..model import Model, find, load
-from ..plan import DynamicThreshold, Plan
+from ..plan import DynamicThreshold
+from ..planning import plan_for
 from ..schedule import Schedule
-from ..solvers import plan as make_plan
 from .arguments import is_tensor, whole
 from .conditioning import conditions
 from .requests import Request
@@ -43,6 +42,7 @@ def sample(
     variance: str | None = None,
     input_scale: str | None = None,
     clip: tuple[float, float] | DynamicThreshold | bool | None = None,
+    data: Any = None,
     noise: Any = None,
     step_noise: Callable[[int], Any] | None = None,
     batch_size: int | None = None,
@@ -78,7 +78,9 @@ def sample(
             et al. 2023, section 3.4).
         guidance_batch: ``joined`` calls the network once with both evaluations of every guided sample, ``separate`` twice, with
             half the memory for its activations. With a batch-invariant network the results are the same.
-        cond, negative_cond: Conditioning by input name; each value one for all samples, or one per sample. What is left out
+        cond, negative_cond: Conditioning by input name. For an artifact an array has the declared shape of its input, for all
+            samples, or one axis more with one entry per sample. For a callable or module axis 0 always is the batch, of length n,
+            or 1 for all samples alike: an embedding (77, 64) for all is ``emb[None]``; a number is for all. What is left out
             takes the model's null value. An array on the CUDA device that is sampled on stays there, as ``noise`` and what
             ``step_noise`` gives do; its values are not looked at.
         shape, schedule, prediction_type: What an artifact knows and a bare callable must be told.
@@ -90,7 +92,10 @@ def sample(
             k-diffusion's wrappers do. It must be said of a callable or module that predicts ``denoised`` with
             ``Schedule.edm()``. An artifact says it itself.
         clip: None for what the artifact says (a callable: no clip), False for none, (lo, hi), or a ``df.DynamicThreshold``.
-        noise: N(0, 1) of shape (n, *shape) to start from, in place of the generator.
+        data: What to start from, (n, *shape) in the model's value range: it is noised to the start of the plan, which ``begin``
+            sets (image-to-image: ``begin`` is where diffusers' ``strength`` starts). Needed with ``begin``, unless ``noise`` is.
+        noise: N(0, 1) of shape (n, *shape) to start from, in place of the generator. With ``begin`` and without ``data`` it is
+            the noised state itself, as a run with ``end`` at that time returns it.
         step_noise: ``i -> N(0, 1)`` of that shape for row i, in place of the generator.
         batch_size: Samples per network call at most; bounds memory and changes no result of a batch-invariant network.
         first_index: Index of the first sample under ``seed``: continue where another call stopped.
@@ -107,8 +112,8 @@ def sample(
             file (``tick`` lets onnxruntime capture it). What a module's ``forward`` reads from Python is fixed when it is captured.
         progress: Show a bar on a terminal, elsewhere a line now and then, on standard error.
         callback: Called as ``callback(row, x)`` after each row; x is a view, not to be kept.
-        **solver_options: Options of the solver (``eta``, ``variance_type``, ...) and of the grid (``sigmas``, ``rho``,
-            ``sigma_min``, ``sigma_max``, ``time_convention``: see :func:`diffuse_fast.plan`).
+        **solver_options: Options of the solver (``eta``, ``variance_type``, ...) and of the grid (``sigmas``, ``begin``, ``end``,
+            ``rho``, ``sigma_min``, ``sigma_max``, ``beta_shape``, ``time_convention``: see :func:`diffuse_fast.plan`).
 
     Returns:
         (n, *shape) float32, the caller's own: a NumPy array; for a torch module, or where ``noise`` is one, a tensor, on
@@ -138,15 +143,15 @@ def sample(
         if step_noise is not None:
             raise ArgumentError("step_noise is given for samples that run in step; give one guidance_scale for all.")
         return _with_each_scale(
-            sampler, n, guidance_scale, seed, first_index, cond, negative_cond, noise, batch_size, progress, callback
+            sampler, n, guidance_scale, seed, first_index, cond, negative_cond, data, noise, batch_size, progress, callback
         )
     return sampler.sample(
-        n, seed=seed, cond=cond, negative_cond=negative_cond, noise=noise, step_noise=step_noise, batch_size=batch_size,
-        first_index=first_index, progress=progress, callback=callback,
+        n, seed=seed, cond=cond, negative_cond=negative_cond, data=data, noise=noise, step_noise=step_noise,
+        batch_size=batch_size, first_index=first_index, progress=progress, callback=callback,
     )  # fmt: skip
 
 
-def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, noise, batch_size, progress, callback) -> Any:
+def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, data, noise, batch_size, progress, callback) -> Any:
     whole("n", n, 1)
     try:
         values = np.asarray(scales)
@@ -155,7 +160,7 @@ def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, nois
     if values.shape != (n,) or values.dtype.kind not in "iuf":
         raise ArgumentError(f"guidance_scale is {scales!r}; give one number, or one per sample ({n}).")
     seeds, indices = seeds_of(seed, n, first_index)
-    start = sampler._noise(noise, n)
+    start = sampler._start(data, noise, n, seeds, indices)
     given = conditions("cond", cond, n, sampler._conditioning, sampler._device)
     against = None if negative is None else conditions("negative_cond", negative, n, sampler._conditioning, sampler._device)
     requests = [
@@ -168,100 +173,21 @@ def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, nois
         for i in range(n)
     ]  # fmt: skip
     result = sampler.sample_requests(requests, batch_size=batch_size, progress=progress, callback=callback)
-    if not isinstance(result, np.ndarray) or not (is_tensor(noise) or sampler._network.name == "torch"):
+    if not isinstance(result, np.ndarray) or not (is_tensor(noise) or is_tensor(data) or sampler._network.name == "torch"):
         return result
     tensor = sys.modules["torch"].from_numpy(result)
     return tensor.to(noise.device) if is_tensor(noise) else tensor
 
 
 def loaded(model: str | Path) -> Model:
-    """The model of a path or bundled name: the same object, and so the same session, as long as the file is the same."""
-    path = find(model)
-    state = path.stat()
-    return _loaded(path, (state.st_ino, state.st_mtime_ns, state.st_size))
+    """The model of a path or bundled name: the same object, and so the same session, as long as all its files are the same."""
+    found = _loaded(find(model), Path(model))
+    if not found.files.current:
+        _loaded.cache_clear()
+        found = _loaded(find(model), Path(model))
+    return found
 
 
 @functools.lru_cache(maxsize=8)
-def _loaded(path: Path, state: Any) -> Model:
-    return load(path)
-
-
-def plan_for(known: Model | None, solver: str, steps: int | None, *, schedule: Any = None, prediction_type: Any = None,
-             clip: Any = None, timestep_spacing: Any = None, timesteps: Any = None, **solver_options: Any) -> Plan:  # fmt: skip
-    """The plan that ``sample`` follows with these arguments."""
-    grid = {"schedule": schedule, "prediction_type": prediction_type, "clip": clip, "timestep_spacing": timestep_spacing,
-            "timesteps": timesteps, **solver_options}  # fmt: skip
-    if solver == LEARNED:
-        return _learned(known, steps, [name for name, value in grid.items() if value is not None])
-    return _hand_made(known, solver, steps, **grid)
-
-
-def _hand_made(known: Model | None, solver: str, steps: int | None, *, schedule: Any, prediction_type: Any, clip: Any,
-               timesteps: Any, **options: Any) -> Plan:  # fmt: skip
-    """The plan of a solver, with what the artifact knows."""
-    if known is not None:
-        options.setdefault("time_convention", known.time.convention)
-        if known.time.dtype != "float32" and timesteps is None:  # a named spacing may lie between whole timesteps
-            options.setdefault("timestep_rounding", "nearest")
-    return _plan(
-        told("schedule", schedule, known), solver, steps, prediction_type=told("prediction_type", prediction_type, known),
-        clip=bounds(clip, known), timesteps=timesteps, **options,
-    )  # fmt: skip
-
-
-def _learned(model: Model | None, steps: int | None, contradicting: list[str]) -> Plan:
-    """The artifact's own plan for this number of steps."""
-    if model is None:
-        raise ArgumentError(
-            "solver is 'learned', which is a plan that an artifact holds; this model is none. Give the plan that df.learn_solver "
-            "returned to df.Sampler."
-        )
-    if contradicting:
-        raise ArgumentError(f"solver is 'learned', and its plan says already what {contradicting[0]} would; leave it out.")
-    steps = whole("steps", steps, 1)
-    for plan in model.plans:
-        if plan.steps == steps:
-            return plan
-    there = ", ".join(str(n) for n in sorted(plan.steps for plan in model.plans))
-    raise ArgumentError(
-        f"{model.name} has no learned plan of {steps} steps; "
-        + (f"it has plans of {there}. " if there else "it has none at all. ")
-        + f"Learn one: diffuse-fast learn-solver MODEL --steps {steps} --out PATH."
-    )
-
-
-def _plan(schedule: Schedule, solver: str, steps: int | None, *, timesteps: Any, **options: Any) -> Plan:
-    """The plan, from those made before where there it is: plans are immutable."""
-    try:
-        if isinstance(timesteps, list | range | np.ndarray):
-            timesteps = tuple(timesteps)
-        return _made(schedule, solver, steps, timesteps=timesteps, **options)
-    except TypeError as error:
-        if "unhashable" not in str(error):
-            raise
-        return make_plan(schedule, solver, steps, timesteps=timesteps, **options)
-
-
-# Typed: steps=True is refused, and must not find the plan of steps=1.
-_made = functools.lru_cache(maxsize=64, typed=True)(make_plan)
-
-
-def told(name: str, given: Any, model: Model | None) -> Any:
-    value = given if given is not None else getattr(model, name, None)
-    if value is None:
-        raise ArgumentError(f"{name} is not known: this model does not say it; give {name}=.")
-    if given is not None and name == "schedule" and not isinstance(given, Schedule):
-        raise ArgumentTypeError(f"schedule is a {type(given).__name__}; give a df.Schedule.")
-    return value
-
-
-def bounds(clip: Any, model: Model | None) -> tuple[float, float] | DynamicThreshold | None:
-    if clip is None:
-        return model.clip if model else None
-    if clip is False:
-        return None
-    if isinstance(clip, DynamicThreshold):
-        return clip
-    if clip is True or not isinstance(clip, tuple | list) or len(clip) != 2:
-        raise ArgumentError(f"clip is {clip!r}; give None (the model's own), False (none), (lo, hi), or a df.DynamicThreshold.")
-    return clip[0], clip[1]
+def _loaded(path: Path, asked: Path) -> Model:
+    return load(asked)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import hints
 from ..artifact.document import VARIANCES, clear_input_scale, output_shape
 from ..errors import ArgumentError, ArgumentTypeError
 from ..kernels import get_kernel
@@ -21,6 +22,7 @@ from ..kernels.rows import pack
 from ..kernels.step import MAX_ELEMENTS, noise_address
 from ..model import Model, load
 from ..plan import INPUT_SCALES, Plan
+from ..planning import plan_for
 from ..runtimes import network
 from .arguments import callable_or_none, device_noise, dtype_of, is_tensor, noise_array, trait, whole
 from .conditioning import Conditions, check_form, conditions
@@ -29,6 +31,7 @@ from .device_requests import run_requests_on_device
 from .device_workspace import DeviceWorkspace
 from .progress import bar
 from .requests import Request, run_requests
+from .start import check_start, noised
 from .workspace import Workspace
 
 _log = logging.getLogger("diffuse_fast")
@@ -48,23 +51,29 @@ class Sampler:
 
     Args:
         model: As for :func:`~diffuse_fast.sample`.
-        plan: A plan.
+        plan: A plan; or the name of a solver, for the plan that :func:`~diffuse_fast.sample` would follow.
+        steps: With a solver's name: its steps.
         shape: Shape of one sample, where the model does not know it.
         variance, input_scale, guidance_scale, guidance_interval, guidance_rescale, guidance_batch, runtime, threads, device,
             precision: As for :func:`~diffuse_fast.sample`; the guidance scale is one number.
 
+        **plan_options: With a solver's name, what :func:`~diffuse_fast.sample` takes for the plan: ``schedule``,
+            ``prediction_type``, ``clip``, ``timestep_spacing``, ``timesteps``, options of the solver.
+
     Example:
         >>> import diffuse_fast as df
+        >>> df.Sampler("digits", "ddim", 10).sample(2, seed=1).shape
+        (2, 1, 8, 8)
         >>> model = df.load("digits")
-        >>> plan = df.plan(model.schedule, "ddim", 10, prediction_type=model.prediction_type, clip=model.clip)
-        >>> df.Sampler(model, plan).sample(2, seed=1).shape
+        >>> df.Sampler(model, model.plan("ddim", 10)).sample(2, seed=1).shape
         (2, 1, 8, 8)
     """
 
     def __init__(
         self,
         model: Any,
-        plan: Plan,
+        plan: Plan | str,
+        steps: int | None = None,
         *,
         shape: Sequence[int] | None = None,
         variance: str | None = None,
@@ -78,6 +87,7 @@ class Sampler:
         device: str = "auto",
         precision: str = "float32",
         graph: str = "auto",
+        **plan_options: Any,
     ):
         if guidance_batch not in GUIDANCE_BATCHES:
             raise ArgumentError(f"guidance_batch is {guidance_batch!r}; it must be one of {', '.join(GUIDANCE_BATCHES)}.")
@@ -106,7 +116,7 @@ class Sampler:
         else:
             self._network = self._backend.network
         self._kernel = get_kernel() if self._backend is None else self._backend.kernel
-        self._take_plan(plan, guidance_scale)
+        self._take_plan(_made(known, plan, steps, plan_options), guidance_scale)
         self._idle: dict[Any, list[Any]] = {}
         self._lock = threading.Lock()
 
@@ -128,14 +138,38 @@ class Sampler:
         """
         other = copy.copy(self)
         other._take_plan(plan, guidance_scale)
-        if self._backend is None:  # a workspace on the CPU is bound to its plan
-            other._idle, other._lock = {}, threading.Lock()
+        if self._backend is not None:  # on the CPU a workspace is bound to its plan
+            other._idle, other._lock = self._idle, self._lock
         return other
 
-    def sample(self, n: int, **options: Any) -> Any:
-        """Draw n samples; options as for :func:`~diffuse_fast.sample` (seed, cond, negative_cond, noise, step_noise, batch_size,
-        first_index, progress, callback)."""
-        return _joined(list(self.stream(n, **options)))
+    def __copy__(self) -> Sampler:
+        """The same network, with workspaces of its own."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._idle, other._lock = {}, threading.Lock()
+        return other
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: Seed = None,
+        cond: Mapping[str, Any] | None = None,
+        negative_cond: Mapping[str, Any] | None = None,
+        data: Any = None,
+        noise: Any = None,
+        step_noise: Callable[[int], Any] | None = None,
+        batch_size: int | None = None,
+        first_index: int = 0,
+        progress: bool = False,
+        callback: Callback | None = None,
+    ) -> Any:
+        """Draw n samples; options as for :func:`~diffuse_fast.sample`."""
+        pieces = self.stream(
+            n, seed=seed, cond=cond, negative_cond=negative_cond, data=data, noise=noise, step_noise=step_noise,
+            batch_size=batch_size, first_index=first_index, progress=progress, callback=callback,
+        )  # fmt: skip
+        return _joined(list(pieces))
 
     def stream(
         self,
@@ -144,6 +178,7 @@ class Sampler:
         seed: Seed = None,
         cond: Mapping[str, Any] | None = None,
         negative_cond: Mapping[str, Any] | None = None,
+        data: Any = None,
         noise: Any = None,
         step_noise: Callable[[int], Any] | None = None,
         batch_size: int | None = None,
@@ -157,8 +192,8 @@ class Sampler:
         callable_or_none("step_noise", step_noise)
         size = n if batch_size is None else min(n, whole("batch_size", batch_size, 1))
         seeds, indices = seeds_of(seed, n, first_index)
-        as_tensor = is_tensor(noise) or self._network.name == "torch"
-        start = self._noise(noise, n)
+        as_tensor = is_tensor(noise) or is_tensor(data) or self._network.name == "torch"
+        start = self._start(data, noise, n, seeds, indices)
         conditions = self._conditions(cond, negative_cond, n)
         if step_noise is not None and n > size:
             raise ArgumentError("step_noise is given for the whole batch; leave batch_size out.")
@@ -198,7 +233,7 @@ class Sampler:
             raise ArgumentError("requests is empty; give at least one.")
         size = len(requests) if batch_size is None else whole("batch_size", batch_size, 1)
         run = run_requests if self._backend is None else run_requests_on_device
-        return _joined([run(self, requests[i : i + size], callback, progress) for i in range(0, len(requests), size)])
+        return _joined([run(self, requests[i : i + size], i, callback, progress) for i in range(0, len(requests), size)])
 
     def _run(self, n, size, seeds, indices, start, conditions, step_noise, as_tensor, progress, callback) -> Iterator[Any]:
         with bar(progress, -(-n // size) * len(self.plan.rows)) as advance:
@@ -293,6 +328,11 @@ class Sampler:
                 )
         return plan
 
+    def _start(self, data: Any, noise: Any, n: int, seeds: np.ndarray, indices: np.ndarray) -> Any:
+        """What n samples start from, before the plan's initial_scale; None is noise of the generator."""
+        check_start(self.plan, data, noise)
+        return self._noise(noise, n) if data is None else noised(self.plan, data, noise, (n, *self.shape), seeds, indices)
+
     def _noise(self, noise: Any, n: int) -> Any:
         """The noise of n samples, on the host or where it lies on the device; None where none is given."""
         if noise is None:
@@ -313,6 +353,17 @@ class Sampler:
         )
         check_form(without, "negative_cond", with_, "cond")
         return [with_, without]
+
+
+def _made(known: Model | None, plan: Any, steps: int | None, options: dict[str, Any]) -> Any:
+    """The plan that is given, or that of a solver's name."""
+    if isinstance(plan, str):
+        return plan_for(known, plan, steps, **options)
+    if steps is not None or options:
+        name = "steps" if steps is not None else next(iter(options))
+        hint = hints.of_keyword(name) or " It is part of a plan, which is given here: leave it out, or give the name of a solver."
+        raise ArgumentTypeError(f"a Sampler of a plan has no option {name!r}.{hint}")
+    return plan
 
 
 def _joined(pieces: list[Any]) -> Any:

@@ -10,12 +10,13 @@ from typing import Any
 from ..errors import ArgumentError, NonFiniteError, PlanError
 from ..plan import Plan
 from ..solvers import SOLVERS, Option
+from ..solvers.spacing import INTEGER, LEVELS
 from .task import Task
 
 # Every named spacing, and the powers of time. None is the solver's own.
 SPACINGS: tuple[dict[str, Any], ...] = (
     {},
-    *({"timestep_spacing": name} for name in ("leading", "trailing", "linspace", "karras", "exponential", "beta", "log_snr")),
+    *({"timestep_spacing": name} for name in (*INTEGER, *LEVELS, "beta")),
     *({"timestep_spacing": "power", "rho": rho} for rho in (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)),
 )
 SCREENED = 32  # samples on which everything is tried
@@ -115,7 +116,7 @@ def _changes(baseline: Baseline) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _values(option: Option) -> tuple[Any, ...]:
-    if isinstance(option.default, bool):
+    if option.kind is bool:
         return (False, True)
     if isinstance(option.default, str):
         return option.choices

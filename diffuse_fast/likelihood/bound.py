@@ -27,7 +27,8 @@ LEAST_LOG_SNR = -18.0
 
 def estimate_bound(
     model: Any, known: Model | None, problem: Problem, x0: np.ndarray, cond: dict[str, np.ndarray],
-    noise: Callable[[int, tuple[int, ...]], np.ndarray], draws: int, runtime: str, learned: str, by_alpha: bool, *,
+    noise: Callable[[int, tuple[int, ...]], np.ndarray], draws: int, runtime: str, learned: str, by_alpha: bool,
+    first: int, *,
     steps: int | None, evaluations: int | None, variance_type: str | None, levels: int | None, value_range: tuple[float, float],
 ) -> tuple[list[dict[str, np.ndarray]], int]:  # fmt: skip
     """The terms of each draw, in nats per sample, and the network evaluations of a sample."""
@@ -48,8 +49,8 @@ def estimate_bound(
         told = np.asarray(schedule.network_time(t, problem.time_convention), np.float64)
         output = call(float(told[0]) if (told == told[0]).all() else told)
         if not np.isfinite(output).all():
-            bad = tuple(np.flatnonzero(~np.isfinite(output).reshape(len(x0), -1).all(axis=1)).tolist())
-            where = f"at time {told[bad[0]]:g} for sample {bad[0]}"
+            bad = tuple((first + np.flatnonzero(~np.isfinite(output).reshape(len(x0), -1).all(axis=1))).tolist())
+            where = f"at time {told[bad[0] - first]:g} for sample {bad[0]}"
             raise NonFiniteError(f"the network returned NaN or Inf {where}.", row=0, samples=bad)
         both = output.astype(np.float64)
         return both[:, : shape[0]], both[:, shape[0] :] if learned != "none" else None

@@ -37,7 +37,8 @@ Solve = Callable[[np.ndarray], np.ndarray]
 
 def estimate_flow(
     model: Any, known: Model | None, problem: Problem, x0: np.ndarray, cond: dict[str, np.ndarray],
-    noise: Callable[[int, tuple[int, ...]], np.ndarray], draws: int, runtime: str, learned: str, by_alpha: bool, *,
+    noise: Callable[[int, tuple[int, ...]], np.ndarray], draws: int, runtime: str, learned: str, by_alpha: bool,
+    first: int, *,
     exact: bool, width: float | None, rtol: float, atol: float, steps: int | None,
 ) -> tuple[list[dict[str, np.ndarray]], int, float]:  # fmt: skip
     """The terms of each draw, in nats per sample; the network evaluations of a sample; and about how far finite differences may
@@ -63,7 +64,7 @@ def estimate_flow(
         scale = 1.0 / alpha if by_alpha else 1.0  # of what the network takes; its derivatives are by that
         output, trace, doubt = derive(x * scale, point.time, sigma * scale, probes)
         if not np.isfinite(output).all():
-            bad = tuple(np.flatnonzero(~np.isfinite(output).reshape(n, -1).all(axis=1)).tolist())
+            bad = tuple((first + np.flatnonzero(~np.isfinite(output).reshape(n, -1).all(axis=1))).tolist())
             where = f"at time {point.time:g} for sample {bad[0]}"
             raise NonFiniteError(f"the network returned NaN or Inf {where}.", row=0, samples=bad)
         error = max(error, abs(q) * rho * scale * doubt)

@@ -15,11 +15,12 @@ from ..artifact.document import VARIANCES
 from ..engine.arguments import trait, whole
 from ..engine.conditioning import conditions
 from ..engine.probability_flow import takes_by_alpha
-from ..engine.sample import loaded, told
+from ..engine.sample import loaded
 from ..engine.sampler import Seed, seeds_of, shape_of_sample
 from ..errors import ArgumentError, ArgumentTypeError, near
 from ..kernels import get_kernel
 from ..model import Model
+from ..planning import told
 from ..schedule import Schedule
 from ..solvers.solver import Problem
 from ..theory import REVERSE_VARIANCES
@@ -129,8 +130,8 @@ def likelihood(
         The bits per dimension of each sample, their standard errors, and what they are made of.
 
     Raises:
-        ArgumentError, ArgumentTypeError: an argument is out of range or does not fit the model; data is off its levels; the
-            schedule jumps to no signal at all (``ode``).
+        ArgumentError, ArgumentTypeError: an argument is out of range or does not fit the model; data is off its levels or of
+            another scale than the model's value range; the schedule jumps to no signal at all (``ode``).
         NonFiniteError: the network returned NaN or Inf, or the solver could not go on.
         RuntimeUnavailableError: SciPy is not installed (``ode`` of fractional times).
 
@@ -168,6 +169,13 @@ def likelihood(
     )  # fmt: skip
     problem = dataclasses.replace(problem, points=problem.at_times(np.array([schedule.t_max, schedule.t_min])))
     bounds = value_range or (known.value_range if known else None) or (-1.0, 1.0)
+    if known is not None and known.value_range is not None:
+        lo, hi = bounds
+        room = hi - lo  # continuous data may leave the range a little; this is another scale, as that of 8 bits
+        if data.min() < lo - room or data.max() > hi + room:
+            raise ArgumentError(
+                f"x has values from {data.min():g} to {data.max():g}; the model's range is {lo:g} to {hi:g}: bring x to it."
+            )
     width = None if levels is None else cell(data, levels, bounds)[1] * 2.0
     drawn = method == "elbo" or trace == "hutchinson" or levels is not None
     if draws is None:
@@ -193,7 +201,7 @@ def likelihood(
             return out.astype(np.float64)
 
         chosen = {name: value[part] for name, value in given.items()}
-        common = (model, known, problem, data[part], chosen, noise, draws, runtime, learned, by_alpha)
+        common = (model, known, problem, data[part], chosen, noise, draws, runtime, learned, by_alpha, first)
         if method == "elbo":
             rows, nfe = estimate_bound(*common, steps=steps, evaluations=evaluations, variance_type=variance_type,
                                        levels=levels, value_range=bounds)  # fmt: skip

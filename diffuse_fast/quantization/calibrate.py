@@ -11,9 +11,9 @@ import numpy as np
 from ..artifact.document import Range
 from ..artifact.nodes import Nodes
 from ..engine import Sampler
-from ..engine.sample import plan_for
 from ..learning.task import conditions
 from ..model import Model
+from ..planning import plan_for
 from ..runtimes import network
 from ..runtimes.graphs import instance_norms
 from ..runtimes.quantized import parameters
@@ -70,7 +70,7 @@ def observe(
     The largest number that was seen is at the end of no good range: the levels that it costs are missed where the numbers are.
     It counts for the one that it is among all that were not looked at.
     """
-    graph = Nodes(model.path)
+    graph = model.nodes()
     inside = [name for name in values if name != model.input]
     for name in inside:
         if name != model.output:

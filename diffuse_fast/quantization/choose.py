@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ..artifact.document import Quantization, Range
-from ..artifact.nodes import Node, Nodes
+from ..artifact.nodes import Node
 from ..model import Model
 from ..runtimes.quantized import channels, layers
 from .calibrate import Call, Seen, relative_error
@@ -20,7 +20,7 @@ TOLD = 3  # trials at where the sums of squares say
 def candidates(model: Model) -> list[Node]:
     """The layers between the first that the sample passes and the last. Those that it does not pass embed time and conditioning:
     they cost nothing, and what they lose is lost everywhere."""
-    graph = Nodes(model.path)
+    graph = model.nodes()
     able = {node.outputs[0]: node for node in layers(graph)}
     passed: dict[str, int] = {model.input: 0}  # values made of the sample -> the layers it has passed at least
     for node in graph.nodes:
@@ -105,7 +105,7 @@ def choose(
 
 def multiply_adds(model: Model, nodes: Sequence[Node], sizes: Mapping[str, int]) -> dict[str, int]:
     """Of each layer for one sample, by its output's name."""
-    graph = Nodes(model.path)
+    graph = model.nodes()
     found = {}
     for node in nodes:
         weight = graph.weight(node.inputs[1])

@@ -25,7 +25,7 @@ def alone(model: Model, layers: Sequence[Node], ranges: Mapping[str, Range], cal
     Weights stay as they are: constant, which is what makes a call quick, and by far the smaller part (a channel of a weight has a
     scale of its own, a value has one).
     """
-    graph = Nodes(model.path)
+    graph = model.nodes()
     switches = switched(graph, [node.outputs[0] for node in layers], ranges)
     instance_norms(graph, model.opset)
     session = open_session(graph)

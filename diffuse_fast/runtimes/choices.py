@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..cores import cores, physical_cores
 from ..errors import OutputError
 from ..files import replacing
 from ..model import Model
+
+__all__ = ["Choice", "cores", "folder", "here", "machine", "of", "path", "physical_cores", "read", "write"]
 
 ENVIRONMENT = "DIFFUSE_FAST_CACHE"
 FORMAT = 2
@@ -98,23 +101,6 @@ def machine() -> dict[str, Any]:
         "cores": cores(),
         "versions": {"diffuse_fast": __version__, **{package: _version(package) for package in PACKAGES}},
     }
-
-
-def cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def physical_cores() -> int:
-    """The same, but those that share their units (SMT) once: the threads of a call where nothing else was said or tuned. OpenVINO
-    counts them so itself."""
-    if not hasattr(os, "sched_getaffinity"):
-        return cores()
-    siblings = Path("/sys/devices/system/cpu")
-    try:
-        return len({(siblings / f"cpu{n}/topology/thread_siblings_list").read_text() for n in os.sched_getaffinity(0)})
-    except OSError:
-        return cores()
 
 
 def _version(package: str) -> str | None:

@@ -14,7 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArtifactError, KernelUnavailableError, RuntimeUnavailableError, install_hint
+from .. import telemetry
+from ..artifact.identity import Files
+from ..cores import physical_cores, quota
+from ..errors import (
+    ArgumentError,
+    ArtifactError,
+    DiffuseFastError,
+    KernelUnavailableError,
+    RuntimeUnavailableError,
+    install_hint,
+)
 from ..model import Model
 from . import graphs
 from .base import Inputs, MemoryCall, aligned, check_output
@@ -64,7 +74,8 @@ def network(
         raise ArgumentError("time_dtype is for modules and callables; an ONNX file fixes the type of its time itself.")
     global _core
     try:
-        import openvino
+        with telemetry.declined_by_openvino():
+            import openvino
     except ImportError as error:
         raise RuntimeUnavailableError(
             f"the runtime 'openvino' cannot import openvino ({error}): {install_hint('openvino')}"
@@ -125,6 +136,7 @@ class OpenVINONetwork(Threaded):
         super().__init__()
         # Of the model no more than it says: the compiled ones live as long as it does.
         self._path = str(model.path)
+        self._files = model.files if model.external else Files()
         self._made, self._threads, self._precision, self._streams = made, threads, precision, streams
         self._graph = made.graphs[precision == "int8"]
         # Those that the network uses: of a graph that does not come from a file OpenVINO drops others.
@@ -159,15 +171,20 @@ class OpenVINONetwork(Threaded):
             hint = _HINTS[_beside(self._precision)]
             config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "ENABLE_CPU_PINNING": False,
                                       "NUM_STREAMS": self._streams}  # fmt: skip
-            if self._threads is not None:
-                config["INFERENCE_NUM_THREADS"] = self._threads * self._streams
+            # It counts the cores itself, but knows no quota.
+            threads = physical_cores() if self._threads is None and quota() is not None else self._threads
+            if threads is not None:
+                config["INFERENCE_NUM_THREADS"] = threads * self._streams
             try:
                 graph = self._graph.clone()
                 graph.reshape({name: list(shape) for name, shape in shapes.items()})
                 norms_in_rows(graph)
                 if hint == _HINTS["bfloat16"]:
                     keep_exact(_core, graph, self._inputs.sample)
-                compiled = _core.compile_model(graph, "CPU", config)
+                with self._files.unchanged():  # weights beside the model are mapped, and may be read only now
+                    compiled = _core.compile_model(graph, "CPU", config)
+            except DiffuseFastError:
+                raise
             except Exception as error:
                 raise ArtifactError(f"OpenVINO refuses {self._path!r}: {str(error)[:1000]}") from None
             told = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()

@@ -7,9 +7,9 @@ So many of MNN's are wrong that its operators that are right are listed (:mod:`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from ..artifact.nodes import Node, Nodes
+from ..artifact.nodes import Attribute, Node, Nodes
 from ..errors import ArtifactError
 from . import operators
 
@@ -17,7 +17,9 @@ from . import operators
 _Form = tuple[str, str, Callable[[Node, Nodes, int], bool]]
 
 
-_RIGHT = {"mnn": operators.MNN}  # where they are listed
+_Listed = Mapping[str, Mapping[str, tuple[Attribute, ...] | None]]
+
+_LISTED: dict[str, _Listed] = {"mnn": operators.MNN}  # the forms that are right, where these are listed
 
 
 def refuse(graph: Nodes, opset: int, runtime: str) -> None:
@@ -26,15 +28,28 @@ def refuse(graph: Nodes, opset: int, runtime: str) -> None:
     Raises:
         ArtifactError: the runtime would compute something else than the file says, or is not known to compute the same.
     """
-    right = _RIGHT.get(runtime)
+    listed = _LISTED.get(runtime)
     for node in (*graph.nodes, *graph.inner):
         here = f"(here {node.outputs[0] if node.outputs else ''!r}); runtime='onnx' computes it as it should be."
-        if right is not None and (node.domain or node.op not in right):
-            name = f"{node.domain}.{node.op}" if node.domain else node.op
-            raise ArtifactError(f"the runtime {runtime!r} is not known to compute {name} as ONNX says {here}")
+        if listed is not None and (form := _unlisted(node, listed)):
+            raise ArtifactError(f"the runtime {runtime!r} is not known to compute {form} as ONNX says {here}")
         for op, form, is_meant in _FORMS[runtime]:
             if node.op == op and not node.domain and is_meant(node, graph, opset):
                 raise ArtifactError(f"the runtime {runtime!r} computes {op}{form} otherwise than ONNX says {here}")
+
+
+def _unlisted(node: Node, listed: _Listed) -> str:
+    """What of a node is not listed; empty where all is."""
+    name = f"{node.domain}.{node.op}" if node.domain else node.op
+    if node.domain or node.op not in listed:
+        return name
+    for attribute, value in {**operators.DEFAULTS.get(node.op, {}), **node.attributes}.items():
+        allowed = listed[node.op].get(attribute, ())
+        if allowed is not None and value not in allowed:
+            return f"{name} with {attribute}={value!r}"
+    if node.op != "Split" and any(node.outputs[1:]):
+        return f"{name} with {len(node.outputs)} outputs"
+    return ""
 
 
 def _along_several(node: Node, graph: Nodes, opset: int) -> bool:
@@ -56,30 +71,8 @@ def _pads_first(node: Node, graph: Nodes, opset: int) -> bool:
     return node.attributes.get("auto_pad") == "SAME_LOWER"
 
 
-def _cubic(node: Node, graph: Nodes, opset: int) -> bool:
-    return node.attributes.get("mode") == "cubic"
-
-
 def _antialiased(node: Node, graph: Nodes, opset: int) -> bool:
     return bool(node.attributes.get("antialias"))
-
-
-def _rounds_up(node: Node, graph: Nodes, opset: int) -> bool:
-    told = node.attributes.get("mode", "nearest"), node.attributes.get("nearest_mode")
-    return told in (("nearest", "ceil"), ("nearest", "round_prefer_ceil"))
-
-
-def _old(node: Node, graph: Nodes, opset: int) -> bool:
-    return opset < 11
-
-
-def _corners(node: Node, graph: Nodes, opset: int) -> bool:
-    told = node.attributes.get("mode", "nearest"), node.attributes.get("coordinate_transformation_mode")
-    return told == ("nearest", "align_corners") or told[1] in ("half_pixel_symmetric", "tf_crop_and_resize")
-
-
-def _keeps_the_ratio(node: Node, graph: Nodes, opset: int) -> bool:
-    return node.attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch"
 
 
 def _not_forward(node: Node, graph: Nodes, opset: int) -> bool:
@@ -90,45 +83,42 @@ def _not_forward(node: Node, graph: Nodes, opset: int) -> bool:
     return steps is None or min(steps, default=1) < 1
 
 
-def _crops(node: Node, graph: Nodes, opset: int) -> bool:
-    pads = graph.constant_integers(node.inputs[1]) if opset >= 11 else node.attributes.get("pads", ())
-    return not isinstance(pads, tuple) or min(pads, default=0) < 0
-
-
-def _pads_axes(node: Node, graph: Nodes, opset: int) -> bool:
-    return len(node.inputs) > 3 and bool(node.inputs[3])
-
-
-def _pads_with_a_number(node: Node, graph: Nodes, opset: int) -> bool:
-    return opset < 11 and node.attributes.get("value", 0.0) != 0.0
-
-
-def _turns_a(node: Node, graph: Nodes, opset: int) -> bool:
-    return bool(node.attributes.get("transA"))
-
-
-def _to_bool(node: Node, graph: Nodes, opset: int) -> bool:
-    return node.attributes.get("to") == 9
-
-
-def _to_half(node: Node, graph: Nodes, opset: int) -> bool:
-    return node.attributes.get("to") in (10, 16)
-
-
-def _of_three(node: Node, graph: Nodes, opset: int) -> bool:
-    return len(node.inputs) != 2
-
-
-def _has_output_shape(node: Node, graph: Nodes, opset: int) -> bool:
-    return "output_shape" in node.attributes
-
-
 def _unless_sequence_or_picture(node: Node, graph: Nodes, opset: int) -> bool:
     return len(graph.shape(node.inputs[0]) or ()) not in (3, 4)
 
 
-def _all_as_they_are(node: Node, graph: Nodes, opset: int) -> bool:
-    return bool(node.attributes.get("noop_with_empty_axes"))
+def _unless_picture(node: Node, graph: Nodes, opset: int) -> bool:
+    return len(graph.shape(node.inputs[0]) or ()) != 4
+
+
+def _one_number_first(node: Node, graph: Nodes, opset: int) -> bool:
+    """A constant of one number in several dimensions, which MNN reads as a block of four channels."""
+    shape = graph.shape(node.inputs[0])
+    return graph.is_constant(node.inputs[0]) and (shape is None or (len(shape) > 1 and set(shape) <= {1}))
+
+
+def _another_power(node: Node, graph: Nodes, opset: int) -> bool:
+    """An exponent that is not in the file, or none of those that were held."""
+    exponent = graph.weight(node.inputs[1])
+    return exponent is None or exponent.size != 1 or exponent.item() not in (0.5, 2.0, 3.0)
+
+
+def _axes_untold(node: Node, graph: Nodes, opset: int) -> bool:
+    """Axes that are not in the file, or not said."""
+    return len(node.inputs) < 2 or not node.inputs[1] or graph.constant_integers(node.inputs[1]) is None
+
+
+def _unsaid_mode(node: Node, graph: Nodes, opset: int) -> bool:
+    return "mode" not in node.attributes
+
+
+def _region(node: Node, graph: Nodes, opset: int) -> bool:
+    """Other inputs than scales: a region, or sizes."""
+    return any(node.inputs[1:2]) or any(node.inputs[3:]) or opset < 11
+
+
+def _sparse_or_text(node: Node, graph: Nodes, opset: int) -> bool:
+    return any(word in (node.raw or b"") for word in (b"sparse_value", b"value_string"))
 
 
 def _unequal(node: Node, graph: Nodes, opset: int) -> bool:
@@ -140,30 +130,12 @@ def _unequal(node: Node, graph: Nodes, opset: int) -> bool:
     return not isinstance(length, int) or length % parts != 0
 
 
-def _not_of_channels(node: Node, graph: Nodes, opset: int) -> bool:
-    """A slope that is neither one number nor one for each channel, the second axis."""
-    x, slope = (graph.shape(name) for name in node.inputs)
-    if slope is None or set(slope) <= {1}:
-        return slope is None
-    return x is None or any(n != 1 for axis, n in enumerate(slope, len(x) - len(slope)) if axis != 1)
-
-
 def _spreads_batches(node: Node, graph: Nodes, opset: int) -> bool:
     """Products of several matrices by fewer: MNN reads what lies behind the fewer. One for all is right."""
     a, b = (graph.shape(name) for name in node.inputs)
     if 2 in (len(a or ()), len(b or ())):
         return False
     return a is None or b is None or a[:-2] != b[:-2] or "" in a[:-2]  # "" is a length that is not known
-
-
-def _chooses_constants(node: Node, graph: Nodes, opset: int) -> bool:
-    """Values to choose from that are neither one number nor of a length that only a call tells, and so may be constants."""
-    shapes = [graph.shape(name) for name in node.inputs[1:]]
-    return any(shape is None or (not set(shape) <= {1} and all(isinstance(n, int) for n in shape)) for shape in shapes)
-
-
-def _draws(node: Node, graph: Nodes, opset: int) -> bool:
-    return len(node.inputs) > 2 and bool(node.inputs[2])
 
 
 def _gelu_is_approximated(node: Node, graph: Nodes, opset: int) -> bool:
@@ -181,35 +153,22 @@ def _reaches_more_than_a_tanh(node: Node, graph: Nodes, opset: int) -> bool:
 
 _FORMS: dict[str, tuple[_Form, ...]] = {
     "mnn": (
-        *((op, " with auto_pad SAME_LOWER", _pads_first) for op in ("Conv", "ConvTranspose", "MaxPool", "AveragePool")),
-        ("ConvTranspose", " with output_shape", _has_output_shape),
+        *((op, " with a constant of one number in several dimensions first", _one_number_first)
+          for op in ("Add", "Sub", "Mul", "Div")),
+        ("Add", " in a Gelu of a file with external data", _gelu_is_approximated),
+        ("Pow", " by another number than 0.5, 2 or 3", _another_power),
         *((op, " of anything but sequences and pictures", _unless_sequence_or_picture)
-          for op in ("GlobalAveragePool", "GlobalMaxPool")),
-        ("Resize", " of mode cubic", _cubic),
-        ("Resize", " with antialias", _antialiased),
-        ("Resize", " whose nearest pixel is rounded up", _rounds_up),
-        ("Resize", " of opset 10", _old),
-        ("Resize", " by the nearest pixel between aligned corners, by symmetric halves or of a crop", _corners),
-        ("Resize", " that keeps the ratio", _keeps_the_ratio),
+          for op in ("Conv", "ConvTranspose", "GlobalAveragePool", "Resize")),
+        ("AveragePool", " of anything but pictures", _unless_picture),
+        ("Resize", " without mode, which is nearest,", _unsaid_mode),
+        ("Resize", " by anything but scales", _region),
+        *((op, " along axes that are not in the file", _axes_untold) for op in ("ReduceMean", "Squeeze", "Unsqueeze")),
         ("Softmax", " before opset 13 without an axis", _along_several_untold),
-        ("LogSoftmax", " before opset 13 along several axes", _along_several),
         ("Softplus", " of numbers above 87", _reaches_more_than_a_tanh),
         ("Slice", " by steps that are negative or not in the file", _not_forward),
-        ("Pad", " by numbers that are negative or not in the file", _crops),
-        ("Pad", " of some axes", _pads_axes),
-        ("Pad", " before opset 11 with a number other than 0", _pads_with_a_number),
-        ("Gemm", " with transA", _turns_a),
         ("MatMul", " of values that are not known to have as many matrices each, or one", _spreads_batches),
-        ("Where", " of arrays that may be constants", _chooses_constants),
-        ("PRelu", " with another slope than one for all or for each channel", _not_of_channels),
-        ("Cast", " to bool", _to_bool),
-        ("Cast", " to 16 bits", _to_half),
-        ("Max", " of other than two values", _of_three),
-        ("Min", " of other than two values", _of_three),
         ("Split", " into parts that are not known to be equal", _unequal),
-        *((f"Reduce{op}", " with noop_with_empty_axes", _all_as_they_are) for op in ("Max", "Mean", "Min", "Prod", "Sum")),
-        ("Dropout", " with training_mode", _draws),
-        ("Add", " in a Gelu of a file with external data", _gelu_is_approximated),
+        ("Constant", " of texts or sparse numbers", _sparse_or_text),
     ),
     "openvino": (
         ("Softmax", " of opset 11 and 12 along several axes", _along_several_since_11),

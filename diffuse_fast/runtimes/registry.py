@@ -189,11 +189,12 @@ def network(
 
 
 def _artifact(model: Model, choice: Choice, time_dtype: str | None = None) -> Network:
-    """An artifact, run as chosen."""
+    """An artifact, run as chosen. Also where a session is kept of it: it has to be that of the files as they are."""
     options: dict[str, Any] = {"threads": choice.threads, "time_dtype": time_dtype, "precision": choice.computes}
     if choice.runtime == "openvino":  # its streams are what lets calls run beside each other
         options["streams"] = choice.split
-    whole = _module(choice.runtime).network(model, **options)
+    with model.files.unchanged():
+        whole = _module(choice.runtime).network(model, **options)
     return SplitNetwork(whole, choice.split) if choice.split > 1 else whole
 
 
@@ -218,7 +219,8 @@ def device_network(model: Any, runtime: str = "auto", *, index: int, stream: int
     if isinstance(model, Model):
         name = runtime if runtime == TENSORRT else select(model, runtime).name
         onnx_device = importlib.import_module(".onnx_device", __package__)
-        return onnx_device.OnnxDeviceNetwork(model, name, index, stream, graph == "tick")
+        with model.files.unchanged():
+            return onnx_device.OnnxDeviceNetwork(model, name, index, stream, graph == "tick")
     select(model, runtime)
     torch_device = importlib.import_module(".torch_device", __package__)
     return torch_device.network(model)

@@ -10,6 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import ArgumentError, KernelUnavailableError, NetworkError
 from .base import aligned, check_output, failed, is_whole, own_cond, whole
+from .forks import Threaded
+
+_pool: Threaded | None = None  # torch's threads, which all its calls share: a forked child has none of them, and makes no others
 
 _PRODUCTS = ("convolution", "mm", "addmm", "bmm", "baddbmm", "linear", "mkldnn_convolution")
 
@@ -68,6 +71,20 @@ def computes_in_bfloat16(module: torch.nn.Module, x: torch.Tensor, t: torch.Tens
     return True
 
 
+def _check_process() -> None:
+    """Whether torch's threads are there, if it is to use any.
+
+    Raises:
+        NetworkError: they stayed in the process that this one was forked from; a call would wait for them for ever.
+    """
+    global _pool
+    if torch.get_num_threads() == 1:
+        return
+    if _pool is None:
+        _pool = Threaded()
+    _pool.check_process("call torch.set_num_threads(1) in the forked child")
+
+
 class TorchNetwork:
     """A module in its own dtype. Its mode is left alone; one that would draw random numbers of its own is refused."""
 
@@ -121,6 +138,7 @@ class TorchCall:
         self._cond = {name: t.to(self._dtype) if t.is_floating_point() else t for name, t in given.items()}
 
     def __call__(self, t: float | np.ndarray) -> np.ndarray:
+        _check_process()
         integer = self._time_dtype == "int64" or (self._time_dtype is None and is_whole(t))
         values = np.full(len(self.x), whole(t) if integer else t, np.int64 if integer else np.float32)
         time = torch.from_numpy(values)

@@ -243,7 +243,9 @@ class Schedule:
         Args:
             num_train_timesteps: What the network is told at σ = 1; 1 to 1,000,000.
             shift: Moves the default grid to noise, σ → shift·σ/(1 + (shift − 1)·σ) (Esser et al. 2024,
-                arXiv:2403.03206, eq. 23). It changes the grids, not the marginals.
+                arXiv:2403.03206, eq. 23). It changes the grids, not the marginals. The default grid (``linspace``) is that of
+                diffusers and of Stable Diffusion 3: even from σ = 1 to the shifted 1/num_train_timesteps, and then shifted. So
+                its last level is shifted twice, the others once; ``trailing`` shifts every level once, as Flux does.
 
         Raises:
             ArgumentError: a value is out of range.
@@ -600,6 +602,26 @@ class Schedule:
         if rescale:
             schedule = schedule.rescale_zero_terminal_snr()
         return schedule if interpolation is None else schedule.with_interpolation(interpolation)
+
+    def same_marginals(self, other: Schedule) -> bool:
+        """Whether a network that was trained on this schedule is one of the other: the marginals are the same; the default grids
+        and what is between the timesteps of a discrete one may differ.
+
+        Example:
+            >>> import diffuse_fast as df
+            >>> df.Schedule.flow().same_marginals(df.Schedule.flow(shift=3.0))
+            True
+            >>> df.Schedule.linear().same_marginals(df.Schedule.cosine())
+            False
+        """
+        if self.family != other.family:
+            return False
+        if self.family == "discrete":
+            one, two = (np.asarray(s.alphas_cumprod) for s in (self, other))  # type: ignore[attr-defined]  # the family has it
+            return one.shape == two.shape and bool(np.allclose(one, two, rtol=1e-6, atol=0.0))
+        of_grid = {"flow": {"shift"}, "edm": {"sigma_min", "sigma_max", "rho"}}.get(self.family, {"sampling_eps"})
+        mine, its = ({k: v for k, v in s._document.items() if k not in of_grid} for s in (self, other))
+        return mine == its
 
     def __eq__(self, other: object) -> bool:
         return self._document == other._document if isinstance(other, Schedule) else NotImplemented

@@ -20,18 +20,18 @@ import math
 from itertools import pairwise
 
 from ..plan import Row
-from .solver import CLEAN, Option, Point, Problem, Solver, Table
+from .solver import Option, Point, Problem, Solver, Table
 
 
 def table(problem: Problem, *, s_noise: float, steps_offset: int) -> Table:
     schedule = problem.schedule
     sigma_min = schedule.sigma(schedule.t_min) / schedule.alpha(schedule.t_min)
-    points = (*problem.points, CLEAN)
+    points = (*problem.points, problem.end)
     rows, deviation = [], []
     for now, then in pairwise(points):
         p, q = _boundary(problem, now, sigma_min) if problem.prediction_type == "edm" else problem.data(now)
         s = s_noise * math.sqrt(max(then.sigma**2 - (then.alpha * sigma_min) ** 2, 0.0))
-        row = Row(timestep=now.time, p=p, q=q, lo=problem.lo, hi=problem.hi, d=then.alpha, s=s if then is not CLEAN else 0.0)
+        row = Row(timestep=now.time, p=p, q=q, lo=problem.lo, hi=problem.hi, d=then.alpha, s=s if then.sigma > 0.0 else 0.0)
         rows.append(row.folded())
         deviation.append(_deviation(problem, now, then, row))
     marginals = tuple((point.alpha, point.sigma) for point in points)

@@ -6,9 +6,10 @@ The paper's α_t is ``alphas_cumprod`` = alpha². Equation (12), with t' the nex
 
 with β = sigma² − (alpha/alpha')²·sigma'² the variance added from t' to t, 1 − alpha²/alpha'² where alpha² + sigma² = 1.
 
-x0 is the network's data prediction, clipped where the plan clips, and ε the noise prediction: as the network gave it
-(as diffusers does), or with ``rederive_epsilon`` the one that fits the clipped x0, ε = (x − alpha·x0)/sigma (as
-guided-diffusion does).
+x0 is the network's data prediction, clipped where the plan clips. With ``rederive_epsilon`` ε is the noise that fits the
+clipped x0, ε = (x − alpha·x0)/sigma, as in guided-diffusion; this is the default where the plan clips or thresholds. Without it
+ε is the network's own, as in diffusers. Beside a clipped x0 that leaves the path: with a guidance scale above 1, where
+predictions often leave the bounds, the bundled model draws the wrong digits (docs/quality.md).
 """
 
 from __future__ import annotations
@@ -16,19 +17,13 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-import numpy as np
-
 from ..errors import ArgumentError
 from ..plan import Row
-from .solver import CLEAN, Option, Problem, Solver, Table
+from .solver import REDERIVE_EPSILON, Option, Problem, Solver, Table
 
 
 def table(problem: Problem, *, eta: float, set_alpha_to_one: bool, steps_offset: int, rederive_epsilon: bool) -> Table:
-    family = problem.schedule.family
-    if not set_alpha_to_one and family != "discrete":
-        raise ArgumentError(f"set_alpha_to_one=False ends at timestep 0, which the family {family} does not have.")
-    end = CLEAN if set_alpha_to_one else problem.at_times(np.zeros(1))[0]
-    points = (*problem.points, end)
+    points = (*problem.points, problem.end)
     rows = []
     for now, then in pairwise(points):
         alpha, sigma, alpha_next, sigma_next = now.alpha, now.sigma, then.alpha, then.sigma
@@ -42,12 +37,9 @@ def table(problem: Problem, *, eta: float, set_alpha_to_one: bool, steps_offset:
             )
         direction = sigma_next * math.sqrt(max(left, 0.0))
         p, q = problem.data(now)
-        if rederive_epsilon:
-            a, b, d = direction / sigma, 0.0, alpha_next - direction * alpha / sigma
-        else:
-            eps_x, eps_m = problem.noise(now)
-            a, b, d = direction * eps_x, direction * eps_m, alpha_next
-        rows.append(Row(timestep=now.time, p=p, q=q, lo=problem.lo, hi=problem.hi, a=a, b=b, d=d, s=s).folded())
+        a, b, d = problem.noise_terms(now, direction, rederive=rederive_epsilon)
+        row = Row(timestep=now.time, p=p, q=q, lo=problem.lo, hi=problem.hi, a=a, b=b, d=alpha_next + d, s=s)
+        rows.append(row.folded())
     return Table(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points))
 
 
@@ -63,7 +55,7 @@ SOLVER = Solver(
         "eta": Option(0.0, "noise of a step: 0 is the probability-flow ODE, 1 is DDPM", minimum=0.0),
         "set_alpha_to_one": Option(True, "end at the clean data; otherwise at timestep 0"),
         "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0),
-        "rederive_epsilon": Option(False, "take the noise prediction from the clipped data prediction"),
+        "rederive_epsilon": REDERIVE_EPSILON,
     },
     table=table,
 )

@@ -6,8 +6,9 @@ With t' > t the next timestep, rising (of DDIM's grid; the state before the firs
     x_{t'} = alpha'·x0 + sigma'·ε,    x0 and ε from the network's output at (x_t, t')
 
 The network is told t', where the state is going, and sees the state of t: that is the approximation which makes the step
-explicit. The plan's initial state is the data itself (what ``sample`` calls ``noise``), and the result, the state of the first
-timestep of DDIM's grid, is a start for DDIM that leads back.
+explicit. ε is what ``rederive_epsilon`` says (``ddim.py``), but the network's in a step from the clean data. The plan's initial
+state is the data itself (what ``sample`` calls ``noise``), and the result, the state of the first timestep of DDIM's grid, is a
+start for DDIM that leads back.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import numpy as np
 
 from ..errors import ArgumentError, PlanError
 from ..plan import Row
-from .solver import CLEAN, Option, Problem, Solver, Table
+from .solver import CLEAN, REDERIVE_EPSILON, Option, Problem, Solver, Table
 
 
-def table(problem: Problem, *, set_alpha_to_one: bool, steps_offset: int) -> Table:
+def table(problem: Problem, *, set_alpha_to_one: bool, steps_offset: int, rederive_epsilon: bool) -> Table:
     family = problem.schedule.family
     if not set_alpha_to_one and family != "discrete":
         raise ArgumentError(f"set_alpha_to_one=False starts at timestep 0, which the family {family} does not have.")
@@ -35,11 +36,8 @@ def table(problem: Problem, *, set_alpha_to_one: bool, steps_offset: int) -> Tab
     rows = []
     for now, then in pairwise(points):
         p, q = problem.data(now)
-        eps_x, eps_m = problem.noise(now)
-        row = Row(
-            timestep=then.time, p=p, q=q, lo=problem.lo, hi=problem.hi,
-            a=then.sigma * eps_x, b=then.sigma * eps_m, d=then.alpha,
-        )  # fmt: skip
+        a, b, d = problem.noise_terms(now, then.sigma, rederive=rederive_epsilon and now.sigma > 0.0)
+        row = Row(timestep=then.time, p=p, q=q, lo=problem.lo, hi=problem.hi, a=a, b=b, d=then.alpha + d)
         rows.append(row.folded())
     marginals = tuple((point.alpha, point.sigma) for point in points)
     return Table(rows=tuple(rows), marginals=marginals, initial_scale=1.0)
@@ -56,6 +54,8 @@ SOLVER = Solver(
     options={
         "set_alpha_to_one": Option(True, "start at the clean data; otherwise at timestep 0"),
         "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0),
+        "rederive_epsilon": REDERIVE_EPSILON,
     },
     table=table,
+    from_noise=False,
 )

@@ -24,23 +24,23 @@ import math
 from itertools import pairwise
 
 from ..plan import Row
-from .solver import CLEAN, Option, Problem, Solver, Table
+from .solver import Option, Problem, Solver, Table
 
 VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range")
 
 
 def table(problem: Problem, *, variance_type: str, steps_offset: int) -> Table:
     large = variance_type == "fixed_large"
-    points = (*problem.points, CLEAN)
+    points = (*problem.points, problem.end)
     rows, deviation = [], []
     for now, then in pairwise(points):
         alpha, sigma, alpha_next, sigma_next = now.alpha, now.sigma, then.alpha, then.sigma
         gain = -math.expm1(2.0 * (now.lam - then.lam))  # β/sigma²
         beta = gain * sigma**2
         posterior_variance = gain * sigma_next**2  # eq. (7); 0 at the last
-        variance = beta if large and then is not CLEAN else posterior_variance
+        variance = beta if large and then.sigma > 0.0 else posterior_variance
         log_s = None
-        if variance_type.startswith("learned") and then is not CLEAN:
+        if variance_type.startswith("learned") and then.sigma > 0.0:
             log_s, variance = _learned(variance_type, posterior_variance, beta), 0.0
         p, q = problem.data(now)
         row = Row(

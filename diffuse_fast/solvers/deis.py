@@ -18,8 +18,8 @@ from .solver import Option, Problem, Solver, Table
 def table(
     problem: Problem, *, solver_order: int, lower_order_final: bool, final_sigmas_type: str, steps_offset: int
 ) -> Table:
-    points = multistep.ending(problem, final_sigmas_type)
-    guard = leaps.Guard(problem, points)
+    points = (*problem.points, problem.end)
+    guard = leaps.Guard(problem)
     orders = multistep.orders(points, solver_order, lower_order_final=lower_order_final, euler_at_final=False)
 
     def step(i: int, k: int) -> multistep.Transfer:

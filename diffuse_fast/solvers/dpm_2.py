@@ -16,22 +16,22 @@ from itertools import pairwise
 
 from ..plan import Row
 from . import leaps
-from .solver import CLEAN, Option, Point, Problem, Solver, Table
+from .solver import Option, Point, Problem, Solver, Table
 from .stages import ancestral, by_noise, noise_row
 
 
 def table(problem: Problem, *, eta: float, steps_offset: int) -> Table:
     rows: list[Row] = []
     before: list[Point] = []
-    guard = leaps.Guard(problem, (*problem.points, CLEAN))
-    for now, then in pairwise((*problem.points, CLEAN)):
+    guard = leaps.Guard(problem)
+    for now, then in pairwise((*problem.points, problem.end)):
         down, up = ancestral(now, then, eta)
         points, step = guard.step(now, down, partial(_stages, problem, now, down, up), s=up)
         rows += step
         before += points
     return Table(
         rows=tuple(rows),
-        marginals=tuple((point.alpha, point.sigma) for point in (*before, CLEAN)),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
         registers=int(any(row.write is not None for row in rows)),
     )
 

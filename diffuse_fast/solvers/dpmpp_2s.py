@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from .solver import CLEAN, Option, Problem, Solver, Table
+from .solver import Option, Problem, Solver, Table
 from .stages import by_data, data_row, one_stage
 
 R = 0.5
@@ -26,7 +26,7 @@ R = 0.5
 
 def table(problem: Problem, *, solver_type: str, steps_offset: int) -> Table:
     rows, before = [], []
-    for now, then in pairwise((*problem.points, CLEAN)):
+    for now, then in pairwise((*problem.points, problem.end)):
         before.append(now)
         x, x0 = by_data(now, then)
         if one_stage(now, then):
@@ -40,7 +40,7 @@ def table(problem: Problem, *, solver_type: str, steps_offset: int) -> Table:
         before.append(s)
     return Table(
         rows=tuple(rows),
-        marginals=tuple((point.alpha, point.sigma) for point in (*before, CLEAN)),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
         registers=int(any(row.write is not None for row in rows)),
     )
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from .solver import CLEAN, Option, Problem, Solver, Table
+from .solver import Option, Problem, Solver, Table
 from .stages import by_data, data_row
 
 
 def table(problem: Problem, *, steps_offset: int) -> Table:
-    points = (*problem.points, CLEAN)
+    points = (*problem.points, problem.end)
     rows = (data_row(problem, now, *by_data(now, then)) for now, then in pairwise(points))
     return Table(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points))
 

@@ -21,7 +21,7 @@ from itertools import pairwise
 
 from ..plan import Row
 from . import leaps
-from .solver import CLEAN, Option, Point, Problem, Solver, Table
+from .solver import Option, Point, Problem, Solver, Table
 from .stages import by_noise, noise_row
 
 R1 = 0.5
@@ -30,14 +30,14 @@ R1 = 0.5
 def table(problem: Problem, *, solver_type: str, steps_offset: int) -> Table:
     rows: list[Row] = []
     before: list[Point] = []
-    guard = leaps.Guard(problem, (*problem.points, CLEAN))
-    for now, then in pairwise((*problem.points, CLEAN)):
+    guard = leaps.Guard(problem)
+    for now, then in pairwise((*problem.points, problem.end)):
         points, step = guard.step(now, then, partial(_stages, problem, now, then, solver_type))
         rows += step
         before += points
     return Table(
         rows=tuple(rows),
-        marginals=tuple((point.alpha, point.sigma) for point in (*before, CLEAN)),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
         registers=int(any(row.write is not None for row in rows)),
     )
 

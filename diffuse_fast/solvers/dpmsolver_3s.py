@@ -22,7 +22,7 @@ from itertools import pairwise
 
 from ..plan import Row
 from . import leaps
-from .solver import CLEAN, Option, Point, Problem, Solver, Table
+from .solver import Option, Point, Problem, Solver, Table
 from .stages import by_noise, noise_row
 
 R1, R2 = 1.0 / 3.0, 2.0 / 3.0
@@ -31,14 +31,14 @@ R1, R2 = 1.0 / 3.0, 2.0 / 3.0
 def table(problem: Problem, *, steps_offset: int) -> Table:
     rows: list[Row] = []
     before: list[Point] = []
-    guard = leaps.Guard(problem, (*problem.points, CLEAN))
-    for now, then in pairwise((*problem.points, CLEAN)):
+    guard = leaps.Guard(problem)
+    for now, then in pairwise((*problem.points, problem.end)):
         points, step = guard.step(now, then, partial(_stages, problem, now, then))
         rows += step
         before += points
     return Table(
         rows=tuple(rows),
-        marginals=tuple((point.alpha, point.sigma) for point in (*before, CLEAN)),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
         registers=int(any(row.write is not None for row in rows)),
     )
 

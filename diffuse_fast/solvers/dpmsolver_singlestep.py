@@ -31,9 +31,9 @@ def table(
     problem: Problem, *, algorithm_type: str, solver_order: int, solver_type: str, lower_order_final: bool, final_sigmas_type: str,
     steps_offset: int,
 ) -> Table:  # fmt: skip
-    points = multistep.ending(problem, final_sigmas_type)
-    orders = _orders(points, solver_order, lower_order_final=lower_order_final or final_sigmas_type == "zero")
-    guard = leaps.Guard(problem, points)
+    points = (*problem.points, problem.end)
+    orders = _orders(points, solver_order, lower_order_final=lower_order_final or problem.end.sigma == 0.0)
+    guard = leaps.Guard(problem)
     rows: list[Row] = []
     marginals: list[tuple[float, float]] = []
     for base, order in enumerate(orders):

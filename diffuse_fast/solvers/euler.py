@@ -20,7 +20,7 @@ from .stages import by_data, data_row
 
 
 def table(problem: Problem, *, final_sigmas_type: str, steps_offset: int, **churn: float) -> Table:
-    points = multistep.ending(problem, final_sigmas_type)
+    points = (*problem.points, problem.end)
     rows, before, deviation = [], [], []
     churned = Churn(problem, **churn)
     for now, then in pairwise(points):

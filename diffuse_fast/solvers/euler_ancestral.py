@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from .solver import CLEAN, Option, Problem, Solver, Table
+from .solver import Option, Problem, Solver, Table
 from .stages import ancestral, by_data, data_row
 
 
 def table(problem: Problem, *, eta: float, steps_offset: int) -> Table:
-    points = (*problem.points, CLEAN)
+    points = (*problem.points, problem.end)
     rows = []
     for now, then in pairwise(points):
         down, up = ancestral(now, then, eta)

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from .solver import CLEAN, Option, Problem, Solver, Table
+from .solver import Option, Problem, Solver, Table
 from .stages import by_data, data_row
 
 
 def table(problem: Problem, *, stochastic_sampling: bool) -> Table:
-    points = (*problem.points, CLEAN)
+    points = (*problem.points, problem.end)
     rows = []
     for now, then in pairwise(points):
         if stochastic_sampling:

@@ -14,15 +14,15 @@ from __future__ import annotations
 from itertools import pairwise
 
 from ..plan import Row
-from .solver import CLEAN, Point, Problem, Solver, Table
+from .solver import Point, Problem, Solver, Table
 
 
 def table(problem: Problem) -> Table:
     rows, before = [], []
-    for now, then in pairwise((*problem.points, CLEAN)):
+    for now, then in pairwise((*problem.points, problem.end)):
         step = then.sigma - now.sigma
         before.append(now)
-        if then is CLEAN:
+        if then.sigma == 0.0:
             rows.append(_row(problem, now, 1.0, step))
         else:
             rows.append(_row(problem, now, 1.0, step, keep=(1.0, step / 2.0)))
@@ -30,7 +30,7 @@ def table(problem: Problem) -> Table:
             before.append(then)
     return Table(
         rows=tuple(rows),
-        marginals=tuple((point.alpha, point.sigma) for point in (*before, CLEAN)),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
         registers=int(len(rows) > 1),
     )
 

@@ -19,7 +19,7 @@ from itertools import pairwise
 from ..plan import Row
 from . import leaps
 from .churn import OPTIONS, Churn
-from .solver import CLEAN, Option, Point, Problem, Solver, Table
+from .solver import Option, Point, Problem, Solver, Table
 from .stages import by_noise, noise_row
 
 
@@ -28,8 +28,8 @@ def table(problem: Problem, *, steps_offset: int, **churn: float) -> Table:
     before: list[Point] = []
     deviation: list[tuple[float, float]] = []
     churned = Churn(problem, **churn)
-    guard = leaps.Guard(problem, (*problem.points, CLEAN))
-    for now, then in pairwise((*problem.points, CLEAN)):
+    guard = leaps.Guard(problem)
+    for now, then in pairwise((*problem.points, problem.end)):
         if raised := churned.at(now):
             rows.append(raised.row)
             before.append(now)
@@ -41,7 +41,7 @@ def table(problem: Problem, *, steps_offset: int, **churn: float) -> Table:
         deviation += [(0.0, 0.0)] * (len(rows) - len(deviation))
     return Table(
         rows=tuple(rows),
-        marginals=tuple((point.alpha, point.sigma) for point in (*before, CLEAN)),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
         deviation=tuple(deviation) if any(variance for _, variance in deviation) else None,
         registers=int(any(row.write is not None for row in rows)),
     )

@@ -35,8 +35,8 @@ def adams_bashforth(first: Transfer, order: int) -> Transfer:
 def table(
     problem: Problem, *, solver_order: int, zero_initial_data: bool, final_sigmas_type: str, steps_offset: int
 ) -> Table:
-    points = multistep.ending(problem, final_sigmas_type)
-    guard = leaps.Guard(problem, points)
+    points = (*problem.points, problem.end)
+    guard = leaps.Guard(problem)
     transfers = []
     for i, (now, then) in enumerate(pairwise(points)):
         # Without signal the whole state is ε: the data is added below.

@@ -24,7 +24,7 @@ from itertools import pairwise
 
 from ..errors import PlanError
 from ..plan import Reduction, Row
-from .solver import CLEAN, Option, Problem, Solver, Table
+from .solver import Option, Problem, Solver, Table
 from .stages import noise_row
 
 
@@ -35,7 +35,7 @@ def table(problem: Problem, *, snr: float, correct_steps: int, steps_offset: int
             f"the score: a network that predicts epsilon or score."
         )
     rows, before, deviation = [], [], []
-    for now, then in pairwise((*problem.points, CLEAN)):
+    for now, then in pairwise((*problem.points, problem.end)):
         shrink = now.alpha / then.alpha
         ratio = snr * shrink
         kappa = -1.0 / now.sigma if problem.prediction_type == "epsilon" else 1.0
@@ -43,12 +43,12 @@ def table(problem: Problem, *, snr: float, correct_steps: int, steps_offset: int
         rows += [corrector] * correct_steps
         deviation += [(0.0, 4.0 * ratio**4 * now.sigma**2)] * correct_steps
         added = -(now.sigma**2) * math.expm1(2.0 * (now.lam - then.lam))
-        variance = added if then is not CLEAN else 0.0
+        variance = added if then.sigma > 0.0 else 0.0
         rows.append(noise_row(problem, now, 2.0 - shrink, -added / now.sigma, s=math.sqrt(variance)))
         of_eps = (2.0 - shrink) * now.sigma - added / now.sigma
         deviation.append(((2.0 - shrink) * now.alpha - then.alpha, of_eps**2 + variance - then.sigma**2))
         before += [now] * (correct_steps + 1)
-    marginals = tuple((point.alpha, point.sigma) for point in (*before, CLEAN))
+    marginals = tuple((point.alpha, point.sigma) for point in (*before, problem.end))
     return Table(rows=tuple(rows), marginals=marginals, deviation=tuple(deviation))
 
 

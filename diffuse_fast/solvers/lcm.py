@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from .solver import CLEAN, Option, Problem, Solver, Table
+from .solver import Option, Problem, Solver, Table
 from .stages import data_row, needs_timesteps
 
 SIGMA_DATA = 0.5
@@ -24,7 +24,7 @@ SIGMA_DATA = 0.5
 
 def table(problem: Problem, *, timestep_scaling: float, steps_offset: int) -> Table:
     needs_timesteps(problem, "lcm")
-    points = (*problem.points, CLEAN)
+    points = (*problem.points, problem.end)
     rows, deviation = [], []
     for now, then in pairwise(points):
         scaled = timestep_scaling * now.time

@@ -89,11 +89,11 @@ class Guard:
 
     Args:
         problem: What is solved; where it is not ``guarded``, no step is too long.
-        points: The grid, with the point where it ends.
     """
 
-    def __init__(self, problem: Problem, points: Sequence[Point]):
+    def __init__(self, problem: Problem):
         self._problem = problem
+        points = (*problem.points, problem.end)
         state = spread(problem, points[0])
         for now, then in pairwise(points):
             state = euler(problem, now, then, state)

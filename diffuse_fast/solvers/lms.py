@@ -25,8 +25,8 @@ from .solver import Option, Point, Problem, Solver, Table
 def table(problem: Problem, *, solver_order: int, final_sigmas_type: str, steps_offset: int) -> Table:
     if problem.points[0].alpha == 0.0:
         raise PlanError("lms steps in sigma/alpha, which is infinite at zero signal-to-noise ratio; take another solver or grid.")
-    points = multistep.ending(problem, final_sigmas_type)
-    guard = leaps.Guard(problem, points)
+    points = (*problem.points, problem.end)
+    guard = leaps.Guard(problem)
     transfers = []
     for i in range(len(points) - 1):
         step = partial(_step, points, i)

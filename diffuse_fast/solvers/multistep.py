@@ -19,12 +19,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
-from ..errors import ArgumentError, PlanError
+from ..errors import PlanError
 from ..plan import Row
 from . import leaps
-from .solver import CLEAN, Option, Point, Problem, Table
+from .solver import Option, Point, Problem, Table
 
 # Where the first omitted term of the series below is less than half a unit in the last place for h up to 1.
 _SERIES_TERMS = 18
@@ -181,8 +179,9 @@ def dpm_solver(
     problem: Problem, form: str, order: int, *, solver_type: str, lower_order_final: bool, euler_at_final: bool,
     final_sigmas_type: str, steps_offset: int, eta: float = 0.0, halved_curvature: bool = False,
 ) -> Table:  # fmt: skip
-    """The table of a multistep DPM-Solver of this form and order, with its options (``steps_offset`` is in the grid already)."""
-    points = ending(problem, final_sigmas_type)
+    """The table of a multistep DPM-Solver of this form and order, with its options (``steps_offset`` is in the grid already,
+    ``final_sigmas_type`` in the problem's end)."""
+    points = (*problem.points, problem.end)
 
     def step(i: int, k: int, eta: float = 0.0) -> Transfer:
         now, then, back = points[i], points[i + 1], steps_back(points, i, k)
@@ -190,7 +189,7 @@ def dpm_solver(
             return by_data(now, then, back, eta, solver_type=solver_type, halved=halved_curvature)
         return by_noise(now, then, back, solver_type=solver_type, halved=halved_curvature)
 
-    guard = leaps.Guard(problem, points)
+    guard = leaps.Guard(problem)
     transfers = []
     for i, k in enumerate(orders(points, order, lower_order_final=lower_order_final, euler_at_final=euler_at_final)):
         # The SDE's step extends the same polynomial as the ODE's.
@@ -250,21 +249,10 @@ def row(problem: Problem, point: Point, transfer: Transfer, form: str, *, c: tup
     )  # fmt: skip
 
 
-def ending(problem: Problem, final_sigmas_type: str) -> tuple[Point, ...]:
-    """The grid with the point after it: the data itself (``zero``), or the schedule's cleanest timestep (``sigma_min``)."""
-    if final_sigmas_type == "zero":
-        return (*problem.points, CLEAN)
-    if problem.schedule.family != "discrete":
-        raise ArgumentError(
-            f"final_sigmas_type='sigma_min' ends at timestep 0, which the family {problem.schedule.family} does not have."
-        )
-    return (*problem.points, *problem.at_times(np.zeros(1)))
-
-
 # Options that the multistep solvers have in common, under diffusers' names.
 STEPS_OFFSET = Option(0, "added to the timesteps of leading spacing", minimum=0)
 LOWER_ORDER_FINAL = Option(True, "in runs of fewer than 15 steps, end with steps of lower order")
 EULER_AT_FINAL = Option(False, "end with a step of first order")
-FINAL_SIGMAS_TYPE = Option("zero", "end at the data, or at the schedule's cleanest timestep", choices=("zero", "sigma_min"))
+FINAL_SIGMAS_TYPE = Option("zero", "end at the data, or where the schedule ends (t_min)", choices=("zero", "sigma_min"))
 SOLVER_TYPE = Option("midpoint", "second order: the line's value in the middle, or its integral", choices=("midpoint", "heun"))
 HALVED = Option(False, "third order: half the quadratic term, as diffusers has it (the order is then 2)")

@@ -24,12 +24,12 @@ from functools import partial
 
 import numpy as np
 
-from ..errors import ArgumentError, PlanError
+from ..errors import PlanError
 from ..plan import Row
 from . import leaps, multistep
 from .ipndm import adams_bashforth
 from .multistep import Transfer
-from .solver import CLEAN, Option, Point, Problem, Solver, Table
+from .solver import Option, Point, Problem, Solver, Table
 
 RUNGE_KUTTA_STEPS = 3
 BASE, SUM = 3, 4  # registers of the Runge-Kutta start, behind the three of the predictions
@@ -37,15 +37,12 @@ WHOLE = 1e-6  # a timestep found by its log-SNR is that close to the one meant
 
 
 def table(problem: Problem, *, skip_prk_steps: bool, set_alpha_to_one: bool, steps_offset: int) -> Table:
-    family = problem.schedule.family
-    if not set_alpha_to_one and family != "discrete":
-        raise ArgumentError(f"set_alpha_to_one=False ends at timestep 0, which the family {family} does not have.")
-    points = (*problem.points, CLEAN if set_alpha_to_one else problem.at_times(np.zeros(1))[0])
+    points = (*problem.points, problem.end)
     return _plms(problem, points) if skip_prk_steps else _runge_kutta(problem, points)
 
 
 def _plms(problem: Problem, points: tuple[Point, ...]) -> Table:
-    guard = leaps.Guard(problem, points)
+    guard = leaps.Guard(problem)
     first = multistep.by_noise(points[0], points[1], ())
     rows = [multistep.row(problem, points[0], first, "noise", c=(), write=0 if len(points) > 2 else None)]
     states = [points[0], points[1]]
@@ -80,7 +77,7 @@ def _runge_kutta(problem: Problem, points: tuple[Point, ...]) -> Table:
             f"the Runge-Kutta start takes {RUNGE_KUTTA_STEPS} steps and needs one after it, and there are {steps}; take more, or "
             f"skip_prk_steps=True."
         )
-    guard = leaps.Guard(problem, points)
+    guard = leaps.Guard(problem)
     rows: list[Row] = []
     states = [points[0]]
     for i in range(RUNGE_KUTTA_STEPS):

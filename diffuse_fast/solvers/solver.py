@@ -17,22 +17,32 @@ from .prediction import data_prediction, noise_prediction
 @dataclass(frozen=True)
 class Option:
     """One option of a solver. The type of ``default`` is the type of the option: bool, int, float, str, or
-    tuple (of whole numbers).
+    tuple (of whole numbers). A default of None stands for a bool.
 
     Attributes:
-        default: Its value where none is given.
+        default: Its value where none is given. None means True where the plan clips or thresholds, else False.
         about: What it does, in a line.
         minimum, maximum: The smallest and the largest number allowed, if there is one.
         choices: The strings allowed, for a str.
         elsewhere: The default for schedules that are not of the discrete family, where it is another.
     """
 
-    default: bool | int | float | str | tuple[int, ...]
+    default: bool | int | float | str | tuple[int, ...] | None
     about: str
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
     elsewhere: bool | str | None = None
+
+    @property
+    def kind(self) -> type:
+        """The type of its values."""
+        return bool if self.default is None else type(self.default)
+
+
+REDERIVE_EPSILON = Option(
+    None, "take the noise from the clipped data prediction; false is diffusers' way"
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,7 @@ ROUNDINGS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "down": lambda times: np.floor(times + 1e-6),  # what is whole but for its rounding stays
 }
 
-# The data itself, where every solver that goes to the end arrives.
+# The data itself, where a solver arrives unless it is told to end before.
 CLEAN = Point(time=0.0, log_alpha=0.0, alpha=1.0, sigma=0.0)
 
 
@@ -75,6 +85,7 @@ class Problem:
     Attributes:
         schedule: The noise schedule.
         points: Where the network is called, from noise to data: log-SNR rises strictly.
+        end: Where the last step goes: the clean data, or a point before it.
         prediction_type: What the network predicts.
         lo, hi: Bounds of the data prediction, infinite where it is not clipped.
         time_convention: What the network is told of the time (``Schedule.network_time``); None is the schedule's default.
@@ -90,6 +101,7 @@ class Problem:
     hi: float
     time_convention: str | None = None
     timestep_rounding: str = "none"
+    end: Point = CLEAN
     guarded: bool = True
 
     @property
@@ -104,6 +116,14 @@ class Problem:
     def noise(self, point: Point) -> tuple[float, float]:
         """``(p, q)`` with ε = p·x + q·m for a network called at this point."""
         return noise_prediction(self.prediction_type, point.alpha, point.sigma, self.schedule.sigma_data)
+
+    def noise_terms(self, point: Point, weight: float, *, rederive: bool) -> tuple[float, float, float]:
+        """``(a, b, d)`` with weight·ε = a·x + b·m + d·x0 for a network called at this point: ε as the network predicts it, or with
+        ``rederive`` the one that fits the clipped data prediction, (x − alpha·x0)/sigma."""
+        if rederive:
+            return weight / point.sigma, 0.0, -weight * point.alpha / point.sigma
+        of_x, of_m = self.noise(point)
+        return weight * of_x, weight * of_m, 0.0
 
     def at(self, lam: float) -> Point:
         """The point of the schedule with this half log-SNR; its time is fractional.
@@ -163,6 +183,7 @@ class Solver:
         families: The families of schedules that it solves.
         grid: Which of diffusers' conventions its integer grids follow: ``closed``, ``open`` or ``fractional``
             (``solvers/spacing.py``).
+        from_noise: Whether it goes from noise to data; otherwise the other way.
     """
 
     name: str
@@ -176,3 +197,4 @@ class Solver:
     table: Callable[..., Table] = field(repr=False)
     families: tuple[str, ...] = FAMILIES
     grid: str = "closed"
+    from_noise: bool = True

@@ -20,20 +20,28 @@ trailing. diffusers' schedulers do not agree on what ``leading`` and ``linspace`
 * ``open`` (DPM-Solver, UniPC, DEIS): the grid of N + 1 steps without its last, timestep 0;
 * ``fractional`` (Euler, Heun, LMS, DPM-2): linspace is not rounded.
 
-``linspace`` of the other families is even from ``t_max`` to ``t_min``; a flow then shifts it. ``trailing`` of a flow is
-1 − i/N, shifted.
+``linspace`` of the other families is even from ``t_max`` to ``t_min``. Of a flow it is even from σ = 1 to the shifted
+1/num_train_timesteps, and then shifted: so the last level is shifted twice, as by diffusers' FlowMatchEulerDiscreteScheduler, which
+shifts its smallest level when it is made, and by the code of Stable Diffusion 3. ``trailing`` of a flow is 1 − i/N, shifted once.
 
 Over the noise level σ of every family (``Schedule.noise_level``), from ``sigma_max`` to ``sigma_min``, u = i/(N − 1):
 
 ===========  =====================================================================================================
 karras       ``(sigma_max^(1/rho) + u·(sigma_min^(1/rho) − sigma_max^(1/rho)))^rho`` (Karras et al. 2022, eq. 5)
 exponential  ``exp(log(sigma_max) + u·(log(sigma_min) − log(sigma_max)))``
-beta         ``sigma_min + (sigma_max − sigma_min)·q(1 − u)``, q the quantile of Beta(0.6, 0.6) (Lee et al. 2024,
-             "Beta Sampling is All You Need", arXiv:2407.12173; computed here)
+beta_sigmas  ``sigma_min + (sigma_max − sigma_min)·q(1 − u)``, q the quantile of Beta(0.6, 0.6): diffusers'
+             ``use_beta_sigmas``
 log_snr      log-SNR even (Lu et al. 2022, section 5; diffusers' ``use_lu_lambdas``); the same as exponential except in a flow
 ===========  =====================================================================================================
 
-And ``power``: ``t = t_max·(1 − i/N)^rho``, of which rho = 2 is DDIM's quadratic (Song et al. 2020, appendix D.2); a flow shifts it.
+Over the time t of every family:
+
+=====  =========================================================================================================
+beta   ``t_min + (t_max − t_min)·q(1 − u)``, q the quantile of Beta(a, b) with ``beta_shape`` (a, b) = (0.6, 0.6)
+       (Lee et al. 2024, "Beta Sampling is All You Need", arXiv:2407.12173): dense at both ends. A flow goes from 1
+       to 1/num_train_timesteps and shifts that
+power  ``t_max·(1 − i/N)^rho``, of which rho = 2 is DDIM's quadratic (Song et al. 2020, appendix D.2); a flow shifts it
+=====  =========================================================================================================
 """
 
 from __future__ import annotations
@@ -44,14 +52,17 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, near
+from ..errors import ArgumentError, ArgumentTypeError, near
 from ..schedule import Schedule
 from ..schedule.checks import positive
 
 INTEGER = ("leading", "trailing", "linspace")
-LEVELS = ("karras", "exponential", "beta", "log_snr")
+LEVELS = ("karras", "exponential", "beta_sigmas", "log_snr")
 RHO = {"karras": 7.0, "power": 2.0}
-SPACINGS = (*INTEGER, *LEVELS, "power")
+BETA_SHAPE = (0.6, 0.6)
+SPACINGS = (*INTEGER, *LEVELS, "beta", "power")
+
+MAX_SHAPE = 10.0  # of the Beta distribution; more would gather all times in the middle
 
 MAX_STEPS = 100_000  # a plan has a row for each in memory, and a schedule in continuous time has no end of times
 
@@ -65,6 +76,7 @@ class Spacing:
         steps_offset: Added to the timesteps of leading spacing.
         rho: Exponent of ``karras`` and ``power``; None for the others.
         sigma_min, sigma_max: Ends of a spacing over noise levels; None for the others.
+        beta_shape: Shape parameters of ``beta``; None for the others.
     """
 
     name: str
@@ -72,11 +84,13 @@ class Spacing:
     rho: float | None
     sigma_min: float | None
     sigma_max: float | None
+    beta_shape: tuple[float, float] | None = None
 
 
 def checked(
-    schedule: Schedule, name: Any, *, steps_offset: int = 0, rho: Any = None, sigma_min: Any = None, sigma_max: Any = None
-) -> Spacing:
+    schedule: Schedule, name: Any, *, steps_offset: int = 0, rho: Any = None, sigma_min: Any = None, sigma_max: Any = None,
+    beta_shape: Any = None,
+) -> Spacing:  # fmt: skip
     """The spacing of this name, its options filled in from the schedule.
 
     Raises:
@@ -95,10 +109,11 @@ def checked(
     if name in RHO:
         default = getattr(schedule, "rho", RHO[name]) if name == "karras" else RHO[name]
         rho = positive("rho", default if rho is None else rho)
+    shape = _shape(name, beta_shape)
     if name not in LEVELS:
         if (sigma_min, sigma_max) != (None, None):
             raise ArgumentError(f"sigma_min and sigma_max are the ends of the spacings {', '.join(LEVELS)}, not of {name}.")
-        return Spacing(name, steps_offset, rho, None, None)
+        return Spacing(name, steps_offset, rho, None, None, shape)
     high = schedule.noise_level(schedule.t_max) if sigma_max is None else positive("sigma_max", sigma_max)
     low = schedule.noise_level(schedule.t_min) if sigma_min is None else positive("sigma_min", sigma_min)
     if name == "log_snr" and sigma_max is None and schedule.log_snr(schedule.t_max) == -math.inf:
@@ -109,8 +124,35 @@ def checked(
             f"with sigma_max=..., or take 'trailing' or 'linspace'."
         )
     if not low < high:
+        _refuse_one_level(name, schedule)
         raise ArgumentError(f"sigma_min is {low:g} and sigma_max {high:g}; the interval between them is empty.")
     return Spacing(name, 0, rho, low, high)
+
+
+def _shape(name: str, given: Any) -> tuple[float, float] | None:
+    """``beta_shape``, checked."""
+    if name != "beta":
+        if given is not None:
+            raise ArgumentError(f"beta_shape is {given!r}; it is of the spacing beta, and there is none in {name}.")
+        return None
+    try:
+        a, b = BETA_SHAPE if given is None else given
+    except (TypeError, ValueError):
+        raise ArgumentTypeError(f"beta_shape is {given!r}; it must be a pair (a, b) of numbers.") from None
+    shape = positive("beta_shape[0]", a), positive("beta_shape[1]", b)
+    if max(shape) > MAX_SHAPE:
+        raise ArgumentError(f"beta_shape is {given!r}; both must be at most {MAX_SHAPE:g}.")
+    return shape
+
+
+def _refuse_one_level(name: str, schedule: Schedule) -> None:
+    """Refuses a spacing that goes from σ = 1 to 1/num_train_timesteps where both are one level."""
+    if schedule.family == "flow" and schedule.num_train_timesteps == 1:  # type: ignore[attr-defined]  # checked: the family has it
+        raise ArgumentError(
+            f"timestep_spacing is {name!r}, which goes from sigma 1 to 1/num_train_timesteps, and num_train_timesteps is 1: that "
+            f"is one level. Take Schedule.flow(), with time_convention='continuous' for a network that is told times from 0 to 1; "
+            f"or timestep_spacing='trailing'."
+        )
 
 
 def grid(spacing: Spacing, schedule: Schedule, steps: int, style: str = "closed") -> np.ndarray:
@@ -128,7 +170,16 @@ def grid(spacing: Spacing, schedule: Schedule, steps: int, style: str = "closed"
         raise ArgumentError(f"steps is {steps}; it must be at least 1.")
     if spacing.name in LEVELS:
         return _levels(spacing, schedule, steps)
-    if spacing.name == "linspace":
+    if spacing.name in ("linspace", "beta") and steps > 1:
+        _refuse_one_level(spacing.name, schedule)
+    if spacing.name == "beta":
+        assert spacing.beta_shape is not None
+        quantile = beta_quantile(1.0 - np.linspace(0.0, 1.0, steps), *spacing.beta_shape)
+        if schedule.family != "flow":
+            return schedule.t_min + (schedule.t_max - schedule.t_min) * quantile
+        low = 1.0 / schedule.num_train_timesteps  # type: ignore[attr-defined]  # checked: the family has it
+        sigma = low + (1.0 - low) * quantile
+    elif spacing.name == "linspace":
         if schedule.family != "flow":
             return np.linspace(schedule.t_max, schedule.t_min, steps)
         sigma = np.linspace(1.0, schedule.shifted(1.0 / schedule.num_train_timesteps), steps)  # type: ignore[attr-defined]  # checked: the family has it
@@ -185,7 +236,7 @@ def _levels(spacing: Spacing, schedule: Schedule, steps: int) -> np.ndarray:
         elif spacing.name == "exponential":
             levels = np.exp(math.log(high) + u * (math.log(low) - math.log(high)))
         else:
-            levels = low + (high - low) * beta_quantile(1.0 - u)
+            levels = low + (high - low) * beta_quantile(1.0 - u, *BETA_SHAPE)
         levels[0] = high
         if steps > 1:
             levels[-1] = low
@@ -193,20 +244,30 @@ def _levels(spacing: Spacing, schedule: Schedule, steps: int) -> np.ndarray:
     return times
 
 
-def beta_quantile(p: np.ndarray, shape: float = 0.6) -> np.ndarray:
-    """The quantile of the symmetric distribution Beta(shape, shape), 0 < shape < 1, at p in [0, 1].
+def beta_quantile(p: np.ndarray, a: float, b: float) -> np.ndarray:
+    """The quantile of the distribution Beta(a, b), 0 < a, b <= ``MAX_SHAPE``, at p in [0, 1]."""
+    scale = math.gamma(a) * math.gamma(b), math.gamma(a + b)
+    middle = 0.5 if a == b else 0.5**a * float(_beta_series(np.array(0.5), a, b)) * scale[1] / scale[0]
+    lower = _inverse_beta(np.minimum(p, middle) * scale[0] / scale[1], a, b)
+    upper = _inverse_beta(np.minimum(1.0 - p, 1.0 - middle) * scale[0] / scale[1], b, a)
+    return np.where(p <= middle, lower, 1.0 - upper)
 
-    By symmetry p ≤ 1/2. There the incomplete integral is x^shape·Σ c_n·x^n (Abramowitz & Stegun 26.5.4), a convex rising
-    function of y = x^shape, so Newton's method from above falls to its root.
+
+def _inverse_beta(integral: np.ndarray, a: float, b: float) -> np.ndarray:
+    """The x in [0, 1/2] with ∫₀ˣ u^(a−1)·(1−u)^(b−1) du = integral.
+
+    As a function of y = x^a the integral is convex (b < 1) or concave, and its first term alone is above or below the root. So
+    Newton's method goes to the root from one side.
     """
-    lower = np.minimum(p, 1.0 - p)
-    target = lower * math.gamma(shape) ** 2 / math.gamma(2.0 * shape)
-    n = np.arange(120)  # x is at most 0.6 on the way
-    coefficients = np.cumprod(np.concatenate([[1.0], (n[1:] - shape) / n[1:]])) / (shape + n)
-    y = shape * target  # from above: the first term of the series alone
+    y = np.minimum(a * integral, 0.6**a)
     for _ in range(12):
-        x = y ** (1.0 / shape)
-        integral = y * np.polynomial.polynomial.polyval(x, coefficients)
-        y = y - (integral - target) * shape * (1.0 - x) ** (1.0 - shape)
-    x = y ** (1.0 / shape)
-    return np.where(p <= 0.5, x, 1.0 - x)
+        x = y ** (1.0 / a)
+        y = y - (y * _beta_series(x, a, b) - integral) * a * (1.0 - x) ** (1.0 - b)
+    return y ** (1.0 / a)
+
+
+def _beta_series(x: np.ndarray, a: float, b: float) -> np.ndarray:
+    """The incomplete beta integral over x^a, for x up to 0.6: Σ (1 − b)_n/(n!·(a + n))·x^n (Abramowitz & Stegun 26.5.4)."""
+    n = np.arange(120)
+    coefficients = np.cumprod(np.concatenate([[1.0], (n[1:] - b) / n[1:]])) / (a + n)
+    return np.polynomial.polynomial.polyval(x, coefficients)

@@ -7,7 +7,8 @@ With t' the next timestep and s = ⌊(1 − eta)·t'⌋ <= t', go to s without n
     x'  = (alpha'/alpha_s)·x_s + sqrt(sigma'² − (alpha'/alpha_s)²·sigma_s²)·z
 
 eta = 0 is DDIM, eta = 1 draws all but timestep 0's noise afresh. The end is timestep 0, as in diffusers, which does not take its
-own ``set_alpha_to_one`` into account; True here ends at the clean data. x0 is clipped where the plan clips, ε is the network's.
+own ``set_alpha_to_one`` into account; True here ends at the clean data. Where the plan clips x0, ε is the one that fits it
+(diffusers' scheduler does not clip).
 TCD's own grid is LCM's: give it as ``timesteps``.
 """
 
@@ -19,28 +20,26 @@ from itertools import pairwise
 import numpy as np
 
 from ..plan import Row
-from .solver import CLEAN, Option, Problem, Solver, Table
+from .solver import Option, Problem, Solver, Table
 from .stages import needs_timesteps
 
 
 def table(problem: Problem, *, eta: float, set_alpha_to_one: bool, steps_offset: int) -> Table:
     needs_timesteps(problem, "tcd")
-    end = CLEAN if set_alpha_to_one else problem.at_times(np.zeros(1))[0]
-    points = (*problem.points, end)
+    points = (*problem.points, problem.end)
     rows = []
     for now, then in pairwise(points):
         middle = then
-        if then is not end:
+        if then.sigma > 0.0:
             middle = problem.at_times(np.floor(np.array([(1.0 - eta) * then.time])))[0]
             middle = max(middle, then, key=lambda point: point.lam)  # not before t', where that is told rounded up
         forward = then.alpha / middle.alpha
-        added = 0.0 if middle is then else -math.expm1(2.0 * (then.lam - middle.lam))
+        added = 0.0 if middle.lam == then.lam else -math.expm1(2.0 * (then.lam - middle.lam))
         p, q = problem.data(now)
-        eps_x, eps_m = problem.noise(now)
-        direction = forward * middle.sigma
+        a, b, d = problem.noise_terms(now, forward * middle.sigma, rederive=problem.clips)
         row = Row(
             timestep=now.time, p=p, q=q, lo=problem.lo, hi=problem.hi,
-            a=direction * eps_x, b=direction * eps_m, d=forward * middle.alpha, s=then.sigma * math.sqrt(added),
+            a=a, b=b, d=forward * middle.alpha + d, s=then.sigma * math.sqrt(added),
         )  # fmt: skip
         rows.append(row.folded())
     return Table(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points))

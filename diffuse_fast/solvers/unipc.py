@@ -30,10 +30,10 @@ def table(
     problem: Problem, *, solver_order: int, solver_type: str, predict_x0: bool, disable_corrector: tuple[int, ...],
     lower_order_final: bool, final_sigmas_type: str, steps_offset: int,
 ) -> Table:  # fmt: skip
-    points = multistep.ending(problem, final_sigmas_type)
+    points = (*problem.points, problem.end)
     orders = multistep.orders(points, solver_order, lower_order_final=lower_order_final, euler_at_final=False, short=len(points))
     form = "data" if predict_x0 else "noise"
-    guard = leaps.Guard(problem, points)
+    guard = leaps.Guard(problem)
     corrects = [i not in disable_corrector and i < len(orders) - 1 for i in range(len(orders))]
     for i in range(len(orders)):
         while (orders[i] > 1 or corrects[i]) and _too_long(problem, guard, points, i, orders[i], solver_type, form, corrects[i]):

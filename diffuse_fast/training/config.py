@@ -95,7 +95,8 @@ class TrainConfig:
                 found.append((f"{name} is {right[name]!r}; it must be {expected}.", False))
 
         for name in (
-            "steps", "batch_size", "micro_batch", "checkpoint_every", "keep_checkpoints", "sample_every", "evaluate_every", "log_every",
+            "steps", "batch_size", "micro_batch", "checkpoint_every", "keep_checkpoints", "sample_every", "evaluate_every",
+            "log_every",
         ):  # fmt: skip
             check(name, lambda value: value >= 1, "at least 1", optional=True)
         steps, batch_size = right.get("steps", math.inf), right.get("batch_size", 0)

@@ -232,8 +232,8 @@ same noise, on {HELD_OUT} samples that were not learned from:
 ## Limits
 
 It draws 8x8 digits in the hands of the 13 people whose forms were scanned, and nothing else. Guidance above 1
-costs diversity (the Fréchet distance rises), and without `rederive_epsilon=True` it spoils digits: few steps, a clipped
-x0 and the unclipped ε beside it do not go together. Generated digits lie a little nearer to training images than
+costs diversity (the Fréchet distance rises). With `rederive_epsilon=False`, diffusers' way, it draws the wrong digits: a
+clipped x0 and the unclipped ε beside it do not go together. Generated digits lie a little nearer to training images than
 held-out ones do, but none is a copy. Not meant for reading or forging anything.
 
 ## Data

@@ -39,7 +39,7 @@ def split_npz(path: str | os.PathLike[str]) -> Split:
     if not (np.abs(images) <= 1.0).all():
         raise ArgumentError(f"images in {path} leave [-1, 1]; scale them.")
     if images.min() >= 0.0 and images.max() > 0.0:
-        raise ArgumentError(f"images in {path} have no value below 0, so that they are not in [-1, 1]; write 2 * images - 1 of 0..1.")
+        raise ArgumentError(f"images in {path} have no value below 0: they are not in [-1, 1]. Of 0..1 write 2 * images - 1.")
     rng = np.random.default_rng(SPLIT_SEED)
     held = np.zeros(len(images), bool)
     for label in np.unique(labels):

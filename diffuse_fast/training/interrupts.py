@@ -6,8 +6,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+DEFAULTS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
 @contextmanager
@@ -20,7 +21,7 @@ def postponed(wanted: bool) -> Iterator[list[int]]:
 
     def note(number: int, frame: object) -> None:
         caught.append(number)
-        signal.signal(number, DEFAULTS[signal.Signals(number)])
+        signal.signal(number, DEFAULTS[number])
 
     taken = []
     if wanted and threading.current_thread() is threading.main_thread():

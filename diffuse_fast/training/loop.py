@@ -25,7 +25,7 @@ from . import checkpoint as checkpoints
 from .config import TrainConfig
 from .data.arrays import Arrays
 from .data.generated import Generated
-from .data.source import Source
+from .data.source import Batch, Source
 from .description import description, meaning
 from .feed import Feed
 from .interrupts import postponed
@@ -150,7 +150,9 @@ class _Run:
         self.parts, self.micro_batch = _parts(config)
         self.device = next(iter(network.parameters())).device
         self.feed = Feed(source, config.seed)
-        self.state = TrainState(network, objective, config)
+        network.train()
+        copied = world() > 1 and not config.sharded
+        self.state = TrainState(network, objective, config, self._batch(0, self.micro_batch) if copied else None)
         self.losses: list[float] = []
         self.seconds = 0.0
 
@@ -176,7 +178,8 @@ class _Run:
             self.losses = tensors.pop("losses").tolist()
             if len(self.losses) > self.config.steps:
                 done = len(self.losses)
-                raise ArgumentError(f"steps is {self.config.steps}, but the run in {self.folder} has done {done}; give at least {done}.")
+                steps = self.config.steps
+                raise ArgumentError(f"steps is {steps}, but the run in {self.folder} has done {done}; give at least {done}.")
             self.seconds = last.document["seconds"]
             self.state.load(tensors)
         with first_alone() as here:
@@ -214,7 +217,6 @@ class _Run:
         config, start = self.config, len(self.losses)
         began, before, stretch = time.perf_counter(), self.seconds, (start, time.perf_counter())
         norms: list[float] = []
-        self.network.train()
         shown = progress and rank() == 0
         try:
             with (
@@ -277,10 +279,7 @@ class _Run:
             place = (rank() * own + i) * self.micro_batch
             first = (step - 1) * self.config.batch_size + place
             # Where this fails on one process, torchrun ends the others.
-            x0, label = self.feed.take(first, first + self.micro_batch)
-            _labels_fit(label, getattr(self.network, "num_classes", None))
-            x0 = x0.to(self.device, non_blocking=True)
-            label = None if label is None else label.to(self.device, non_blocking=True)
+            x0, label = self._batch(first, first + self.micro_batch)
             alone = i < own - 1 and isinstance(self.state.forward, nn.parallel.DistributedDataParallel)
             with self.state.forward.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]  # DDP's
                 loss, each, t = self.state.forward(x0, label, step, place)
@@ -298,11 +297,18 @@ class _Run:
         self.state.hear(times, costs)
         return value, norm
 
+    def _batch(self, start: int, stop: int) -> Batch:
+        """Samples of the run on the network's device."""
+        x0, label = self.feed.take(start, stop)
+        _labels_fit(label, getattr(self.network, "num_classes", None))
+        return x0.to(self.device, non_blocking=True), None if label is None else label.to(self.device, non_blocking=True)
+
     def _end(self, caught: list[int]) -> None:
         """Act as the signal would have that stopped the run."""
         step = len(self.losses)
         if rank() == 0:
-            log.warning("stopped after step %d of %d, with a checkpoint in %s; resume goes on from it", step, self.config.steps, self.folder)
+            text = "stopped after step %d of %d, with a checkpoint in %s; resume goes on from it"
+            log.warning(text, step, self.config.steps, self.folder)
         if caught:
             sys.stdout.flush()  # SIGTERM ends the process here
             signal.raise_signal(caught[0])

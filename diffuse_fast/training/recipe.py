@@ -47,17 +47,13 @@ def _datasets(
     return from_disk(path, split=split, image=image, label=label, framing=Framing(**framing), on_error=on_error)
 
 
-def _arrays(path: str, **options: Any) -> Source:
-    return Arrays.from_file(path, **options)
-
-
 def _digits() -> Source:
     split = digits()
     return Arrays(split.images, split.labels, data_range=(-1.0, 1.0))
 
 
 KINDS: dict[str, Callable[..., Source]] = {
-    "images": _images, "datasets": _datasets, "arrays": _arrays, "digits": _digits, "emoji": emoji,
+    "images": _images, "datasets": _datasets, "arrays": Arrays.from_file, "digits": _digits, "emoji": emoji,
 }  # fmt: skip
 
 
@@ -122,7 +118,8 @@ def recipe(settings: Settings) -> Recipe:
     """
     check(settings)
     given = {section: dict(settings.get(section, {})) for section in SECTIONS}
-    _aim(given)  # its faults first: opening the data may take long
+    with torch.random.fork_rng(devices=[]):
+        _aim(given)  # its faults first: opening the data may take long
     _network_options(given["network"])
     data = dict(given["data"])
     kind, fraction = data.pop("kind"), data.pop("held_out", None)
@@ -131,7 +128,7 @@ def recipe(settings: Settings) -> Recipe:
     made = _trained(given, Facts.of(source))
     if fraction is not None:
         source, held_out = hold_out(source, fraction, made.config.seed)
-    return Recipe(**{field.name: getattr(made, field.name) for field in dataclasses.fields(Trained)}, source=source, held_out=held_out)
+    return Recipe(**{name: getattr(made, name) for name in Trained.__annotations__}, source=source, held_out=held_out)
 
 
 def _aim(given: Settings) -> tuple[AnyObjective, AnyObjective, TrainConfig]:
@@ -192,7 +189,8 @@ def run(
     with process_group(device):
         result = train(
             network, made.source, objective=made.objective, config=made.config, folder=folder, resume=resume, progress=progress,
-            clip=made.artifact["clip"], evaluate=evaluate, about={"settings": made.settings, "facts": dataclasses.asdict(made.facts)},
+            clip=made.artifact["clip"], evaluate=evaluate,
+            about={"settings": made.settings, "facts": dataclasses.asdict(made.facts)},
         )  # fmt: skip
         if broken := result.record.broken:
             few = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")

@@ -20,6 +20,7 @@ from ..schedule import Schedule
 from ..schedule.base import DISCRETE, TYPES, ZERO_SNR
 from ..schedule.discrete import DiscreteSchedule
 from .config import TrainConfig
+from .pictures import ON_ERROR, Framing
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -120,7 +121,9 @@ def _faults(settings: Settings) -> Iterator[str]:
     yield from _of_artifact(sections["artifact"])
 
 
-def _of_type(section: str, options: Mapping[str, Any], types: Sequence[str] | Mapping[str, Any], needed: bool = False) -> Iterator[str]:
+def _of_type(
+    section: str, options: Mapping[str, Any], types: Sequence[str] | Mapping[str, Any], needed: bool = False
+) -> Iterator[str]:
     kind = options.get("type")
     if (needed or "type" in options) and (not isinstance(kind, str) or kind not in types):
         yield f"{section}.type is {kind!r}.{near(str(kind), types)}"
@@ -136,6 +139,14 @@ def _of_data(options: dict[str, Any]) -> Iterator[str]:
     for name in options:
         if name not in DATA[kind]:
             yield f"data.{name} is no setting.{near(name, DATA[kind])}"
+    for name, value in options.items():
+        if name in FRAMING and name in DATA[kind] and not (kind == "arrays" and value is False):
+            try:
+                Framing(**{name: value})
+            except (ArgumentError, ArgumentTypeError) as error:
+                yield f"section [data]: {error}"
+    if options.get("on_error", "raise") not in ON_ERROR:
+        yield f"data.on_error is {options['on_error']!r}; it must be one of {', '.join(ON_ERROR)}."
     if "path" not in DATA[kind]:
         return
     path = options.get("path")

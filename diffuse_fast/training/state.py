@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from ..errors import ArgumentError
 from .config import TrainConfig
+from .data.source import Batch
 from .feed import BATCH, PART, derived_seed
 from .objectives import drop_conditions
 from .objectives.objective import AnyObjective, tell
 from .objectives.place import Place
 from .objectives.times import Listening
-from .processes import everyone, fill, whole, world
+from .processes import anyone, everyone, fill, whole, world
 
 
 class Pass(nn.Module):
@@ -54,17 +55,23 @@ class Pass(nn.Module):
 
 
 class TrainState:
-    """Everything that a checkpoint holds, and the step that changes it."""
+    """Everything that a checkpoint holds, and the step that changes it.
 
-    def __init__(self, network: nn.Module, objective: AnyObjective, config: TrainConfig):
+    Args:
+        first: With several processes, samples and labels of a pass on the device of the network.
+    """
+
+    def __init__(self, network: nn.Module, objective: AnyObjective, config: TrainConfig, first: Batch | None = None):
         self.network, self.objective, self.config = network, objective, config
         self.average = copy.deepcopy(network).eval().requires_grad_(False)
         self.forward: nn.Module = Pass(network, objective, config)
         if config.sharded:
             _shard(self.forward)
         elif world() > 1:
-            # Parameters that a step does not use, or that no step uses, keep no gradient, as on one process.
-            self.forward = nn.parallel.DistributedDataParallel(self.forward, find_unused_parameters=True)
+            assert first is not None
+            unused = _leaves_some_out(self.forward, *first)
+            # Asked for only where it is needed: it walks through the graph of every step.
+            self.forward = nn.parallel.DistributedDataParallel(self.forward, find_unused_parameters=unused)
         named = {name.removeprefix("module."): p for name, p in self.forward.named_parameters()}
         self.parameters = {name: p for name, p in named.items() if p.requires_grad}
         self._frozen = {name: p for name, p in named.items() if not p.requires_grad}
@@ -166,6 +173,17 @@ class TrainState:
         return times.state_dict() if isinstance(times, Listening) else {}
 
 
+def _leaves_some_out(forward: nn.Module, x0: Tensor, label: Tensor | None) -> bool:
+    """Whether a pass uses less than all trained parameters, in any process. Nothing is changed by it."""
+    buffers = [buffer.clone() for buffer in forward.buffers()]
+    forward(x0, label, 1, 0)[0].backward()
+    left_out = any(p.grad is None for p in forward.parameters() if p.requires_grad)
+    forward.zero_grad()
+    for buffer, before in zip(forward.buffers(), buffers, strict=True):
+        buffer.copy_(before)
+    return anyone(left_out, x0.device)
+
+
 def restore(network: nn.Module, objective: AnyObjective, tensors: Mapping[str, Tensor]) -> None:
     """Give a network the averaged weights of :meth:`TrainState.tensors`, and an objective its own parameters.
 
@@ -177,7 +195,8 @@ def restore(network: nn.Module, objective: AnyObjective, tensors: Mapping[str, T
         for name, own in (*part.named_parameters(), *part.named_buffers()):
             value = tensors.get(f"average.{prefix}{name}", tensors.get(f"{prefix}{name}"))
             if value is None or value.shape != own.shape:
-                raise ArgumentError(f"the checkpoint has no {prefix}{name} of the shape {tuple(own.shape)}; it is of another network.")
+                shape = tuple(own.shape)
+                raise ArgumentError(f"the checkpoint has no {prefix}{name} of the shape {shape}; it is of another network.")
             fill(own.detach(), value)
 
 

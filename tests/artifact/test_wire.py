@@ -41,6 +41,7 @@ def test_fixed_width_fields_are_stepped_over():
         (b"\x08\xff\xff", "ends inside a number"),
         (b"\x08" + b"\xff" * 10 + b"\x01", "more than 64 bits"),
         (b"\x08" + b"\xff" * 9 + b"\x7f", "more than 64 bits"),
+        (b"\x08" + b"\x80" * 9 + b"\x02", "more than 64 bits"),  # 2^64 itself
         (b"\x0a\x05abcd", "beyond its end"),
         (b"\x0a" + b"\xff" * 9 + b"\x01", "beyond its end"),  # a length of 2^64 - 1
         (b"\x0d123", "beyond its end"),

@@ -51,6 +51,13 @@ def test_an_error_is_one_message_and_with_debug_a_traceback(run):
     assert isinstance(run("--debug", "sample", "digits", "--steps", 0).exception, ArgumentError)
 
 
+def test_what_this_machine_lacks_has_a_status_of_its_own(run, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("DIFFUSE_FAST_KERNEL", "avx3")
+    result = run("sample", "digits", "--steps", 2)
+    assert (result.exit_code, "avx3" in result.stderr) == (3, True), result.stderr
+
+
 def test_help_loads_nothing_heavy():
     code = """
 import sys
@@ -111,10 +118,11 @@ except df.DiffuseFastError as error:
     assert isinstance(error, ImportError)
     print(error)
 """
-    for code, status, stream in (
-        (["-c", code], 0, "stdout"), (["-m", "diffuse_fast", "doctor"], 1, "stderr"), (["-m", "diffuse_fast", "--version"], 0, None),
+    command = ["-m", "diffuse_fast"]
+    for arguments, status, stream in (
+        (["-c", code], 0, "stdout"), ([*command, "doctor"], 1, "stderr"), ([*command, "--version"], 0, None),
     ):  # fmt: skip
-        done = subprocess.run([sys.executable, *code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
         assert done.returncode == status, done.stderr
         if stream is not None:
             told = getattr(done, stream)

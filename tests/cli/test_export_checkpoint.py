@@ -8,11 +8,12 @@ import signal
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("PIL")
+import torch
 from PIL import Image
 
 import diffuse_fast as df
@@ -71,7 +72,7 @@ def test_from_a_stopped_run_to_samples_without_its_data(run, pictures, tmp_path,
     network = df.nn.UNet(1, channels=8, multipliers=(1,), blocks=1, num_classes=2).eval().requires_grad_(False)
     for name, own in network.named_parameters():
         own.copy_(kept[f"average.network.{name}"])
-    x, t, label = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 500, 999]), torch.tensor([0, 1, 2])
+    x, t, label = torch.ones(3, 1, 4, 4), torch.tensor([3, 500, 999]), torch.tensor([0, 1, 2])
     said = {"seed": 0, "shape": (1, 4, 4), "schedule": model.schedule, "prediction_type": "epsilon", "clip": (-1, 1)}
     expected = df.sample(network, 2, 4, cond={"label": np.array([1, 1])}, **said)
     np.testing.assert_allclose(df.sample(model, 2, 4, seed=0, cond={"label": "squares"}), expected, atol=1e-4)
@@ -92,10 +93,11 @@ def test_from_a_stopped_run_to_samples_without_its_data(run, pictures, tmp_path,
     [
         {"schedule": {"type": "learned"}, "objective": {"levels": 16}},
         {"objective": {"type": "hybrid"}},
-        {"schedule": {"type": "edm"}, "train": {"prediction_type": "edm"}, "weighting": {"type": "edm"}, "times": {"type": "log_normal"}},
+        {"schedule": {"type": "edm"}, "train": {"prediction_type": "edm"}, "weighting": {"type": "edm"},
+         "times": {"type": "log_normal"}},
     ],
     ids=["learned schedule", "learned variance", "edm"],
-)
+)  # fmt: skip
 def test_every_objective_comes_back_from_its_checkpoint(tmp_path, monkeypatch, more):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).uniform(-1, 1, (32, 2)))
     written = []

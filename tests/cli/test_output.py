@@ -147,6 +147,17 @@ def test_evaluate_keeps_what_it_measured(run, tmp_path, monkeypatch):
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["quality.csv", "quality.png"]
 
 
+@pytest.mark.parametrize(("drawn", "status"), [(1, 0), (0, 1)])
+def test_evaluate_fails_where_nothing_could_be_drawn(run, monkeypatch, drawn, status):
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    from diffuse_fast.training import evaluation
+
+    rows = [evaluation.Quality(name, n, n, 50.0, 5.0, 9.0, 0.5, 0.5) for name, n in ((evaluation.REAL, 0), ("ddim", 5))]
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_args, **_options: iter(rows[: 1 + drawn]))
+    assert run("evaluate", "digits").exit_code == status
+
+
 def test_evaluate_asks_for_matplotlib_before_it_measures(run, monkeypatch):
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")

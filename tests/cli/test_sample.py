@@ -59,6 +59,9 @@ def test_a_picture_holds_every_sample(run, tmp_path):
         ),
         (["--timestep-spacing", "karras", "--rho", "5", "--sigma-min", "0.1", "--sigma-max", "20"],
          {"timestep_spacing": "karras", "rho": 5.0, "sigma_min": 0.1, "sigma_max": 20.0}),
+        (["--timestep-spacing", "beta", "--beta-shape", "0.5,0.8"], {"timestep_spacing": "beta", "beta_shape": (0.5, 0.8)}),
+        (["--end", "200"], {"end": 200.0}),
+        (["--sigmas", "20,5,1,0.3", "--end", "data"], {"sigmas": [20, 5, 1, 0.3], "end": "data"}),
     ],
 )
 def test_options_reach_the_sampler(run, tmp_path, arguments, options):
@@ -66,6 +69,19 @@ def test_options_reach_the_sampler(run, tmp_path, arguments, options):
     result = run("sample", "digits", "-n", 5, "--steps", 4, *seed, *arguments, "--out", "x.npy")
     assert result.exit_code == 0, result.stderr
     np.testing.assert_array_equal(np.load(tmp_path / "x.npy"), df.sample("digits", 5, 4, **{"seed": 3, **options}))
+
+
+@pytest.mark.parametrize("one", [False, True])
+def test_sampling_starts_from_a_file(run, tmp_path, one):
+    data = np.random.default_rng(0).uniform(-1, 1, (3, 1, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "data.npy", data[0] if one else data)
+    result = run("sample", "digits", "-n", 3, "--steps", 10, "--seed", 1, "--begin", 400, "--data", "data.npy", "-o", "x.npz")
+    assert result.exit_code == 0, result.stderr
+    with np.load(tmp_path / "x.npz") as made:
+        samples, recipe = made["samples"], json.loads(str(made["recipe"]))
+    given = np.repeat(data[:1], 3, axis=0) if one else data
+    np.testing.assert_array_equal(samples, df.sample("digits", 3, 10, seed=1, begin=400, data=given))
+    np.testing.assert_array_equal(samples, df.sample(recipe["model"], **recipe["sample"]))
 
 
 @pytest.mark.parametrize("labels", [np.array([4, 2, 9]), np.array(7)])
@@ -114,6 +130,9 @@ def test_an_npz_says_how_to_draw_it_again(run, tmp_path):
         (["-n", "0"], 1, "n is 0"),
         (["--steps", "1001"], 1, "1 to 1000"),
         (["--option", "etta=1"], 1, "Did you mean 'eta'"),
+        (["--steps", "10", "--begin", "400"], 1, "Give data="),
+        (["--end", "soon"], 2, "--end is 'soon'; it must be a number"),
+        (["--sigmas", "20,5"], 1, "end='data'"),
         (["--option", "eta=much"], 2, "eta is 'much'; it must be a number"),
         (["--option", "rederive_epsilon=1"], 2, "it must be true or false"),
         (["--option", "eta"], 2, "NAME=VALUE"),
@@ -145,8 +164,8 @@ def test_an_npz_says_how_to_draw_it_again(run, tmp_path):
         (["--timestep-spacing", "karas"], 1, "Did you mean 'karras'"),
         (["--runtime", "onx"], 1, "Did you mean 'onnx'"),
         (["--columns", "0"], 2, "columns is 0"),
-        (["--out", "x.jpg"], 2, "must end in"),
-        (["--out", "x.npy", "--columns", "3"], 2, "lay out a .png"),
+        (["--out", "x.tif"], 2, "must end in"),
+        (["--out", "x.npy", "--columns", "3"], 2, "lay out a picture"),
         (["--out", "file/x.png"], 1, "cannot write"),
         (["--out", "absent/x.png"], 1, "there is no folder"),
         (["--out", "folder.png"], 1, "not a file"),
@@ -195,6 +214,24 @@ def test_a_name_that_nobody_gave_replaces_no_file(run, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["samples-2.png", "samples-3.png", "samples-4.png", "samples.png"]
 
 
+@pytest.mark.parametrize("name", ["x.jpg", "x.gif", "x.png", "x.npz"])
+def test_every_format_says_how_it_was_drawn(run, tmp_path, name):
+    """And 20 steps are taken where nobody says how many."""
+    result = run("sample", "digits", "-n", 2, "--seed", 3, "--cond", "label=7", "-o", name)
+    assert (result.exit_code, result.stderr) == (0, "")
+    if name == "x.npz":
+        with np.load(tmp_path / name) as found:
+            recipe = json.loads(str(found["recipe"]))
+            np.testing.assert_array_equal(found["samples"], df.sample("digits", 2, 20, seed=3, cond={"label": 7}))
+    else:
+        image = pytest.importorskip("PIL.Image")
+        with image.open(tmp_path / name) as picture:
+            recipe = json.loads(picture.info["recipe" if name == "x.png" else "comment"])
+            assert getattr(picture, "n_frames", 1) == (2 if name == "x.gif" else 1)
+    assert (recipe["model"], recipe["sha256"]) == ("digits", df.load("digits").sha256)
+    assert [recipe["sample"][key] for key in ("n", "steps", "seed", "cond")] == [2, 20, 3, {"label": 7}]
+
+
 def test_a_write_that_fails_leaves_what_was_there(run, tmp_path, monkeypatch):
     def full(path, _x):
         path.write_bytes(b"half")
@@ -214,18 +251,20 @@ def test_a_terminal_sees_a_bar_and_an_interrupt_leaves_nothing(tmp_path):
     arguments = ["sample", "digits", "-n", "2000", "--steps", "1000", "--batch-size", "16", "--out", "x.npy"]
     env = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
     command = [sys.executable, "-c", code, *arguments]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=slave, stdout=subprocess.PIPE, env=env)
-    os.close(slave)
-    try:
-        shown = b""
-        while b"sampling" not in shown:
-            shown += os.read(master, 4096)
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
+    # As a shell starts it in the foreground: tests that run in the background ignore Ctrl-C, and so would this process.
+    heeds = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    # As a context it closes its pipe, whatever happens: a pipe that is left open fails a later test, where it is collected.
+    with subprocess.Popen(command, cwd=tmp_path, stderr=slave, stdout=subprocess.PIPE, env=env, preexec_fn=heeds) as process:
+        os.close(slave)
+        try:
+            shown = b""
+            while b"sampling" not in shown:
+                shown += os.read(master, 4096)
+            process.send_signal(signal.SIGINT)
+            out, _ = process.communicate()
+        finally:
+            process.kill()
+            os.close(master)
     assert process.returncode != 0
     assert out == b""
     assert list(tmp_path.iterdir()) == []

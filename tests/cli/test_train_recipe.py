@@ -138,9 +138,18 @@ def test_flags_alone_make_a_recipe(run, pictures, monkeypatch):
 
     made = []
     monkeypatch.setattr(recipe, "run", lambda recipe, out, **options: made.append((recipe, out, options)))
-    assert run("train", "--data", "pictures", "--size", 16, "--batch-size", 2, "--out", "o", "--resume").exit_code == 0
+    told = run("train", "--data", "pictures", "--size", 16, "--batch-size", 2, "--out", "o", "--resume")
+    assert told.exit_code == 0
+    assert "12 pictures become (3, 16, 16) with values from -1 to 1" in told.stderr
     np.save(pictures / "points.npy", np.zeros((100, 3)))
-    assert run("train", "--data", "points.npy", "--set", "network.type=MLP", "--out", "o").exit_code == 0
+    told = run("train", "--data", "points.npy", "--set", "network.type=MLP", "--out", "o")
+    assert told.exit_code == 0
+    assert "100 samples of (3,), float64: values from 0 to 0 are taken as they are" in told.stderr
+    np.save(pictures / "bright.npy", np.ones((100, 1, 8, 8), np.float32))
+    assert "none below 0" in run("train", "--data", "bright.npy", "--out", "o").stderr
+    asked = ("--set", "data.data_range=[0, 1]", "--set", "network.channels=8")
+    assert run("train", "--data", "bright.npy", "--out", "o", *asked).exit_code == 0
+    assert made.pop()[0].artifact["clip"] == (-1.0, 1.0)
     (images, _, options), (points, *_) = made
     assert images.source.shape == (3, 16, 16)
     assert images.config.batch_size == 2

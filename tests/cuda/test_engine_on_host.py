@@ -289,7 +289,7 @@ def test_a_scale_for_each_sample_with_arrays_of_the_device(there):
 def test_conditioning_that_does_not_fit_is_refused_before_anything_runs(model, there, core):
     sampler = df.Sampler(model, plan(), device="cuda")
     for shape, dtype, device, error, said in (
-        ((2,), np.int64, 0, ArgumentError, r"cond\['label'\] has shape \(2,\); give one value for all, or one per sample \(3\)"),
+        ((2,), np.int64, 0, ArgumentError, r"cond\['label'\] has shape \(2,\); the model takes \(\) .* or one per sample, \(3,\)"),
         ((3,), np.int32, 0, ArgumentTypeError, r"cond\['label'\] is int32 on the device; the model takes int64: convert it there"),
         ((3,), np.int64, 1, ArgumentError, r"cond\['label'\] is on cuda:1; the model is sampled on cuda:0"),
     ):

@@ -34,6 +34,7 @@ def test_diffusers(solver, peer):
     ours = df.sample(
         f, 3, shape=(4, 5), schedule=SCHEDULE, prediction_type="epsilon", solver=solver, noise=noise,
         timesteps=scheduler.timesteps.tolist(), clip=df.DynamicThreshold(0.8, maximum=1.7),
+        **({"rederive_epsilon": False} if solver == "ddim" else {}),
     )  # fmt: skip
     np.testing.assert_allclose(ours, state.numpy(), atol=2e-5)
 
@@ -57,3 +58,23 @@ def test_a_row_has_one_reduction():
     plan = df.plan(SCHEDULE, "ddim", 4, prediction_type="epsilon", clip=df.DynamicThreshold())
     with pytest.raises(PlanError, match="reduction"):
         plan.with_guidance(2.0, rescale=0.5)
+
+
+@pytest.mark.parametrize("clip", [None, False, (-0.5, 0.5), [-0.5, 0.5], np.array([-0.5, 0.5]), df.DynamicThreshold(0.9)])
+def test_plan_and_sample_take_the_same_values(clip):
+    """A bare function knows no clip of its own, so each value means the same in the two."""
+    known = {"schedule": df.Schedule.linear(), "prediction_type": "epsilon"}
+    plan = df.plan(known["schedule"], "ddim", 4, prediction_type="epsilon", clip=clip)
+    clips = clip is not None and clip is not False
+    assert all(row.clips is clips for row in plan.rows)
+
+    def network(x, t):
+        return x * np.float32(0.2)
+
+    sampled = df.sample(network, 2, 4, seed=1, shape=(3,), clip=clip, **known)
+    np.testing.assert_array_equal(sampled, df.Sampler(network, plan, shape=(3,)).sample(2, seed=1))
+    for refused in (True, 1.0, "ab", (1,)):
+        for call in (lambda c: df.plan(known["schedule"], "ddim", 4, prediction_type="epsilon", clip=c),
+                     lambda c: df.sample(network, 2, 4, seed=1, shape=(3,), clip=c, **known)):  # fmt: skip
+            with pytest.raises(df.errors.ArgumentTypeError, match="clip is"):
+                call(refused)

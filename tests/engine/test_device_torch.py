@@ -9,7 +9,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.engine.device import Backend
-from diffuse_fast.errors import ArgumentError, ArgumentTypeError, NetworkError
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, NetworkError, NonFiniteError
 
 torch = pytest.importorskip("torch")
 
@@ -239,3 +239,17 @@ def test_a_module_may_work_in_place(here):
     against = {"negative_cond": {"label": np.full(2, 0.25, np.float32)}}
     expected = here(Keeps().eval(), table, graph="none", **guided).sample(2, **call, **against)
     assert torch.equal(here(Changes().eval(), table, graph="none", **guided).sample(2, **call, **against), expected)
+
+
+def test_bad_requests_have_their_numbers_in_the_call(here):
+    class Bad(Elementwise):
+        def forward(self, x, t, label):
+            return super().forward(x, t) + torch.where(label == 4, torch.nan, 0.0)[:, None, None]
+
+    sampler = here(Bad().eval(), plan("ddim", 3), graph="none")
+    requests = [df.Request(seed=i, cond={"label": i}) for i in range(5)]
+    with pytest.raises(NonFiniteError, match="sample 4") as caught:
+        sampler.sample_requests(requests, batch_size=3)
+    assert caught.value.samples == (4,)
+    with pytest.raises(ArgumentError, match="noise of request 3"):
+        sampler.sample_requests([*requests[:3], df.Request(noise=np.zeros(3, np.float32), cond={"label": 0})], batch_size=2)

@@ -56,7 +56,7 @@ def test_a_step_that_fails_is_tried_shorter_until_one_helps(monkeypatch):
 
 
 def test_a_step_that_helps_makes_the_next_one_bolder(monkeypatch):
-    task, found, distance = fitted(monkeypatch, [10.0, 8.0, 6.0, 4.0], iterations=3)
+    task, _, distance = fitted(monkeypatch, [10.0, 8.0, 6.0, 4.0], iterations=3)
     steps = np.diff([0.0, *task.moves[1:]])
     tried = 1.0 / steps - 1.0
     assert (np.diff(tried) < 0).all() and tried[-1] > 0

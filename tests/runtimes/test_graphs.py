@@ -70,8 +70,9 @@ def test_inputs_that_the_network_does_not_use(tmp_path, runtime):
     pytest.importorskip({"onnx": "onnxruntime", "mnn": "MNN"}.get(runtime, runtime))
     helper, rng = onnx.helper, np.random.default_rng(0)
     scales, weight = np.array([1, 1, 2, 2], np.float32), rng.standard_normal((2, 2, 3, 3)).astype(np.float32)
+    told = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}  # as torch exports it
     nodes = [
-        helper.make_node("Resize", ["sample", "", "s"], ["doubled"], mode="nearest"),
+        helper.make_node("Resize", ["sample", "", "s"], ["doubled"], mode="nearest", **told),
         helper.make_node("Conv", ["doubled", "w"], ["large"], pads=[1, 1, 1, 1]),
         helper.make_node("AveragePool", ["large"], ["out"], kernel_shape=[2, 2], strides=[2, 2]),
     ]
@@ -82,9 +83,8 @@ def test_inputs_that_the_network_does_not_use(tmp_path, runtime):
         [helper.make_tensor_value_info("out", 1, dims["sample"])], tensors,
     )  # fmt: skip
     path = tmp_path / "m.onnx"
-    path.write_bytes(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10).SerializeToString()
-    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    path.write_bytes(onnx.shape_inference.infer_shapes(made).SerializeToString())
     x, cond = rng.standard_normal((3, 2, 4, 4)).astype(np.float32), np.zeros((3, 3), np.float32)
     (want,) = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(
         None, {"sample": x, "timestep": np.zeros(3, np.float32), "cond": cond}

@@ -208,12 +208,13 @@ def test_onnx_float_times_and_one_time_for_the_batch(small, tmp_path):
 
 
 def test_onnx_shares_one_session_as_long_as_the_model_lives(small):
-    model = df.load(small())
+    path = small()
+    model = df.load(path)
     assert network(model).session is network(model).session
     assert network(model, threads=1).session is not network(model, threads=2).session
     assert network(model, threads=choices.physical_cores()).session is network(model).session
     assert network(model, threads=1).session.get_session_options().intra_op_num_threads == 1
-    assert network(df.load(small())).session is not network(model).session
+    assert network(df.load(path)).session is not network(model).session
 
 
 def test_onnx_keeps_few_sessions_and_those_in_use(small, monkeypatch):
@@ -324,6 +325,41 @@ def test_what_a_forked_child_cannot_go_on_with(small, forked, runtime, split):
     """It waited for threads that it does not have. What is made in the child runs, but for MNN, whose threads are made once."""
     pytest.importorskip({"onnx": "onnxruntime", "mnn": "MNN"}.get(runtime, runtime))
     forked(FORK_AFTER, small(), runtime, split)
+
+
+TORCH_FORK = """
+import torch
+torch.set_num_threads(2)
+module = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3, padding=1), torch.nn.Conv2d(64, 3, 3, padding=1)).eval()
+
+class Net(torch.nn.Module):
+    def forward(self, x, t):
+        return module(x)
+
+def made():
+    return network(Net()).bind(8, (3, 64, 64), {})
+
+bound = made()
+want = bound(1.0).copy()
+
+def told(call):
+    try:
+        call(1.0)
+    except df.DiffuseFastError as error:
+        return "forked" in str(error) and "torch.set_num_threads(1)" in str(error)
+    return False
+
+def child():
+    if not (told(bound) and told(made())):
+        return False
+    torch.set_num_threads(1)
+    return np.allclose(bound(1.0), want, atol=1e-5) and np.allclose(made()(1.0).shape, want.shape)
+"""
+
+
+def test_a_forked_child_is_told_that_torch_would_wait(small, forked):
+    """A call waited for ever for threads of the parent, on a network made before the fork or after it."""
+    forked(TORCH_FORK, small())
 
 
 # ---- torch --------------------------------------------------------------------------------------

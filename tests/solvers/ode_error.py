@@ -40,7 +40,7 @@ SCHEDULES = {
     "flow shift 3": df.Schedule.flow(shift=3.0),
     "flow shift 12": df.Schedule.flow(shift=12.0),
 }
-SPACINGS = ("leading", "trailing", "linspace", "karras", "exponential", "beta", "log_snr", "power")
+SPACINGS = ("leading", "trailing", "linspace", "karras", "exponential", "beta", "beta_sigmas", "log_snr", "power")
 
 # Every deterministic solver of the ODE, with the options that change its formulas.
 SOLVERS: dict[str, tuple[str, dict]] = {

@@ -10,7 +10,7 @@ import diffuse_fast as df
 LINEAR = df.Schedule.linear()
 
 
-def naive(schedule, plan, network, x, start, clip):
+def naive(schedule, plan, network, x, start, clip, rederive):
     """Equation (12) with eta = 0 as it stands, from one alphas_cumprod to the next larger noise."""
     a = start
     for t in plan.timesteps:
@@ -23,24 +23,29 @@ def naive(schedule, plan, network, x, start, clip):
             eps, x0 = np.sqrt(a) * output + np.sqrt(1 - a) * x, np.sqrt(a) * x - np.sqrt(1 - a) * output
         if clip is not None:
             x0 = np.clip(x0, *clip)
+        if rederive and a < 1:
+            eps = (x - np.sqrt(a) * x0) / np.sqrt(1 - a)
         x, a = np.sqrt(a_next) * x0 + np.sqrt(1 - a_next) * eps, a_next
     return x
 
 
+@pytest.mark.parametrize("rederive", [None, True, False])
 @pytest.mark.parametrize("clip", [None, (-0.3, 1.0)])
 @pytest.mark.parametrize("to_one", [True, False])
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
-def test_paper(gaussian, run, laid, prediction_type, to_one, clip):
+def test_paper(gaussian, run, laid, prediction_type, to_one, clip, rederive):
     network = gaussian.network(LINEAR, prediction_type)
     for steps, spacing in ((1, "trailing"), (2, "linspace"), (5, "leading"), (23, "trailing")):
-        arguments = {"prediction_type": prediction_type, "clip": clip, "timesteps": laid(LINEAR, "ddim_inverse", spacing, steps)}
+        arguments = {"prediction_type": prediction_type, "clip": clip, "timesteps": laid(LINEAR, "ddim_inverse", spacing, steps),
+                     "rederive_epsilon": rederive}  # fmt: skip
         if to_one and prediction_type == "sample":
             with pytest.raises(df.errors.PlanError, match="says nothing of the noise"):
                 df.plan(LINEAR, "ddim_inverse", steps, **arguments)
             continue
         plan = df.plan(LINEAR, "ddim_inverse", steps, **arguments, set_alpha_to_one=to_one)
         x = np.random.default_rng(0).standard_normal((6, 4))
-        exact = naive(LINEAR, plan, network, x, 1.0 if to_one else LINEAR.alphas_cumprod[0], clip)
+        rederived = clip is not None if rederive is None else rederive
+        exact = naive(LINEAR, plan, network, x, 1.0 if to_one else LINEAR.alphas_cumprod[0], clip, rederived)
         np.testing.assert_allclose(run(plan, network, x)[-1], exact, rtol=0, atol=1e-9 * max(1, np.abs(exact).max()))
 
 
@@ -60,7 +65,8 @@ def test_diffusers(gaussian, run, peer_loop, laid, to_one, spacing, prediction_t
                                      clip_sample_range=clip or 1.0)  # fmt: skip
     scheduler.set_timesteps(steps)
     plan = df.plan(LINEAR, "ddim_inverse", prediction_type=prediction_type,
-                   timesteps=laid(LINEAR, "ddim_inverse", spacing, steps), clip=clip and (-clip, clip), set_alpha_to_one=to_one)  # fmt: skip
+                   timesteps=laid(LINEAR, "ddim_inverse", spacing, steps), clip=clip and (-clip, clip),
+                   set_alpha_to_one=to_one, rederive_epsilon=False)  # fmt: skip
     assert plan.timesteps.tolist() == scheduler.timesteps.tolist()
     network = gaussian.network(LINEAR, prediction_type)
     x = np.random.default_rng(0).standard_normal((6, 4))

@@ -108,7 +108,8 @@ def test_consistency_diffusers(run, peer_loop, steps, clip):
     scheduler.set_timesteps(steps)
     sigmas = scheduler.sigmas.numpy()[:-1].astype(np.float64)
     schedule = df.Schedule.edm()
-    plan = df.plan(schedule, "consistency", prediction_type="edm", sigmas=np.minimum(sigmas, 80.0), clip=clip and (-clip, clip))
+    plan = df.plan(schedule, "consistency", prediction_type="edm", sigmas=np.minimum(sigmas, 80.0), end="data",
+                   clip=clip and (-clip, clip))  # fmt: skip
     np.testing.assert_allclose(plan.timesteps * 1000, scheduler.timesteps.numpy(), rtol=1e-5)
     x, noises = draw(steps)
     theirs = peer_loop(scheduler, lambda x, t: raw_network(x, np.exp(t / 250)), x / plan.marginals[0][0], noises, torch.float32)
@@ -119,7 +120,7 @@ def test_consistency_diffusers(run, peer_loop, steps, clip):
 def test_consistency_paper(run):
     # Algorithm 1 on x = state/alpha, with the scalings of appendix C.
     schedule, eps, unit = df.Schedule.edm(sigma_min=0.01, sigma_data=0.7), 0.01, 0.7
-    plan = df.plan(schedule, "consistency", prediction_type="edm", sigmas=[80.0, 9.0, 1.3, 0.2], s_noise=0.9)
+    plan = df.plan(schedule, "consistency", prediction_type="edm", sigmas=[80.0, 9.0, 1.3, 0.2, 0.0], s_noise=0.9)
     x, noises = draw(4)
     state, levels = x / plan.marginals[0][0], [80.0, 9.0, 1.3, 0.2, eps]
     for i, sigma in enumerate(levels[:-1]):

@@ -44,7 +44,8 @@ def test_algorithm_2(gaussian, run, denoiser, laid, solver, prediction_type, chu
         network = gaussian.network(schedule, prediction_type)
         for steps, spacing in ((1, "trailing"), (2, "linspace"), (5, "leading"), (23, "linspace")):
             grid = laid(schedule, solver, spacing, steps)
-            plan = df.plan(schedule, solver, steps, prediction_type=prediction_type, clip=clip, timesteps=grid, **churn)
+            plan = df.plan(schedule, solver, steps, prediction_type=prediction_type, clip=clip, timesteps=grid,
+                           _guarded=False, **churn)  # fmt: skip
             x, noises = rng.standard_normal((6, 4)), rng.standard_normal((len(plan.rows), 6, 4))
             sigmas = [schedule.sigma(t) / schedule.alpha(t) for t in grid]
             drawn = [z for z, row in zip(noises, plan.rows, strict=True) if row.stochastic]
@@ -140,7 +141,7 @@ def test_why_a_leap_out_of_noise_is_one_stage(run, ratio):
 
     x = np.ones((1, 1))
     for solver, factor in (("euler", 1.0), ("heun", 1.0 - ratio)):
-        plan = df.plan(schedule, solver, prediction_type="epsilon", sigmas=[ratio * after, after])
+        plan = df.plan(schedule, solver, prediction_type="epsilon", sigmas=[ratio * after, after, 0.0])
         landed = run(plan, network, x)[1 if solver == "euler" else 2]
         exact = np.sqrt((after**2 + s**2) / ((ratio * after) ** 2 + s**2))
         off = s**2 / (2 * after**2) * (1 - 1 / ratio) ** 2 * factor

@@ -49,7 +49,8 @@ def test_the_measure_is_that_of_a_sampled_plan(run):
     def network(x, log_snr):
         _, alpha, sigma = schedule.marginal_at_log_snr(log_snr)
         epsilon = sigma * (x - alpha * mean) / (alpha**2 * s**2 + sigma**2)
-        return df.convert_prediction(epsilon, x, from_="epsilon", to="edm", alpha=alpha, sigma=sigma, sigma_data=schedule.sigma_data)
+        kinds = {"from_": "epsilon", "to": "edm", "sigma_data": schedule.sigma_data}
+        return df.convert_prediction(epsilon, x, alpha=alpha, sigma=sigma, **kinds)
 
     def slope(level, y):  # of x/alpha in σ
         return level * (y - mean) / (s**2 + level**2)

@@ -121,7 +121,7 @@ def test_ve_predictor_corrector_is_the_peer_s(gaussian, run):
     scheduler.set_sigmas(steps, 0.01, 50.0, t_min)
     levels = scheduler.discrete_sigmas.numpy().astype(np.float64)[::-1]
     schedule = df.Schedule.ve_sde(sigma_min=0.01, sigma_max=50.0)
-    plan = df.plan(schedule, "langevin_pc", prediction_type="score", sigmas=np.clip(levels, 0.01, 50.0), snr=0.15)
+    plan = df.plan(schedule, "langevin_pc", prediction_type="score", sigmas=np.clip(levels, 0.01, 50.0), end="data", snr=0.15)
     rng = np.random.default_rng(0)
     x, noises = rng.standard_normal((1, 4)) * 50.0, rng.standard_normal((len(plan.rows), 1, 4))
     ours = run(plan, lambda x, sigma: -(x - gaussian.mean) / (gaussian.variance + sigma**2), x, noises)

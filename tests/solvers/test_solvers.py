@@ -19,7 +19,7 @@ NAMES = {
     "ddpm", "ddim", "ddim_inverse", "euler", "euler_ancestral", "heun", "dpm_2", "dpmsolver_1s", "dpmsolver_2s", "dpmsolver_3s",
     "dpmsolver_singlestep",
     "dpmsolver_2m", "dpmsolver_3m", "dpmpp_2s", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde", "dpmpp_3m_sde", "unipc", "deis", "pndm",
-    "ipndm", "lms", "consistency", "lcm", "tcd", "flow_euler", "flow_heun", "euler_maruyama", "langevin_pc",
+    "dpmpp_3s", "ipndm", "lms", "consistency", "lcm", "tcd", "flow_euler", "flow_heun", "euler_maruyama", "langevin_pc",
 }  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def test_plan_is_a_function_whatever_was_imported_first():
         ({"steps": 2.0}, ArgumentTypeError, "steps is 2.0"),
         ({"steps": True}, ArgumentTypeError, "steps is True"),
         ({"steps": None}, ArgumentError, "neither steps nor timesteps"),
-        ({"timestep_spacing": "karas"}, ArgumentError, "Known: beta, exponential, karras, leading, linspace"),
+        ({"timestep_spacing": "karas"}, ArgumentError, "Known: beta, beta_sigmas, exponential, karras, leading"),
         ({"timestep_spacing": ["leading"]}, ArgumentError, "timestep_spacing"),
         ({"timesteps": [3, 2, 1], "timestep_spacing": "leading"}, ArgumentError, "give one"),
         ({"timesteps": [3, 2]}, ArgumentError, "steps is 3, but timesteps has 2"),
@@ -109,6 +109,7 @@ def test_plan_is_a_function_whatever_was_imported_first():
         ({"solver": "ddpm", "variance_type": None}, ArgumentError, "one of fixed_small, fixed_large"),
         ({"clip": 1.0}, ArgumentTypeError, "clip is 1.0"),
         ({"clip": (1, 2, 3)}, ArgumentTypeError, "clip"),
+        ({"clip": True}, ArgumentTypeError, r"clip is True; .*\(lo, hi\).*False for no clip"),
         ({"clip": (1, -1)}, ArgumentError, "below its upper"),
         ({"clip": (-1, float("nan"))}, ArgumentError, "below its upper"),
         ({"schedule": ZERO_SNR, "timestep_spacing": "trailing"}, PlanError, "zero signal-to-noise.*epsilon"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.errors import ArgumentError, PlanError
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, PlanError
 from diffuse_fast.solvers.spacing import LEVELS, SPACINGS, beta_quantile, checked, grid
 
 # The peer makes NumPy arrays of tensors in a way that NumPy 2 deprecates.
@@ -124,13 +124,13 @@ def test_linspace_of_one_step_starts_at_the_noise():
     default = df.plan(LINEAR, "euler", 1, prediction_type="epsilon")
     assert default.timesteps.tolist() == [999.0] and dict(default.options)["timestep_spacing"] == "trailing"
     assert df.plan(LINEAR, "euler", 2, prediction_type="epsilon").timesteps.tolist() == [999.0, 0.0]
-    with pytest.raises(ArgumentError, match="linspace spacing and 1 steps.*start at timestep 0 of 1000.*'trailing'"):
+    with pytest.raises(ArgumentError, match=r"linspace spacing and 1 steps.*start at timestep 0 of 1000.*'trailing'"):
         df.plan(LINEAR, "euler", 1, prediction_type="epsilon", timestep_spacing="linspace")
     assert df.plan(df.Schedule.linear(5), "ddim", 5, prediction_type="epsilon").timesteps[0] == 4  # the last there is
 
 
 def test_an_offset_does_not_choose_another_spacing():
-    with pytest.raises(ArgumentError, match="start at timestep 751 of 1000.*'trailing', and leave steps_offset out"):
+    with pytest.raises(ArgumentError, match=r"start at timestep 751 of 1000.*'trailing', and leave steps_offset out"):
         df.plan(LINEAR, "ddim", 4, prediction_type="epsilon", steps_offset=1)
     assert df.plan(LINEAR, "ddim", 10, prediction_type="epsilon", steps_offset=1).timesteps[0] == 901
 
@@ -155,7 +155,7 @@ def test_a_sample_of_few_steps_reaches_the_data():
 OPTION = {
     "karras": "use_karras_sigmas",
     "exponential": "use_exponential_sigmas",
-    "beta": "use_beta_sigmas",
+    "beta_sigmas": "use_beta_sigmas",
     "log_snr": "use_lu_lambdas",
 }
 BETAS = {
@@ -222,7 +222,7 @@ def test_edm_is_that_of_diffusers(spacing, steps):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 10, 50])
-@pytest.mark.parametrize("spacing", ["linspace", "karras", "exponential", "beta"])
+@pytest.mark.parametrize("spacing", ["linspace", "karras", "exponential", "beta_sigmas"])
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_flow_is_that_of_diffusers(shift, spacing, steps):
     from diffusers import FlowMatchEulerDiscreteScheduler
@@ -271,9 +271,38 @@ def test_beta_quantile_is_that_of_scipy():
     from scipy import stats
 
     p = np.concatenate([np.linspace(0, 1, 1001), np.geomspace(1e-12, 0.4, 200)])
-    for shape in (0.1, 0.5, 0.6, 0.9):
-        exact = stats.beta.ppf(p, shape, shape)
-        np.testing.assert_allclose(beta_quantile(p, shape), exact, rtol=1e-12, atol=1e-14)
+    for a, b in ((0.1, 0.1), (0.5, 0.5), (0.6, 0.6), (0.3, 1.7), (1.7, 0.3), (0.05, 2.0), (1.0, 1.0), (5.0, 0.2), (10.0, 10.0)):
+        np.testing.assert_allclose(beta_quantile(p, a, b), stats.beta.ppf(p, a, b), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_beta_is_over_timesteps(schedule):
+    from scipy import stats
+
+    call = {"schedule": schedule, "solver": "ddim", "steps": 21, "prediction_type": schedule.prediction_types[0]}
+    for options, shape in (({}, (0.6, 0.6)), ({"beta_shape": (0.5, 0.8)}, (0.5, 0.8))):
+        plan = df.plan(**call, timestep_spacing="beta", **options)
+        assert dict(plan.options)["beta_shape"] == shape and df.Plan.from_json(plan.to_json()) == plan
+        quantile = stats.beta.ppf(1 - np.arange(21) / 20, *shape)
+        times = schedule.t_min + (schedule.t_max - schedule.t_min) * quantile
+        if schedule.family == "flow":
+            sigma = 0.001 + 0.999 * quantile
+            times = 1000 * 3 * sigma / (1 + 2 * sigma)  # Esser et al. 2024, eq. 23, with the shift 3
+        np.testing.assert_allclose(lay(schedule, "beta", 21, **options), times, rtol=1e-12, atol=1e-9)
+        np.testing.assert_allclose(plan.marginals[7], (schedule.alpha(times[7]), schedule.sigma(times[7])), rtol=1e-9)
+
+
+def test_beta_over_timesteps_is_as_near_as_even_timesteps(gaussian, run):
+    """20 steps of ``ddim`` on the cosine schedule. Of its noise levels half lie above 1e4: even in them the error is far larger."""
+    schedule = df.Schedule.cosine()
+    network, x = gaussian.network(schedule), np.random.default_rng(0).standard_normal((1024, 4))
+    errors = {}
+    for spacing in ("trailing", "beta", "beta_sigmas"):
+        plan = df.plan(schedule, "ddim", 20, prediction_type="epsilon", timestep_spacing=spacing)
+        exact = gaussian.flow(x, *plan.marginals[0], 1.0, 0.0)
+        errors[spacing] = np.sqrt(np.mean((run(plan, network, x)[-1] - exact) ** 2))
+    assert errors["beta"] < 1.2 * errors["trailing"]
+    assert errors["beta_sigmas"] > 5 * errors["trailing"]
 
 
 @pytest.mark.parametrize(("name", "spacing"), [*itertools.product(SCHEDULES, SPACINGS)])
@@ -309,6 +338,27 @@ def test_every_family_has_its_default(name, default):
     assert df.Plan.from_json(plan.to_json()) == plan
 
 
+def test_the_default_grid_of_a_flow_shifts_its_last_level_twice():
+    def shifted(sigma):  # Esser et al. 2024, eq. 23, with the shift 3
+        return 3 * sigma / (1 + 2 * sigma)
+
+    sigmas = df.plan(df.Schedule.flow(shift=3.0), "euler", 4, prediction_type="flow").timesteps / 1000
+    np.testing.assert_allclose(sigmas, shifted(np.linspace(1.0, shifted(0.001), 4)), rtol=1e-12)
+    trailing = df.plan(df.Schedule.flow(shift=3.0), "euler", 4, prediction_type="flow", timestep_spacing="trailing").timesteps
+    np.testing.assert_allclose(trailing / 1000, shifted(np.array([1.0, 0.75, 0.5, 0.25])), rtol=1e-12)
+
+
+@pytest.mark.parametrize("spacing", [None, "linspace", "beta", "karras", "exponential"])
+def test_a_flow_of_one_timestep_has_one_level(spacing):
+    options = {} if spacing is None else {"timestep_spacing": spacing}
+    with pytest.raises(ArgumentError, match=r"num_train_timesteps is 1.*Schedule.flow\(\).*'continuous'.*'trailing'"):
+        df.plan(df.Schedule.flow(1), "euler", 4, prediction_type="flow", **options)
+    advised = (df.plan(df.Schedule.flow(1), "euler", 4, prediction_type="flow", timestep_spacing="trailing"),
+               df.plan(df.Schedule.flow(), "euler", 4, prediction_type="flow", time_convention="continuous"))  # fmt: skip
+    assert all(plan.timesteps[0] == 1.0 and plan.nfe == 4 for plan in advised)
+    assert df.plan(df.Schedule.flow(1), "euler", 1, prediction_type="flow").timesteps.tolist() == [1.0]
+
+
 def test_edm_s_own_rho_is_the_default():
     one, other = df.Schedule.edm(rho=5.0), df.Schedule.edm()
     plan = df.plan(one, "ddim", 7, prediction_type="edm")
@@ -335,10 +385,9 @@ def test_custom_sigmas_are_kept():
     levels = [s / a for a, s in plan.marginals]
     assert levels[0] == pytest.approx(df.Schedule.scaled_linear().noise_level(999))  # 14.6146: the list is rounded
     np.testing.assert_allclose(levels[1:], sigmas[1:], rtol=1e-12)
-    assert plan == df.plan(
-        df.Schedule.scaled_linear().with_interpolation("log_sigma"), "ddim", 10, prediction_type="epsilon", sigmas=sigmas[:-1]
-    )
-    edm = df.plan(df.Schedule.edm(), "ddim", prediction_type="edm", sigmas=[90.0, 0.001], time_convention="sigma")
+    schedule = df.Schedule.scaled_linear().with_interpolation("log_sigma")
+    assert plan == df.plan(schedule, "ddim", 10, prediction_type="epsilon", sigmas=sigmas[:-1], end="data")
+    edm = df.plan(df.Schedule.edm(), "ddim", prediction_type="edm", sigmas=[90.0, 0.001, 0], time_convention="sigma")
     assert edm.timesteps.tolist() == [90.0, 0.001]
 
 
@@ -346,10 +395,10 @@ def test_a_published_list_may_be_rounded_past_the_last_level():
     # "Align Your Steps" for Stable Diffusion 1.5, as published: the last level, 0.029, is below the schedule's 0.02917.
     sigmas = [14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029]
     schedule = df.Schedule.scaled_linear(beta_start=0.00085, beta_end=0.012)
-    plan = df.plan(schedule, "dpmpp_2m", prediction_type="epsilon", sigmas=sigmas)
+    plan = df.plan(schedule, "dpmpp_2m", prediction_type="epsilon", sigmas=sigmas, end="data")
     assert plan.timesteps[[0, -1]].tolist() == pytest.approx([999.0, 0.0], abs=1e-6)
     with pytest.raises(ArgumentError, match=r"a noise level is 0\.02; this schedule has 0\.0291"):
-        df.plan(schedule, "dpmpp_2m", prediction_type="epsilon", sigmas=[1.0, 0.02])
+        df.plan(schedule, "dpmpp_2m", prediction_type="epsilon", sigmas=[1.0, 0.02], end="data")
 
 
 @pytest.mark.parametrize("schedule", [df.Schedule.edm(), df.Schedule.flow(), df.Schedule.vp_sde()], ids=lambda s: s.family)
@@ -377,6 +426,12 @@ def test_rounding_changes_what_is_told_and_no_marginal():
         ({"timestep_spacing": "karras", "sigma_max": 1e4}, ArgumentError, r"a noise level is 10000\.0; this schedule has"),
         ({"timestep_spacing": "trailing", "sigma_min": 1.0}, ArgumentError, "sigma_min and sigma_max are the ends of"),
         ({"timestep_spacing": "exponential", "rho": 7}, ArgumentError, "rho is 7; only the spacings karras and power"),
+        ({"timestep_spacing": "karras", "beta_shape": (1, 1)}, ArgumentError, "beta_shape is .*, and there is none in karras"),
+        ({"timestep_spacing": "beta_sigmas", "beta_shape": (1, 1)}, ArgumentError, "none in beta_sigmas"),
+        ({"timestep_spacing": "beta", "beta_shape": 0.6}, ArgumentTypeError, r"beta_shape is 0.6; it must be a pair"),
+        ({"timestep_spacing": "beta", "beta_shape": (0.6, 0.0)}, ArgumentError, r"beta_shape\[1\] is 0.0"),
+        ({"timestep_spacing": "beta", "beta_shape": (0.6, 11)}, ArgumentError, "at most 10"),
+        ({"timesteps": [3, 2, 1], "beta_shape": (1, 1)}, ArgumentError, "beta_shape is an option of a spacing"),
         ({"timestep_spacing": "power", "rho": -1}, ArgumentError, "rho is -1"),
         ({"timestep_spacing": "karras", "steps_offset": 1}, ArgumentError, "only leading"),
         ({"timestep_spacing": "karras", "steps": 0}, ArgumentError, "steps is 0; it must be at least 1"),
@@ -385,8 +440,8 @@ def test_rounding_changes_what_is_told_and_no_marginal():
         ({"sigmas": [1.0, 2.0]}, ArgumentError, "sigmas must fall; 2.0 comes after 1.0"),
         ({"sigmas": [1.0, 1.0]}, ArgumentError, "sigmas must fall"),
         ({"sigmas": [0.0]}, ArgumentError, "a noise level above 0"),
-        ({"sigmas": [1.0, -1.0], "steps": None}, ArgumentError, "sigmas are from -1.0 to 1.0.*above 0"),
-        ({"sigmas": [1e5, 1.0], "steps": None}, ArgumentError, "sigmas are from 1.0 to 100000.0"),
+        ({"sigmas": [1.0, -1.0], "steps": None, "end": "data"}, ArgumentError, "sigmas are from -1.0 to 1.0.*above 0"),
+        ({"sigmas": [1e5, 1.0], "steps": None, "end": "data"}, ArgumentError, "sigmas are from 1.0 to 100000.0"),
         ({"sigmas": [3.0, 2.0, 1.0, 0.0], "steps": 4}, ArgumentError, "steps is 4, but sigmas has 3"),
         ({"sigmas": [1.0], "timesteps": [1]}, ArgumentError, "timesteps and sigmas all say"),
         ({"sigmas": [1.0], "steps": None, "rho": 7}, ArgumentError, "rho is an option of a spacing"),

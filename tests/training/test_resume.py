@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import resource
+import runpy
 import signal
 import subprocess
 import sys
@@ -60,20 +61,25 @@ def stop_at(number: int):
     return callback
 
 
-def program(folder: Path, out: Path, **options) -> int:
-    return subprocess.run([sys.executable, PROGRAM, folder, out, json.dumps(options)], timeout=250).returncode
+def program(folder: Path, out: Path, **options) -> None:
+    """In this process: a process of its own takes most of its time to load torch."""
+    runpy.run_path(str(PROGRAM))["main"](str(folder), str(out), json.dumps(options))
+
+
+def killed_program(folder: Path, out: Path, **options) -> int:
+    return subprocess.run([sys.executable, PROGRAM, folder, out, json.dumps(options)]).returncode
 
 
 @pytest.mark.parametrize("steps", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, steps):
     options = {"steps": steps, "batch_size": 8, "micro_batch": 4, "warmup_steps": 2, "checkpoint_every": steps // 2}
-    assert program(tmp_path / "whole", tmp_path / "whole.json", **options) == 0
+    program(tmp_path / "whole", tmp_path / "whole.json", **options)
     # Killed some steps after the checkpoint: those are done again.
     killed = {**options, "kill_at": steps // 2 + 3}
-    assert program(tmp_path / "killed", tmp_path / "killed.json", **killed) == -signal.SIGKILL
+    assert killed_program(tmp_path / "killed", tmp_path / "killed.json", **killed) == -signal.SIGKILL
     assert not (tmp_path / "killed.json").exists()
     (tmp_path / "killed" / ".checkpoint-00000010.abcd.safetensors").write_bytes(b"half")  # as a kill while writing leaves it
-    assert program(tmp_path / "killed", tmp_path / "killed.json", **options, resume=True) == 0
+    program(tmp_path / "killed", tmp_path / "killed.json", **options, resume=True)
     whole, killed = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("whole", "killed"))
     assert killed["losses"] == whole["losses"]
     assert killed["average"] == whole["average"]
@@ -157,10 +163,10 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog):
 
 
 DAMAGE = {
-    "no run": lambda d: d.pop("run"),
-    "no seconds": lambda d: d.pop("seconds"),
-    "no step": lambda d: d.pop("step"),
-    "no version": lambda d: d.pop("version"),
+    "no run": lambda d: d.pop("run") and None,
+    "no seconds": lambda d: d.pop("seconds") and None,
+    "no step": lambda d: d.pop("step") and None,
+    "no version": lambda d: d.pop("version") and None,
     "another version": lambda d: d.update(version=9),
     "run is a list": lambda d: d.update(run=[]),
     "seconds are text": lambda d: d.update(seconds="long"),
@@ -184,7 +190,7 @@ def test_damaged_metadata_are_passed_over(tmp_path, caplog, damage):
     newest = checkpoint.found(tmp_path)[-1]
     document = {"version": 1, "step": 2, "seconds": 1.0, "run": {}, "versions": {}}
     changed = damage(document)
-    text = changed if isinstance(changed, str) and changed != "long" else json.dumps(changed if isinstance(changed, list) else document)
+    text = changed if isinstance(changed, str) else json.dumps(changed if isinstance(changed, list) else document)
     save_file({"losses": torch.zeros(2), "network.a": torch.ones(2)}, newest, metadata={checkpoint.KEY: text})
     assert checkpoint.newest(tmp_path).document["step"] == 1
     assert newest.name in caplog.text

@@ -16,7 +16,7 @@ from diffuse_fast.training.data import Framing
 from diffuse_fast.training.loop import rate_factor
 
 WRONG = {
-    "data": {"kind": "images", "path": "absent", "sise": 3, "held_out": 2},
+    "data": {"kind": "images", "path": "absent", "sise": 3, "held_out": 2, "size": 0, "crop": "left", "on_error": "stop"},
     "network": {"type": "Unet"},
     "schedule": {"type": "cosin"},
     "objective": {"type": "elbo"},
@@ -27,6 +27,7 @@ WRONG = {
     "trian": {},
 }
 TOLD = (
+    "size is 0", "crop is 'left'", "data.on_error is 'stop'",
     "data.held_out is 2", "no folder 'absent'", "data.sise is no setting. Did you mean 'size'", "network.type is 'Unet'",
     "schedule.type is 'cosin'", "objective.type is 'elbo'", "weighting.type is None", "times.type is 'never'", "steps is 0",
     "batch_size is 'many'; it must be a whole number", "learning_rate is -1.0; it must be above 0", "train.step is no setting",
@@ -39,8 +40,8 @@ def test_all_faults_are_told_at_once():
         settings.check(WRONG)
     for told in TOLD:
         assert told in str(raised.value)
-    assert str(raised.value).startswith("16 settings cannot be used:")
-    assert str(raised.value).count("\n") == 16
+    assert str(raised.value).startswith("19 settings cannot be used:")
+    assert str(raised.value).count("\n") == 19
     with pytest.raises(ArgumentError, match=r"^data.kind is None"):
         settings.check({})
     with pytest.raises(ArgumentError, match="is 'flow'; a schedule of the family discrete has epsilon"):
@@ -71,7 +72,7 @@ def test_the_tables_say_what_there_is():
         given = inspect.signature(make).parameters.values()
         names = {p.name for p in given if p.kind is not p.VAR_KEYWORD}
         if any(p.kind is p.VAR_KEYWORD for p in given):
-            names |= set(framing) if kind != "arrays" else {"data_range"}
+            names |= set(framing)
         assert names == set(settings.DATA[kind]), kind
     assert settings.NETWORKS.keys() == set(df.nn.__all__)
     assert (aim.WEIGHTINGS.keys(), aim.TIMES.keys()) == (set(settings.WEIGHTINGS), set(settings.TIMES))

@@ -137,6 +137,10 @@ def test_a_data_set_on_the_disk(tmp_path):
     for options, named in (({"image": "photo"}, "photo"), ({"label": "class"}, "class")):
         with pytest.raises(ArgumentError, match=named):
             from_disk(tmp_path / "one", **options)
+    counted = data.remove_columns("name").add_column("name", ["10", "2", "10", "2"])
+    counted.save_to_disk(tmp_path / "counted")
+    source = from_disk(tmp_path / "counted", label="name")
+    assert source.classes == ("2", "10") and source.fetch([0, 1])[1].tolist() == [1, 0]
     with pytest.raises(ArgumentError, match="has train"):
         from_disk(tmp_path / "several", split="test")
     with pytest.raises(ArgumentError, match="no folder of a Hugging Face"):
@@ -312,8 +316,8 @@ def upright(stored: np.ndarray, orientation: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("suffix", "options"),
     [
-        ("png", {}), ("png", {"deep": True}), ("tif", {"compression": "tiff_lzw"}), ("tif", {"compression": "tiff_lzw", "deep": True}),
-        ("tif", {}), ("tif", {"deep": True}), ("webp", {"lossless": True}),
+        ("png", {}), ("png", {"deep": True}), ("tif", {"compression": "tiff_lzw"}),
+        ("tif", {"compression": "tiff_lzw", "deep": True}), ("tif", {}), ("tif", {"deep": True}), ("webp", {"lossless": True}),
         ("jpg", {"quality": 100}), ("avif", {"quality": 100}),
     ],
 )  # fmt: skip
@@ -340,6 +344,12 @@ def test_pictures_stand_upright(tmp_path, suffix, options, orientation):
             return
     found = (source.fetch([0])[0][0, 0].numpy() + 1) * 127.5
     assert np.abs(found - expected).max() < 8  # of a lossy format
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_damaged_exif_turns_nothing(tmp_path, suffix):
+    Image.new("RGB", (6, 4), "white").save(tmp_path / f"a.{suffix}", exif=b"Exif\0\0garbage")
+    assert torch.equal(Images.from_folder(tmp_path).fetch([0])[0], torch.ones(1, 3, 4, 6))
 
 
 def test_a_turned_picture_whose_header_does_not_say_so_is_named(tmp_path):
@@ -472,7 +482,8 @@ def test_pictures_without_a_sign_are_refused_until_their_range_is_said(dtype, to
 
 
 def test_other_numbers_are_taken_as_they_are():
-    for data in (np.arange(20.0).reshape(10, 2), LEVELS / 127.5 - 1.0, np.zeros((4, 1, 4, 4)), np.arange(-2, 14).reshape(4, 1, 2, 2)):
+    points, whole = np.arange(20.0).reshape(10, 2), np.arange(-2, 14).reshape(4, 1, 2, 2)
+    for data in (points, whole, LEVELS / 127.5 - 1.0, np.zeros((4, 1, 4, 4))):
         source = Arrays(data)
         assert source.value_range is None
         np.testing.assert_array_equal(source.fetch([1])[0].numpy(), data[[1]].astype(np.float32))

@@ -9,6 +9,7 @@
 ==================  =========================================================================
 """
 
+from ..pictures import Framing
 from .arrays import Arrays
 from .digits import Split, digits
 from .emoji import emoji
@@ -16,7 +17,6 @@ from .generated import Generated
 from .hugging_face import from_disk
 from .images import Images
 from .part import Part, hold_out
-from .pictures import Framing
 from .source import Source
 
 __all__ = ["Arrays", "Framing", "Generated", "Images", "Part", "Source", "Split", "digits", "emoji", "from_disk", "hold_out"]

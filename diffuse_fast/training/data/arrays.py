@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ...errors import ArgumentError
+from ..values import channels_first, range_given, range_of, scaled
 from .source import Batch, whole_labels
-from .values import channels_first, range_given, range_of, scaled
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ class Arrays:
         value_range: (-1, 1) where values are scaled, or ``data_range`` says that they are so; else None.
 
     Raises:
-        ArgumentError, ArgumentTypeError: a wrong shape or type; channels last; numbers of which nothing says in what range they are.
+        ArgumentError, ArgumentTypeError: a wrong shape or type; channels last; numbers of which nothing says in what range they
+            are.
 
     Example:
         >>> import numpy as np

@@ -20,8 +20,8 @@ import numpy as np
 
 from ...errors import ArgumentError, DownloadError, OutputError
 from ...runtimes.choices import folder as cache_folder
+from ..pictures import Framing, pillow
 from .images import Images
-from .pictures import Framing, pillow
 
 PACKAGE = "emoji-datasource-twitter@16.0.0"
 ARCHIVE = "emoji-datasource-twitter-16.0.0.tgz"

@@ -7,8 +7,9 @@ import os
 import numpy as np
 
 from ...errors import ArgumentError, RuntimeUnavailableError, install_hint
+from ..pictures import Framing, pillow
+from .folder import natural
 from .images import Images
-from .pictures import Framing, pillow
 
 
 def from_disk(
@@ -20,7 +21,8 @@ def from_disk(
     Args:
         split: Of a folder with several (``train``, ...).
         image: The column of images.
-        label: The column of labels: whole numbers from 0, or names, which are numbered in their order; None for no labels.
+        label: The column of labels: whole numbers from 0, or names, which are numbered in their order (2 before 10); None for no
+            labels.
         framing, on_error: As of :class:`Images`.
 
     Raises:
@@ -46,7 +48,7 @@ def from_disk(
         values = data[label][:]
         classes = getattr(data.features[label], "names", None)
         if values and isinstance(values[0], str):
-            classes = sorted(set(values))
+            classes = sorted(set(values), key=natural)
             values = [classes.index(value) for value in values]
         labels = np.array(values)
     # Not decoded by datasets: a broken image is ours to name.

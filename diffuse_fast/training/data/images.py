@@ -13,13 +13,12 @@ import torch
 from torch import Tensor
 
 from ...errors import ArgumentError, TrainingError
+from ..pictures import ON_ERROR, Framing, pillow
 from .folder import SUFFIXES, pictures
-from .pictures import Framing, pillow
 from .source import Batch, whole_labels
 
 log = logging.getLogger(__name__)
 
-ON_ERROR = ("raise", "skip")
 Result = TypeVar("Result")
 KEPT_BYTES = 1 << 30  # decoded pictures are kept up to this size: small data sets are decoded once
 

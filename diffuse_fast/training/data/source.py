@@ -21,8 +21,8 @@ class Source(Protocol):
         shape: Of one sample.
         num_classes: Labels are below it; None without labels.
 
-    A source may have more attributes: ``classes``, the names of the classes; ``value_range``, (-1, 1) where it has scaled its values
-    to that; ``broken`` and ``attribution`` as of :class:`~.images.Images`.
+    A source may have more attributes: ``classes``, the names of the classes; ``value_range``, (-1, 1) where it has scaled its
+    values to that; ``broken`` and ``attribution`` as of :class:`~.images.Images`.
     """
 
     shape: tuple[int, ...]

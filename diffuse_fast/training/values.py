@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import ArgumentError, ArgumentTypeError
+from ..errors import ArgumentError, ArgumentTypeError
 
 LEVELS = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
 CHANNELS = (1, 3, 4)  # of pictures
@@ -29,7 +29,7 @@ def range_given(data_range: Any) -> Range | bool | None:
         ArgumentError, ArgumentTypeError: it is none of these.
     """
     if data_range is None or data_range is False:
-        return data_range  # type: ignore[no-any-return]  # None or False
+        return data_range
     try:
         lo, hi = (float(value) for value in data_range)
     except (TypeError, ValueError):
@@ -57,9 +57,9 @@ def range_of(kind: str, shape: Sequence[int], few: np.ndarray, data_range: Range
         return LEVELS[kind]
     if len(shape) >= 3 and few.size and few.min() >= 0 and few.max() > 0:
         raise ArgumentError(
-            f"data is {kind} of {tuple(shape)} with values from {few.min():g} to {few.max():g}, and none below 0: that may be 0..1, "
-            "0..255, or the network's own range. Say which: data_range=(0, 1), data_range=(0, 255), or data_range=False to take "
-            "them as they are (an argument of training.data.Arrays, a setting of [data])."
+            f"data is {kind} of {tuple(shape)} with values from {few.min():g} to {few.max():g}, and none below 0: that may be "
+            "0..1, 0..255, or the network's own range. Say which: data_range=(0, 1), data_range=(0, 255), or data_range=False to "
+            "take them as they are (an argument of training.data.Arrays, a setting of [data])."
         )
     return None
 
@@ -78,8 +78,9 @@ def scaled(values: np.ndarray, data_range: Range) -> np.ndarray:
     if data_range == (-1.0, 1.0):
         return values.astype(np.float32)
     # float32 holds 16 bits; what is wider is rounded once, at the end.
-    wide = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
-    return ((wide - lo) / (0.5 * (hi - lo)) - 1.0).astype(np.float32)
+    wide: Any = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
+    x: np.ndarray = ((wide - lo) / (0.5 * (hi - lo)) - 1.0).astype(np.float32)
+    return x
 
 
 def channels_first(shape: Sequence[int]) -> None:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError, install_hint
+from ..errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError, install_hint
 from .values import SAY, Range, range_given, scaled
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+ON_ERROR = ("raise", "skip")
 CROPS = ("center", "none")
 MODES = {1: "L", 3: "RGB"}
 TRANSPARENT = ("RGBA", "LA", "PA")
@@ -81,7 +82,7 @@ class Framing:
         """
         if image.mode in DEEP:
             self._range(image)
-        channels = self.channels or (1 if image.mode in ("1", "L", "LA", *DEEP) else 3)
+        channels = self._channels(image)
         if self.size:
             return channels, self.size, self.size
         width, height = _upright_size(image)
@@ -97,12 +98,9 @@ class Framing:
         image.load()
         if image.format == "TIFF" and image.size != size:
             raise OSError("this Pillow misreads TIFF pictures that lie on their side and are not compressed; save it upright")
-        channels = self.channels or (1 if image.mode in ("1", "L", "LA", *DEEP) else 3)
+        channels = self._channels(image)
         turn = _turn(image)
-        if image.mode in DEEP:
-            image = self._scaled(image)
-        else:
-            image = _opaque(image).convert(MODES[channels])
+        image = self._scaled(image) if image.mode in DEEP else _opaque(image).convert(MODES[channels])
         if turn is not None:
             image = image.transpose(turn)
         if self.size is not None:
@@ -113,6 +111,9 @@ class Framing:
         levels = np.array(image, dtype=np.uint8)  # a copy: Pillow's own memory cannot be written
         return levels[None] if channels == 1 else np.ascontiguousarray(levels.transpose(2, 0, 1))
 
+    def _channels(self, image: Image) -> int:
+        return self.channels or (1 if image.mode in ("1", "L", "LA", *DEEP) else 3)
+
     def _scaled(self, image: Image) -> Image:
         """A deep picture in [-1, 1], of the mode F."""
         values = np.asarray(image)
@@ -121,7 +122,8 @@ class Framing:
             x = -x
         if (transparent := image.info.get("transparency")) is not None:
             x[values == transparent] = 1.0
-        return pillow().fromarray(x)  # type: ignore[no-any-return]  # Pillow is not always there to be typed
+        made: Image = pillow().fromarray(x)
+        return made
 
     def _range(self, image: Image) -> Range:
         if self.data_range is not None:
@@ -159,10 +161,18 @@ def _tags(image: Image) -> Any:
 def _turn(image: Image) -> Any:
     """How to turn a loaded picture upright; None where it stands so. Of a TIFF file Pillow has done it."""
     way = pillow().Transpose
-    return {
+    turns: dict[Any, Any] = {
         2: way.FLIP_LEFT_RIGHT, 3: way.ROTATE_180, 4: way.FLIP_TOP_BOTTOM, 5: way.TRANSPOSE, 6: way.ROTATE_270, 7: way.TRANSVERSE,
         8: way.ROTATE_90,
-    }.get(image.getexif().get(ORIENTATION))  # fmt: skip
+    }  # fmt: skip
+    return turns.get(_orientation(image))
+
+
+def _orientation(image: Image) -> Any:
+    try:
+        return image.getexif().get(ORIENTATION)
+    except Exception:  # damaged EXIF, of which Pillow raises errors of many kinds, turns nothing: the pixels are whole
+        return None
 
 
 def _upright_size(image: Image) -> tuple[int, int]:
@@ -172,5 +182,5 @@ def _upright_size(image: Image) -> tuple[int, int]:
     elif image.format == "PNG" and not {"exif", "Raw profile type exif"} & set(image.info):
         return image.size  # it would be read whole to look for EXIF at its end
     else:
-        size, orientation = image.size, image.getexif().get(ORIENTATION)
+        size, orientation = image.size, _orientation(image)
     return (size[1], size[0]) if orientation in (5, 6, 7, 8) else size
