@@ -169,6 +169,15 @@ def test_a_leap_out_of_noise_is_one_stage_and_short_steps_are_not(spacing):
     assert df.plan(LINEAR, "heun", 5, **arguments).rows[0].write == 0  # 157
 
 
+@pytest.mark.parametrize("bound", ["s_tmin", "s_tmax"])
+def test_the_interval_of_churn_is_closed(bound):
+    # Algorithm 2, line 4: there is churn where t_i is in [S_tmin, S_tmax].
+    edm, arguments = df.Schedule.edm(), {"prediction_type": "edm", "timesteps": [10.0, 3.0, 1.0]}
+    alpha, sigma = df.plan(edm, "euler", **arguments).marginals[1]
+    plan = df.plan(edm, "euler", s_churn=1.0, **{bound: sigma / alpha}, **arguments)
+    assert [row.calls_network for row in plan.rows].count(False) == 2  # this level, and the one above or below it
+
+
 def test_churn_beyond_the_schedule_is_refused():
     with pytest.raises(df.errors.ArgumentError, match=r"s_churn would raise sigma from .* timestep 999.*s_tmax"):
         df.plan(LINEAR, "heun", 5, prediction_type="epsilon", s_churn=5.0)
