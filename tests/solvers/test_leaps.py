@@ -15,8 +15,8 @@ from tests.solvers import ode_error
 FEW = ("linear", "cosine", "EDM", "sub-VP", "VE 1348", "flow shift 3")
 # Plans that may miss the bound, as (solver, schedule, spacing, steps), and why.
 _BH1 = (
-    "the last step of this grid is eight times as wide as the one before, where B(h) = h is eight times the bounded B(h) of bh2; it is "
-    "below the guard's limit for data of deviation 1, and above the bound, by up to 2, for the half of it"
+    "the last step is several times as wide as the one before it, and B(h) = h has no bound as e^−h − 1 has; for data of "
+    "deviation 1 that is below the guard's limit, for half of it up to 2 times the bound"
 )
 EXCEPTIONS = {("unipc bh1", "sub-VP", "linspace", steps): _BH1 for steps in range(24, 31)}
 
