@@ -16,8 +16,8 @@ for data N(0, s²), whose optimal network is linear in the state::
 The relative errors of steps add up to that of the sample. Euler's step is off by −s²/(2·σ'²)·(1 − 1/r)² for σ' ≫ s, and Heun's by
 r − 1 times as much. A step is too long if one of these holds:
 
-1. It alone is off by more than a share of E, what Euler's steps are off on the whole grid: by more than E/2, or E/k for k > 2
-   calls of the network, as a run of Euler's with as many calls is off by about E/k.
+1. It alone is off by more than a share of E, what Euler's steps are off on the whole grid and from its end to the data: by more
+   than E/2, or E/k for k > 2 calls of the network, as a run of Euler's with as many calls is off by about E/k.
 2. A prediction of a later stage, wrong by the deviation that its state leaves to the data, s·sigma/n, would move the state by more
    than n', and so the sample by more than s. In Euler's step no prediction can. (The first rule knows only of a perfect network,
    for which the weight √r of a stage far above s meets no difference at all.)
@@ -35,7 +35,7 @@ from itertools import pairwise
 
 from ..plan import Row
 from .prediction import target_weights
-from .solver import Point, Problem
+from .solver import CLEAN, Point, Problem
 from .stages import by_data, data_row, one_stage
 
 
@@ -93,11 +93,13 @@ class Guard:
 
     def __init__(self, problem: Problem):
         self._problem = problem
-        points = (*problem.points, problem.end)
+        points = [*problem.points, problem.end]
+        if problem.end.sigma > 0.0:
+            points.append(CLEAN)
         state = spread(problem, points[0])
         for now, then in pairwise(points):
             state = euler(problem, now, then, state)
-        self._limit = abs(state / spread(problem, points[-1]) - 1.0) if problem.guarded else math.inf
+        self._limit = abs(state / spread(problem, CLEAN) - 1.0) if problem.guarded else math.inf
 
     def too_long(self, then: Point, landed: float, calls: int = 1) -> bool:
         """Whether a step with so many calls of the network is better taken at first order.

@@ -58,7 +58,7 @@ def test_the_polynomial_is_integrated_exactly(order):
 
 
 def test_lms_integrates_lagrange_in_sigma():
-    plan = make(LINEAR, "lms", None, timesteps=[900, 700, 650, 300, 20])
+    plan = make(LINEAR, "lms", None, timesteps=[900, 700, 650, 300, 20], _guarded=False)
     sigma = [s / a for a, s in plan.marginals]
     # Row 4: x'/alpha' = x/alpha + Σ ε_j ∫ ℓ_j; the registers hold ε, ε itself has weight b.
     alpha_next = plan.marginals[4][0]
