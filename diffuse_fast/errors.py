@@ -21,6 +21,10 @@ class ArgumentTypeError(DiffuseFastError, TypeError):
     """An argument has a type that cannot be used, or a keyword is unknown; the message names it."""
 
 
+class LongStepWarning(UserWarning):
+    """A plan takes a step that leaps too far for its solver, because the scheduler that it was read from does."""
+
+
 class PlanError(DiffuseFastError, ValueError):
     """A plan is inconsistent, or a solver and a schedule make no sense together."""
 

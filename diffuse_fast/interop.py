@@ -17,8 +17,6 @@ Where the numbers differ from the peer's, it is by design:
 * PNDM combines what the network says as it is, also v, of several states; ours combines the ε's, as the paper does;
 * DPMSolverSinglestep thresholds with another timestep's alpha where ``algorithm_type`` is ``dpmsolver``; ours with its own;
 * its ``trailing`` grids have one timestep too many, −1, for some counts; ours have not;
-* Heun, KDPM2 and KDPM2Ancestral average slopes in σ in a step from σ = 2e4 too, where their cosine table begins, and draw no
-  image in few steps then; ours takes that step in one stage (``stages.one_leap``);
 * where it rounds a time down that is whole but for a rounding error, ours stays;
 * DDIMInverse with ``trailing`` takes the timestep before from T // steps; ours is the grid's;
 * DEIS with a spacing over noise levels and one step stays where it is; ours goes to the cleanest timestep;
@@ -26,6 +24,9 @@ Where the numbers differ from the peer's, it is by design:
 * a list of ``sigmas`` for Euler whose first or last is rounded out of the schedule is brought back to its end;
 * ScoreSdeVe of one step takes its only noise level for the smallest; ours is the largest, where it starts. Its corrector averages
   norms over the batch, ours has one per sample.
+
+A step that is too long for its solver (``solvers/leaps.py``) is taken as diffusers takes it, with a ``LongStepWarning``;
+``diffuse_fast.plan`` takes it at first order.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ import inspect
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,13 +44,13 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, ArgumentTypeError, near
+from .errors import ArgumentError, ArgumentTypeError, LongStepWarning, near
 from .plan import DynamicThreshold, Plan
 from .schedule import Schedule
 from .schedule.checks import number
 from .schedule.discrete import DiscreteSchedule
 from .solvers import SOLVERS, ends, spacing
-from .solvers import plan as make_plan
+from .solvers import plan as solver_plan
 from .solvers.solver import ROUNDINGS
 
 # ---- the options that schedulers share, and their defaults ----------------------------------------------
@@ -195,6 +197,19 @@ def plan_from_diffusers(
     if grid.final_scale != 1.0:
         plan = ends.scaled(plan, grid.final_scale)
     return plan if grid.initial_scale is None else dataclasses.replace(plan, initial_scale=grid.initial_scale)
+
+
+def make_plan(schedule: Schedule, solver: str, **options: Any) -> Plan:
+    """The plan with diffusers' rows, and a warning where ``diffuse_fast.plan`` has others."""
+    plan = solver_plan(schedule, solver, _guarded=False, **options)
+    if plan != solver_plan(schedule, solver, **options):
+        warnings.warn(
+            f"this scheduler takes a step that is too long for {solver}, and its samples may be far off, as in diffusers. Take "
+            f"more steps or another spacing there, or df.plan(schedule, {solver!r}, ...), which takes such a step at first order.",
+            LongStepWarning,
+            stacklevel=4,
+        )
+    return plan
 
 
 def _rounded(time: float, rounding: str) -> float:

@@ -318,6 +318,10 @@ class Plan:
                 cannot be read; the message names it.
             ArgumentTypeError: neither a scheduler nor a dict nor a path, or an option that the solver does not have.
 
+        Warns:
+            LongStepWarning: the scheduler takes a step that is too long for its solver; :func:`diffuse_fast.plan` would take it at
+                first order.
+
         Example:
             >>> import diffuse_fast as df
             >>> plan = df.Plan.from_diffusers({"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}, 4, eta=0.5)

@@ -23,6 +23,7 @@ pytest.importorskip("diffusers")
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array:DeprecationWarning"),  # NumPy on torch tensors, in diffusers
     pytest.mark.filterwarnings("ignore:.*algorithm_type.*dpmsolver:FutureWarning"),
+    pytest.mark.filterwarnings("ignore::diffuse_fast.errors.LongStepWarning"),  # the few steps here; tests/solvers/test_leaps.py
 ]
 
 BETAS = [

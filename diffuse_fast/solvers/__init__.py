@@ -97,6 +97,7 @@ def plan(
     end: float | str | None = None,
     time_convention: str | None = None,
     timestep_rounding: str = "none",
+    _guarded: bool = True,
     **solver_options: Any,
 ) -> Plan:
     """The table of a solver for a schedule: when to call the network, and what to do with each answer.
@@ -209,6 +210,7 @@ def plan(
         hi=hi,
         time_convention=time_convention,
         timestep_rounding=timestep_rounding,
+        guarded=_guarded,
     )
     problem = dataclasses.replace(problem, points=problem.at_times(times))
     _check_points(problem, times)

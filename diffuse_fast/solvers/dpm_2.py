@@ -6,35 +6,42 @@ With σ = sigma/alpha and x/alpha for the state, as k-diffusion keeps them, σ_u
     σ_mid = sqrt(σ·σ_down),   x_mid = x + (σ_mid − σ)·ε(x, σ),   x' = x + (σ_down − σ)·ε(x_mid, σ_mid) + σ_up·z
 
 With eta = 0 it is DPM-Solver-2 (``dpmsolver_2s``), whose first stage is the same point: the middle in log σ is the middle in λ.
-The step to the clean data is Euler's, and so is one from a point without signal, or with next to none (``stages.one_leap``).
+The step to the clean data is Euler's, and so is one from a point without signal, and one that is too long (``leaps.py``).
 """
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
-from .solver import Option, Problem, Solver, Table
-from .stages import ancestral, by_data, by_noise, data_row, noise_row, one_leap
+from ..plan import Row
+from . import leaps
+from .solver import Option, Point, Problem, Solver, Table
+from .stages import ancestral, by_noise, noise_row
 
 
 def table(problem: Problem, *, eta: float, steps_offset: int) -> Table:
-    rows, before = [], []
+    rows: list[Row] = []
+    before: list[Point] = []
+    guard = leaps.Guard(problem)
     for now, then in pairwise((*problem.points, problem.end)):
         down, up = ancestral(now, then, eta)
-        before.append(now)
-        if one_leap(now, down):
-            rows.append(data_row(problem, now, *by_data(now, down), s=up))
-        else:
-            mid = problem.at(0.5 * (now.lam + down.lam))
-            x, eps = by_noise(now, down)
-            rows.append(noise_row(problem, now, *by_noise(now, mid), keep=(x, 0.0)))
-            rows.append(noise_row(problem, mid, 0.0, eps, c=(1.0,), s=up))
-            before.append(mid)
+        points, step = guard.step(now, down, partial(_stages, problem, now, down, up), s=up)
+        rows += step
+        before += points
     return Table(
         rows=tuple(rows),
         marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
         registers=int(any(row.write is not None for row in rows)),
     )
+
+
+def _stages(problem: Problem, now: Point, down: Point, up: float) -> leaps.Step:
+    mid = problem.at(0.5 * (now.lam + down.lam))
+    x, eps = by_noise(now, down)
+    first = noise_row(problem, now, *by_noise(now, mid), keep=(x, 0.0))
+    second = noise_row(problem, mid, 0.0, eps, c=(1.0,), s=up)
+    return (now, mid), (first, second)
 
 
 SOLVER = Solver(

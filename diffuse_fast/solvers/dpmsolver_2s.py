@@ -8,41 +8,48 @@ With h = λ' − λ, s the point at λ + r1·h and ε_s the prediction at (u, s)
     midpoint   w = sigma'·(e^h − 1)/(2·r1)            (the paper's)
     heun       w = sigma'·((e^h − 1)/h − 1)/r1        (its Taylor form, eq. (B.4); ``solver_type`` as in diffusers)
 
-A step here is a whole step of the method, two network calls; the step to the clean data, and one from a point without signal
-or with next to none (``stages.one_leap``), are DPM-Solver-1. diffusers' DPMSolverSinglestep counts otherwise: its steps are
-network calls, the points of its grid are alternately s and the ends of steps, so that r1 is whatever the grid makes of it.
+A step here is a whole step of the method, two network calls; the step to the clean data, one from a point without signal, and one
+that is too long (``leaps.py``), are DPM-Solver-1. diffusers' DPMSolverSinglestep counts otherwise: its steps are network calls,
+the points of its grid are alternately s and the ends of steps, so that r1 is whatever the grid makes of it.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import pairwise
 
-from .solver import Option, Problem, Solver, Table
-from .stages import by_data, by_noise, data_row, noise_row, one_leap
+from ..plan import Row
+from . import leaps
+from .solver import Option, Point, Problem, Solver, Table
+from .stages import by_noise, noise_row
 
 R1 = 0.5
 
 
 def table(problem: Problem, *, solver_type: str, steps_offset: int) -> Table:
-    rows, before = [], []
+    rows: list[Row] = []
+    before: list[Point] = []
+    guard = leaps.Guard(problem)
     for now, then in pairwise((*problem.points, problem.end)):
-        before.append(now)
-        if one_leap(now, then):
-            rows.append(data_row(problem, now, *by_data(now, then)))
-            continue
-        h = then.lam - now.lam
-        s = problem.at(now.lam + R1 * h)
-        x, eps = by_noise(now, then)
-        w = eps / (2.0 * R1) if solver_type == "midpoint" else -then.sigma * (math.expm1(h) / h - 1.0) / R1
-        rows.append(noise_row(problem, now, *by_noise(now, s), keep=(x, eps - w)))
-        rows.append(noise_row(problem, s, 0.0, w, c=(1.0,)))
-        before.append(s)
+        points, step = guard.step(now, then, partial(_stages, problem, now, then, solver_type))
+        rows += step
+        before += points
     return Table(
         rows=tuple(rows),
         marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
         registers=int(any(row.write is not None for row in rows)),
     )
+
+
+def _stages(problem: Problem, now: Point, then: Point, solver_type: str) -> leaps.Step:
+    h = then.lam - now.lam
+    s = problem.at(now.lam + R1 * h)
+    x, eps = by_noise(now, then)
+    w = eps / (2.0 * R1) if solver_type == "midpoint" else -then.sigma * (math.expm1(h) / h - 1.0) / R1
+    first = noise_row(problem, now, *by_noise(now, s), keep=(x, eps - w))
+    second = noise_row(problem, s, 0.0, w, c=(1.0,))
+    return (now, s), (first, second)
 
 
 SOLVER = Solver(

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from ..plan import Row
-from . import multistep
+from . import leaps, multistep
 from .multistep import Transfer
 from .solver import Option, Point, Problem, Solver, Table
 from .stages import data_row, noise_row
@@ -33,17 +33,20 @@ def table(
 ) -> Table:  # fmt: skip
     points = (*problem.points, problem.end)
     orders = _orders(points, solver_order, lower_order_final=lower_order_final or problem.end.sigma == 0.0)
+    guard = leaps.Guard(problem)
     rows: list[Row] = []
     marginals: list[tuple[float, float]] = []
     for base, order in enumerate(orders):
         if order > 1:
             continue
         length = next((i for i, k in enumerate(orders[base + 1 :], 1) if k == 1), len(orders) - base)
-        steps = [_step(points[base : base + k + 1], algorithm_type, solver_type) for k in range(1, length + 1)]
-        made = _run(problem, points[base : base + length], steps, algorithm_type)
-        rows += made
-        marginals += [(points[base].alpha, points[base].sigma)] * (len(made) - length)
-        marginals += [(point.alpha, point.sigma) for point in points[base : base + length]]
+        whole = points[base : base + length + 1]
+        # A run that is too long is taken in steps of first order.
+        for part in pairwise(whole) if _too_long(problem, guard, whole, algorithm_type, solver_type) else [whole]:
+            made = _run(problem, part, algorithm_type, solver_type)
+            rows += made
+            marginals += [(part[0].alpha, part[0].sigma)] * (len(made) - len(part) + 1)
+            marginals += [(point.alpha, point.sigma) for point in part[:-1]]
     marginals.append((points[-1].alpha, points[-1].sigma))
     return Table(
         rows=tuple(rows),
@@ -86,8 +89,17 @@ def _step(points: Sequence[Point], algorithm_type: str, solver_type: str) -> Tra
     return step
 
 
-def _run(problem: Problem, points: Sequence[Point], steps: Sequence[Transfer], algorithm_type: str) -> list[Row]:
+def _too_long(problem: Problem, guard: leaps.Guard, points: Sequence[Point], algorithm_type: str, solver_type: str) -> bool:
+    """Whether a run is (``leaps.py``), held against as many steps of first order; with noise, that of the ODE."""
+    if len(points) == 2:
+        return False
+    rows = _run(problem, points, "dpmsolver" if algorithm_type == "dpmsolver" else "dpmsolver++", solver_type)
+    return guard.stages_too_long(points[-1], rows, points[:-1])
+
+
+def _run(problem: Problem, points: Sequence[Point], algorithm_type: str, solver_type: str) -> list[Row]:
     """The rows of a run: one for each step, and where the base cannot be had back from a state with noise, one that keeps it."""
+    steps = [_step(points[: k + 1], algorithm_type, solver_type) for k in range(1, len(points))]
     row = noise_row if algorithm_type == "dpmsolver" else data_row
     first, *later = steps
     if not later:

@@ -6,37 +6,38 @@ With σ = sigma/alpha and x/alpha for the state, as the paper keeps them, and x�
     d = (x̂ − D(x̂; σ̂))/σ̂ = ε̂,   x' = x̂ + (σ' − σ̂)·d                                         lines 7, 8
     x' = x̂ + (σ' − σ̂)·(d + d')/2,   d' = ε at (x', σ')                                         lines 10, 11
 
-Euler's row keeps in a register what the second row needs of the first. The step to the clean data is Euler's (line 9), and so
-is one from a point without signal, where σ is infinite, or next to none (``stages.one_leap``). diffusers'
-HeunDiscreteScheduler has no churn, and averages in a step from σ = 2e4 too.
+Euler's row keeps in a register what the second row needs of the first. The step to the clean data is Euler's (line 9), and so is
+one from a point without signal, where σ is infinite, and one that is too long (``leaps.py``). diffusers' HeunDiscreteScheduler
+has no churn, and averages in steps of any length.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
+from ..plan import Row
+from . import leaps
 from .churn import OPTIONS, Churn
-from .solver import Option, Problem, Solver, Table
-from .stages import by_data, by_noise, data_row, noise_row, one_leap
+from .solver import Option, Point, Problem, Solver, Table
+from .stages import by_noise, noise_row
 
 
 def table(problem: Problem, *, steps_offset: int, **churn: float) -> Table:
-    rows, before, deviation = [], [], []
+    rows: list[Row] = []
+    before: list[Point] = []
+    deviation: list[tuple[float, float]] = []
     churned = Churn(problem, **churn)
+    guard = leaps.Guard(problem)
     for now, then in pairwise((*problem.points, problem.end)):
         if raised := churned.at(now):
             rows.append(raised.row)
             before.append(now)
             deviation.append((0.0, raised.excess))
             now = raised.point
-        if one_leap(now, then):
-            rows.append(data_row(problem, now, *by_data(now, then)))
-            before.append(now)
-        else:
-            x, eps = by_noise(now, then)
-            rows.append(noise_row(problem, now, x, eps, keep=(x, eps / 2.0)))
-            rows.append(noise_row(problem, then, 0.0, eps / 2.0, c=(1.0,)))
-            before += [now, then]
+        points, step = guard.step(now, then, partial(_stages, problem, now, then))
+        rows += step
+        before += points
         deviation += [(0.0, 0.0)] * (len(rows) - len(deviation))
     return Table(
         rows=tuple(rows),
@@ -44,6 +45,13 @@ def table(problem: Problem, *, steps_offset: int, **churn: float) -> Table:
         deviation=tuple(deviation) if any(variance for _, variance in deviation) else None,
         registers=int(any(row.write is not None for row in rows)),
     )
+
+
+def _stages(problem: Problem, now: Point, then: Point) -> leaps.Step:
+    x, eps = by_noise(now, then)
+    first = noise_row(problem, now, x, eps, keep=(x, eps / 2.0))
+    second = noise_row(problem, then, 0.0, eps / 2.0, c=(1.0,))
+    return (now, then), (first, second)
 
 
 SOLVER = Solver(

@@ -11,9 +11,10 @@ which is DDIM's step again. diffusers takes 0 for the data there (``zero_initial
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from itertools import pairwise
 
-from . import multistep
+from . import leaps, multistep
 from .multistep import Transfer
 from .solver import Option, Problem, Solver, Table
 
@@ -26,16 +27,22 @@ ADAMS_BASHFORTH = (
 )
 
 
+def adams_bashforth(first: Transfer, order: int) -> Transfer:
+    """DDIM's step ``first`` with a combination of the last predictions in place of the last."""
+    return Transfer(first.x, [first.weights[0] * w for w in ADAMS_BASHFORTH[order - 1]])
+
+
 def table(
     problem: Problem, *, solver_order: int, zero_initial_data: bool, final_sigmas_type: str, steps_offset: int
 ) -> Table:
     points = (*problem.points, problem.end)
+    guard = leaps.Guard(problem)
     transfers = []
     for i, (now, then) in enumerate(pairwise(points)):
         # Without signal the whole state is ε: the data is added below.
         first = Transfer(0.0, [then.sigma]) if now.alpha == 0.0 else multistep.by_noise(now, then, ())
-        weights = ADAMS_BASHFORTH[min(i, solver_order - 1)]
-        transfers.append(Transfer(first.x, [first.weights[0] * w for w in weights]))
+        step = partial(adams_bashforth, first)
+        transfers.append(step(multistep.highest(problem, guard, points, i, min(i + 1, solver_order), "noise", step)))
     made = multistep.table(problem, points, transfers, "noise")
     if points[0].alpha > 0.0:
         return made

@@ -15,11 +15,13 @@ Nothing here assumes alpha² + sigma² = 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ..errors import PlanError
 from ..plan import Row
+from . import leaps
 from .solver import Option, Point, Problem, Table
 
 # Where the first omitted term of the series below is less than half a unit in the last place for h up to 1.
@@ -156,6 +158,23 @@ def steps_back(points: Sequence[Point], i: int, order: int) -> list[float]:
     return [points[i - j].lam - points[i - j - 1].lam for j in range(order - 1)]
 
 
+def along(problem: Problem, points: Sequence[Point], i: int, transfer: Transfer, form: str) -> float:
+    """What step i makes of ``leaps.spread``, where the states and predictions before it are exact."""
+    states = [leaps.spread(problem, points[i - j]) for j in range(len(transfer.weights))]
+    made = [leaps.predicted(problem, points[i - j], state)[form == "noise"] for j, state in enumerate(states)]
+    return transfer.x * states[0] + sum(w * m for w, m in zip(transfer.weights, made, strict=True))
+
+
+def highest(
+    problem: Problem, guard: leaps.Guard, points: Sequence[Point], i: int, order: int, form: str,
+    step: Callable[[int], Transfer],
+) -> int:  # fmt: skip
+    """The highest order up to ``order`` for which step i is not too long (``leaps.py``); ``step`` makes the step of an order."""
+    while order > 1 and guard.too_long(points[i + 1], along(problem, points, i, step(order), form)):
+        order -= 1
+    return order
+
+
 def dpm_solver(
     problem: Problem, form: str, order: int, *, solver_type: str, lower_order_final: bool, euler_at_final: bool,
     final_sigmas_type: str, steps_offset: int, eta: float = 0.0, halved_curvature: bool = False,
@@ -163,13 +182,18 @@ def dpm_solver(
     """The table of a multistep DPM-Solver of this form and order, with its options (``steps_offset`` is in the grid already,
     ``final_sigmas_type`` in the problem's end)."""
     points = (*problem.points, problem.end)
-    transfers = []
-    for i, k in enumerate(orders(points, order, lower_order_final=lower_order_final, euler_at_final=euler_at_final)):
+
+    def step(i: int, k: int, eta: float = 0.0) -> Transfer:
         now, then, back = points[i], points[i + 1], steps_back(points, i, k)
         if form == "data":
-            transfers.append(by_data(now, then, back, eta, solver_type=solver_type, halved=halved_curvature))
-        else:
-            transfers.append(by_noise(now, then, back, solver_type=solver_type, halved=halved_curvature))
+            return by_data(now, then, back, eta, solver_type=solver_type, halved=halved_curvature)
+        return by_noise(now, then, back, solver_type=solver_type, halved=halved_curvature)
+
+    guard = leaps.Guard(problem)
+    transfers = []
+    for i, k in enumerate(orders(points, order, lower_order_final=lower_order_final, euler_at_final=euler_at_final)):
+        # The SDE's step extends the same polynomial as the ODE's.
+        transfers.append(step(i, highest(problem, guard, points, i, k, form, partial(step, i)), eta))
     return table(problem, points, transfers, form)
 
 

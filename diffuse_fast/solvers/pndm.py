@@ -11,6 +11,8 @@ Two ways to start:
   predictions at both its ends; the next two use two and three predictions. One evaluation more than steps.
 * ``skip_prk_steps=False``: the first three steps by the pseudo Runge-Kutta method (eq. 13), four evaluations each.
 
+Either way a step of the start that is too long (``leaps.py``) is DDIM's, of one evaluation.
+
 diffusers' PNDMScheduler. Where its grid is not even it takes the next timestep to be ``T // steps`` lower all the same; here it
 is the next of the grid.
 """
@@ -18,13 +20,14 @@ is the next of the grid.
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 
 from ..errors import PlanError
 from ..plan import Row
-from . import multistep
-from .ipndm import ADAMS_BASHFORTH
+from . import leaps, multistep
+from .ipndm import adams_bashforth
 from .multistep import Transfer
 from .solver import Option, Point, Problem, Solver, Table
 
@@ -39,28 +42,32 @@ def table(problem: Problem, *, skip_prk_steps: bool, set_alpha_to_one: bool, ste
 
 
 def _plms(problem: Problem, points: tuple[Point, ...]) -> Table:
+    guard = leaps.Guard(problem)
     first = multistep.by_noise(points[0], points[1], ())
     rows = [multistep.row(problem, points[0], first, "noise", c=(), write=0 if len(points) > 2 else None)]
     states = [points[0], points[1]]
     if len(points) > 2:
         # The first step again with the mean of both predictions: what that adds to the state.
         half = 0.5 * first.weights[0]
-        rows.append(multistep.row(problem, points[1], Transfer(1.0, [half]), "noise", c=(-half,), write=None))
-        states.append(points[1])
+        again = multistep.row(problem, points[1], Transfer(1.0, [half]), "noise", c=(-half,), write=None)
+        if not guard.stages_too_long(points[1], [rows[0], again], points[:2]):
+            rows.append(again)
+            states.append(points[1])
     for i in range(1, len(points) - 1):
-        rows.append(_multistep(problem, points[i], points[i + 1], min(i, 3), newest=i))
+        rows.append(_multistep(problem, guard, points, i))
         states.append(points[i + 1])
     return Table(rows=tuple(rows), marginals=tuple((p.alpha, p.sigma) for p in states), registers=3 if len(points) > 2 else 0)
 
 
-def _multistep(problem: Problem, now: Point, then: Point, kept: int, newest: int) -> Row:
-    """DDIM's step with the last ``kept`` predictions besides the new one, which is kept as number ``newest``."""
-    first = multistep.by_noise(now, then, ())
-    weights = [first.weights[0] * w for w in ADAMS_BASHFORTH[kept]]
+def _multistep(problem: Problem, guard: leaps.Guard, points: tuple[Point, ...], i: int) -> Row:
+    """Step i by up to three predictions besides the new one, which is kept."""
+    now, then = points[i], points[i + 1]
+    step = partial(adams_bashforth, multistep.by_noise(now, then, ()))
+    transfer = step(multistep.highest(problem, guard, points, i, min(i + 1, 4), "noise", step))
     c = [0.0] * 3
-    for j, weight in enumerate(weights[1:], start=1):
-        c[(newest - j) % 3] = weight
-    return multistep.row(problem, now, Transfer(first.x, weights), "noise", c=tuple(c), write=newest % 3)
+    for j, weight in enumerate(transfer.weights[1:], start=1):
+        c[(i - j) % 3] = weight
+    return multistep.row(problem, now, transfer, "noise", c=tuple(c), write=i % 3)
 
 
 def _runge_kutta(problem: Problem, points: tuple[Point, ...]) -> Table:
@@ -70,17 +77,24 @@ def _runge_kutta(problem: Problem, points: tuple[Point, ...]) -> Table:
             f"the Runge-Kutta start takes {RUNGE_KUTTA_STEPS} steps and needs one after it, and there are {steps}; take more, or "
             f"skip_prk_steps=True."
         )
+    guard = leaps.Guard(problem)
     rows: list[Row] = []
     states = [points[0]]
     for i in range(RUNGE_KUTTA_STEPS):
         now, then = points[i], points[i + 1]
         middle = _middle(problem, now, then)
-        rows += _runge_kutta_step(problem, now, middle, then, write=i)
-        states += [middle, middle, then, then]
+        staged = _runge_kutta_step(problem, now, middle, then, write=i)
+        called: tuple[Point, ...] = (now, middle, middle, then)
+        if guard.stages_too_long(then, staged, called):
+            staged = [multistep.row(problem, now, multistep.by_noise(now, then, ()), "noise", c=(), write=i)]
+            called = (now,)
+        rows += staged
+        states += [*called[1:], then]
     for i in range(RUNGE_KUTTA_STEPS, steps):
-        rows.append(_multistep(problem, points[i], points[i + 1], 3, newest=i))
+        rows.append(_multistep(problem, guard, points, i))
         states.append(points[i + 1])
-    return Table(rows=tuple(rows), marginals=tuple((p.alpha, p.sigma) for p in states), registers=5)
+    registers = 1 + max(row.write for row in rows if row.write is not None)
+    return Table(rows=tuple(rows), marginals=tuple((p.alpha, p.sigma) for p in states), registers=registers)
 
 
 def _middle(problem: Problem, now: Point, then: Point) -> Point:

@@ -90,6 +90,8 @@ class Problem:
         lo, hi: Bounds of the data prediction, infinite where it is not clipped.
         time_convention: What the network is told of the time (``Schedule.network_time``); None is the schedule's default.
         timestep_rounding: ``none``, or what is done to make it whole: ``nearest`` or ``down``.
+        guarded: Whether a step that is too long for a higher order is taken at first order (``leaps.py``). False has the rows
+            of the papers and of the peers, whatever they do.
     """
 
     schedule: Schedule
@@ -100,6 +102,7 @@ class Problem:
     time_convention: str | None = None
     timestep_rounding: str = "none"
     end: Point = CLEAN
+    guarded: bool = True
 
     @property
     def clips(self) -> bool:

@@ -18,11 +18,6 @@ from ..errors import PlanError
 from ..plan import Row
 from .solver import Point, Problem
 
-# sigma/alpha of what is as good as noise. The schedules of the peers begin below it, but for the cosine one, at 2e4, and the
-# variance-exploding one for 1024x1024 pictures, at 1348.
-NOISE = 1000.0
-LEAP = math.log(2.0)
-
 
 def by_noise(now: Point, then: Point) -> tuple[float, float]:
     """Weights of x and ε that carry the state from ``now`` to ``then``; ``now`` must have signal."""
@@ -38,17 +33,6 @@ def one_stage(now: Point, then: Point) -> bool:
     """Whether a step has no room for a stage in between: λ is infinite without signal and without noise. Such a step is of
     first order, as the peers end it."""
     return now.alpha == 0.0 or then.sigma == 0.0
-
-
-def one_leap(now: Point, then: Point) -> bool:
-    """Whether a method that averages slopes in σ takes a step in one stage, which besides those of :func:`one_stage` is a long step
-    from a point that is noise but for next to nothing.
-
-    Such a method adds the difference of two predictions of x0 with a weight that grows with r = σ/σ': (r − 1)/2 of Heun's method,
-    √r − 1/√r with the stage in the middle. That multiplies the error of the network, and there is nothing to gain by it: for data
-    N(0, s²) and σ' ≫ s Euler's step is off by s²/(2·σ'²)·(1 − 1/r)² of the state, Heun's by r − 1 times as much.
-    """
-    return one_stage(now, then) or (now.sigma > NOISE * now.alpha and then.lam - now.lam > LEAP)
 
 
 def needs_timesteps(problem: Problem, solver: str) -> None:

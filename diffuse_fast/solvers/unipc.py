@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from . import multistep
+from . import leaps, multistep
 from .multistep import Transfer
 from .solver import Option, Point, Problem, Solver, Table
 
@@ -33,13 +33,21 @@ def table(
     points = (*problem.points, problem.end)
     orders = multistep.orders(points, solver_order, lower_order_final=lower_order_final, euler_at_final=False, short=len(points))
     form = "data" if predict_x0 else "noise"
+    guard = leaps.Guard(problem)
+    corrects = [i not in disable_corrector and i < len(orders) - 1 for i in range(len(orders))]
+    for i in range(len(orders)):
+        while (orders[i] > 1 or corrects[i]) and _too_long(problem, guard, points, i, orders[i], solver_type, form, corrects[i]):
+            if orders[i] > 1:
+                orders[i] -= 1
+            else:
+                corrects[i] = False
     transfers: list[Transfer] = []
     predictors: list[Transfer] = []
     for i, order in enumerate(orders):
         back = multistep.steps_back(points, i, order)
         predictor = _step(points[i], points[i + 1], back, solver_type, form, corrector=False)
         predictors.append(predictor)
-        if i == 0 or i - 1 in disable_corrector:
+        if i == 0 or not corrects[i - 1]:
             transfers.append(predictor)
             continue
         back = multistep.steps_back(points, i - 1, orders[i - 1])
@@ -52,6 +60,22 @@ def table(
         weights[: len(correction)] += predictor.x * correction
         transfers.append(Transfer(predictor.x, weights.tolist()))
     return multistep.table(problem, points, transfers, form)
+
+
+def _too_long(
+    problem: Problem, guard: leaps.Guard, points: Sequence[Point], i: int, order: int, solver_type: str, form: str, corrects: bool,
+) -> bool:
+    """Whether step i is too long for this order (``leaps.py``), with its correction or without."""
+    now, then, back = points[i], points[i + 1], multistep.steps_back(points, i, order)
+    predictor = _step(now, then, back, solver_type, form, corrector=False)
+    landed = multistep.along(problem, points, i, predictor, form)
+    # The prediction there stays, also where the state is corrected.
+    if corrects and not guard.too_long(then, landed):
+        corrector = _step(now, then, back, solver_type, form, corrector=True)
+        newest, *past = corrector.weights
+        prediction = leaps.predicted(problem, then, landed)[form == "noise"]
+        landed = multistep.along(problem, points, i, Transfer(corrector.x, past), form) + newest * prediction
+    return guard.too_long(then, landed)
 
 
 def _step(now: Point, then: Point, back: Sequence[float], solver_type: str, form: str, *, corrector: bool) -> Transfer:

@@ -43,7 +43,7 @@ def test_k_diffusion(gaussian, run, denoiser, laid, prediction_type, eta, clip):
             if schedule is COSINE and spacing != "leading":
                 continue  # it begins with sigma/alpha = 2e4, which the formulas multiply rounding errors with
             plan = df.plan(schedule, "dpm_2", steps, prediction_type=prediction_type, clip=clip, eta=eta,
-                           timesteps=laid(schedule, "dpm_2", spacing, steps))  # fmt: skip
+                           timesteps=laid(schedule, "dpm_2", spacing, steps), _guarded=False)  # fmt: skip
             x, noises = rng.standard_normal((6, 4)), rng.standard_normal((len(plan.rows), 6, 4))
             sigmas = [schedule.sigma(t) / schedule.alpha(t) for t in plan.timesteps[::2]]
             drawn = [z for z, row in zip(noises, plan.rows, strict=True) if row.stochastic]
@@ -67,7 +67,7 @@ def test_diffusers(gaussian, run, peer_loop, laid, eta, betas, spacing, predicti
     schedule = getattr(df.Schedule, betas)()
     start, end = schedule.to_json()["beta_start"], schedule.to_json()["beta_end"]
     grid = laid(schedule, "dpm_2", spacing, steps)
-    plan = df.plan(schedule, "dpm_2", steps, prediction_type=prediction_type, timesteps=grid, eta=eta)
+    plan = df.plan(schedule, "dpm_2", steps, prediction_type=prediction_type, timesteps=grid, eta=eta, _guarded=False)
     rng = np.random.default_rng(1)
     x, noises = rng.standard_normal((6, 4)), rng.standard_normal((len(plan.rows), 6, 4))
     network = gaussian.network(schedule, prediction_type)

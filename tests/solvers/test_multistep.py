@@ -14,6 +14,7 @@ import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, PlanError
 from diffuse_fast.kernels.reference import apply_row
 from diffuse_fast.solvers import multistep
+from diffuse_fast.solvers.solver import Point
 
 LINEAR = df.Schedule.linear()
 SCHEDULES = {"linear": LINEAR, "scaled_linear": df.Schedule.quadratic(), "squaredcos_cap_v2": df.Schedule.cosine()}
@@ -57,7 +58,7 @@ def test_the_polynomial_is_integrated_exactly(order):
 
 
 def test_lms_integrates_lagrange_in_sigma():
-    plan = make(LINEAR, "lms", None, timesteps=[900, 700, 650, 300, 20])
+    plan = make(LINEAR, "lms", None, timesteps=[900, 700, 650, 300, 20], _guarded=False)
     sigma = [s / a for a, s in plan.marginals]
     # Row 4: x'/alpha' = x/alpha + Σ ε_j ∫ ℓ_j; the registers hold ε, ε itself has weight b.
     alpha_next = plan.marginals[4][0]
@@ -152,7 +153,7 @@ def against_peer(gaussian, run, solver, options, name, peer_options, steps, beta
     times = list(dict.fromkeys(peer.timesteps.tolist()))
     if options.get("skip_prk_steps") is False:
         times = [t for t in times if t in set(peer._timesteps.tolist())]
-    plan = make(schedule, solver, None, prediction_type, timesteps=times, **options)
+    plan = make(schedule, solver, None, prediction_type, timesteps=times, _guarded=False, **options)
     rng = np.random.default_rng(steps)
     x = rng.standard_normal((3, 4))
     noises = rng.standard_normal((len(plan.rows), 3, 4))
@@ -245,6 +246,14 @@ def test_dpmpp_3m_sde_is_k_diffusions():
             x = x + z[i] * sigmas[i + 1] * math.sqrt(-math.expm1(-2 * h * eta))
             h_1, h_2 = h, h_1
         np.testing.assert_allclose(state, x * plan.marginals[i + 1][0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("steps", "last"), [(14, [3, 2, 1]), (15, [3, 3, 3])])
+def test_lower_order_final_acts_in_runs_of_fewer_than_15_steps(steps, last):
+    # As in diffusers: lower_order_final and len(timesteps) < 15.
+    times = np.linspace(900.0, 10.0, steps + 1)
+    points = [Point(t, LINEAR.log_alpha(t), LINEAR.alpha(t), LINEAR.sigma(t)) for t in times]
+    assert multistep.orders(points, 3, lower_order_final=True, euler_at_final=False)[-3:] == last
 
 
 # ---- marginals --------------------------------------------------------------------------------------------

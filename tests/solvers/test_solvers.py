@@ -28,9 +28,9 @@ def test_what_there_is():
     df.solvers().clear()
     for name, solver in df.solvers().items():
         flow = solver.families == ("flow",)
-        plan = df.plan(df.Schedule.flow() if flow else LINEAR, name, 6, prediction_type="flow" if flow else "epsilon")
+        plan = df.plan(df.Schedule.flow() if flow else LINEAR, name, 12, prediction_type="flow" if flow else "epsilon")
         assert plan.solver == solver.name == name
-        assert plan.nfe > 5 * solver.nfe_per_step  # a last step, to the clean data, is of one stage; a start may need more
+        assert plan.nfe > 11 * solver.nfe_per_step  # a last step, to the clean data, is of one stage; a start may need more
         assert plan.registers <= solver.registers
         assert plan.stochastic == solver.stochastic
         assert solver.paper
