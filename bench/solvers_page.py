@@ -29,7 +29,6 @@ STEPS = (5, 6, 8, 10, 15, 20, 50)
 # One grid for all, which begins at the noisiest timestep; but the cosine schedule's is at sigma/alpha = 2e4, and a method that
 # divides by alpha does not survive a first step from there to 6.
 GRID = {"timestep_spacing": "trailing"}
-OWN_GRIDS = {"pndm": {"timestep_spacing": "leading"}}
 NOT_HERE = ("ddim_inverse",)  # from data to noise
 FINE = ("dpmpp_2m", 250)
 DOCS = Path(__file__).parent.parent / "docs"
@@ -65,7 +64,7 @@ def main() -> None:
 
 def draw(model: df.Model, n: int, solver: str, steps: int, first_index: int = 0) -> np.ndarray:
     label = (np.arange(n) + first_index) % 10
-    options = {**OWN_GRIDS.get(solver, GRID), **({"skip_prk_steps": True} if solver == "pndm" else {})}
+    options = {**GRID, **({"skip_prk_steps": True} if solver == "pndm" else {})}
     return df.sample(
         model, n, steps, solver=solver, seed=1, first_index=first_index, cond={"label": label}, batch_size=250, **options,
     )  # fmt: skip
@@ -154,7 +153,7 @@ def page(paths: Curves, clouds: Curves, floor: float, pairs: int, draws: int) ->
         "# Solvers",
         "",
         "This page is written by `python -m bench.solvers_page`; its figures are of the bundled digits model, with its own clip,",
-        "on `trailing` grids (`pndm`: `leading`, by its multistep start). Every solver is a table for the same fused step: what",
+        "on `trailing` grids. Every solver is a table for the same fused step: what",
         "differs is where the network is called, and how its answers are combined. Columns are at equal cost: a solver with two",
         "calls per step has half the steps, rounded up. The order is that with the highest `solver_order`; `deis`, `unipc` and",
         "`dpmsolver_singlestep` take 2 unless told. `langevin_pc` is in no figure: it samples from a score, and this model",

@@ -155,9 +155,9 @@ if not TYPE_CHECKING:  # a type checker would take every misspelt name for one t
         except ImportError as error:
             if name not in _NEED_TORCH:
                 raise
-            from .errors import UnavailableNameError
+            from .errors import UnavailableNameError, install_hint
 
-            raise UnavailableNameError(f"df.{name} needs torch ({error}): pip install 'diffuse-fast[train]'", name=name) from error
+            raise UnavailableNameError(f"df.{name} needs torch ({error}): {install_hint('train')}", name=name) from error
         value = module if name in _MODULES else getattr(module, name)
         globals()[name] = value
         return value

@@ -26,6 +26,7 @@ from .artifact.rewrite import rewrite
 from .errors import ArgumentError, ArgumentTypeError, ArtifactError, ArtifactNotFoundError, near
 from .files import replacing
 from .plan import PREDICTION_TYPES, Plan
+from .planning import plan_for
 from .schedule import Schedule
 
 __all__ = ["Conditioning", "Model", "Time", "bundled", "load", "to_uint8"]
@@ -102,8 +103,6 @@ class Model(Document):
             >>> df.load("digits").plan("ddim", 20).nfe
             20
         """
-        from .engine.sample import plan_for
-
         return plan_for(self, solver, steps, **options)
 
 

@@ -30,13 +30,22 @@ MAX_REGISTERS = 8
 FORMAT = "diffuse_fast.plan"
 VERSION = 1
 
-# Kinds of reduction, and how many values each takes.
-REDUCTIONS = {"dynamic_threshold": 2, "guidance_rescale": 1, "langevin": 2}
+# Kinds of reduction, and how many values each takes. ``langevin_given`` is the engine's: a plan of its own has no register for it.
+REDUCTIONS = {"dynamic_threshold": 2, "guidance_rescale": 1, "langevin": 2, "langevin_given": 2}
+_FRACTIONS = {"dynamic_threshold": "the quantile", "guidance_rescale": "phi"}  # the first value of each is from 0 to 1
+
+# From here on a float64 rounds to infinity in float32, in which kernels have their coefficients.
+_TOO_LARGE = 3.4028235677973366e38
+_MAX_OPTION_DEPTH = 16
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction", "flow", "denoised", "score", "edm")
 
 # What a network takes of the state alpha·x0 + sigma·ε: the state itself, or x0 + (sigma/alpha)·ε.
 INPUT_SCALES = ("none", "1/alpha")
+
+
+def _fits_float32(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_TOO_LARGE < value < _TOO_LARGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +54,22 @@ class Reduction:
 
     ``kind`` is ``"dynamic_threshold"`` (values: ratio, max), ``"guidance_rescale"`` (values: phi) or ``"langevin"``
     (values: snr, kappa with score = kappa·m). What each computes is written in ``csrc/step/step.h``.
+
+    Raises:
+        PlanError: the kind is unknown, or it takes other values: ratio and phi are from 0 to 1, all are finite in float32.
     """
 
     kind: str
     values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        arity = REDUCTIONS.get(self.kind) if isinstance(self.kind, str) else None
+        if arity is None:
+            raise PlanError(f"a row has the reduction {self.kind!r}; it must be one of {', '.join(REDUCTIONS)}.")
+        if not isinstance(self.values, tuple) or len(self.values) != arity or not all(map(_fits_float32, self.values)):
+            raise PlanError(f"the reduction {self.kind} has the values {self.values!r}; it takes {arity} finite numbers.")
+        if self.kind in _FRACTIONS and not 0.0 <= self.values[0] <= 1.0:
+            raise PlanError(f"{_FRACTIONS[self.kind]} of the reduction {self.kind} is {self.values[0]!r}; it must be from 0 to 1.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +85,7 @@ class DynamicThreshold:
 
     Raises:
         ArgumentError: a value is out of range.
+        ArgumentTypeError: a value is not a number.
 
     Example:
         >>> import diffuse_fast as df
@@ -76,10 +98,14 @@ class DynamicThreshold:
     maximum: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("ratio", "maximum"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+                raise ArgumentTypeError(f"{name} is {value!r}; it must be a number.")
         if not 0.0 < self.ratio <= 1.0:
             raise ArgumentError(f"ratio is {self.ratio!r}; a quantile is above 0 and at most 1.")
-        if not (1.0 <= self.maximum < math.inf):
-            raise ArgumentError(f"maximum is {self.maximum!r}; it must be from 1, and finite.")
+        if not (1.0 <= self.maximum < _TOO_LARGE):
+            raise ArgumentError(f"maximum is {self.maximum!r}; it must be from 1, and finite in float32 (below 3.4e38).")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +127,11 @@ class Row:
         write: The register written by this row, or None.
         e_x, e_m, e_0, f: What it is given: weights of state, model output, data prediction and registers.
         reduce: A reduction over the sample that sets coefficients of this row when it runs.
+
+    Raises:
+        PlanError: a field has another type, or a number that is not finite in float32, in which kernels have it (3.4e38 is the
+            largest); ``lo`` and ``hi`` may be infinite, as a larger number is there. What fields ask of one another is checked by
+            :class:`Plan`.
     """
 
     timestep: float = 0.0
@@ -125,6 +156,40 @@ class Row:
     e_0: float = 0.0
     f: tuple[float, ...] = ()
     reduce: Reduction | None = None
+
+    def __post_init__(self) -> None:
+        for name in _SCALARS:
+            if not _fits_float32(value := getattr(self, name)):
+                raise PlanError(f"a row's {name} is {value!r}: not a number, or not finite in float32 (at most 3.4e38).")
+        for name, most in _WEIGHTS.items():
+            weights = getattr(self, name)
+            if not isinstance(weights, tuple) or len(weights) > most or not all(map(_fits_float32, weights)):
+                raise PlanError(f"a row's {name} is {weights!r}; it must be a tuple of at most {most} numbers, finite in float32.")
+        for name in ("lo", "hi"):
+            bound = getattr(self, name)
+            if isinstance(bound, bool) or not isinstance(bound, int | float):
+                raise PlanError(f"a row's {name} is {bound!r}; it must be a number.")
+        # A bound that is too large for float32 is none; one that nothing can meet is refused.
+        if not self.lo < self.hi or self.lo >= _TOO_LARGE or self.hi <= -_TOO_LARGE:
+            raise PlanError(f"a row clamps to [{self.lo}, {self.hi}]; lo must be below hi.")
+        if self.log_s is not None and not (
+            isinstance(self.log_s, tuple) and len(self.log_s) == 2 and all(map(_fits_float32, self.log_s))
+        ):
+            raise PlanError(f"a row's log_s is {self.log_s!r}; it must be None or a pair of numbers that are finite in float32.")
+        if not isinstance(self.calls_network, bool):
+            raise PlanError(f"a row's calls_network is {self.calls_network!r}; it must be True or False.")
+        if self.write is not None and (isinstance(self.write, bool) or not isinstance(self.write, int) or self.write < 0):
+            raise PlanError(f"a row's write is {self.write!r}; it must be None or the number of a register, from 0.")
+        if not isinstance(self.reduce, Reduction | None):
+            raise PlanError(f"a row's reduce is {self.reduce!r}; it must be None or a Reduction.")
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        """Numbers of the network outputs that the row reads, rising: those that it weighs, and output 0 also for its variance and
+        where a rescale compares with it."""
+        weighed = {j for j, g in enumerate(self.g) if g != 0.0} if self.calls_network else set()
+        first = self.log_s is not None or (self.reduce is not None and self.reduce.kind == "guidance_rescale")
+        return tuple(sorted(weighed | {0} if first else weighed))
 
     @property
     def stochastic(self) -> bool:
@@ -151,6 +216,8 @@ class Row:
         )  # fmt: skip
 
 
+_SCALARS = ("timestep", "p", "q", "r", "a", "b", "d", "s", "known_y", "known_z", "e_x", "e_m", "e_0")
+_WEIGHTS = {"g": MAX_OUTPUTS, "c": MAX_REGISTERS, "f": MAX_REGISTERS}
 _DEFAULT_ROW = Row()
 _ROW_FIELDS = tuple(f.name for f in dataclasses.fields(Row))
 
@@ -282,7 +349,8 @@ class Plan:
             raise ArgumentTypeError(f"guidance_scale is {scale!r}; it must be a number.")
         if not math.isfinite(scale):
             raise ArgumentError(f"guidance_scale is {scale}; it must be a finite number.")
-        if not isinstance(rescale, int | float | np.integer | np.floating) or not 0.0 <= rescale <= 1.0:
+        number = isinstance(rescale, int | float | np.integer | np.floating) and not isinstance(rescale, bool)
+        if not number or not 0.0 <= rescale <= 1.0:
             raise ArgumentError(f"guidance_rescale is {rescale!r}; it must be a number from 0 to 1.")
         try:
             low, high = (0.0, math.inf) if interval is None else map(float, interval)
@@ -378,7 +446,10 @@ class Plan:
 
         Raises:
             PlanError: the text is not JSON, not a plan, of another version, or the plan is inconsistent.
+            ArgumentTypeError: neither text nor bytes.
         """
+        if not isinstance(text, str | bytes | bytearray):
+            raise ArgumentTypeError(f"the plan is a {type(text).__name__}; give its JSON, as text or bytes.")
         try:
             document = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -428,8 +499,12 @@ def _rescaled(row: Row, now: float, then: float) -> Row:
 
 
 def _frozen_options(options: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    def freeze(value: Any) -> Any:
-        return tuple(map(freeze, value)) if isinstance(value, list | tuple) else value
+    def freeze(value: Any, depth: int = 0) -> Any:
+        if not isinstance(value, list):
+            return value
+        if depth >= _MAX_OPTION_DEPTH:
+            raise PlanError(f"a plan's options are lists in lists, more than {_MAX_OPTION_DEPTH} deep.")
+        return tuple(freeze(item, depth + 1) for item in value)
 
     return tuple(sorted((name, freeze(value)) for name, value in options.items()))
 
@@ -456,15 +531,23 @@ def _row_from_json(document: Any, index: int) -> Row:
     if "timestep" not in document:
         raise PlanError(f"row {index} of the plan lacks the field 'timestep'.")
     values: dict[str, Any] = {}
-    for name, value in document.items():
-        if name == "reduce":
-            value = None if value is None else Reduction(value["kind"], tuple(map(float, value["values"])))
-        elif isinstance(value, list):
-            value = tuple(map(float, value))
-        elif isinstance(value, int) and not isinstance(value, bool) and name != "write":
-            value = float(value)
-        values[name] = value
-    return Row(**values)
+    try:
+        for name, value in document.items():
+            if name == "reduce" and value is not None:
+                value = Reduction(value["kind"], _floats(value["values"]))
+            elif name != "write":
+                value = _floats(value)
+            values[name] = value
+        return Row(**values)
+    except PlanError as error:
+        raise PlanError(f"row {index} of the plan is wrong: {error}") from None
+
+
+def _floats(value: Any) -> Any:
+    """JSON's numbers as floats, and its lists of them as tuples; all else as it is, to be refused by who knows what is wanted."""
+    if isinstance(value, list):
+        return tuple(map(_floats, value)) if all(isinstance(v, int | float) for v in value) else value
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _validate(plan: Plan) -> None:
@@ -478,9 +561,9 @@ def _validate(plan: Plan) -> None:
     def finite(*values: Any) -> bool:
         return all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values)
 
-    def plain(value: Any) -> bool:
+    def plain(value: Any, depth: int = 0) -> bool:
         if isinstance(value, tuple):
-            return all(map(plain, value))
+            return depth < _MAX_OPTION_DEPTH and all(plain(item, depth + 1) for item in value)
         return value is None or isinstance(value, bool | int | str) or finite(value)
 
     check(isinstance(plan.solver, str) and plan.solver != "", "a plan needs the name of its solver.")
@@ -490,7 +573,8 @@ def _validate(plan: Plan) -> None:
           f"prediction_type is {plan.prediction_type!r}; it must be one of {', '.join(PREDICTION_TYPES)}.")  # fmt: skip
     check(whole(plan.registers) and 0 <= plan.registers <= MAX_REGISTERS,
           f"a plan has {plan.registers!r} registers; 0 to {MAX_REGISTERS} are possible.")  # fmt: skip
-    check(finite(plan.initial_scale), f"a plan's initial_scale is {plan.initial_scale}; it must be finite.")
+    check(_fits_float32(plan.initial_scale),
+          f"a plan's initial_scale is {plan.initial_scale}; it must be finite in float32.")  # fmt: skip
     check(len(plan.marginals) == len(plan.rows) + 1, "a plan needs a marginal before each row and one after the last.")
     check(all(len(pair) == 2 and finite(*pair) and pair[1] >= 0 for pair in plan.marginals),
           "a plan's marginals are pairs (alpha, sigma), finite, sigma not negative.")  # fmt: skip
@@ -498,27 +582,19 @@ def _validate(plan: Plan) -> None:
         check(len(plan.deviation) == len(plan.rows) and all(len(p) == 2 and finite(*p) for p in plan.deviation),
               "a plan's deviation is one finite pair per row.")  # fmt: skip
     check(all(isinstance(name, str) and plain(value) for name, value in plan.options),
-          "a plan's options are named texts, numbers, booleans or lists of them.")  # fmt: skip
+          f"a plan's options are named texts, numbers, booleans or lists of them, at most {_MAX_OPTION_DEPTH} deep.")  # fmt: skip
     written: set[int] = set()
     for i, row in enumerate(plan.rows):
         where = f"row {i} of the plan"
-        scalars = (row.timestep, row.p, row.q, row.r, row.a, row.b, row.d, row.s, row.known_y, row.known_z, row.e_x, row.e_m,
-                   row.e_0, *row.g, *row.c, *row.f, *(row.log_s or ()))  # fmt: skip
-        check(finite(*scalars), f"{where} has a coefficient that is not finite.")
-        check(isinstance(row.calls_network, bool), f"{where}: calls_network must be true or false.")
-        check(1 <= len(row.g) <= MAX_OUTPUTS, f"{where} weighs {len(row.g)} network outputs; 1 to {MAX_OUTPUTS} are possible.")
-        check(isinstance(row.lo, float) and isinstance(row.hi, float) and row.lo < row.hi,
-              f"{where} clamps to [{row.lo}, {row.hi}]; lo must be below hi.")  # fmt: skip
-        check(row.log_s is None or (row.s == 0.0 and len(row.log_s) == 2), f"{where} has both a fixed and a learned noise.")
+        check(isinstance(row, Row), f"{where} is a {type(row).__name__}; it must be a Row.")
+        check(len(row.g) >= 1, f"{where} weighs no network outputs; 1 to {MAX_OUTPUTS} are possible.")
+        check(row.log_s is None or row.s == 0.0, f"{where} has both a fixed and a learned noise.")
         check(row.s >= 0.0, f"{where} has a negative standard deviation.")
         if not row.calls_network:
             uses = row.b != 0 or row.e_m != 0 or (row.q != 0 and (row.d != 0 or row.e_0 != 0)) or row.log_s is not None
             check(not uses and row.reduce is None, f"{where} uses the model output but does not call the network.")
-        if row.reduce is not None:
-            arity = REDUCTIONS.get(row.reduce.kind)
-            check(arity is not None, f"{where} has an unknown reduction {row.reduce.kind!r}.")
-            check(len(row.reduce.values) == arity and finite(*row.reduce.values),
-                  f"{where}: the reduction {row.reduce.kind} takes {arity} finite values.")  # fmt: skip
+        check(row.reduce is None or row.reduce.kind != "langevin_given",
+              f"{where} has the reduction langevin_given, which stands for given noise; make it langevin.")  # fmt: skip
         for name, weights in (("c", row.c), ("f", row.f)):
             check(len(weights) <= plan.registers, f"{where}: {name} names more registers than the plan has.")
             for k, weight in enumerate(weights):
@@ -526,6 +602,6 @@ def _validate(plan: Plan) -> None:
         if row.write is None:
             check(not (row.e_x or row.e_m or row.e_0 or any(row.f)), f"{where} keeps a value but names no register to write.")
         else:
-            check(whole(row.write) and 0 <= row.write < plan.registers,
+            check(row.write < plan.registers,
                   f"{where} writes register {row.write!r}; the plan has {plan.registers}.")  # fmt: skip
             written.add(row.write)

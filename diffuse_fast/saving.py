@@ -95,14 +95,14 @@ def save(
     elif columns is not None or scale is not None:
         raise ArgumentError("columns and scale lay out a picture; leave them out.")
     writable(target)
-    with replacing(target) as partial, open(partial, "wb") as file:
+    with replacing(target) as partial:
         if suffix in PICTURES:
-            file.write(content)
+            partial.write_bytes(content)
         elif suffix == ".npy":
-            np.save(file, _array(x))
+            np.save(partial, _array(x))
         else:
             arrays: dict[str, Any] = {"samples": _array(x)} if text is None else {"samples": _array(x), "recipe": np.array(text)}
-            np.savez(file, **arrays)
+            np.savez(partial, **arrays)
 
 
 def check_suffix(path: Path) -> None:
@@ -111,7 +111,7 @@ def check_suffix(path: Path) -> None:
     Raises:
         ArgumentError: it does not. RuntimeUnavailableError: it is not.
     """
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in PICTURES and path.suffix not in SUFFIXES:  # NumPy knows its own in small letters
         raise ArgumentError(f"the file {str(path)!r} must end in one of {', '.join(SUFFIXES)}: that is its format.")
     if path.suffix.lower() in PICTURES:
         pictures.needs_pillow()

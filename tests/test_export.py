@@ -401,7 +401,7 @@ def test_a_path_that_is_a_folder(tmp_path):
 
 def test_a_missing_package_names_its_extra(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(RuntimeUnavailableError, match=r"onnxscript.*diffuse-fast\[train\]"):
+    with pytest.raises(RuntimeUnavailableError, match=r"onnxscript.*pip install .\.\[train\]"):
         df.export(Affine().eval(), folder / "m.onnx", **SAID)
 
 

@@ -81,7 +81,7 @@ for name in missing:
     try:
         getattr(df, name)
     except df.DiffuseFastError as error:
-        assert "needs torch" in str(error) and "diffuse-fast[train]" in str(error)
+        assert "needs torch" in str(error) and "pip install '.[train]'" in str(error)
     else:
         raise SystemExit(name)
 try:
@@ -129,7 +129,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.slow  # a type checker reads torch and NumPy first; the tests above hold what it would find
+@pytest.mark.slow  # a type checker reads NumPy and the whole package first; the tests above hold what it would find
 @pytest.mark.parametrize("checker", ["mypy", "pyright", "basedpyright"])
 def test_a_users_script_is_checked(checker, tmp_path):
     if importlib.util.find_spec(checker) is None:
@@ -138,7 +138,12 @@ def test_a_users_script_is_checked(checker, tmp_path):
     for i, fault in enumerate(FAULTS):
         (tmp_path / f"wrong_{i}.py").write_text(f"{SCRIPT}\n{fault}\n")
     if checker == "mypy":
-        command = ["mypy", "--config-file=", "--ignore-missing-imports", "--cache-dir", str(tmp_path / "cache")]
+        (tmp_path / "mypy.ini").write_text(
+            "[mypy]\nignore_missing_imports = True\n"
+            "[mypy-torch.*,scipy.*,sklearn.*,onnx.*,onnxruntime.*,openvino.*,MNN.*,PIL.*,rich.*,datasets.*,matplotlib.*,triton.*]\n"
+            "follow_imports = skip\n"  # none of them is asked about, and they take minutes
+        )
+        command = ["mypy", "--config-file", "mypy.ini", "--cache-dir", str(tmp_path / "cache")]
     else:
         (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "basic"}')
         command = [checker, "--pythonpath", sys.executable]

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import diffuse_fast as df
-from diffuse_fast.errors import ArgumentError, PlanError
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, PlanError
 from diffuse_fast.kernels.reference import apply_row
 from diffuse_fast.plan import REDUCTIONS, Plan, Reduction, Row
 
@@ -45,8 +45,9 @@ def rows(draw, registers, written):
         values["g"] = tuple(draw(st.lists(number, min_size=1, max_size=3)))
         names += ["q", "b"]
         if draw(st.booleans()):
-            kind = draw(st.sampled_from(sorted(REDUCTIONS)))
-            values["reduce"] = Reduction(kind, tuple(draw(number) for _ in range(REDUCTIONS[kind])))
+            kind = draw(st.sampled_from(["dynamic_threshold", "guidance_rescale", "langevin"]))
+            first = number if kind == "langevin" else st.floats(0.0, 1.0)
+            values["reduce"] = Reduction(kind, (draw(first), draw(number))[: REDUCTIONS[kind]])
     noise = draw(st.sampled_from(["s", "log_s", None] if calls else ["s", None]))
     if noise == "s":
         values["s"] = draw(positive)
@@ -202,6 +203,16 @@ BROKEN = {
     "a write to register 0.5": (row(write=0.5), True),
     "a kept value without a register": (row(e_x=1.0), True),
     "an unknown reduction": (row(reduce={"kind": "median", "values": [1.0]}), True),
+    "a coefficient too large for float32": (row(a=1e39), False),
+    "an initial scale too large for float32": (at(["initial_scale"], 1e39), False),
+    "register weights as text": (row(c=""), True),
+    "register weights as texts": (row(c=["1.0"]), True),
+    "guidance weights with a bool": (row(g=[True]), True),
+    "a phi too large for float32": (row(reduce={"kind": "guidance_rescale", "values": [1e39]}), True),
+    "a phi above 1": (row(reduce={"kind": "guidance_rescale", "values": [1.5]}), True),
+    "a quantile below 0": (row(reduce={"kind": "dynamic_threshold", "values": [-0.1, 2.0]}), True),
+    "values of a reduction as text": (row(reduce={"kind": "dynamic_threshold", "values": "12"}), True),
+    "a reduction of the engine's": (row(reduce={"kind": "langevin_given", "values": [0.1, 1.0]}), True),
     "a reduction with a value too few": (row(reduce={"kind": "langevin", "values": [1.0]}), True),
     "a reduction without kind": (row(reduce={"values": [1.0]}), True),
     "a reduction without values": (row(reduce={"kind": "langevin"}), True),
@@ -230,6 +241,32 @@ def test_broken_documents_are_refused(name):
 def test_what_is_not_a_plan_is_refused(text):
     with pytest.raises(PlanError):
         Plan.from_json(text)
+
+
+@pytest.mark.parametrize("given", [None, 1, {}, [], object()])
+def test_a_plan_is_read_from_text(given):
+    with pytest.raises(ArgumentTypeError, match="give its JSON, as text or bytes"):
+        Plan.from_json(given)
+
+
+@pytest.mark.parametrize("depth", [17, 700, 5000])
+def test_options_nested_deep_are_refused(depth):
+    plan, deep = df.plan(df.Schedule.linear(), "ddim", 1, prediction_type="epsilon", eta=0.5), ()
+    with pytest.raises(PlanError, match=r"more than 16 deep|must be JSON"):
+        Plan.from_json(plan.to_json().replace('"eta": 0.5', f'"eta": {"[" * depth}{"]" * depth}'))
+    for _ in range(depth):
+        deep = (deep,)
+    with pytest.raises(PlanError, match="at most 16 deep"):
+        dataclasses.replace(plan, options=(("deep", deep),))
+
+
+@pytest.mark.parametrize("given", ["a", None, True, [0.5], 1j])
+def test_a_dynamic_threshold_is_of_numbers(given):
+    for values in ((given, 1.0), (0.9, given)):
+        with pytest.raises(ArgumentTypeError, match="it must be a number"):
+            df.DynamicThreshold(*values)
+    with pytest.raises(ArgumentError, match="finite in float32"):
+        df.DynamicThreshold(0.9, 1e39)
 
 
 def test_nan_in_json_is_refused():
@@ -298,6 +335,10 @@ def test_guidance():
     one, other = apply_row(guided.rows[0], np.zeros(2), [conditional, unconditional]), guided.rows[0].b
     np.testing.assert_allclose(one, other * (unconditional + 7.5 * (conditional - unconditional)), rtol=1e-13)
     assert plan.with_guidance(1.0) is plan
+    assert plan.with_guidance(2.0, rescale=1.0).rows[0].reduce.values == (1.0,)
+    for rescale in (1.0000001, 1.5, 2, math.inf, math.nan, -1e-9, True, "1"):
+        with pytest.raises(ArgumentError, match=r"guidance_rescale is .*; it must be a number from 0 to 1"):
+            plan.with_guidance(2.0, rescale=rescale)
     with pytest.raises(ArgumentError, match="guidance_scale"):
         plan.with_guidance(math.nan)
 
@@ -320,3 +361,17 @@ def test_the_interval_of_guidance_holds_its_low_end_and_not_its_high_one():
     levels = [sigma / alpha for alpha, sigma in plan.marginals[:-1]]
     guided = plan.with_guidance(2.0, interval=(levels[3], levels[1]))
     assert [len(row.g) for row in guided.rows] == [1, 1, 2, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("row", "draws"),
+    [
+        (Row(a=1.0, b=1.0), False),
+        (Row(a=1.0, s=0.1), True),
+        (Row(a=1.0, log_s=(-1.0, 0.5)), True),
+        (Row(a=1.0, b=1.0, reduce=Reduction("langevin", (0.1, 1.0))), True),
+        (Row(a=1.0, b=1.0, reduce=Reduction("guidance_rescale", (0.5,))), False),
+    ],
+)
+def test_which_rows_draw_noise(row, draws):
+    assert row.stochastic is draws

@@ -62,7 +62,7 @@ if importlib.util.find_spec("torch"):
     config = importlib.import_module("diffuse_fast.training").TrainConfig(steps=2, batch_size=2, warmup_steps=1)
     net = df.nn.MLP(2, width=8, depth=1)
     df.train(net, np.zeros((4, 2), np.float32), schedule=df.Schedule.linear(), config=config)
-    df.export(net, sys.argv[1] + "/m.onnx", shape=(2,), schedule=df.Schedule.linear(), prediction_type="epsilon")
+    df.export(net.eval(), sys.argv[1] + "/m.onnx", shape=(2,), schedule=df.Schedule.linear(), prediction_type="epsilon")
     df.sample(sys.argv[1] + "/m.onnx", 1, 2, seed=0)
 time.sleep(max(0, 15 - (time.monotonic() - begin)))
 """

@@ -45,11 +45,13 @@ enum class Reduce : int32_t {
   //   reduce_0 = ratio, reduce_1 = max
   kDynamicThreshold = 1,
   // g[j] *= phi * std(m_0) / std(m) + 1 - phi.   (Lin et al. 2023, section 3.4)
-  //   reduce_0 = phi
+  //   reduce_0 = phi, from 0 to 1. Output 0 is read even where its weight is 0. A constant m keeps its weights.
   kGuidanceRescale = 2,
   // step = 2 * (snr * |z| / |kappa*m|)^2; b = step * kappa, s = sqrt(2 * step).   (Song et al. 2021, Algorithm 4)
   //   reduce_0 = snr, reduce_1 = kappa, which turns m into the score
   kLangevin = 3,
+  // The same where z is given: it lies in register k, the last one that the row reads; b = step * kappa, c[k] = sqrt(2 * step).
+  kLangevinGiven = 4,
 };
 
 // One row of a plan, in float32. Layout is shared with Python (a NumPy record) and with CUDA: 4-byte members only.
@@ -184,6 +186,17 @@ DF_BOTH ReadyRow ready(const Row& row) {
     if (row.f[k] != 0.0f) out.keep[out.keep_count++] = k;
   out.terms = terms_of(row, out.history_count > 0, out.keep_count > 0);
   return out;
+}
+
+// Whether the row reads network output j: it weighs it, or a reduction compares with it.
+DF_BOTH bool reads_output(const ReadyRow& r, int j) {
+  return (r.terms & (kG0 << j)) != 0 || (j == 0 && r.row.reduce == static_cast<int32_t>(Reduce::kGuidanceRescale));
+}
+
+// The terms of a row after its reduction, from those before it and those of the coefficients that it left. No term that reads
+// memory appears, whatever the numbers: a weight that came out as NaN must not lead to a tensor that the row never named.
+DF_BOTH uint32_t terms_after_reduction(uint32_t before, uint32_t after) {
+  return after & (before | kPlainM | kR | kClamp | kB | kS);
 }
 
 }  // namespace df

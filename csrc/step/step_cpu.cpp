@@ -182,12 +182,12 @@ void step(const Call& call, int64_t i, int64_t begin, int64_t end) {
 // ---- the reduction -----------------------------------------------------------------------------------
 
 // Sums in float64 over sixteen lanes, element e into lane e mod 16, then the lanes in order: the same bits whatever the
-// vectors' width. Squares of float32 values are exact in float64.
+// vectors' width.
 struct Lanes {
   static constexpr int kLanes = 16;
   double lane[kLanes] = {};
-  template <bool kSquared>
-  void add(const float* values, int n) {
+  template <bool kSquared, class T>
+  void add(const T* values, int n) {
     const auto term = [](double x) { return kSquared ? x * x : x; };
     int at = 0;
     for (; at + kLanes <= n; at += kLanes)  // a turn of fixed length, which the compiler makes vectors of
@@ -199,6 +199,22 @@ struct Lanes {
     for (double x : lane) sum += x;
     return sum;
   }
+};
+
+// What variance_of asks for, of values that come in pieces.
+struct Spread {
+  double first = 0.0;
+  int64_t count = 0;
+  Lanes sum, squares;
+
+  void add(double* values, int n) {
+    if (count == 0) first = values[0];
+    for (int i = 0; i < n; ++i) values[i] -= first;
+    sum.add<false>(values, n);
+    squares.add<true>(values, n);
+    count += n;
+  }
+  double variance() const { return variance_of(sum.total(), squares.total(), count); }
 };
 
 // Hands out values of a sample in pieces of 64 elements (fewer at the end), from element 0.
@@ -268,24 +284,30 @@ void dynamic_threshold(const Call& call, const Sample& s, Row& row, float* scrat
   set_threshold(row, low + (position - static_cast<double>(below)) * (high - low));
 }
 
+// m is summed in float64 here: where all values lie close together, the deviations of a rounded m would be its roundings.
 void guidance_rescale(const Call& call, const Sample& s, Row& row) {
-  Lanes sum_0, squares_0, sum, squares;
-  Piece piece;
+  Spread of_0, of_m;
+  alignas(64) float output[kPiece];
+  double m_0[kPiece], m[kPiece];
   for (int64_t at = 0; at < call.elements; at += kPiece) {
     const int count = static_cast<int>(std::min<int64_t>(kPiece, call.elements - at));
-    piece.read(call, s, at, count);
-    sum_0.add<false>(piece.outputs[0], count);
-    squares_0.add<true>(piece.outputs[0], count);
-    sum.add<false>(piece.m, count);
-    squares.add<true>(piece.m, count);
+    std::fill_n(m, kPiece, 0.0);
+    for (int j = 0; j < kMaxOutputs; ++j) {
+      if (!reads_output(*s.row, j)) continue;
+      widen(call.output, s.m[j], at, count, output);
+      if (j == 0) std::copy_n(output, count, m_0);
+      if (s.row->terms & (kG0 << j))
+        for (int i = 0; i < count; ++i) m[i] += static_cast<double>(row.g[j]) * static_cast<double>(output[i]);
+    }
+    of_0.add(m_0, count);
+    of_m.add(m, count);
   }
-  rescale_guidance(row, variance_of(sum.total(), squares.total(), call.elements),
-                   variance_of(sum_0.total(), squares_0.total(), call.elements));
+  rescale_guidance(row, of_m.variance(), of_0.variance());
 }
 
-void langevin(const Call& call, const Sample& s, Row& row) {
-  Lanes squares_m, squares_z;
-  Piece piece;
+// The sum of the squares of the normals that the row makes.
+Lanes squares_of_noise(const Call& call, const Sample& s) {
+  Lanes squares_z;
   alignas(64) float z[kPiece];
   const Noise noise(s.seed, s.noise_row, s.index);
   // Whole counters only: the sample's own elements begin `lead` into the first one.
@@ -300,12 +322,21 @@ void langevin(const Call& call, const Sample& s, Row& row) {
     }
     squares_z.add<true>(z + from, to - from);
   }
+  return squares_z;
+}
+
+void langevin(const Call& call, const Sample& s, Row& row) {
+  const int32_t given = given_noise(*s.row);
+  Lanes squares_m, squares_z;
+  if (given < 0) squares_z = squares_of_noise(call, s);
+  Piece piece;
   for (int64_t at = 0; at < call.elements; at += kPiece) {
     const int count = static_cast<int>(std::min<int64_t>(kPiece, call.elements - at));
     piece.read(call, s, at, count);
     squares_m.add<true>(piece.m, count);
+    if (given >= 0) squares_z.add<true>(s.h[given] + at, count);
   }
-  set_langevin(row, squares_m.total(), squares_z.total());
+  set_langevin(row, squares_m.total(), squares_z.total(), given);
 }
 
 void reduce(const Call& call, int64_t i, ReadyRow& out, float* scratch) {
@@ -315,9 +346,11 @@ void reduce(const Call& call, int64_t i, ReadyRow& out, float* scratch) {
     case Reduce::kNone: break;
     case Reduce::kDynamicThreshold: dynamic_threshold(call, s, row, scratch); break;
     case Reduce::kGuidanceRescale: guidance_rescale(call, s, row); break;
-    case Reduce::kLangevin: langevin(call, s, row); break;
+    case Reduce::kLangevin:
+    case Reduce::kLangevinGiven: langevin(call, s, row); break;
   }
   out = ready(row);
+  out.terms = terms_after_reduction(s.row->terms, out.terms);
 }
 
 // ---- normals and words, alone ----------------------------------------------------------------------------

@@ -375,32 +375,51 @@ __global__ void __launch_bounds__(kReduceThreads, 1) reduce_kernel(const __grid_
     __syncthreads();  // all have read the row before it changes
     if (threadIdx.x == 0) set_threshold(row, quantile);
   } else if (kind == Reduce::kGuidanceRescale) {
+    // m is summed in float64 here: where all values lie close together, the deviations of a rounded m would be its roundings.
+    const AnyTypes types(l);
+    const uint32_t weighed = current.row.terms;
+    bool bad = false;
+    const auto outputs = [&](int64_t element, double& m_0, double& m) {
+      const CudaIo<1, AnyTypes> io{l, s, types, sample, element, &bad};
+      m_0 = static_cast<double>(io.m(0).v[0]);
+      m = 0.0;
+      for (int j = 0; j < kMaxOutputs; ++j)
+        if (weighed & (kG0 << j)) m += static_cast<double>(row.g[j]) * (j == 0 ? m_0 : static_cast<double>(io.m(j).v[0]));
+    };
+    double first_0, first;
+    outputs(0, first_0, first);
     double sum_0 = 0.0, squares_0 = 0.0, sum = 0.0, squares = 0.0;
-    each_element(l, s, current.row, sample, 0, n, [&](const auto& io, const auto& terms, const One::F& m) {
-      if (terms.has(kG0)) {
-        const float m_0 = io.m(0).v[0];
-        sum_0 += static_cast<double>(m_0);
-        squares_0 += square(m_0);
-      }
-      sum += static_cast<double>(m.v[0]);
-      squares += square(m.v[0]);
-    });
+    for (int64_t at = threadIdx.x; at < n; at += kReduceThreads) {
+      double m_0, m;
+      outputs(at, m_0, m);
+      m_0 -= first_0;
+      m -= first;
+      sum_0 += m_0;
+      squares_0 += m_0 * m_0;
+      sum += m;
+      squares += m * m;
+    }
     sum_0 = block_sum(shared, sum_0);
     squares_0 = block_sum(shared, squares_0);
     sum = block_sum(shared, sum);
     squares = block_sum(shared, squares);
     if (threadIdx.x == 0) rescale_guidance(row, variance_of(sum, squares, n), variance_of(sum_0, squares_0, n));
   } else {
+    const int32_t given = given_noise(current.row);
     double squares_m = 0.0, squares_z = 0.0;
     each_element(l, s, current.row, sample, 0, n, [&](const auto& io, const auto&, const One::F& m) {
       squares_m += square(m.v[0]);
-      squares_z += square(io.z().v[0]);
+      squares_z += square(given < 0 ? io.z().v[0] : io.h(given).v[0]);
     });
     squares_m = block_sum(shared, squares_m);
     squares_z = block_sum(shared, squares_z);
-    if (threadIdx.x == 0) set_langevin(row, squares_m, squares_z);
+    if (threadIdx.x == 0) set_langevin(row, squares_m, squares_z, given);
   }
-  if (threadIdx.x == 0) current.row.terms = terms_of(row, current.row.history_count > 0, current.row.keep_count > 0);
+  if (threadIdx.x == 0) {
+    ReadyRow& ready = current.row;
+    if (given_noise(ready) >= 0 && row.c[given_noise(ready)] == 0.0f) --ready.history_count;
+    ready.terms = terms_after_reduction(ready.terms, terms_of(row, ready.history_count > 0, ready.keep_count > 0));
+  }
 }
 
 // ---- normals --------------------------------------------------------------------------------------------

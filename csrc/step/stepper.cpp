@@ -72,7 +72,7 @@ void Stepper::place_outputs(Sample& sample, const int64_t* at) const {
     if (at[j] >= output_count_)
       throw std::invalid_argument("there is no network output number " + std::to_string(at[j]) + "; there are " +
                                   std::to_string(output_count_));
-    if (at[j] < 0 && (sample.row->terms & (kG0 << j)))
+    if (at[j] < 0 && reads_output(*sample.row, j))
       throw std::invalid_argument("a row needs network output " + std::to_string(j) + ", which was not evaluated for it");
     sample.m[j] = at[j] < 0 ? nullptr : outputs_ + at[j] * output_bytes_;
   }

@@ -17,13 +17,25 @@ void check(const ReadyRow& ready_row, int64_t number, const Buffers& b) {
   };
   need(b.x != nullptr && b.out != nullptr, "a state");
   for (int j = 0; j < kMaxOutputs; ++j)
-    if (t & (kG0 << j)) need(b.outputs[j] != nullptr, "network output " + std::to_string(j));
+    if (reads_output(ready_row, j)) need(b.outputs[j] != nullptr, "network output " + std::to_string(j));
   if (t & kLearnedS) need(b.variance_offset >= 0 && b.outputs[0] != nullptr, "the network's variance channel");
   if (b.mask != nullptr && (t & kKnownY)) need(b.y != nullptr, "the known region");
-  // A quantile outside the sample would be read outside the sample.
-  if (row.reduce == static_cast<int32_t>(Reduce::kDynamicThreshold) && !(row.reduce_0 >= 0.0f && row.reduce_0 <= 1.0f))
-    throw std::invalid_argument("row " + std::to_string(number) + " has a dynamic threshold at the quantile " +
-                                std::to_string(row.reduce_0) + "; it must be from 0 to 1");
+  const auto refuse = [&](const std::string& what) {
+    throw std::invalid_argument("row " + std::to_string(number) + " has " + what);
+  };
+  const auto fraction = [&](const char* name) {
+    if (!(row.reduce_0 >= 0.0f && row.reduce_0 <= 1.0f))
+      refuse(name + std::string(" ") + std::to_string(row.reduce_0) + "; it must be from 0 to 1");
+  };
+  switch (static_cast<Reduce>(row.reduce)) {
+    case Reduce::kNone:
+    case Reduce::kLangevin: break;
+    // A quantile outside the sample would be read outside the sample.
+    case Reduce::kDynamicThreshold: fraction("a dynamic threshold at the quantile"); break;
+    case Reduce::kGuidanceRescale: fraction("a guidance rescale with phi"); break;
+    case Reduce::kLangevinGiven: need(ready_row.history_count > 0, "a register with the noise"); break;
+    default: refuse("an unknown reduction " + std::to_string(row.reduce));
+  }
   const auto need_register = [&](int k) {
     need(b.registers != nullptr && k < std::min(b.register_count, kMaxRegisters), "register " + std::to_string(k));
   };

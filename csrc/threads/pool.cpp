@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -36,7 +37,7 @@ std::atomic<int> g_threads{0};  // 0: not asked yet
 class Pool {
  public:
   void run(int64_t parts, PartFn fn, void* context, int threads) {
-    const int helpers = static_cast<int>(std::min<int64_t>(threads, parts)) - 1;
+    int helpers = static_cast<int>(std::min<int64_t>(threads, parts)) - 1;
     std::unique_lock<std::mutex> turn(turn_, std::try_to_lock);
     if (helpers < 1 || !turn.owns_lock()) {
       for (int64_t i = 0; i < parts; ++i) fn(context, i);
@@ -44,10 +45,9 @@ class Pool {
     }
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      while (static_cast<int>(workers_.size()) < helpers) {
-        const auto id = static_cast<int>(workers_.size());
-        workers_.emplace_back([this, id, seen = generation_] { work(id, seen); });
+      while (static_cast<int>(workers_.size()) < helpers && start_worker()) {
       }
+      helpers = std::min(helpers, static_cast<int>(workers_.size()));
       fn_ = fn;
       context_ = context;
       parts_ = parts;
@@ -63,6 +63,17 @@ class Pool {
   }
 
  private:
+  // Whether the system had a thread to give. Where it has none, the work is done by those that are there.
+  bool start_worker() {
+    const auto id = static_cast<int>(workers_.size());
+    try {
+      workers_.emplace_back([this, id, seen = generation_] { work(id, seen); });
+    } catch (const std::system_error&) {
+      return false;
+    }
+    return true;
+  }
+
   void take_parts() {
     for (int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < parts_;) fn_(context_, i);
   }

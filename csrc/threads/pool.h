@@ -4,7 +4,8 @@
 // returns when all are done.
 // Which thread runs which part is not defined, so parts must not depend on one another. Calls from several threads are
 // safe: one at a time has the workers, the others run their parts themselves. A forked child starts with no workers and
-// makes its own on first use. Workers run with the default rounding and denormal modes; see FloatMode.
+// makes its own on first use. Where the system gives no more threads, a call goes on with those it has. Workers run with the
+// default rounding and denormal modes; see FloatMode.
 
 #pragma once
 

@@ -39,6 +39,8 @@ MAX_TRAIN_TIMESTEPS = 1_000_000  # a schedule's tables are built when the file i
 MAX_RANK = 8
 
 MAX_LAYERS = 100_000
+MAX_CLASSES = 1 << 20  # every one of them is drawn for calibration
+MAX_VALUES = MAX_TRAIN_TIMESTEPS + 400_000  # of JSON: each becomes an object of some 100 bytes
 
 Range = tuple[float, float]
 
@@ -310,7 +312,7 @@ def conditioning_from(raw: Any, *, names: bool = False) -> tuple[Conditioning, .
             dtype=fields.one_of("dtype", CONDITIONING_DTYPES),
             shape=fields.shape("shape", scalar=True),
             null=fields.number_or_none("null"),
-            classes=None if fields.take("classes") is None else fields.whole("classes", 1, 1 << 31),
+            classes=None if fields.take("classes") is None else fields.whole("classes", 1, MAX_CLASSES),
             class_names=_class_names(fields) if names else None,
         )
         inputs.append(one)
@@ -402,6 +404,8 @@ def _check_plan(where: str, plan: Plan, document: Document) -> None:
         _fail(f"{where}.solver", plan.solver, f"{LEARNED!r}; others are not stored, but made")
     if plan.prediction_type != document.prediction_type:
         _fail(f"{where}.prediction_type", plan.prediction_type, f"{document.prediction_type!r}, as the model's own")
+    if plan.steps != len(plan.rows):  # what a sampler is asked for is what it runs
+        _fail(f"{where}.steps", plan.steps, f"{len(plan.rows)}, the number of its rows: a learned plan has one for each step")
     if plan.nfe == 0 or any(row.g != (1.0,) for row in plan.rows):
         raise ArtifactError(f"the model's field {where!r} must call the network, without guidance: a sampler adds that.")
     if any(row.log_s is not None for row in plan.rows) and document.variance == "none":
@@ -595,6 +599,8 @@ def _load(text: str) -> Any:
     def constant(name: str) -> NoReturn:
         raise ValueError(f"{name} is not JSON")
 
+    if (values := sum(map(text.count, ",[{"))) > MAX_VALUES:
+        raise ArtifactError(f"the metadata {KEY!r} of the file have {values} values; at most {MAX_VALUES} are read.")
     try:
         return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
     except (ValueError, RecursionError) as error:

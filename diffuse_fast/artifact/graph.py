@@ -22,7 +22,9 @@ DTYPES = {
     10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16",
 }  # fmt: skip
 
-MAX_METADATA = 64 << 20  # bytes of one metadata value: a table of betas is small, a learned one need not be
+MAX_METADATA = 32 << 20  # bytes of one metadata value: a table of a million betas
+MAX_IGNORED = 1 << 20  # bytes of a field that nobody needs, as a comment: runtimes keep them in memory
+_DATA = (4, 5, 6, 7, 9, 10, 11)  # of TensorProto: its numbers
 MAX_DEPTH = 32  # subgraphs within subgraphs
 
 # What other formats begin with. A pickle runs code when it is opened, so it is named, never tried.
@@ -162,6 +164,8 @@ class _Reader:
                         self._graph_proto(self._wire.message(g, "a training graph"), 1)
             elif f.number == 25:
                 self._function(self._wire.message(f, "a function"))
+            else:
+                self._ignored(f, "the model")
         if not ir_version or 7 not in seen:
             raise ArtifactError("the file holds no ONNX model: it lacks an ir_version or a graph.")
         return found
@@ -183,6 +187,8 @@ class _Reader:
                 inputs.append(self._value(self._wire.message(f, "a graph input"), "a graph input"))
             elif f.number == 12 and outermost:
                 outputs.append(self._value(self._wire.message(f, "a graph output"), "a graph output"))
+            else:
+                self._ignored(f, "the graph")
         if outermost:
             self._graph.inputs = tuple(v for v in inputs if v.name not in initialized)
             self._graph.outputs = tuple(outputs)
@@ -202,6 +208,8 @@ class _Reader:
         for f in self._wire.fields(span, "a node"):
             if f.number == 5:
                 self._attribute(self._wire.message(f, "an attribute"), depth)
+            else:
+                self._ignored(f, "a node")
 
     def _attribute(self, span: Span, depth: int) -> None:  # AttributeProto
         seen: set[int] = set()
@@ -214,6 +222,8 @@ class _Reader:
                 self._graph_proto(self._wire.message(f, "a subgraph"), depth + 1)
             elif f.number in (22, 23):
                 self._sparse_tensor(self._wire.message(f, "a sparse tensor"))
+            else:
+                self._ignored(f, "an attribute")
 
     def _sparse_tensor(self, span: Span) -> str:  # SparseTensorProto
         name = ""
@@ -238,6 +248,8 @@ class _Reader:
                 entries[key] = value
             elif f.number == 14:
                 location_kind = self._wire.integer(f, "data_location")
+            elif f.number not in _DATA:
+                self._ignored(f, "a tensor")
         if location_kind not in (0, 1):
             raise ArtifactError(f"tensor {name!r}: data_location is {location_kind}; 0 and 1 are defined.")
         # Readers differ in whether entries count without the flag, or the flag without entries. Neither passes unchecked.
@@ -310,6 +322,13 @@ class _Reader:
             elif f.number == 2:
                 dim = self._wire.text(f, f"a dimension of {what}")
         return dim
+
+    @staticmethod
+    def _ignored(f: Field, what: str) -> None:
+        """A field that is not looked at, which must be small."""
+        if f.span.stop - f.span.start > MAX_IGNORED:
+            size = f.span.stop - f.span.start
+            raise ArtifactError(f"{what} has a field {f.number} of {size} bytes, which no network needs; at most {MAX_IGNORED}.")
 
     @staticmethod
     def _once(f: Field, seen: set[int], what: str) -> None:

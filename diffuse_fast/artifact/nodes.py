@@ -19,8 +19,20 @@ from . import tensors
 from .graph import DTYPES, Value, value
 from .wire import BYTES, FIXED32, Field, Span, Wire, integer, message, varint
 
+_TIMES, _MORE = 4, 64 << 20  # how much new constants may take: times the file, and bytes besides
+MAX_NODES = 250_000  # the UNet of SDXL's size has some 20,000
+
 _GRAPH, _OPSET = 7, 8  # of ModelProto
 _NODE, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 1, 5, 11, 12, 13  # of GraphProto
+
+# How many inputs ONNX's operators have, of those that are looked into or changed.
+_INPUTS = {
+    "Add": (2, 2), "Attention": (3, 6), "AveragePool": (1, 1), "BatchNormalization": (5, 5), "Conv": (2, 3),
+    "ConvTranspose": (2, 3), "Div": (2, 2), "Erf": (1, 1), "Gelu": (1, 1), "Gemm": (2, 3), "GlobalAveragePool": (1, 1),
+    "GroupNormalization": (3, 3), "InstanceNormalization": (3, 3), "LogSoftmax": (1, 1), "MatMul": (2, 2), "Mish": (1, 1),
+    "Mul": (2, 2), "Pow": (2, 2), "ReduceMean": (1, 2), "Resize": (1, 4), "Slice": (1, 5), "Softmax": (1, 1),
+    "Softplus": (1, 1), "Split": (1, 2), "Squeeze": (1, 2), "Sub": (2, 2), "Tanh": (1, 1), "Unsqueeze": (1, 2),
+}  # fmt: skip
 
 Attribute = int | float | str | tuple[int, ...]
 
@@ -55,16 +67,20 @@ class Nodes:
         values: What the file says of values by name: inputs, outputs, and those between where it says it.
         elsewhere: Names that more than the nodes here rely on: the graph's inputs and outputs, and what subgraphs read.
         inner: The nodes of subgraphs, such as the branches of an If, at any depth: to be looked at.
+        room: Bytes that new constants may take yet.
     """
 
     def __init__(self, path: Path):
         self._wire = Wire(path.read_bytes())
+        self.room = _MORE + _TIMES * len(self._wire.buffer)
         self.nodes: list[Node] = []
         self.values: dict[str, Value] = {}
         self.elsewhere: set[str] = set()
         self.inner: list[Node] = []
         self._added: list[bytes] = []  # inputs and outputs
         self._constants: dict[str, np.ndarray] = {}
+        self._nodes = 0
+        self._arrays: dict[str, np.ndarray | None] = {}  # those that were asked for: thousands of nodes may share one
         self._names: set[str] = set()
         self._initializers: dict[str, Field] = {}
         self._read: set[str] = set()  # weights that were asked for: where no node has them afterwards, they go
@@ -101,7 +117,16 @@ class Nodes:
         return name
 
     def constant(self, like: str, array: np.ndarray) -> str:
-        """A new initializer; its name."""
+        """A new initializer; its name.
+
+        Raises:
+            ArtifactError: new constants take several times what the file does, as where thousands of nodes share one weight.
+        """
+        self.room -= array.nbytes
+        if self.room < 0:
+            raise ArtifactError(
+                "the weights, as a runtime wants them, would take several times the file; share fewer of them between nodes."
+            )
         name = self.fresh(like)
         self._constants[name] = np.asarray(array, order="C")
         return name
@@ -125,8 +150,10 @@ class Nodes:
         found = self._initializers.get(name)
         if found is None:
             return None
-        self._read.add(name)
-        array = tensors.array(self._wire, self._wire.message(found, "an initializer"))
+        if name not in self._read:
+            self._read.add(name)
+            self._arrays[name] = tensors.array(self._wire, self._wire.message(found, "an initializer"))
+        array = self._arrays[name]
         return array if array is not None and array.dtype == np.float32 else None
 
     def constant_integers(self, name: str) -> tuple[int, ...] | None:
@@ -197,6 +224,9 @@ class Nodes:
     # ---- reading --------------------------------------------------------------------------------
 
     def _node(self, f: Field) -> Node:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise ArtifactError(f"the graph has more than {MAX_NODES} nodes; it is not read further.")
         span = self._wire.message(f, "a node")
         inputs: list[str] = []
         outputs: list[str] = []
@@ -214,6 +244,13 @@ class Nodes:
                 name, content = self._attribute(self._wire.message(g, "an attribute"))
                 if content is not None:
                     attributes[name] = content
+        least, most = _INPUTS.get(op, (0, len(inputs))) if not domain else (0, len(inputs))
+        if not outputs or not least <= len(inputs) <= most:
+            expected = f"{least}" if least == most else f"{least} to {most}"
+            raise ArtifactError(
+                f"the graph has a node {op[:100]!r} with {len(inputs)} inputs and {len(outputs)} outputs; it must have {expected} "
+                f"inputs and an output."
+            )
         self._names.update(outputs)
         return Node(op, tuple(inputs), tuple(outputs), attributes, domain, self._wire.buffer[span.start : span.stop])
 

@@ -6,8 +6,11 @@ import math
 
 import numpy as np
 
+from ..errors import ArtifactError
 from .graph import DTYPES
 from .wire import VARINT, Field, Span, Wire
+
+MAX_PACKED = 1 << 20  # bytes of packed numbers, each of which becomes an object: shapes and axes are short
 
 # Of the types that are read: NumPy's type on disk, and the fields that hold packed numbers of it as these bytes, or as varints.
 _READ = {"float32": ("<f4", (4, 9), ()), "int64": ("<i8", (9,), (7,))}
@@ -27,7 +30,7 @@ def array(wire: Wire, span: Span) -> np.ndarray | None:
             kind = DTYPES.get(wire.integer(f, "the type of a tensor"), "")
         elif f.number in (4, 7, 9):
             numbers.setdefault(f.number, []).append(f)
-    if kind not in _READ:
+    if kind not in _READ or any(f.span.stop - f.span.start > MAX_PACKED for f in numbers.get(7, ())):
         return None
     stored, packed, counted = _READ[kind]
     raw = b"".join(
@@ -45,6 +48,8 @@ def integers(wire: Wire, f: Field) -> list[int]:
     if f.wire == VARINT:
         return [wire.integer(f, "a number")]
     out, start, stop = [], *wire.message(f, "numbers")
+    if stop - start > MAX_PACKED:
+        raise ArtifactError(f"a list of numbers is {stop - start} bytes long; at most {MAX_PACKED} are read.")
     while start < stop:
         number, start = wire._varint(start, stop, "a number")
         out.append(number - (1 << 64) if number >= 1 << 63 else number)

@@ -95,7 +95,7 @@ def sample(
     out = _free() if out is None else out
     from .. import saving
 
-    if out.suffix.lower() not in saving.SUFFIXES:
+    if out.suffix.lower() not in saving.PICTURES and out.suffix not in saving.SUFFIXES:
         raise typer.BadParameter(f"--out is {str(out)!r}; it must end in {', '.join(saving.SUFFIXES)}.")
     if out.suffix.lower() not in saving.PICTURES and (columns is not None or scale is not None):
         raise typer.BadParameter("--columns and --scale lay out a picture.")

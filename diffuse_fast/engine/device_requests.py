@@ -7,7 +7,6 @@ batch all the same: a batch of one shape is what a captured graph has.
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from .device import Device
     from .sampler import Sampler
 
-KEEP = Row(timestep=math.nan, calls_network=False, a=1.0)  # x' = x
+KEEP = Row(calls_network=False, a=1.0)  # x' = x
 
 
 def run_requests_on_device(
@@ -96,7 +95,7 @@ def _noise(sampler: Sampler, device: Device, requests: Sequence[Request], plans:
     kernel = host_kernel()
     out, there = np.zeros((len(requests), *sampler.shape), np.float32), {}
     for i, (r, plan) in enumerate(zip(requests, plans, strict=True)):
-        given = start_of(r, plan, i, sampler.shape, seeds, indices, first + i)
+        given = start_of(r, plan, i, first, sampler.shape, seeds, indices)
         if given is None:
             one = slice(i, i + 1)
             kernel.normals(out[one], seeds=seeds[one], indices=indices[one], row=0, stream=STREAM_INITIAL, scale=plan.initial_scale)

@@ -76,7 +76,7 @@ class DeviceWorkspace:
             packed = pack(rows)
 
             def before(i: int) -> None:
-                if plan.rows[i].s:
+                if plan.rows[i].stochastic:
                     given = device_noise(f"step_noise({i})", step_noise(i), (self.batch, *self._shape), self._device)
                     self._device.start(given, 1.0, self._device.part(self._bank, registers - 1))
                     if not isinstance(given, np.ndarray):  # who frees it does not know that it is still read

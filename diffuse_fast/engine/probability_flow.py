@@ -17,13 +17,14 @@ from ..kernels import get_kernel
 from ..kernels.reference import STREAM_INITIAL
 from ..model import Model
 from ..plan import INPUT_SCALES
+from ..planning import told
 from ..runtimes import network
 from ..schedule import Schedule
 from ..schedule.checks import positive
 from ..solvers.solver import CLEAN, Point, Problem
 from .arguments import noise_array, trait, whole
 from .conditioning import conditions
-from .sample import loaded, told
+from .sample import loaded
 from .sampler import Seed, seeds_of, shape_of_sample
 
 # What the network says of a state at a point.

@@ -111,7 +111,7 @@ class _Slots:
         self._evaluations: list[tuple[int, int]] | None = None
 
     def _start(self, i: int, r: Request, plan: Plan) -> None:
-        given = start_of(r, plan, i, self._shape, self._seeds, self._indices, self._first_request + i)
+        given = start_of(r, plan, i, self._first_request, self._shape, self._seeds, self._indices)
         if given is None:
             only = slice(i, i + 1)
             self._kernel.normals(self.state[only], seeds=self._seeds[only], indices=self._indices[only], row=0,
@@ -153,7 +153,7 @@ class _Slots:
 
     def _wanted(self, i: int) -> list[int]:
         row = self._next_call(i)
-        return [] if row is None else [j for j, g in enumerate(row.g) if g != 0.0]
+        return [] if row is None else list(row.reads)
 
     def _times(self, evaluations: list[tuple[int, int]]) -> float | np.ndarray:
         times = [self._row(i).timestep for i, _ in evaluations]
@@ -193,14 +193,13 @@ class _Slots:
             self._at[i] += 1
 
 
-def start_of(r: Request, plan: Plan, i: int, shape: tuple[int, ...], seeds: np.ndarray, indices: np.ndarray, number: int) -> Any:
-    """What the sample at ``i`` starts from, before its plan's initial_scale; None is noise of the generator. ``number`` is its
-    request's, for messages."""
+def start_of(r: Request, plan: Plan, i: int, first: int, shape: tuple[int, ...], seeds: np.ndarray, indices: np.ndarray) -> Any:
+    """What sample i starts from, before its plan's initial_scale; None is noise of the generator. It is request ``first + i``."""
     check_start(plan, r.data, r.noise)
     if r.data is None:
         return r.noise
     only = slice(i, i + 1)
-    return noised(plan, r.data, r.noise, shape, seeds[only], indices[only], of=f" of request {number}")
+    return noised(plan, r.data, r.noise, shape, seeds[only], indices[only], of=f" of request {first + i}")
 
 
 def plans_of(sampler: Sampler, requests: Sequence[Request], first: int) -> list[Plan]:

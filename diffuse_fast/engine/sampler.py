@@ -22,6 +22,7 @@ from ..kernels.rows import pack
 from ..kernels.step import MAX_ELEMENTS, noise_address
 from ..model import Model, load
 from ..plan import INPUT_SCALES, Plan
+from ..planning import plan_for
 from ..runtimes import network
 from .arguments import callable_or_none, device_noise, dtype_of, is_tensor, noise_array, trait, whole
 from .conditioning import Conditions, check_form, conditions
@@ -137,8 +138,15 @@ class Sampler:
         """
         other = copy.copy(self)
         other._take_plan(plan, guidance_scale)
-        if self._backend is None:  # a workspace on the CPU is bound to its plan
-            other._idle, other._lock = {}, threading.Lock()
+        if self._backend is not None:  # on the CPU a workspace is bound to its plan
+            other._idle, other._lock = self._idle, self._lock
+        return other
+
+    def __copy__(self) -> Sampler:
+        """The same network, with workspaces of its own."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._idle, other._lock = {}, threading.Lock()
         return other
 
     def sample(
@@ -350,8 +358,6 @@ class Sampler:
 def _made(known: Model | None, plan: Any, steps: int | None, options: dict[str, Any]) -> Any:
     """The plan that is given, or that of a solver's name."""
     if isinstance(plan, str):
-        from .sample import plan_for  # it knows samplers
-
         return plan_for(known, plan, steps, **options)
     if steps is not None or options:
         name = "steps" if steps is not None else next(iter(options))
@@ -380,6 +386,10 @@ def seeds_of(seed: Seed, n: int, first_index: int) -> tuple[np.ndarray, np.ndarr
     return noise_address(seed, None if many else first_index, n)
 
 
+# NumPy before 2.0 has 32; one is the batch's and one the registers'.
+_MAX_AXES = 30
+
+
 def shape_of_sample(given: Sequence[int] | None, model: Model | None) -> tuple[int, ...]:
     if given is None:
         if model is None:
@@ -388,6 +398,8 @@ def shape_of_sample(given: Sequence[int] | None, model: Model | None) -> tuple[i
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise ArgumentTypeError(f"shape is {given!r}; give the dimensions of one sample, as (3, 64, 64).")
     shape = tuple(whole("a dimension of shape", d, 1) for d in given)
+    if len(shape) > _MAX_AXES:
+        raise ArgumentError(f"shape has {len(shape)} dimensions; a sample has at most {_MAX_AXES}.")
     if math.prod(shape) > MAX_ELEMENTS:
         raise ArgumentError(f"shape is {shape}: {math.prod(shape)} elements; a sample has at most 2**34.")
     if model is not None and shape != model.shape:

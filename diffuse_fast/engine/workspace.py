@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ArgumentError, NonFiniteError
 from ..kernels.reference import STREAM_INITIAL
-from ..plan import MAX_REGISTERS, Row
+from ..plan import MAX_REGISTERS, Reduction, Row
 from .arguments import noise_array
 from .conditioning import Conditions
 
@@ -79,7 +79,7 @@ class Workspace:
                     call(row.timestep)
                 else:
                     self._call_several(row)
-            if step_noise is not None and row.s:
+            if step_noise is not None and row.stochastic:
                 self._bank[-1] = noise_array(f"step_noise({i})", step_noise(i), state.shape)
             if apply(i, i) >= 0:
                 raise not_finite(row, i, [first_sample + s for s in bound.bad_samples()])
@@ -125,8 +125,13 @@ def with_given_noise(rows: tuple[Row, ...], registers: int) -> tuple[Row, ...]:
         reason = f"it uses all {MAX_REGISTERS} registers, and given noise takes one"
     elif any(r.log_s is not None for r in rows):
         reason = "the standard deviation is the network's"
-    elif any(r.reduce is not None for r in rows):
-        reason = "a row has a reduction (dynamic thresholding, guidance_rescale, a Langevin step)"
     if reason is not None:
         raise ArgumentError(f"step_noise cannot replace the generator in this plan: {reason}.")
-    return tuple(dataclasses.replace(r, s=0.0, c=(*r.c, *(0.0,) * (registers - len(r.c)), r.s)) if r.s else r for r in rows)
+    return tuple(_with_given_noise(row, registers) if row.stochastic else row for row in rows)
+
+
+def _with_given_noise(row: Row, register: int) -> Row:
+    scale, reduce = row.s, row.reduce
+    if reduce is not None and reduce.kind == "langevin":
+        scale, reduce = 1.0, Reduction("langevin_given", reduce.values)  # which puts its own scale there
+    return dataclasses.replace(row, s=0.0, c=(*row.c, *(0.0,) * (register - len(row.c)), scale), reduce=reduce)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError
 from ..plan import Row
-from .overlap import check_out
+from .overlap import Memory, check_step
 from .step import MAX_ELEMENTS, check_outputs, noise_address, not_finite, registers_of
 
 
@@ -37,7 +37,7 @@ def step_on_device(kernel: Any, x: Any, model_output: Any, row: Row, *, register
     if x.ndim < 1 or x.numel() == 0:
         raise ArgumentError(f"x has shape {tuple(x.shape)}; it needs a batch axis and at least one element.")
     batch, elements = len(x), x.numel() // len(x)
-    if element_offset < 0 or element_offset + elements > MAX_ELEMENTS:
+    if element_offset + elements > MAX_ELEMENTS:
         raise ArgumentError(f"element_offset is {element_offset}; a sample has the elements 0 to 2**34 - 1.")
     given = model_output if isinstance(model_output, list | tuple) else [] if model_output is None else [model_output]
     outputs = [fitting(m, "model_output", floats, x.shape) for m in given]
@@ -45,7 +45,6 @@ def step_on_device(kernel: Any, x: Any, model_output: Any, row: Row, *, register
         raise ArgumentTypeError("the model outputs have different dtypes; give all in one.")
     check_outputs(row, len(outputs))
     out = torch.empty_like(x) if out is None else fitting(out, "out", (x.dtype,), x.shape)
-    check_out(x.data_ptr(), out.data_ptr(), x.numel() * x.element_size())
     needed = registers_of(row)
     if needed:
         if registers is None:
@@ -64,6 +63,15 @@ def step_on_device(kernel: Any, x: Any, model_output: Any, row: Row, *, register
         # The kernel finds the variance beside output 0 of each sample, as networks emit it.
         outputs = [torch.stack([m.reshape(batch, -1), v.reshape(batch, -1)], dim=1) for m in outputs]
         variance_offset = elements
+
+    def memory(name: str, value: Any) -> Memory:
+        return Memory(name, value.data_ptr(), value.numel() * value.element_size(), value.element_size())
+
+    read = (("x", x), *(("model_output", m) for m in outputs), ("known", known), ("mask", mask))
+    check_step(
+        memory("out", out), [memory(name, a) for name, a in read if a is not None],
+        memory("registers", registers) if needed else None, len(registers) if needed else 0, row.write,
+    )  # fmt: skip
     seeds, indices = noise_address(seed, index, batch)
     bound = kernel.bind(
         [row], x=x, out=out, outputs=outputs, registers=registers if needed else None, seeds=seeds, indices=indices, y=known,

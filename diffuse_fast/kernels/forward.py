@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, KernelUnavailableError
-from .overlap import check_out, overlap
+from .overlap import Memory, check_apart
 from .registry import get_kernel
-from .step import MAX_ELEMENTS, _as_array, _fitting, _target, noise_address
+from .step import MAX_ELEMENTS, _as_array, _fitting, _memory, _target, noise_address, whole
 
 
 def forward(
@@ -41,9 +41,9 @@ def forward(
         step: Number of the training step: the second counter word of the noise, 0 <= step < 2**32.
         index: Sample indices of the noise; a whole number is the first of consecutive ones. A process that holds a shard of a
             global batch gives its place, and the batch sees the same noise however it is split.
-        noise: N(0, 1) of x0's shape, in place of the generator.
+        noise: N(0, 1) of x0's shape, in place of the generator. Its values are looked at: NaN and Inf are refused.
         out: Where to write x_t and the target (None without one), of x0's kind and shape: a training loop that gives the same
-            memory every step saves the system's zeroing of it.
+            memory every step saves the system's zeroing of it. Each may be x0 or the noise, exactly, or is apart from both.
         kernel: A kernel by name; default: the best of this machine.
 
     Returns:
@@ -69,27 +69,33 @@ def forward(
     batch = len(clean)
     if math.prod(clean.shape[1:]) > MAX_ELEMENTS:
         raise ArgumentError(f"x0 has {math.prod(clean.shape[1:])} elements per sample; a sample has at most 2**34.")
-    if isinstance(step, bool) or not 0 <= int(step) < 1 << 32:
-        raise ArgumentError(f"step is {step!r}; it must be a whole number from 0 to 2**32 - 1.")
+    step, seed = whole("step", step, 1 << 32), whole("seed", seed, 1 << 64)
+    if target is not None:
+        target = _pair("target", target, "(a, b): the target's coefficients of x0 and of the noise")
     if away:
         _on_device(x0, "x0", x0)
     given = None if noise is None else _on_device(noise, "noise", x0) if away else _fitting(noise, "noise", clean.shape, np.float32)
+    if given is not None and not _all_finite(given, away):
+        raise ArgumentError("noise has NaN or Inf in it; it must be finite.")
     coefficients = np.zeros((4, batch), np.float32)
     named = [("alpha", alpha), ("sigma", sigma), *(() if target is None else zip(("target[0]", "target[1]"), target, strict=True))]
     for line, (name, value) in zip(coefficients, named, strict=False):
         line[:] = _per_sample(name, value, batch)
-    seeds, indices = noise_address(int(seed), index, batch)
-    place, aim_place = (None, None) if out is None else out
+    seeds, indices = noise_address(seed, index, batch)
+    place, aim_place = (None, None) if out is None else _pair("out", out, "where x_t goes, and where the target goes")
     if out is not None and (aim_place is None) != (target is None):
         raise ArgumentError("out must be a pair: where x_t goes, and where the target goes (None where none is made).")
     x_t, result = _place(x0, clean, place, away)
     aim, wanted = (None, None) if target is None else _place(x0, clean, aim_place, away)
-    if aim is not None and (_share(x_t, aim) if away else np.may_share_memory(x_t, aim)):
-        raise ArgumentError("the two arrays of out overlap; x_t and the target are different things.")
+    memory = _device_memory if away else _memory
+    check_apart(
+        [memory(name, a) for name, a in (("out[0]", x_t), ("out[1]", aim)) if a is not None],
+        [memory(name, a) for name, a in (("x0", clean), ("noise", given)) if a is not None],
+    )
     chosen = get_kernel(kernel, device="cuda" if away else "cpu")
     if not hasattr(chosen, "forward"):
         raise KernelUnavailableError(f"kernel {chosen.name!r} has no forward process; on a CUDA device triton has one.")
-    chosen.forward(clean, x_t, aim, coefficients=coefficients, indices=indices, seed=int(seeds[0]), row=int(step), noise=given)
+    chosen.forward(clean, x_t, aim, coefficients=coefficients, indices=indices, seed=int(seeds[0]), row=step, noise=given)
     return result, wanted
 
 
@@ -106,13 +112,21 @@ def _place(x0: Any, clean: Any, given: Any, away: bool) -> tuple[Any, Any]:
     import torch
 
     tensor = torch.empty_like(x0) if given is None else _on_device(given, "out", x0)
-    check_out(x0.data_ptr(), tensor.data_ptr(), x0.numel() * x0.element_size())
     return tensor, tensor
 
 
-def _share(a: Any, b: Any) -> bool:
-    size = a.numel() * a.element_size()
-    return overlap(a.data_ptr(), size, b.data_ptr(), size)
+def _all_finite(values: Any, away: bool) -> bool:
+    return bool(values.isfinite().all()) if away else bool(np.isfinite(values).all())
+
+
+def _pair(name: str, value: Any, what: str) -> tuple[Any, Any]:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ArgumentTypeError(f"{name} is a {type(value).__name__}; {name} must be a pair, {what}.")
+    return value[0], value[1]
+
+
+def _device_memory(name: str, tensor: Any) -> Memory:
+    return Memory(name, tensor.data_ptr(), tensor.numel() * tensor.element_size(), tensor.element_size())
 
 
 def _on_device(value: Any, name: str, x0: Any) -> Any:
@@ -129,7 +143,10 @@ def _on_device(value: Any, name: str, x0: Any) -> Any:
 
 
 def _per_sample(name: str, value: Any, batch: int) -> np.ndarray:
-    array = np.asarray(value.cpu() if _away(value) else value, np.float64)
-    if array.shape not in ((), (batch,)) or not np.isfinite(array).all():
-        raise ArgumentError(f"{name} has shape {array.shape}; it must be one finite number, or one per sample ({batch}).")
+    try:
+        array = np.asarray(value.cpu() if _away(value) else value, np.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise ArgumentTypeError(f"{name} is a {type(value).__name__}; give one number, or one per sample ({batch}).") from None
+    if array.shape not in ((), (batch,)) or not (np.abs(array) <= np.finfo(np.float32).max).all():
+        raise ArgumentError(f"{name} has shape {array.shape}; it must be one finite float32, or one per sample ({batch}).")
     return array

@@ -6,6 +6,7 @@ the compiled core but the definition in ``csrc/random``.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -31,27 +32,34 @@ def apply_row(row: Row, x, outputs=(), registers=None, *, z=None, v=None, y=None
         The new state.
     """
     x = np.asarray(x, np.float64)
-    g, b, lo, hi, r = list(row.g), row.b, row.lo, row.hi, row.r
+    g, c, b, lo, hi, r = list(row.g), list(row.c), row.b, row.lo, row.hi, row.r
     s: Any = row.s  # an array where the variance is learned
     m = combine(g, outputs) if row.calls_network else 0.0
 
     if row.reduce is not None:
         kind, values = row.reduce.kind, row.reduce.values
+        of_0 = deviation(outputs[0]) if kind == "guidance_rescale" else math.nan
         if kind == "dynamic_threshold":
             ratio, largest = values
             hi = max(1.0, min(float(np.quantile(np.abs(row.p * x + row.q * m), ratio)), largest))
             lo, r = -hi, 1.0 / hi
-        elif kind == "guidance_rescale" and np.std(m) > 0:
+        elif kind == "guidance_rescale" and (deviation(m) > 0 or math.isnan(of_0)):
             (phi,) = values
-            m = m * (phi * np.std(np.asarray(outputs[0], np.float64)) / np.std(m) + 1.0 - phi)
-        elif kind == "langevin":
+            m = m * (phi * of_0 / deviation(m) + 1.0 - phi)
+        elif kind in ("langevin", "langevin_given"):
             snr, kappa = values
+            given = max((k for k, weight in enumerate(c) if weight != 0.0), default=0)  # the register that holds z
+            noise = z if kind == "langevin" else registers[given]
             score = float(np.linalg.norm(kappa * m))
-            size = 2.0 * (snr * float(np.linalg.norm(z)) / score) ** 2 if score > 0 else 0.0
-            b, s = size * kappa, np.sqrt(2.0 * size)
+            size = 2.0 * (snr * float(np.linalg.norm(noise)) / score) ** 2 if score > 0 else 0.0
+            b = size * kappa
+            if kind == "langevin":
+                s = np.sqrt(2.0 * size)
+            else:
+                c[given] = np.sqrt(2.0 * size)
 
     x0 = r * np.clip(row.p * x + row.q * m, lo, hi)
-    new = row.a * x + b * m + row.d * x0 + combine(row.c, registers)
+    new = row.a * x + b * m + row.d * x0 + combine(c, registers)
     if row.log_s is not None:
         s = np.exp(row.log_s[0] + row.log_s[1] * np.asarray(v, np.float64))
     if z is not None:
@@ -62,6 +70,14 @@ def apply_row(row: Row, x, outputs=(), registers=None, *, z=None, v=None, y=None
     if row.write is not None:
         registers[row.write] = row.e_x * x + row.e_m * m + row.e_0 * x0 + combine(row.f, registers) + np.zeros_like(x)
     return new + np.zeros_like(x)
+
+
+def deviation(values) -> float:
+    """The standard deviation: exactly 0 for a constant, which a mean that is rounded would not give. NaN where a value is not
+    finite."""
+    values = np.asarray(values, np.float64)
+    with np.errstate(invalid="ignore"):
+        return float(np.std(values - values.flat[0]))
 
 
 def combine(weights, tensors):
@@ -146,7 +162,7 @@ class ReferenceStep:
             mask=self._mask[i].reshape(-1) if masked else None,
             z_known=noise(STREAM_KNOWN) if masked and row.known_z else None,
         )  # fmt: skip
-        if row.calls_network and not np.isfinite(combine(row.g, outputs)).all():
+        if row.calls_network and not all(np.isfinite(outputs[j]).all() for j in row.reads if j < len(outputs)):
             self._bad.append(i)
         if row.write is not None:
             self._registers[row.write][i].reshape(-1)[:] = registers[row.write]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import _core
-from ..errors import KernelUnavailableError, near
+from ..errors import ArgumentTypeError, KernelUnavailableError, near
 from . import triton
 from .cpu import CpuKernel
 from .cuda import CudaKernel
@@ -51,8 +51,11 @@ def get_kernel(name: str | None = None, *, device: str | None = None) -> Any:
         device: ``"cpu"`` or ``"cuda"``: where the data are. None asks nothing of a kernel that was named, and else means the CPU.
 
     Raises:
+        ArgumentTypeError: the name is no text.
         KernelUnavailableError: the kernel is unknown, this machine cannot run it, or it runs elsewhere than on ``device``.
     """
+    if name is not None and not isinstance(name, str):
+        raise ArgumentTypeError(f"kernel is {name!r}; give the name of a kernel, as 'scalar', or leave it out.")
     kernel = _get(name or _core.environment(ENVIRONMENT) or None, device or "cpu")
     runs_on = getattr(kernel, "device", "cpu")
     if device is not None and runs_on != device:

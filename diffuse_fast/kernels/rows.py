@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..errors import ArgumentTypeError
 from ..plan import MAX_OUTPUTS, MAX_REGISTERS, REDUCTIONS, Row
 
 ROW = np.dtype(
@@ -25,11 +26,18 @@ _PLAIN = ("p", "q", "r", "lo", "hi", "a", "b", "d", "s", "known_y", "known_z", "
 
 
 def pack(rows: Sequence[Row]) -> np.ndarray:
-    """The rows as a record array, coefficients rounded to float32 once."""
+    """The rows as a record array, coefficients rounded to float32 once.
+
+    Raises:
+        ArgumentTypeError: what is given are not rows.
+    """
     table = np.zeros(len(rows), ROW)
     for record, row in zip(table, rows, strict=True):
-        for name in _PLAIN:
-            record[name] = getattr(row, name)
+        if not isinstance(row, Row):
+            raise ArgumentTypeError(f"a row is a {type(row).__name__}; give rows of a plan, as plan.rows[0].")
+        with np.errstate(over="ignore"):  # a bound that is too large for float32 is none
+            for name in _PLAIN:
+                record[name] = getattr(row, name)
         for name in ("g", "c", "f"):
             weights = getattr(row, name)
             record[name][: len(weights)] = weights

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, KernelUnavailableError, NonFiniteError
-from ..plan import MAX_REGISTERS, Row
+from ..plan import MAX_OUTPUTS, MAX_REGISTERS, Row
 from .cpu import DTYPE_CODES, CpuKernel, _address
-from .overlap import check_out
+from .overlap import Memory, check_step
 from .registry import get_kernel
 
 _U64 = 1 << 64
@@ -46,9 +46,10 @@ def step(
         row: A row of a plan.
         registers: float32 (registers, batch, ...); the register the row writes is changed in place.
         seed: Seed of the generator, or one per sample; 0 <= seed < 2**64.
-        step: Number of the row in its plan: the second counter word of the noise.
-        index: Sample indices; a whole number is the first of consecutive ones. Default: 0, 1, ...; with a list of seeds, all 0.
-        out: Where to write; ``x`` itself is allowed. Default: a new array.
+        step: Number of the row in its plan: the second counter word of the noise, 0 <= step < 2**32.
+        index: Sample indices, 0 <= index < 2**32; a whole number is the first of consecutive ones. Default: 0, 1, ...; with a list
+            of seeds, all 0.
+        out: Where to write: ``x`` or another array that is read, exactly, or memory apart from all of them. Default: a new array.
         variance: The variance half of the network's output, for rows with a learned standard deviation.
         known, mask: float32, of x's shape: the known region, and where it is known.
         element_offset: Logical index of the first element of each sample, for shards of one sample.
@@ -69,6 +70,9 @@ def step(
         >>> df.step(x, np.zeros_like(x), plan.rows[0]).shape
         (2, 3, 4)
     """
+    check_row(row)
+    step = whole("step", step, _U32)
+    element_offset = whole("element_offset", element_offset, MAX_ELEMENTS)
     if getattr(x, "is_cuda", False):
         from .device_step import step_on_device
 
@@ -78,8 +82,12 @@ def step(
         )  # fmt: skip
     chosen = get_kernel(kernel, device="cpu")
     plain = registers is None and variance is None and known is None and mask is None and out is not None and element_offset == 0
-    if plain and type(seed) is int and 0 <= seed < _U64 and (index is None or type(index) is int) and isinstance(chosen, CpuKernel):
-        bad = chosen.single(row).run(x, model_output, out, seed, index or 0, step)
+    first = 0 if index is None else index
+    if (
+        plain and type(seed) is int and 0 <= seed < _U64 and type(first) is int and 0 <= first < _U32
+        and isinstance(chosen, CpuKernel)
+    ):  # fmt: skip
+        bad = chosen.single(row).run(x, model_output, out, seed, first, step)
         if bad == _ALL_GOOD:
             return out
         if bad != _NOT_PLAIN:
@@ -89,7 +97,7 @@ def step(
     if state.ndim < 1 or state.size == 0:
         raise ArgumentError(f"x has shape {state.shape}; it needs a batch axis and at least one element.")
     batch = len(state)
-    if element_offset < 0 or element_offset + state.size // batch > MAX_ELEMENTS:
+    if element_offset + state.size // batch > MAX_ELEMENTS:
         raise ArgumentError(f"element_offset is {element_offset}; a sample has the elements 0 to 2**34 - 1.")
     given = model_output if isinstance(model_output, list | tuple) else [] if model_output is None else [model_output]
     outputs = [_fitting(m, "model_output", state.shape) for m in given]
@@ -107,6 +115,8 @@ def step(
             raise ArgumentError(
                 f"registers has shape {bank.shape} and dtype {bank.dtype}; it must be float32, ({needed}, *{state.shape})."
             )
+        if row.write is not None and not bank.flags.writeable:
+            raise ArgumentError(f"registers is read-only, and the row writes register {row.write}; give memory to write to.")
     known_array, mask_array = (None if a is None else _fitting(a, name, state.shape, np.float32)
                                for a, name in ((known, "known"), (mask, "mask")))  # fmt: skip
     if mask_array is not None and known_array is None and row.known_y != 0.0:
@@ -119,6 +129,11 @@ def step(
         # The kernel finds the variance beside output 0 of each sample, as networks emit it.
         outputs = [np.stack([m.reshape(batch, -1), v.reshape(batch, -1)], axis=1) for m in outputs]
         variance_offset = state.size // batch
+    read = (("x", state), *(("model_output", m) for m in outputs), ("known", known_array), ("mask", mask_array))
+    check_step(
+        _memory("out", target), [_memory(name, a) for name, a in read if a is not None],
+        None if bank is None else _memory("registers", bank), 0 if bank is None else len(bank), row.write,
+    )  # fmt: skip
     seeds, indices = noise_address(seed, index, batch)
     bound = chosen.bind(
         [row], x=state, out=target, outputs=outputs, registers=bank, seeds=seeds, indices=indices, y=known_array,
@@ -129,11 +144,27 @@ def step(
     return result
 
 
+def check_row(row: Any) -> None:
+    """Refuses what is no row."""
+    if not isinstance(row, Row):
+        raise ArgumentTypeError(f"row is a {type(row).__name__}; give a row of a plan, as plan.rows[0].")
+
+
+def whole(name: str, value: Any, end: int) -> int:
+    """A whole number from 0 to below ``end``, a power of two."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ArgumentTypeError(f"{name} is {value!r}; it must be a whole number.")
+    if not 0 <= value < end:
+        raise ArgumentError(f"{name} is {value}; it must be a whole number from 0 to 2**{end.bit_length() - 1} - 1.")
+    return int(value)
+
+
 def check_outputs(row: Row, given: int) -> None:
-    """Refuses fewer model outputs than the row weighs."""
-    weights = [j for j, g in enumerate(row.g) if g != 0.0] if row.calls_network else []
-    if weights and weights[-1] >= given:
-        raise ArgumentError(f"the row weighs {weights[-1] + 1} model outputs; {given} were given.")
+    """Refuses fewer model outputs than the row reads, and more than there can be."""
+    if given > MAX_OUTPUTS:
+        raise ArgumentError(f"{given} model outputs were given; a row reads at most {MAX_OUTPUTS}.")
+    if row.reads and row.reads[-1] >= given:
+        raise ArgumentError(f"the row reads {row.reads[-1] + 1} model outputs; {given} were given.")
 
 
 def registers_of(row: Row) -> int:
@@ -150,16 +181,17 @@ def not_finite(samples: tuple[int, ...], row: int) -> NonFiniteError:
 
 def noise_address(seed: Any, index: Any, batch: int) -> tuple[np.ndarray, np.ndarray]:
     """Seeds (uint64) and sample indices (uint32), one per sample, checked."""
-    many = not isinstance(seed, int | np.integer)
-    if many and len(seed) != batch:
-        raise ArgumentError(f"seed is a list of {len(seed)}; it must hold one seed per sample ({batch}), or be one number.")
-    values = _wholes("seed", seed) if many else [int(seed)]
+    values = _wholes("seed", seed)
+    many = isinstance(values, list)
+    if isinstance(values, int):
+        values = [values]
+    elif len(values) != batch:
+        raise ArgumentError(f"seed is a list of {len(values)}; it must hold one seed per sample ({batch}), or be one number.")
     if not all(0 <= s < _U64 for s in values):
         raise ArgumentError("a seed must be a whole number from 0 to 2**64 - 1.")
-    if index is None:
-        index = [0] * batch if many else 0
+    given = _wholes("index", ([0] * batch if many else 0) if index is None else index)
     # One number is the first sample's: all are checked before memory is taken for them.
-    numbers = range(int(index), int(index) + batch) if isinstance(index, int | np.integer) else _wholes("index", index)
+    numbers = range(given, given + batch) if isinstance(given, int) else given
     ends = (numbers[0], numbers[-1]) if isinstance(numbers, range) and numbers else numbers
     if len(numbers) != batch or not all(0 <= i < _U32 for i in ends):
         raise ArgumentError(f"index must be one whole number or one per sample ({batch}), from 0 to 2**32 - 1.")
@@ -168,7 +200,12 @@ def noise_address(seed: Any, index: Any, batch: int) -> tuple[np.ndarray, np.nda
     return seeds, indices.astype(np.uint32)
 
 
-def _wholes(name: str, values: Any) -> list[int]:
+def _wholes(name: str, values: Any) -> int | list[int]:
+    """A whole number, or those of a list."""
+    if isinstance(values, int | np.integer) and not isinstance(values, bool):
+        return int(values)
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence | np.ndarray) or np.ndim(values) == 0:
+        raise ArgumentTypeError(f"{name} is {values!r}; it must be a whole number, or a list of one per sample.")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
             raise ArgumentTypeError(f"{name} holds {value!r}; it must hold whole numbers.")
@@ -183,7 +220,10 @@ def _as_array(value: Any, name: str) -> np.ndarray:
             raise ArgumentError(f"{name} requires grad; pass {name}.detach(): the step is not differentiable.")
         if value.device.type != "cpu":
             raise KernelUnavailableError(f"{name} is on {value.device}; give all tensors on one device, the CPU or a CUDA device.")
-        value = (value.view(torch.uint16) if value.dtype == torch.bfloat16 else value).numpy()
+        try:
+            value = (value.view(torch.uint16) if value.dtype == torch.bfloat16 else value).numpy()
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ArgumentTypeError(f"{name} is a tensor without memory of its own to read: {error}") from None
     elif isinstance(value, np.ndarray) and value.dtype == np.uint16:
         raise ArgumentTypeError(f"{name} has dtype uint16; give float32 or float16.")
     if not isinstance(value, np.ndarray):
@@ -192,6 +232,8 @@ def _as_array(value: Any, name: str) -> np.ndarray:
         raise ArgumentTypeError(f"{name} has dtype {value.dtype}; give float32, float16, or a bfloat16 tensor.")
     if not value.flags.c_contiguous:
         raise ArgumentError(f"{name} is not contiguous; pass np.ascontiguousarray({name}) (or {name}.contiguous()).")
+    if not value.flags.aligned:
+        raise ArgumentError(f"{name} does not begin at a multiple of its elements' size; pass {name}.copy().")
     return value
 
 
@@ -212,6 +254,8 @@ def _target(x: Any, state: np.ndarray, out: Any) -> tuple[np.ndarray, Any]:
     target = _fitting(out, "out", state.shape, state.dtype)
     if not target.flags.writeable:
         raise ArgumentError("out is read-only.")
-    if target is not state:
-        check_out(_address(state), _address(target), state.nbytes)
     return target, out
+
+
+def _memory(name: str, array: np.ndarray) -> Memory:
+    return Memory(name, _address(array), array.nbytes, array.itemsize)

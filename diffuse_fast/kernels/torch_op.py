@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .. import _core
-from ..errors import KernelUnavailableError
+from ..errors import ArgumentError, KernelUnavailableError
 from ..plan import Row
 from .registry import ENVIRONMENT, get_kernel, kernels
 from .rows import ROW, pack
@@ -52,6 +52,9 @@ def step(
         seeds, indices: int64 (batch,) on the CPU: the seed of each sample (its 64 bits) and its index.
         registers: float32 (registers, batch, ...); the register that the row writes is changed in place.
 
+    Raises:
+        ArgumentError: a tensor has another shape or dtype, or there is no such row.
+
     Returns:
         The new state. NaN and Inf of a model output are handed on, not raised: a compiled loop does not wait to look.
 
@@ -63,6 +66,7 @@ def step(
         >>> step(x, [torch.zeros(2, 3)], rows, 0, zeros, torch.arange(2)).shape
         torch.Size([2, 3])
     """
+    _check(x, outputs, rows, row, seeds, indices, registers)
     record = rows[row : row + 1].contiguous().numpy().view(ROW).reshape(1)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     tensors = [x.contiguous(), out, *(m.contiguous() for m in outputs)]
@@ -87,6 +91,23 @@ def step(
 @step.register_fake
 def _(x, outputs, rows, row, seeds, indices, registers=None):  # its types are those of `step`
     return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _check(x, outputs, rows, row, seeds, indices, registers) -> None:  # its types are those of `step`
+    """Refuses what would be read or written outside its memory."""
+    if rows.dtype != torch.uint8 or rows.ndim != 2 or rows.shape[1] != ROW.itemsize or not 0 <= row < len(rows):
+        raise ArgumentError(f"row is {row}, rows is {rows.dtype} {tuple(rows.shape)}; give rows_tensor(plan.rows), a row of them.")
+    for m in outputs:
+        if m.shape != x.shape or m.dtype != outputs[0].dtype:
+            raise ArgumentError(f"an output is {m.dtype} {tuple(m.shape)}; all must have one dtype and x's shape {tuple(x.shape)}.")
+    for name, keys in (("seeds", seeds), ("indices", indices)):
+        if keys.dtype != torch.int64 or keys.shape != x.shape[:1]:
+            raise ArgumentError(f"{name} is {keys.dtype} {tuple(keys.shape)}; it must be int64 ({len(x)},).")
+    if registers is None:
+        return
+    if registers.dtype != torch.float32 or registers.shape[1:] != x.shape or not registers.is_contiguous():
+        given = f"{registers.dtype} {tuple(registers.shape)}"
+        raise ArgumentError(f"registers is {given}; it must be float32, contiguous, (registers, *{tuple(x.shape)}).")
 
 
 def _kernel(device: str) -> Any:

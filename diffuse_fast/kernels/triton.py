@@ -258,7 +258,7 @@ class TritonStep:
                 reduce_block = _block(variant.elements + lead, REDUCE_BLOCK)
                 self._reduce.reduce_kernel[(self._samples,)](
                     self._table, self._live, self._row_count, self._numbers, self._noise_rows, self._seeds, self._indices,
-                    self._x, m_0, m_1, m_2, variant.elements, variant.output_stride, first_counter,
+                    self._x, m_0, m_1, m_2, self._registers, self._samples, variant.elements, variant.output_stride, first_counter,
                     SOME=terms["SOME"], EVERY=terms["EVERY"], REDUCTIONS=variant.reductions, LEAD=lead, BLOCK=reduce_block,
                     **_launch_options(reduce_block),
                 )  # fmt: skip

@@ -16,12 +16,14 @@ from .triton_step import model_output, raw_prediction, read
 from .triton_variant import BIT, REDUCE_CODES, ROW_WORDS, WORD
 
 _ROW_WORDS = tl.constexpr(ROW_WORDS)
-_G, _P, _R, _LO, _HI, _B, _S, _VALUES, _REDUCE = (
-    tl.constexpr(WORD[name]) for name in ("g", "p", "r", "lo", "hi", "b", "s", "reduce_values", "reduce")
+_G, _P, _R, _LO, _HI, _B, _S, _C, _VALUES, _REDUCE = (
+    tl.constexpr(WORD[name]) for name in ("g", "p", "r", "lo", "hi", "b", "s", "c", "reduce_values", "reduce")
 )
-_HAS_P, _HAS_G0 = tl.constexpr(BIT["p"]), tl.constexpr(BIT["g0"])
-_DYNAMIC_THRESHOLD, _GUIDANCE_RESCALE, _LANGEVIN = (tl.constexpr(code) for code in REDUCE_CODES.values())
-_DYNAMIC_THRESHOLD_BIT, _GUIDANCE_RESCALE_BIT, _LANGEVIN_BIT = (tl.constexpr(1 << code) for code in REDUCE_CODES.values())
+_HAS_P, _HAS_G0, _HAS_G1, _HAS_G2 = (tl.constexpr(BIT[name]) for name in ("p", "g0", "g1", "g2"))
+_DYNAMIC_THRESHOLD, _GUIDANCE_RESCALE, _LANGEVIN, _LANGEVIN_GIVEN = (tl.constexpr(code) for code in REDUCE_CODES.values())
+_DYNAMIC_THRESHOLD_BIT, _GUIDANCE_RESCALE_BIT, _LANGEVIN_BIT, _LANGEVIN_GIVEN_BIT = (
+    tl.constexpr(1 << code) for code in REDUCE_CODES.values()
+)
 _STREAM_ROW = tl.constexpr(1)
 _INFINITY_BITS = tl.constexpr(0x7F800000)
 
@@ -86,44 +88,71 @@ def dynamic_threshold(row, x, m_0, m_1, m_2, at, at_output, elements, SOME: tl.c
 
 @triton.jit
 def variance(total, squares, count):
-    return tl.maximum((squares - total * total / count) / count, 0.0)
+    """As ``variance_of`` in ``csrc/step/reduce.h``: of sums of differences to one of the values. NaN stays."""
+    value = (squares - total * total / count) / count
+    return tl.where(value < 0.0, 0.0, value)
 
 
 @triton.jit
-def rescale_factor(row, m_0, m_1, m_2, at_output, elements, SOME: tl.constexpr, EVERY: tl.constexpr, BLOCK: tl.constexpr):
-    """phi * std(m_0) / std(m) + 1 - phi, float64; 1 where m is constant and has no scale to restore."""
+def weighed(row, m_0, m_1, m_2, at, lane, inside, SOME: tl.constexpr):
+    """m in float64: where all values lie close together, the deviations of a rounded m would be its roundings."""
+    m = tl.zeros(lane.shape, tl.float64)
+    if _HAS_G0 & SOME:
+        g_0 = tl.load(row + _G)
+        m += g_0.to(tl.float64) * read(m_0 + at, lane, inside, g_0 != 0.0, 0, 0, False).to(tl.float64)
+    if _HAS_G1 & SOME:
+        g_1 = tl.load(row + _G + 1)
+        m += g_1.to(tl.float64) * read(m_1 + at, lane, inside, g_1 != 0.0, 0, 0, False).to(tl.float64)
+    if _HAS_G2 & SOME:
+        g_2 = tl.load(row + _G + 2)
+        m += g_2.to(tl.float64) * read(m_2 + at, lane, inside, g_2 != 0.0, 0, 0, False).to(tl.float64)
+    return m
+
+
+@triton.jit
+def rescale_factor(row, m_0, m_1, m_2, at_output, elements, SOME: tl.constexpr, BLOCK: tl.constexpr):
+    """phi * std(m_0) / std(m) + 1 - phi, float64; 1 where m is constant and has no scale to restore. NaN where m_0 is not finite:
+    the step reports the sample."""
     lane = tl.arange(0, BLOCK)
+    alone = tl.arange(0, 1)
+    first_0 = tl.load(m_0 + at_output).to(tl.float64)
+    first_m = tl.sum(weighed(row, m_0, m_1, m_2, at_output, alone, alone == 0, SOME), axis=0)
     sum_0 = tl.zeros([BLOCK], tl.float64)
     squares_0 = tl.zeros([BLOCK], tl.float64)
     sum_m = tl.zeros([BLOCK], tl.float64)
     squares_m = tl.zeros([BLOCK], tl.float64)
     for start in range(0, elements, BLOCK):
         inside = lane < tl.minimum(elements - start, BLOCK).to(tl.int32)
-        first = read(m_0 + at_output + start, lane, inside, tl.load(row + _G) != 0.0, _HAS_G0, EVERY, False).to(tl.float64)
-        m = model_output(row, m_0, m_1, m_2, at_output + start, lane, inside, SOME, EVERY, False).to(tl.float64)
-        sum_0 += first
-        squares_0 += first * first
-        sum_m += m
-        squares_m += m * m
+        of_0 = tl.load(m_0 + at_output + start + lane, mask=inside, other=0.0).to(tl.float64) - first_0
+        of_m = weighed(row, m_0, m_1, m_2, at_output + start, lane, inside, SOME) - first_m
+        of_0 = tl.where(inside, of_0, 0.0)
+        of_m = tl.where(inside, of_m, 0.0)
+        sum_0 += of_0
+        squares_0 += of_0 * of_0
+        sum_m += of_m
+        squares_m += of_m * of_m
     count = elements.to(tl.float64)
     to = variance(tl.sum(sum_0, axis=0), tl.sum(squares_0, axis=0), count)
     start_from = variance(tl.sum(sum_m, axis=0), tl.sum(squares_m, axis=0), count)
     phi = tl.load(row + _VALUES).to(tl.float64)
     factor = phi * tl.sqrt(to / start_from) + (1.0 - phi)
-    return tl.where(start_from > 0.0, factor, 1.0)
+    return tl.where((start_from > 0.0) | (to != to), factor, 1.0)
 
 
 @triton.jit
-def langevin_size(row, m_0, m_1, m_2, seed, index, noise_row, at_output, elements, first_counter, SOME: tl.constexpr,
-                  EVERY: tl.constexpr, LEAD: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    """2 * (snr * |z| / |kappa*m|)^2, float64; 0 where the score is 0."""
+def langevin_size(row, m_0, m_1, m_2, given, seed, index, noise_row, at_output, elements, first_counter, SOME: tl.constexpr,
+                  EVERY: tl.constexpr, GIVEN: tl.constexpr, LEAD: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+    """2 * (snr * |z| / |kappa*m|)^2, float64; 0 where the score is 0. GIVEN: z lies at ``given``."""
     lane = tl.arange(0, BLOCK)
     squares_z = tl.zeros([BLOCK], tl.float64)
     squares_m = tl.zeros([BLOCK], tl.float64)
     for start in range(0, elements + LEAD, BLOCK):  # whole counters: this sample's own elements begin LEAD into the first
         at = start - LEAD
         inside = (lane < tl.minimum(elements - at, BLOCK).to(tl.int32)) & (lane >= tl.maximum(-at, 0).to(tl.int32))
-        z = normals(seed, (first_counter + start // 4).to(tl.uint32), noise_row, index, _STREAM_ROW, BLOCK).to(tl.float64)
+        if GIVEN:
+            z = tl.load(given + at + lane, mask=inside, other=0.0).to(tl.float64)
+        else:
+            z = normals(seed, (first_counter + start // 4).to(tl.uint32), noise_row, index, _STREAM_ROW, BLOCK).to(tl.float64)
         squares_z += tl.where(inside, z * z, 0.0)
         m = model_output(row, m_0, m_1, m_2, at_output + at, lane, inside, SOME, EVERY, False).to(tl.float64)
         squares_m += m * m
@@ -136,8 +165,8 @@ def langevin_size(row, m_0, m_1, m_2, seed, index, noise_row, at_output, element
 
 @triton.jit
 def reduce_kernel(
-    table, live, row_count, row_numbers, noise_rows, seeds, indices, x, m_0, m_1, m_2, elements, output_stride, first_counter,
-    SOME: tl.constexpr, EVERY: tl.constexpr, REDUCTIONS: tl.constexpr, LEAD: tl.constexpr, BLOCK: tl.constexpr,
+    table, live, row_count, row_numbers, noise_rows, seeds, indices, x, m_0, m_1, m_2, registers, samples, elements, output_stride,
+    first_counter, SOME: tl.constexpr, EVERY: tl.constexpr, REDUCTIONS: tl.constexpr, LEAD: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Writes each sample's row to ``live``, with the coefficients that its reduction sets. Parameters as in ``step_kernel``."""
     sample = tl.program_id(0).to(tl.int64)
@@ -159,17 +188,27 @@ def reduce_kernel(
             values = tl.where(word == _R, (1.0 / threshold).to(tl.float32), values)
     if _GUIDANCE_RESCALE_BIT & REDUCTIONS:
         if kind == _GUIDANCE_RESCALE:
-            factor = rescale_factor(row, m_0, m_1, m_2, at_output, elements, SOME, EVERY, BLOCK)
+            factor = rescale_factor(row, m_0, m_1, m_2, at_output, elements, SOME, BLOCK)
             guided = (values.to(tl.float64) * factor).to(tl.float32)
-            values = tl.where((word >= _G) & (word < _G + 3), guided, values)
+            values = tl.where((word >= _G) & (word < _G + 3) & (values != 0.0), guided, values)
     if _LANGEVIN_BIT & REDUCTIONS:
         if kind == _LANGEVIN:
             seed = tl.load(seeds + sample).to(tl.uint64, bitcast=True)
             index = tl.load(indices + sample).to(tl.uint32, bitcast=True)
             noise_row = tl.load(noise_rows + sample).to(tl.uint32, bitcast=True)
-            size = langevin_size(row, m_0, m_1, m_2, seed, index, noise_row, at_output, elements, first_counter, SOME, EVERY, LEAD,
-                                 BLOCK)  # fmt: skip
+            size = langevin_size(row, m_0, m_1, m_2, None, seed, index, noise_row, at_output, elements, first_counter, SOME, EVERY,
+                                 False, LEAD, BLOCK)  # fmt: skip
             kappa = tl.load(row + _VALUES + 1).to(tl.float64)
             values = tl.where(word == _B, (size * kappa).to(tl.float32), values)
             values = tl.where(word == _S, tl.sqrt(2.0 * size).to(tl.float32), values)
+    if _LANGEVIN_GIVEN_BIT & REDUCTIONS:
+        if kind == _LANGEVIN_GIVEN:
+            # z lies in the last register that the row reads.
+            last = tl.max(tl.where((word >= _C) & (word < _C + 8) & (values != 0.0), word, 0), axis=0)
+            given = registers + ((last - _C) * tl.to_tensor(samples).to(tl.int64) + sample) * elements
+            size = langevin_size(row, m_0, m_1, m_2, given, 0, 0, 0, at_output, elements, first_counter, SOME, EVERY, True, LEAD,
+                                 BLOCK)  # fmt: skip
+            kappa = tl.load(row + _VALUES + 1).to(tl.float64)
+            values = tl.where(word == _B, (size * kappa).to(tl.float32), values)
+            values = tl.where(word == last, tl.sqrt(2.0 * size).to(tl.float32), values)
     tl.store(live + sample * _ROW_WORDS + word, values, mask=word < _ROW_WORDS)

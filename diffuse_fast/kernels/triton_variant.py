@@ -107,9 +107,14 @@ def variant_of(table: np.ndarray, *, state: str, output: str, masked: bool, samp
     if REDUCE_CODES["langevin"] in kinds:  # it sets b and s, perhaps to 0
         some["b"] = some["s"] = some["noise"] = some["next"] = True
         every["b"] = every["s"] = every["noise"] = False
+    history_every = has["c"].all(axis=0)
+    if REDUCE_CODES["langevin_given"] in kinds:  # it sets b and the weight of a register, perhaps to 0
+        some["b"] = some["next"] = True
+        every["b"] = every["next"] = False
+        history_every &= False
     return Variant(
         _bits(some.values()), _bits(every.values()),
-        _bits(has["c"].any(axis=0)), _bits(has["c"].all(axis=0)), _bits(has["f"].any(axis=0)), _bits(has["f"].all(axis=0)),
+        _bits(has["c"].any(axis=0)), _bits(history_every), _bits(has["f"].any(axis=0)), _bits(has["f"].all(axis=0)),
         sum(1 << code for code in kinds), state, output, masked, samples, elements, output_stride, variance_offset,
         element_offset,
     )  # fmt: skip
@@ -126,7 +131,9 @@ def check(table: np.ndarray, *, outputs: int, registers: int, variance: bool, ma
         ArgumentError: it names the row and what is missing.
     """
     has = terms_of(table, masked)
-    needs = [(has[f"g{j}"], f"network output {j}") for j in range(outputs, MAX_OUTPUTS)]
+    compares = table["reduce"] == REDUCE_CODES["guidance_rescale"]
+    needs = [(has[f"g{j}"] | (compares if j == 0 else False), f"network output {j}") for j in range(outputs, MAX_OUTPUTS)]
+    needs.append(((table["reduce"] == REDUCE_CODES["langevin_given"]) & ~has["c"].any(axis=1), "a register with the noise"))
     if not variance:
         needs.append((has["learned_s"], "the network's variance channel"))
     if not known:
@@ -136,11 +143,13 @@ def check(table: np.ndarray, *, outputs: int, registers: int, variance: bool, ma
     for rows, what in needs:
         if rows.any():
             raise _misfit(f"row {int(rows.argmax())} needs {what}, which is not there")
-    ratio = table["reduce_values"][:, 0]
-    wrong = (table["reduce"] == REDUCE_CODES["dynamic_threshold"]) & ~((ratio >= 0.0) & (ratio <= 1.0))
-    if wrong.any():
-        at = int(wrong.argmax())
-        raise _misfit(f"row {at} has a dynamic threshold at the quantile {ratio[at]:g}; it must be from 0 to 1")
+    first = table["reduce_values"][:, 0]
+    fractions = {"dynamic_threshold": "a dynamic threshold at the quantile", "guidance_rescale": "a guidance rescale with phi"}
+    for kind, name in fractions.items():
+        wrong = (table["reduce"] == REDUCE_CODES[kind]) & ~((first >= 0.0) & (first <= 1.0))
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise _misfit(f"row {at} has {name} {first[at]:g}; it must be from 0 to 1")
 
 
 def _misfit(what: str) -> ArgumentError:

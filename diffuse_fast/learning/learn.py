@@ -13,11 +13,12 @@ import numpy as np
 
 from ..artifact.document import LEARNED
 from ..engine.arguments import whole
-from ..engine.sample import bounds, loaded, told
+from ..engine.sample import loaded
 from ..errors import ArgumentError, ArgumentTypeError
 from ..files import writable
 from ..model import Model, rewritten
 from ..plan import MAX_REGISTERS, DynamicThreshold, Plan
+from ..planning import bounds, told
 from ..schedule import Schedule
 from . import baseline
 from .baseline import Baseline

@@ -15,11 +15,12 @@ from ..artifact.document import VARIANCES
 from ..engine.arguments import trait, whole
 from ..engine.conditioning import conditions
 from ..engine.probability_flow import takes_by_alpha
-from ..engine.sample import loaded, told
+from ..engine.sample import loaded
 from ..engine.sampler import Seed, seeds_of, shape_of_sample
 from ..errors import ArgumentError, ArgumentTypeError, near
 from ..kernels import get_kernel
 from ..model import Model
+from ..planning import told
 from ..schedule import Schedule
 from ..solvers.solver import Problem
 from ..theory import REVERSE_VARIANCES
@@ -129,8 +130,8 @@ def likelihood(
         The bits per dimension of each sample, their standard errors, and what they are made of.
 
     Raises:
-        ArgumentError, ArgumentTypeError: an argument is out of range or does not fit the model; data is off its levels or out of
-            the model's value range; the schedule jumps to no signal at all (``ode``).
+        ArgumentError, ArgumentTypeError: an argument is out of range or does not fit the model; data is off its levels or of
+            another scale than the model's value range; the schedule jumps to no signal at all (``ode``).
         NonFiniteError: the network returned NaN or Inf, or the solver could not go on.
         RuntimeUnavailableError: SciPy is not installed (``ode`` of fractional times).
 
@@ -170,7 +171,7 @@ def likelihood(
     bounds = value_range or (known.value_range if known else None) or (-1.0, 1.0)
     if known is not None and known.value_range is not None:
         lo, hi = bounds
-        room = 1e-3 * (hi - lo)
+        room = hi - lo  # continuous data may leave the range a little; this is another scale, as that of 8 bits
         if data.min() < lo - room or data.max() > hi + room:
             raise ArgumentError(
                 f"x has values from {data.min():g} to {data.max():g}; the model's range is {lo:g} to {hi:g}: bring x to it."

@@ -11,9 +11,9 @@ import numpy as np
 from ..artifact.document import Range
 from ..artifact.nodes import Nodes
 from ..engine import Sampler
-from ..engine.sample import plan_for
 from ..learning.task import conditions
 from ..model import Model
+from ..planning import plan_for
 from ..runtimes import network
 from ..runtimes.graphs import instance_norms
 from ..runtimes.quantized import parameters

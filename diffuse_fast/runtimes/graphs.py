@@ -89,17 +89,26 @@ def instance_norms(graph: Nodes, opset: int) -> bool:
     any."""
     if opset < 21:  # a scale and bias for a group, not a channel: another operation, which no exporter wrote
         return False
+    made_before: dict[tuple[int, int], str] = {}  # so that constants take no more memory than the file's own scales
+
+    def constant(like: str, count: int, number: int) -> str:
+        if (count, number) not in made_before:
+            made_before[count, number] = graph.constant(like, np.full(count, number, np.float32))
+        return made_before[count, number]
 
     def made(node: Node) -> list[Node] | None:
         one = graph.values.get(node.inputs[0]) if node.op == "GroupNormalization" and not node.domain else None
         if one is None or not _known(one) or not isinstance(groups := node.attributes.get("num_groups"), int):
             return None
-        (x, scale, bias), (y,) = node.inputs, node.outputs
+        x, scale, bias, y = *node.inputs, node.outputs[0]
         inner: tuple[int, ...] = tuple(one.shape[1:])  # type: ignore[index,arg-type]  # known, as asked
+        if groups < 1 or inner[0] % groups:
+            raise ArtifactError(f"GroupNormalization {y!r} has num_groups {groups}; it must divide its {inner[0]} channels.")
+        weight = graph.weight(scale)  # as large as the file says that the value is: what is made below is bounded by it
+        if weight is None or weight.shape != inner[:1]:
+            return None
         grouped, normed, picture = (graph.fresh(y) for _ in range(3))
-        of_groups, of_channels = (
-            [graph.constant(y, np.full(count, number, np.float32)) for number in (1, 0)] for count in (groups, inner[0])
-        )
+        of_groups, of_channels = ([constant(y, count, number) for number in (1, 0)] for count in (groups, inner[0]))
         return [
             Node("Reshape", (x, graph.constant(y, np.array([0, groups, -1], np.int64))), (grouped,)),
             Node(

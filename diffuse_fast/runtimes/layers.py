@@ -15,7 +15,11 @@ def layers_as_one(graph: Nodes) -> bool:
             weight, bias = (graph.weight(name) for name in node.inputs[1:])
             if weight is not None and bias is not None and bias.shape == weight.shape[:1]:
                 readers.setdefault(node.inputs[0], []).append((node, weight, bias))
-    several = {id(layers[0][0]): layers for layers in readers.values() if len(layers) > 1}
+    several, room = dict[int, list[tuple[Node, np.ndarray, np.ndarray]]](), graph.room
+    for layers in readers.values():
+        size = sum(weight.nbytes + bias.nbytes for _, weight, bias in layers)
+        if len(layers) > 1 and size <= room:
+            several[id(layers[0][0])], room = layers, room - size
     others = {id(node) for layers in several.values() for node, *_ in layers[1:]}
 
     def made(node: Node) -> list[Node] | None:

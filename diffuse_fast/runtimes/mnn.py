@@ -44,6 +44,7 @@ _TILES = {"float32": 1, "float32-fast": 3}  # F(2x2, 3x3) alone; the one that ta
 _KEPT = 4
 
 _LINE = b"The device supports:"  # that it prints
+_LONGEST = 600  # seconds for the converter, which takes 0.1 s for a megabyte
 
 _DTYPES = ("float32", "int64", "int32")  # of inputs: whole numbers become 32 bits wide
 
@@ -135,7 +136,14 @@ def _convert(model: Model, packages: Path) -> bytes:
             source.write_bytes(changed)
         arguments = ["-f", "ONNX", "--modelFile", os.fspath(source), "--MNNModel", os.fspath(target), "--bizCode", "model"]
         command = [sys.executable, "-P", "-c", _CONVERT, os.fspath(packages), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, cwd=folder)
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, cwd=folder, timeout=_LONGEST
+            )
+        except subprocess.TimeoutExpired:
+            raise ArtifactError(
+                f"MNN's converter was not done with {str(model.path)!r} after {_LONGEST} s; take another runtime, such as 'onnx'."
+            ) from None
         if done.returncode or not target.exists():
             said = [line for line in (done.stdout + done.stderr).splitlines() if "Not Support" in line or "rror" in line]
             why = " ".join(said) or f"status {done.returncode}"

@@ -39,7 +39,7 @@ def mish_products(graph: Nodes) -> bool:
     def made(node: Node) -> list[Node] | None:
         if node.op != "Mish" or node.domain:
             return None
-        (x,), (y,) = node.inputs, node.outputs
+        x, y = node.inputs[0], node.outputs[0]
         plus, tanh = graph.fresh(y), graph.fresh(y)
         return [Node("Softplus", (x,), (plus,)), Node("Tanh", (plus,), (tanh,)), Node("Mul", (x, tanh), (y,))]
 
@@ -53,7 +53,7 @@ def gelu_products(graph: Nodes) -> bool:
     def made(node: Node) -> list[Node] | None:
         if node.op != "Gelu" or node.domain:
             return None
-        (x,), (y,) = node.inputs, node.outputs
+        x, y = node.inputs[0], node.outputs[0]
         half, inner, odd, more = (graph.fresh(y) for _ in range(4))
         if node.attributes.get("approximate", "none") == "tanh":
             square, cube, small, wide = (graph.fresh(y) for _ in range(4))

@@ -113,7 +113,11 @@ def _weight(graph: Nodes, node: Node) -> np.ndarray | None:
     if node.op == "Gemm" and {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0, **node.attributes} != _PLAIN_GEMM:
         return None
     arrays = [graph.weight(name) for name in node.inputs[1:]]
-    return arrays[0] if arrays and all(array is not None for array in arrays) else None
+    weight, *biases = arrays or [None]
+    if weight is None or weight.ndim < 2:
+        return None
+    each = weight.shape[channels(node, weight)]
+    return weight if all(bias is not None and bias.shape == (each,) for bias in biases) else None
 
 
 def through(graph: Nodes, x: str, y: str, over: Range) -> list[Node]:

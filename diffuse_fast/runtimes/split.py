@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+from collections import deque
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +50,7 @@ class SplitCall(Threaded):
         self.x = aligned((batch, *calls[0].x.shape[1:]))
         self.output = aligned((batch, *calls[0].output.shape[1:]))
         self._parts = list(zip(calls, slices, strict=True))
-        self._pool = ThreadPoolExecutor(len(calls) - 1, "diffuse_fast_split")
+        self._pool = _threads(len(calls) - 1)
 
     def condition(self, cond: dict[str, np.ndarray]) -> None:
         for call, part in self._parts:
@@ -56,9 +58,23 @@ class SplitCall(Threaded):
 
     def __call__(self, t: float | np.ndarray) -> np.ndarray:
         self.check_process()
-        others = [self._pool.submit(self._run, i, t) for i in range(1, len(self._parts))]
+        todo = deque(range(len(self._parts)))
+
+        def take() -> None:
+            while True:
+                try:
+                    part = todo.popleft()
+                except IndexError:  # all are taken
+                    return
+                self._run(part, t)
+
+        others: list[Any] = []
+        # Where no thread can be started, those that are there do the work: a thread takes part after part.
+        with contextlib.suppress(RuntimeError):
+            while self._pool is not None and len(others) < len(self._parts) - 1:
+                others.append(self._pool.submit(take))
         try:
-            self._run(0, t)
+            take()
         finally:
             for other in others:  # none may go on writing when the call is over
                 other.exception()
@@ -72,5 +88,15 @@ class SplitCall(Threaded):
         np.copyto(self.output[part], call(t if isinstance(t, float) else t[part]))
 
     def __del__(self) -> None:
-        if hasattr(self, "_pool"):
+        if getattr(self, "_pool", None) is not None:
             self._pool.shutdown(wait=False)
+
+
+def _threads(count: int) -> Any:
+    """A pool, or None where the interpreter gives no threads any more: its main thread has ended."""
+    try:
+        from concurrent.futures import ThreadPoolExecutor  # which cannot be imported then
+
+        return ThreadPoolExecutor(count, "diffuse_fast_split")
+    except RuntimeError:
+        return None

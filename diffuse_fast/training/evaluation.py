@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from ..engine import sample
-from ..engine.sample import plan_for
 from ..errors import ArgumentError, DiffuseFastError
 from ..files import replacing
 from ..model import Model, load
+from ..planning import plan_for
 from .data import Split
 from .judge import Judge, train_judge
 from .metrics import frechet_distance, precision_recall

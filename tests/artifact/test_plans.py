@@ -58,6 +58,7 @@ def rows(**change):
         ([rows(log_s=(0.0, 1.0))], "variance"),
         ([learned(options=(("time_convention", "sigma"),))], "time_convention"),
         ([json.loads(learned().to_json()) | {"registers": 9}], r"plans\[0\].*registers"),
+        ([json.loads(learned(300).to_json()) | {"steps": 5}], r"plans\[0\]\.steps' is 5; it must be 300, the number of its rows"),
     ],
 )
 def test_a_plan_that_does_not_fit_is_named(document, plans, message):

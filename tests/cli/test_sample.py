@@ -164,8 +164,8 @@ def test_an_npz_says_how_to_draw_it_again(run, tmp_path):
         (["--timestep-spacing", "karas"], 1, "Did you mean 'karras'"),
         (["--runtime", "onx"], 1, "Did you mean 'onnx'"),
         (["--columns", "0"], 2, "columns is 0"),
-        (["--out", "x.jpg"], 2, "must end in"),
-        (["--out", "x.npy", "--columns", "3"], 2, "lay out a .png"),
+        (["--out", "x.tif"], 2, "must end in"),
+        (["--out", "x.npy", "--columns", "3"], 2, "lay out a picture"),
         (["--out", "file/x.png"], 1, "cannot write"),
         (["--out", "absent/x.png"], 1, "there is no folder"),
         (["--out", "folder.png"], 1, "not a file"),
@@ -212,6 +212,24 @@ def test_a_name_that_nobody_gave_replaces_no_file(run, tmp_path):
         assert result.stdout.startswith(f"{name}: "), result.stderr
     assert (tmp_path / "samples.png").read_text() == "mine"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["samples-2.png", "samples-3.png", "samples-4.png", "samples.png"]
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.gif", "x.png", "x.npz"])
+def test_every_format_says_how_it_was_drawn(run, tmp_path, name):
+    """And 20 steps are taken where nobody says how many."""
+    result = run("sample", "digits", "-n", 2, "--seed", 3, "--cond", "label=7", "-o", name)
+    assert (result.exit_code, result.stderr) == (0, "")
+    if name == "x.npz":
+        with np.load(tmp_path / name) as found:
+            recipe = json.loads(str(found["recipe"]))
+            np.testing.assert_array_equal(found["samples"], df.sample("digits", 2, 20, seed=3, cond={"label": 7}))
+    else:
+        image = pytest.importorskip("PIL.Image")
+        with image.open(tmp_path / name) as picture:
+            recipe = json.loads(picture.info["recipe" if name == "x.png" else "comment"])
+            assert getattr(picture, "n_frames", 1) == (2 if name == "x.gif" else 1)
+    assert (recipe["model"], recipe["sha256"]) == ("digits", df.load("digits").sha256)
+    assert [recipe["sample"][key] for key in ("n", "steps", "seed", "cond")] == [2, 20, 3, {"label": 7}]
 
 
 def test_a_write_that_fails_leaves_what_was_there(run, tmp_path, monkeypatch):

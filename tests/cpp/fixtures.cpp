@@ -71,6 +71,10 @@ std::vector<std::pair<std::string, Row>> make_named_rows() {
   add("guidance rescale",
       reduced(with([&](Row& r) { step(r), r.g[0] = 3.0f, r.g[1] = -2.0f; }), Reduce::kGuidanceRescale, 0.7f, 0.0f));
   add("langevin", reduced(with([](Row& r) { r.a = 1.0f; }), Reduce::kLangevin, 0.16f, -1.3f));
+  add("guidance rescale by an output of no weight",
+      reduced(with([&](Row& r) { step(r), r.g[0] = 0.0f, r.g[1] = 1.0f; }), Reduce::kGuidanceRescale, 0.7f, 0.0f));
+  add("langevin with given noise",
+      reduced(with([](Row& r) { r.a = 1.0f, r.c[1] = 0.2f, r.c[3] = 1.0f; }), Reduce::kLangevinGiven, 0.16f, -1.3f));
   return rows;
 }
 
@@ -159,7 +163,7 @@ Outcome apply(const Run& run, const Case& what) {
   };
   const bool reads_state = (t & (df::kA | df::kP | df::kEx)) != 0;
   Exact x = tensor(reads_state || what.in_place, what.state, values, 0);
-  Exact m0 = tensor((t & df::kG0) || what.row.learned_s, what.output, what.samples * stride, 1);
+  Exact m0 = tensor(df::reads_output(row, 0) || what.row.learned_s, what.output, what.samples * stride, 1);
   Exact m1 = tensor((t & df::kG1) != 0, what.output, what.samples * stride, 2);
   Exact m2 = tensor((t & df::kG2) != 0, what.output, what.samples * stride, 3);
   Exact h = tensor(registers > 0, DType::kFloat32, registers * values, 4);

@@ -261,6 +261,61 @@ TEST(step_finds_the_bad_sample) {
       }
 }
 
+// Whatever a reduction makes of the coefficients, the step reads no tensor that the row did not name.
+TEST(step_reductions_lead_to_no_other_tensor) {
+  const float odd[] = {0.5f, HUGE_VALF, -HUGE_VALF, NAN, 1e38f, -1.0f};
+  for (const df::Kernel* kernel : runnable_kernels())
+    for (const auto reduce : {df::Reduce::kGuidanceRescale, df::Reduce::kLangevin, df::Reduce::kDynamicThreshold})
+      for (const float value : odd)
+        for (const float output : odd) {
+          df::Row row = empty_row();
+          row.b = 1.0f;
+          row.reduce = static_cast<int32_t>(reduce);
+          row.reduce_0 = reduce == df::Reduce::kDynamicThreshold ? 0.5f : value;
+          row.reduce_1 = value;
+          const df::ReadyRow ready_row = df::ready(row);
+          float x[20] = {}, m[20], out[20];
+          std::fill_n(m, 20, output);
+          m[3] = 1.0f;
+          df::Sample sample{};
+          sample.row = &ready_row;
+          sample.x = x;
+          sample.out = out;
+          sample.m[0] = m;
+          df::run_step(*kernel, {&sample, 1, 20, 0, DType::kFloat32, DType::kFloat32, nullptr});
+        }
+}
+
+// A constant output keeps its weights, exactly, whatever the guidance; and a small deviation is told from none.
+TEST(step_rescales_what_is_nearly_constant) {
+  const uint64_t seed = 0;
+  const uint32_t index = 0;
+  for (const df::Kernel* kernel : runnable_kernels())
+    for (const float scale : {0.0f, 3.0f, 7.5f})
+      for (const int64_t n : {1, 7, 64, 1000}) {
+        std::vector<float> m0(static_cast<size_t>(n), 0.7f), m1(static_cast<size_t>(n), 0.2f), out(static_cast<size_t>(n));
+        df::Row rows[2] = {empty_row(), empty_row()};
+        for (df::Row& row : rows) row.b = 1.0f, row.g[0] = scale, row.g[1] = 1.0f - scale;
+        rows[1].reduce = static_cast<int32_t>(df::Reduce::kGuidanceRescale);
+        rows[1].reduce_0 = 1.0f;
+        df::Buffers b;
+        b.x = b.out = out.data();
+        b.outputs[0] = m0.data(), b.outputs[1] = m1.data();
+        b.output_stride = n;
+        df::Stepper stepper(*kernel, rows, 2, 1, n, 0, DType::kFloat32, DType::kFloat32, b, &seed, &index);
+        stepper.run(0, 0);
+        const std::vector<float> plain = out;
+        stepper.run(1, 0);
+        CHECK_WITH(out == plain, std::string(" ") + kernel->name);
+        if (n == 1) continue;
+        // The same outputs but for one value: both deviations are its own, in the ratio of the weight that it has.
+        m0[0] += 1e-6f;
+        stepper.run(1, 0);
+        const float weight = scale == 0.0f ? 1.0f : 1.0f / scale;
+        CHECK_WITH(std::fabs(out[1] / (plain[1] * weight) - 1.0f) < 1e-6f, std::string(" ") + kernel->name);
+      }
+}
+
 TEST(step_refuses_what_is_not_there) {
   const uint64_t seed = 0;
   const uint32_t index = 0;
@@ -285,13 +340,23 @@ TEST(step_refuses_what_is_not_there) {
                  r.f[7] = 1.0f;
                }),
                std::invalid_argument, "register 7");
-  for (const float ratio : {-0.1f, 1.1f, NAN}) {
-    const auto threshold = [&](df::Row& r) {
-      r.reduce = static_cast<int32_t>(df::Reduce::kDynamicThreshold);
-      r.reduce_0 = ratio;
-    };
-    CHECK_THROWS(bind(threshold), std::invalid_argument, "dynamic threshold at the quantile");
+  const auto reduced = [&](df::Reduce reduce, float first) {
+    bind([&](df::Row& r) {
+      r.reduce = static_cast<int32_t>(reduce);
+      r.reduce_0 = first;
+    });
+  };
+  for (const float ratio : {-0.1f, 1.1f, HUGE_VALF, NAN}) {
+    CHECK_THROWS(reduced(df::Reduce::kDynamicThreshold, ratio), std::invalid_argument, "dynamic threshold at the quantile");
+    CHECK_THROWS(reduced(df::Reduce::kGuidanceRescale, ratio), std::invalid_argument, "guidance rescale with phi");
   }
+  CHECK_THROWS(reduced(df::Reduce::kLangevinGiven, 0.1f), std::invalid_argument, "a register with the noise");
+  CHECK_THROWS(reduced(static_cast<df::Reduce>(5), 0.1f), std::invalid_argument, "unknown reduction 5");
+  CHECK_THROWS(bind([](df::Row& r) {
+                 r.g[0] = 0.0f;
+                 r.g[1] = NAN;
+               }),
+               std::invalid_argument, "network output 1");
   b.mask = x;
   CHECK_THROWS(bind([](df::Row& r) { r.known_y = 1.0f; }), std::invalid_argument, "known region");
   b.x = nullptr;

@@ -45,7 +45,7 @@ def both(n, plan, **options):
 ])  # fmt: skip
 @pytest.mark.parametrize("guidance", [
     {"guidance_scale": 2.5}, {"guidance_scale": 0.0}, {"guidance_scale": 3.0, "guidance_rescale": 0.5},
-    {"guidance_scale": 3.0, "guidance_interval": (0.1, 2.0)},
+    {"guidance_scale": 3.0, "guidance_interval": (0.1, 2.0)}, {"guidance_scale": 0.0, "guidance_rescale": 0.7},
 ])  # fmt: skip
 def test_the_samples_are_the_same(solver, options, guidance):
     (joined, joined_again, _), (separate, separate_again, batches) = both(3, plan(solver, **options), **guidance)

@@ -60,7 +60,7 @@ def test_the_state_itself_is_what_it_was():
 FAMILIES = {
     "linear": (df.Schedule.linear(), "epsilon", {"timesteps": [999, 700, 400, 150, 20]}),
     "cosine": (df.Schedule.cosine(), "v_prediction", {"timesteps": [950, 700, 400, 150, 20]}),
-    "edm": (EDM, "epsilon", {"sigmas": [80, 20, 5, 1, 0.1], "time_convention": "sigma"}),
+    "edm": (EDM, "epsilon", {"sigmas": [80, 20, 5, 1, 0.1, 0], "time_convention": "sigma"}),
     "vp_sde": (df.Schedule.vp_sde(), "score", {"timesteps": [1.0, 0.6, 0.3, 0.1, 0.01]}),
     "ve_sde": (df.Schedule.ve_sde(), "epsilon", {"timesteps": [1.0, 0.6, 0.3, 0.1, 0.01], "time_convention": "continuous"}),
     "flow": (df.Schedule.flow(), "flow", {"timesteps": [950, 700, 400, 150, 20]}),
@@ -146,19 +146,19 @@ def test_probability_flow_and_likelihood_follow():
 
 def test_a_mapping_says_it_and_a_contradiction_is_refused(small):
     told = {"sample": "x", "time": "t", "conditioning": {"label": {"null": 4}}}
-    schedule = df.Schedule.linear()
-    model = df.load(small(None), {**told, "schedule": schedule, "prediction_type": "epsilon", "input_scale": "1/alpha"})
+    schedule, path = df.Schedule.linear(), small(None)
+    model = df.load(path, {**told, "schedule": schedule, "prediction_type": "epsilon", "input_scale": "1/alpha"})
     assert model.input_scale == "1/alpha"
-    assert df.load(small(None), {**told, "schedule": schedule, "prediction_type": "epsilon"}).input_scale == "none"
+    assert df.load(path, {**told, "schedule": schedule, "prediction_type": "epsilon"}).input_scale == "none"
     plan = df.plan(schedule, "ddim", 4, prediction_type="epsilon")
     sampler = df.Sampler(model, plan)
     assert sampler.plan == plan.with_input_scale("1/alpha")
     with pytest.raises(ArgumentError, match=r"input_scale is 'none', but this model says '1/alpha'"):
         df.sample(model, 1, 2, input_scale="none")
     with pytest.raises(ArgumentError, match="input_scale"):
-        df.load(small(None), {**told, "input_scale": "sigma"})
+        df.load(path, {**told, "input_scale": "sigma"})
     # Where the mapping leaves it open, the call says it.
-    open_ = df.load(small(None), told)
+    open_ = df.load(path, told)
     assert open_.input_scale is None
     by = df.sample(open_, 2, 4, seed=0, schedule=schedule, prediction_type="epsilon", input_scale="1/alpha")
     np.testing.assert_array_equal(by, df.sample(model, 2, 4, seed=0))
@@ -176,3 +176,19 @@ def test_it_is_refused_where_nothing_is_left_of_the_data():
     with pytest.raises(PlanError, match="without any signal"):
         df.sample(lambda x, t: x, 1, 4, shape=(2,), schedule=df.Schedule.flow(), prediction_type="flow", solver="flow_euler",
                   input_scale="1/alpha")  # fmt: skip
+
+
+def test_plans_that_begin_in_the_middle_and_end_before_the_data_are_the_same():
+    schedule = df.Schedule.linear()
+    data, noise = 0.4 * NOISE, NOISE[::-1].copy()
+    for ends, start in (
+        ({"timesteps": [500, 300, 100], "begin": 500}, {"data": data}),
+        ({"timesteps": [500, 300, 100], "begin": 500}, {"noise": noise}),
+        ({"timesteps": [999, 700], "end": 400}, {"noise": noise}),
+    ):
+        plan = df.plan(schedule, "ddim", prediction_type="epsilon", **ends)
+        expected, got = (
+            df.Sampler(optimal(schedule, "epsilon", by), plan, shape=(2,), input_scale=scale).sample(6, seed=3, **start)
+            for by, scale in ((False, None), (True, "1/alpha"))
+        )
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
+from diffuse_fast import console
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, NonFiniteError
 
 SHAPE = (3, 5)
@@ -45,12 +46,14 @@ def requests(seed, n):
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("batch_size", [None, 4])
-def test_each_request_equals_the_same_sample_drawn_alone(seed, batch_size):
+@pytest.mark.parametrize(("batch_size", "rescale"), [(None, 0.0), (4, 0.0), (None, 0.7)])
+def test_each_request_equals_the_same_sample_drawn_alone(seed, batch_size, rescale):
     asked = requests(seed, 9)
-    together = df.Sampler(Network(), PLANS[0], shape=SHAPE).sample_requests(asked, batch_size=batch_size)
+    sampler = df.Sampler(Network(), PLANS[0], shape=SHAPE, guidance_rescale=rescale)
+    together = sampler.sample_requests(asked, batch_size=batch_size)
     for request, result in zip(asked, together, strict=True):
-        alone = df.Sampler(Network(), request.plan, shape=SHAPE, guidance_scale=request.guidance_scale).sample(
+        guidance = {"guidance_scale": request.guidance_scale, "guidance_rescale": rescale}
+        alone = df.Sampler(Network(), request.plan, shape=SHAPE, **guidance).sample(
             1, seed=request.seed, first_index=request.index,
             cond={"label": np.array([request.cond["label"]])},
             negative_cond=request.negative_cond and {"label": np.array([request.negative_cond["label"]])},
@@ -169,7 +172,8 @@ def test_a_scale_per_sample_equals_each_sample_with_its_scale():
         np.testing.assert_array_equal(together[i], alone[0])
 
 
-def test_a_scale_per_sample_shows_its_progress_too(capsys):
+def test_a_scale_per_sample_shows_its_progress_too(capsys, monkeypatch):
+    monkeypatch.setattr(console, "INTERVAL", 0.0)
     df.sample(Network(), 2, 6, shape=SHAPE, schedule=SCHEDULE, prediction_type="v_prediction", guidance_scale=[1.0, 2.0],
               negative_cond={"label": 0}, cond={"label": 1}, progress=True)  # fmt: skip
     shown = capsys.readouterr()
@@ -212,6 +216,37 @@ def test_an_interval_over_everything_is_plain_guidance():
 def test_an_empty_interval_is_refused(interval):
     with pytest.raises(ArgumentError, match="guidance_interval"):
         plan("ddim", 10, timestep_spacing="leading").with_guidance(2.0, interval=interval)
+
+
+@pytest.mark.parametrize("kernel", [None, "reference"])
+@pytest.mark.parametrize("way", ["joined", "separate"])
+def test_a_rescale_compares_with_a_conditional_output_of_no_weight(kernel, way, monkeypatch):
+    """guidance_scale 0 and φ = 0.7 in float64: the unconditional output, with the conditional one's deviation for the most part."""
+    if kernel is not None:
+        monkeypatch.setenv("DIFFUSE_FAST_KERNEL", kernel)
+    evaluated = []
+
+    def network(x, t, label):
+        evaluated.append(len(x))
+        return np.tanh(x * (0.3 * label)[:, None, None].astype(np.float32))
+
+    chosen = plan("ddim", 3)
+    sampler = df.Sampler(network, chosen, shape=SHAPE, guidance_scale=0.0, guidance_rescale=0.7, guidance_batch=way)
+    rng = np.random.default_rng(8)
+    noise, labels = rng.standard_normal((2, *SHAPE)).astype(np.float32), (np.array([1.0, 5.0]), np.array([4.0, 2.0]))
+    x = noise.astype(np.float64)
+    for row in chosen.rows:
+        t = np.full(2, row.timestep)
+        conditional, other = (network(x, t, label).astype(np.float64) for label in labels)
+        ratio = conditional.std(axis=(1, 2), keepdims=True) / other.std(axis=(1, 2), keepdims=True)
+        assert (np.abs(np.log(ratio)) > 0.1).all()  # it is not about a factor of 1
+        x = row.a * x + row.b * other * (0.7 * ratio + 0.3)
+    evaluated.clear()
+    together = sampler.sample(2, noise=noise, cond={"label": labels[0]}, negative_cond={"label": labels[1]})
+    asked = [df.Request(noise=noise[i], cond={"label": labels[0][i]}, negative_cond={"label": labels[1][i]}) for i in range(2)]
+    np.testing.assert_allclose(together, x, rtol=0, atol=2e-5)
+    np.testing.assert_array_equal(sampler.sample_requests(asked), together)
+    assert sum(evaluated) == 2 * 2 * 2 * 3  # both outputs of both samples in every row, twice
 
 
 def test_rescaled_guidance_has_the_standard_deviation_of_the_conditional_output():

@@ -1,5 +1,6 @@
 """The loop: seeds, batches, injected noise, guidance, and what bad input gets."""
 
+import copy
 import dataclasses
 import os
 import subprocess
@@ -80,7 +81,6 @@ def test_nan_names_row_and_sample():
         (2, 10, {"seed": [1]}, "one seed per sample"),
         (2, 10, {"noise": np.zeros((2, 3))}, "noise has shape"),
         (2, 10, {"noise": np.full((2, 3, 5), np.nan)}, "noise has NaN"),
-        (2, 10, {"clip": df.DynamicThreshold(0.9, 1.0), "step_noise": lambda i: np.zeros((2, 3, 5))}, "dynamic thresholding"),
         (2, 10, {"schedule": None}, "schedule"),
         (2, 10, {"prediction_type": None}, "prediction_type"),
         (2, 10, {"guidance_scale": 2.0}, "negative_cond"),
@@ -167,3 +167,12 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "0"
+
+
+def test_a_copy_of_a_sampler_has_workspaces_of_its_own():
+    schedule = df.Schedule.linear()
+    sampler = df.Sampler(lambda x, t: 0.1 * x, df.plan(schedule, "ddim", 2, prediction_type="epsilon"), shape=(3,))
+    want = sampler.sample(2, seed=0)
+    other = copy.copy(sampler)
+    assert other._idle is not sampler._idle and not other._idle and other._lock is not sampler._lock
+    np.testing.assert_array_equal(other.sample(2, seed=0), want)

@@ -7,8 +7,6 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError
-from diffuse_fast.kernels import get_kernel
-from diffuse_fast.kernels.step import noise_address
 
 SCHEDULE = df.Schedule.linear()
 SHAPE = (2, 5)
@@ -17,13 +15,6 @@ KNOWN = {"shape": SHAPE, "schedule": SCHEDULE, "prediction_type": "epsilon"}
 
 def network(x, t):
     return (np.tanh(x) * 0.5).astype(np.float32)
-
-
-def normals(seed, n, first_index=0):
-    seeds, indices = noise_address(seed, first_index, n)
-    z = np.empty((n, *SHAPE), np.float32)
-    get_kernel("reference").normals(z, seeds=seeds, indices=indices, row=0, stream=0)
-    return z
 
 
 def first_state(**options):
@@ -47,7 +38,7 @@ def first_state(**options):
 def test_data_is_noised_to_where_the_plan_begins(schedule, prediction_type, begin, noise):
     data = np.random.default_rng(0).standard_normal((3, *SHAPE))
     given = None if noise is None else np.random.default_rng(1).standard_normal((3, *SHAPE))
-    z = normals(7, 3, 4) if given is None else given
+    z = df.noise(7, 3, SHAPE, first_index=4) if given is None else given
     known = {"schedule": schedule, "prediction_type": prediction_type}
     found = first_state(**known, begin=begin, data=data, noise=given, seed=7, first_index=4)
     exact = schedule.alpha(begin) * data + schedule.sigma(begin) * z
@@ -61,7 +52,7 @@ def test_data_may_start_any_plan():
         call = {"steps": 10, **KNOWN, **options}
         seen = []
         df.sample(lambda x, t, seen=seen: seen.append(np.array(x)) or network(x, t), 3, seed=1, data=data, **call)
-        exact = SCHEDULE.alpha(first) * data + SCHEDULE.sigma(first) * normals(1, 3)
+        exact = SCHEDULE.alpha(first) * data + SCHEDULE.sigma(first) * df.noise(1, 3, SHAPE)
         np.testing.assert_allclose(seen[0], exact, rtol=3e-7, atol=1e-7)
 
 
@@ -133,6 +124,7 @@ def test_an_artifact_is_edited():
 @pytest.mark.parametrize(
     ("options", "error", "says"),
     [
+        ({"strength": 0.6}, ArgumentTypeError, "begin=, a time, with data="),
         ({"begin": 600}, ArgumentError, "begins at time 600, where the state is data plus noise. Give data="),
         ({"begin": 600, "guidance_scale": [1.0, 1.0, 1.0]}, ArgumentError, "begins at time 600"),
         ({"begin": 600, "data": np.zeros((1, *SHAPE), np.float32)}, ArgumentError, r"data has shape \(1, 2, 5\)"),

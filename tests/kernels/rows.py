@@ -35,4 +35,6 @@ ROWS = {
 SUMS = {
     "guidance rescale": Row(g=(3.0, -2.0), **BASE, reduce=Reduction("guidance_rescale", (0.7,))),
     "langevin": Row(a=1.0, reduce=Reduction("langevin", (0.16, -1.3))),
+    "rescale by an output of no weight": Row(g=(0.0, 1.0), **BASE, reduce=Reduction("guidance_rescale", (0.7,))),
+    "langevin with given noise": Row(a=1.0, c=(0.3, 0.0, 1.0), reduce=Reduction("langevin_given", (0.16, -1.3))),
 }

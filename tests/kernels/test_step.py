@@ -7,6 +7,7 @@ import pytest
 
 from diffuse_fast.errors import ArgumentError, DiffuseFastError, NonFiniteError
 from diffuse_fast.kernels import get_kernel, kernels, reference, set_num_threads, step
+from diffuse_fast.kernels.rows import pack
 from diffuse_fast.plan import Reduction, Row
 from diffuse_fast.schedule import Schedule
 from diffuse_fast.solvers import plan
@@ -34,6 +35,8 @@ ROWS = {
     "dynamic threshold": Row(p=1.5, q=-1.1, b=0.4, d=0.8, lo=-1.0, hi=1.0, reduce=Reduction("dynamic_threshold", (0.9, 4.0))),
     "guidance rescale": Row(g=(3.0, -2.0), **BASE, reduce=Reduction("guidance_rescale", (0.7,))),
     "langevin": Row(a=1.0, reduce=Reduction("langevin", (0.16, -1.3))),
+    "rescale by an output of no weight": Row(g=(0.0, 1.0), **BASE, reduce=Reduction("guidance_rescale", (0.7,))),
+    "langevin with given noise": Row(a=1.0, c=(0.3, 0.0, 1.0), reduce=Reduction("langevin_given", (0.16, -1.3))),
 }  # fmt: skip
 
 
@@ -111,6 +114,11 @@ def test_a_bad_output_is_found(kernel, value):
                                    seeds=np.zeros(3, np.uint64), indices=np.zeros(3, np.uint32))  # fmt: skip
     assert bound.run(0, 0) == 1
     assert bound.bad_samples() == [1]
+    m[1, 69] = 0.0  # what was found is of one run
+    assert bound.run(0, 1) == -1 and bound.bad_samples() == []
+    m[2, 0] = value
+    assert bound.run_each(np.zeros(3, np.int64), np.zeros(3, np.uint32)) == 2 and bound.bad_samples() == [2]
+    assert bound.run_each(np.array([0, 0, -1]), np.zeros(3, np.uint32)) == -1 and bound.bad_samples() == []
 
 
 @pytest.mark.parametrize("kernel", COMPILED)
@@ -157,6 +165,13 @@ def test_normals_are_normal(kernel):
     assert abs(np.corrcoef(z[:-1], z[1:])[0, 1]) < 5e-3
 
 
+def damaged(reduction, value):
+    """A packed row whose reduction has another first value than a row may have."""
+    table = pack([Row(d=1.0, q=1.0, reduce=reduction)])
+    table["reduce_values"][0, 0] = value
+    return table
+
+
 @pytest.mark.parametrize("kernel", COMPILED)
 @pytest.mark.parametrize(
     ("row", "message"),
@@ -166,14 +181,18 @@ def test_normals_are_normal(kernel):
         (Row(a=1.0, c=(0.0, 1.0)), "register 1"),
         (Row(a=1.0, write=1, e_x=1.0), "register 1"),
         (Row(a=1.0, write=0, f=(0.0, 0.0, 1.0)), "register 2"),
-        (Row(d=1.0, q=1.0, reduce=Reduction("dynamic_threshold", (-0.1, 2.0))), "quantile"),
+        (damaged(Reduction("dynamic_threshold", (0.9, 2.0)), -0.1), "quantile"),
+        (damaged(Reduction("guidance_rescale", (0.9,)), 1.1), "phi"),
+        (damaged(Reduction("guidance_rescale", (0.9,)), np.inf), "phi"),
     ],
 )
 def test_a_row_that_needs_what_is_not_there_is_refused(kernel, row, message):
     x = np.zeros((1, 8), np.float32)
     with pytest.raises(ArgumentError, match=message):
-        get_kernel(kernel).bind([row], x=x, out=x, outputs=[x], registers=np.zeros((1, 1, 8), np.float32),
-                                seeds=np.zeros(1, np.uint64), indices=np.zeros(1, np.uint32))  # fmt: skip
+        get_kernel(kernel).bind(
+            row if isinstance(row, np.ndarray) else [row], x=x, out=x, outputs=[x], registers=np.zeros((1, 1, 8), np.float32),
+            seeds=np.zeros(1, np.uint64), indices=np.zeros(1, np.uint32),
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -90,3 +90,18 @@ def test_it_has_no_gradient():
     with pytest.raises(RuntimeError, match="autograd"):
         out.sum().backward()
     assert np.isfinite(out.detach().numpy()).all()
+
+
+def test_what_would_be_read_or_written_outside_its_memory_is_refused():
+    x, m = inputs()
+    rows = rows_tensor(plan("dpmpp_2m").rows)
+    registers = torch.zeros(2, *SHAPE)
+    good = {"x": x, "outputs": m, "rows": rows, "row": 0, "seeds": KEYS[0], "indices": KEYS[1], "registers": registers}
+    step(**good)
+    for name, value in (
+        ("row", -1), ("row", len(rows)), ("rows", rows[:, :-1]), ("rows", rows.to(torch.int8)), ("outputs", [m[0][:, :2]]),
+        ("seeds", KEYS[0][:1]), ("seeds", KEYS[0].to(torch.int32)), ("indices", KEYS[1][:1]), ("registers", registers[..., :4]),
+        ("registers", registers.double()), ("registers", torch.zeros(4, *SHAPE)[::2]),
+    ):  # fmt: skip
+        with pytest.raises(df.DiffuseFastError, match=name.rstrip("s")):
+            step(**{**good, name: value})

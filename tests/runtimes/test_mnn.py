@@ -56,6 +56,12 @@ def test_the_operator_that_its_converter_lacks_is_named(small, monkeypatch):
         bound(path)
 
 
+def test_the_converter_has_a_time_limit(small, monkeypatch):
+    monkeypatch.setattr(mnn, "_LONGEST", 0.01)
+    with pytest.raises(ArtifactError, match=r"not done with .* after 0.01 s.*'onnx'"):
+        bound(small())
+
+
 @pytest.mark.parametrize("dims", [["B"], [1], []])
 def test_forms_of_the_time(tmp_path, dims):
     node = onnx.helper.make_node

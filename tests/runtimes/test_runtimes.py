@@ -208,12 +208,13 @@ def test_onnx_float_times_and_one_time_for_the_batch(small, tmp_path):
 
 
 def test_onnx_shares_one_session_as_long_as_the_model_lives(small):
-    model = df.load(small())
+    path = small()
+    model = df.load(path)
     assert network(model).session is network(model).session
     assert network(model, threads=1).session is not network(model, threads=2).session
     assert network(model, threads=choices.physical_cores()).session is network(model).session
     assert network(model, threads=1).session.get_session_options().intra_op_num_threads == 1
-    assert network(df.load(small())).session is not network(model).session
+    assert network(df.load(path)).session is not network(model).session
 
 
 def test_onnx_keeps_few_sessions_and_those_in_use(small, monkeypatch):

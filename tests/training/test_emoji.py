@@ -184,7 +184,7 @@ def test_the_recipe_from_an_archive_to_a_card(tmp_path, monkeypatch):
         **recipe.SETTINGS,
         "data": {"kind": "emoji", "held_out": 0.2, "size": 8},
         "network": {"type": "UNet", "channels": 8, "multipliers": [1], "blocks": 1, "groups": 4},
-        "train": {"steps": 2, "batch_size": 4, "warmup_steps": 1, "prediction_type": "v_prediction"},
+        "train": {"steps": 2, "batch_size": 4, "warmup_steps": 0, "prediction_type": "v_prediction"},
     }
     for name, value in {"SETTINGS": quick, "JUDGE_PASSES": 1, "JUDGED_STEPS": (2,), "DRAWN": 1, "DRAWN_STEPS": 2}.items():
         monkeypatch.setattr(recipe, name, value)
@@ -198,8 +198,10 @@ def test_the_recipe_from_an_archive_to_a_card(tmp_path, monkeypatch):
     assert str(tmp_path) not in json.dumps(report)
     with Image.open(tmp_path / "out" / "emoji.png") as drawn:
         assert drawn.mode == "RGB"
-    # The command once more trains nothing, and says the same.
-    assert recipe.train_emoji(tmp_path / "out", archive=path, progress=False).sha256 == model.sha256
+    # The command once more trains nothing, and says the same: in a new file, which the first model is not taken for.
+    sha256 = model.sha256
+    again = recipe.train_emoji(tmp_path / "out", archive=path, progress=False)
+    assert again.sha256 == sha256
     with pytest.raises(ArgumentError, match=r"steps is 1, but the run .* has done 2"):
         recipe.train_emoji(tmp_path / "out", archive=path, steps=1, progress=False)
-    assert df.sample(model, 1, 2, cond={"label": 0}).shape == (1, 3, 8, 8)
+    assert df.sample(again, 1, 2, cond={"label": 0}).shape == (1, 3, 8, 8)

@@ -80,6 +80,7 @@ CASES = {
     "dynamic threshold": _reduced("dynamic_threshold", (0.9, 4.0), **CLIP, b=0.4, d=0.8),
     "guidance rescale": _reduced("guidance_rescale", (0.7,), g=(3.0, -2.0), a=0.9, b=-0.3),
     "langevin": _reduced("langevin", (0.16, -1.3), a=1.0),
+    "langevin with given noise": _reduced("langevin_given", (0.16, -1.3), a=1.0, c=(0.3, 1.0)),
     "advance": Case((DDIM,), launches=("advance",)),
     "normals": Case((), launches=("normals",)),
     "forward": Case((), launches=("forward",)),

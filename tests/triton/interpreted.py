@@ -421,6 +421,13 @@ def test_the_outputs_of_one_launch_may_lie_elsewhere():
     run.assert_same_bits()
 
 
+def damaged(reduction, value):
+    """A packed row whose reduction has another first value than a row may have."""
+    table = pack([Row(d=1.0, q=1.0, reduce=reduction)])
+    table["reduce_values"][0, 0] = value
+    return table
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -431,18 +438,21 @@ def test_the_outputs_of_one_launch_may_lie_elsewhere():
         (Row(a=1.0, write=9, e_x=1.0), "register"),
         (Row(a=1.0, write=0, f=(0.0, 0.0, 1.0)), "register 2"),
         (Row(known_y=1.0), "known region"),
-        (Row(d=1.0, q=1.0, reduce=Reduction("dynamic_threshold", (-0.1, 2.0))), "quantile"),
+        (damaged(Reduction("dynamic_threshold", (0.9, 2.0)), -0.1), "quantile"),
+        (damaged(Reduction("guidance_rescale", (0.9,)), np.inf), "phi"),
+        (damaged(Reduction("langevin_given", (0.1, 1.0)), 0.1), "a register with the noise"),
     ],
 )
 def test_a_row_that_needs_what_is_not_there_is_refused(row, message):
     x = torch.zeros(1, 8)
     given = {"x": x, "out": x, "outputs": [x], "registers": torch.zeros(1, 1, 8), "seeds": [0], "indices": [0], "mask": x}
+    rows = row if isinstance(row, np.ndarray) else [row]
     with pytest.raises(ArgumentError, match=message):
-        KERNEL.bind([row], **given)
+        KERNEL.bind(rows, **given)
     step = KERNEL.bind([Row(a=1.0)], **given)
     before = step.variant
     with pytest.raises(ArgumentError, match=message):
-        step.load([row])
+        step.load(rows)
     assert step.variant == before
 
 
@@ -484,6 +494,19 @@ def test_a_sample_that_is_not_finite_is_reported_and_spoils_no_other():
     run.outputs[0][2, 5] = run.cpu._keep[2][0][2, 5] = np.nan
     run.both([0] * 3, [11] * 3).assert_same_bits()
     assert run.step.first_bad_rows().tolist() == [-1, 0, 0]
+
+
+def test_outputs_that_are_nearly_constant_are_told_from_constant_ones():
+    """As tests/kernels/test_rescale.py has it of the CPU's kernels, which this one is held to."""
+    run = Run([SUMS["guidance rescale"]], samples=3, elements=300)
+    for j, level in enumerate((0.7, 0.2)):
+        for m in (run.outputs[j], run.cpu._keep[2][j]):
+            m[0] = level
+            m[1] = 1.0 + 1e-6 * m[1]
+            m[2] = level
+            m[2][0] = level + 1e-3
+    run.both([0] * 3, [11] * 3)
+    np.testing.assert_allclose(run.out, run.cpu_out, rtol=5e-7, atol=5e-7)
 
 
 def test_a_constant_output_has_no_scale_to_restore_and_a_score_of_zero_no_step():
