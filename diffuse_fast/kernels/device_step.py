@@ -37,7 +37,7 @@ def step_on_device(kernel: Any, x: Any, model_output: Any, row: Row, *, register
     if x.ndim < 1 or x.numel() == 0:
         raise ArgumentError(f"x has shape {tuple(x.shape)}; it needs a batch axis and at least one element.")
     batch, elements = len(x), x.numel() // len(x)
-    if element_offset + elements > MAX_ELEMENTS:
+    if element_offset < 0 or element_offset + elements > MAX_ELEMENTS:
         raise ArgumentError(f"element_offset is {element_offset}; a sample has the elements 0 to 2**34 - 1.")
     given = model_output if isinstance(model_output, list | tuple) else [] if model_output is None else [model_output]
     outputs = [fitting(m, "model_output", floats, x.shape) for m in given]

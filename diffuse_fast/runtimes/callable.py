@@ -61,9 +61,10 @@ class CallableCall:
         integer = self._time_dtype == "int64" or (self._time_dtype is None and is_whole(t))
         time = np.full(len(self.x), whole(t) if integer else t, np.int64 if integer else np.float32)
         # Copies: a function that works in place must not change the state or the conditioning of the next call.
-        np.copyto(self._given, self.x)
+        self._given[...] = self.x
+        cond = {name: value.copy() for name, value in self._cond.items()} if self._cond else {}
         try:
-            result = self._function(self._given, time, **{name: value.copy() for name, value in self._cond.items()})
+            result = self._function(self._given, time, **cond)
         except Exception as error:
             raise failed(t, error) from error
         result = getattr(result, "sample", result)

@@ -11,6 +11,7 @@ import sysconfig
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import diffuse_fast as df
@@ -119,10 +120,14 @@ except df.DiffuseFastError as error:
     print(error)
 """
     command = ["-m", "diffuse_fast"]
+    packages = {**os.environ, "PYTHONPATH": str(Path(np.__file__).parents[1])}
     for arguments, status, stream in (
         (["-c", code], 0, "stdout"), ([*command, "doctor"], 1, "stderr"), ([*command, "--version"], 0, None),
     ):  # fmt: skip
-        done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        # Without site: the finder of an editable install comes before the folder.
+        done = subprocess.run(
+            [sys.executable, "-S", *arguments], cwd=tmp_path, env=packages, capture_output=True, text=True, timeout=60
+        )
         assert done.returncode == status, done.stderr
         if stream is not None:
             told = getattr(done, stream)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import diffuse_fast as df
+
+# An editable install would rebuild the core when it is imported, by a process, which a subinterpreter may not start.
+BUILDS = (Path(df.__file__).resolve().parents[1] / "build").glob("*")
+ENVIRONMENT = {**os.environ, "SKBUILD_EDITABLE_SKIP": os.pathsep.join(map(str, BUILDS))}
+
 
 def run(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
 

@@ -72,8 +72,7 @@ def refusal(solver, options, schedule, prediction_type, steps):
     silent = schedule.alpha(schedule.t_max) == 0.0
     if silent and prediction_type in ("epsilon", "score"):
         return "zero signal"
-    at_timestep_0 = options.get("final_sigmas_type") == "sigma_min" or options.get("set_alpha_to_one") is False
-    if schedule.family != "discrete" and at_timestep_0:
+    if schedule.family != "discrete" and options.get("set_alpha_to_one") is False:
         return "ends at timestep 0, which the family"
     if solver == "pndm" and not options.get("skip_prk_steps") and steps < 4:
         return "Runge-Kutta start takes 3 steps"

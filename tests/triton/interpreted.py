@@ -594,7 +594,7 @@ def test_a_single_step_has_the_bits_of_the_cpu(dtype):
         (Row(b=1.0), {"m": torch.zeros(2, 8, dtype=torch.float64)}, "float64"),
         (Row(b=1.0), {"m": torch.zeros(8, 2).T}, "contiguous"),
         (Row(b=1.0), {"m": torch.zeros(2, 8, requires_grad=True)}, "detach"),
-        (Row(g=(1.0, 1.0), b=1.0), {}, "weighs 2 model outputs"),
+        (Row(g=(1.0, 1.0), b=1.0), {}, "reads 2 model outputs"),
         (Row(a=1.0, c=(1.0,)), {}, "registers"),
         (Row(a=1.0, c=(1.0,)), {"registers": torch.zeros(1, 2, 9)}, "registers"),
         (Row(a=1.0, write=9, e_x=1.0), {"registers": torch.zeros(10, 2, 8)}, "register 9"),
