@@ -130,7 +130,8 @@ class Row:
 
     Raises:
         PlanError: a field has another type, or a number that is not finite in float32, in which kernels have it (3.4e38 is the
-            largest); ``lo`` and ``hi`` may be infinite. What fields ask of one another is checked by :class:`Plan`.
+            largest); ``lo`` and ``hi`` may be infinite, as a larger number is there. What fields ask of one another is checked by
+            :class:`Plan`.
     """
 
     timestep: float = 0.0
@@ -166,9 +167,10 @@ class Row:
                 raise PlanError(f"a row's {name} is {weights!r}; it must be a tuple of at most {most} numbers, finite in float32.")
         for name in ("lo", "hi"):
             bound = getattr(self, name)
-            if not (_fits_float32(bound) or (isinstance(bound, float) and not math.isfinite(bound))):
-                raise PlanError(f"a row's {name} is {bound!r}; it must be a number that is finite in float32, or infinite.")
-        if not self.lo < self.hi:
+            if isinstance(bound, bool) or not isinstance(bound, int | float):
+                raise PlanError(f"a row's {name} is {bound!r}; it must be a number.")
+        # A bound that is too large for float32 is none; one that nothing can meet is refused.
+        if not self.lo < self.hi or self.lo >= _TOO_LARGE or self.hi <= -_TOO_LARGE:
             raise PlanError(f"a row clamps to [{self.lo}, {self.hi}]; lo must be below hi.")
         if self.log_s is not None and not (
             isinstance(self.log_s, tuple) and len(self.log_s) == 2 and all(map(_fits_float32, self.log_s))

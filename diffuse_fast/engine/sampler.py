@@ -386,6 +386,10 @@ def seeds_of(seed: Seed, n: int, first_index: int) -> tuple[np.ndarray, np.ndarr
     return noise_address(seed, None if many else first_index, n)
 
 
+# NumPy before 2.0 has 32; one is the batch's and one the registers'.
+_MAX_AXES = 30
+
+
 def shape_of_sample(given: Sequence[int] | None, model: Model | None) -> tuple[int, ...]:
     if given is None:
         if model is None:
@@ -394,6 +398,8 @@ def shape_of_sample(given: Sequence[int] | None, model: Model | None) -> tuple[i
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise ArgumentTypeError(f"shape is {given!r}; give the dimensions of one sample, as (3, 64, 64).")
     shape = tuple(whole("a dimension of shape", d, 1) for d in given)
+    if len(shape) > _MAX_AXES:
+        raise ArgumentError(f"shape has {len(shape)} dimensions; a sample has at most {_MAX_AXES}.")
     if math.prod(shape) > MAX_ELEMENTS:
         raise ArgumentError(f"shape is {shape}: {math.prod(shape)} elements; a sample has at most 2**34.")
     if model is not None and shape != model.shape:

@@ -148,5 +148,5 @@ def _per_sample(name: str, value: Any, batch: int) -> np.ndarray:
     except (TypeError, ValueError, RuntimeError):
         raise ArgumentTypeError(f"{name} is a {type(value).__name__}; give one number, or one per sample ({batch}).") from None
     if array.shape not in ((), (batch,)) or not (np.abs(array) <= np.finfo(np.float32).max).all():
-        raise ArgumentError(f"{name} has shape {array.shape}; it must be one number, finite in float32, or {batch}.")
+        raise ArgumentError(f"{name} has shape {array.shape}; it must be one finite float32, or one per sample ({batch}).")
     return array

@@ -35,8 +35,9 @@ def pack(rows: Sequence[Row]) -> np.ndarray:
     for record, row in zip(table, rows, strict=True):
         if not isinstance(row, Row):
             raise ArgumentTypeError(f"a row is a {type(row).__name__}; give rows of a plan, as plan.rows[0].")
-        for name in _PLAIN:
-            record[name] = getattr(row, name)
+        with np.errstate(over="ignore"):  # a bound that is too large for float32 is none
+            for name in _PLAIN:
+                record[name] = getattr(row, name)
         for name in ("g", "c", "f"):
             weights = getattr(row, name)
             record[name][: len(weights)] = weights

@@ -222,7 +222,7 @@ def _as_array(value: Any, name: str) -> np.ndarray:
             raise KernelUnavailableError(f"{name} is on {value.device}; give all tensors on one device, the CPU or a CUDA device.")
         try:
             value = (value.view(torch.uint16) if value.dtype == torch.bfloat16 else value).numpy()
-        except (RuntimeError, TypeError) as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             raise ArgumentTypeError(f"{name} is a tensor without memory of its own to read: {error}") from None
     elif isinstance(value, np.ndarray) and value.dtype == np.uint16:
         raise ArgumentTypeError(f"{name} has dtype uint16; give float32 or float16.")

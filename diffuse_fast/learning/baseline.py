@@ -52,7 +52,8 @@ def search(task: Task, steps: int, report: Callable[[str], None]) -> tuple[list[
         The best of them, best first, with other values of their options tried; and the best on the spacing and options it has
         by default.
     """
-    tried = [b for solver in SOLVERS for spacing in SPACINGS if (b := _try(task, solver, steps, spacing, SCREENED))]
+    solvers = [name for name, solver in SOLVERS.items() if solver.from_noise]
+    tried = [b for solver in solvers for spacing in SPACINGS if (b := _try(task, solver, steps, spacing, SCREENED))]
     if not tried:
         raise ArgumentError(f"no deterministic solver has a plan of {steps} network calls for this model.")
     screened = sorted(tried, key=lambda b: b.distance)

@@ -149,7 +149,7 @@ def test_the_installed_command(tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
     assert "seed 5" in result.stdout
     assert out.read_bytes().startswith(b"\x89PNG")
-    broken = subprocess.run([command, "sample", "digits"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    broken = subprocess.run([command, "sample", "digits", "--steps", "0"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert broken.returncode == 1
     assert "Traceback" not in broken.stderr
 

@@ -86,6 +86,7 @@ def test_what_guides_away_has_the_form_of_what_guides(way, negative):
     ({"clip": ("a", "b")}, "clip is"), ({"clip": (float("nan"), 1.0)}, "clip is"),
     ({"timestep_rounding": ["none"]}, "timestep_rounding is"), ({"guidance_scale": [[1], [1, 2]]}, "one per sample"),
     ({"callback": 5}, "callback is a int"), ({"step_noise": 5}, "step_noise is a int"),
+    ({"shape": (1,) * 65}, "shape has 65 dimensions; a sample has at most 30"),
     ({"shape": 3}, "shape is 3"), ({"shape": "ab"}, "shape is 'ab'"), ({"shape": (None,)}, "dimension of shape is None"),
     ({"seed": ["a"]}, "seed holds 'a'"), ({"seed": [None]}, "seed holds None"),
     ({"seed": [3], "first_index": 1}, "first_index is 1"),

@@ -212,9 +212,20 @@ def test_a_row_has_coefficients_that_float32_holds(value):
             Reduction("dynamic_threshold", values)
     with pytest.raises(DiffuseFastError, match="log_s"):
         Row(log_s=(0.0, value))
-    if value not in (np.inf, None):
-        with pytest.raises(DiffuseFastError, match=r"hi|clamps"):
+    if not isinstance(value, int | float) or isinstance(value, bool) or value != value:
+        with pytest.raises(DiffuseFastError, match=r"a row's hi|clamps"):
             Row(hi=value)
+
+
+@pytest.mark.parametrize("bounds", [{"lo": 1e39}, {"lo": np.inf}, {"hi": -1e39}, {"hi": -np.inf}, {"lo": 1e39, "hi": 1e40}])
+def test_bounds_that_nothing_can_meet_are_refused(bounds):
+    with pytest.raises(DiffuseFastError, match="lo must be below hi"):
+        Row(**bounds)
+
+
+def test_a_bound_that_float32_does_not_hold_is_none():
+    x = np.array([[-3e38, 0.0, 3e38]], np.float32)
+    np.testing.assert_array_equal(step(x, x, Row(q=1.0, d=1.0, lo=-1e300, hi=1e39)), x)
 
 
 @pytest.mark.parametrize("fields", [

@@ -29,6 +29,18 @@ def test_no_step_keeps_the_networks_output_beside_a_clipped_prediction(solver, c
     assert planned
 
 
+@pytest.mark.parametrize("solver", ["ddim", "ddim_inverse"])
+def test_a_plan_records_where_epsilon_is_from(solver):
+    def recorded(**arguments):
+        return dict(df.plan(SCHEDULES[0], solver, 4, prediction_type="epsilon", **arguments).options)["rederive_epsilon"]
+
+    assert recorded() is False
+    assert recorded(clip=(-1, 1)) is recorded(clip=df.DynamicThreshold()) is recorded(clip=(-1, 1), rederive_epsilon=None) is True
+    assert recorded(clip=(-1, 1), rederive_epsilon=False) is False
+    with pytest.raises(df.errors.ArgumentTypeError, match="rederive_epsilon is 'yes'; it must be True, False or None"):
+        recorded(rederive_epsilon="yes")
+
+
 @pytest.fixture(scope="module")
 def read():
     """Which digits a support vector machine reads, trained on the digits that the model was trained on."""
