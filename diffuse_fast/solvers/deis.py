@@ -9,9 +9,8 @@ otherwise. A schedule of another family than the discrete has no such timestep: 
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 
-from . import leaps, multistep
+from . import multistep
 from .solver import Option, Problem, Solver, Table
 
 
@@ -19,14 +18,9 @@ def table(
     problem: Problem, *, solver_order: int, lower_order_final: bool, final_sigmas_type: str, steps_offset: int
 ) -> Table:
     points = (*problem.points, problem.end)
-    guard = leaps.Guard(problem)
     orders = multistep.orders(points, solver_order, lower_order_final=lower_order_final, euler_at_final=False)
-
-    def step(i: int, k: int) -> multistep.Transfer:
-        return multistep.by_noise(points[i], points[i + 1], multistep.steps_back(points, i, k))
-
     transfers = [
-        step(i, multistep.highest(problem, guard, points, i, k, "noise", partial(step, i))) for i, k in enumerate(orders)
+        multistep.by_noise(points[i], points[i + 1], multistep.steps_back(points, i, k)) for i, k in enumerate(orders)
     ]
     return multistep.table(problem, points, transfers, "noise")
 

@@ -91,7 +91,7 @@ def _step(points: Sequence[Point], algorithm_type: str, solver_type: str) -> Tra
 
 def _too_long(problem: Problem, guard: leaps.Guard, points: Sequence[Point], algorithm_type: str, solver_type: str) -> bool:
     """Whether a run is (``leaps.py``), held against as many steps of first order; with noise, that of the ODE."""
-    if len(points) == 2:
+    if len(points) == 2 or (len(points) == 3 and algorithm_type != "dpmsolver"):
         return False
     rows = _run(problem, points, "dpmsolver" if algorithm_type == "dpmsolver" else "dpmsolver++", solver_type)
     return guard.stages_too_long(points[-1], rows, points[:-1])

@@ -11,10 +11,9 @@ which is DDIM's step again. diffusers takes 0 for the data there (``zero_initial
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from itertools import pairwise
 
-from . import leaps, multistep
+from . import multistep
 from .multistep import Transfer
 from .solver import Option, Problem, Solver, Table
 
@@ -36,13 +35,11 @@ def table(
     problem: Problem, *, solver_order: int, zero_initial_data: bool, final_sigmas_type: str, steps_offset: int
 ) -> Table:
     points = (*problem.points, problem.end)
-    guard = leaps.Guard(problem)
     transfers = []
     for i, (now, then) in enumerate(pairwise(points)):
         # Without signal the whole state is ε: the data is added below.
         first = Transfer(0.0, [then.sigma]) if now.alpha == 0.0 else multistep.by_noise(now, then, ())
-        step = partial(adams_bashforth, first)
-        transfers.append(step(multistep.highest(problem, guard, points, i, min(i + 1, solver_order), "noise", step)))
+        transfers.append(adams_bashforth(first, min(i + 1, solver_order)))
     made = multistep.table(problem, points, transfers, "noise")
     if points[0].alpha > 0.0:
         return made

@@ -23,8 +23,9 @@ r − 1 times as much. A step is too long if one of these holds:
    for which the weight √r of a stage far above s meets no difference at all.)
 
 Here s is the schedule's ``sigma_data``: EDM's own, and 1 where data are scaled to [−1, 1] or to unit variance. The tests hold every
-solver to at most 5 times DDIM's error + 0.001 for data of half that deviation (``tests/solvers/test_leaps.py``). Methods whose
-weights are bounded need no guard: DPM-Solver++ 2S has 1 − 1/r, and ``flow_heun`` steps in σ from 1 to 0.
+solver to at most 5 times DDIM's error + 0.001 for data of half that deviation (``tests/solvers/test_leaps.py``). Solvers that keep
+that bound without a guard have none: DPM-Solver++ 2S, whose weight is 1 − 1/r, ``flow_heun``, which steps in σ from 1 to 0, and the
+multistep solvers that look back one step (by its midpoint) or combine noise predictions, of which older ones belong to larger σ.
 """
 
 from __future__ import annotations

@@ -11,13 +11,12 @@ The integrals are those of polynomials, in closed form; the peers take them by q
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 from numpy.polynomial import Polynomial
 
 from ..errors import PlanError
-from . import leaps, multistep
+from . import multistep
 from .multistep import Transfer
 from .solver import Option, Point, Problem, Solver, Table
 
@@ -26,11 +25,7 @@ def table(problem: Problem, *, solver_order: int, final_sigmas_type: str, steps_
     if problem.points[0].alpha == 0.0:
         raise PlanError("lms steps in sigma/alpha, which is infinite at zero signal-to-noise ratio; take another solver or grid.")
     points = (*problem.points, problem.end)
-    guard = leaps.Guard(problem)
-    transfers = []
-    for i in range(len(points) - 1):
-        step = partial(_step, points, i)
-        transfers.append(step(multistep.highest(problem, guard, points, i, min(solver_order, i + 1), "noise", step)))
+    transfers = [_step(points, i, min(solver_order, i + 1)) for i in range(len(points) - 1)]
     return multistep.table(problem, points, transfers, "noise")
 
 

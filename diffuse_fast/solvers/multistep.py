@@ -192,8 +192,9 @@ def dpm_solver(
     guard = leaps.Guard(problem)
     transfers = []
     for i, k in enumerate(orders(points, order, lower_order_final=lower_order_final, euler_at_final=euler_at_final)):
-        # The SDE's step extends the same polynomial as the ODE's.
-        transfers.append(step(i, highest(problem, guard, points, i, k, form, partial(step, i)), eta))
+        if form == "data" and (order == 3 or solver_type == "heun"):  # the SDE's step extends the same polynomial as the ODE's
+            k = highest(problem, guard, points, i, k, form, partial(step, i))
+        transfers.append(step(i, k, eta))
     return table(problem, points, transfers, form)
 
 

@@ -35,7 +35,8 @@ def table(
     form = "data" if predict_x0 else "noise"
     guard = leaps.Guard(problem)
     corrects = [i not in disable_corrector and i < len(orders) - 1 for i in range(len(orders))]
-    for i in range(len(orders)):
+    bounded = form == "data" and solver_type == "bh2"
+    for i in () if bounded else range(len(orders)):
         while (orders[i] > 1 or corrects[i]) and _too_long(problem, guard, points, i, orders[i], solver_type, form, corrects[i]):
             if orders[i] > 1:
                 orders[i] -= 1
