@@ -75,8 +75,15 @@ SOLVERS |= {
 
 def affine(plan: df.Plan, schedule: df.Schedule) -> tuple[float, float]:
     """What the plan makes of a state: ``(slope, offset)``. The network must be told the log-SNR."""
-    state, registers = np.array([0.0, plan.initial_scale]), [None] * plan.registers
-    for row in plan.rows:
+    offset, slope, *_ = responses(plan, schedule)
+    return (slope - offset) / plan.initial_scale, offset
+
+
+def responses(plan: df.Plan, schedule: df.Schedule) -> np.ndarray:
+    """The samples where no noise is drawn, where that of the start alone is 1, and where that of each row alone is: (rows + 2,)."""
+    state, registers = np.zeros(len(plan.rows) + 2), [None] * plan.registers
+    state[1] = plan.initial_scale
+    for i, row in enumerate(plan.rows):
         outputs = []
         if row.calls_network:
             alpha, sigma = schedule.marginal_at_log_snr(row.timestep)[1:]
@@ -84,8 +91,8 @@ def affine(plan: df.Plan, schedule: df.Schedule) -> tuple[float, float]:
             outputs.append(df.convert_prediction(
                 epsilon, state, from_="epsilon", to=plan.prediction_type, alpha=alpha, sigma=sigma, sigma_data=schedule.sigma_data
             ) if alpha > 0.0 else _without_signal(plan.prediction_type, state))  # fmt: skip
-        state = apply_row(row, state, outputs, registers)
-    return (state[1] - state[0]) / plan.initial_scale, state[0]
+        state = apply_row(row, state, outputs, registers, z=np.eye(len(state))[i + 2])
+    return state
 
 
 def _without_signal(prediction_type: str, state: np.ndarray) -> np.ndarray:

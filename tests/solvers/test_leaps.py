@@ -42,6 +42,20 @@ def test_no_solver_is_far_worse_than_ddim_in_full(solver, schedule):
     assert list(missed(solver, [schedule], range(1, 51))) == []
 
 
+def test_the_third_order_with_noise_takes_the_same_steps():
+    """The SDE's step extends the same parabola as the ODE's: mean and deviation of its samples, beside those of second order."""
+
+    def off(schedule, solver, steps):
+        plan = ode_error.make(schedule, solver, steps, "karras" if schedule == "EDM" else "linspace")
+        mean, *moved = ode_error.responses(plan, ode_error.SCHEDULES[schedule])
+        deviation = math.hypot(*(x - mean for x in moved))
+        return abs(mean - ode_error.MEAN) + abs(deviation - ode_error.DEVIATION)
+
+    for schedule, steps in (("EDM", 6), ("EDM", 10), ("VP", 10), ("VP", 20), ("VP", 50), ("sub-VP", 6), ("sub-VP", 10)):
+        third, second = (off(schedule, f"dpmpp_{order}m_sde", steps) for order in (3, 2))
+        assert third <= 5.0 * second + 1e-3, (schedule, steps)
+
+
 def test_the_measure_is_that_of_a_sampled_plan(run):
     """The affine shortcut against all the points run through the rows, and against the exact flow by an integrator."""
     from scipy.integrate import solve_ivp
