@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 pytest.importorskip("typer")
@@ -15,4 +17,9 @@ def run(tmp_path, monkeypatch):
     from diffuse_fast.cli.app import app
 
     monkeypatch.chdir(tmp_path)
-    return lambda *args: CliRunner().invoke(app, [str(a) for a in args])
+    log, root = logging.getLogger("diffuse_fast"), logging.getLogger()
+    level, handlers = log.level, list(root.handlers)
+    yield lambda *args: CliRunner().invoke(app, [str(a) for a in args])
+    # --debug sets these for the process, which here goes on with other tests.
+    log.setLevel(level)
+    root.handlers[:] = handlers

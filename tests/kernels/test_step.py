@@ -213,7 +213,7 @@ def test_step_refuses_what_is_out_of_range(row, options, message):
 def test_too_few_model_outputs_are_counted(given):
     x = np.zeros((1, 8), np.float32)
     row = Row(g=(1.0,) * (given + 1), b=1.0)
-    with pytest.raises(ArgumentError, match=f"the row weighs {given + 1} model outputs; {given} were given"):
+    with pytest.raises(ArgumentError, match=f"the row reads {given + 1} model outputs; {given} were given"):
         step(x, [x.copy()] * given, row)
 
 

@@ -265,7 +265,7 @@ def test_the_forward_process_of_a_tensor_on_a_device(monkeypatch):
         with pytest.raises(DiffuseFastError, match=named):
             forward_on_cpu(x0, alpha, sigma, **change)
     memory = torch.zeros(4, 5, 7)
-    with pytest.raises(DiffuseFastError, match="out overlaps x without being x"):
+    with pytest.raises(DiffuseFastError, match=r"out\[0\] overlaps x0 without being x0"):
         forward_on_cpu(memory[:3], alpha, sigma, seed=5, out=(memory[1:], None))
     for wrong, named in ((x0.double(), "float64"), (x0.mT, "contiguous"), (x0.clone().requires_grad_(), "requires grad")):
         with pytest.raises(DiffuseFastError, match=named):
