@@ -388,8 +388,8 @@ def test_every_term_of_a_bound_has_noise_of_its_own():
         return np.random.default_rng(row).standard_normal((2, *shape))
 
     rows, nfe = bound.estimate_bound(
-        lambda x, t: x, None, problem, np.full((2, 3), 0.5), {}, noise, 3, "auto", "none", False, 0, steps=None, evaluations=19, variance_type=None,
-        levels=None, value_range=(-1.0, 1.0),
+        lambda x, t: x, None, problem, np.full((2, 3), 0.5), {}, noise, 3, "auto", "none", False, 0, steps=None, evaluations=19,
+        variance_type=None, levels=None, value_range=(-1.0, 1.0),
     )  # fmt: skip
     assert len(drawn) == len(set(drawn)) == 3 * (1 + 19 + 1)
     assert nfe == 3 * 20
