@@ -64,8 +64,6 @@ _SOLVERS = {
     "kdpm_2": "dpm_2",
     "dpmpp": "dpmpp_2m",
     "dpmpp_sde": "dpmpp_2m_sde",
-    "dpmpp_2s_a": "dpmpp_2s",
-    "dpmpp_2s_ancestral": "dpmpp_2s",
     "dpm_solver": "dpmsolver_2m",
     "dpm_solver_pp": "dpmpp_2m",
     "dpmsolver": "dpmsolver_2m",
