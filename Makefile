@@ -21,6 +21,7 @@ test-all: .venv/.stamp
 
 lint: .venv/.stamp
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/stubtest diffuse_fast._core --allowlist tests/stub_allowlist.txt
 	.venv/bin/lint-imports

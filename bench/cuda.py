@@ -125,8 +125,9 @@ def _stepping(kernel: str, solver: str, x: torch.Tensor, m: torch.Tensor, out: t
 
 
 def _bound(kernel: str, rows: list[df.Row], x: torch.Tensor, m: torch.Tensor, out: torch.Tensor):
-    return get_kernel(kernel).bind(rows, x=x, out=out, outputs=[m], registers=None, seeds=[0] * len(x),
-                                   indices=list(range(len(x))), **_on(kernel))  # fmt: skip
+    return get_kernel(kernel).bind(
+        rows, x=x, out=out, outputs=[m], registers=None, seeds=[0] * len(x), indices=list(range(len(x))), **_on(kernel)
+    )
 
 
 def _on(kernel: str) -> dict[str, int]:
@@ -141,9 +142,17 @@ def unet(device: torch.device) -> torch.nn.Module:
     from diffusers import UNet2DModel
 
     torch.manual_seed(0)
-    return UNet2DModel(sample_size=SIDE, block_out_channels=(64, 128, 128), layers_per_block=2,
-                       down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
-                       up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D")).eval().to(device)  # fmt: skip
+    return (
+        UNet2DModel(
+            sample_size=SIDE,
+            block_out_channels=(64, 128, 128),
+            layers_per_block=2,
+            down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        )
+        .eval()
+        .to(device)
+    )
 
 
 def eager(call: Callable[..., torch.Tensor], x: torch.Tensor) -> torch.Tensor:

@@ -37,8 +37,11 @@ def main() -> None:
     model, split = df.load("digits"), digits()
     judge = train_judge(split.images, split.labels)
     if given.table != "steps":
-        runs = {name: {f"{scale:g}": {"steps": -(-CALLS // of.nfe_per_step), "guidance_scale": scale} for scale in SCALES}
-                for name, of in df.solvers().items() if name not in NOT_HERE}  # fmt: skip
+        runs = {
+            name: {f"{scale:g}": {"steps": -(-CALLS // of.nfe_per_step), "guidance_scale": scale} for scale in SCALES}
+            for name, of in df.solvers().items()
+            if name not in NOT_HERE
+        }
         found["guidance"] = {"digits": given.digits, "accuracy": measured(model, judge, runs, given.digits)}
     if given.table != "guidance":
         runs = {name: {str(steps): {"steps": steps} for steps in STEPS} for name in FEW}

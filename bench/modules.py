@@ -157,9 +157,14 @@ def prepare(name: str) -> None:
         arrays = net.conditioning(1).items()
         conditioning = [{"name": n, "dtype": str(v.dtype), "shape": list(v.shape[1:])} for n, v in arrays]
         df.export(
-            module(name), artifact(name), shape=net.shape, schedule=net.schedule, prediction_type=net.prediction_type, clip=CLIP,
+            module(name),
+            artifact(name),
+            shape=net.shape,
+            schedule=net.schedule,
+            prediction_type=net.prediction_type,
+            clip=CLIP,
             conditioning=conditioning,
-        )  # fmt: skip
+        )
     if not plain(name).exists():
         export_plainly(name)
     if name in INT8 and not int8(name).exists():
@@ -183,9 +188,15 @@ def export_plainly(name: str) -> None:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            module(name), inputs, dynamo=True, input_names=["x", "t", *cond], output_names=["output"],
-            dynamic_shapes=(batch,) * len(inputs), external_data=False, verbose=False,
-        )  # fmt: skip
+            module(name),
+            inputs,
+            dynamo=True,
+            input_names=["x", "t", *cond],
+            output_names=["output"],
+            dynamic_shapes=(batch,) * len(inputs),
+            external_data=False,
+            verbose=False,
+        )
         draft = plain(name).with_suffix(".draft")
         program.save(draft)
     draft.rename(plain(name))

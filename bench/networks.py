@@ -62,9 +62,7 @@ _OBSERVATION = np.linspace(-1, 1, 20, dtype=np.float32)
 
 NETWORKS = {
     "mlp": Net((2,), "MLP, 4 layers of 64, 2-D data", _LINEAR),
-    "policy": Net(
-        (16, 2), "1-D UNet of Diffusion Policy, widths 64, 128, 256", _COSINE, cond=(("observation", _OBSERVATION),)
-    ),
+    "policy": Net((16, 2), "1-D UNet of Diffusion Policy, widths 64, 128, 256", _COSINE, cond=(("observation", _OBSERVATION),)),
     "digits": Net((1, 8, 8), "the bundled UNet of the digits", _COSINE, "v_prediction", cond=(("label", 3),)),
     "unet16": Net((1, 16, 16), "UNet, 16x16", _LINEAR),
     "unet28": Net((1, 28, 28), "UNet, 28x28", _LINEAR),

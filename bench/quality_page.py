@@ -77,8 +77,9 @@ def measure(model: df.Model, split: Split, judge: Judge, name: str, sets: int) -
         steps = {calls: -(-calls // df.solvers()[name].nfe_per_step) for calls in NFE}
     drawn: dict[int, list[Quality]] = {calls: [] for calls in steps}
     for seed in range(sets):
-        real, *rows = evaluation.evaluate(model, split, solvers=[name], steps=list(steps.values()), seed=seed, judge=judge,
-                                          on_refused=lambda *why: None)  # fmt: skip
+        real, *rows = evaluation.evaluate(
+            model, split, solvers=[name], steps=list(steps.values()), seed=seed, judge=judge, on_refused=lambda *why: None
+        )
         for row in rows:
             drawn[next(calls for calls, count in steps.items() if count == row.steps)].append(row)
     return real, [Cell(name, calls, tuple(of_calls)) for calls, of_calls in drawn.items() if of_calls]
@@ -104,8 +105,10 @@ def averaged(cell: Cell) -> Quality:
 def read_csv(path: Path) -> list[Quality]:
     """The rows that :func:`table_csv` wrote; the real digits have no steps."""
     with open(path, newline="", encoding="utf-8") as file:
-        return [Quality(line["solver"], int(line["steps"] or 0), int(line["nfe"] or 0), *(float(line[name]) for name in FIGURES))
-                for line in csv.DictReader(file)]  # fmt: skip
+        return [
+            Quality(line["solver"], int(line["steps"] or 0), int(line["nfe"] or 0), *(float(line[name]) for name in FIGURES))
+            for line in csv.DictReader(file)
+        ]
 
 
 def table_csv(real: Quality, cells: Sequence[Cell], path: Path) -> None:
@@ -213,8 +216,13 @@ def continued() -> list[str]:
 
 def as_good(best: Cell, cells: Sequence[Cell], error: float) -> str:
     """How many sets of this size cannot tell from the best: their distances lie within two standard errors of a difference."""
-    close = [c for c in cells if c.calls == best.calls and c is not best
-             and c.mean("frechet_distance") - best.mean("frechet_distance") < 2 * 2**0.5 * error]  # fmt: skip
+    close = [
+        c
+        for c in cells
+        if c.calls == best.calls
+        and c is not best
+        and c.mean("frechet_distance") - best.mean("frechet_distance") < 2 * 2**0.5 * error
+    ]
     return f"{len(close)} others are within chance" if close else "no other is within chance"
 
 

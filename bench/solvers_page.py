@@ -66,8 +66,8 @@ def draw(model: df.Model, n: int, solver: str, steps: int, first_index: int = 0)
     label = (np.arange(n) + first_index) % 10
     options = {**GRID, **({"skip_prk_steps": True} if solver == "pndm" else {})}
     return df.sample(
-        model, n, steps, solver=solver, seed=1, first_index=first_index, cond={"label": label}, batch_size=250, **options,
-    )  # fmt: skip
+        model, n, steps, solver=solver, seed=1, first_index=first_index, cond={"label": label}, batch_size=250, **options
+    )
 
 
 def curve(model: df.Model, solver: str, n: int, distance) -> dict[int, float]:

@@ -118,9 +118,20 @@ def export(
     if opset is not None and opset not in OPSETS:
         raise ArgumentError(f"opset is {opset!r}; it must be {' or '.join(map(str, OPSETS))}, or None.")
     document = _document(
-        name if name is not None else target.stem, shape, schedule, prediction_type, conditioning, convention, time_dtype,
-        value_range, clip, variance, input_scale, training, license,
-    )  # fmt: skip
+        name if name is not None else target.stem,
+        shape,
+        schedule,
+        prediction_type,
+        conditioning,
+        convention,
+        time_dtype,
+        value_range,
+        clip,
+        variance,
+        input_scale,
+        training,
+        license,
+    )
     _usable(module, torch)
 
     with _staging(target) as folder, _quiet():
@@ -177,9 +188,20 @@ def _target(path: Any) -> Path:
 
 
 def _document(
-    name: str, shape: Any, schedule: Any, prediction_type: Any, conditioning: Any, convention: str | None, time_dtype: str | None,
-    value_range: Any, clip: Any, variance: str, input_scale: str | None, training: Any, license: str | None,
-) -> Document:  # fmt: skip
+    name: str,
+    shape: Any,
+    schedule: Any,
+    prediction_type: Any,
+    conditioning: Any,
+    convention: str | None,
+    time_dtype: str | None,
+    value_range: Any,
+    clip: Any,
+    variance: str,
+    input_scale: str | None,
+    training: Any,
+    license: str | None,
+) -> Document:
     if not isinstance(schedule, Schedule):
         raise ArgumentTypeError(f"schedule is a {type(schedule).__name__}; it must be a df.Schedule.")
     if prediction_type not in PREDICTION_TYPES:
@@ -202,11 +224,7 @@ def _document(
         "name": name,
         "schedule": schedule.to_json(),
         "prediction_type": prediction_type,
-        "time": {
-            "input": Time().input,
-            "convention": convention,
-            "dtype": time_dtype or ("int64" if whole else "float32"),
-        },
+        "time": {"input": Time().input, "convention": convention, "dtype": time_dtype or ("int64" if whole else "float32")},
         "sample": {
             "input": "x",
             "output": "output",
@@ -370,7 +388,7 @@ def _strip(proto: Any) -> None:
     def attributes(values: Any) -> None:
         for attribute in values:
             attribute.ClearField("doc_string")
-            for sub in ([attribute.g] if attribute.HasField("g") else attribute.graphs):
+            for sub in [attribute.g] if attribute.HasField("g") else attribute.graphs:
                 graph(sub)
 
     proto.ClearField("doc_string")

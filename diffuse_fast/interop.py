@@ -146,9 +146,14 @@ def schedule_from_diffusers(scheduler: Any, *, mu: float | None = None) -> Sched
 
 
 def plan_from_diffusers(
-    scheduler: Any, steps: int | None = None, *, mu: float | None = None, sigmas: Any = None, timesteps: Any = None,
+    scheduler: Any,
+    steps: int | None = None,
+    *,
+    mu: float | None = None,
+    sigmas: Any = None,
+    timesteps: Any = None,
     **solver_options: Any,
-) -> Plan:  # fmt: skip
+) -> Plan:
     """See :meth:`diffuse_fast.Plan.from_diffusers`."""
     name, peer, config = _read(scheduler)
     for option in solver_options:
@@ -186,9 +191,14 @@ def plan_from_diffusers(
         if option in options and option in peer.options:
             raise ArgumentError(f"{option} is an option of {name}; change it there.")
     plan = make_plan(
-        schedule, solver, prediction_type=_prediction(name, peer, config), clip=_clip(config), timesteps=grid.times,
-        timestep_rounding=grid.rounding if grid.stages_rounded else "none", **{**options, **solver_options},
-    )  # fmt: skip
+        schedule,
+        solver,
+        prediction_type=_prediction(name, peer, config),
+        clip=_clip(config),
+        timesteps=grid.times,
+        timestep_rounding=grid.rounding if grid.stages_rounded else "none",
+        **{**options, **solver_options},
+    )
     if not grid.stages_rounded:  # a second stage has the register of the first among its terms
         rounded = (r if r.c else dataclasses.replace(r, timestep=_rounded(r.timestep, grid.rounding)) for r in plan.rows)
         plan = dataclasses.replace(plan, rows=tuple(rounded))
@@ -620,9 +630,7 @@ _TAKE_SIGMAS = {
 _LISTED = 1e-2  # published lists of noise levels are rounded; how far an end may lie outside of the schedule, relatively
 
 
-def _given(
-    name: str, config: Config, schedule: Schedule, steps: int | None, sigmas: Any, timesteps: Any
-) -> tuple[Schedule, _Grid]:
+def _given(name: str, config: Config, schedule: Schedule, steps: int | None, sigmas: Any, timesteps: Any) -> tuple[Schedule, _Grid]:
     """The grid of a pipeline's own ``sigmas`` or ``timesteps``, as the scheduler's ``set_timesteps`` takes them, and the schedule
     to read it by."""
     for option, values, takers in (("sigmas", sigmas, _TAKE_SIGMAS), ("timesteps", timesteps, _TAKE_TIMESTEPS)):

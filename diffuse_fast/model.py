@@ -87,7 +87,6 @@ class Model(Document):
             return digests[0].hexdigest()
         return hashlib.sha256(b"".join(d.digest() for d in digests)).hexdigest()
 
-
     def plan(self, solver: str, steps: int | None = None, **options: Any) -> Plan:
         """The plan by which ``df.sample(model, n, steps, solver=solver)`` draws: what the model knows need not be said.
 

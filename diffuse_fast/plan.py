@@ -210,10 +210,16 @@ class Row:
         x, m = self.r * self.p, self.r * self.q
         return dataclasses.replace(
             self,
-            p=0.0, q=0.0, r=1.0,
-            a=self.a + self.d * x, b=self.b + self.d * m, d=0.0,
-            e_x=self.e_x + self.e_0 * x, e_m=self.e_m + self.e_0 * m, e_0=0.0,
-        )  # fmt: skip
+            p=0.0,
+            q=0.0,
+            r=1.0,
+            a=self.a + self.d * x,
+            b=self.b + self.d * m,
+            d=0.0,
+            e_x=self.e_x + self.e_0 * x,
+            e_m=self.e_m + self.e_0 * m,
+            e_0=0.0,
+        )
 
 
 _SCALARS = ("timestep", "p", "q", "r", "a", "b", "d", "s", "known_y", "known_z", "e_x", "e_m", "e_0")
@@ -295,9 +301,15 @@ class Plan:
 
     @classmethod
     def from_diffusers(
-        cls, scheduler: Any, steps: int | None = None, *, mu: float | None = None, sigmas: Any = None, timesteps: Any = None,
+        cls,
+        scheduler: Any,
+        steps: int | None = None,
+        *,
+        mu: float | None = None,
+        sigmas: Any = None,
+        timesteps: Any = None,
         **solver_options: Any,
-    ) -> Plan:  # fmt: skip
+    ) -> Plan:
         """The plan that gives the numbers of a diffusers scheduler. diffusers itself is not needed.
 
         Args:
@@ -495,11 +507,18 @@ def _rescaled(row: Row, now: float, then: float) -> Row:
         reduce = Reduction("langevin", (snr, kappa * then))
     return dataclasses.replace(
         row,
-        p=row.p * now, a=row.a * now / then, e_x=row.e_x * now,
-        b=row.b / then, d=row.d / then, s=row.s / then, c=tuple(c / then for c in row.c),
+        p=row.p * now,
+        a=row.a * now / then,
+        e_x=row.e_x * now,
+        b=row.b / then,
+        d=row.d / then,
+        s=row.s / then,
+        c=tuple(c / then for c in row.c),
         log_s=None if row.log_s is None else (row.log_s[0] - math.log(then), row.log_s[1]),
-        known_y=row.known_y / then, known_z=row.known_z / then, reduce=reduce,
-    )  # fmt: skip
+        known_y=row.known_y / then,
+        known_z=row.known_z / then,
+        reduce=reduce,
+    )
 
 
 def _frozen_options(options: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
@@ -573,20 +592,29 @@ def _validate(plan: Plan) -> None:
     check(isinstance(plan.solver, str) and plan.solver != "", "a plan needs the name of its solver.")
     check(len(plan.rows) > 0, "a plan needs at least one row.")
     check(whole(plan.steps) and plan.steps >= 1, f"a plan's steps is {plan.steps!r}; it must be a whole number from 1.")
-    check(plan.prediction_type in PREDICTION_TYPES,
-          f"prediction_type is {plan.prediction_type!r}; it must be one of {', '.join(PREDICTION_TYPES)}.")  # fmt: skip
-    check(whole(plan.registers) and 0 <= plan.registers <= MAX_REGISTERS,
-          f"a plan has {plan.registers!r} registers; 0 to {MAX_REGISTERS} are possible.")  # fmt: skip
-    check(_fits_float32(plan.initial_scale),
-          f"a plan's initial_scale is {plan.initial_scale}; it must be finite in float32.")  # fmt: skip
+    check(
+        plan.prediction_type in PREDICTION_TYPES,
+        f"prediction_type is {plan.prediction_type!r}; it must be one of {', '.join(PREDICTION_TYPES)}.",
+    )
+    check(
+        whole(plan.registers) and 0 <= plan.registers <= MAX_REGISTERS,
+        f"a plan has {plan.registers!r} registers; 0 to {MAX_REGISTERS} are possible.",
+    )
+    check(_fits_float32(plan.initial_scale), f"a plan's initial_scale is {plan.initial_scale}; it must be finite in float32.")
     check(len(plan.marginals) == len(plan.rows) + 1, "a plan needs a marginal before each row and one after the last.")
-    check(all(len(pair) == 2 and finite(*pair) and pair[1] >= 0 for pair in plan.marginals),
-          "a plan's marginals are pairs (alpha, sigma), finite, sigma not negative.")  # fmt: skip
+    check(
+        all(len(pair) == 2 and finite(*pair) and pair[1] >= 0 for pair in plan.marginals),
+        "a plan's marginals are pairs (alpha, sigma), finite, sigma not negative.",
+    )
     if plan.deviation is not None:
-        check(len(plan.deviation) == len(plan.rows) and all(len(p) == 2 and finite(*p) for p in plan.deviation),
-              "a plan's deviation is one finite pair per row.")  # fmt: skip
-    check(all(isinstance(name, str) and plain(value) for name, value in plan.options),
-          f"a plan's options are named texts, numbers, booleans or lists of them, at most {_MAX_OPTION_DEPTH} deep.")  # fmt: skip
+        check(
+            len(plan.deviation) == len(plan.rows) and all(len(p) == 2 and finite(*p) for p in plan.deviation),
+            "a plan's deviation is one finite pair per row.",
+        )
+    check(
+        all(isinstance(name, str) and plain(value) for name, value in plan.options),
+        f"a plan's options are named texts, numbers, booleans or lists of them, at most {_MAX_OPTION_DEPTH} deep.",
+    )
     written: set[int] = set()
     for i, row in enumerate(plan.rows):
         where = f"row {i} of the plan"
@@ -597,8 +625,10 @@ def _validate(plan: Plan) -> None:
         if not row.calls_network:
             uses = row.b != 0 or row.e_m != 0 or (row.q != 0 and (row.d != 0 or row.e_0 != 0)) or row.log_s is not None
             check(not uses and row.reduce is None, f"{where} uses the model output but does not call the network.")
-        check(row.reduce is None or row.reduce.kind != "langevin_given",
-              f"{where} has the reduction langevin_given, which stands for given noise; make it langevin.")  # fmt: skip
+        check(
+            row.reduce is None or row.reduce.kind != "langevin_given",
+            f"{where} has the reduction langevin_given, which stands for given noise; make it langevin.",
+        )
         for name, weights in (("c", row.c), ("f", row.f)):
             check(len(weights) <= plan.registers, f"{where}: {name} names more registers than the plan has.")
             for k, weight in enumerate(weights):
@@ -606,6 +636,5 @@ def _validate(plan: Plan) -> None:
         if row.write is None:
             check(not (row.e_x or row.e_m or row.e_0 or any(row.f)), f"{where} keeps a value but names no register to write.")
         else:
-            check(row.write < plan.registers,
-                  f"{where} writes register {row.write!r}; the plan has {plan.registers}.")  # fmt: skip
+            check(row.write < plan.registers, f"{where} writes register {row.write!r}; the plan has {plan.registers}.")
             written.add(row.write)

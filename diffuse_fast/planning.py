@@ -15,8 +15,18 @@ from .solvers import WHOLE, checked_clip
 from .solvers import plan as make_plan
 
 
-def plan_for(known: Document | None, solver: str, steps: int | None, *, schedule: Any = None, prediction_type: Any = None,
-             clip: Any = None, timestep_spacing: Any = None, timesteps: Any = None, **solver_options: Any) -> Plan:  # fmt: skip
+def plan_for(
+    known: Document | None,
+    solver: str,
+    steps: int | None,
+    *,
+    schedule: Any = None,
+    prediction_type: Any = None,
+    clip: Any = None,
+    timestep_spacing: Any = None,
+    timesteps: Any = None,
+    **solver_options: Any,
+) -> Plan:
     """The plan that ``sample`` follows with these arguments."""
     grid = {"schedule": schedule, "prediction_type": prediction_type, "clip": clip, "timestep_spacing": timestep_spacing,
             "timesteps": timesteps, **solver_options}  # fmt: skip
@@ -25,17 +35,31 @@ def plan_for(known: Document | None, solver: str, steps: int | None, *, schedule
     return _hand_made(known, solver, steps, **grid)
 
 
-def _hand_made(known: Document | None, solver: str, steps: int | None, *, schedule: Any, prediction_type: Any, clip: Any,
-               timesteps: Any, **options: Any) -> Plan:  # fmt: skip
+def _hand_made(
+    known: Document | None,
+    solver: str,
+    steps: int | None,
+    *,
+    schedule: Any,
+    prediction_type: Any,
+    clip: Any,
+    timesteps: Any,
+    **options: Any,
+) -> Plan:
     """The plan of a solver, with what the artifact knows."""
     if known is not None:
         options.setdefault("time_convention", known.time.convention)
         if known.time.dtype != "float32" and timesteps is None:  # a named spacing may lie between whole timesteps
             options.setdefault("timestep_rounding", "nearest")
     return _plan(
-        told("schedule", schedule, known), solver, steps, prediction_type=told("prediction_type", prediction_type, known),
-        clip=bounds(clip, known), timesteps=timesteps, **options,
-    )  # fmt: skip
+        told("schedule", schedule, known),
+        solver,
+        steps,
+        prediction_type=told("prediction_type", prediction_type, known),
+        clip=bounds(clip, known),
+        timesteps=timesteps,
+        **options,
+    )
 
 
 def _learned(model: Document | None, steps: int | None, contradicting: list[str]) -> Plan:

@@ -183,15 +183,19 @@ def test_other_conventions_and_a_learned_variance(tmp_path):
             y = x * t[:, None, None, None] + text.mean(dim=(1, 2))[:, None, None, None]
             return torch.cat([y, torch.where(mask[:, None, None, None], y, -y)], 1)
 
-    conditioning = [
-        {"name": "mask", "dtype": "bool"},
-        {"name": "text", "dtype": "float32", "shape": [7, 4], "null": 0.0},
-    ]
+    conditioning = [{"name": "mask", "dtype": "bool"}, {"name": "text", "dtype": "float32", "shape": [7, 4], "null": 0.0}]
     module = Flow().eval()
     model = df.export(
-        module, tmp_path / "m.onnx", shape=(3, 4, 4), schedule=df.Schedule.flow(), prediction_type="flow", convention="continuous",
-        variance="learned_range", conditioning=conditioning, value_range=None,
-    )  # fmt: skip
+        module,
+        tmp_path / "m.onnx",
+        shape=(3, 4, 4),
+        schedule=df.Schedule.flow(),
+        prediction_type="flow",
+        convention="continuous",
+        variance="learned_range",
+        conditioning=conditioning,
+        value_range=None,
+    )
     assert model.output_shape == (6, 4, 4) and model.time.dtype == "float32" and model.value_range is None
     text = np.random.default_rng(0).standard_normal((3, 7, 4)).astype(np.float32)
     expected, got = both(module, model, 3, 0.37, mask=np.array([True, False, True]), text=text)
@@ -256,17 +260,28 @@ def unet():
     diffusers = pytest.importorskip("diffusers")
     torch.manual_seed(0)
     return diffusers.UNet2DModel(
-        sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=8, num_class_embeds=4,
-    ).eval()  # fmt: skip
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=8,
+        num_class_embeds=4,
+    ).eval()
 
 
 def test_a_diffusers_network(unet, tmp_path):
     model = df.export(
-        unet, tmp_path / "unet.onnx", shape=(1, 8, 8), schedule=SCHEDULE, prediction_type="epsilon",
+        unet,
+        tmp_path / "unet.onnx",
+        shape=(1, 8, 8),
+        schedule=SCHEDULE,
+        prediction_type="epsilon",
         conditioning=[{"name": "class_labels", "classes": 4}],
-    )  # fmt: skip
+    )
     labels = np.arange(5) % 4
     expected, got = both(unet, model, 5, 700, class_labels=labels)
     np.testing.assert_allclose(got, expected, atol=1e-5 * np.abs(expected).max(), rtol=0)

@@ -26,10 +26,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::diffuse_fast.errors.LongStepWarning"),  # the few steps here; tests/solvers/test_leaps.py
 ]
 
-BETAS = [
-    {},
-    {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
-]
+BETAS = [{}, {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}]
 LEVELS = [{"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True}]
 LU = {"use_lu_lambdas": True}
 SIGMA_MIN = {"final_sigmas_type": "sigma_min"}
@@ -138,8 +135,10 @@ def test_grids(name, options, betas, steps):
         return  # without betas
     if steps > options.get("num_train_timesteps", PEERS[name].options["num_train_timesteps"]):
         return
-    if steps == 1 and (name, *options) in (("EDMEulerScheduler", "sigma_schedule", "prediction_type"),
-                                           ("FlowMatchEulerDiscreteScheduler", "shift", "shift_terminal")):  # fmt: skip
+    if steps == 1 and (name, *options) in (
+        ("EDMEulerScheduler", "sigma_schedule", "prediction_type"),
+        ("FlowMatchEulerDiscreteScheduler", "shift", "shift_terminal"),
+    ):
         pytest.skip("the peer's one step is wrong")
     scheduler = with_exact_table(make(name, {**betas, **options}))
     scheduler.set_timesteps(steps)
@@ -175,20 +174,38 @@ def test_trajectories(name, options, steps):
 
 
 @pytest.mark.parametrize("steps", [5, *SLOW_STEPS])
-@every([(name, options) for name, options in [
-    ("DDIMScheduler", {}), ("DDPMScheduler", {}), ("LCMScheduler", {}), ("DPMSolverMultistepScheduler", {}),
-    *(("DPMSolverMultistepScheduler", {"solver_order": 1, "algorithm_type": a}) for a in ("dpmsolver++", "sde-dpmsolver++")),
-    ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
-    ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}), ("UniPCMultistepScheduler", {}),
-    ("DEISMultistepScheduler", {}), ("EDMDPMSolverMultistepScheduler", {}),
-    ("DPMSolverSinglestepScheduler", {"solver_order": 1, "prediction_type": "v_prediction"}),
-]])  # fmt: skip
+@every(
+    [
+        (name, options)
+        for name, options in [
+            ("DDIMScheduler", {}),
+            ("DDPMScheduler", {}),
+            ("LCMScheduler", {}),
+            ("DPMSolverMultistepScheduler", {}),
+            *(
+                ("DPMSolverMultistepScheduler", {"solver_order": 1, "algorithm_type": a})
+                for a in ("dpmsolver++", "sde-dpmsolver++")
+            ),
+            ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
+            ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+            ("UniPCMultistepScheduler", {}),
+            ("DEISMultistepScheduler", {}),
+            ("EDMDPMSolverMultistepScheduler", {}),
+            ("DPMSolverSinglestepScheduler", {"solver_order": 1, "prediction_type": "v_prediction"}),
+        ]
+    ]
+)
 def test_dynamic_thresholding(name, options, steps):
     # Over the whole schedule the noise form is a difference of terms of size 1e4, in the peer's float32.
     coarse = steps == 1 and (name == "DEISMultistepScheduler" or options.get("algorithm_type") == "dpmsolver")
     # Of the whole sample, so one sample: with channels, as the peer wants them.
-    compare(name, {"thresholding": True, "dynamic_thresholding_ratio": 0.8, "sample_max_value": 1.7, **options}, steps, (1, 3, 4),
-            tolerance=1e-3 if coarse else 1e-5)  # fmt: skip
+    compare(
+        name,
+        {"thresholding": True, "dynamic_thresholding_ratio": 0.8, "sample_max_value": 1.7, **options},
+        steps,
+        (1, 3, 4),
+        tolerance=1e-3 if coarse else 1e-5,
+    )
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
@@ -629,9 +646,7 @@ ADVICE = {  # what each refusal says to take instead
     "DDPMWuerstchenScheduler": by_plan(df.Schedule.cosine(), "ddpm"),
     "KarrasVeScheduler": by_plan(df.Schedule.edm(), "heun"),
     "ScoreSdeVpScheduler": by_plan(df.Schedule.vp_sde(), "euler_maruyama"),
-    "LTXEulerAncestralRFScheduler": by_plan(
-        df.Schedule.flow(), "euler_ancestral", None, timesteps=1000 * np.linspace(1, 1 / 5, 5)
-    ),
+    "LTXEulerAncestralRFScheduler": by_plan(df.Schedule.flow(), "euler_ancestral", None, timesteps=1000 * np.linspace(1, 1 / 5, 5)),
     "MiniMaxH3Scheduler": by_plan(df.Schedule.flow(), "flow_euler"),
 }
 

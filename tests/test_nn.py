@@ -29,11 +29,7 @@ def network():
 @pytest.fixture
 def inputs():
     generator = torch.Generator().manual_seed(1)
-    return (
-        torch.randn(5, 1, 8, 8, generator=generator),
-        torch.tensor([0, 3, 500, 998, 999]),
-        torch.tensor([0, 9, 4, 10, 1]),
-    )
+    return (torch.randn(5, 1, 8, 8, generator=generator), torch.tensor([0, 3, 500, 998, 999]), torch.tensor([0, 9, 4, 10, 1]))
 
 
 ADM = {"head_channels": 64, "scale_shift": True, "resample": "resnet", "num_classes": 1000}
@@ -139,9 +135,13 @@ def test_each_becomes_an_artifact(name, tmp_path):
     network = awake(build())
     # Comparing the file with the network at three batch sizes is a part of exporting.
     model = df.export(
-        network, tmp_path / "m.onnx", shape=shape, schedule=df.Schedule.linear(), prediction_type="epsilon",
+        network,
+        tmp_path / "m.onnx",
+        shape=shape,
+        schedule=df.Schedule.linear(),
+        prediction_type="epsilon",
         conditioning=[{"name": "label", "null": 3, "classes": 3}],
-    )  # fmt: skip
+    )
     assert df.sample(model, 5, 2, seed=0, cond={"label": 1}).shape == (5, *shape)
 
 
@@ -251,15 +251,11 @@ def test_attention_is_softmax_attention_and_ignores_the_order_of_pixels(heads):
 
     order = torch.randperm(16, generator=torch.Generator().manual_seed(3))
     moved = x.flatten(2)[:, :, order].reshape(x.shape)
-    torch.testing.assert_close(
-        attention(moved).flatten(2), attention(x).flatten(2)[:, :, order], rtol=1e-5, atol=1e-5
-    )  # fmt: skip
+    torch.testing.assert_close(attention(moved).flatten(2), attention(x).flatten(2)[:, :, order], rtol=1e-5, atol=1e-5)
 
 
 def test_other_sizes_levels_and_output_channels():
-    network = awake(
-        df.nn.UNet(3, 6, channels=8, multipliers=(1, 2, 2), blocks=1, attention_levels=(1, 2), heads=2, groups=4)
-    )
+    network = awake(df.nn.UNet(3, 6, channels=8, multipliers=(1, 2, 2), blocks=1, attention_levels=(1, 2), heads=2, groups=4))
     assert network(torch.zeros(2, 3, 8, 12), torch.tensor([1, 2])).shape == (2, 6, 8, 12)
 
 
@@ -316,9 +312,17 @@ def test_exports_whole_with_a_dynamic_batch(network, inputs, tmp_path):
     x, t, label = inputs
     dynamic = {0: torch.export.Dim.DYNAMIC}
     torch.onnx.export(
-        network, (x[:2], t[:2], label[:2]), path, dynamo=True, opset_version=23, verbose=False, external_data=False,
-        input_names=["x", "t", "label"], output_names=["output"], dynamic_shapes=(dynamic, dynamic, dynamic),
-    )  # fmt: skip
+        network,
+        (x[:2], t[:2], label[:2]),
+        path,
+        dynamo=True,
+        opset_version=23,
+        verbose=False,
+        external_data=False,
+        input_names=["x", "t", "label"],
+        output_names=["output"],
+        dynamic_shapes=(dynamic, dynamic, dynamic),
+    )
     operators = [node.op_type for node in onnx.load(path).graph.node]
     assert operators.count("Attention") == 1
     assert "Softmax" not in operators

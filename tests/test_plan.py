@@ -83,11 +83,7 @@ def plans(draw):
         initial_scale=draw(number),
         marginals=tuple(draw(pairs) for _ in range(len(table) + 1)),
         deviation=draw(st.one_of(st.none(), st.tuples(*[st.tuples(number, number)] * len(table)))),
-        options=(
-            ("order", draw(st.integers(0, 3))),
-            ("scales", (1.0, draw(number))),
-            ("type", draw(st.text(max_size=3))),
-        ),
+        options=(("order", draw(st.integers(0, 3))), ("scales", (1.0, draw(number))), ("type", draw(st.text(max_size=3)))),
     )
 
 
@@ -128,9 +124,7 @@ def test_infinite_bounds_are_left_out():
 
 
 def document():
-    plan = df.plan(
-        df.Schedule.linear(), "ddpm", 3, prediction_type="epsilon", clip=(-1, 1), variance_type="fixed_large"
-    )
+    plan = df.plan(df.Schedule.linear(), "ddpm", 3, prediction_type="epsilon", clip=(-1, 1), variance_type="fixed_large")
     return json.loads(plan.to_json())
 
 
@@ -235,9 +229,7 @@ def test_broken_documents_are_refused(name):
     assert VALIDATOR.is_valid(doc) != visible
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"format": "diffuse_fast.plan"}', b"\xff\xfe\x00", "[" * 100000]
-)
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"format": "diffuse_fast.plan"}', b"\xff\xfe\x00", "[" * 100000])
 def test_what_is_not_a_plan_is_refused(text):
     with pytest.raises(PlanError):
         Plan.from_json(text)
@@ -300,9 +292,7 @@ def test_immutable():
 
 
 def test_equal_by_content():
-    one, same, other = (
-        df.plan(df.Schedule.linear(), "ddim", 3, prediction_type="epsilon", eta=eta) for eta in (0.5, 0.5, 0.6)
-    )
+    one, same, other = (df.plan(df.Schedule.linear(), "ddim", 3, prediction_type="epsilon", eta=eta) for eta in (0.5, 0.5, 0.6))
     assert one == same
     assert len({one, same, other}) == 2
 

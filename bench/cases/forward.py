@@ -57,7 +57,12 @@ def _run(seconds: float, threads: int) -> list[Line]:
     }
     measured = interleaved(work, seconds=seconds)
     return [
-        Line(f"{name}, {threads} threads", seconds=Timing.of(measured[name]), peer="torch",
-             ratio=Timing.of(measured[name] / measured[f"{name}, torch"]), limit=LIMIT)
+        Line(
+            f"{name}, {threads} threads",
+            seconds=Timing.of(measured[name]),
+            peer="torch",
+            ratio=Timing.of(measured[name] / measured[f"{name}, torch"]),
+            limit=LIMIT,
+        )
         for name in ("x_t and epsilon", "x_t and v")
-    ]  # fmt: skip
+    ]

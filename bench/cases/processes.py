@@ -74,11 +74,13 @@ def _compare(network: str, batch: int, steps: int, seconds: float) -> list[Line]
             child.join()
     return [
         Line(
-            f"{network}, {batch} samples, {steps} steps: {name}", seconds=Timing.of(values), peer=HALVES,
+            f"{network}, {batch} samples, {steps} steps: {name}",
+            seconds=Timing.of(values),
+            peer=HALVES,
             ratio=None if name == HALVES else ratio(times, name, HALVES),
         )
         for name, values in times.items()
-    ]  # fmt: skip
+    ]
 
 
 def _sampler(network: str, batch: int, steps: int, choice: Choice) -> Callable[..., np.ndarray]:

@@ -97,8 +97,6 @@ def _peer(entry: Entry, ours: float | None) -> list[Line]:
     seconds = np.array(times)
     name = f"first digit: {entry.name}"
     return [
-        Line(
-            name, seconds=Timing.of(seconds), ratio=Timing.of(seconds / ours) if ours else None, peer="diffuse_fast", job=job
-        ),
+        Line(name, seconds=Timing.of(seconds), ratio=Timing.of(seconds / ours) if ours else None, peer="diffuse_fast", job=job),
         Line(f"peak memory, {name}", value=max(peaks) / 1e6, unit="MB", job=job),
     ]

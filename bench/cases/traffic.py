@@ -49,8 +49,9 @@ def fused_bytes_per_element(row: Row) -> int:
     return 4 * (1 + sum(int(has[name][0]) for name in touched) + int((has["c"] | has["f"]).sum()))
 
 
-def eager_ddim(x: torch.Tensor, m: torch.Tensor, alpha: float, sigma: float, alpha_next: float, sigma_next: float, *,
-               rederive: bool = False) -> torch.Tensor:  # fmt: skip
+def eager_ddim(
+    x: torch.Tensor, m: torch.Tensor, alpha: float, sigma: float, alpha_next: float, sigma_next: float, *, rederive: bool = False
+) -> torch.Tensor:
     """Clipped DDIM as a line of PyTorch per equation; ``rederive`` takes epsilon from the clipped prediction."""
     x0 = ((x - sigma * m) / alpha).clamp(-1, 1)
     epsilon = (x - alpha * x0) / sigma if rederive else m

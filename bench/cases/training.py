@@ -58,5 +58,5 @@ def _run(seconds: float, threads: int) -> list[Line]:
             told += [
                 Line(f"{name}, {threads} threads", seconds=Timing.of(values), value=rate, unit="images/s"),
                 Line(f"{OURS} over {name}, {threads} threads", ratio=Timing.of(ours / values), peer=name, limit=LIMIT),
-            ]  # fmt: skip
+            ]
     return told + lines

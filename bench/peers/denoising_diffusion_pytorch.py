@@ -66,9 +66,14 @@ class Wrapped:
         # It makes its schedule by name; the network's own takes that place. Its progress bar is left out of the time.
         with mock.patch.object(globals_of, "linear_beta_schedule", lambda timesteps: betas):
             self._diffusion = diffusion(
-                self._network, image_size=net.shape[1:], timesteps=NUM_TRAIN_TIMESTEPS, sampling_timesteps=job.steps,
-                objective=OBJECTIVES[net.prediction_type], beta_schedule="linear", auto_normalize=False,
-            )  # fmt: skip
+                self._network,
+                image_size=net.shape[1:],
+                timesteps=NUM_TRAIN_TIMESTEPS,
+                sampling_timesteps=job.steps,
+                objective=OBJECTIVES[net.prediction_type],
+                beta_schedule="linear",
+                auto_normalize=False,
+            )
         globals_of.tqdm = lambda pairs, **_: pairs
 
     @torch.inference_mode()

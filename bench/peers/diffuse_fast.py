@@ -44,9 +44,14 @@ class Ours:
         model = df.load(int8(job.network) if precision == "int8" else artifact(job.network))
         # ε as the network predicts it, as the peers' DDIM takes it.
         plan = df.plan(
-            net.schedule, "ddim", job.steps, prediction_type=net.prediction_type, clip=CLIP, timestep_spacing=job.spacing,
+            net.schedule,
+            "ddim",
+            job.steps,
+            prediction_type=net.prediction_type,
+            clip=CLIP,
+            timestep_spacing=job.spacing,
             rederive_epsilon=False,
-        )  # fmt: skip
+        )
         try:
             self._sampler = df.Sampler(model, plan, runtime=runtime, precision=precision, threads=threads)
         except df.DiffuseFastError as error:

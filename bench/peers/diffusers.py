@@ -39,9 +39,11 @@ class Scheduled:
         self._shape = (job.batch, *net.shape)
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self._scheduler = DDIMScheduler(
-            NUM_TRAIN_TIMESTEPS, trained_betas=np.asarray(net.schedule.betas), prediction_type=net.prediction_type,
+            NUM_TRAIN_TIMESTEPS,
+            trained_betas=np.asarray(net.schedule.betas),
+            prediction_type=net.prediction_type,
             timestep_spacing=job.spacing,
-        )  # fmt: skip
+        )
 
     @classmethod
     def of_arrays(cls, job: Job, call: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Scheduled:

@@ -18,11 +18,7 @@ from diffuse_fast.training.data import digits
 from diffuse_fast.training.digits import CONFIG, NETWORK, SCHEDULE
 
 # By the name that the tables show: the file here.
-TRAINERS = {
-    "diffuse_fast": "diffuse_fast",
-    "diffusers": "diffusers",
-    "denoising-diffusion-pytorch": "denoising_diffusion_pytorch",
-}
+TRAINERS = {"diffuse_fast": "diffuse_fast", "diffusers": "diffusers", "denoising-diffusion-pytorch": "denoising_diffusion_pytorch"}
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,13 @@ def train(run: Run) -> None:
     config = run.config
     _, channels, *size = run.data.shape
     diffusion = library()(
-        Network(run.network, channels), image_size=tuple(size), timesteps=len(run.schedule.betas), objective="pred_v",
-        beta_schedule="cosine", auto_normalize=False,
-    )  # fmt: skip
+        Network(run.network, channels),
+        image_size=tuple(size),
+        timesteps=len(run.schedule.betas),
+        objective="pred_v",
+        beta_schedule="cosine",
+        auto_normalize=False,
+    )
     accelerator = Accelerator(split_batches=True, mixed_precision="no", cpu=True)
     loader = accelerator.prepare(DataLoader(run.data, batch_size=config.batch_size, shuffle=True, drop_last=True))
     optimizer = Adam(diffusion.parameters(), lr=config.learning_rate, betas=(0.9, 0.99))

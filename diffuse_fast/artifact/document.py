@@ -248,10 +248,25 @@ def build(raw: Any) -> Document:
     version = top.raw.get("version")
     if type(version) is not int or not VERSION <= version <= VERSION_WITH_CLASS_NAMES:
         _fail("version", version, f"{VERSION} to {VERSION_WITH_CLASS_NAMES}; this library reads no other")
-    top.only("format", "version", "name", "schedule", "prediction_type", "time", "sample", "input_scale", "variance", "clip",
-             "conditioning", "training", "license", "producer", "opset",
-             *(("plans",) if version >= VERSION_WITH_PLANS else ()),
-             *(("quantization",) if version >= VERSION_WITH_QUANTIZATION else ()))  # fmt: skip
+    top.only(
+        "format",
+        "version",
+        "name",
+        "schedule",
+        "prediction_type",
+        "time",
+        "sample",
+        "input_scale",
+        "variance",
+        "clip",
+        "conditioning",
+        "training",
+        "license",
+        "producer",
+        "opset",
+        *(("plans",) if version >= VERSION_WITH_PLANS else ()),
+        *(("quantization",) if version >= VERSION_WITH_QUANTIZATION else ()),
+    )
     time = _Object(top.take("time"), "time")
     time.only("input", "convention", "dtype")
     sample = _Object(top.take("sample"), "sample")

@@ -202,9 +202,7 @@ class Nodes:
         nodes = [message(_NODE, node.raw if node.raw is not None else _encoded(node)) for node in self.nodes]
         constants = [_initializer(name, array) for name, array in self._constants.items() if name in read]
         graph = b"".join([*nodes, *kept, *self._added, *constants])
-        return (
-            self._wire.buffer[: self._graph.begin] + message(_GRAPH, graph) + self._wire.buffer[self._graph.span.stop :]
-        )
+        return self._wire.buffer[: self._graph.begin] + message(_GRAPH, graph) + self._wire.buffer[self._graph.span.stop :]
 
     def _constant_node(self, name: str) -> Node | None:
         return next((node for node in self.nodes if node.op == "Constant" and not node.domain and name in node.outputs), None)

@@ -82,9 +82,7 @@ def _cpu() -> dict[str, Any]:
 def _kernels() -> list[dict[str, Any]]:
     from ..kernels import kernels
 
-    return [
-        {"name": k.name, "device": k.device, "available": k.unavailable is None, "reason": k.unavailable} for k in kernels()
-    ]
+    return [{"name": k.name, "device": k.device, "available": k.unavailable is None, "reason": k.unavailable} for k in kernels()]
 
 
 def _kernel() -> dict[str, Any]:
@@ -206,13 +204,15 @@ def _show(report: dict[str, Any]) -> None:
         "runtimes: " + ", ".join(f"{kind} on {name or 'nothing'}" for kind, name in report["auto_runtime"].items()),
         [
             (
-                r["name"], ", ".join(r["runs"]), ", ".join(r["precisions"]),
+                r["name"],
+                ", ".join(r["runs"]),
+                ", ".join(r["precisions"]),
                 "installed" if r["installed"] else f"not installed: {r['install']}",
             )
             for r in report["runtimes"]
         ],
         ("runtime", "runs", "precisions", ""),
-    )  # fmt: skip
+    )
     cuda = report["cuda"]
     show(
         "device cuda",
@@ -221,13 +221,14 @@ def _show(report: dict[str, Any]) -> None:
     )
     tuned = report["tuned"]
     show(
-        f"tuned: auto takes these for their models (in {tuned['folder']})" if tuned["answers"]
+        f"tuned: auto takes these for their models (in {tuned['folder']})"
+        if tuned["answers"]
         else "tuned: nothing here; `diffuse-fast tune MODEL` measures what auto is to take",
         [
             (a["model"], a["batch"], a["precision"], a["way"], a["threads"], a["split"], f"{a['seconds'] * 1e3:.3f}", a["why"])
             for a in tuned["answers"]
         ],
         ("model", "batch", "precision", "runtime", "threads", "parts", "median ms", "why"),
-    )  # fmt: skip
+    )
     for warning in report["warnings"]:
         say(f"warning: {warning}")

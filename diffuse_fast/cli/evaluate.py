@@ -46,17 +46,29 @@ def evaluate(
     refused: list[tuple[str, int, str]] = []
     rows = []
     say(f"training the judge on {len(split.labels):,} images")
-    for row in evaluation.evaluate(model, split, solvers=solvers, steps=counts, label=label, seed=seed,
-                                   guidance_scale=guidance_scale, precision=precision, progress=True,
-                                   on_refused=lambda *why: refused.append(why)):  # fmt: skip
+    for row in evaluation.evaluate(
+        model,
+        split,
+        solvers=solvers,
+        steps=counts,
+        label=label,
+        seed=seed,
+        guidance_scale=guidance_scale,
+        precision=precision,
+        progress=True,
+        on_refused=lambda *why: refused.append(why),
+    ):
         rows.append(row)
         if files is not None:  # after each row: what was measured outlives an interrupt
             evaluation.to_csv(rows, files[0])
         say(f"{row.solver}, {row.steps} steps: done")
     if files is not None:
         quality_plot.plot(rows, files[1], f"{model}: quality by solver and calls of the network")
-    show(f"{model}, {len(split.held_out_labels)} images each", [_cells(row) for row in rows],
-         ("images", "steps", "NFE", "accuracy %", "score", "Fréchet distance", "precision", "recall"))  # fmt: skip
+    show(
+        f"{model}, {len(split.held_out_labels)} images each",
+        [_cells(row) for row in rows],
+        ("images", "steps", "NFE", "accuracy %", "score", "Fréchet distance", "precision", "recall"),
+    )
     for name, count, why in refused:
         say(f"not drawn: {name}, {count} steps: {why}")
     if files is not None:

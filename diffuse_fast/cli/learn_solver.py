@@ -52,9 +52,13 @@ def learn_solver(
     }
     counts = list(dict.fromkeys(steps))
     results = learn_each(
-        loaded, counts, out=target, runtime=runtime, progress=say,
+        loaded,
+        counts,
+        out=target,
+        runtime=runtime,
+        progress=say,
         **{name: value for name, value in given.items() if value is not None},
-    )  # fmt: skip
+    )
     for count, learned in zip(counts, results, strict=True):
         show(
             f"{loaded.name}, {count} steps",

@@ -47,17 +47,29 @@ def likelihood(
         raise typer.BadParameter(f"--out is {str(out)!r}; it must end in .npz.")
     loaded = load(model)
     given: dict[str, Any] = {
-        name: _array(f"--cond {name}", Path(text)) if text.endswith(".npy")
+        name: _array(f"--cond {name}", Path(text))
+        if text.endswith(".npy")
         else words.values(f"--cond {name}", text, words.class_names(loaded, name))
         for name, text in words.pairs("--cond", cond or ()).items()
-    }  # fmt: skip
+    }
     x = _array("DATA.npy", data)
     if out is not None:
         files.writable(out)
     found = estimate(
-        loaded, x, method, levels=levels, draws=draws, seed=seed, cond=given or None, steps=steps, evaluations=evaluations,
-        variance_type=variance_type, trace=trace, batch_size=batch_size, runtime=runtime,
-    )  # fmt: skip
+        loaded,
+        x,
+        method,
+        levels=levels,
+        draws=draws,
+        seed=seed,
+        cond=given or None,
+        steps=steps,
+        evaluations=evaluations,
+        variance_type=variance_type,
+        trace=trace,
+        batch_size=batch_size,
+        runtime=runtime,
+    )
     if out is not None:
         with files.replacing(out) as partial, partial.open("wb") as file:
             np.savez(file, bits_per_dim=found.bits_per_dim, standard_error=found.standard_error, **found.terms)  # type: ignore[arg-type]  # numpy's stub takes the names for its own

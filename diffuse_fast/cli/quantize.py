@@ -32,7 +32,13 @@ def quantize(
     from .tables import show
 
     written = write(
-        model, out, samples=samples, steps=steps, seed=seed, max_error=max_error, data=None if data is None else _data(data),
+        model,
+        out,
+        samples=samples,
+        steps=steps,
+        seed=seed,
+        max_error=max_error,
+        data=None if data is None else _data(data),
         progress=say,
-    )  # fmt: skip
+    )
     show(str(out), quantization_rows(written.to_json()["quantization"]))

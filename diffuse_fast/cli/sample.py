@@ -14,7 +14,6 @@ import typer
 from . import words
 
 if TYPE_CHECKING:
-
     from ..model import Model
 
 STEPS = 20  # where nothing says how many
@@ -54,7 +53,9 @@ def sample(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", show_default="samples.png, or samples-2.png, ... where that is there already",
+            "--out",
+            "-o",
+            show_default="samples.png, or samples-2.png, ... where that is there already",
             help="A .png or .jpg (a grid), .gif (one after the other), .npy or .npz; all but an .npy also hold how it was made.",
         ),
     ] = None,
@@ -133,10 +134,13 @@ def sample(
         **{
             name: value
             for name, value in (
-                ("rho", rho), ("sigma_min", sigma_min), ("sigma_max", sigma_max),
+                ("rho", rho),
+                ("sigma_min", sigma_min),
+                ("sigma_max", sigma_max),
                 ("beta_shape", None if beta_shape is None else words.numbers("--beta-shape", beta_shape)),
                 ("sigmas", None if sigmas is None else words.numbers("--sigmas", sigmas)),
-                ("begin", begin), ("end", end if end in (None, "data", "last") else words.typed("--end", end, float)),
+                ("begin", begin),
+                ("end", end if end in (None, "data", "last") else words.typed("--end", end, float)),
             )
             if value is not None
         },

@@ -17,20 +17,13 @@ def solvers() -> None:
     everything = known().values()
     show(
         "solvers",
-        [
-            (s.name, s.order, s.nfe_per_step, s.registers, "yes" if s.stochastic else "no", s.timestep_spacing)
-            for s in everything
-        ],
+        [(s.name, s.order, s.nfe_per_step, s.registers, "yes" if s.stochastic else "no", s.timestep_spacing) for s in everything],
         ("name", "order", "calls per step", "registers", "noise", "spacing"),
     )
     show("papers", [(s.name, s.paper) for s in everything])
     show(
         "options, as --option NAME=VALUE",
-        [
-            (s.name, name, _shown(o.default), _about(o))
-            for s in everything
-            for name, o in s.options.items()
-        ],
+        [(s.name, name, _shown(o.default), _about(o)) for s in everything for name, o in s.options.items()],
         ("solver", "option", "default", ""),
     )
 

@@ -28,20 +28,21 @@ def tune(
     from .tables import show
 
     tuning = find(
-        model, batch_size or (1, 16), precisions=precision or ("float32",), runtimes=runtime, seconds=seconds,
-        max_error=max_error, progress=say,
-    )  # fmt: skip
+        model,
+        batch_size or (1, 16),
+        precisions=precision or ("float32",),
+        runtimes=runtime,
+        seconds=seconds,
+        max_error=max_error,
+        progress=say,
+    )
     for name, by_batch in tuning.best.items():
         for size, won in by_batch.items():
             show(
                 f"{model}, batch {size}, {name}",
-                [
-                    _row(c, c.choice == won)
-                    for c in tuning.candidates
-                    if (c.choice.precision, c.batch) == (name, size)
-                ],
+                [_row(c, c.choice == won) for c in tuning.candidates if (c.choice.precision, c.batch) == (name, size)],
                 ("", "runtime", "threads", "parts", "median ms", "20 to 80 %", "over the default", "faster in", "error"),
-            )  # fmt: skip
+            )
             print(f"→ {won.why}")
     print(f"remembered in {tuning.file}" if tuning.file else f"not remembered: {ENVIRONMENT} is off, or there is no home")
 

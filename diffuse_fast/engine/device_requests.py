@@ -63,9 +63,18 @@ def run_requests_on_device(
 
     with bar(progress, ticks) as advance:
         bad = space.run_table(
-            pack(rows), times_of(rows), max(plan.registers for plan in plans), kinds, sampler._graph, seeds, indices,
-            np.array([first[id(plan)] for plan in plans], np.int32), fill, advance, callback,
-        )  # fmt: skip
+            pack(rows),
+            times_of(rows),
+            max(plan.registers for plan in plans),
+            kinds,
+            sampler._graph,
+            seeds,
+            indices,
+            np.array([first[id(plan)] for plan in plans], np.int32),
+            fill,
+            advance,
+            callback,
+        )
     if (bad >= 0).any():
         at = np.where(bad >= 0, bad % ticks, ticks)
         samples = np.flatnonzero(at == at.min())
@@ -89,8 +98,15 @@ def _joined(device: Device, values: list[Any]) -> Any:
         return device.stack(values)
 
 
-def _noise(sampler: Sampler, device: Device, requests: Sequence[Request], plans: list[Plan], seeds: np.ndarray,
-           indices: np.ndarray, first: int) -> tuple[np.ndarray, dict[int, Any]]:  # fmt: skip
+def _noise(
+    sampler: Sampler,
+    device: Device,
+    requests: Sequence[Request],
+    plans: list[Plan],
+    seeds: np.ndarray,
+    indices: np.ndarray,
+    first: int,
+) -> tuple[np.ndarray, dict[int, Any]]:
     """Where every sample starts, scaled by its own plan; and, not scaled, what lies on the device, by the number of its request."""
     kernel = host_kernel()
     out, there = np.zeros((len(requests), *sampler.shape), np.float32), {}

@@ -66,8 +66,19 @@ class DeviceWorkspace:
         with self._device.scope():
             self._call.condition(conditions)
 
-    def run(self, plan: Plan, packed: Any, graph: str, seeds, indices, start, step_noise: StepNoise | None, advance, callback,
-            first_sample: int) -> None:  # fmt: skip
+    def run(
+        self,
+        plan: Plan,
+        packed: Any,
+        graph: str,
+        seeds,
+        indices,
+        start,
+        step_noise: StepNoise | None,
+        advance,
+        callback,
+        first_sample: int,
+    ) -> None:
         """From noise to samples, in ``state``, all samples by one plan."""
         rows, registers = plan.rows, plan.registers
         before = None
@@ -87,21 +98,49 @@ class DeviceWorkspace:
                 self._device.start(start, plan.initial_scale, self.state)
                 return
             self._kernel.normals(
-                self.state, seeds=seeds, indices=indices, row=0, stream=STREAM_INITIAL, scale=plan.initial_scale,
+                self.state,
+                seeds=seeds,
+                indices=indices,
+                row=0,
+                stream=STREAM_INITIAL,
+                scale=plan.initial_scale,
                 **self._on("cuda_stream"),
-            )  # fmt: skip
+            )
 
         kinds = [self.kind([row]) for row in rows]
         bad = self.run_table(
-            packed, times_of(rows), registers, kinds, graph, seeds, indices, np.zeros(self.batch, np.int32), fill, advance,
-            callback, before,
-        )  # fmt: skip
+            packed,
+            times_of(rows),
+            registers,
+            kinds,
+            graph,
+            seeds,
+            indices,
+            np.zeros(self.batch, np.int32),
+            fill,
+            advance,
+            callback,
+            before,
+        )
         if (bad >= 0).any():
             row = int(bad[bad >= 0].min())
             raise not_finite(rows[row], row, [first_sample + int(i) for i in np.flatnonzero(bad == row)])
 
-    def run_table(self, packed, times, registers: int, kinds: list[Kind], graph: str, seeds, indices, first: np.ndarray,
-                  fill: Callable[[], None], advance, callback, before=None) -> np.ndarray:  # fmt: skip
+    def run_table(
+        self,
+        packed,
+        times,
+        registers: int,
+        kinds: list[Kind],
+        graph: str,
+        seeds,
+        indices,
+        first: np.ndarray,
+        fill: Callable[[], None],
+        advance,
+        callback,
+        before=None,
+    ) -> np.ndarray:
         """A tick for each of ``kinds``, sample i from row ``first[i]`` of the table on. ``fill`` puts the start into ``state``.
 
         Returns:
@@ -195,9 +234,19 @@ class DeviceWorkspace:
         nobody = np.zeros(self.batch, np.uint64), np.zeros(self.batch, np.uint32)
         capacity = max(_CAPACITY, 1 << (len(packed) - 1).bit_length())
         self._step = self._kernel.bind(
-            packed, x=self.state, out=self.state, outputs=self._outputs, registers=self._bank, seeds=nobody[0], indices=nobody[1],
-            variance_offset=self._variance_offset, times=times, t=self._call.t, capacity=capacity, **self._on(),
-        )  # fmt: skip
+            packed,
+            x=self.state,
+            out=self.state,
+            outputs=self._outputs,
+            registers=self._bank,
+            seeds=nobody[0],
+            indices=nobody[1],
+            variance_offset=self._variance_offset,
+            times=times,
+            t=self._call.t,
+            capacity=capacity,
+            **self._on(),
+        )
 
     def _warm_up(self, kind: Kind) -> None:
         # With all samples sitting out, a launch compiles and loads what it needs, and changes nothing.
@@ -225,4 +274,3 @@ class DeviceWorkspace:
 def times_of(rows: tuple[Row, ...] | list[Row]) -> np.ndarray:
     """The times of a table's rows for its samples, float32; a row without a call has none."""
     return np.array([row.timestep if row.calls_network else _NO_TIME for row in rows], np.float32)
-

@@ -97,9 +97,13 @@ def probability_flow(
             f"{', '.join(schedule.prediction_types)}.{hints.of_prediction(predicts)}"
         )
     problem = Problem(
-        schedule=schedule, points=(), prediction_type=predicts, lo=-np.inf, hi=np.inf,
+        schedule=schedule,
+        points=(),
+        prediction_type=predicts,
+        lo=-np.inf,
+        hi=np.inf,
         time_convention=known.time.convention if known else None,
-    )  # fmt: skip
+    )
     problem = dataclasses.replace(problem, points=problem.at_times(np.array([schedule.t_max, schedule.t_min])))
     if problem.points[0].alpha == 0.0:
         _check_start(problem)

@@ -114,8 +114,14 @@ class _Slots:
         given = start_of(r, plan, i, self._first_request, self._shape, self._seeds, self._indices)
         if given is None:
             only = slice(i, i + 1)
-            self._kernel.normals(self.state[only], seeds=self._seeds[only], indices=self._indices[only], row=0,
-                                 stream=STREAM_INITIAL, scale=plan.initial_scale)  # fmt: skip
+            self._kernel.normals(
+                self.state[only],
+                seeds=self._seeds[only],
+                indices=self._indices[only],
+                row=0,
+                stream=STREAM_INITIAL,
+                scale=plan.initial_scale,
+            )
         else:
             given = noise_array(f"noise of request {self._first_request + i}", given, self._shape)
             np.multiply(given, np.float32(plan.initial_scale), out=self.state[i], casting="same_kind")
@@ -175,9 +181,15 @@ class _Slots:
             first += len(group)
         output = self._calls[0][0].output if self._gathered is None else self._gathered
         self._bound = self._kernel.bind(
-            self._rows, x=self.state, out=self.state, outputs=[output] * MAX_OUTPUTS, registers=self._bank, seeds=self._seeds,
-            indices=self._indices, variance_offset=self._variance_offset,
-        )  # fmt: skip
+            self._rows,
+            x=self.state,
+            out=self.state,
+            outputs=[output] * MAX_OUTPUTS,
+            registers=self._bank,
+            seeds=self._seeds,
+            indices=self._indices,
+            variance_offset=self._variance_offset,
+        )
         self._evaluations = evaluations
 
     def _apply(self, samples: list[int]) -> None:

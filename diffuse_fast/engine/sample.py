@@ -130,15 +130,34 @@ def sample(
     if isinstance(model, str | Path):
         model = loaded(model)
     known = model if isinstance(model, Model) else None
-    table = plan_for(known, solver, steps, schedule=schedule, prediction_type=prediction_type, clip=clip,
-                     timestep_spacing=timestep_spacing, timesteps=timesteps, **solver_options)  # fmt: skip
+    table = plan_for(
+        known,
+        solver,
+        steps,
+        schedule=schedule,
+        prediction_type=prediction_type,
+        clip=clip,
+        timestep_spacing=timestep_spacing,
+        timesteps=timesteps,
+        **solver_options,
+    )
     each = not isinstance(guidance_scale, int | float | np.integer | np.floating)
     sampler = Sampler(
-        model, table, shape=shape, variance=variance, input_scale=input_scale, guidance_interval=guidance_interval,
+        model,
+        table,
+        shape=shape,
+        variance=variance,
+        input_scale=input_scale,
+        guidance_interval=guidance_interval,
         guidance_scale=1.0 if each else guidance_scale,  # type: ignore[arg-type]  # a number, where not each
-        guidance_rescale=guidance_rescale, guidance_batch=guidance_batch, runtime=runtime, threads=threads, device=device,
-        precision=precision, graph=graph,
-    )  # fmt: skip
+        guidance_rescale=guidance_rescale,
+        guidance_batch=guidance_batch,
+        runtime=runtime,
+        threads=threads,
+        device=device,
+        precision=precision,
+        graph=graph,
+    )
     if each:
         if step_noise is not None:
             raise ArgumentError("step_noise is given for samples that run in step; give one guidance_scale for all.")
@@ -146,9 +165,18 @@ def sample(
             sampler, n, guidance_scale, seed, first_index, cond, negative_cond, data, noise, batch_size, progress, callback
         )
     return sampler.sample(
-        n, seed=seed, cond=cond, negative_cond=negative_cond, data=data, noise=noise, step_noise=step_noise,
-        batch_size=batch_size, first_index=first_index, progress=progress, callback=callback,
-    )  # fmt: skip
+        n,
+        seed=seed,
+        cond=cond,
+        negative_cond=negative_cond,
+        data=data,
+        noise=noise,
+        step_noise=step_noise,
+        batch_size=batch_size,
+        first_index=first_index,
+        progress=progress,
+        callback=callback,
+    )
 
 
 def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, data, noise, batch_size, progress, callback) -> Any:
@@ -165,13 +193,15 @@ def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, data
     against = None if negative is None else conditions("negative_cond", negative, n, sampler._conditioning, sampler._device)
     requests = [
         Request(
-            seed=int(seeds[i]), index=int(indices[i]), guidance_scale=float(values[i]),
+            seed=int(seeds[i]),
+            index=int(indices[i]),
+            guidance_scale=float(values[i]),
             cond={name: value[i] for name, value in given.items()},
             negative_cond=None if against is None or values[i] == 1 else {name: value[i] for name, value in against.items()},
             noise=None if start is None else start[i],
         )
         for i in range(n)
-    ]  # fmt: skip
+    ]
     result = sampler.sample_requests(requests, batch_size=batch_size, progress=progress, callback=callback)
     if not isinstance(result, np.ndarray) or not (is_tensor(noise) or is_tensor(data) or sampler._network.name == "torch"):
         return result

@@ -166,9 +166,18 @@ class Sampler:
     ) -> Any:
         """Draw n samples; options as for :func:`~diffuse_fast.sample`."""
         pieces = self.stream(
-            n, seed=seed, cond=cond, negative_cond=negative_cond, data=data, noise=noise, step_noise=step_noise,
-            batch_size=batch_size, first_index=first_index, progress=progress, callback=callback,
-        )  # fmt: skip
+            n,
+            seed=seed,
+            cond=cond,
+            negative_cond=negative_cond,
+            data=data,
+            noise=noise,
+            step_noise=step_noise,
+            batch_size=batch_size,
+            first_index=first_index,
+            progress=progress,
+            callback=callback,
+        )
         return _joined(list(pieces))
 
     def stream(

@@ -58,8 +58,16 @@ class Workspace:
     def _bind(self, rows: Any, registers: int) -> Any:
         self._bank: Any = np.empty((registers, self.batch, *self._shape), np.float32) if registers else None
         nobody = np.zeros(self.batch, np.uint64), np.zeros(self.batch, np.uint32)
-        return self._kernel.bind(rows, x=self.state, out=self.state, outputs=self._outputs, registers=self._bank, seeds=nobody[0],
-                                 indices=nobody[1], variance_offset=self._variance_offset)  # fmt: skip
+        return self._kernel.bind(
+            rows,
+            x=self.state,
+            out=self.state,
+            outputs=self._outputs,
+            registers=self._bank,
+            seeds=nobody[0],
+            indices=nobody[1],
+            variance_offset=self._variance_offset,
+        )
 
     def run(self, seeds, indices, start, step_noise: StepNoise | None, advance, callback, first_sample: int) -> None:
         """From noise to samples, in ``state``."""
@@ -110,8 +118,9 @@ def not_finite(row: Row, number: int, samples: list[int]) -> NonFiniteError:
     named = f"{', '.join(map(str, samples[:8]))}{' and more' if len(samples) > 8 else ''}"
     return NonFiniteError(
         f"the network returned NaN or Inf at row {number} (timestep {row.timestep:g}) for sample {named}.",
-        row=number, samples=tuple(samples),
-    )  # fmt: skip
+        row=number,
+        samples=tuple(samples),
+    )
 
 
 def _stacked(conditions: list[Conditions]) -> Conditions:

@@ -99,8 +99,18 @@ class CpuKernel:
 
     def forward(self, x0, x_t, target, *, coefficients, indices, seed: int, row: int, noise=None):
         """The forward process on (samples, ...) float32 arrays; ``coefficients`` float32 (4, samples); see :mod:`.forward`."""
-        _core.forward(self.name, _address(x0), _address(noise), _address(x_t), _address(target), x0.size // len(indices),
-                      coefficients, seed, row, indices)  # fmt: skip
+        _core.forward(
+            self.name,
+            _address(x0),
+            _address(noise),
+            _address(x_t),
+            _address(target),
+            x0.size // len(indices),
+            coefficients,
+            seed,
+            row,
+            indices,
+        )
 
 
 def _address(array: np.ndarray | None) -> int:

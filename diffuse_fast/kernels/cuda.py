@@ -266,9 +266,25 @@ class CudaStep:
     no other way.
     """
 
-    def __init__(self, rows: Sequence[Row] | np.ndarray, *, x: Any, out: Any, outputs: Sequence[Any], registers: Any,
-                 seeds: Any, indices: Any, y: Any = None, mask: Any = None, variance_offset: int = -1, element_offset: int = 0,
-                 times: Any = None, t: Any = None, capacity: int | None = None, stream: int | None = None):  # fmt: skip
+    def __init__(
+        self,
+        rows: Sequence[Row] | np.ndarray,
+        *,
+        x: Any,
+        out: Any,
+        outputs: Sequence[Any],
+        registers: Any,
+        seeds: Any,
+        indices: Any,
+        y: Any = None,
+        mask: Any = None,
+        variance_offset: int = -1,
+        element_offset: int = 0,
+        times: Any = None,
+        t: Any = None,
+        capacity: int | None = None,
+        stream: int | None = None,
+    ):
         self._stream = stream or 0
         samples = len(seeds)
         state = _typed(x, "x", _CODES)
@@ -413,13 +429,32 @@ class CudaKernel:
         """The variant that a step would have with these rows; ``masked``: where it has a mask."""
         return _core.cuda_variant(_packed(rows), masked)
 
-    def normals(self, out: Any, *, seeds: Any, indices: Any, row: int, stream: int, scale: float = 1.0, element_offset: int = 0,
-                cuda_stream: int | None = None) -> None:  # fmt: skip
+    def normals(
+        self,
+        out: Any,
+        *,
+        seeds: Any,
+        indices: Any,
+        row: int,
+        stream: int,
+        scale: float = 1.0,
+        element_offset: int = 0,
+        cuda_stream: int | None = None,
+    ) -> None:
         """Fill ``out`` (samples, ...), float32 on the device, with ``scale`` times N(0, 1). ``stream`` is the generator's."""
         view = _typed(out, "out", {"float32": 0})
         seeds, indices = np.asarray(seeds, np.uint64), np.asarray(indices, np.uint32)
         if len(seeds) == 0 or math.prod(view.shape) % len(seeds) or element_offset < 0:
             raise ArgumentError(f"out has shape {view.shape} for {len(seeds)} seeds, from element {element_offset}.")
         with _fitting():
-            _core.device_normals(view.address, math.prod(view.shape) // len(seeds), element_offset, seeds, indices, row,
-                                      stream, scale, cuda_stream or 0)  # fmt: skip
+            _core.device_normals(
+                view.address,
+                math.prod(view.shape) // len(seeds),
+                element_offset,
+                seeds,
+                indices,
+                row,
+                stream,
+                scale,
+                cuda_stream or 0,
+            )

@@ -12,8 +12,22 @@ from .overlap import Memory, check_step
 from .step import MAX_ELEMENTS, check_outputs, noise_address, not_finite, registers_of
 
 
-def step_on_device(kernel: Any, x: Any, model_output: Any, row: Row, *, registers: Any, seed: Any, step: int, index: Any, out: Any,
-                   variance: Any, known: Any, mask: Any, element_offset: int) -> Any:  # fmt: skip
+def step_on_device(
+    kernel: Any,
+    x: Any,
+    model_output: Any,
+    row: Row,
+    *,
+    registers: Any,
+    seed: Any,
+    step: int,
+    index: Any,
+    out: Any,
+    variance: Any,
+    known: Any,
+    mask: Any,
+    element_offset: int,
+) -> Any:
     """``df.step`` by a device kernel; everything else as :func:`~.step.step` says."""
     import torch
 
@@ -69,9 +83,12 @@ def step_on_device(kernel: Any, x: Any, model_output: Any, row: Row, *, register
 
     read = (("x", x), *(("model_output", m) for m in outputs), ("known", known), ("mask", mask))
     check_step(
-        memory("out", out), [memory(name, a) for name, a in read if a is not None],
-        memory("registers", registers) if needed else None, len(registers) if needed else 0, row.write,
-    )  # fmt: skip
+        memory("out", out),
+        [memory(name, a) for name, a in read if a is not None],
+        memory("registers", registers) if needed else None,
+        len(registers) if needed else 0,
+        row.write,
+    )
     seeds, indices = noise_address(seed, index, batch)
     bound = kernel.bind(
         [row], x=x, out=out, outputs=outputs, registers=registers if needed else None, seeds=seeds, indices=indices, y=known,

@@ -116,8 +116,9 @@ def normals(elements: int, *, seed: int, index: int, row: int, stream: int, elem
 class ReferenceStep:
     """The reference behind the interface of the compiled kernels, so that the engine can run on it."""
 
-    def __init__(self, rows, *, x, out, outputs, registers, seeds, indices, y=None, mask=None,
-                 variance_offset=-1, element_offset=0):  # fmt: skip
+    def __init__(
+        self, rows, *, x, out, outputs, registers, seeds, indices, y=None, mask=None, variance_offset=-1, element_offset=0
+    ):
         self._rows = tuple(rows)
         self._x, self._out, self._outputs, self._registers, self._y, self._mask = x, out, outputs, registers, y, mask
         self._seeds, self._indices, self._variance_offset, self._offset = seeds, indices, variance_offset, element_offset
@@ -146,8 +147,9 @@ class ReferenceStep:
         n = x.size
 
         def noise(stream: int) -> np.ndarray:
-            return normals(n, seed=int(self._seeds[i]), index=int(self._indices[i]), row=noise_row, stream=stream,
-                           element_offset=self._offset)  # fmt: skip
+            return normals(
+                n, seed=int(self._seeds[i]), index=int(self._indices[i]), row=noise_row, stream=stream, element_offset=self._offset
+            )
 
         # A negative number is an output that was not evaluated, and that the row does not weigh.
         flat = [output[number].reshape(-1) for output, number in zip(self._outputs, at, strict=False)]
@@ -155,13 +157,16 @@ class ReferenceStep:
         registers: Any = None if self._registers is None else [h[i].reshape(-1).astype(np.float64) for h in self._registers]
         masked = self._mask is not None
         new = apply_row(
-            row, x, outputs, registers,
+            row,
+            x,
+            outputs,
+            registers,
             z=noise(STREAM_ROW) if row.stochastic else None,
             v=flat[0][self._variance_offset :][:n] if row.log_s is not None else None,
             y=self._y[i].reshape(-1) if masked else None,
             mask=self._mask[i].reshape(-1) if masked else None,
             z_known=noise(STREAM_KNOWN) if masked and row.known_z else None,
-        )  # fmt: skip
+        )
         if row.calls_network and not all(np.isfinite(outputs[j]).all() for j in row.reads if j < len(outputs)):
             self._bad.append(i)
         if row.write is not None:
@@ -179,8 +184,9 @@ class ReferenceKernel:
 
     def normals(self, out, *, seeds, indices, row, stream, scale=1.0, element_offset=0):
         for sample, seed, index in zip(out, seeds, indices, strict=True):
-            sample.reshape(-1)[:] = scale * normals(sample.size, seed=int(seed), index=int(index), row=row, stream=stream,
-                                                    element_offset=element_offset)  # fmt: skip
+            sample.reshape(-1)[:] = scale * normals(
+                sample.size, seed=int(seed), index=int(index), row=row, stream=stream, element_offset=element_offset
+            )
 
     def forward(self, x0, x_t, target, *, coefficients, indices, seed, row, noise=None):
         for i, index in enumerate(indices):

@@ -77,16 +77,31 @@ def step(
         from .device_step import step_on_device
 
         return step_on_device(
-            get_kernel(kernel, device="cuda"), x, model_output, row, registers=registers, seed=seed, step=step, index=index,
-            out=out, variance=variance, known=known, mask=mask, element_offset=element_offset,
-        )  # fmt: skip
+            get_kernel(kernel, device="cuda"),
+            x,
+            model_output,
+            row,
+            registers=registers,
+            seed=seed,
+            step=step,
+            index=index,
+            out=out,
+            variance=variance,
+            known=known,
+            mask=mask,
+            element_offset=element_offset,
+        )
     chosen = get_kernel(kernel, device="cpu")
     plain = registers is None and variance is None and known is None and mask is None and out is not None and element_offset == 0
     first = 0 if index is None else index
     if (
-        plain and type(seed) is int and 0 <= seed < _U64 and type(first) is int and 0 <= first < _U32
+        plain
+        and type(seed) is int
+        and 0 <= seed < _U64
+        and type(first) is int
+        and 0 <= first < _U32
         and isinstance(chosen, CpuKernel)
-    ):  # fmt: skip
+    ):
         bad = chosen.single(row).run(x, model_output, out, seed, first, step)
         if bad == _ALL_GOOD:
             return out
@@ -117,8 +132,9 @@ def step(
             )
         if row.write is not None and not bank.flags.writeable:
             raise ArgumentError(f"registers is read-only, and the row writes register {row.write}; give memory to write to.")
-    known_array, mask_array = (None if a is None else _fitting(a, name, state.shape, np.float32)
-                               for a, name in ((known, "known"), (mask, "mask")))  # fmt: skip
+    known_array, mask_array = (
+        None if a is None else _fitting(a, name, state.shape, np.float32) for a, name in ((known, "known"), (mask, "mask"))
+    )
     if mask_array is not None and known_array is None and row.known_y != 0.0:
         raise ArgumentError("mask is given without known; give known=, the values where the mask is 1.")
     variance_offset = -1
@@ -131,9 +147,12 @@ def step(
         variance_offset = state.size // batch
     read = (("x", state), *(("model_output", m) for m in outputs), ("known", known_array), ("mask", mask_array))
     check_step(
-        _memory("out", target), [_memory(name, a) for name, a in read if a is not None],
-        None if bank is None else _memory("registers", bank), 0 if bank is None else len(bank), row.write,
-    )  # fmt: skip
+        _memory("out", target),
+        [_memory(name, a) for name, a in read if a is not None],
+        None if bank is None else _memory("registers", bank),
+        0 if bank is None else len(bank),
+        row.write,
+    )
     seeds, indices = noise_address(seed, index, batch)
     bound = chosen.bind(
         [row], x=state, out=target, outputs=outputs, registers=bank, seeds=seeds, indices=indices, y=known_array,

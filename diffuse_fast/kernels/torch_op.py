@@ -75,15 +75,22 @@ def step(
         kernel = _kernel("cuda")
         # Triton finds torch's current stream itself.
         on = {} if kernel.name == "triton" else {"stream": torch.cuda.current_stream(x.device).cuda_stream}
-        bound = kernel.bind(record, x=tensors[0], out=out, outputs=tensors[2:], registers=registers, seeds=keys[0], indices=keys[1],
-                            **on)  # fmt: skip
+        bound = kernel.bind(
+            record, x=tensors[0], out=out, outputs=tensors[2:], registers=registers, seeds=keys[0], indices=keys[1], **on
+        )
         bound.place([0] * len(x), [row] * len(x), **on)
         bound.launch(**on)
         return out
     arrays = [(t.view(torch.uint16) if t.dtype == torch.bfloat16 else t).numpy() for t in tensors]
-    bound = _kernel("cpu").bind(record, x=arrays[0], out=arrays[1], outputs=arrays[2:],
-                                registers=None if registers is None else registers.numpy(), seeds=keys[0],
-                                indices=keys[1])  # fmt: skip
+    bound = _kernel("cpu").bind(
+        record,
+        x=arrays[0],
+        out=arrays[1],
+        outputs=arrays[2:],
+        registers=None if registers is None else registers.numpy(),
+        seeds=keys[0],
+        indices=keys[1],
+    )
     bound.run(0, row)
     return out
 

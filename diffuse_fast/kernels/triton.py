@@ -97,12 +97,32 @@ class TritonKernel:
         block = _block(elements + lead, BLOCK)
         with _on(out):
             self._step.normals_kernel[_grid(samples, elements + lead, block)](
-                out, _keys(seeds, out), _indices(indices, out), samples, elements, element_offset // 4, row, scale,
-                STREAM=stream, LEAD=lead, BLOCK=block, **_launch_options(block),
-            )  # fmt: skip
+                out,
+                _keys(seeds, out),
+                _indices(indices, out),
+                samples,
+                elements,
+                element_offset // 4,
+                row,
+                scale,
+                STREAM=stream,
+                LEAD=lead,
+                BLOCK=block,
+                **_launch_options(block),
+            )
 
-    def forward(self, x0: Any, x_t: Any, target: Any, *, coefficients: np.ndarray, indices: np.ndarray, seed: int, row: int,
-                noise: Any = None) -> None:  # fmt: skip
+    def forward(
+        self,
+        x0: Any,
+        x_t: Any,
+        target: Any,
+        *,
+        coefficients: np.ndarray,
+        indices: np.ndarray,
+        seed: int,
+        row: int,
+        noise: Any = None,
+    ) -> None:
         """The forward process on (samples, ...) contiguous float32 tensors; ``coefficients`` float32 (4, samples); see
         :mod:`.forward`."""
         samples = len(indices)
@@ -114,9 +134,19 @@ class TritonKernel:
         block = _block(elements, BLOCK)
         with _on(x0):
             self._forward.forward_kernel[_grid(samples, elements, block)](
-                x0, noise, x_t, target, _copied(told.view(np.int32), x0), samples, elements, GIVEN=noise is not None,
-                AIMED=target is not None, WHOLE=elements % block == 0, BLOCK=block, **_launch_options(block),
-            )  # fmt: skip
+                x0,
+                noise,
+                x_t,
+                target,
+                _copied(told.view(np.int32), x0),
+                samples,
+                elements,
+                GIVEN=noise is not None,
+                AIMED=target is not None,
+                WHOLE=elements % block == 0,
+                BLOCK=block,
+                **_launch_options(block),
+            )
 
 
 class TritonStep:
@@ -190,8 +220,9 @@ class TritonStep:
 
     # The methods take `stream` as those of every device kernel do; triton launches on torch's current stream, and so do copies.
 
-    def load(self, rows: Sequence[Row] | np.ndarray, times: Sequence[float] | np.ndarray | None = None, *,
-             stream: int | None = None) -> None:  # fmt: skip
+    def load(
+        self, rows: Sequence[Row] | np.ndarray, times: Sequence[float] | np.ndarray | None = None, *, stream: int | None = None
+    ) -> None:
         """Copy another table, and its times, into the static memory. ``variant`` is then the table's: where it is another one,
         a captured launch must be captured again.
 
@@ -257,23 +288,72 @@ class TritonStep:
             if variant.reductions:
                 reduce_block = _block(variant.elements + lead, REDUCE_BLOCK)
                 self._reduce.reduce_kernel[(self._samples,)](
-                    self._table, self._live, self._row_count, self._numbers, self._noise_rows, self._seeds, self._indices,
-                    self._x, m_0, m_1, m_2, self._registers, self._samples, variant.elements, variant.output_stride, first_counter,
-                    SOME=terms["SOME"], EVERY=terms["EVERY"], REDUCTIONS=variant.reductions, LEAD=lead, BLOCK=reduce_block,
+                    self._table,
+                    self._live,
+                    self._row_count,
+                    self._numbers,
+                    self._noise_rows,
+                    self._seeds,
+                    self._indices,
+                    self._x,
+                    m_0,
+                    m_1,
+                    m_2,
+                    self._registers,
+                    self._samples,
+                    variant.elements,
+                    variant.output_stride,
+                    first_counter,
+                    SOME=terms["SOME"],
+                    EVERY=terms["EVERY"],
+                    REDUCTIONS=variant.reductions,
+                    LEAD=lead,
+                    BLOCK=reduce_block,
                     **_launch_options(reduce_block),
-                )  # fmt: skip
+                )
             self._step.step_kernel[_grid(self._samples, variant.elements + lead, block)](
-                self._table, self._live, self._row_count, self._numbers, self._noise_rows, self._bad, self._seeds, self._indices,
-                self._x, self._out, m_0, m_1, m_2, self._registers, self._y, self._mask,
-                self._samples, variant.elements, variant.output_stride, variant.variance_offset, first_counter,
-                **terms, REDUCED=variant.reductions != 0, MASKED=variant.masked, PRIVATE=self._private(block, outputs), LEAD=lead,
-                WHOLE=lead == 0 and variant.elements % block == 0, BLOCK=block, **_launch_options(block),
-            )  # fmt: skip
+                self._table,
+                self._live,
+                self._row_count,
+                self._numbers,
+                self._noise_rows,
+                self._bad,
+                self._seeds,
+                self._indices,
+                self._x,
+                self._out,
+                m_0,
+                m_1,
+                m_2,
+                self._registers,
+                self._y,
+                self._mask,
+                self._samples,
+                variant.elements,
+                variant.output_stride,
+                variant.variance_offset,
+                first_counter,
+                **terms,
+                REDUCED=variant.reductions != 0,
+                MASKED=variant.masked,
+                PRIVATE=self._private(block, outputs),
+                LEAD=lead,
+                WHOLE=lead == 0 and variant.elements % block == 0,
+                BLOCK=block,
+                **_launch_options(block),
+            )
             advance_block = _block(self._samples, BLOCK)
             self._step.advance_kernel[(-(-self._samples // advance_block),)](
-                self._row_count, self._numbers, self._noise_rows, self._times, self._t, self._samples,
-                TIMED=self._t is not None, BLOCK=advance_block, **_launch_options(advance_block),
-            )  # fmt: skip
+                self._row_count,
+                self._numbers,
+                self._noise_rows,
+                self._times,
+                self._t,
+                self._samples,
+                TIMED=self._t is not None,
+                BLOCK=advance_block,
+                **_launch_options(advance_block),
+            )
 
     def first_bad_rows(self) -> np.ndarray:
         """For each sample the first row since ``place`` whose model output held NaN or Inf, or -1: int32. Synchronises."""
@@ -296,14 +376,20 @@ def _table(rows: Sequence[Row] | np.ndarray) -> np.ndarray:
     return tidy(rows if isinstance(rows, np.ndarray) else pack(rows))
 
 
-def _variant(table: np.ndarray, x: Any, outputs: Sequence[Any], samples: int, mask: Any, variance_offset: int,
-             element_offset: int) -> Variant:  # fmt: skip
+def _variant(
+    table: np.ndarray, x: Any, outputs: Sequence[Any], samples: int, mask: Any, variance_offset: int, element_offset: int
+) -> Variant:
     return variant_of(
-        table, state=_dtype(x, "x"), output=_dtype(outputs[0], "a network output") if outputs else "float32",
-        masked=mask is not None, samples=samples, elements=x.numel() // samples,
-        output_stride=outputs[0].numel() // len(outputs[0]) if outputs else 0, variance_offset=variance_offset,
+        table,
+        state=_dtype(x, "x"),
+        output=_dtype(outputs[0], "a network output") if outputs else "float32",
+        masked=mask is not None,
+        samples=samples,
+        elements=x.numel() // samples,
+        output_stride=outputs[0].numel() // len(outputs[0]) if outputs else 0,
+        variance_offset=variance_offset,
         element_offset=element_offset,
-    )  # fmt: skip
+    )
 
 
 def _dtype(tensor: Any, name: str) -> str:

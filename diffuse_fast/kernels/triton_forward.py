@@ -38,8 +38,19 @@ def coefficient(told, number: tl.constexpr):
 
 
 @triton.jit
-def forward_kernel(x0, noise, x_t, target, told, samples, elements, GIVEN: tl.constexpr, AIMED: tl.constexpr,
-                   WHOLE: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+def forward_kernel(
+    x0,
+    noise,
+    x_t,
+    target,
+    told,
+    samples,
+    elements,
+    GIVEN: tl.constexpr,
+    AIMED: tl.constexpr,
+    WHOLE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """x_t, and the target where it is AIMED at.
 
     Args:

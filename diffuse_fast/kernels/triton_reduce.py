@@ -29,8 +29,7 @@ _INFINITY_BITS = tl.constexpr(0x7F800000)
 
 
 @triton.jit
-def magnitudes(row, x, m_0, m_1, m_2, at, at_output, start, elements, SOME: tl.constexpr, EVERY: tl.constexpr,
-               BLOCK: tl.constexpr):  # fmt: skip
+def magnitudes(row, x, m_0, m_1, m_2, at, at_output, start, elements, SOME: tl.constexpr, EVERY: tl.constexpr, BLOCK: tl.constexpr):
     """Bits of |p*x + q*m|, which rise with the value, and which of them are inside the sample."""
     lane = tl.arange(0, BLOCK)
     inside = lane < tl.minimum(elements - start, BLOCK).to(tl.int32)
@@ -42,8 +41,23 @@ def magnitudes(row, x, m_0, m_1, m_2, at, at_output, start, elements, SOME: tl.c
 
 
 @triton.jit
-def select_digit(found, rank, row, x, m_0, m_1, m_2, at, at_output, elements, SHIFT: tl.constexpr, ABOVE: tl.constexpr,
-                 SOME: tl.constexpr, EVERY: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+def select_digit(
+    found,
+    rank,
+    row,
+    x,
+    m_0,
+    m_1,
+    m_2,
+    at,
+    at_output,
+    elements,
+    SHIFT: tl.constexpr,
+    ABOVE: tl.constexpr,
+    SOME: tl.constexpr,
+    EVERY: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Bits SHIFT to ABOVE - 1 of the value sought: ``rank`` is its place among those that share the bits from ABOVE on."""
     histogram = tl.zeros([256], tl.int64)
     for start in range(0, elements, BLOCK):
@@ -60,8 +74,7 @@ def select_digit(found, rank, row, x, m_0, m_1, m_2, at, at_output, elements, SH
 
 
 @triton.jit
-def dynamic_threshold(row, x, m_0, m_1, m_2, at, at_output, elements, SOME: tl.constexpr, EVERY: tl.constexpr,
-                      BLOCK: tl.constexpr):  # fmt: skip
+def dynamic_threshold(row, x, m_0, m_1, m_2, at, at_output, elements, SOME: tl.constexpr, EVERY: tl.constexpr, BLOCK: tl.constexpr):
     """clip(quantile(|p*x + q*m|, ratio), 1, max), float64; 1 where something is not finite: the step reports the sample."""
     last = (elements - 1).to(tl.float64)
     position = tl.load(row + _VALUES).to(tl.float64) * last
@@ -140,8 +153,24 @@ def rescale_factor(row, m_0, m_1, m_2, at_output, elements, SOME: tl.constexpr, 
 
 
 @triton.jit
-def langevin_size(row, m_0, m_1, m_2, given, seed, index, noise_row, at_output, elements, first_counter, SOME: tl.constexpr,
-                  EVERY: tl.constexpr, GIVEN: tl.constexpr, LEAD: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
+def langevin_size(
+    row,
+    m_0,
+    m_1,
+    m_2,
+    given,
+    seed,
+    index,
+    noise_row,
+    at_output,
+    elements,
+    first_counter,
+    SOME: tl.constexpr,
+    EVERY: tl.constexpr,
+    GIVEN: tl.constexpr,
+    LEAD: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """2 * (snr * |z| / |kappa*m|)^2, float64; 0 where the score is 0. GIVEN: z lies at ``given``."""
     lane = tl.arange(0, BLOCK)
     squares_z = tl.zeros([BLOCK], tl.float64)
@@ -165,9 +194,28 @@ def langevin_size(row, m_0, m_1, m_2, given, seed, index, noise_row, at_output, 
 
 @triton.jit
 def reduce_kernel(
-    table, live, row_count, row_numbers, noise_rows, seeds, indices, x, m_0, m_1, m_2, registers, samples, elements, output_stride,
-    first_counter, SOME: tl.constexpr, EVERY: tl.constexpr, REDUCTIONS: tl.constexpr, LEAD: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    table,
+    live,
+    row_count,
+    row_numbers,
+    noise_rows,
+    seeds,
+    indices,
+    x,
+    m_0,
+    m_1,
+    m_2,
+    registers,
+    samples,
+    elements,
+    output_stride,
+    first_counter,
+    SOME: tl.constexpr,
+    EVERY: tl.constexpr,
+    REDUCTIONS: tl.constexpr,
+    LEAD: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Writes each sample's row to ``live``, with the coefficients that its reduction sets. Parameters as in ``step_kernel``."""
     sample = tl.program_id(0).to(tl.int64)
     number = tl.load(row_numbers + sample)
@@ -196,8 +244,24 @@ def reduce_kernel(
             seed = tl.load(seeds + sample).to(tl.uint64, bitcast=True)
             index = tl.load(indices + sample).to(tl.uint32, bitcast=True)
             noise_row = tl.load(noise_rows + sample).to(tl.uint32, bitcast=True)
-            size = langevin_size(row, m_0, m_1, m_2, None, seed, index, noise_row, at_output, elements, first_counter, SOME, EVERY,
-                                 False, LEAD, BLOCK)  # fmt: skip
+            size = langevin_size(
+                row,
+                m_0,
+                m_1,
+                m_2,
+                None,
+                seed,
+                index,
+                noise_row,
+                at_output,
+                elements,
+                first_counter,
+                SOME,
+                EVERY,
+                False,
+                LEAD,
+                BLOCK,
+            )
             kappa = tl.load(row + _VALUES + 1).to(tl.float64)
             values = tl.where(word == _B, (size * kappa).to(tl.float32), values)
             values = tl.where(word == _S, tl.sqrt(2.0 * size).to(tl.float32), values)
@@ -206,8 +270,9 @@ def reduce_kernel(
             # z lies in the last register that the row reads.
             last = tl.max(tl.where((word >= _C) & (word < _C + 8) & (values != 0.0), word, 0), axis=0)
             given = registers + ((last - _C) * tl.to_tensor(samples).to(tl.int64) + sample) * elements
-            size = langevin_size(row, m_0, m_1, m_2, given, 0, 0, 0, at_output, elements, first_counter, SOME, EVERY, True, LEAD,
-                                 BLOCK)  # fmt: skip
+            size = langevin_size(
+                row, m_0, m_1, m_2, given, 0, 0, 0, at_output, elements, first_counter, SOME, EVERY, True, LEAD, BLOCK
+            )
             kappa = tl.load(row + _VALUES + 1).to(tl.float64)
             values = tl.where(word == _B, (size * kappa).to(tl.float32), values)
             values = tl.where(word == last, tl.sqrt(2.0 * size).to(tl.float32), values)

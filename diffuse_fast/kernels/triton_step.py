@@ -18,12 +18,57 @@ from .triton_variant import BIT, ROW_WORDS, WORD
 _ROW_WORDS = tl.constexpr(ROW_WORDS)
 _G, _P, _Q, _R, _LO, _HI, _A, _B, _D, _S, _C, _LOG_A, _LOG_B, _KNOWN_Y, _KNOWN_Z, _E_X, _E_M, _E_0, _F, _WRITE, _LEARNED = (
     tl.constexpr(WORD[name])
-    for name in ("g", "p", "q", "r", "lo", "hi", "a", "b", "d", "s", "c", "log_s_a", "log_s_b", "known_y", "known_z", "e_x", "e_m",
-                 "e_0", "f", "write", "learned_s")
-)  # fmt: skip
-(_HAS_G0, _HAS_G1, _HAS_G2, _HAS_P, _HAS_Q, _HAS_A, _HAS_B, _HAS_D, _HAS_S, _HAS_LEARNED, _HAS_KNOWN_Y, _HAS_KNOWN_Z, _HAS_WRITE,
- _HAS_E_X, _HAS_E_M, _HAS_E_0, _HAS_X, _HAS_M, _HAS_NOISE, _HAS_PREDICTION, _HAS_NEXT, _HAS_KNOWN, _HAS_KEPT, _HAS_CLAMP,
- _HAS_R) = (tl.constexpr(bit) for bit in BIT.values())  # fmt: skip
+    for name in (
+        "g",
+        "p",
+        "q",
+        "r",
+        "lo",
+        "hi",
+        "a",
+        "b",
+        "d",
+        "s",
+        "c",
+        "log_s_a",
+        "log_s_b",
+        "known_y",
+        "known_z",
+        "e_x",
+        "e_m",
+        "e_0",
+        "f",
+        "write",
+        "learned_s",
+    )
+)
+(
+    _HAS_G0,
+    _HAS_G1,
+    _HAS_G2,
+    _HAS_P,
+    _HAS_Q,
+    _HAS_A,
+    _HAS_B,
+    _HAS_D,
+    _HAS_S,
+    _HAS_LEARNED,
+    _HAS_KNOWN_Y,
+    _HAS_KNOWN_Z,
+    _HAS_WRITE,
+    _HAS_E_X,
+    _HAS_E_M,
+    _HAS_E_0,
+    _HAS_X,
+    _HAS_M,
+    _HAS_NOISE,
+    _HAS_PREDICTION,
+    _HAS_NEXT,
+    _HAS_KNOWN,
+    _HAS_KEPT,
+    _HAS_CLAMP,
+    _HAS_R,
+) = (tl.constexpr(bit) for bit in BIT.values())
 _STREAM_ROW, _STREAM_KNOWN = tl.constexpr(1), tl.constexpr(2)
 
 
@@ -102,8 +147,9 @@ def raw_prediction(row, x, m, SOME: tl.constexpr, EVERY: tl.constexpr):
 
 
 @triton.jit
-def noise(present, seed, first, noise_row, index, stream: tl.constexpr, BLOCK: tl.constexpr, TERM: tl.constexpr,
-          EVERY: tl.constexpr):  # fmt: skip
+def noise(
+    present, seed, first, noise_row, index, stream: tl.constexpr, BLOCK: tl.constexpr, TERM: tl.constexpr, EVERY: tl.constexpr
+):
     """The normals of this piece; not made where the row draws none."""
     if TERM & EVERY:
         return normals(seed, first, noise_row, index, stream, BLOCK)
@@ -116,13 +162,40 @@ def noise(present, seed, first, noise_row, index, stream: tl.constexpr, BLOCK: t
 
 @triton.jit
 def step_kernel(
-    table, live, row_count, row_numbers, noise_rows, bad, seeds, indices,  # per run and per sample
-    x, out, m_0, m_1, m_2, registers, y, mask,  # per element
-    samples, elements, output_stride, variance_offset, first_counter,
-    SOME: tl.constexpr, EVERY: tl.constexpr, HISTORY_SOME: tl.constexpr, HISTORY_EVERY: tl.constexpr, KEEP_SOME: tl.constexpr,
-    KEEP_EVERY: tl.constexpr, REDUCED: tl.constexpr, MASKED: tl.constexpr, PRIVATE: tl.constexpr, LEAD: tl.constexpr,
-    WHOLE: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    table,
+    live,
+    row_count,
+    row_numbers,
+    noise_rows,
+    bad,
+    seeds,
+    indices,  # per run and per sample
+    x,
+    out,
+    m_0,
+    m_1,
+    m_2,
+    registers,
+    y,
+    mask,  # per element
+    samples,
+    elements,
+    output_stride,
+    variance_offset,
+    first_counter,
+    SOME: tl.constexpr,
+    EVERY: tl.constexpr,
+    HISTORY_SOME: tl.constexpr,
+    HISTORY_EVERY: tl.constexpr,
+    KEEP_SOME: tl.constexpr,
+    KEEP_EVERY: tl.constexpr,
+    REDUCED: tl.constexpr,
+    MASKED: tl.constexpr,
+    PRIVATE: tl.constexpr,
+    LEAD: tl.constexpr,
+    WHOLE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Applies to each sample its row.
 
     Args:
@@ -200,8 +273,15 @@ def step_kernel(
         if (HISTORY_SOME | KEEP_SOME) & (1 << k):
             c_k = weight(row, _C + k, 1 << k, HISTORY_SOME)
             f_k = weight(row, _F + k, 1 << k, KEEP_SOME)
-            h = read(registers + (k * samples + sample) * elements + base, lane, inside, (c_k != 0.0) | (f_k != 0.0),
-                     1 << k, HISTORY_EVERY | KEEP_EVERY, WHOLE)  # fmt: skip
+            h = read(
+                registers + (k * samples + sample) * elements + base,
+                lane,
+                inside,
+                (c_k != 0.0) | (f_k != 0.0),
+                1 << k,
+                HISTORY_EVERY | KEEP_EVERY,
+                WHOLE,
+            )
             new = add(new, c_k, h, 1 << k, HISTORY_SOME, HISTORY_EVERY)
             kept = add(kept, f_k, h, 1 << k, KEEP_SOME, KEEP_EVERY)
             new_present = new_present | (c_k != 0.0)
@@ -272,8 +352,9 @@ def advance_kernel(row_count, row_numbers, noise_rows, times, t, samples, TIMED:
 
 
 @triton.jit
-def normals_kernel(out, seeds, indices, samples, elements, first_counter, row, scale, STREAM: tl.constexpr, LEAD: tl.constexpr,
-                   BLOCK: tl.constexpr):  # fmt: skip
+def normals_kernel(
+    out, seeds, indices, samples, elements, first_counter, row, scale, STREAM: tl.constexpr, LEAD: tl.constexpr, BLOCK: tl.constexpr
+):
     """out = scale * z."""
     piece, sample = here()
     if sample >= samples:

@@ -77,8 +77,10 @@ def tidy(table: np.ndarray) -> np.ndarray:
 
 def terms_of(table: np.ndarray, masked: bool) -> dict[str, np.ndarray]:
     """For each term, in which rows of a tidy table it is: bool, one per row. ``c`` and ``f`` have an axis of registers."""
-    has = {name: table[name] != 0 for name in ("p", "q", "a", "b", "d", "s", "learned_s", "known_y", "known_z",
-                                                "e_x", "e_m", "e_0", "c", "f")}  # fmt: skip
+    has = {
+        name: table[name] != 0
+        for name in ("p", "q", "a", "b", "d", "s", "learned_s", "known_y", "known_z", "e_x", "e_m", "e_0", "c", "f")
+    }
     has |= {f"g{j}": table["g"][:, j] != 0 for j in range(MAX_OUTPUTS)}
     if not masked:
         has["known_y"] = has["known_z"] = np.zeros(len(table), bool)
@@ -95,8 +97,18 @@ def terms_of(table: np.ndarray, masked: bool) -> dict[str, np.ndarray]:
     return has
 
 
-def variant_of(table: np.ndarray, *, state: str, output: str, masked: bool, samples: int, elements: int, output_stride: int,
-               variance_offset: int, element_offset: int) -> Variant:  # fmt: skip
+def variant_of(
+    table: np.ndarray,
+    *,
+    state: str,
+    output: str,
+    masked: bool,
+    samples: int,
+    elements: int,
+    output_stride: int,
+    variance_offset: int,
+    element_offset: int,
+) -> Variant:
     """The variant of a tidy table on buffers of these dtypes and sizes."""
     has = terms_of(table, masked)
     some = {name: bool(has[name].any()) for name in TERMS}
@@ -113,11 +125,22 @@ def variant_of(table: np.ndarray, *, state: str, output: str, masked: bool, samp
         every["b"] = every["next"] = False
         history_every &= False
     return Variant(
-        _bits(some.values()), _bits(every.values()),
-        _bits(has["c"].any(axis=0)), _bits(history_every), _bits(has["f"].any(axis=0)), _bits(has["f"].all(axis=0)),
-        sum(1 << code for code in kinds), state, output, masked, samples, elements, output_stride, variance_offset,
+        _bits(some.values()),
+        _bits(every.values()),
+        _bits(has["c"].any(axis=0)),
+        _bits(history_every),
+        _bits(has["f"].any(axis=0)),
+        _bits(has["f"].all(axis=0)),
+        sum(1 << code for code in kinds),
+        state,
+        output,
+        masked,
+        samples,
+        elements,
+        output_stride,
+        variance_offset,
         element_offset,
-    )  # fmt: skip
+    )
 
 
 def check(table: np.ndarray, *, outputs: int, registers: int, variance: bool, masked: bool, known: bool) -> None:

@@ -137,26 +137,63 @@ def learn_solver(
         (4, 1, 8, 8)
     """
     (learned,) = learn_each(
-        model, [steps], out=out, samples=samples, held_out=held_out, seed=seed, cond=cond, shape=shape, schedule=schedule,
-        prediction_type=prediction_type, variance=variance, input_scale=input_scale, clip=clip, history=history,
-        iterations=iterations, reference_steps=reference_steps, batch_size=batch_size, runtime=runtime, progress=progress,
-    )  # fmt: skip
+        model,
+        [steps],
+        out=out,
+        samples=samples,
+        held_out=held_out,
+        seed=seed,
+        cond=cond,
+        shape=shape,
+        schedule=schedule,
+        prediction_type=prediction_type,
+        variance=variance,
+        input_scale=input_scale,
+        clip=clip,
+        history=history,
+        iterations=iterations,
+        reference_steps=reference_steps,
+        batch_size=batch_size,
+        runtime=runtime,
+        progress=progress,
+    )
     return learned
 
 
 def learn_each(
-    model: Any, steps: Sequence[int], *, out: Any = None, samples: int = SAMPLES, held_out: int = HELD_OUT, seed: int = 0,
-    cond: Any = None, shape: Any = None, schedule: Any = None, prediction_type: Any = None,
-    variance: str | None = None, input_scale: str | None = None, clip: Any = None, history: int = HISTORY,
-    iterations: int = ITERATIONS, reference_steps: int = REFERENCE_STEPS, batch_size: int = BATCH_SIZE,
-    runtime: str = "auto", progress: Callable[[str], None] | None = None,
-) -> Iterator[Learned]:  # fmt: skip
+    model: Any,
+    steps: Sequence[int],
+    *,
+    out: Any = None,
+    samples: int = SAMPLES,
+    held_out: int = HELD_OUT,
+    seed: int = 0,
+    cond: Any = None,
+    shape: Any = None,
+    schedule: Any = None,
+    prediction_type: Any = None,
+    variance: str | None = None,
+    input_scale: str | None = None,
+    clip: Any = None,
+    history: int = HISTORY,
+    iterations: int = ITERATIONS,
+    reference_steps: int = REFERENCE_STEPS,
+    batch_size: int = BATCH_SIZE,
+    runtime: str = "auto",
+    progress: Callable[[str], None] | None = None,
+) -> Iterator[Learned]:
     """:func:`learn_solver` for several numbers of steps, against one run of the fine solver; each is stored when it is done."""
     for count in steps:
         whole("steps", count, 1)
-    for name, value, least in (("samples", samples, 1), ("held_out", held_out, 1), ("iterations", iterations, 0),
-                               ("reference_steps", reference_steps, max(steps)), ("batch_size", batch_size, 1),
-                               ("history", history, 0), ("seed", seed, 0)):  # fmt: skip
+    for name, value, least in (
+        ("samples", samples, 1),
+        ("held_out", held_out, 1),
+        ("iterations", iterations, 0),
+        ("reference_steps", reference_steps, max(steps)),
+        ("batch_size", batch_size, 1),
+        ("history", history, 0),
+        ("seed", seed, 0),
+    ):
         whole(name, value, least)
     if history > MAX_REGISTERS:
         raise ArgumentError(f"history is {history}; a plan has at most {MAX_REGISTERS} registers to look back with.")
@@ -169,11 +206,22 @@ def learn_each(
         raise ArgumentError("clip is a dynamic threshold; a learned plan clips statically, or not.")
     say = progress or (lambda line: None)
     task = Task(
-        model, schedule=told("schedule", schedule, known), prediction_type=told("prediction_type", prediction_type, known),
-        clip=clipped, shape=told("shape", shape, known), variance=variance, input_scale=input_scale, samples=samples,
-        held_out=held_out, seed=seed, cond=cond, reference_steps=reference_steps, batch_size=batch_size,
-        runtime=runtime, report=say,
-    )  # fmt: skip
+        model,
+        schedule=told("schedule", schedule, known),
+        prediction_type=told("prediction_type", prediction_type, known),
+        clip=clipped,
+        shape=told("shape", shape, known),
+        variance=variance,
+        input_scale=input_scale,
+        samples=samples,
+        held_out=held_out,
+        seed=seed,
+        cond=cond,
+        reference_steps=reference_steps,
+        batch_size=batch_size,
+        runtime=runtime,
+        report=say,
+    )
     for count in steps:
         say(f"{count} steps")
         learned = _learn(task, count, history, iterations, say)
@@ -206,8 +254,10 @@ def _learn(task: Task, steps: int, history: int, iterations: int, say: Callable[
         "clip": None if task.clip is None else tuple(map(float, task.clip)),
     }
     plan = to_plan(method, task.problem, record)
-    far = [Distance(name, p, task.distance(p, held_out=True))
-           for name, p in ((LEARNED, plan), (str(best), best.plan), (str(default), default.plan))]  # fmt: skip
+    far = [
+        Distance(name, p, task.distance(p, held_out=True))
+        for name, p in ((LEARNED, plan), (str(best), best.plan), (str(default), default.plan))
+    ]
     return Learned(plan, far[0].distance, best=far[1], best_default=far[2])
 
 
@@ -258,4 +308,3 @@ def _target(model: Model | None, out: Any) -> Path:
             f"there."
         )
     return target
-

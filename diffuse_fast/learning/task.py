@@ -45,10 +45,24 @@ class Task:
     """
 
     def __init__(
-        self, model: Any, *, schedule: Any, prediction_type: str, clip: tuple[float, float] | None, shape: Any,
-        samples: int, held_out: int, seed: int, cond: Mapping[str, Any] | None, reference_steps: int, batch_size: int,
-        runtime: str, report: Callable[[str], None], variance: str | None = None, input_scale: str | None = None,
-    ):  # fmt: skip
+        self,
+        model: Any,
+        *,
+        schedule: Any,
+        prediction_type: str,
+        clip: tuple[float, float] | None,
+        shape: Any,
+        samples: int,
+        held_out: int,
+        seed: int,
+        cond: Mapping[str, Any] | None,
+        reference_steps: int,
+        batch_size: int,
+        runtime: str,
+        report: Callable[[str], None],
+        variance: str | None = None,
+        input_scale: str | None = None,
+    ):
         self.model, self.schedule, self.prediction_type, self.clip = model, schedule, prediction_type, clip
         self.samples, self.held_out, self.seed, self.batch_size = samples, held_out, seed, batch_size
         self._runtime = runtime
@@ -74,9 +88,7 @@ class Task:
 
     def plan(self, solver: str, steps: int, **options: Any) -> Plan:
         """A hand-made plan for this model."""
-        return make_plan(
-            self.schedule, solver, steps, prediction_type=self.prediction_type, clip=self.clip, **self.told, **options
-        )
+        return make_plan(self.schedule, solver, steps, prediction_type=self.prediction_type, clip=self.clip, **self.told, **options)
 
     def distance(self, plan: Plan, samples: int | None = None, *, held_out: bool = False) -> float:
         """RMS distance, over samples and elements, of where the plan lands from where the fine solver does.
@@ -137,4 +149,3 @@ def conditions(known: Model | None, given: Mapping[str, Any] | None, count: int,
             raise ArgumentError(f"cond[{name!r}] has the shape {value.shape}; it must be values to draw from, one after another.")
     uniform = np.random.default_rng(seed).random(count)  # one draw for all inputs: what belongs together stays so
     return {name: value[(uniform * len(value)).astype(int)] for name, value in values.items()}
-

@@ -26,11 +26,24 @@ LEAST_LOG_SNR = -18.0
 
 
 def estimate_bound(
-    model: Any, known: Model | None, problem: Problem, x0: np.ndarray, cond: dict[str, np.ndarray],
-    noise: Callable[[int, tuple[int, ...]], np.ndarray], draws: int, runtime: str, learned: str, by_alpha: bool,
-    first: int, *,
-    steps: int | None, evaluations: int | None, variance_type: str | None, levels: int | None, value_range: tuple[float, float],
-) -> tuple[list[dict[str, np.ndarray]], int]:  # fmt: skip
+    model: Any,
+    known: Model | None,
+    problem: Problem,
+    x0: np.ndarray,
+    cond: dict[str, np.ndarray],
+    noise: Callable[[int, tuple[int, ...]], np.ndarray],
+    draws: int,
+    runtime: str,
+    learned: str,
+    by_alpha: bool,
+    first: int,
+    *,
+    steps: int | None,
+    evaluations: int | None,
+    variance_type: str | None,
+    levels: int | None,
+    value_range: tuple[float, float],
+) -> tuple[list[dict[str, np.ndarray]], int]:
     """The terms of each draw, in nats per sample, and the network evaluations of a sample."""
     schedule, shape = problem.schedule, x0.shape[1:]
     if variance_type is None:

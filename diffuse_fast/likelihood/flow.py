@@ -36,11 +36,24 @@ Solve = Callable[[np.ndarray], np.ndarray]
 
 
 def estimate_flow(
-    model: Any, known: Model | None, problem: Problem, x0: np.ndarray, cond: dict[str, np.ndarray],
-    noise: Callable[[int, tuple[int, ...]], np.ndarray], draws: int, runtime: str, learned: str, by_alpha: bool,
-    first: int, *,
-    exact: bool, width: float | None, rtol: float, atol: float, steps: int | None,
-) -> tuple[list[dict[str, np.ndarray]], int, float]:  # fmt: skip
+    model: Any,
+    known: Model | None,
+    problem: Problem,
+    x0: np.ndarray,
+    cond: dict[str, np.ndarray],
+    noise: Callable[[int, tuple[int, ...]], np.ndarray],
+    draws: int,
+    runtime: str,
+    learned: str,
+    by_alpha: bool,
+    first: int,
+    *,
+    exact: bool,
+    width: float | None,
+    rtol: float,
+    atol: float,
+    steps: int | None,
+) -> tuple[list[dict[str, np.ndarray]], int, float]:
     """The terms of each draw, in nats per sample; the network evaluations of a sample; and about how far finite differences may
     have moved a sum, in nats."""
     if problem.points[0].alpha == 0.0 and problem.schedule.family == "discrete":
@@ -136,4 +149,3 @@ def _on_whole_timesteps(problem: Problem, change: Change, steps: int | None) -> 
 
 def _angle(point: Point) -> float:
     return math.atan2(point.sigma, point.alpha)
-

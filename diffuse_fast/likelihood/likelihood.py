@@ -164,9 +164,13 @@ def likelihood(
     n = len(data)
     schedule = told("schedule", schedule, known)
     problem = Problem(
-        schedule=schedule, points=(), prediction_type=told("prediction_type", prediction_type, known), lo=-np.inf, hi=np.inf,
+        schedule=schedule,
+        points=(),
+        prediction_type=told("prediction_type", prediction_type, known),
+        lo=-np.inf,
+        hi=np.inf,
         time_convention=known.time.convention if known else None,
-    )  # fmt: skip
+    )
     problem = dataclasses.replace(problem, points=problem.at_times(np.array([schedule.t_max, schedule.t_min])))
     bounds = value_range or (known.value_range if known else None) or (-1.0, 1.0)
     if known is not None and known.value_range is not None:
@@ -203,8 +207,9 @@ def likelihood(
         chosen = {name: value[part] for name, value in given.items()}
         common = (model, known, problem, data[part], chosen, noise, draws, runtime, learned, by_alpha, first)
         if method == "elbo":
-            rows, nfe = estimate_bound(*common, steps=steps, evaluations=evaluations, variance_type=variance_type,
-                                       levels=levels, value_range=bounds)  # fmt: skip
+            rows, nfe = estimate_bound(
+                *common, steps=steps, evaluations=evaluations, variance_type=variance_type, levels=levels, value_range=bounds
+            )
         else:
             rows, nfe, error = estimate_flow(*common, exact=trace == "exact", width=width, rtol=rtol, atol=atol, steps=steps)
             divergence_error = max(divergence_error, error)
@@ -218,6 +223,11 @@ def likelihood(
     total = np.sum(list(terms.values()), axis=0)
     spread = np.full(n, math.nan if drawn else 0.0) if draws == 1 else total.std(axis=0, ddof=1) / math.sqrt(draws)
     return Likelihood(
-        total.mean(axis=0), spread, {name: value.mean(axis=0) for name, value in terms.items()}, method, draws, nfe,
+        total.mean(axis=0),
+        spread,
+        {name: value.mean(axis=0) for name, value in terms.items()},
+        method,
+        draws,
+        nfe,
         divergence_error * bits,
-    )  # fmt: skip
+    )

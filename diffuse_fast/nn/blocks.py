@@ -31,9 +31,17 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self, dims: int, channels: int, out_channels: int, embedding: int, groups: int, dropout: float, *,
-        scale_shift: bool = False, resample: int = 0,
-    ):  # fmt: skip
+        self,
+        dims: int,
+        channels: int,
+        out_channels: int,
+        embedding: int,
+        groups: int,
+        dropout: float,
+        *,
+        scale_shift: bool = False,
+        resample: int = 0,
+    ):
         super().__init__()
         self.dims, self.scale_shift = dims, scale_shift
         self.norm1 = nn.GroupNorm(groups, channels, eps=NORM_EPS)

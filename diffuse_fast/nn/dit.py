@@ -47,13 +47,27 @@ class DiT(Conditioned):
     positions: Tensor
 
     def __init__(
-        self, in_channels: int, out_channels: int | None = None, *, size: int = 32, patch: int = 2, width: int = 384,
-        depth: int = 12, heads: int = 6, num_classes: int | None = None,
-    ):  # fmt: skip
+        self,
+        in_channels: int,
+        out_channels: int | None = None,
+        *,
+        size: int = 32,
+        patch: int = 2,
+        width: int = 384,
+        depth: int = 12,
+        heads: int = 6,
+        num_classes: int | None = None,
+    ):
         positive(
-            in_channels=in_channels, out_channels=out_channels, size=size, patch=patch, width=width, depth=depth, heads=heads,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            size=size,
+            patch=patch,
+            width=width,
+            depth=depth,
+            heads=heads,
             num_classes=num_classes,
-        )  # fmt: skip
+        )
         if size % patch:
             raise ArgumentError(f"patch is {patch}; it must divide size, which is {size}.")
         if width % 4 or width % heads:

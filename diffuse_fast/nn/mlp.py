@@ -31,9 +31,15 @@ class MLP(Conditioned):
     """
 
     def __init__(
-        self, features: int, out_features: int | None = None, *, width: int = 256, depth: int = 4, dropout: float = 0.0,
+        self,
+        features: int,
+        out_features: int | None = None,
+        *,
+        width: int = 256,
+        depth: int = 4,
+        dropout: float = 0.0,
         num_classes: int | None = None,
-    ):  # fmt: skip
+    ):
         positive(features=features, out_features=out_features, width=width, depth=depth, num_classes=num_classes)
         super().__init__(width, width, num_classes)
         self.features = features

@@ -78,9 +78,15 @@ class UNet(Conditioned):
         num_classes: int | None = None,
     ):
         positive(
-            in_channels=in_channels, out_channels=out_channels, channels=channels, blocks=blocks, heads=heads,
-            head_channels=head_channels, groups=groups, num_classes=num_classes,
-        )  # fmt: skip
+            in_channels=in_channels,
+            out_channels=out_channels,
+            channels=channels,
+            blocks=blocks,
+            heads=heads,
+            head_channels=head_channels,
+            groups=groups,
+            num_classes=num_classes,
+        )
         if not multipliers:
             raise ArgumentError("multipliers is empty; a UNet needs one level at least, such as multipliers=(1, 2).")
         if bad := [m for m in multipliers if not (m > 0 and float(channels * m).is_integer())]:
@@ -130,9 +136,7 @@ class UNet(Conditioned):
                 width = out
                 kept.append(width)
             if level < len(widths) - 1:
-                self.down.append(
-                    nn.ModuleList([residual(width, width, -1) if resample == "resnet" else Downsample(width, dims)])
-                )
+                self.down.append(nn.ModuleList([residual(width, width, -1) if resample == "resnet" else Downsample(width, dims)]))
                 kept.append(width)
 
         self.middle = nn.ModuleList([residual(width, width), attention(width), residual(width, width)])
@@ -186,7 +190,7 @@ class UNet(Conditioned):
         if x.ndim != 2 + self.dims or x.shape[1] != self.in_channels or any(size % self.reduction for size in x.shape[2:]):
             raise ArgumentError(
                 f"x has the shape {tuple(x.shape)}; this network takes (batch, {self.in_channels}, "
-                f"{', '.join(('D', 'H', 'W')[3 - self.dims:])}) with sizes that are multiples of {self.reduction}."
+                f"{', '.join(('D', 'H', 'W')[3 - self.dims :])}) with sizes that are multiples of {self.reduction}."
             )
         embedding = F.silu(self.condition(t, label))
         h = self.first(x)

@@ -62,9 +62,7 @@ def trajectories(model: Model, samples: int, steps: int, seed: int, given: Mappi
     return calls
 
 
-def observe(
-    model: Model, values: Sequence[str], samples: int, steps: int, seed: int, given: Mapping[str, Any] | None
-) -> Seen:
+def observe(model: Model, values: Sequence[str], samples: int, steps: int, seed: int, given: Mapping[str, Any] | None) -> Seen:
     """Draw ``samples`` in float32 and look at values of the graph meanwhile.
 
     The largest number that was seen is at the end of no good range: the levels that it costs are missed where the numbers are.

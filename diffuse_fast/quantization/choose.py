@@ -59,9 +59,14 @@ def in_int8(model: Model, chosen: Sequence[Node], ranges: Mapping[str, Range]) -
 
 
 def choose(
-    model: Model, nodes: Sequence[Node], seen: Seen, calls: Sequence[Call], runtime: str, max_error: float,
+    model: Model,
+    nodes: Sequence[Node],
+    seen: Seen,
+    calls: Sequence[Call],
+    runtime: str,
+    max_error: float,
     say: Callable[[str], object],
-) -> list[Node]:  # fmt: skip
+) -> list[Node]:
     """As much of the work as the error allows: those layers are left out first that cost most for what they compute.
 
     Errors of layers are near to independent, so that their squares add up: with each layer's alone it is known how many layers are

@@ -89,8 +89,7 @@ def quantize(
     if not chosen:
         raise ArgumentError(f"no layer of {model.name!r} can compute in int8 with a relative error of at most {max_error:g}.")
     draft = in_int8(model, chosen, ranges)
-    errors = {r.name: calibrate.relative_error(draft, r.name, held_out)
-              for r in RUNTIMES if "int8" in r.precisions and r.installed}  # fmt: skip
+    errors = {r.name: calibrate.relative_error(draft, r.name, held_out) for r in RUNTIMES if "int8" in r.precisions and r.installed}
     record = {
         "samples": samples, "steps": steps, "solver": calibrate.SOLVER, "seed": seed, "layers_able": len(nodes),
         "relative_error_by_time": {n: [[c.t, float(f"{e:.4g}")] for c, e in zip(held_out, errors[n], strict=True)] for n in errors},

@@ -52,11 +52,7 @@ class Network(Protocol):
     name: str
 
     def bind(
-        self,
-        batch: int,
-        shape: tuple[int, ...],
-        cond: dict[str, np.ndarray],
-        output_shape: tuple[int, ...] | None = None,
+        self, batch: int, shape: tuple[int, ...], cond: dict[str, np.ndarray], output_shape: tuple[int, ...] | None = None
     ) -> BoundCall:
         """Allocate the buffers of a batch.
 
@@ -220,9 +216,7 @@ class Inputs:
         """
         check_names(cond, [c.name for c in self.conditioning])
         if shape != self.shape:
-            raise ArgumentError(
-                f"shape: the network's input {self.sample!r} is {self.shape} for a sample, but {shape} was given."
-            )
+            raise ArgumentError(f"shape: the network's input {self.sample!r} is {self.shape} for a sample, but {shape} was given.")
         inputs = {self.sample: aligned((batch, *shape))}
         inputs[self.time.input] = aligned((batch,) if self.per_sample else (1,) * self.time_dims, self.time.dtype)
         given = own_cond(cond, batch)

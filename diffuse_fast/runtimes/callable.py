@@ -29,11 +29,7 @@ class CallableNetwork:
         self._time_dtype = time_dtype
 
     def bind(
-        self,
-        batch: int,
-        shape: tuple[int, ...],
-        cond: dict[str, np.ndarray],
-        output_shape: tuple[int, ...] | None = None,
+        self, batch: int, shape: tuple[int, ...], cond: dict[str, np.ndarray], output_shape: tuple[int, ...] | None = None
     ) -> CallableCall:
         x, output = aligned((batch, *shape)), aligned((batch, *(output_shape or shape)))
         return CallableCall(self.function, self._time_dtype, x, output, own_cond(cond, batch))
@@ -43,12 +39,7 @@ class CallableCall:
     """See :class:`~diffuse_fast.runtimes.base.BoundCall`."""
 
     def __init__(
-        self,
-        function: Callable[..., Any],
-        time_dtype: str | None,
-        x: np.ndarray,
-        output: np.ndarray,
-        cond: dict[str, np.ndarray],
+        self, function: Callable[..., Any], time_dtype: str | None, x: np.ndarray, output: np.ndarray, cond: dict[str, np.ndarray]
     ):
         self.x, self.output = x, output
         self._given = np.empty_like(x)

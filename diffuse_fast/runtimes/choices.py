@@ -180,8 +180,10 @@ def _raw(file: Path, here: dict[str, Any]) -> dict[str, Any] | None:
 def _checked(batch: Any, choice: Choice) -> Choice:
     whole: tuple[Any, ...] = (batch, choice.threads, choice.split)
     words = (choice.runtime, choice.precision, choice.why)
-    if not all(type(n) is int and n >= 1 for n in whole) or not all(isinstance(s, str) for s in words) or (
-        not isinstance(choice.seconds, float) or not isinstance(choice.shortcuts, bool)
+    if (
+        not all(type(n) is int and n >= 1 for n in whole)
+        or not all(isinstance(s, str) for s in words)
+        or (not isinstance(choice.seconds, float) or not isinstance(choice.shortcuts, bool))
     ):
         raise ValueError(f"{choice} for a batch of {batch} is none")
     if max(whole[1:]) > _MOST_THREADS:

@@ -51,10 +51,17 @@ def for_mnn(model: Model) -> bytes | None:
     """
     nodes = model.nodes()
     # A file whose weights lie beside it is converted as it is: what is not in it is not found from elsewhere.
-    changes = () if model.external else (
-        instance_norms(nodes, model.opset), attention_products(nodes), mish_products(nodes), gelu_products(nodes),
-        unfuse_gelu(nodes),
-    )  # fmt: skip
+    changes = (
+        ()
+        if model.external
+        else (
+            instance_norms(nodes, model.opset),
+            attention_products(nodes),
+            mish_products(nodes),
+            gelu_products(nodes),
+            unfuse_gelu(nodes),
+        )
+    )
     otherwise.refuse(nodes, model.opset, "mnn")
     return nodes.to_bytes() if any(changes) else None
 

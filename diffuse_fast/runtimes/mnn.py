@@ -75,9 +75,7 @@ def _forget() -> None:
 forget_in_child(lambda: list(_models.values()), _forget)
 
 
-def network(
-    model: Model, *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32"
-) -> MNNNetwork:
+def network(model: Model, *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32") -> MNNNetwork:
     """A ``df.Model`` as a network.
 
     Raises:
@@ -120,9 +118,7 @@ def _import() -> Any:
     try:
         return importlib.import_module("MNN")
     except ImportError as error:
-        raise RuntimeUnavailableError(
-            f"the runtime 'mnn' cannot import MNN ({error}): {install_hint('mnn')}"
-        ) from None
+        raise RuntimeUnavailableError(f"the runtime 'mnn' cannot import MNN ({error}): {install_hint('mnn')}") from None
 
 
 def _convert(model: Model, packages: Path) -> bytes:
@@ -179,11 +175,7 @@ class MNNNetwork(Threaded):
                 raise ArgumentError(f"the network's input {name!r} is {dtype}; MNN takes {', '.join(_DTYPES)}.")
 
     def bind(
-        self,
-        batch: int,
-        shape: tuple[int, ...],
-        cond: dict[str, np.ndarray],
-        output_shape: tuple[int, ...] | None = None,
+        self, batch: int, shape: tuple[int, ...], cond: dict[str, np.ndarray], output_shape: tuple[int, ...] | None = None
     ) -> MNNCall:
         self.check_process()
         inputs = self._inputs.arrays(batch, shape, cond)

@@ -43,9 +43,7 @@ def _forget() -> None:
 forget_in_child(lambda: [list(kept.values()) for kept in _sessions.values()], _forget)
 
 
-def network(
-    model: Any, *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32"
-) -> OnnxNetwork:
+def network(model: Any, *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32") -> OnnxNetwork:
     """A ``df.Model`` or an ``InferenceSession`` as a network.
 
     A session's inputs are told by name: the sample is ``x`` or ``sample``, else the first; the time is ``t`` or
@@ -72,9 +70,7 @@ def _session(model: Model, threads: int, precision: str) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise RuntimeUnavailableError(
-            f"the runtime 'onnx' cannot import onnxruntime ({error}): {install_hint('cpu')}"
-        ) from None
+        raise RuntimeUnavailableError(f"the runtime 'onnx' cannot import onnxruntime ({error}): {install_hint('cpu')}") from None
     with _lock:
         sessions = _sessions.setdefault(model, OrderedDict())
         key = threads, precision
@@ -113,11 +109,7 @@ class OnnxNetwork:
                 raise ArgumentError(f"the network's {name!r} is a {kind}; the engine gives and takes float32.")
 
     def bind(
-        self,
-        batch: int,
-        shape: tuple[int, ...],
-        cond: dict[str, np.ndarray],
-        output_shape: tuple[int, ...] | None = None,
+        self, batch: int, shape: tuple[int, ...], cond: dict[str, np.ndarray], output_shape: tuple[int, ...] | None = None
     ) -> OnnxCall:
         check_names(cond, self._conditioning)
         given = own_cond(cond, batch)
@@ -133,15 +125,17 @@ class OnnxNetwork:
             inputs[name] = np.ascontiguousarray(array, dtype)
         for name, array in inputs.items():
             dims = self._inputs[name].shape
-            if len(dims) != array.ndim or any(
-                isinstance(d, int) and d != n for d, n in zip(dims, array.shape, strict=True)
-            ):
+            if len(dims) != array.ndim or any(isinstance(d, int) and d != n for d, n in zip(dims, array.shape, strict=True)):
                 what = "shape" if name == self._sample else f"cond[{name!r}]"
                 raise ArgumentError(f"{what}: the network's input {name!r} is {dims}, but {array.shape} was given.")
         return OnnxCall(
-            self.session, inputs, self._sample, self._time, self._output,
+            self.session,
+            inputs,
+            self._sample,
+            self._time,
+            self._output,
             aligned((batch, *(output_shape or self._output_shape or shape))),
-        )  # fmt: skip
+        )
 
 
 def input_dtype(value: Any) -> str:
@@ -154,9 +148,7 @@ def input_dtype(value: Any) -> str:
 class OnnxCall(MemoryCall):
     """A binding of the session to the memory, which is all that a call takes."""
 
-    def __init__(
-        self, session: Any, inputs: dict[str, np.ndarray], sample: str, time: str, output: str, into: np.ndarray
-    ) -> None:
+    def __init__(self, session: Any, inputs: dict[str, np.ndarray], sample: str, time: str, output: str, into: np.ndarray) -> None:
         super().__init__(inputs, sample, time, into)
         binding = session.io_binding()
         for name, array in inputs.items():

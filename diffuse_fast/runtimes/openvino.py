@@ -17,14 +17,7 @@ import numpy as np
 from .. import telemetry
 from ..artifact.identity import Files
 from ..cores import physical_cores, quota
-from ..errors import (
-    ArgumentError,
-    ArtifactError,
-    DiffuseFastError,
-    KernelUnavailableError,
-    RuntimeUnavailableError,
-    install_hint,
-)
+from ..errors import ArgumentError, ArtifactError, DiffuseFastError, KernelUnavailableError, RuntimeUnavailableError, install_hint
 from ..model import Model
 from . import graphs
 from .base import Inputs, MemoryCall, aligned, check_output
@@ -148,11 +141,7 @@ class OpenVINONetwork(Threaded):
         self._output, self._output_shape = model.output, model.output_shape
 
     def bind(
-        self,
-        batch: int,
-        shape: tuple[int, ...],
-        cond: dict[str, np.ndarray],
-        output_shape: tuple[int, ...] | None = None,
+        self, batch: int, shape: tuple[int, ...], cond: dict[str, np.ndarray], output_shape: tuple[int, ...] | None = None
     ) -> OpenVINOCall:
         self.check_process()
         inputs = self._inputs.arrays(batch, shape, cond)
@@ -199,9 +188,7 @@ class OpenVINONetwork(Threaded):
 class OpenVINOCall(MemoryCall):
     """A request whose tensors are the memory."""
 
-    def __init__(
-        self, compiled: Any, inputs: dict[str, np.ndarray], sample: str, time: str, output: str, into: np.ndarray
-    ) -> None:
+    def __init__(self, compiled: Any, inputs: dict[str, np.ndarray], sample: str, time: str, output: str, into: np.ndarray) -> None:
         from openvino import Tensor
 
         super().__init__(inputs, sample, time, into)

@@ -125,8 +125,7 @@ def select(model: Any, runtime: str = "auto", precision: str = "float32") -> Run
             raise ArgumentError(_lacks(precision, [chosen], what))
     if not chosen.installed:
         raise RuntimeUnavailableError(
-            f"the runtime {chosen.name!r} needs {chosen.package}, which is not installed: "
-            f"{install_hint(chosen.extra)}"
+            f"the runtime {chosen.name!r} needs {chosen.package}, which is not installed: {install_hint(chosen.extra)}"
         )
     return chosen
 

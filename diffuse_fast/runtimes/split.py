@@ -23,11 +23,7 @@ class SplitNetwork:
         self.name = inner.name
 
     def bind(
-        self,
-        batch: int,
-        shape: tuple[int, ...],
-        cond: dict[str, np.ndarray],
-        output_shape: tuple[int, ...] | None = None,
+        self, batch: int, shape: tuple[int, ...], cond: dict[str, np.ndarray], output_shape: tuple[int, ...] | None = None
     ) -> BoundCall:
         parts = min(self._parts, batch)
         if parts == 1:

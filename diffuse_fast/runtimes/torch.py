@@ -104,11 +104,7 @@ class TorchNetwork:
             raise ArgumentError(f"precision is 'bfloat16', but the module is {self.dtype}: module.float() first.")
 
     def bind(
-        self,
-        batch: int,
-        shape: tuple[int, ...],
-        cond: dict[str, np.ndarray],
-        output_shape: tuple[int, ...] | None = None,
+        self, batch: int, shape: tuple[int, ...], cond: dict[str, np.ndarray], output_shape: tuple[int, ...] | None = None
     ) -> TorchCall:
         x, output = aligned((batch, *shape)), aligned((batch, *(output_shape or shape)))
         return TorchCall(self.module, self.dtype, self._time_dtype, x, output, cond, self._autocast)

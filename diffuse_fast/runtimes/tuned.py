@@ -25,11 +25,7 @@ class TunedNetwork:
         self._lock = threading.Lock()
 
     def bind(
-        self,
-        batch: int,
-        shape: tuple[int, ...],
-        cond: dict[str, np.ndarray],
-        output_shape: tuple[int, ...] | None = None,
+        self, batch: int, shape: tuple[int, ...], cond: dict[str, np.ndarray], output_shape: tuple[int, ...] | None = None
     ) -> BoundCall:
         size = nearest(batch, self._makers)
         with self._lock:

@@ -61,10 +61,7 @@ def take_apart(graph: Nodes) -> dict[str, Parted]:
                 pads: dict[str, Attribute] = {"kernel_shape": (2, 2), "pads": (1 - a, 1 - b, a, b)}
                 nodes.append(Node("Conv", (small, kernel, *node.inputs[2:]), (parts[-1],), pads))
         beside = graph.fresh(y)
-        nodes += [
-            Node("Concat", tuple(parts), (beside,), {"axis": 1}),
-            Node("DepthToSpace", (beside,), (y,), {"blocksize": 2}),
-        ]
+        nodes += [Node("Concat", tuple(parts), (beside,), {"axis": 1}), Node("DepthToSpace", (beside,), (y,), {"blocksize": 2})]
         found[y] = Parted(x, small, tuple(parts))
     graph.nodes[:] = nodes
     return found
@@ -86,15 +83,22 @@ def _doubles(graph: Nodes, node: Node) -> bool:
     told |= {name: value for name, value in node.attributes.items() if name in told}
     scales = graph.weight(node.inputs[2])
     return (
-        told["mode"] == "nearest" and (told["coordinate_transformation_mode"], told["nearest_mode"]) in _REPEATS
-        and "axes" not in node.attributes and scales is not None and scales.tolist() == _SCALES
-    )  # fmt: skip
+        told["mode"] == "nearest"
+        and (told["coordinate_transformation_mode"], told["nearest_mode"]) in _REPEATS
+        and "axes" not in node.attributes
+        and scales is not None
+        and scales.tolist() == _SCALES
+    )
 
 
 def _plain(node: Node) -> bool:
     """Whether a node is a convolution that keeps the size: of stride 1, one pixel of zeros around."""
     told = {"group": 1, "strides": (1, 1), "dilations": (1, 1), "pads": (), "auto_pad": "NOTSET", **node.attributes}
     return (
-        node.op == "Conv" and not node.domain and told["group"] == 1 and told["strides"] == told["dilations"] == (1, 1)
-        and told["pads"] == (1, 1, 1, 1) and told["auto_pad"] == "NOTSET"
-    )  # fmt: skip
+        node.op == "Conv"
+        and not node.domain
+        and told["group"] == 1
+        and told["strides"] == told["dilations"] == (1, 1)
+        and told["pads"] == (1, 1, 1, 1)
+        and told["auto_pad"] == "NOTSET"
+    )

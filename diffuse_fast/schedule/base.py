@@ -210,9 +210,7 @@ class Schedule:
         return discrete.of_alphas_cumprod(alphas_cumprod)
 
     @classmethod
-    def edm(
-        cls, sigma_min: float = 0.002, sigma_max: float = 80.0, sigma_data: float = 0.5, rho: float = 7.0
-    ) -> EDMSchedule:
+    def edm(cls, sigma_min: float = 0.002, sigma_max: float = 80.0, sigma_data: float = 0.5, rho: float = 7.0) -> EDMSchedule:
         """EDM (Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models",
         arXiv:2206.00364): t is the noise level σ of x = x0 + σ·ε, and the state is what the network takes, c_in·x.
 

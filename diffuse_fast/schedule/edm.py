@@ -100,10 +100,5 @@ class EDMSchedule(ContinuousSchedule):
 
 def of(sigma_min: Any, sigma_max: Any, sigma_data: Any, rho: Any) -> EDMSchedule:
     low, high = rising("sigma_min", sigma_min, "sigma_max", sigma_max)
-    values = {
-        "sigma_min": low,
-        "sigma_max": high,
-        "sigma_data": positive("sigma_data", sigma_data),
-        "rho": positive("rho", rho),
-    }
+    values = {"sigma_min": low, "sigma_max": high, "sigma_data": positive("sigma_data", sigma_data), "rho": positive("rho", rho)}
     return EDMSchedule._make({"type": "edm", **values}, **values)

@@ -159,9 +159,7 @@ def plan(
         ([600.0, 500.0, 400.0, 300.0], 4)
     """
     if not isinstance(schedule, Schedule):
-        raise ArgumentTypeError(
-            f"schedule is {schedule!r}; it must be a diffuse_fast.Schedule, such as Schedule.linear()."
-        )
+        raise ArgumentTypeError(f"schedule is {schedule!r}; it must be a diffuse_fast.Schedule, such as Schedule.linear().")
     if not isinstance(solver, str) or solver not in SOLVERS:
         raise ArgumentError(f"solver {solver!r} is not known.{hints.of_solver(solver, SOLVERS)}{near(str(solver), SOLVERS)}")
     chosen = SOLVERS[solver]
@@ -188,9 +186,15 @@ def plan(
         options.update({name: value for name in of_spacing if (value := getattr(laid, name)) is not None})
     else:
         _alone(
-            timesteps, sigmas, timestep_spacing, steps_offset=offset, rho=rho, sigma_min=sigma_min, sigma_max=sigma_max,
+            timesteps,
+            sigmas,
+            timestep_spacing,
+            steps_offset=offset,
+            rho=rho,
+            sigma_min=sigma_min,
+            sigma_max=sigma_max,
             beta_shape=beta_shape,
-        )  # fmt: skip
+        )
         if sigmas is None:
             times = _custom(schedule, steps, timesteps)
         else:

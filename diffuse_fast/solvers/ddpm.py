@@ -44,12 +44,16 @@ def table(problem: Problem, *, variance_type: str, steps_offset: int) -> Table:
             log_s, variance = _learned(variance_type, posterior_variance, beta), 0.0
         p, q = problem.data(now)
         row = Row(
-            timestep=now.time, p=p, q=q, lo=problem.lo, hi=problem.hi,
+            timestep=now.time,
+            p=p,
+            q=q,
+            lo=problem.lo,
+            hi=problem.hi,
             a=(alpha / alpha_next) * (sigma_next / sigma) ** 2,
             d=alpha_next * gain,
             s=math.sqrt(variance),
             log_s=log_s,
-        )  # fmt: skip
+        )
         rows.append(row.folded())
         deviation.append((0.0, variance - posterior_variance))
     marginals = tuple((point.alpha, point.sigma) for point in points)

@@ -14,14 +14,10 @@ from . import multistep
 from .solver import Option, Problem, Solver, Table
 
 
-def table(
-    problem: Problem, *, solver_order: int, lower_order_final: bool, final_sigmas_type: str, steps_offset: int
-) -> Table:
+def table(problem: Problem, *, solver_order: int, lower_order_final: bool, final_sigmas_type: str, steps_offset: int) -> Table:
     points = (*problem.points, problem.end)
     orders = multistep.orders(points, solver_order, lower_order_final=lower_order_final, euler_at_final=False)
-    transfers = [
-        multistep.by_noise(points[i], points[i + 1], multistep.steps_back(points, i, k)) for i, k in enumerate(orders)
-    ]
+    transfers = [multistep.by_noise(points[i], points[i + 1], multistep.steps_back(points, i, k)) for i, k in enumerate(orders)]
     return multistep.table(problem, points, transfers, "noise")
 
 

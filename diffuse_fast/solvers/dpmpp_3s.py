@@ -43,10 +43,8 @@ def table(problem: Problem, *, steps_offset: int) -> Table:
         # x = (u1 − d1·x0)/x1
         rows.append(data_row(problem, now, x1, d1, keep=(0.0, 1.0)))
         rows.append(
-            data_row(
-                problem, s1, x2 / x1, w2, c=(d2 - w2 - d1 * x2 / x1,), keep=(x3 / x1, 0.0), f=(d3 - w3 - d1 * x3 / x1,)
-            )
-        )  # fmt: skip
+            data_row(problem, s1, x2 / x1, w2, c=(d2 - w2 - d1 * x2 / x1,), keep=(x3 / x1, 0.0), f=(d3 - w3 - d1 * x3 / x1,))
+        )
         rows.append(data_row(problem, s2, 0.0, w3, c=(1.0,)))
         before += [s1, s2]
     return Table(

@@ -28,9 +28,15 @@ from .stages import data_row, noise_row
 
 
 def table(
-    problem: Problem, *, algorithm_type: str, solver_order: int, solver_type: str, lower_order_final: bool, final_sigmas_type: str,
+    problem: Problem,
+    *,
+    algorithm_type: str,
+    solver_order: int,
+    solver_type: str,
+    lower_order_final: bool,
+    final_sigmas_type: str,
     steps_offset: int,
-) -> Table:  # fmt: skip
+) -> Table:
     points = (*problem.points, problem.end)
     orders = _orders(points, solver_order, lower_order_final=lower_order_final or problem.end.sigma == 0.0)
     guard = leaps.Guard(problem)

@@ -105,9 +105,14 @@ def scaled(plan: Plan, scale: float) -> Plan:
     """The plan with its result scaled, by its last row."""
     row, (alpha, sigma) = plan.rows[-1], plan.marginals[-1]
     last = dataclasses.replace(
-        row, a=scale * row.a, b=scale * row.b, d=scale * row.d, c=tuple(scale * c for c in row.c), s=scale * row.s,
+        row,
+        a=scale * row.a,
+        b=scale * row.b,
+        d=scale * row.d,
+        c=tuple(scale * c for c in row.c),
+        s=scale * row.s,
         log_s=None if row.log_s is None else (row.log_s[0] + math.log(scale), row.log_s[1]),
-    )  # fmt: skip
+    )
     deviation = plan.deviation
     if deviation is not None:
         of_alpha, of_variance = deviation[-1]

@@ -48,11 +48,7 @@ SOLVER = Solver(
     stochastic=False,
     paper="Karras et al. 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv:2206.00364",
     timestep_spacing="linspace",
-    options={
-        **OPTIONS,
-        "final_sigmas_type": multistep.FINAL_SIGMAS_TYPE,
-        "steps_offset": multistep.STEPS_OFFSET,
-    },
+    options={**OPTIONS, "final_sigmas_type": multistep.FINAL_SIGMAS_TYPE, "steps_offset": multistep.STEPS_OFFSET},
     table=table,
     grid="fractional",
 )

@@ -44,14 +44,21 @@ def _row(
     if problem.clips:  # v = (x − x0)/σ
         p, q = problem.data(point)
         return Row(
-            timestep=point.time, p=p, q=q, lo=problem.lo, hi=problem.hi, a=x + v / point.sigma, d=-v / point.sigma, c=c,
-            write=write, e_x=k_x + k_v / point.sigma, e_0=-k_v / point.sigma,
-        )  # fmt: skip
+            timestep=point.time,
+            p=p,
+            q=q,
+            lo=problem.lo,
+            hi=problem.hi,
+            a=x + v / point.sigma,
+            d=-v / point.sigma,
+            c=c,
+            write=write,
+            e_x=k_x + k_v / point.sigma,
+            e_0=-k_v / point.sigma,
+        )
     (d_x, d_m), (n_x, n_m) = problem.data(point), problem.noise(point)
     v_x, v_m = n_x - d_x, n_m - d_m
-    return Row(
-        timestep=point.time, a=x + v * v_x, b=v * v_m, c=c, write=write, e_x=k_x + k_v * v_x, e_m=k_v * v_m,
-    )  # fmt: skip
+    return Row(timestep=point.time, a=x + v * v_x, b=v * v_m, c=c, write=write, e_x=k_x + k_v * v_x, e_m=k_v * v_m)
 
 
 SOLVER = Solver(

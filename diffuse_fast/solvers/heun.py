@@ -62,10 +62,7 @@ SOLVER = Solver(
     stochastic=False,
     paper="Karras et al. 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv:2206.00364",
     timestep_spacing="linspace",
-    options={
-        **OPTIONS,
-        "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0),
-    },
+    options={**OPTIONS, "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0)},
     table=table,
     grid="fractional",
 )

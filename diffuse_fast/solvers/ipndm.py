@@ -18,12 +18,7 @@ from .multistep import Transfer
 from .solver import Option, Problem, Solver, Table
 
 # By number of predictions, newest first (Liu et al. 2022, eq. 12).
-ADAMS_BASHFORTH = (
-    (1.0,),
-    (3 / 2, -1 / 2),
-    (23 / 12, -16 / 12, 5 / 12),
-    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
-)
+ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 
 
 def adams_bashforth(first: Transfer, order: int) -> Transfer:
@@ -31,9 +26,7 @@ def adams_bashforth(first: Transfer, order: int) -> Transfer:
     return Transfer(first.x, [first.weights[0] * w for w in ADAMS_BASHFORTH[order - 1]])
 
 
-def table(
-    problem: Problem, *, solver_order: int, zero_initial_data: bool, final_sigmas_type: str, steps_offset: int
-) -> Table:
+def table(problem: Problem, *, solver_order: int, zero_initial_data: bool, final_sigmas_type: str, steps_offset: int) -> Table:
     points = (*problem.points, problem.end)
     transfers = []
     for i, (now, then) in enumerate(pairwise(points)):

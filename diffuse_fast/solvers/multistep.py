@@ -111,9 +111,7 @@ def by_data(
     return Transfer((then.sigma / now.sigma) * decay, [then.alpha * w for w in weights], s)
 
 
-def by_noise(
-    now: Point, then: Point, back: Sequence[float], *, solver_type: str = "heun", halved: bool = False
-) -> Transfer:
+def by_noise(now: Point, then: Point, back: Sequence[float], *, solver_type: str = "heun", halved: bool = False) -> Transfer:
     """A step in the noise form. One that ends without noise has no finite width: it is of first order."""
     if now.alpha == 0.0:
         raise PlanError(
@@ -127,9 +125,7 @@ def by_noise(
     return Transfer(then.alpha / now.alpha, [-then.sigma * w for w in weights])
 
 
-def orders(
-    points: Sequence[Point], order: int, *, lower_order_final: bool, euler_at_final: bool, short: int = 15
-) -> list[int]:
+def orders(points: Sequence[Point], order: int, *, lower_order_final: bool, euler_at_final: bool, short: int = 15) -> list[int]:
     """The order of each step between ``points``: what there are predictions for, and at the end what diffusers takes.
 
     The first steps have few predictions behind them. A step without noise at its end, or from a state without signal, has no
@@ -166,9 +162,8 @@ def along(problem: Problem, points: Sequence[Point], i: int, transfer: Transfer,
 
 
 def highest(
-    problem: Problem, guard: leaps.Guard, points: Sequence[Point], i: int, order: int, form: str,
-    step: Callable[[int], Transfer],
-) -> int:  # fmt: skip
+    problem: Problem, guard: leaps.Guard, points: Sequence[Point], i: int, order: int, form: str, step: Callable[[int], Transfer]
+) -> int:
     """The highest order up to ``order`` for which step i is not too long (``leaps.py``); ``step`` makes the step of an order."""
     while order > 1 and guard.too_long(points[i + 1], along(problem, points, i, step(order), form)):
         order -= 1
@@ -176,9 +171,18 @@ def highest(
 
 
 def dpm_solver(
-    problem: Problem, form: str, order: int, *, solver_type: str, lower_order_final: bool, euler_at_final: bool,
-    final_sigmas_type: str, steps_offset: int, eta: float = 0.0, halved_curvature: bool = False,
-) -> Table:  # fmt: skip
+    problem: Problem,
+    form: str,
+    order: int,
+    *,
+    solver_type: str,
+    lower_order_final: bool,
+    euler_at_final: bool,
+    final_sigmas_type: str,
+    steps_offset: int,
+    eta: float = 0.0,
+    halved_curvature: bool = False,
+) -> Table:
     """The table of a multistep DPM-Solver of this form and order, with its options (``steps_offset`` is in the grid already,
     ``final_sigmas_type`` in the problem's end)."""
     points = (*problem.points, problem.end)
@@ -198,9 +202,7 @@ def dpm_solver(
     return table(problem, points, transfers, form)
 
 
-def table(
-    problem: Problem, points: Sequence[Point], transfers: Sequence[Transfer], form: str
-) -> Table:
+def table(problem: Problem, points: Sequence[Point], transfers: Sequence[Transfer], form: str) -> Table:
     """Rows of a multistep solver. The predictions that later rows look back to are kept in as many registers as the longest
     look, each written over the oldest.
 
@@ -218,11 +220,7 @@ def table(
             c[(i - j) % depth] = weight
         kept = any(i + j < len(transfers) and len(transfers[i + j].weights) > j for j in range(1, depth + 1))
         rows.append(row(problem, point, transfer, form, c=tuple(c) if any(c) else (), write=i % depth if kept else None))
-    return Table(
-        rows=tuple(rows),
-        marginals=tuple((point.alpha, point.sigma) for point in points),
-        registers=depth,
-    )
+    return Table(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points), registers=depth)
 
 
 def row(problem: Problem, point: Point, transfer: Transfer, form: str, *, c: tuple[float, ...], write: int | None) -> Row:
@@ -232,22 +230,47 @@ def row(problem: Problem, point: Point, transfer: Transfer, form: str, *, c: tup
     if form == "data":
         p, q = problem.data(point)
         whole = Row(
-            timestep=point.time, p=p, q=q, lo=problem.lo, hi=problem.hi, a=transfer.x, d=weight, c=c, s=transfer.s, write=write,
+            timestep=point.time,
+            p=p,
+            q=q,
+            lo=problem.lo,
+            hi=problem.hi,
+            a=transfer.x,
+            d=weight,
+            c=c,
+            s=transfer.s,
+            write=write,
             e_0=keep,
-        )  # fmt: skip
+        )
         return whole.folded()
     if problem.clips:
         p, q = problem.data(point)
         of_x, of_x0 = 1.0 / point.sigma, -point.alpha / point.sigma
         return Row(
-            timestep=point.time, p=p, q=q, lo=problem.lo, hi=problem.hi, a=transfer.x + weight * of_x, d=weight * of_x0, c=c,
-            s=transfer.s, write=write, e_x=keep * of_x, e_0=keep * of_x0,
-        )  # fmt: skip
+            timestep=point.time,
+            p=p,
+            q=q,
+            lo=problem.lo,
+            hi=problem.hi,
+            a=transfer.x + weight * of_x,
+            d=weight * of_x0,
+            c=c,
+            s=transfer.s,
+            write=write,
+            e_x=keep * of_x,
+            e_0=keep * of_x0,
+        )
     of_x, of_m = problem.noise(point)
     return Row(
-        timestep=point.time, a=transfer.x + weight * of_x, b=weight * of_m, c=c, s=transfer.s, write=write, e_x=keep * of_x,
+        timestep=point.time,
+        a=transfer.x + weight * of_x,
+        b=weight * of_m,
+        c=c,
+        s=transfer.s,
+        write=write,
+        e_x=keep * of_x,
         e_m=keep * of_m,
-    )  # fmt: skip
+    )
 
 
 # Options that the multistep solvers have in common, under diffusers' names.

@@ -121,8 +121,15 @@ def _runge_kutta_step(problem: Problem, now: Point, middle: Point, then: Point, 
     second prediction from the state it led to."""
     (ax, (ae,)), (bx, (be,)) = ((t.x, t.weights) for t in (multistep.by_noise(now, p, ()) for p in (middle, then)))
 
-    def build(point: Point, x: float, eps: float, registers: dict[int, float], target: int | None, kept: tuple[float, float],
-              keeps: dict[int, float]) -> Row:  # fmt: skip
+    def build(
+        point: Point,
+        x: float,
+        eps: float,
+        registers: dict[int, float],
+        target: int | None,
+        kept: tuple[float, float],
+        keeps: dict[int, float],
+    ) -> Row:
         row = multistep.row(problem, point, Transfer(x, [eps]), "noise", c=_at(registers), write=None)
         if target is None:
             return row

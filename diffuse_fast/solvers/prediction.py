@@ -45,9 +45,7 @@ def noise_prediction(prediction_type: str, alpha: float, sigma: float, sigma_dat
     return _between(target_weights(prediction_type, alpha, sigma, sigma_data), NOISE, alpha, sigma)
 
 
-def convert_prediction(
-    model_output: Any, x: Any, *, from_: str, to: str, alpha: Any, sigma: Any, sigma_data: float = 1.0
-) -> Any:
+def convert_prediction(model_output: Any, x: Any, *, from_: str, to: str, alpha: Any, sigma: Any, sigma_data: float = 1.0) -> Any:
     """What a network would have said in another prediction type.
 
     Args:

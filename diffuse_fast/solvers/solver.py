@@ -40,9 +40,7 @@ class Option:
         return bool if self.default is None else type(self.default)
 
 
-REDERIVE_EPSILON = Option(
-    None, "take the noise from the clipped data prediction; false is diffusers' way"
-)
+REDERIVE_EPSILON = Option(None, "take the noise from the clipped data prediction; false is diffusers' way")
 
 
 @dataclass(frozen=True)

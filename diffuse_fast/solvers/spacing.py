@@ -88,9 +88,15 @@ class Spacing:
 
 
 def checked(
-    schedule: Schedule, name: Any, *, steps_offset: int = 0, rho: Any = None, sigma_min: Any = None, sigma_max: Any = None,
+    schedule: Schedule,
+    name: Any,
+    *,
+    steps_offset: int = 0,
+    rho: Any = None,
+    sigma_min: Any = None,
+    sigma_max: Any = None,
     beta_shape: Any = None,
-) -> Spacing:  # fmt: skip
+) -> Spacing:
     """The spacing of this name, its options filled in from the schedule.
 
     Raises:

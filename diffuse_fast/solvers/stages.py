@@ -78,9 +78,20 @@ def data_row(
     p, q = problem.data(point)
     e_x, e_0 = keep or (0.0, 0.0)
     row = Row(
-        timestep=point.time, p=p, q=q, lo=problem.lo, hi=problem.hi, a=x, d=x0, c=c, s=s,
-        write=None if keep is None else 0, e_x=e_x, e_0=e_0, f=f,
-    )  # fmt: skip
+        timestep=point.time,
+        p=p,
+        q=q,
+        lo=problem.lo,
+        hi=problem.hi,
+        a=x,
+        d=x0,
+        c=c,
+        s=s,
+        write=None if keep is None else 0,
+        e_x=e_x,
+        e_0=e_0,
+        f=f,
+    )
     return row.folded()
 
 
@@ -103,11 +114,21 @@ def noise_row(
         p, q = problem.data(point)
         n_x, n_0 = 1.0 / point.sigma, -point.alpha / point.sigma
         return Row(
-            timestep=point.time, p=p, q=q, lo=problem.lo, hi=problem.hi, a=x + eps * n_x, d=eps * n_0, c=c, s=s,
-            write=write, e_x=k_x + k_eps * n_x, e_0=k_eps * n_0, f=f,
-        )  # fmt: skip
+            timestep=point.time,
+            p=p,
+            q=q,
+            lo=problem.lo,
+            hi=problem.hi,
+            a=x + eps * n_x,
+            d=eps * n_0,
+            c=c,
+            s=s,
+            write=write,
+            e_x=k_x + k_eps * n_x,
+            e_0=k_eps * n_0,
+            f=f,
+        )
     n_x, n_m = problem.noise(point)
     return Row(
-        timestep=point.time, a=x + eps * n_x, b=eps * n_m, c=c, s=s,
-        write=write, e_x=k_x + k_eps * n_x, e_m=k_eps * n_m, f=f,
-    )  # fmt: skip
+        timestep=point.time, a=x + eps * n_x, b=eps * n_m, c=c, s=s, write=write, e_x=k_x + k_eps * n_x, e_m=k_eps * n_m, f=f
+    )

@@ -38,9 +38,16 @@ def table(problem: Problem, *, eta: float, set_alpha_to_one: bool, steps_offset:
         p, q = problem.data(now)
         a, b, d = problem.noise_terms(now, forward * middle.sigma, rederive=problem.clips)
         row = Row(
-            timestep=now.time, p=p, q=q, lo=problem.lo, hi=problem.hi,
-            a=a, b=b, d=forward * middle.alpha + d, s=then.sigma * math.sqrt(added),
-        )  # fmt: skip
+            timestep=now.time,
+            p=p,
+            q=q,
+            lo=problem.lo,
+            hi=problem.hi,
+            a=a,
+            b=b,
+            d=forward * middle.alpha + d,
+            s=then.sigma * math.sqrt(added),
+        )
         rows.append(row.folded())
     return Table(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points))
 

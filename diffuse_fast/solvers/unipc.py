@@ -27,9 +27,16 @@ from .solver import Option, Point, Problem, Solver, Table
 
 
 def table(
-    problem: Problem, *, solver_order: int, solver_type: str, predict_x0: bool, disable_corrector: tuple[int, ...],
-    lower_order_final: bool, final_sigmas_type: str, steps_offset: int,
-) -> Table:  # fmt: skip
+    problem: Problem,
+    *,
+    solver_order: int,
+    solver_type: str,
+    predict_x0: bool,
+    disable_corrector: tuple[int, ...],
+    lower_order_final: bool,
+    final_sigmas_type: str,
+    steps_offset: int,
+) -> Table:
     points = (*problem.points, problem.end)
     orders = multistep.orders(points, solver_order, lower_order_final=lower_order_final, euler_at_final=False, short=len(points))
     form = "data" if predict_x0 else "noise"
@@ -64,7 +71,7 @@ def table(
 
 
 def _too_long(
-    problem: Problem, guard: leaps.Guard, points: Sequence[Point], i: int, order: int, solver_type: str, form: str, corrects: bool,
+    problem: Problem, guard: leaps.Guard, points: Sequence[Point], i: int, order: int, solver_type: str, form: str, corrects: bool
 ) -> bool:
     """Whether step i is too long for this order (``leaps.py``), with its correction or without."""
     now, then, back = points[i], points[i + 1], multistep.steps_back(points, i, order)

@@ -59,9 +59,17 @@ def prior_term(schedule: Schedule, x0: Any, *, t: Any = None, scale: float = 1.0
 
 
 def diffusion_term(
-    schedule: Schedule, x0: Any, x_t: Any, model_output: Any, *, t: Any, s: Any, prediction_type: str,
-    variance_type: str = "fixed_small", v: Any = None,
-) -> np.ndarray:  # fmt: skip
+    schedule: Schedule,
+    x0: Any,
+    x_t: Any,
+    model_output: Any,
+    *,
+    t: Any,
+    s: Any,
+    prediction_type: str,
+    variance_type: str = "fixed_small",
+    v: Any = None,
+) -> np.ndarray:
     """L_{t−1} = D_KL(q(x_s | x_t, x_0) ‖ p(x_s | x_t)), in nats, (batch,) (Ho et al. 2020, eq. 5; for any s: Kingma et al. 2021,
     eq. 13).
 
@@ -247,7 +255,6 @@ def elbo(
             decoder = decoder_term(data, p.mean, width, levels=levels, value_range=value_range)
         else:
             diffusion += diffusion_term(
-                schedule, data, x_t, output, t=t, s=float(grid[i - 1]), prediction_type=prediction_type,
-                variance_type=variance_type,
-            )  # fmt: skip
+                schedule, data, x_t, output, t=t, s=float(grid[i - 1]), prediction_type=prediction_type, variance_type=variance_type
+            )
     return Bound(prior_term(schedule, data, t=float(grid[-1]), scale=scale), diffusion, decoder)

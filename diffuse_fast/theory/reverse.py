@@ -20,9 +20,16 @@ REVERSE_VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range")
 
 
 def reverse(
-    schedule: Schedule, x_t: Any, model_output: Any, *, t: Any, s: Any, prediction_type: str,
-    variance_type: str = "fixed_small", v: Any = None,
-) -> Gaussian:  # fmt: skip
+    schedule: Schedule,
+    x_t: Any,
+    model_output: Any,
+    *,
+    t: Any,
+    s: Any,
+    prediction_type: str,
+    variance_type: str = "fixed_small",
+    v: Any = None,
+) -> Gaussian:
     """p(x_s | x_t) = q(x_s | x_t, x_0 = x̂_0): the posterior at the data that a network predicts (Ho et al. 2020, eq. 1 and the
     text before eq. 8; Kingma et al. 2021, eq. 4). Whatever the network predicts (ε, x0, v, ...), it is the same mean; for ε it is
     DDPM's eq. 11.
@@ -63,9 +70,14 @@ def reverse(
         raise ArgumentError(f"variance_type is {variance_type!r}, which needs v, what the network says of the variance.")
     state, output = numeric("x_t", x_t), numeric("model_output", model_output)
     data = convert_prediction(
-        output, state, from_=prediction_type, to="sample", alpha=schedule.alpha(t), sigma=schedule.sigma(t),
+        output,
+        state,
+        from_=prediction_type,
+        to="sample",
+        alpha=schedule.alpha(t),
+        sigma=schedule.sigma(t),
         sigma_data=schedule.sigma_data,
-    )  # fmt: skip
+    )
     small = posterior(schedule, state, data, t=t, s=s)
     if variance_type == "fixed_small":
         return small

@@ -95,13 +95,23 @@ class TrainConfig:
                 found.append((f"{name} is {right[name]!r}; it must be {expected}.", False))
 
         for name in (
-            "steps", "batch_size", "micro_batch", "checkpoint_every", "keep_checkpoints", "sample_every", "evaluate_every",
+            "steps",
+            "batch_size",
+            "micro_batch",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "sample_every",
+            "evaluate_every",
             "log_every",
-        ):  # fmt: skip
+        ):
             check(name, lambda value: value >= 1, "at least 1", optional=True)
         steps, batch_size = right.get("steps", math.inf), right.get("batch_size", 0)
-        check("micro_batch", lambda value: value < 1 or batch_size % value == 0,
-              f"a divisor of batch_size, which is {batch_size}", optional=True)  # fmt: skip
+        check(
+            "micro_batch",
+            lambda value: value < 1 or batch_size % value == 0,
+            f"a divisor of batch_size, which is {batch_size}",
+            optional=True,
+        )
         if steps >= 1:
             check("warmup_steps", lambda value: 0 <= value < steps, f"from 0 to below steps, which is {steps}", optional=True)
         check("seed", lambda value: 0 <= value < 2**63, "from 0 to below 2**63")

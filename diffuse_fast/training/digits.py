@@ -46,9 +46,7 @@ LICENSE = "Apache-2.0"
 LEARNED_STEPS = (5, 6, 8)
 
 
-def train_digits(
-    out: str | os.PathLike[str], *, config: TrainConfig = CONFIG, reuse: bool = False, progress: bool = True
-) -> Model:
+def train_digits(out: str | os.PathLike[str], *, config: TrainConfig = CONFIG, reuse: bool = False, progress: bool = True) -> Model:
     """Train the model of the digits, export it, measure it, and write its card.
 
     Args:
@@ -163,10 +161,7 @@ def final_losses(network: nn.Module, prediction_type: str) -> dict[str, float]:
     """The simple loss of the finished network on the training and the held-out split, over seeded times and noises."""
     split = digits()
     process = ForwardProcess(SCHEDULE, prediction_type)
-    parts = {
-        "training": (split.images, split.labels, 8),
-        "held_out": (split.held_out_images, split.held_out_labels, 32),
-    }
+    parts = {"training": (split.images, split.labels, 8), "held_out": (split.held_out_images, split.held_out_labels, 32)}
     return {
         name: round(evaluate_loss(network, torch.from_numpy(x), torch.from_numpy(y), process, draws=draws, seed=1), 4)
         for name, (x, y, draws) in parts.items()
@@ -273,9 +268,7 @@ def load_weights(path: Path) -> tuple[nn.Module, dict[str, Any]]:
             record = json.loads(file.metadata()["record"])
         network.load_state_dict(safetensors.load_file(path))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ArgumentError(
-            f"{path} has no weights of this recipe: {error}. Train without reuse to make them."
-        ) from error
+        raise ArgumentError(f"{path} has no weights of this recipe: {error}. Train without reuse to make them.") from error
     return network, record
 
 
@@ -289,17 +282,13 @@ def _safetensors() -> Any:
     try:
         import safetensors.torch
     except ImportError as error:
-        raise RuntimeUnavailableError(
-            f"the recipe keeps its weights with safetensors: {install_hint('train')}"
-        ) from error
+        raise RuntimeUnavailableError(f"the recipe keeps its weights with safetensors: {install_hint('train')}") from error
     return safetensors.torch
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command ``python -m diffuse_fast.training.digits``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m diffuse_fast.training.digits", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m diffuse_fast.training.digits", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", default=f"out/{NAME}", help="folder for the artifact, its card and its figures")
     parser.add_argument("--steps", type=int, default=CONFIG.steps)
     parser.add_argument("--seed", type=int, default=CONFIG.seed)

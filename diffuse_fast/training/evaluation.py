@@ -105,8 +105,18 @@ def evaluate(
         for count in steps:
             try:
                 calls = plan_for(model, solver, count).nfe
-                images = sample(model, len(labels), count, solver=solver, seed=seed, cond={label: labels}, batch_size=BATCH,
-                                guidance_scale=guidance_scale, precision=precision, progress=progress)  # fmt: skip
+                images = sample(
+                    model,
+                    len(labels),
+                    count,
+                    solver=solver,
+                    seed=seed,
+                    cond={label: labels},
+                    batch_size=BATCH,
+                    guidance_scale=guidance_scale,
+                    precision=precision,
+                    progress=progress,
+                )
             except DiffuseFastError as error:
                 if on_refused is None:
                     raise
@@ -141,12 +151,15 @@ def _judged(
     features = _features(judge, images)
     precision, recall = precision_recall(reference, features, neighbours=NEIGHBOURS)
     return Quality(
-        solver, steps, nfe,
+        solver,
+        steps,
+        nfe,
         accuracy=float((probabilities.argmax(axis=1) == labels).mean() * 100.0),
         score=float(np.exp(information)),
         frechet_distance=frechet_distance(features, reference),
-        precision=precision, recall=recall,
-    )  # fmt: skip
+        precision=precision,
+        recall=recall,
+    )
 
 
 def to_csv(rows: Sequence[Quality], path: Path) -> None:

@@ -22,12 +22,21 @@ class Judge(nn.Module):
         flat = 64 * (height // 4) * (width // 4)
         self.bodies = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-                nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.3),
-                nn.Linear(flat, 32), nn.ReLU(),
+                nn.Conv2d(channels, 32, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(32, 64, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Conv2d(64, 64, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+                nn.Flatten(),
+                nn.Dropout(0.3),
+                nn.Linear(flat, 32),
+                nn.ReLU(),
             )
             for _ in range(3)
-        )  # fmt: skip
+        )
         self.heads = nn.ModuleList(nn.Linear(32, classes) for _ in range(3))
 
     def features(self, x: Tensor) -> Tensor:

@@ -140,10 +140,16 @@ class _Run:
     """One run from where it begins to its end."""
 
     def __init__(
-        self, network: nn.Module, source: Source | Generated, objective: AnyObjective,
-        config: TrainConfig, folder: Path | None, clip: tuple[float, float] | None,
-        evaluate: Callable[[nn.Module], Mapping[str, float]] | None, about: Mapping[str, Any] | None,
-    ):  # fmt: skip
+        self,
+        network: nn.Module,
+        source: Source | Generated,
+        objective: AnyObjective,
+        config: TrainConfig,
+        folder: Path | None,
+        clip: tuple[float, float] | None,
+        evaluate: Callable[[nn.Module], Mapping[str, float]] | None,
+        about: Mapping[str, Any] | None,
+    ):
         self.about = about
         self.network, self.source, self.config = network, source, config
         self.folder, self.clip, self.evaluate = folder, clip, evaluate
@@ -237,11 +243,16 @@ class _Run:
                     if step % config.log_every == 0 or last:
                         count, seconds = step - stretch[0], max(now - stretch[1], 1e-9)
                         with first_alone():
-                            self.logs.line({
-                                "step": step, "loss": float(np.mean(self.losses[-count:])), "gradient_norm": float(np.mean(norms)),
-                                "learning_rate": rate, "samples_per_second": count * config.batch_size / seconds,
-                                "seconds": self.seconds,
-                            })  # fmt: skip
+                            self.logs.line(
+                                {
+                                    "step": step,
+                                    "loss": float(np.mean(self.losses[-count:])),
+                                    "gradient_norm": float(np.mean(norms)),
+                                    "learning_rate": rate,
+                                    "samples_per_second": count * config.batch_size / seconds,
+                                    "seconds": self.seconds,
+                                }
+                            )
                         stretch, norms = (step, now), []
                     # Looked at before the checkpoint: a resumed run repeats what came after one, never leaves it out.
                     self.look(step, last)
@@ -381,9 +392,7 @@ def _fits(network: nn.Module, source: Source | Generated, config: TrainConfig) -
     if classes is None:
         raise ArgumentError("labels were given, but the network has no num_classes; build it with num_classes=...")
     if source.num_classes > classes:
-        raise ArgumentError(
-            f"labels go to {source.num_classes - 1}; a network of {classes} classes takes 0 to {classes - 1}."
-        )
+        raise ArgumentError(f"labels go to {source.num_classes - 1}; a network of {classes} classes takes 0 to {classes - 1}.")
 
 
 def _called_with_a_place(objective: AnyObjective) -> None:

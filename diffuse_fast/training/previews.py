@@ -31,7 +31,7 @@ class _Half(nn.Module):
 
 def preview(
     network: nn.Module, folder: Path, step: int, *, shape: tuple[int, ...], read: Meaning, clip: tuple[float, float] | None
-) -> np.ndarray | None:  # fmt: skip
+) -> np.ndarray | None:
     """Draw 16 samples in 20 steps, or in as many as the schedule has, and write them into ``folder/samples``: pictures as a PNG,
     others as ``.npy``.
 
@@ -48,9 +48,17 @@ def preview(
     schedule = read.schedule
     steps = min(STEPS, schedule.num_train_timesteps) if isinstance(schedule, DiscreteSchedule) else STEPS
     drawn = sample(
-        network if read.variance == "none" else _Half(network), SAMPLES, steps, seed=SEED, shape=shape, schedule=schedule,
-        prediction_type=read.prediction_type, time_convention=read.convention, clip=clip, cond=cond,
-    )  # fmt: skip
+        network if read.variance == "none" else _Half(network),
+        SAMPLES,
+        steps,
+        seed=SEED,
+        shape=shape,
+        schedule=schedule,
+        prediction_type=read.prediction_type,
+        time_convention=read.convention,
+        clip=clip,
+        cond=cond,
+    )
     x = drawn.cpu().numpy()
     try:
         check_shape(shape)

@@ -34,14 +34,7 @@ def progress_bar(steps: int, *, shown: bool, start: int = 0, batch_size: int = 1
 
     try:
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     except ImportError:
         Console = None  # type: ignore[assignment,misc]  # where rich is not there
 
@@ -64,6 +57,4 @@ def progress_bar(steps: int, *, shown: bool, start: int = 0, batch_size: int = 1
     )  # fmt: skip
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("training", total=steps, completed=start, told="")
-        yield lambda step, loss: bar.update(
-            task, completed=step, told=f"loss {average(loss):.4f} {speed(step):.4g} samples/s"
-        )
+        yield lambda step, loss: bar.update(task, completed=step, told=f"loss {average(loss):.4f} {speed(step):.4g} samples/s")

@@ -56,8 +56,7 @@ def measure(images: np.ndarray, labels: np.ndarray, split: Split, judge: Judge, 
         features = judge.features(x).numpy()
         reference = judge.features(torch.from_numpy(split.images)).numpy()
     distances = [
-        frechet_distance(features[start : start + set_size], reference)
-        for start in range(0, len(images) - set_size + 1, set_size)
+        frechet_distance(features[start : start + set_size], reference) for start in range(0, len(images) - set_size + 1, set_size)
     ]
     flat, real = images.reshape(len(images), -1), split.images.reshape(len(split.images), -1)
     nearest = torch.cdist(torch.from_numpy(flat), torch.from_numpy(real)).min(dim=1).values.numpy()
@@ -79,7 +78,11 @@ def _levels(flat: np.ndarray) -> np.ndarray:
 
 
 def evaluate(
-    model: Any, *, steps: int = 20, guidance_scales: tuple[float, ...] = (1.0, 1.5, 2.0), seed: int = 0,
+    model: Any,
+    *,
+    steps: int = 20,
+    guidance_scales: tuple[float, ...] = (1.0, 1.5, 2.0),
+    seed: int = 0,
     progress: Callable[[str], None] = silent,
 ) -> dict[str, Any]:
     """The figures of a model of the digits, next to those of the held-out digits, as plain data.
@@ -103,9 +106,7 @@ def evaluate(
     generated = []
     for scale in guidance_scales:
         progress(f"drawing {len(labels):,} digits with guidance {scale:g}")
-        images = sample(
-            model, len(labels), steps, seed=seed, guidance_scale=scale, cond={"label": labels}, batch_size=size
-        )
+        images = sample(model, len(labels), steps, seed=seed, guidance_scale=scale, cond={"label": labels}, batch_size=size)
         figures = measure(np.asarray(images), labels, split, judge, set_size=size)
         generated.append({"guidance_scale": scale, **asdict(figures)})
     held_out = measure(split.held_out_images, split.held_out_labels, split, judge, set_size=size)
@@ -120,9 +121,7 @@ def table(quality: dict[str, Any]) -> str:
     rows = [("real, held out", quality["held_out"])]
     rows += [(f"generated, guidance {g['guidance_scale']:g}", g) for g in quality["generated"]]
     lines = [
-        "| digits | samples | accuracy % | Fréchet distance | nearest | copies | "
-        + " | ".join(map(str, range(10)))
-        + " |",
+        "| digits | samples | accuracy % | Fréchet distance | nearest | copies | " + " | ".join(map(str, range(10))) + " |",
         "|---|" + "---:|" * (5 + 10),
     ]
     for name, row in rows:
@@ -139,9 +138,7 @@ def table(quality: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command ``python -m diffuse_fast.training.quality``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m diffuse_fast.training.quality", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m diffuse_fast.training.quality", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", nargs="?", default="digits", help="a bundled name or the path of an artifact")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 1.5, 2.0])

@@ -188,10 +188,17 @@ def run(
 
     with process_group(device):
         result = train(
-            network, made.source, objective=made.objective, config=made.config, folder=folder, resume=resume, progress=progress,
-            clip=made.artifact["clip"], evaluate=evaluate,
+            network,
+            made.source,
+            objective=made.objective,
+            config=made.config,
+            folder=folder,
+            resume=resume,
+            progress=progress,
+            clip=made.artifact["clip"],
+            evaluate=evaluate,
             about={"settings": made.settings, "facts": dataclasses.asdict(made.facts)},
-        )  # fmt: skip
+        )
         if broken := result.record.broken:
             few = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
             log.warning("%d of the pictures cannot be read and were left out: %s", len(broken), few)
@@ -291,7 +298,5 @@ def _network(options: Mapping[str, Any], facts: Facts, *, twice: bool) -> nn.Mod
         options = {"size": shape[1], **options}
     if facts.num_classes is not None:
         options = {"num_classes": facts.num_classes, **options}
-    made: nn.Module = called(
-        "network", lambda **rest: kind(shape[0], 2 * shape[0] if twice else shape[0], **rest), known, options
-    )
+    made: nn.Module = called("network", lambda **rest: kind(shape[0], 2 * shape[0] if twice else shape[0], **rest), known, options)
     return made

@@ -96,9 +96,7 @@ class TrainState:
         # The decay rises to its value, so that the average soon forgets the random start.
         decay = min(self.config.ema_decay, step / (step + 10))
         with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self._averaged.values()), [self.parameters[n].detach() for n in self._averaged], 1.0 - decay
-            )
+            torch._foreach_lerp_(list(self._averaged.values()), [self.parameters[n].detach() for n in self._averaged], 1.0 - decay)
         return norm
 
     def hear(self, t: list[Tensor], losses: list[Tensor]) -> None:

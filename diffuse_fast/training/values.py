@@ -72,9 +72,7 @@ def scaled(values: np.ndarray, data_range: Range) -> np.ndarray:
     """
     lo, hi = data_range
     if values.size and not (values.min() >= lo and values.max() <= hi):
-        raise ArgumentError(
-            f"there are values from {values.min():g} to {values.max():g}, outside of {lo:g} to {hi:g}; say {SAY}."
-        )
+        raise ArgumentError(f"there are values from {values.min():g} to {values.max():g}, outside of {lo:g} to {hi:g}; say {SAY}.")
     if data_range == (-1.0, 1.0):
         return values.astype(np.float32)
     # float32 holds 16 bits; what is wider is rounded once, at the end.

@@ -164,9 +164,14 @@ def _default(model: Model, precision: str, runtimes: list[str]) -> Choice:
 def _timed(candidate: Candidate, held: Contest, i: int) -> Candidate:
     p20, median, p80 = (float(v) for v in np.quantile(held.times[i], (0.2, 0.5, 0.8)))
     return dataclasses.replace(
-        candidate, choice=dataclasses.replace(candidate.choice, seconds=median), p20=p20, p80=p80,
-        turns=len(held.times[i]), gain=held.gain(i), won=held.won(i),
-    )  # fmt: skip
+        candidate,
+        choice=dataclasses.replace(candidate.choice, seconds=median),
+        p20=p20,
+        p80=p80,
+        turns=len(held.times[i]),
+        gain=held.gain(i),
+        won=held.won(i),
+    )
 
 
 def _explained(winner: Candidate, held: Contest) -> Candidate:

@@ -66,13 +66,15 @@ def test_a_field_of_a_wrong_type_is_named(document, field, value):
     last = field.split(".")[-1]
     fine = (
         (value is None and field in NULLABLE)
-        or (value == "nonsense" and field in {"name", "license", "producer", "time.input", "sample.input", "sample.output",
-                                              "conditioning.0.name"})
+        or (
+            value == "nonsense"
+            and field in {"name", "license", "producer", "time.input", "sample.input", "sample.output", "conditioning.0.name"}
+        )
         or (field == "training" and isinstance(value, dict))
         or (field in {"conditioning", "conditioning.0.shape"} and value == [])
         or (field == "conditioning.0.null" and value == -7)
         or (field == "sample.shape" and value == [3, 1])
-    )  # fmt: skip
+    )
     if fine:
         documents.parse(text)
     else:

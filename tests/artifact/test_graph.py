@@ -81,8 +81,11 @@ def test_shapes_may_be_unknown_and_inputs_no_tensors(tmp_path):
     path = tmp_path / "m.onnx"
     path.write_bytes(helper.make_model(helper.make_graph([], "g", values, [], [weight])).SerializeToString())
     assert [(v.dtype, v.shape) for v in graph.read(path).inputs] == [  # the weight is no input that a caller must give
-        ("float16", None), ("float64", ()), ("bool", ("", "", 3)), ("other", None),
-    ]  # fmt: skip
+        ("float16", None),
+        ("float64", ()),
+        ("bool", ("", "", 3)),
+        ("other", None),
+    ]
 
 
 def test_external_data_are_found_wherever_a_tensor_can_hide(tmp_path):
@@ -109,9 +112,17 @@ def test_external_data_are_found_wherever_a_tensor_can_hide(tmp_path):
     )
     found = graph.read(path).external
     assert {e.name for e in found} == {
-        "initializer", "in_attribute", "in_subgraph", "subgraph_initializer", "in_list_1", "in_list_2", "sparse_values",
-        "sparse_indices", "in_function", "in_default",
-    }  # fmt: skip
+        "initializer",
+        "in_attribute",
+        "in_subgraph",
+        "subgraph_initializer",
+        "in_list_1",
+        "in_list_2",
+        "sparse_values",
+        "sparse_indices",
+        "in_function",
+        "in_default",
+    }
     assert all((e.location, e.offset, e.length) == (f"{e.name}.bin", 8, 16) for e in found)
 
 

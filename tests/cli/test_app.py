@@ -122,8 +122,10 @@ except df.DiffuseFastError as error:
     command = ["-m", "diffuse_fast"]
     packages = {**os.environ, "PYTHONPATH": str(Path(np.__file__).parents[1])}
     for arguments, status, stream in (
-        (["-c", code], 0, "stdout"), ([*command, "doctor"], 1, "stderr"), ([*command, "--version"], 0, None),
-    ):  # fmt: skip
+        (["-c", code], 0, "stdout"),
+        ([*command, "doctor"], 1, "stderr"),
+        ([*command, "--version"], 0, None),
+    ):
         # Without site: the finder of an editable install comes before the folder.
         done = subprocess.run(
             [sys.executable, "-S", *arguments], cwd=tmp_path, env=packages, capture_output=True, text=True, timeout=60

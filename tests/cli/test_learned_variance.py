@@ -87,7 +87,22 @@ assert "torch" not in sys.modules
     np.testing.assert_allclose(np.load("x.npy"), expected, rtol=0, atol=1e-5)
     assert np.std(told) > 1e-3  # v is what the network says of a point, not a constant
 
-    drawn = run("sample", "o/model.onnx", "-n", 16, "--steps", STEPS, "--solver", "ddpm", "--option", "variance_type=learned_range",
-                "--clip=-1,1", "--seed", 3, "--out", "cli.npy")  # fmt: skip
+    drawn = run(
+        "sample",
+        "o/model.onnx",
+        "-n",
+        16,
+        "--steps",
+        STEPS,
+        "--solver",
+        "ddpm",
+        "--option",
+        "variance_type=learned_range",
+        "--clip=-1,1",
+        "--seed",
+        3,
+        "--out",
+        "cli.npy",
+    )
     assert drawn.exit_code == 0, drawn.stderr
     np.testing.assert_array_equal(np.load("cli.npy"), np.load("x.npy"))

@@ -107,12 +107,7 @@ for arguments in (["train", "--out", "t"], ["evaluate", "digits", "--out", "q"])
 
 
 @pytest.mark.parametrize(
-    ("encoding", "shown"),
-    [
-        ("utf-8", "é → … ± × − 日 ?"),
-        ("iso8859-1", "é > ... ± × - ? ?"),
-        ("ascii", "e > ... +- x - ? ?"),
-    ],
+    ("encoding", "shown"), [("utf-8", "é → … ± × − 日 ?"), ("iso8859-1", "é > ... ± × - ? ?"), ("ascii", "e > ... +- x - ? ?")]
 )
 def test_what_an_encoding_lacks_is_replaced(tmp_path, encoding, shown):
     code = r"from diffuse_fast.console import degrade; degrade(); print('é → … ± × − 日 \udcff')"

@@ -54,11 +54,17 @@ def test_a_picture_holds_every_sample(run, tmp_path):
         (["--guidance-scale", "1,2,0,3,1", "--cond", "label=3"], {"guidance_scale": [1, 2, 0, 3, 1], "cond": {"label": 3}}),
         (
             ["--guidance-scale", "2", "--cond", "label=3", "--negative-cond", "label=1,2", "--guidance-batch", "separate"],
-            {"guidance_scale": 2.0, "cond": {"label": 3}, "negative_cond": {"label": [1, 2, 1, 2, 1]},
-             "guidance_batch": "separate"},
+            {
+                "guidance_scale": 2.0,
+                "cond": {"label": 3},
+                "negative_cond": {"label": [1, 2, 1, 2, 1]},
+                "guidance_batch": "separate",
+            },
         ),
-        (["--timestep-spacing", "karras", "--rho", "5", "--sigma-min", "0.1", "--sigma-max", "20"],
-         {"timestep_spacing": "karras", "rho": 5.0, "sigma_min": 0.1, "sigma_max": 20.0}),
+        (
+            ["--timestep-spacing", "karras", "--rho", "5", "--sigma-min", "0.1", "--sigma-max", "20"],
+            {"timestep_spacing": "karras", "rho": 5.0, "sigma_min": 0.1, "sigma_max": 20.0},
+        ),
         (["--timestep-spacing", "beta", "--beta-shape", "0.5,0.8"], {"timestep_spacing": "beta", "beta_shape": (0.5, 0.8)}),
         (["--end", "200"], {"end": 200.0}),
         (["--sigmas", "20,5,1,0.3", "--end", "data"], {"sigmas": [20, 5, 1, 0.3], "end": "data"}),
@@ -102,9 +108,13 @@ def test_a_file_that_is_no_conditioning(run, tmp_path):
     np.save(tmp_path / "five.npy", np.arange(5))
     np.savez(tmp_path / "several.npy.npz", a=np.arange(2))
     for name, status, says in (
-        ("absent.npy", 2, "cannot be read"), ("text.npy", 2, "cannot be read"), ("pickled.npy", 2, "cannot be read"),
-        ("words.npy", 2, "numbers"), ("several.npy.npz", 2, "numbers"), ("five.npy", 1, "shape (5,)"),
-    ):  # fmt: skip
+        ("absent.npy", 2, "cannot be read"),
+        ("text.npy", 2, "cannot be read"),
+        ("pickled.npy", 2, "cannot be read"),
+        ("words.npy", 2, "numbers"),
+        ("several.npy.npz", 2, "numbers"),
+        ("five.npy", 1, "shape (5,)"),
+    ):
         result = run("sample", "digits", "-n", 2, "--steps", 2, "--cond", f"label=@{name}", "--out", "x.npy")
         assert (result.exit_code, says in " ".join(result.stderr.split())) == (status, True), result.stderr
     assert not (tmp_path / "x.npy").exists()

@@ -39,9 +39,7 @@ def test_train_takes_the_recipe_and_what_is_given(run, trained):
     (first, plain), (_, changed) = trained
     assert str(first) == "a"
     assert plain == {"config": recipe.CONFIG, "reuse": False}
-    expected = dataclasses.replace(
-        recipe.CONFIG, steps=30, warmup_steps=5, learning_rate=1e-4, seed=9, prediction_type="epsilon"
-    )
+    expected = dataclasses.replace(recipe.CONFIG, steps=30, warmup_steps=5, learning_rate=1e-4, seed=9, prediction_type="epsilon")
     assert changed["config"] == expected
 
 

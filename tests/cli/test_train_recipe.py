@@ -78,8 +78,12 @@ def test_from_a_folder_of_images_to_samples(run, pictures, caplog):
     assert model.training["samples"] == 9
     assert df.sample(model, 3, 5, seed=0, cond={"label": 1}).shape == (3, 1, 8, 8)
     assert sorted(p.name for p in folder.iterdir() if p.is_file()) == [
-        "bars.onnx", "checkpoint-00000002.safetensors", "checkpoint-00000004.safetensors", "log.csv", "metrics.csv",
-    ]  # fmt: skip
+        "bars.onnx",
+        "checkpoint-00000002.safetensors",
+        "checkpoint-00000004.safetensors",
+        "log.csv",
+        "metrics.csv",
+    ]
     lines = (folder / "metrics.csv").read_text().split()
     assert [line.rpartition(",")[0] for line in lines[1:]] == ["2,held_out_loss", "4,held_out_loss"]
     assert [p.name for p in (folder / "samples").iterdir()] == ["step-00000004.png"]

@@ -84,9 +84,13 @@ def there(core, monkeypatch):
     ort = types.ModuleType("onnxruntime")
     ort.__spec__ = importlib.machinery.ModuleSpec("onnxruntime", None)
     vars(ort).update(
-        __version__="9.9", SessionOptions=Options, RunOptions=Options, InferenceSession=Session, preload_dlls=lambda: None,
+        __version__="9.9",
+        SessionOptions=Options,
+        RunOptions=Options,
+        InferenceSession=Session,
+        preload_dlls=lambda: None,
         get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
-    )  # fmt: skip
+    )
 
     def forget():
         for cached in (core_device, registry.kernels, registry._get):
@@ -358,7 +362,14 @@ def test_sample_by_name_with_what_the_model_knows(there):
     digits = df.load("digits")
     got = df.sample(digits, 2, 6, device="cuda", **options)
     expected = df.sample(
-        network, 2, 6, shape=digits.shape, schedule=digits.schedule, prediction_type=digits.prediction_type, clip=digits.clip,
-        negative_cond={"label": 10}, **options,
-    )  # fmt: skip
+        network,
+        2,
+        6,
+        shape=digits.shape,
+        schedule=digits.schedule,
+        prediction_type=digits.prediction_type,
+        clip=digits.clip,
+        negative_cond={"label": 10},
+        **options,
+    )
     np.testing.assert_array_equal(got, expected)

@@ -42,8 +42,9 @@ def stored(values, dtype):
 class Run:
     """Fresh buffers and a table bound to them twice: on the device, and to copies for a kernel of the CPU."""
 
-    def __init__(self, rows, *, samples=3, elements=133, dtypes=DTYPES[0], in_place=False, offset=0, seed=0, cpu="scalar",
-                 **options):  # fmt: skip
+    def __init__(
+        self, rows, *, samples=3, elements=133, dtypes=DTYPES[0], in_place=False, offset=0, seed=0, cpu="scalar", **options
+    ):
         rng = np.random.default_rng(seed)
         state, output = dtypes
 
@@ -65,9 +66,16 @@ class Run:
         self.outputs = [on_device(m, output) for m in outputs]
         self.registers = on_device(registers)
         self.step = cuda.CudaKernel().bind(
-            rows, x=self.x, out=self.out, outputs=self.outputs, registers=self.registers,
-            y=None if y is None else on_device(y), mask=None if mask is None else on_device(mask), **common, **options,
-        )  # fmt: skip
+            rows,
+            x=self.x,
+            out=self.out,
+            outputs=self.outputs,
+            registers=self.registers,
+            y=None if y is None else on_device(y),
+            mask=None if mask is None else on_device(mask),
+            **common,
+            **options,
+        )
         self.cpu_out, self.cpu_registers = out, registers
         self.cpu = get_kernel(cpu).bind(rows, x=x, out=out, outputs=outputs, registers=registers, y=y, mask=mask, **common)
 
@@ -166,13 +174,27 @@ def random_row(rng):
     network = bool(rng.random() < 0.9)
     learned = rng.random() < 0.3
     return Row(
-        calls_network=network, g=tuple(some() for _ in range(3)) if network else (0.0,), p=some(), q=some() if network else 0.0,
-        r=1.0 if rng.random() < 0.5 else 0.7, lo=-0.5 if rng.random() < 0.5 else -np.inf, hi=0.5 if rng.random() < 0.5 else np.inf,
-        a=some(), b=some() if network else 0.0, d=some(), c=tuple(some(0.3) for _ in range(8)), s=0.0 if learned else some(),
-        log_s=(some(), some()) if learned else None, known_y=some(), known_z=some(),
-        write=int(rng.integers(8)) if rng.random() < 0.5 else None, e_x=some(), e_m=some() if network else 0.0, e_0=some(),
+        calls_network=network,
+        g=tuple(some() for _ in range(3)) if network else (0.0,),
+        p=some(),
+        q=some() if network else 0.0,
+        r=1.0 if rng.random() < 0.5 else 0.7,
+        lo=-0.5 if rng.random() < 0.5 else -np.inf,
+        hi=0.5 if rng.random() < 0.5 else np.inf,
+        a=some(),
+        b=some() if network else 0.0,
+        d=some(),
+        c=tuple(some(0.3) for _ in range(8)),
+        s=0.0 if learned else some(),
+        log_s=(some(), some()) if learned else None,
+        known_y=some(),
+        known_z=some(),
+        write=int(rng.integers(8)) if rng.random() < 0.5 else None,
+        e_x=some(),
+        e_m=some() if network else 0.0,
+        e_0=some(),
         f=tuple(some(0.3) for _ in range(8)),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -218,8 +240,9 @@ def test_another_table_seed_and_outputs():
     run.step.place([1, 0], [5, 6])
     run.step.launch(outputs=[on_device(m) for m in other])
     x = run.cpu_out
-    get_kernel("scalar").bind(table, x=x, out=x, outputs=list(other), registers=run.cpu_registers, seeds=seeds,
-                              indices=indices).run_each([1, 0], [5, 6])  # fmt: skip
+    get_kernel("scalar").bind(
+        table, x=x, out=x, outputs=list(other), registers=run.cpu_registers, seeds=seeds, indices=indices
+    ).run_each([1, 0], [5, 6])
     run.assert_same_bits()
 
 
@@ -270,8 +293,15 @@ def test_one_captured_launch_is_every_row_of_every_table_of_its_variant(captured
         assert run.step.variant == ("one_step_noise", False)
         run.step.place([0, 1], [0, 1])
         at = run.cpu_out
-        cpu = get_kernel("scalar").bind(rows, x=at, out=at, outputs=[m.copy_to_host() for m in run.outputs], registers=None,
-                                        seeds=np.array(SEEDS[:2], np.uint64), indices=np.array(INDICES[:2], np.uint32))  # fmt: skip
+        cpu = get_kernel("scalar").bind(
+            rows,
+            x=at,
+            out=at,
+            outputs=[m.copy_to_host() for m in run.outputs],
+            registers=None,
+            seeds=np.array(SEEDS[:2], np.uint64),
+            indices=np.array(INDICES[:2], np.uint32),
+        )
         for i in range(steps):
             tape.replay()
             cpu.run_each([i, i + 1 if i + 1 < steps else -1], [i, i + 1])
@@ -517,7 +547,7 @@ def test_arrays_may_begin_anywhere(dtypes):
                                       element_offset=first, **keys)  # fmt: skip
         step.place([0] * 3, [7] * 3)
         step.launch()
-        get_kernel("scalar").bind([ROWS["noise"]], x=theirs[at], out=theirs[at], outputs=[m[of]], registers=None,
-                                  element_offset=first, **keys).run(0, 7)  # fmt: skip
+        get_kernel("scalar").bind(
+            [ROWS["noise"]], x=theirs[at], out=theirs[at], outputs=[m[of]], registers=None, element_offset=first, **keys
+        ).run(0, 7)
         np.testing.assert_array_equal(ours.copy_to_host().view(np.uint8), theirs.view(np.uint8))
-

@@ -273,8 +273,9 @@ class TensorKernel(MockKernel):
         device.enqueue, device._refused = lambda operation: operation(), lambda event: None
 
     def bind(self, rows, *, stream, x, out, outputs, registers, t, **rest):
-        step = MockStep(self.on, rows, x=arrays(x), out=arrays(out), outputs=arrays(outputs), registers=arrays(registers),
-                        t=arrays(t), **rest)  # fmt: skip
+        step = MockStep(
+            self.on, rows, x=arrays(x), out=arrays(out), outputs=arrays(outputs), registers=arrays(registers), t=arrays(t), **rest
+        )
         launch = step.launch
         step.launch = lambda *, stream, outputs=None: launch(stream=stream, outputs=arrays(outputs))
         return step

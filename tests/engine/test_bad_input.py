@@ -140,10 +140,15 @@ def test_a_callback_s_own_error_passes_and_the_sampler_goes_on():
 def test_one_sampler_many_threads():
     ours, plans = sampler(), [plan(), plan("ddpm", 7), plan("dpmpp_2m", 5), plan("unipc", 3)]
     asked = [
-        df.Request(seed=i, plan=plans[i % 4], cond={"label": i}, guidance_scale=(1.0, 2.0, 0.0)[i % 3],
-                   negative_cond=None if i % 3 == 0 else {"label": 1})
+        df.Request(
+            seed=i,
+            plan=plans[i % 4],
+            cond={"label": i},
+            guidance_scale=(1.0, 2.0, 0.0)[i % 3],
+            negative_cond=None if i % 3 == 0 else {"label": 1},
+        )
         for i in range(12)
-    ]  # fmt: skip
+    ]
     wanted, results = ours.sample_requests(asked), []
 
     def work():

@@ -88,6 +88,7 @@ def test_given_noise_starts_on_the_scale_of_the_family(family, way):
     elif way == "request":
         sampler.sample_requests([df.Request(noise=one) for one in noise])
     else:
-        df.sample(network, 2, shape=SHAPE, schedule=schedule, prediction_type=predicts, noise=noise, guidance_scale=[1.0, 1.0],
-                  **times)  # fmt: skip
+        df.sample(
+            network, 2, shape=SHAPE, schedule=schedule, prediction_type=predicts, noise=noise, guidance_scale=[1.0, 1.0], **times
+        )
     np.testing.assert_allclose(first[0], scale * noise, rtol=1e-6)

@@ -22,9 +22,12 @@ def test_diffusers(solver, peer):
     import torch
 
     scheduler = getattr(diffusers, peer)(
-        beta_schedule="scaled_linear", thresholding=True, dynamic_thresholding_ratio=0.8, sample_max_value=1.7,
+        beta_schedule="scaled_linear",
+        thresholding=True,
+        dynamic_thresholding_ratio=0.8,
+        sample_max_value=1.7,
         **({"clip_sample": False} if peer == "DDIMScheduler" else {}),
-    )  # fmt: skip
+    )
     scheduler.set_timesteps(8)
     noise = np.random.default_rng(3).standard_normal((3, 4, 5)).astype(np.float32)
     state = torch.tensor(noise)
@@ -32,10 +35,17 @@ def test_diffusers(solver, peer):
         output = torch.tensor(f(state.numpy(), np.full(3, float(t))))
         state = scheduler.step(output, t, state, return_dict=False)[0]
     ours = df.sample(
-        f, 3, shape=(4, 5), schedule=SCHEDULE, prediction_type="epsilon", solver=solver, noise=noise,
-        timesteps=scheduler.timesteps.tolist(), clip=df.DynamicThreshold(0.8, maximum=1.7),
+        f,
+        3,
+        shape=(4, 5),
+        schedule=SCHEDULE,
+        prediction_type="epsilon",
+        solver=solver,
+        noise=noise,
+        timesteps=scheduler.timesteps.tolist(),
+        clip=df.DynamicThreshold(0.8, maximum=1.7),
         **({"rederive_epsilon": False} if solver == "ddim" else {}),
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(ours, state.numpy(), atol=2e-5)
 
 
@@ -74,7 +84,9 @@ def test_plan_and_sample_take_the_same_values(clip):
     sampled = df.sample(network, 2, 4, seed=1, shape=(3,), clip=clip, **known)
     np.testing.assert_array_equal(sampled, df.Sampler(network, plan, shape=(3,)).sample(2, seed=1))
     for refused in (True, 1.0, "ab", (1,)):
-        for call in (lambda c: df.plan(known["schedule"], "ddim", 4, prediction_type="epsilon", clip=c),
-                     lambda c: df.sample(network, 2, 4, seed=1, shape=(3,), clip=c, **known)):  # fmt: skip
+        for call in (
+            lambda c: df.plan(known["schedule"], "ddim", 4, prediction_type="epsilon", clip=c),
+            lambda c: df.sample(network, 2, 4, seed=1, shape=(3,), clip=c, **known),
+        ):
             with pytest.raises(df.errors.ArgumentTypeError, match="clip is"):
                 call(refused)

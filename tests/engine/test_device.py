@@ -178,9 +178,12 @@ def test_what_lies_on_the_device_is_read_there(mocked, there):
     captured = len(m.device.graphs)
     m.device.read.clear()
     got = m.sampler.sample(
-        3, cond={"label": there(label)}, negative_cond={"label": there(other)}, noise=there(noise),
+        3,
+        cond={"label": there(label)},
+        negative_cond={"label": there(other)},
+        noise=there(noise),
         step_noise=lambda i: there(draws[i]),
-    )  # fmt: skip
+    )
     np.testing.assert_array_equal(got, expected)
     noisy = [draw for draw, row in zip(draws, chosen.rows, strict=True) if row.s]
     for given in (label, other, noise, *noisy):
@@ -205,9 +208,7 @@ def test_requests_bring_what_lies_on_the_device(mocked, there):
         return [
             df.Request(plan=scaled, noise=place(noise[0]), cond={"label": place(np.array(4))}),
             df.Request(seed=3, cond={"label": 5}),
-            df.Request(
-                seed=4, noise=noise[1], cond={"label": place(np.array(6))}, guidance_scale=2.0, negative_cond={"label": 0}
-            ),
+            df.Request(seed=4, noise=noise[1], cond={"label": place(np.array(6))}, guidance_scale=2.0, negative_cond={"label": 0}),
         ]
 
     m = mocked(network, plan("ddpm", 4), shape=SHAPE)

@@ -74,8 +74,15 @@ def log(monkeypatch):
     def device(chosen):
         yield
 
-    for name, value in {"current_stream": lambda d: current, "stream": stream, "graph": graph, "CUDAGraph": Graph, "device": device,
-                        "graph_pool_handle": lambda: "p", "synchronize": lambda d: events.append("wait")}.items():  # fmt: skip
+    for name, value in {
+        "current_stream": lambda d: current,
+        "stream": stream,
+        "graph": graph,
+        "CUDAGraph": Graph,
+        "device": device,
+        "graph_pool_handle": lambda: "p",
+        "synchronize": lambda d: events.append("wait"),
+    }.items():
         monkeypatch.setattr(torch.cuda, name, value)
     return events
 
@@ -201,10 +208,12 @@ def test_what_lies_on_the_device_gives_the_bits_of_the_host(here, log):
     # One value for all samples, which is stacked; and the noise of each row: its memory may be used anew when it was given.
     assert log.count("wait") == 1 + sum(row.s != 0 for row in plan().rows)
     requests = [
-        [df.Request(plan=plan("euler", 3), noise=place(noise[0]), cond={"label": place(torch.tensor(2))}),
-         df.Request(seed=1, cond={"label": 3})]
+        [
+            df.Request(plan=plan("euler", 3), noise=place(noise[0]), cond={"label": place(torch.tensor(2))}),
+            df.Request(seed=1, cond={"label": 3}),
+        ]
         for place in (There, lambda tensor: tensor.numpy())
-    ]  # fmt: skip
+    ]
     expected = df.Sampler(module, plan(), shape=SHAPE).sample_requests(requests[1])
     assert torch.equal(here(module, plan(), graph="none").sample_requests(requests[0]), torch.from_numpy(expected))
 

@@ -32,8 +32,9 @@ def unforced() -> bytes:
     def f(x, t):
         return np.tanh(x)
 
-    return df.sample(f, 3, 8, solver="ddpm", seed=5, shape=(2, 37), schedule=df.Schedule.linear(), prediction_type="epsilon",
-                     clip=(-1, 1)).tobytes()  # fmt: skip
+    return df.sample(
+        f, 3, 8, solver="ddpm", seed=5, shape=(2, 37), schedule=df.Schedule.linear(), prediction_type="epsilon", clip=(-1, 1)
+    ).tobytes()
 
 
 COMPILED = [k.name for k in kernels() if k.device == "cpu" and k.name != "reference"]

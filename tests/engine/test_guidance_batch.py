@@ -67,10 +67,15 @@ def test_what_is_called():
 def test_requests():
     plans = [plan(), plan("ddpm", 7)]
     asked = [
-        df.Request(plan=plans[i % 2], seed=i, cond={"label": i}, guidance_scale=scale,
-                   negative_cond=None if scale == 1.0 else {"label": 9 - i})
+        df.Request(
+            plan=plans[i % 2],
+            seed=i,
+            cond={"label": i},
+            guidance_scale=scale,
+            negative_cond=None if scale == 1.0 else {"label": 9 - i},
+        )
         for i, scale in enumerate((1.0, 2.0, 0.0, 3.0, 1.0))
-    ]  # fmt: skip
+    ]
     results, largest = [], []
     for way in ("joined", "separate"):
         network = Network()

@@ -101,10 +101,13 @@ def test_a_guided_network_and_its_classifier_may_both_work_in_place():
     expected, got = (
         df.sample(
             df.ClassifierGuidance(Net(inplace), log_prob(inplace), 0.5, schedule=SCHEDULE, prediction_type="epsilon").eval(),
-            3, 6, seed=0, **KNOWN,
+            3,
+            6,
+            seed=0,
+            **KNOWN,
         )
         for inplace in (False, True)
-    )  # fmt: skip
+    )
     assert torch.equal(got, expected)
 
 

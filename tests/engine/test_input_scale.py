@@ -174,8 +174,16 @@ def test_a_document_says_it(small, document):
 
 def test_it_is_refused_where_nothing_is_left_of_the_data():
     with pytest.raises(PlanError, match="without any signal"):
-        df.sample(lambda x, t: x, 1, 4, shape=(2,), schedule=df.Schedule.flow(), prediction_type="flow", solver="flow_euler",
-                  input_scale="1/alpha")  # fmt: skip
+        df.sample(
+            lambda x, t: x,
+            1,
+            4,
+            shape=(2,),
+            schedule=df.Schedule.flow(),
+            prediction_type="flow",
+            solver="flow_euler",
+            input_scale="1/alpha",
+        )
 
 
 def test_plans_that_begin_in_the_middle_and_end_before_the_data_are_the_same():

@@ -56,9 +56,14 @@ def test_it_follows_the_exact_path(family):
     schedule, prediction_type = FAMILIES[family]
     noise = np.random.default_rng(1).standard_normal((16, 2)).astype(np.float32)
     x, nfe = df.probability_flow(
-        optimal(schedule, prediction_type), 16, shape=(2,), schedule=schedule, prediction_type=prediction_type, noise=noise,
+        optimal(schedule, prediction_type),
+        16,
+        shape=(2,),
+        schedule=schedule,
+        prediction_type=prediction_type,
+        noise=noise,
         input_scale="none",
-    )  # fmt: skip
+    )
     assert x.dtype == np.float64
     assert 20 < nfe < 2000
     first, last = schedule.t_max, schedule.t_min
@@ -109,9 +114,10 @@ def test_what_it_cannot_do_is_refused():
         df.probability_flow("digits", 2)
     zero_snr = df.Schedule.scaled_linear().rescale_zero_terminal_snr()
     for zero, predicts, says in (
-        (zero_snr, "v_prediction", "between it and the one before"), (zero_snr, "epsilon", "singular"),
+        (zero_snr, "v_prediction", "between it and the one before"),
+        (zero_snr, "epsilon", "singular"),
         (df.Schedule.flow(), "epsilon", "no signal.*singular"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ArgumentError, match=says):
             df.probability_flow(lambda x, t: x, 2, shape=(2,), schedule=zero, prediction_type=predicts)
     with pytest.raises(NonFiniteError, match="NaN"):

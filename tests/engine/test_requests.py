@@ -37,12 +37,15 @@ def requests(seed, n):
     rng = np.random.default_rng(seed)
     return [
         df.Request(
-            plan=PLANS[rng.integers(len(PLANS))], seed=int(rng.integers(2**63)), index=int(rng.integers(100)),
-            guidance_scale=(scale := float(rng.choice([1.0, 0.0, 2.5]))), cond={"label": int(rng.integers(10))},
+            plan=PLANS[rng.integers(len(PLANS))],
+            seed=int(rng.integers(2**63)),
+            index=int(rng.integers(100)),
+            guidance_scale=(scale := float(rng.choice([1.0, 0.0, 2.5]))),
+            cond={"label": int(rng.integers(10))},
             negative_cond=None if scale == 1.0 else {"label": int(rng.integers(10))},
         )
         for _ in range(n)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -54,10 +57,12 @@ def test_each_request_equals_the_same_sample_drawn_alone(seed, batch_size, resca
     for request, result in zip(asked, together, strict=True):
         guidance = {"guidance_scale": request.guidance_scale, "guidance_rescale": rescale}
         alone = df.Sampler(Network(), request.plan, shape=SHAPE, **guidance).sample(
-            1, seed=request.seed, first_index=request.index,
+            1,
+            seed=request.seed,
+            first_index=request.index,
             cond={"label": np.array([request.cond["label"]])},
             negative_cond=request.negative_cond and {"label": np.array([request.negative_cond["label"]])},
-        )  # fmt: skip
+        )
         np.testing.assert_array_equal(result, alone[0])
 
 
@@ -85,9 +90,14 @@ def test_rows_without_a_network_call_run_in_the_tick():
     rows = (churn, base.rows[0], churn, churn, *base.rows[1:], df.Row(calls_network=False, a=2.0))
     m = base.marginals
     mixed = df.Plan(
-        solver="mixed", steps=3, prediction_type="v_prediction", rows=rows, registers=0, initial_scale=1.0,
+        solver="mixed",
+        steps=3,
+        prediction_type="v_prediction",
+        rows=rows,
+        registers=0,
+        initial_scale=1.0,
         marginals=(m[0], m[0], m[1], m[1], *m[1:], m[-1]),
-    )  # fmt: skip
+    )
     sampler = df.Sampler(Network(), mixed, shape=SHAPE)
     asked = [df.Request(seed=5), df.Request(plan=PLANS[3], seed=6), df.Request(seed=7)]
     together = sampler.sample_requests(asked)
@@ -102,9 +112,14 @@ def test_registers_are_kept_per_sample():
         df.Row(timestep=100.0, a=0.7, b=0.3, c=(-0.1,)),
     )
     two_step = df.Plan(
-        solver="two", steps=3, prediction_type="v_prediction", rows=rows, registers=1, initial_scale=1.0,
+        solver="two",
+        steps=3,
+        prediction_type="v_prediction",
+        rows=rows,
+        registers=1,
+        initial_scale=1.0,
         marginals=((0.5, 0.5),) * 4,
-    )  # fmt: skip
+    )
     sampler = df.Sampler(Network(), two_step, shape=SHAPE)
     together = sampler.sample_requests([df.Request(seed=1), df.Request(plan=PLANS[1], seed=2), df.Request(seed=3)])
     np.testing.assert_array_equal(together[2], sampler.sample(1, seed=3)[0])
@@ -166,16 +181,33 @@ def test_a_scale_per_sample_equals_each_sample_with_its_scale():
     together = df.sample(Network(), 3, 6, seed=9, guidance_scale=scales, **conditions, **common)
     for i, scale in enumerate(scales):
         alone = df.sample(
-            Network(), 1, 6, seed=9, first_index=i, guidance_scale=scale, cond={"label": label[i : i + 1]},
-            negative_cond=None if scale == 1.0 else {"label": other[i : i + 1]}, **common,
-        )  # fmt: skip
+            Network(),
+            1,
+            6,
+            seed=9,
+            first_index=i,
+            guidance_scale=scale,
+            cond={"label": label[i : i + 1]},
+            negative_cond=None if scale == 1.0 else {"label": other[i : i + 1]},
+            **common,
+        )
         np.testing.assert_array_equal(together[i], alone[0])
 
 
 def test_a_scale_per_sample_shows_its_progress_too(capsys, monkeypatch):
     monkeypatch.setattr(console, "INTERVAL", 0.0)
-    df.sample(Network(), 2, 6, shape=SHAPE, schedule=SCHEDULE, prediction_type="v_prediction", guidance_scale=[1.0, 2.0],
-              negative_cond={"label": 0}, cond={"label": 1}, progress=True)  # fmt: skip
+    df.sample(
+        Network(),
+        2,
+        6,
+        shape=SHAPE,
+        schedule=SCHEDULE,
+        prediction_type="v_prediction",
+        guidance_scale=[1.0, 2.0],
+        negative_cond={"label": 0},
+        cond={"label": 1},
+        progress=True,
+    )
     shown = capsys.readouterr()
     assert "sampling" in shown.err
     assert shown.out == ""
@@ -184,8 +216,16 @@ def test_a_scale_per_sample_shows_its_progress_too(capsys, monkeypatch):
 @pytest.mark.parametrize("scales", [[1.0, 2.0], [[1.0], [2.0], [3.0]], ["1", "2", "3"]])
 def test_scales_that_do_not_fit_are_refused(scales):
     with pytest.raises(ArgumentError, match="guidance_scale"):
-        df.sample(Network(), 3, 6, shape=SHAPE, schedule=SCHEDULE, prediction_type="v_prediction", guidance_scale=scales,
-                  negative_cond={"label": 0})  # fmt: skip
+        df.sample(
+            Network(),
+            3,
+            6,
+            shape=SHAPE,
+            schedule=SCHEDULE,
+            prediction_type="v_prediction",
+            guidance_scale=scales,
+            negative_cond={"label": 0},
+        )
 
 
 def test_outside_the_interval_the_second_evaluation_is_not_paid():
@@ -255,9 +295,14 @@ def test_rescaled_guidance_has_the_standard_deviation_of_the_conditional_output(
     conditional, other = (rng.standard_normal((1, *SHAPE)).astype(np.float32) for _ in range(2))
     row = df.Row(timestep=1.0, b=1.0)  # x' = m
     one_row = df.Plan(
-        solver="output", steps=1, prediction_type="epsilon", rows=(row,), registers=0, initial_scale=1.0,
+        solver="output",
+        steps=1,
+        prediction_type="epsilon",
+        rows=(row,),
+        registers=0,
+        initial_scale=1.0,
         marginals=((0.5, 0.5),) * 2,
-    )  # fmt: skip
+    )
     for phi in (1.0, 0.7):
         guided = one_row.with_guidance(4.0, rescale=phi)
         result = df.step(np.zeros_like(other), [conditional, other], guided.rows[0])

@@ -107,8 +107,7 @@ def changed(solver="ddim", **fields):
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
-    [({"log_s": (-1.0, 1.0)}, "predicts no variance"), ({"g": (1.0, 1.0, -1.0)}, "weighs 3 network outputs")],
+    ("fields", "message"), [({"log_s": (-1.0, 1.0)}, "predicts no variance"), ({"g": (1.0, 1.0, -1.0)}, "weighs 3 network outputs")]
 )
 def test_a_plan_that_the_model_cannot_serve_is_refused(fields, message):
     with pytest.raises(ArgumentError, match=message):
@@ -127,10 +126,17 @@ def test_a_plan_for_another_prediction_is_refused():
 def test_a_fractional_plan_names_the_way_out():
     model = df.load("digits")
     karras = [
-        df.plan(model.schedule, "euler", 5, prediction_type=model.prediction_type, timestep_spacing="karras", sigma_max=80.0,
-                timestep_rounding=rounding)
+        df.plan(
+            model.schedule,
+            "euler",
+            5,
+            prediction_type=model.prediction_type,
+            timestep_spacing="karras",
+            sigma_max=80.0,
+            timestep_rounding=rounding,
+        )
         for rounding in ("none", "nearest")
-    ]  # fmt: skip
+    ]
     with pytest.raises(ArgumentError, match="timestep_rounding='nearest'"):
         df.Sampler(model, karras[0]).sample_requests([df.Request(seed=0)])
     assert np.isfinite(df.Sampler(model, karras[1]).sample_requests([df.Request(seed=0)])).all()
@@ -143,8 +149,14 @@ def test_a_learned_variance_is_read_behind_the_prediction(tmp_path, monkeypatch)
         def forward(self, x, t):
             return torch.cat([0.5 * x, torch.tanh(x) + 0.001 * t.float().reshape(-1, 1, 1, 1)], dim=1)
 
-    model = df.export(Net().eval(), tmp_path / "net.onnx", shape=(2, 3, 3), schedule=KNOWN["schedule"], prediction_type="epsilon",
-                      variance="learned")  # fmt: skip
+    model = df.export(
+        Net().eval(),
+        tmp_path / "net.onnx",
+        shape=(2, 3, 3),
+        schedule=KNOWN["schedule"],
+        prediction_type="epsilon",
+        variance="learned",
+    )
     plan = changed(log_s=(-1.0, 0.3))
     fast = df.Sampler(model, plan).sample(3, seed=4)
     monkeypatch.setenv("DIFFUSE_FAST_KERNEL", "reference")

@@ -33,7 +33,9 @@ def step():
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory by address space, as Linux does")
 def test_the_step_goes_on_where_no_thread_can_be_started():
     """The stack of a new thread is larger than what the limit on memory leaves."""
-    code = STEP + """
+    code = (
+        STEP
+        + """
 import os, re, resource
 set_num_threads(1)
 expected = step().copy()
@@ -47,11 +49,14 @@ resource.setrlimit(resource.RLIMIT_AS, limits)
 np.testing.assert_array_equal(out, expected)
 print("threads", len(os.listdir("/proc/self/task")) - before)
 """
+    )
     assert "threads 0" in run(code)
 
 
 def test_a_thread_that_first_samples_after_main_has_ended():
-    code = STEP + """
+    code = (
+        STEP
+        + """
 import threading, time
 def network(x, t):
     return x * np.float32(0.5)
@@ -62,6 +67,7 @@ def late():
     print(df.sample("digits", 4, 2, seed=0, cond={"label": 3}, threads=2).shape)
 threading.Thread(target=late).start()
 """
+    )
     assert "(4, 1, 8, 8)" in run(code)
 
 

@@ -75,8 +75,16 @@ def test_the_flow_and_the_bound_know_it():
     x = np.zeros((2, *SHAPE))
     found = df.likelihood(adm, x, seed=0, evaluations=4, variance="learned_range", schedule=SCHEDULE, prediction_type="epsilon")
     assert np.isfinite(found.bits_per_dim).all()
-    fixed = df.likelihood(adm, x, seed=0, evaluations=4, variance="learned_range", schedule=SCHEDULE, prediction_type="epsilon",
-                          variance_type="fixed_large")  # fmt: skip
+    fixed = df.likelihood(
+        adm,
+        x,
+        seed=0,
+        evaluations=4,
+        variance="learned_range",
+        schedule=SCHEDULE,
+        prediction_type="epsilon",
+        variance_type="fixed_large",
+    )
     assert not np.array_equal(found.bits_per_dim, fixed.bits_per_dim)
 
 

@@ -82,8 +82,10 @@ def test_what_lies_on_the_device_is_read_there(cuda, module, monkeypatch):
             patch.setattr(f"diffuse_fast.engine.{reader}", lambda *_: pytest.fail("read on the host"))
         got = df.sample(module.cuda(), 3, 6, **call(lambda tensor: tensor.cuda()))
     assert cuda.equal(got.cpu(), expected)
-    requests = [[df.Request(seed=1, noise=place(noise[i]), cond={"label": place(cuda.tensor(i))}) for i in range(2)]
-                for place in (lambda tensor: tensor.cuda(), lambda tensor: tensor.numpy())]  # fmt: skip
+    requests = [
+        [df.Request(seed=1, noise=place(noise[i]), cond={"label": place(cuda.tensor(i))}) for i in range(2)]
+        for place in (lambda tensor: tensor.cuda(), lambda tensor: tensor.numpy())
+    ]
     plan = df.plan(KNOWN["schedule"], "euler", 5, prediction_type="epsilon")
     on_gpu = df.Sampler(module.cuda(), plan, shape=SHAPE).sample_requests(requests[0])
     np.testing.assert_array_equal(on_gpu.cpu().numpy(), df.Sampler(module.cpu(), plan, shape=SHAPE).sample_requests(requests[1]))

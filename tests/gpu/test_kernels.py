@@ -23,6 +23,7 @@ def test_the_forward_process_has_the_bits_of_the_cpu(cuda):
         for mine, other in zip(found, expected, strict=True):
             np.testing.assert_array_equal(mine.cpu().numpy().view(np.uint32), other.numpy().view(np.uint32))
 
+
 SHAPE = (3, 2, 517)
 PLANS = {
     "ddim, clipped": ("ddim", {"clip": (-1, 1)}),

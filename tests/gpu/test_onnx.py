@@ -29,8 +29,17 @@ def test_what_lies_on_the_device_is_read_there(core_cuda):
     label = np.array([3, 4, 5])
 
     def sample(place):
-        return df.sample("digits", 3, 5, solver="ddpm", seed=0, device="cuda", noise=place(noise), cond={"label": place(label)},
-                         step_noise=lambda i: place(draws[i]))  # fmt: skip
+        return df.sample(
+            "digits",
+            3,
+            5,
+            solver="ddpm",
+            seed=0,
+            device="cuda",
+            noise=place(noise),
+            cond={"label": place(label)},
+            step_noise=lambda i: place(draws[i]),
+        )
 
     np.testing.assert_array_equal(sample(DeviceArray.from_host), sample(lambda array: array))
 

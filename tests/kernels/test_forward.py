@@ -29,8 +29,7 @@ def test_it_is_the_formula(kernel, shape, target, given):
     noise = np.random.default_rng(1).standard_normal(shape).astype(np.float32) if given else None
     x_t, aim = forward(x0, alpha, sigma, target=target, seed=2**63 + 5, step=9, index=2**31, noise=noise, kernel=kernel)
     for i in range(shape[0]):
-        z = (noise[i].reshape(-1) if given else
-             reference.normals(x0[i].size, seed=2**63 + 5, index=2**31 + i, row=9, stream=3))  # fmt: skip
+        z = noise[i].reshape(-1) if given else reference.normals(x0[i].size, seed=2**63 + 5, index=2**31 + i, row=9, stream=3)
         a, s = np.float64(np.float32(alpha[i])), np.float64(np.float32(sigma[i]))
         np.testing.assert_allclose(x_t[i].reshape(-1), a * x0[i].reshape(-1) + s * z, atol=5e-6)
         if target is None:

@@ -125,8 +125,9 @@ def test_a_bad_output_is_found(kernel, value):
 def test_a_term_with_weight_zero_is_not_read(kernel):
     x, m = np.full((1, 33), np.nan, np.float32), np.ones((1, 33), np.float32)
     out = np.empty_like(x)
-    get_kernel(kernel).bind([Row(b=2.0)], x=x, out=out, outputs=[m], registers=None, seeds=np.zeros(1, np.uint64),
-                            indices=np.zeros(1, np.uint32)).run(0, 0)  # fmt: skip
+    get_kernel(kernel).bind(
+        [Row(b=2.0)], x=x, out=out, outputs=[m], registers=None, seeds=np.zeros(1, np.uint64), indices=np.zeros(1, np.uint32)
+    ).run(0, 0)
     np.testing.assert_array_equal(out, 2.0)
 
 
@@ -190,9 +191,14 @@ def test_a_row_that_needs_what_is_not_there_is_refused(kernel, row, message):
     x = np.zeros((1, 8), np.float32)
     with pytest.raises(ArgumentError, match=message):
         get_kernel(kernel).bind(
-            row if isinstance(row, np.ndarray) else [row], x=x, out=x, outputs=[x], registers=np.zeros((1, 1, 8), np.float32),
-            seeds=np.zeros(1, np.uint64), indices=np.zeros(1, np.uint32),
-        )  # fmt: skip
+            row if isinstance(row, np.ndarray) else [row],
+            x=x,
+            out=x,
+            outputs=[x],
+            registers=np.zeros((1, 1, 8), np.float32),
+            seeds=np.zeros(1, np.uint64),
+            indices=np.zeros(1, np.uint32),
+        )
 
 
 @pytest.mark.parametrize(

@@ -99,9 +99,17 @@ def test_what_would_be_read_or_written_outside_its_memory_is_refused():
     good = {"x": x, "outputs": m, "rows": rows, "row": 0, "seeds": KEYS[0], "indices": KEYS[1], "registers": registers}
     step(**good)
     for name, value in (
-        ("row", -1), ("row", len(rows)), ("rows", rows[:, :-1]), ("rows", rows.to(torch.int8)), ("outputs", [m[0][:, :2]]),
-        ("seeds", KEYS[0][:1]), ("seeds", KEYS[0].to(torch.int32)), ("indices", KEYS[1][:1]), ("registers", registers[..., :4]),
-        ("registers", registers.double()), ("registers", torch.zeros(4, *SHAPE)[::2]),
-    ):  # fmt: skip
+        ("row", -1),
+        ("row", len(rows)),
+        ("rows", rows[:, :-1]),
+        ("rows", rows.to(torch.int8)),
+        ("outputs", [m[0][:, :2]]),
+        ("seeds", KEYS[0][:1]),
+        ("seeds", KEYS[0].to(torch.int32)),
+        ("indices", KEYS[1][:1]),
+        ("registers", registers[..., :4]),
+        ("registers", registers.double()),
+        ("registers", torch.zeros(4, *SHAPE)[::2]),
+    ):
         with pytest.raises(df.DiffuseFastError, match=name.rstrip("s")):
             step(**{**good, name: value})

@@ -35,6 +35,7 @@ class Scripted:
 
 def fitted(monkeypatch, distances, iterations):
     """A fit by steps (JᵀJ + λ·diag(JᵀJ))·by = −Jᵀr, where JᵀJ = 1 and Jᵀr = −1 for the first weight alone: by = 1/(1 + λ)."""
+
     def normal_equations(task, best, free, samples):
         gradient = np.zeros(free.count)
         gradient[free.steps] = -1.0
@@ -102,5 +103,11 @@ def test_a_time_is_probed_by_a_part_of_its_nearer_gap(i, gap):
 def test_weights_reach_back_as_far_as_the_history():
     free = Parameters.of(4, 1)
     assert list(zip(free.rows.tolist(), free.columns.tolist(), strict=True)) == [
-        (0, 0), (1, 0), (1, 1), (2, 1), (2, 2), (3, 2), (3, 3),
-    ]  # fmt: skip
+        (0, 0),
+        (1, 0),
+        (1, 1),
+        (2, 1),
+        (2, 2),
+        (3, 2),
+        (3, 3),
+    ]

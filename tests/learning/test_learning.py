@@ -78,8 +78,9 @@ def test_a_plan_deviates_by_what_it_declares(network, known):
         landed = []
         for x0, eps in ((1.0, 0.0), (0.0, 1.0)):  # by linearity
             # The registers hold data predictions, which a right network makes x0 itself.
-            landed.append(float(apply_row(row, np.array([alpha * x0 + sigma * eps]), [np.array([eps])],
-                                          [np.array([x0])] * plan.registers)[0]))  # fmt: skip
+            landed.append(
+                float(apply_row(row, np.array([alpha * x0 + sigma * eps]), [np.array([eps])], [np.array([x0])] * plan.registers)[0])
+            )
         alpha_next, sigma_next = plan.marginals[i + 1]
         assert landed[0] == pytest.approx(alpha_next + plan.deviation[i][0], abs=1e-9)
         assert landed[1] ** 2 == pytest.approx(sigma_next**2 + plan.deviation[i][1], abs=1e-9)
@@ -175,8 +176,14 @@ def test_the_learned_solver_is_told_what_is_there(artifact, network, known):
     model = learn.store(artifact, [plan], artifact.path)
     with pytest.raises(ArgumentError, match=r"no learned plan of 4 steps; it has plans of 2"):
         df.sample(model, 1, 4, solver="learned")
-    for option in ({"timesteps": [5, 1]}, {"clip": False}, {"eta": 1.0}, {"schedule": known["schedule"]},
-                   {"timestep_spacing": "linspace"}, {"prediction_type": "epsilon"}):  # fmt: skip
+    for option in (
+        {"timesteps": [5, 1]},
+        {"clip": False},
+        {"eta": 1.0},
+        {"schedule": known["schedule"]},
+        {"timestep_spacing": "linspace"},
+        {"prediction_type": "epsilon"},
+    ):
         with pytest.raises(ArgumentError, match=next(iter(option))):
             df.sample(model, 1, 2, solver="learned", **option)
     with pytest.raises(ArgumentTypeError, match="steps"):

@@ -40,9 +40,14 @@ def network(schedule, prediction_type):
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         epsilon = gaussian_epsilon(x.astype(np.float64), alpha, sigma)
         out = df.convert_prediction(
-            epsilon, x.astype(np.float64), from_="epsilon", to=prediction_type, alpha=alpha, sigma=sigma,
+            epsilon,
+            x.astype(np.float64),
+            from_="epsilon",
+            to=prediction_type,
+            alpha=alpha,
+            sigma=sigma,
             sigma_data=schedule.sigma_data,
-        )  # fmt: skip
+        )
         return out.astype(np.float32)
 
     return predict
@@ -65,8 +70,17 @@ def gaussian_data(n, seed=0):
 )  # fmt: skip
 def test_the_flows_density_is_the_gaussians(schedule, prediction_type):
     x, truth = gaussian_data(60)
-    found = df.likelihood(network(schedule, prediction_type), x, "ode", trace="exact", schedule=schedule,
-                          prediction_type=prediction_type, input_scale="none", rtol=1e-4, atol=1e-4)  # fmt: skip
+    found = df.likelihood(
+        network(schedule, prediction_type),
+        x,
+        "ode",
+        trace="exact",
+        schedule=schedule,
+        prediction_type=prediction_type,
+        input_scale="none",
+        rtol=1e-4,
+        atol=1e-4,
+    )
     assert abs(found.mean - truth.mean()) < 1e-3
     assert found.divergence_error < 1e-3
     assert np.all(found.standard_error == 0.0) and found.draws == 1
@@ -115,9 +129,13 @@ def test_the_flows_density_is_the_mixtures(trace):
     assert abs(found.mean - truth.mean()) < 1e-3 + 4 * found.mean_error
     if trace == "exact":
         by_differences = df.likelihood(
-            lambda x, t: module(torch.from_numpy(x).double(), torch.from_numpy(t).double()).detach().numpy(), x, "ode",
-            trace="exact", schedule=VP, prediction_type="epsilon",
-        )  # fmt: skip
+            lambda x, t: module(torch.from_numpy(x).double(), torch.from_numpy(t).double()).detach().numpy(),
+            x,
+            "ode",
+            trace="exact",
+            schedule=VP,
+            prediction_type="epsilon",
+        )
         gap = abs(by_differences.mean - found.mean)
         assert gap < 1e-3 and gap < by_differences.divergence_error + 2e-4
 
@@ -199,8 +217,15 @@ def test_a_learned_variance_that_is_right_leaves_no_gap(tmp_path):
         def forward(self, x, t):
             return torch.cat([self.slope[t][:, None] * x, self.log_variance[t][:, None] + 0 * x], 1)
 
-    model = df.export(Best().eval(), tmp_path / "best.onnx", shape=(8,), schedule=schedule, prediction_type="epsilon",
-                      variance="learned", value_range=None)  # fmt: skip
+    model = df.export(
+        Best().eval(),
+        tmp_path / "best.onnx",
+        shape=(8,),
+        schedule=schedule,
+        prediction_type="epsilon",
+        variance="learned",
+        value_range=None,
+    )
     x = std * np.random.default_rng(0).standard_normal((1500, 8))
     truth = bits(stats.norm(0, std).logpdf(x).sum(1), x).mean()
     found = df.likelihood(model, x, seed=0, draws=4)
@@ -359,9 +384,12 @@ def test_whole_timesteps_of_another_schedule_are_refused(small):
 def test_nan_is_an_error(method):
     with pytest.raises(NonFiniteError, match="sample 1"):
         df.likelihood(
-            lambda x, t: np.where(np.arange(3)[:, None] == 1, np.nan, x).astype(np.float32), np.zeros((3, 2)), method, schedule=VP,
+            lambda x, t: np.where(np.arange(3)[:, None] == 1, np.nan, x).astype(np.float32),
+            np.zeros((3, 2)),
+            method,
+            schedule=VP,
             prediction_type="epsilon",
-        )  # fmt: skip
+        )
 
 
 def test_the_density_far_from_the_data():
@@ -371,8 +399,9 @@ def test_the_density_far_from_the_data():
     assert alpha < 0.96
     x, _ = gaussian_data(20)
     blurred = stats.multivariate_normal(MEAN, COVARIANCE + (sigma / alpha) ** 2 * np.eye(3))
-    found = df.likelihood(network(schedule, "epsilon"), x, "ode", trace="exact", schedule=schedule, prediction_type="epsilon",
-                          rtol=1e-4, atol=1e-4)  # fmt: skip
+    found = df.likelihood(
+        network(schedule, "epsilon"), x, "ode", trace="exact", schedule=schedule, prediction_type="epsilon", rtol=1e-4, atol=1e-4
+    )
     # Without its logarithm, (log alpha)/log 2 = -0.08 bits would be missing.
     np.testing.assert_allclose(found.bits_per_dim, bits(blurred.logpdf(x), x), atol=5e-3)
 
@@ -388,9 +417,23 @@ def test_every_term_of_a_bound_has_noise_of_its_own():
         return np.random.default_rng(row).standard_normal((2, *shape))
 
     rows, nfe = bound.estimate_bound(
-        lambda x, t: x, None, problem, np.full((2, 3), 0.5), {}, noise, 3, "auto", "none", False, 0, steps=None, evaluations=19,
-        variance_type=None, levels=None, value_range=(-1.0, 1.0),
-    )  # fmt: skip
+        lambda x, t: x,
+        None,
+        problem,
+        np.full((2, 3), 0.5),
+        {},
+        noise,
+        3,
+        "auto",
+        "none",
+        False,
+        0,
+        steps=None,
+        evaluations=19,
+        variance_type=None,
+        levels=None,
+        value_range=(-1.0, 1.0),
+    )
     assert len(drawn) == len(set(drawn)) == 3 * (1 + 19 + 1)
     assert nfe == 3 * 20
     # Noise of its own: the decoder terms of the draws are not alike.

@@ -147,9 +147,7 @@ def test_the_work_of_a_layer(looked_at):
     graph, found = Nodes(model.path), multiply_adds(model, nodes, seen.sizes)
     for node in nodes:
         weight = torch.from_numpy(graph.weight(node.inputs[1]).copy())
-        out, into = (
-            int(np.sqrt(seen.sizes[name] // weight.shape[i])) for i, name in enumerate((node.outputs[0], node.inputs[0]))
-        )
+        out, into = (int(np.sqrt(seen.sizes[name] // weight.shape[i])) for i, name in enumerate((node.outputs[0], node.inputs[0])))
         with FlopCounterMode(display=False) as counter:
             y = torch.nn.functional.conv2d(
                 torch.zeros(1, weight.shape[1], into, into), weight, stride=into // out, padding=weight.shape[2] // 2
@@ -195,9 +193,7 @@ def found_in(model, names):
 def test_a_weight_counts_as_so_many_numbers():
     rng = np.random.default_rng(0)
     numbers, times = rng.standard_t(4, 500).astype(np.float32), rng.integers(1, 5, 500)
-    np.testing.assert_allclose(
-        calibrate.best_range(numbers, times), calibrate.best_range(np.repeat(numbers, times)), rtol=1e-6
-    )
+    np.testing.assert_allclose(calibrate.best_range(numbers, times), calibrate.best_range(np.repeat(numbers, times)), rtol=1e-6)
 
 
 def test_a_range_is_no_worse_than_the_whole():

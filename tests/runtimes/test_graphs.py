@@ -79,9 +79,12 @@ def test_inputs_that_the_network_does_not_use(tmp_path, runtime):
     dims = {"sample": ["B", 2, 4, 4], "timestep": ["B"], "cond": ["B", 3]}
     tensors = [onnx.numpy_helper.from_array(scales, "s"), onnx.numpy_helper.from_array(weight, "w")]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info(name, 1, shape) for name, shape in dims.items()],
-        [helper.make_tensor_value_info("out", 1, dims["sample"])], tensors,
-    )  # fmt: skip
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(name, 1, shape) for name, shape in dims.items()],
+        [helper.make_tensor_value_info("out", 1, dims["sample"])],
+        tensors,
+    )
     path = tmp_path / "m.onnx"
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     path.write_bytes(onnx.shape_inference.infer_shapes(made).SerializeToString())

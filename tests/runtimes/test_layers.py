@@ -40,9 +40,12 @@ def test_two_layers(tmp_path, second):
     ]  # fmt: skip
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
-        nodes, "g", [value("x", 1, ["B", 4])], [value("out", 1, None)],
+        nodes,
+        "g",
+        [value("x", 1, ["B", 4])],
+        [value("out", 1, None)],
         [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()],
-    )  # fmt: skip
+    )
     path = tmp_path / "m.onnx"
     made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
     path.write_bytes(made.SerializeToString())

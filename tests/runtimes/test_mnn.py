@@ -119,11 +119,16 @@ def test_attention_of_heads_that_the_file_does_not_number(tmp_path):
     value = onnx.helper.make_tensor_value_info
     shape = [("q", [None, None, None, 4]), ("k", [None, None, None, 4])]
     graph = onnx.helper.make_graph(
-        nodes, "g", [value("sample", 1, ["B", 24]), value("timestep", 1, ["B"])], [value("out", 1, ["B", 24])],
-        [onnx.numpy_helper.from_array(np.array(a), n)
-         for n, a in (("to_q", [-1, 2, 3, 4]), ("to_k", [-1, 1, 6, 4]), ("flat", [-1, 24]))],
+        nodes,
+        "g",
+        [value("sample", 1, ["B", 24]), value("timestep", 1, ["B"])],
+        [value("out", 1, ["B", 24])],
+        [
+            onnx.numpy_helper.from_array(np.array(a), n)
+            for n, a in (("to_q", [-1, 2, 3, 4]), ("to_k", [-1, 1, 6, 4]), ("flat", [-1, 24]))
+        ],
         value_info=[value(n, 1, s) for n, s in shape],
-    )  # fmt: skip
+    )
     path = tmp_path / "m.onnx"
     made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 23)], ir_version=10)
     path.write_bytes(made.SerializeToString())

@@ -94,10 +94,13 @@ def ort(monkeypatch):
     module = types.ModuleType("onnxruntime")
     module.__spec__ = importlib.machinery.ModuleSpec("onnxruntime", None)
     vars(module).update(
-        __version__="9.9", SessionOptions=Options, RunOptions=Options, InferenceSession=Session,
+        __version__="9.9",
+        SessionOptions=Options,
+        RunOptions=Options,
+        InferenceSession=Session,
         get_available_providers=lambda: ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
         preload_dlls=lambda: there.events.append("preload"),
-    )  # fmt: skip
+    )
     monkeypatch.setitem(sys.modules, "onnxruntime", module)
     there.module = module
     return there

@@ -15,12 +15,7 @@ onnx = pytest.importorskip("onnx")
 node = onnx.helper.make_node
 
 # What leaves an input as it is: an operation and its further inputs.
-COPIES = {
-    "Identity": ((), {}),
-    "Cast": ((), {"to": 1}),
-    "Slice": (("zero", "end"), {}),
-    "Pad": (("none",), {}),
-}
+COPIES = {"Identity": ((), {}), "Cast": ((), {"to": 1}), "Slice": (("zero", "end"), {}), "Pad": (("none",), {})}
 WEIGHTS = {"zero": [0], "end": [2**63 - 1], "none": [0, 0, 0, 0], "pair": [0, 0], "column": [-1, 1]}
 
 
@@ -33,9 +28,12 @@ def saved(path, first, name):
         node("Add", ["tanh", "times"], ["out"]),
     ]  # fmt: skip
     graph = onnx.helper.make_graph(
-        nodes, "g", [value("sample", 1, ["B", 3]), value("timestep", 1, ["B"])], [value("out", 1, ["B", 3])],
+        nodes,
+        "g",
+        [value("sample", 1, ["B", 3]), value("timestep", 1, ["B"])],
+        [value("out", 1, ["B", 3])],
         [onnx.numpy_helper.from_array(np.array(array, np.int64), key) for key, array in WEIGHTS.items()],
-    )  # fmt: skip
+    )
     made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
     path.write_bytes(made.SerializeToString())
     return df.load(path, {"convention": "sigma"})

@@ -213,8 +213,10 @@ def test_every_form_has_a_graph():
     for n in nodes:
         for one in n.attribute:
             said.setdefault((n.op_type, one.name), []).append(onnx.helper.get_attribute_value(one))
-    told = {key: [v.decode() if isinstance(v, bytes) else tuple(v) if isinstance(v, list) else v for v in values]
-            for key, values in said.items()}  # fmt: skip
+    told = {
+        key: [v.decode() if isinstance(v, bytes) else tuple(v) if isinstance(v, list) else v for v in values]
+        for key, values in said.items()
+    }
     assert {n.op_type for n in nodes} == set(operators.MNN)
     for op, attributes in operators.MNN.items():
         schema = onnx.defs.get_schema(op, 20)

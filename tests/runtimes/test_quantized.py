@@ -41,11 +41,17 @@ def small_int8(tmp_path, document):
     ]
     values = [("x", TensorProto.FLOAT, ["B", 4, 3, 3]), ("t", TensorProto.INT64, ["B"])]
     graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info(*v) for v in values],
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(*v) for v in values],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["B", 4, 3, 3])],
-        [numpy_helper.from_array(eye, "eye"), numpy_helper.from_array(WEIGHT, "w"), numpy_helper.from_array(BIAS, "bias"),
-         numpy_helper.from_array(np.array([1, 2, 3], np.int64), "axes")],
-    )  # fmt: skip
+        [
+            numpy_helper.from_array(eye, "eye"),
+            numpy_helper.from_array(WEIGHT, "w"),
+            numpy_helper.from_array(BIAS, "bias"),
+            numpy_helper.from_array(np.array([1, 2, 3], np.int64), "axes"),
+        ],
+    )
 
     def write(layer="b", ranges=OVER, weights=()):
         changed = onnx.GraphProto()
@@ -164,12 +170,15 @@ def _in_bfloat16(tmp_path, document, shape, weights, nodes):
     from onnx import TensorProto, helper, numpy_helper
 
     graph = helper.make_graph(
-        [helper.make_node(op, inputs.split(), [output], **attributes) for op, inputs, output, attributes in nodes], "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", *shape]),
-         helper.make_tensor_value_info("t", TensorProto.INT64, ["B"])],
+        [helper.make_node(op, inputs.split(), [output], **attributes) for op, inputs, output, attributes in nodes],
+        "g",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", *shape]),
+            helper.make_tensor_value_info("t", TensorProto.INT64, ["B"]),
+        ],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["B", *shape])],
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
-    )  # fmt: skip
+    )
     file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     document["sample"]["shape"] = list(shape)
     helper.set_model_props(file, {"diffuse_fast": json.dumps({**document, "conditioning": []})})
@@ -183,21 +192,40 @@ EYE = np.eye(6, dtype=np.float32)
 def test_bfloat16_keeps_the_time(tmp_path, document):
     """sin(999) through a product: in bfloat16 999 is 1000, whose sine is another number."""
     frequencies = np.linspace(0.5, 1, 6, dtype=np.float32)
-    call = _in_bfloat16(tmp_path, document, (6,), {"one": np.array([1]), "eye": EYE, "frequencies": frequencies}, [
-        ("Cast", "t", "tf", {"to": 1}), ("Unsqueeze", "tf one", "column", {}), ("Mul", "column frequencies", "angles", {}),
-        ("Sin", "angles", "sines", {}), ("MatMul", "sines eye", "mixed", {}), ("MatMul", "mixed eye", "again", {}),
-        ("Add", "x again", "output", {}),
-    ])  # fmt: skip
+    call = _in_bfloat16(
+        tmp_path,
+        document,
+        (6,),
+        {"one": np.array([1]), "eye": EYE, "frequencies": frequencies},
+        [
+            ("Cast", "t", "tf", {"to": 1}),
+            ("Unsqueeze", "tf one", "column", {}),
+            ("Mul", "column frequencies", "angles", {}),
+            ("Sin", "angles", "sines", {}),
+            ("MatMul", "sines eye", "mixed", {}),
+            ("MatMul", "mixed eye", "again", {}),
+            ("Add", "x again", "output", {}),
+        ],
+    )
     assert np.abs(call(999.0) - np.sin(999 * np.linspace(0.5, 1, 6))).max() <= 2**-7
 
 
 def test_bfloat16_keeps_the_sample(tmp_path, document):
     """A first layer that takes differences of numbers near 1: in bfloat16 most of them are 0."""
     difference = (np.eye(6) - np.eye(6, k=1)).astype(np.float32)
-    call = _in_bfloat16(tmp_path, document, (6,), {"one": np.array([1]), "eye": EYE, "difference": difference}, [
-        ("MatMul", "x difference", "differences", {}), ("MatMul", "differences eye", "same", {}),
-        ("Cast", "t", "tf", {"to": 1}), ("Unsqueeze", "tf one", "column", {}), ("Add", "same column", "output", {}),
-    ])  # fmt: skip
+    call = _in_bfloat16(
+        tmp_path,
+        document,
+        (6,),
+        {"one": np.array([1]), "eye": EYE, "difference": difference},
+        [
+            ("MatMul", "x difference", "differences", {}),
+            ("MatMul", "differences eye", "same", {}),
+            ("Cast", "t", "tf", {"to": 1}),
+            ("Unsqueeze", "tf one", "column", {}),
+            ("Add", "same column", "output", {}),
+        ],
+    )
     x = 1 + np.random.default_rng(0).uniform(-1e-3, 1e-3, (1, 6)).astype(np.float32)
     call.x[...] = x
     want = x @ difference
@@ -212,11 +240,23 @@ def test_bfloat16_takes_a_network_whose_first_layer_is_added_to_another(tmp_path
     weights |= {f"{name}_bias": random.standard_normal(size[0]).astype(np.float32) for name, size in sizes.items()}
     weights["ones"] = np.array([1, 2])
     pads = {"pads": [1, 1]}
-    call = _in_bfloat16(tmp_path, document, (2, 16), weights, [
-        ("Conv", "x one one_bias", "a", pads), ("Conv", "a two two_bias", "b", pads), ("Mish", "b", "c", {}),
-        ("Conv", "x past past_bias", "d", pads), ("Add", "c d", "e", {}), ("Conv", "e last last_bias", "f", pads),
-        ("Cast", "t", "tf", {"to": 1}), ("Unsqueeze", "tf ones", "column", {}), ("Add", "f column", "output", {}),
-    ])  # fmt: skip
+    call = _in_bfloat16(
+        tmp_path,
+        document,
+        (2, 16),
+        weights,
+        [
+            ("Conv", "x one one_bias", "a", pads),
+            ("Conv", "a two two_bias", "b", pads),
+            ("Mish", "b", "c", {}),
+            ("Conv", "x past past_bias", "d", pads),
+            ("Add", "c d", "e", {}),
+            ("Conv", "e last last_bias", "f", pads),
+            ("Cast", "t", "tf", {"to": 1}),
+            ("Unsqueeze", "tf ones", "column", {}),
+            ("Add", "f column", "output", {}),
+        ],
+    )
     call.x[...] = x = random.standard_normal((1, 2, 16)).astype(np.float32)
 
     def convolved(x, name):
@@ -226,6 +266,7 @@ def test_bfloat16_takes_a_network_whose_first_layer_is_added_to_another(tmp_path
     b = convolved(convolved(x, "one"), "two")
     want = convolved(b * np.tanh(np.logaddexp(0, b)) + convolved(x, "past"), "last")
     assert np.linalg.norm(call(0.0) - want) <= 0.02 * np.linalg.norm(want)
+
 
 def test_a_module_in_bfloat16(monkeypatch):
     torch = pytest.importorskip("torch")

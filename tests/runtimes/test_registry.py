@@ -20,9 +20,7 @@ def test_auto_by_kind_of_model(small):
     ort = pytest.importorskip("onnxruntime")
     path = small()
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    for model, name in (
-        (df.load(path), "onnx"), (session, "onnx"), (torch.nn.Identity(), "torch"), (lambda x, t: x, "callable"),
-    ):  # fmt: skip
+    for model, name in ((df.load(path), "onnx"), (session, "onnx"), (torch.nn.Identity(), "torch"), (lambda x, t: x, "callable")):
         assert runtimes.select(model).name == name
         assert runtimes.select(model, name).name == name
         assert runtimes.network(model).name == name

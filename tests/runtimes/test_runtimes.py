@@ -451,10 +451,7 @@ def test_outputs_that_are_none(value, says):
 
 
 def test_a_learned_variance_doubles_the_channels():
-    for net in (
-        network(Returns(lambda x: torch.cat([x, 2 * x], 1))),
-        network(lambda x, t: np.concatenate([x, 2 * x], 1)),
-    ):
+    for net in (network(Returns(lambda x: torch.cat([x, 2 * x], 1))), network(lambda x, t: np.concatenate([x, 2 * x], 1))):
         call = net.bind(2, SHAPE, {}, output_shape=(4, 3))
         call.x[...] = 1
         assert call(0.0).shape == (2, 4, 3) and call.output[:, 2:].min() == 2
@@ -488,9 +485,11 @@ def test_time_dtypes(as_module):
 
 def test_a_callable_may_return_float64_half_or_bfloat16():
     for convert in (
-        lambda x: x.astype(np.float64), lambda x: x.astype(np.float16), lambda x: torch.from_numpy(x).bfloat16(),
+        lambda x: x.astype(np.float64),
+        lambda x: x.astype(np.float16),
+        lambda x: torch.from_numpy(x).bfloat16(),
         lambda x: torch.from_numpy(x).requires_grad_(),
-    ):  # fmt: skip
+    ):
         call = network(lambda x, t, convert=convert: convert(x)).bind(2, SHAPE, {})
         call.x[...] = 0.5
         np.testing.assert_array_equal(call(0.0), np.full((2, *SHAPE), 0.5, np.float32))

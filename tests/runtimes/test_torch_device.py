@@ -59,9 +59,11 @@ def test_one_batch_has_all_evaluations_in_the_modules_dtype(dtype):
     assert first.dtype == second.dtype == dtype  # as the network gives it: the kernel reads it so
     assert first.is_contiguous() and second.is_contiguous()
     for output, given in zip((first, second), (cond(2, 0), cond(2, 10)), strict=True):
-        expected = module(call.x.to(dtype), torch.full((2,), 300), **{
-            name: torch.from_numpy(v).to(dtype) if v.dtype.kind == "f" else torch.from_numpy(v) for name, v in given.items()
-        })  # fmt: skip
+        expected = module(
+            call.x.to(dtype),
+            torch.full((2,), 300),
+            **{name: torch.from_numpy(v).to(dtype) if v.dtype.kind == "f" else torch.from_numpy(v) for name, v in given.items()},
+        )
         assert torch.equal(output, expected)
 
 

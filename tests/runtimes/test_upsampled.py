@@ -39,12 +39,17 @@ def doubling(tmp_path, document):
         values = [("x", TensorProto.FLOAT, ["B", 3, 8, 12]), ("t", TensorProto.INT64, ["B"])]
         sizes = ("H", "W") if quantization is None else (8, 12)
         graph = helper.make_graph(
-            nodes, "g", [helper.make_tensor_value_info(*v) for v in values],
+            nodes,
+            "g",
+            [helper.make_tensor_value_info(*v) for v in values],
             [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["B", 3, *sizes])],
-            [numpy_helper.from_array(WEIGHT, "w"), numpy_helper.from_array(BIAS, "bias"),
-             numpy_helper.from_array(np.array(scales, np.float32), "scales"),
-             numpy_helper.from_array(np.array([1, 2, 3], np.int64), "axes")],
-        )  # fmt: skip
+            [
+                numpy_helper.from_array(WEIGHT, "w"),
+                numpy_helper.from_array(BIAS, "bias"),
+                numpy_helper.from_array(np.array(scales, np.float32), "scales"),
+                numpy_helper.from_array(np.array([1, 2, 3], np.int64), "axes"),
+            ],
+        )
         file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
         path = tmp_path / "doubling.onnx"
         document["sample"]["shape"] = [3, 8, 12]

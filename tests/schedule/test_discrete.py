@@ -283,8 +283,12 @@ def test_json_both_ways(schedule):
 
 def test_json_is_the_arguments():
     assert df.Schedule.cosine(10).rescale_zero_terminal_snr().to_json() == {
-        "type": "cosine", "num_train_timesteps": 10, "s": 0.008, "max_beta": 0.999, "rescale_zero_terminal_snr": True,
-    }  # fmt: skip
+        "type": "cosine",
+        "num_train_timesteps": 10,
+        "s": 0.008,
+        "max_beta": 0.999,
+        "rescale_zero_terminal_snr": True,
+    }
     assert df.Schedule.from_betas([0.5]).to_json() == {"type": "from_betas", "betas": [0.5]}
 
 
@@ -303,8 +307,16 @@ def test_immutable():
     schedule = df.Schedule.from_betas(betas)
     betas[:] = 0.9
     assert schedule.betas[0] == 0.1
-    for name in ("betas", "alphas", "alphas_cumprod", "alphas_cumprod_prev", "snr", "posterior_variance",
-                 "posterior_mean_coef_x0", "posterior_mean_coef_xt"):  # fmt: skip
+    for name in (
+        "betas",
+        "alphas",
+        "alphas_cumprod",
+        "alphas_cumprod_prev",
+        "snr",
+        "posterior_variance",
+        "posterior_mean_coef_x0",
+        "posterior_mean_coef_xt",
+    ):
         with pytest.raises(ValueError, match="read-only"):
             getattr(schedule, name)[0] = 0.5
     with pytest.raises(AttributeError, match="immutable"):

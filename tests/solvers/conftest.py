@@ -67,10 +67,14 @@ def assert_declared_marginals():
             alpha, sigma = plan.marginals[i]
             alpha_next, sigma_next = plan.marginals[i + 1]
             truth = {
-                "epsilon": (0.0, 1.0), "sample": (1.0, 0.0), "denoised": (1.0, 0.0), "flow": (-1.0, 1.0),
-                "v_prediction": (-sigma / sigma_data, sigma_data * alpha), "edm": (sigma / sigma_data, -sigma_data * alpha),
+                "epsilon": (0.0, 1.0),
+                "sample": (1.0, 0.0),
+                "denoised": (1.0, 0.0),
+                "flow": (-1.0, 1.0),
+                "v_prediction": (-sigma / sigma_data, sigma_data * alpha),
+                "edm": (sigma / sigma_data, -sigma_data * alpha),
                 "score": (0.0, -1.0 / max(sigma, 1e-300)),
-            }[plan.prediction_type]  # fmt: skip
+            }[plan.prediction_type]
             s = row.s
             if row.log_s is not None:  # learned_range: the right variance of a point of data is the lower end, v = -1
                 s = np.exp(row.log_s[0] - row.log_s[1])

@@ -46,10 +46,27 @@ SPACINGS = ("leading", "trailing", "linspace", "karras", "exponential", "beta", 
 SOLVERS: dict[str, tuple[str, dict]] = {
     name: (name, {})
     for name in (
-        "deis", "dpm_2", "dpmpp_2m", "dpmpp_2s", "dpmpp_3m", "dpmsolver_1s", "dpmsolver_2m", "dpmsolver_2s", "dpmsolver_3m",
-        "dpmsolver_3s", "dpmsolver_singlestep", "euler", "flow_euler", "flow_heun", "heun", "ipndm", "lms", "pndm", "unipc",
+        "deis",
+        "dpm_2",
+        "dpmpp_2m",
+        "dpmpp_2s",
+        "dpmpp_3m",
+        "dpmsolver_1s",
+        "dpmsolver_2m",
+        "dpmsolver_2s",
+        "dpmsolver_3m",
+        "dpmsolver_3s",
+        "dpmsolver_singlestep",
+        "euler",
+        "flow_euler",
+        "flow_heun",
+        "heun",
+        "ipndm",
+        "lms",
+        "pndm",
+        "unipc",
     )
-}  # fmt: skip
+}
 SOLVERS |= {
     "deis 3": ("deis", {"solver_order": 3}),
     "dpmpp_2m heun": ("dpmpp_2m", {"solver_type": "heun"}),
@@ -67,10 +84,8 @@ SOLVERS |= {
     "singlestep noise": ("dpmsolver_singlestep", {"algorithm_type": "dpmsolver"}),
     "singlestep noise heun": ("dpmsolver_singlestep", {"algorithm_type": "dpmsolver", "solver_type": "heun"}),
     "singlestep 3 noise": ("dpmsolver_singlestep", {"algorithm_type": "dpmsolver", "solver_order": 3}),
-    "singlestep 3 noise heun": (
-        "dpmsolver_singlestep", {"algorithm_type": "dpmsolver", "solver_order": 3, "solver_type": "heun"},
-    ),
-}  # fmt: skip
+    "singlestep 3 noise heun": ("dpmsolver_singlestep", {"algorithm_type": "dpmsolver", "solver_order": 3, "solver_type": "heun"}),
+}
 
 
 def affine(plan: df.Plan, schedule: df.Schedule) -> tuple[float, float]:
@@ -88,9 +103,19 @@ def responses(plan: df.Plan, schedule: df.Schedule) -> np.ndarray:
         if row.calls_network:
             alpha, sigma = schedule.marginal_at_log_snr(row.timestep)[1:]
             epsilon = sigma * (state - alpha * MEAN) / (alpha**2 * DEVIATION**2 + sigma**2)
-            outputs.append(df.convert_prediction(
-                epsilon, state, from_="epsilon", to=plan.prediction_type, alpha=alpha, sigma=sigma, sigma_data=schedule.sigma_data
-            ) if alpha > 0.0 else _without_signal(plan.prediction_type, state))  # fmt: skip
+            outputs.append(
+                df.convert_prediction(
+                    epsilon,
+                    state,
+                    from_="epsilon",
+                    to=plan.prediction_type,
+                    alpha=alpha,
+                    sigma=sigma,
+                    sigma_data=schedule.sigma_data,
+                )
+                if alpha > 0.0
+                else _without_signal(plan.prediction_type, state)
+            )
         state = apply_row(row, state, outputs, registers, z=np.eye(len(state))[i + 2])
     return state
 
@@ -112,9 +137,14 @@ def error(plan: df.Plan, schedule: df.Schedule) -> float:
 
 def make(schedule: str, solver: str, steps: int, spacing: str, **options) -> df.Plan:
     return df.plan(
-        SCHEDULES[schedule], solver, steps, prediction_type=_prediction(schedule), timestep_spacing=spacing,
-        time_convention="log_snr", **options,
-    )  # fmt: skip
+        SCHEDULES[schedule],
+        solver,
+        steps,
+        prediction_type=_prediction(schedule),
+        timestep_spacing=spacing,
+        time_convention="log_snr",
+        **options,
+    )
 
 
 def _prediction(schedule: str) -> str:

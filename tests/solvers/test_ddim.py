@@ -72,8 +72,9 @@ def test_paper_at_custom_timesteps_and_a_final_alpha(gaussian, run):
     schedule = df.Schedule.linear()
     network = gaussian.network(schedule)
     x, noises = draw(5)
-    plan = df.plan(schedule, "ddim", prediction_type="epsilon", timesteps=[950.25, 700, 333.3, 12, 0.5], eta=0.8,
-                   set_alpha_to_one=False)  # fmt: skip
+    plan = df.plan(
+        schedule, "ddim", prediction_type="epsilon", timesteps=[950.25, 700, 333.3, 12, 0.5], eta=0.8, set_alpha_to_one=False
+    )
     exact = naive(schedule, plan, network, x, noises, 0.8, final_alpha_cumprod=schedule.alphas_cumprod[0])
     np.testing.assert_allclose(run(plan, network, x, noises)[-1], exact, rtol=0, atol=1e-9)
     assert plan.marginals[-1] == (schedule.alpha(0), schedule.sigma(0))
@@ -113,12 +114,21 @@ def test_diffusers(gaussian, run, diffusers_loop, laid, betas, peer, prediction_
     network = gaussian.network(schedule, prediction_type)
     for steps, eta, rederive in ((1, 0.0, False), (2, 1.0, True), (5, 0.0, True), (10, 0.7, False), (50, 0.0, False)):
         grid = laid(schedule, "ddim", peer["timestep_spacing"], steps, steps_offset=peer.get("steps_offset", 0))
-        plan = df.plan(schedule, "ddim", prediction_type=prediction_type, clip=clip and (-clip, clip), eta=eta, timesteps=grid,
-                       rederive_epsilon=rederive, **options)  # fmt: skip
+        plan = df.plan(
+            schedule,
+            "ddim",
+            prediction_type=prediction_type,
+            clip=clip and (-clip, clip),
+            eta=eta,
+            timesteps=grid,
+            rederive_epsilon=rederive,
+            **options,
+        )
         x, noises = draw(steps)
         states = run(plan, network, x, noises)
-        scheduler = DDIMScheduler(**config, **peer, prediction_type=prediction_type, clip_sample=clip is not None,
-                                  clip_sample_range=clip or 1.0)  # fmt: skip
+        scheduler = DDIMScheduler(
+            **config, **peer, prediction_type=prediction_type, clip_sample=clip is not None, clip_sample_range=clip or 1.0
+        )
         step = {"eta": eta, "use_clipped_model_output": rederive}
         # As it is, in float32, judged at the trajectory's own size. Its cosine table takes alphas_cumprod at the end
         # from 1 − float32(0.999), off by 3e-5 relatively; and epsilon's own rounding has weight 1/alpha, 2e4 there and 157 at
@@ -157,13 +167,9 @@ def test_order_1_on_an_exact_gaussian(gaussian, run, prediction_type):
 
 def test_rederived_epsilon_is_the_network_s_where_nothing_is_clipped():
     arguments = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "eta": 0.3}
-    kept, rederived = (
-        df.plan(df.Schedule.cosine(), "ddim", 7, **arguments, rederive_epsilon=flag) for flag in (False, True)
-    )
+    kept, rederived = (df.plan(df.Schedule.cosine(), "ddim", 7, **arguments, rederive_epsilon=flag) for flag in (False, True))
     for one, other in zip(kept.rows, rederived.rows, strict=True):
-        np.testing.assert_allclose(
-            (one.a, one.b, one.d, one.s), (other.a, other.b, other.d, other.s), rtol=0, atol=1e-12
-        )
+        np.testing.assert_allclose((one.a, one.b, one.d, one.s), (other.a, other.b, other.d, other.s), rtol=0, atol=1e-12)
 
 
 def test_without_clipping_there_is_no_data_prediction():
@@ -184,20 +190,31 @@ def test_noise_only_where_eta_asks_for_it():
 @given(data=st.data())
 def test_plans_are_finite_and_keep_their_marginals(data, assert_declared_marginals):
     steps = data.draw(st.integers(1, 60))
-    schedule = data.draw(st.sampled_from([
-        df.Schedule.linear(), df.Schedule.cosine(), df.Schedule.scaled_linear(400), df.Schedule.sigmoid(60),
-        df.Schedule.quadratic(60, 1e-9, 0.5), df.Schedule.cosine(100).rescale_zero_terminal_snr(),
-    ]))  # fmt: skip
+    schedule = data.draw(
+        st.sampled_from(
+            [
+                df.Schedule.linear(),
+                df.Schedule.cosine(),
+                df.Schedule.scaled_linear(400),
+                df.Schedule.sigmoid(60),
+                df.Schedule.quadratic(60, 1e-9, 0.5),
+                df.Schedule.cosine(100).rescale_zero_terminal_snr(),
+            ]
+        )
+    )
     prediction_type = data.draw(st.sampled_from(PREDICTIONS))
     last = schedule.num_train_timesteps - 1 - (schedule.alpha(schedule.num_train_timesteps - 1) == 0)
     fractions = data.draw(st.lists(st.integers(0, 10**6), min_size=steps, max_size=steps, unique=True))
     plan = df.plan(
-        schedule, "ddim", prediction_type=prediction_type, timesteps=np.sort(fractions)[::-1] * last / 10**6,
+        schedule,
+        "ddim",
+        prediction_type=prediction_type,
+        timesteps=np.sort(fractions)[::-1] * last / 10**6,
         clip=data.draw(st.sampled_from([None, (-1e300, 1e300)])),
         eta=data.draw(st.sampled_from([0.0, 0.3, 1.0])),
         set_alpha_to_one=data.draw(st.booleans()),
         rederive_epsilon=data.draw(st.booleans()),
-    )  # fmt: skip
+    )
     assert plan.exact_marginal
     assert plan.nfe == plan.steps == len(plan.rows) == steps
     assert df.Plan.from_json(plan.to_json()) == plan

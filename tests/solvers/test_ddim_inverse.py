@@ -60,13 +60,24 @@ def test_diffusers(gaussian, run, peer_loop, laid, to_one, spacing, prediction_t
 
     if to_one and prediction_type == "sample":
         pytest.skip("refused here; the peer divides by zero")
-    scheduler = DDIMInverseScheduler(beta_schedule="linear", prediction_type=prediction_type, timestep_spacing=spacing,
-                                     set_alpha_to_one=to_one, clip_sample=clip is not None,
-                                     clip_sample_range=clip or 1.0)  # fmt: skip
+    scheduler = DDIMInverseScheduler(
+        beta_schedule="linear",
+        prediction_type=prediction_type,
+        timestep_spacing=spacing,
+        set_alpha_to_one=to_one,
+        clip_sample=clip is not None,
+        clip_sample_range=clip or 1.0,
+    )
     scheduler.set_timesteps(steps)
-    plan = df.plan(LINEAR, "ddim_inverse", prediction_type=prediction_type,
-                   timesteps=laid(LINEAR, "ddim_inverse", spacing, steps), clip=clip and (-clip, clip),
-                   set_alpha_to_one=to_one, rederive_epsilon=False)  # fmt: skip
+    plan = df.plan(
+        LINEAR,
+        "ddim_inverse",
+        prediction_type=prediction_type,
+        timesteps=laid(LINEAR, "ddim_inverse", spacing, steps),
+        clip=clip and (-clip, clip),
+        set_alpha_to_one=to_one,
+        rederive_epsilon=False,
+    )
     assert plan.timesteps.tolist() == scheduler.timesteps.tolist()
     network = gaussian.network(LINEAR, prediction_type)
     x = np.random.default_rng(0).standard_normal((6, 4))

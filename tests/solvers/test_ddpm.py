@@ -48,8 +48,15 @@ def test_paper(schedule, gaussian, run, laid, spacing, prediction_type, variance
     network = gaussian.network(schedule, prediction_type)
     for steps in (1, 2, 5, 23):
         try:
-            plan = df.plan(schedule, "ddpm", steps, prediction_type=prediction_type, clip=clip, variance_type=variance_type,
-                           timesteps=laid(schedule, "ddpm", spacing, steps))  # fmt: skip
+            plan = df.plan(
+                schedule,
+                "ddpm",
+                steps,
+                prediction_type=prediction_type,
+                clip=clip,
+                variance_type=variance_type,
+                timesteps=laid(schedule, "ddpm", spacing, steps),
+            )
         except df.errors.PlanError:
             assert prediction_type == "epsilon"
             assert schedule.alpha(schedule.num_train_timesteps - 1) == 0
@@ -97,14 +104,26 @@ def test_diffusers(gaussian, run, diffusers_loop, laid, betas, peer, variance_ty
     network = gaussian.network(schedule, prediction_type)
     for steps in (1, 2, 5, 10, 50):
         grid = laid(schedule, "ddpm", peer["timestep_spacing"], steps, steps_offset=peer.get("steps_offset", 0))
-        plan = df.plan(schedule, "ddpm", steps, prediction_type=prediction_type, clip=clip and (-clip, clip),
-                       variance_type=variance_type, timesteps=grid)  # fmt: skip
+        plan = df.plan(
+            schedule,
+            "ddpm",
+            steps,
+            prediction_type=prediction_type,
+            clip=clip and (-clip, clip),
+            variance_type=variance_type,
+            timesteps=grid,
+        )
         x, noises = draw(steps)
         noises[-1] = 0.0  # where the last timestep is not 0 the peer adds noise to the result; Algorithm 2 does not
         states = run(plan, network, x, noises)
-        scheduler = DDPMScheduler(beta_schedule=betas, **peer, prediction_type=prediction_type,
-                                  variance_type=variance_type, clip_sample=clip is not None,
-                                  clip_sample_range=clip or 1.0)  # fmt: skip
+        scheduler = DDPMScheduler(
+            beta_schedule=betas,
+            **peer,
+            prediction_type=prediction_type,
+            variance_type=variance_type,
+            clip_sample=clip is not None,
+            clip_sample_range=clip or 1.0,
+        )
         # As it is, in float32, judged at the trajectory's own size. Its respaced variances are differences of float32
         # alphas_cumprod, off by up to 1e-3 relatively near t = 0 and, in the cosine table, 3e-5 at the end; and
         # epsilon's own rounding has weight 1/alpha, 2e4 at the end of the cosine table and 157 at that of the linear one.
@@ -149,8 +168,9 @@ def test_learned_variance_of_improved_ddpm(gaussian, laid, spacing, variance_typ
     network = doubled(gaussian.network(schedule, "v_prediction"))
     for steps in (1, 2, 5, 23):
         grid = laid(schedule, "ddpm", spacing, steps)
-        plan = df.plan(schedule, "ddpm", steps, prediction_type="v_prediction", timesteps=grid, clip=clip,
-                       variance_type=variance_type)  # fmt: skip
+        plan = df.plan(
+            schedule, "ddpm", steps, prediction_type="v_prediction", timesteps=grid, clip=clip, variance_type=variance_type
+        )
         assert plan.exact_marginal
         x, noises = draw(steps)
         state = x
@@ -183,8 +203,13 @@ def test_learned_range_of_diffusers(gaussian, diffusers_loop, laid, prediction_t
     grid = laid(schedule, "ddpm", "leading", steps)
     plan = df.plan(schedule, "ddpm", steps, prediction_type=prediction_type, variance_type="learned_range", timesteps=grid)
     x, noises = draw(steps)
-    scheduler = DDPMScheduler(beta_schedule="linear", timestep_spacing="leading", prediction_type=prediction_type,
-                              variance_type="learned_range", clip_sample=False)  # fmt: skip
+    scheduler = DDPMScheduler(
+        beta_schedule="linear",
+        timestep_spacing="leading",
+        prediction_type=prediction_type,
+        variance_type="learned_range",
+        clip_sample=False,
+    )
     scheduler.alphas_cumprod = torch.tensor(schedule.alphas_cumprod)
     theirs = diffusers_loop(scheduler, steps, network, x, noises, torch.float64)
     for one, other in zip(run_learned(plan, network, x, noises), theirs, strict=True):
@@ -303,17 +328,29 @@ class _Stream:
 @given(data=st.data())
 def test_plans_are_finite_and_deviate_as_declared(data, assert_declared_marginals):
     steps = data.draw(st.integers(1, 60))
-    schedule = data.draw(st.sampled_from([
-        df.Schedule.linear(), df.Schedule.cosine(), df.Schedule.scaled_linear(400), df.Schedule.sigmoid(60),
-        df.Schedule.quadratic(60, 1e-9, 0.5), df.Schedule.cosine(100).rescale_zero_terminal_snr(),
-    ]))  # fmt: skip
+    schedule = data.draw(
+        st.sampled_from(
+            [
+                df.Schedule.linear(),
+                df.Schedule.cosine(),
+                df.Schedule.scaled_linear(400),
+                df.Schedule.sigmoid(60),
+                df.Schedule.quadratic(60, 1e-9, 0.5),
+                df.Schedule.cosine(100).rescale_zero_terminal_snr(),
+            ]
+        )
+    )
     last = schedule.num_train_timesteps - 1 - (schedule.alpha(schedule.num_train_timesteps - 1) == 0)
     fractions = data.draw(st.lists(st.integers(0, 10**6), min_size=steps, max_size=steps, unique=True))
     variance_type = data.draw(st.sampled_from(VARIANCES))
     plan = df.plan(
-        schedule, "ddpm", prediction_type=data.draw(st.sampled_from(PREDICTIONS)), variance_type=variance_type,
-        timesteps=np.sort(fractions)[::-1] * last / 10**6, clip=data.draw(st.sampled_from([None, (-1e300, 1e300)])),
-    )  # fmt: skip
+        schedule,
+        "ddpm",
+        prediction_type=data.draw(st.sampled_from(PREDICTIONS)),
+        variance_type=variance_type,
+        timesteps=np.sort(fractions)[::-1] * last / 10**6,
+        clip=data.draw(st.sampled_from([None, (-1e300, 1e300)])),
+    )
     assert plan.exact_marginal == (variance_type == "fixed_small")
     assert df.Plan.from_json(plan.to_json()) == plan
     assert_declared_marginals(plan)
@@ -330,6 +367,7 @@ def test_fixed_small_is_ddim_with_eta_1():
 
 def test_the_last_row_draws_no_noise():
     for variance_type in VARIANCES:
-        rows = df.plan(df.Schedule.linear(), "ddpm", 5, prediction_type="epsilon", variance_type=variance_type,
-                       timestep_spacing="trailing").rows  # fmt: skip
+        rows = df.plan(
+            df.Schedule.linear(), "ddpm", 5, prediction_type="epsilon", variance_type=variance_type, timestep_spacing="trailing"
+        ).rows
         assert [row.stochastic for row in rows] == [True] * 4 + [False]

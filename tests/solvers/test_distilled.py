@@ -36,8 +36,9 @@ def test_lcm_diffusers(gaussian, run, peer_loop, prediction_type, steps, clip, f
 
     scheduler = LCMScheduler(prediction_type=prediction_type, clip_sample=clip is not None, clip_sample_range=clip or 1.0)
     scheduler.set_timesteps(steps)
-    plan = df.plan(SCALED, "lcm", prediction_type=prediction_type, timesteps=scheduler.timesteps.numpy(),
-                   clip=clip and (-clip, clip))  # fmt: skip
+    plan = df.plan(
+        SCALED, "lcm", prediction_type=prediction_type, timesteps=scheduler.timesteps.numpy(), clip=clip and (-clip, clip)
+    )
     if float64:  # its logic on our table
         scheduler.alphas_cumprod = torch.tensor(SCALED.alphas_cumprod)
     x, noises = draw(steps)
@@ -108,8 +109,9 @@ def test_consistency_diffusers(run, peer_loop, steps, clip):
     scheduler.set_timesteps(steps)
     sigmas = scheduler.sigmas.numpy()[:-1].astype(np.float64)
     schedule = df.Schedule.edm()
-    plan = df.plan(schedule, "consistency", prediction_type="edm", sigmas=np.minimum(sigmas, 80.0), end="data",
-                   clip=clip and (-clip, clip))  # fmt: skip
+    plan = df.plan(
+        schedule, "consistency", prediction_type="edm", sigmas=np.minimum(sigmas, 80.0), end="data", clip=clip and (-clip, clip)
+    )
     np.testing.assert_allclose(plan.timesteps * 1000, scheduler.timesteps.numpy(), rtol=1e-5)
     x, noises = draw(steps)
     theirs = peer_loop(scheduler, lambda x, t: raw_network(x, np.exp(t / 250)), x / plan.marginals[0][0], noises, torch.float32)

@@ -42,13 +42,22 @@ def test_k_diffusion(gaussian, run, denoiser, laid, prediction_type, eta, clip):
         for steps, spacing in ((1, "trailing"), (2, "linspace"), (5, "leading"), (23, "linspace")):
             if schedule is COSINE and spacing != "leading":
                 continue  # it begins with sigma/alpha = 2e4, which the formulas multiply rounding errors with
-            plan = df.plan(schedule, "dpm_2", steps, prediction_type=prediction_type, clip=clip, eta=eta,
-                           timesteps=laid(schedule, "dpm_2", spacing, steps), _guarded=False)  # fmt: skip
+            plan = df.plan(
+                schedule,
+                "dpm_2",
+                steps,
+                prediction_type=prediction_type,
+                clip=clip,
+                eta=eta,
+                timesteps=laid(schedule, "dpm_2", spacing, steps),
+                _guarded=False,
+            )
             x, noises = rng.standard_normal((6, 4)), rng.standard_normal((len(plan.rows), 6, 4))
             sigmas = [schedule.sigma(t) / schedule.alpha(t) for t in plan.timesteps[::2]]
             drawn = [z for z, row in zip(noises, plan.rows, strict=True) if row.stochastic]
-            exact = naive(denoiser(schedule, network, prediction_type, clip), sigmas, x / schedule.alpha(plan.timesteps[0]),
-                          drawn, eta)  # fmt: skip
+            exact = naive(
+                denoiser(schedule, network, prediction_type, clip), sigmas, x / schedule.alpha(plan.timesteps[0]), drawn, eta
+            )
             np.testing.assert_allclose(run(plan, network, x, noises)[-1], exact, rtol=0, atol=1e-9 * max(1, np.abs(exact).max()))
 
 
@@ -74,8 +83,7 @@ def test_diffusers(gaussian, run, peer_loop, laid, eta, betas, spacing, predicti
     drawn = [z for z, row in zip(noises, plan.rows, strict=True) if row.stochastic]
     ours = run(plan, network, x, noises)
     kind = KDPM2AncestralDiscreteScheduler if eta else KDPM2DiscreteScheduler
-    scheduler = kind(beta_schedule=betas, beta_start=start, beta_end=end, prediction_type=prediction_type,
-                     timestep_spacing=spacing)  # fmt: skip
+    scheduler = kind(beta_schedule=betas, beta_start=start, beta_end=end, prediction_type=prediction_type, timestep_spacing=spacing)
     scheduler.set_timesteps(steps)
     np.testing.assert_allclose(scheduler.timesteps.numpy(), plan.timesteps, rtol=0, atol=0.05)
     as_it_is = scheduler.sigmas.numpy(), scheduler.sigmas_interpol.numpy()

@@ -52,8 +52,16 @@ def test_the_parabola_with_noise(run):
     from scipy.interpolate import lagrange
 
     times = [900.0, 700.0, 400.0, 100.0]
-    plan = df.plan(LINEAR, "dpmsolver_singlestep", prediction_type="sample", timesteps=times, solver_order=3, solver_type="heun",
-                   algorithm_type="sde-dpmsolver++", _guarded=False)  # fmt: skip
+    plan = df.plan(
+        LINEAR,
+        "dpmsolver_singlestep",
+        prediction_type="sample",
+        timesteps=times,
+        solver_order=3,
+        solver_type="heun",
+        algorithm_type="sde-dpmsolver++",
+        _guarded=False,
+    )
     lam = 0.5 * LINEAR.log_snr(np.array(times))
     data = dict(zip(times, (0.3, -0.7, 1.1, 0.0), strict=True))
     states = run(plan, lambda x, t: np.full(1, data[t]), np.array([0.4]), [np.zeros(1)] * 5)
@@ -90,5 +98,12 @@ def test_from_no_signal(run, order):
 def test_noise_form_needs_signal(order):
     schedule = df.Schedule.scaled_linear().rescale_zero_terminal_snr()
     with pytest.raises(PlanError, match="zero signal-to-noise"):
-        df.plan(schedule, "dpmsolver_singlestep", 6, prediction_type="v_prediction", timestep_spacing="trailing",
-                algorithm_type="dpmsolver", solver_order=order)  # fmt: skip
+        df.plan(
+            schedule,
+            "dpmsolver_singlestep",
+            6,
+            prediction_type="v_prediction",
+            timestep_spacing="trailing",
+            algorithm_type="dpmsolver",
+            solver_order=order,
+        )

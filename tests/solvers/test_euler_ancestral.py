@@ -32,12 +32,20 @@ def test_k_diffusion(gaussian, run, denoiser, laid, prediction_type, eta, clip):
     for schedule in (LINEAR, df.Schedule.scaled_linear(), df.Schedule.cosine()):
         network = gaussian.network(schedule, prediction_type)
         for steps, spacing in ((1, "trailing"), (2, "linspace"), (5, "leading"), (23, "linspace")):
-            plan = df.plan(schedule, "euler_ancestral", steps, prediction_type=prediction_type, clip=clip, eta=eta,
-                           timesteps=laid(schedule, "euler_ancestral", spacing, steps))  # fmt: skip
+            plan = df.plan(
+                schedule,
+                "euler_ancestral",
+                steps,
+                prediction_type=prediction_type,
+                clip=clip,
+                eta=eta,
+                timesteps=laid(schedule, "euler_ancestral", spacing, steps),
+            )
             x, noises = rng.standard_normal((6, 4)), rng.standard_normal((steps, 6, 4))
             sigmas = [schedule.sigma(t) / schedule.alpha(t) for t in plan.timesteps]
-            exact = naive(denoiser(schedule, network, prediction_type, clip), sigmas, x / schedule.alpha(plan.timesteps[0]),
-                          noises, eta)  # fmt: skip
+            exact = naive(
+                denoiser(schedule, network, prediction_type, clip), sigmas, x / schedule.alpha(plan.timesteps[0]), noises, eta
+            )
             np.testing.assert_allclose(run(plan, network, x, noises)[-1], exact, rtol=0, atol=1e-9 * max(1, np.abs(exact).max()))
 
 
@@ -52,12 +60,14 @@ def test_diffusers(gaussian, run, peer_loop, laid, betas, spacing, prediction_ty
 
     schedule = getattr(df.Schedule, betas)()
     start, end = schedule.to_json()["beta_start"], schedule.to_json()["beta_end"]
-    scheduler = EulerAncestralDiscreteScheduler(beta_schedule=betas, beta_start=start, beta_end=end,
-                                                prediction_type=prediction_type, timestep_spacing=spacing)  # fmt: skip
+    scheduler = EulerAncestralDiscreteScheduler(
+        beta_schedule=betas, beta_start=start, beta_end=end, prediction_type=prediction_type, timestep_spacing=spacing
+    )
     scheduler.set_timesteps(steps)
     if spacing == "linspace":  # its linspace is not rounded, and between timesteps it takes σ, not log(alpha), to be linear
-        plan = df.plan(schedule, "euler_ancestral", prediction_type=prediction_type,
-                       timesteps=scheduler.timesteps.numpy().astype(np.float64))  # fmt: skip
+        plan = df.plan(
+            schedule, "euler_ancestral", prediction_type=prediction_type, timesteps=scheduler.timesteps.numpy().astype(np.float64)
+        )
         sigmas = [schedule.sigma(t) / schedule.alpha(t) for t in plan.timesteps]
         scheduler.sigmas = torch.tensor([*sigmas, 0.0], dtype=torch.float32)
     else:

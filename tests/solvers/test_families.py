@@ -29,9 +29,14 @@ def network(schedule, prediction_type):
         x0 = MEAN + alpha * VARIANCE * (x - alpha * MEAN) / spread
         noise = sigma * (x - alpha * MEAN) / spread
         return df.convert_prediction(
-            noise, x0 * alpha + noise * sigma, from_="epsilon", to=prediction_type, alpha=alpha, sigma=sigma,
+            noise,
+            x0 * alpha + noise * sigma,
+            from_="epsilon",
+            to=prediction_type,
+            alpha=alpha,
+            sigma=sigma,
             sigma_data=schedule.sigma_data,
-        )  # fmt: skip
+        )
 
     return predict
 
@@ -93,9 +98,14 @@ def test_a_perfect_prediction_keeps_the_marginal(schedule, prediction_type, solv
         for row, (alpha, sigma), after in zip(plan.rows, plan.marginals, plan.marginals[1:], strict=False):
             x = np.array([[alpha, sigma]])  # what x0 and what ε contribute
             m = df.convert_prediction(
-                np.array([[0.0, 1.0]]), x, from_="epsilon", to=prediction_type, alpha=alpha, sigma=sigma,
+                np.array([[0.0, 1.0]]),
+                x,
+                from_="epsilon",
+                to=prediction_type,
+                alpha=alpha,
+                sigma=sigma,
                 sigma_data=schedule.sigma_data,
-            )  # fmt: skip
+            )
             ((of_x0, of_noise),) = apply_row(row, x, [m], [], z=np.zeros_like(x))
             tolerance = 1e-12 * max(1.0, abs(row.a), abs(row.b))
             assert of_x0 == pytest.approx(after[0], abs=tolerance * alpha + 1e-13)
@@ -130,9 +140,15 @@ def test_ddim_converges_to_the_exact_flow(schedule, prediction_type, run):
     counts = (16, 32, 64, 128)
     for count in counts:
         plan = df.plan(
-            schedule, "ddim", count + 1, prediction_type=prediction_type, timestep_spacing="log_snr", sigma_max=levels[0],
-            sigma_min=levels[1], time_convention="log_snr",
-        )  # fmt: skip
+            schedule,
+            "ddim",
+            count + 1,
+            prediction_type=prediction_type,
+            timestep_spacing="log_snr",
+            sigma_max=levels[0],
+            sigma_min=levels[1],
+            time_convention="log_snr",
+        )
         assert plan.marginals[-2] == pytest.approx((alpha_end, sigma_end), rel=1e-12)
         errors.append(np.abs(run(plan, network(schedule, prediction_type), x)[-2] - exact).max())
     assert -np.polyfit(np.log(counts), np.log(errors), 1)[0] == pytest.approx(1.0, abs=0.2), errors

@@ -27,8 +27,15 @@ def network(schedule, prediction_type):
         spread = alpha**2 * VARIANCE + sigma**2
         noise = sigma * (x - alpha * MEAN) / spread
         x0 = MEAN + alpha * VARIANCE * (x - alpha * MEAN) / spread
-        return df.convert_prediction(noise, alpha * x0 + sigma * noise, from_="epsilon", to=prediction_type, alpha=alpha,
-                                     sigma=sigma, sigma_data=schedule.sigma_data)  # fmt: skip
+        return df.convert_prediction(
+            noise,
+            alpha * x0 + sigma * noise,
+            from_="epsilon",
+            to=prediction_type,
+            alpha=alpha,
+            sigma=sigma,
+            sigma_data=schedule.sigma_data,
+        )
 
     return predict
 
@@ -54,8 +61,13 @@ def test_diffusers(run, peer_loop, kind, shift, steps):
     scheduler.set_timesteps(steps)
     times = np.unique(scheduler.timesteps.numpy().astype(np.float64))[::-1]
     options = {} if kind == "heun" else {"stochastic_sampling": kind == "stochastic"}
-    plan = df.plan(df.Schedule.flow(shift=shift), "flow_heun" if kind == "heun" else "flow_euler", prediction_type="flow",
-                   timesteps=times, **options)  # fmt: skip
+    plan = df.plan(
+        df.Schedule.flow(shift=shift),
+        "flow_heun" if kind == "heun" else "flow_euler",
+        prediction_type="flow",
+        timesteps=times,
+        **options,
+    )
     np.testing.assert_allclose(plan.timesteps, scheduler.timesteps.numpy(), rtol=0, atol=1e-9)
     noises = rng.standard_normal((len(plan.rows), 6, 4))
     ours, theirs = run(plan, velocity, x, noises), peer_loop(scheduler, velocity, x, noises, torch.float32)
@@ -72,8 +84,9 @@ def test_formulas(run, name, prediction_type, clip):
     # x' = x + (σ' − σ)·v, and the trapezoidal rule, with v = (x − x0)/σ.
     shifted = df.Schedule.flow(shift=2.0)
     inner = network(shifted, prediction_type)
-    plan = df.plan(shifted, name, prediction_type=prediction_type, timesteps=[980.0, 700.0, 333.0, 41.0], clip=clip,
-                   time_convention="log_snr")  # fmt: skip
+    plan = df.plan(
+        shifted, name, prediction_type=prediction_type, timesteps=[980.0, 700.0, 333.0, 41.0], clip=clip, time_convention="log_snr"
+    )
 
     def v(x, sigma):
         alpha = 1 - sigma
@@ -126,8 +139,14 @@ def test_order_on_every_family(run, name, family):
     options = {"eta": 0.0} if name == "euler_ancestral" else {}
     low, high = (np.clip(bound, schedule.log_snr(schedule.t_max), schedule.log_snr(schedule.t_min)) for bound in (-8.0, 5.0))
     for count in counts:
-        plan = df.plan(schedule, name, prediction_type=kind, time_convention="log_snr", **options,
-                       timesteps=schedule.timestep_at_log_snr(np.linspace(low, high, count + 1)))  # fmt: skip
+        plan = df.plan(
+            schedule,
+            name,
+            prediction_type=kind,
+            time_convention="log_snr",
+            **options,
+            timesteps=schedule.timestep_at_log_snr(np.linspace(low, high, count + 1)),
+        )
         alpha, sigma = plan.marginals[0]
         x = alpha * MEAN + np.sqrt(alpha**2 * VARIANCE + sigma**2) * np.linspace(-2, 2, 9)[:, None]
         exact = flow_of_a_gaussian(x, plan.marginals[0], plan.marginals[-2])
@@ -137,7 +156,16 @@ def test_order_on_every_family(run, name, family):
 
 def test_churn_on_edm_deviates_as_declared(assert_declared_marginals):
     schedule = FAMILIES["edm"]
-    plan = df.plan(schedule, "heun", 18, prediction_type="edm", timestep_spacing="karras", s_churn=40.0, s_tmin=0.05, s_tmax=50.0,
-                   s_noise=1.003)  # fmt: skip
+    plan = df.plan(
+        schedule,
+        "heun",
+        18,
+        prediction_type="edm",
+        timestep_spacing="karras",
+        s_churn=40.0,
+        s_tmin=0.05,
+        s_tmax=50.0,
+        s_noise=1.003,
+    )
     assert not plan.exact_marginal
     assert_declared_marginals(plan, schedule.sigma_data)

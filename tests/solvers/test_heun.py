@@ -44,13 +44,20 @@ def test_algorithm_2(gaussian, run, denoiser, laid, solver, prediction_type, chu
         network = gaussian.network(schedule, prediction_type)
         for steps, spacing in ((1, "trailing"), (2, "linspace"), (5, "leading"), (23, "linspace")):
             grid = laid(schedule, solver, spacing, steps)
-            plan = df.plan(schedule, solver, steps, prediction_type=prediction_type, clip=clip, timesteps=grid,
-                           _guarded=False, **churn)  # fmt: skip
+            plan = df.plan(
+                schedule, solver, steps, prediction_type=prediction_type, clip=clip, timesteps=grid, _guarded=False, **churn
+            )
             x, noises = rng.standard_normal((6, 4)), rng.standard_normal((len(plan.rows), 6, 4))
             sigmas = [schedule.sigma(t) / schedule.alpha(t) for t in grid]
             drawn = [z for z, row in zip(noises, plan.rows, strict=True) if row.stochastic]
-            exact = naive(denoiser(schedule, network, prediction_type, clip), sigmas, x / schedule.alpha(grid[0]), drawn,
-                          solver == "heun", **churn)  # fmt: skip
+            exact = naive(
+                denoiser(schedule, network, prediction_type, clip),
+                sigmas,
+                x / schedule.alpha(grid[0]),
+                drawn,
+                solver == "heun",
+                **churn,
+            )
             np.testing.assert_allclose(run(plan, network, x, noises)[-1], exact, rtol=0, atol=1e-9 * max(1, np.abs(exact).max()))
 
 
@@ -66,9 +73,15 @@ def test_diffusers(gaussian, run, peer_loop, laid, betas, spacing, prediction_ty
 
     schedule = getattr(df.Schedule, betas)()
     start, end = schedule.to_json()["beta_start"], schedule.to_json()["beta_end"]
-    scheduler = HeunDiscreteScheduler(beta_schedule=betas, beta_start=start, beta_end=end, prediction_type=prediction_type,
-                                      timestep_spacing=spacing, clip_sample=clip is not None,
-                                      clip_sample_range=clip or 1.0)  # fmt: skip
+    scheduler = HeunDiscreteScheduler(
+        beta_schedule=betas,
+        beta_start=start,
+        beta_end=end,
+        prediction_type=prediction_type,
+        timestep_spacing=spacing,
+        clip_sample=clip is not None,
+        clip_sample_range=clip or 1.0,
+    )
     scheduler.set_timesteps(steps)
     arguments = {"prediction_type": prediction_type, "clip": clip and (-clip, clip), "_guarded": False}
     if spacing == "linspace":  # its linspace is not rounded, and between timesteps it takes σ, not log(alpha), to be linear

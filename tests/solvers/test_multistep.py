@@ -194,8 +194,10 @@ def known_difference(name, options, prediction_type, spacing):
 def test_diffusers(gaussian, run, solver, options, name, peer_options, steps):
     case = (gaussian, run, solver, options, name, peer_options, steps, "scaled_linear")
     for prediction_type, spacing, float64 in (
-        ("epsilon", "leading", True), ("epsilon", "leading", False), ("v_prediction", "trailing", True),
-    ):  # fmt: skip
+        ("epsilon", "leading", True),
+        ("epsilon", "leading", False),
+        ("v_prediction", "trailing", True),
+    ):
         if known_difference(name, peer_options, prediction_type, spacing) is None:
             error, tolerance = against_peer(*case, prediction_type, spacing, float64=float64)
             assert error < tolerance

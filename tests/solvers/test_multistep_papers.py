@@ -227,8 +227,7 @@ def test_paper(run, solver, prediction_type, clip):
             if options.get("skip_prk_steps") is False and steps < 4:
                 continue
             times = uneven(steps, seed=steps)
-            plan = df.plan(LINEAR, solver, prediction_type=prediction_type, timesteps=times, clip=clip, _guarded=False,
-                           **options)  # fmt: skip
+            plan = df.plan(LINEAR, solver, prediction_type=prediction_type, timesteps=times, clip=clip, _guarded=False, **options)
             rng = np.random.default_rng(0)
             x, noises = rng.standard_normal((3, 4)), rng.standard_normal((steps, 3, 4))
             ours = run(plan, network, x, noises)[1:]

@@ -29,8 +29,16 @@ def test_the_engine_runs_the_table(name, options, clip, shape):
 
     steps, seed = 6, 11
     arguments = {"prediction_type": kind, "clip": clip, **options}
-    sampled = df.sample(network, 2, steps, solver=name, seed=seed, shape=shape, schedule=schedule,
-                        **{**arguments, "clip": False if clip is None else clip})  # fmt: skip
+    sampled = df.sample(
+        network,
+        2,
+        steps,
+        solver=name,
+        seed=seed,
+        shape=shape,
+        schedule=schedule,
+        **{**arguments, "clip": False if clip is None else clip},
+    )
     plan = df.plan(schedule, name, steps, **arguments)
     size = int(np.prod(shape))
     for index in range(2):

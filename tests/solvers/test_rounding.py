@@ -9,8 +9,7 @@ from diffuse_fast.solvers.solver import ROUNDINGS
 
 
 @pytest.mark.parametrize(
-    ("rounding", "told"),
-    [("none", [41.9999999, 42.0, 42.5, 43.5]), ("nearest", [42, 42, 42, 44]), ("down", [42, 42, 42, 43])],
+    ("rounding", "told"), [("none", [41.9999999, 42.0, 42.5, 43.5]), ("nearest", [42, 42, 42, 44]), ("down", [42, 42, 42, 43])]
 )
 def test_a_time_that_is_whole_but_for_its_rounding_stays(rounding, told):
     times = np.array([41.9999999, 42.0, 42.5, 43.5])

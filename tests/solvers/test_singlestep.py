@@ -97,8 +97,9 @@ def test_paper(gaussian, run, laid, name, options, prediction_type, clip):
             if schedule is COSINE and spacing != "leading":
                 continue  # it begins with sigma/alpha = 2e4, which the formulas multiply rounding errors with
             grid = laid(schedule, name, spacing, steps)
-            plan = df.plan(schedule, name, steps, prediction_type=prediction_type, clip=clip, timesteps=grid,
-                           _guarded=False, **options)  # fmt: skip
+            plan = df.plan(
+                schedule, name, steps, prediction_type=prediction_type, clip=clip, timesteps=grid, _guarded=False, **options
+            )
             lambdas = 0.5 * schedule.log_snr(plan.timesteps[:: SOLVERS[name]])
             x = y = rng.standard_normal((6, 4))
             for lam, lam_next in pairwise(lambdas):
@@ -122,9 +123,14 @@ def test_diffusers(gaussian, run, peer_loop, name, options, steps, prediction_ty
     plan = df.plan(schedule, name, steps, prediction_type=prediction_type, _guarded=False, **options)
     order = SOLVERS[name]
     scheduler = DPMSolverSinglestepScheduler(
-        beta_schedule="linear", prediction_type=prediction_type, solver_order=order, lower_order_final=True,
-        algorithm_type="dpmsolver++" if name == "dpmpp_2s" else "dpmsolver", final_sigmas_type="sigma_min", **options,
-    )  # fmt: skip
+        beta_schedule="linear",
+        prediction_type=prediction_type,
+        solver_order=order,
+        lower_order_final=True,
+        algorithm_type="dpmsolver++" if name == "dpmpp_2s" else "dpmsolver",
+        final_sigmas_type="sigma_min",
+        **options,
+    )
     scheduler.set_timesteps(plan.nfe)
     sigmas = [schedule.sigma(t) / schedule.alpha(t) for t in plan.timesteps]
     scheduler.sigmas = torch.tensor([*sigmas, 0.0], dtype=torch.float64)

@@ -99,11 +99,7 @@ def test_plan_is_a_function_whatever_was_imported_first():
         ({"eta": True}, ArgumentTypeError, "eta is True"),
         ({"set_alpha_to_one": 1}, ArgumentTypeError, "set_alpha_to_one is 1"),
         ({"etta": 1.0}, ArgumentTypeError, "ddim has no option 'etta'. Did you mean 'eta'"),
-        (
-            {"variance_type": "fixed_small"},
-            ArgumentTypeError,
-            "Known: eta, rederive_epsilon, set_alpha_to_one, steps_offset",
-        ),
+        ({"variance_type": "fixed_small"}, ArgumentTypeError, "Known: eta, rederive_epsilon, set_alpha_to_one, steps_offset"),
         ({"solver": "ddpm", "eta": 1.0}, ArgumentTypeError, "Known: steps_offset, variance_type"),
         ({"solver": "ddpm", "variance_type": "fixed"}, ArgumentError, "one of fixed_small, fixed_large, learned"),
         ({"solver": "ddpm", "variance_type": None}, ArgumentError, "one of fixed_small, fixed_large"),
@@ -114,11 +110,7 @@ def test_plan_is_a_function_whatever_was_imported_first():
         ({"clip": (-1, float("nan"))}, ArgumentError, "below its upper"),
         ({"schedule": ZERO_SNR, "timestep_spacing": "trailing"}, PlanError, "zero signal-to-noise.*epsilon"),
         ({"schedule": ZERO_SNR, "timesteps": [998.5, 1, 0]}, PlanError, "zero signal-to-noise"),
-        (
-            {"schedule": ZERO_SNR, "timesteps": [999, 998.5, 1], "prediction_type": "sample"},
-            ArgumentError,
-            "same log-SNR",
-        ),
+        ({"schedule": ZERO_SNR, "timesteps": [999, 998.5, 1], "prediction_type": "sample"}, ArgumentError, "same log-SNR"),
     ],
 )
 def test_bad_input_is_named(arguments, error, says):

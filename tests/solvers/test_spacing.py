@@ -249,10 +249,7 @@ def test_flow_pipelines_trail(steps):
 def test_closed_forms(schedule):
     steps, low, high = 13, 0.05, 0.9
     u = np.arange(steps) / (steps - 1)
-    level = {
-        "karras": (high ** (1 / 5) + u * (low ** (1 / 5) - high ** (1 / 5))) ** 5,
-        "exponential": high * (low / high) ** u,
-    }
+    level = {"karras": (high ** (1 / 5) + u * (low ** (1 / 5) - high ** (1 / 5))) ** 5, "exponential": high * (low / high) ** u}
     for spacing, wanted in level.items():
         t = lay(schedule, spacing, steps, sigma_min=low, sigma_max=high, rho=5.0 if spacing == "karras" else None)
         np.testing.assert_allclose(schedule.noise_level(t), wanted, rtol=1e-12)

@@ -101,9 +101,17 @@ def draw(case, steps, count):
         options = {"snr": 0.5 / steps}
     times = LINEAR.timestep_at_log_snr(np.linspace(LINEAR.log_snr(999), LINEAR.log_snr(0), steps))
     return df.sample(
-        mixture.network(LINEAR), count, solver=case.partition("-")[0], seed=3, shape=mixture.means.shape[1:], schedule=LINEAR,
-        prediction_type="epsilon", timesteps=times, clip=False, **options,
-    )  # fmt: skip
+        mixture.network(LINEAR),
+        count,
+        solver=case.partition("-")[0],
+        seed=3,
+        shape=mixture.means.shape[1:],
+        schedule=LINEAR,
+        prediction_type="epsilon",
+        timesteps=times,
+        clip=False,
+        **options,
+    )
 
 
 @pytest.mark.parametrize("case", CASES)

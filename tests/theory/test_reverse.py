@@ -71,9 +71,7 @@ def test_kl_of_near_equals_keeps_its_digits():
 
 def test_the_weight_is_that_of_equation_12():
     t = np.array([1, 2, 100, 999])
-    for variance_type, s2 in (
-        ("fixed_small", BETAS[t] * (1 - ABAR[t - 1]) / (1 - ABAR[t])), ("fixed_large", BETAS[t])
-    ):  # fmt: skip
+    for variance_type, s2 in (("fixed_small", BETAS[t] * (1 - ABAR[t - 1]) / (1 - ABAR[t])), ("fixed_large", BETAS[t])):
         expected = BETAS[t] ** 2 / (2 * s2 * (1 - BETAS[t]) * (1 - ABAR[t]))
         found = theory.simple_loss_weight(SCHEDULE, t=t, s=t - 1, variance_type=variance_type)
         np.testing.assert_allclose(found, expected, rtol=1e-8)
@@ -82,11 +80,9 @@ def test_the_weight_is_that_of_equation_12():
         x0, noise, guess = rng.standard_normal((3, 4, 5))
         x_t = SCHEDULE.alpha(t)[:, None] * x0 + SCHEDULE.sigma(t)[:, None] * noise
         terms = [
-            theory.diffusion_term(
-                SCHEDULE, x0, x_t, said, t=t, s=t - 1, prediction_type="epsilon", variance_type=variance_type
-            )
+            theory.diffusion_term(SCHEDULE, x0, x_t, said, t=t, s=t - 1, prediction_type="epsilon", variance_type=variance_type)
             for said in (guess, noise)
-        ]  # fmt: skip
+        ]
         np.testing.assert_allclose(terms[0] - terms[1], found * ((guess - noise) ** 2).sum(1), rtol=1e-6)
 
 
@@ -135,9 +131,14 @@ def gaussian_gap(steps: int, mean: float, std: float, variance_type: str) -> tup
         return sigma * (x - alpha * mean) / (alpha**2 * std**2 + sigma**2)
 
     bound = theory.elbo(
-        schedule, x0, predict, lambda i: rng.standard_normal(x0.shape), prediction_type="epsilon", times=t,
+        schedule,
+        x0,
+        predict,
+        lambda i: rng.standard_normal(x0.shape),
+        prediction_type="epsilon",
+        times=t,
         variance_type=variance_type,
-    )  # fmt: skip
+    )
     truth = -theory.Gaussian(np.full_like(x0, mean), np.array(std**2)).log_density(x0)
     gap = (bound.total - truth) / 8
     return float(gap.mean()), float(gap.std() / np.sqrt(len(gap)))

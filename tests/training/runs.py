@@ -66,9 +66,16 @@ def main(folder: str, out: str, text: str) -> None:
     with process_group():
         network = small(dropout=dropout)
         result = df.train(
-            network, data, labels, schedule=None if by_cost else SCHEDULE, objective=by_cost, config=TrainConfig(**options),
-            folder=folder, resume=resume, callback=callback,
-        )  # fmt: skip
+            network,
+            data,
+            labels,
+            schedule=None if by_cost else SCHEDULE,
+            objective=by_cost,
+            config=TrainConfig(**options),
+            folder=folder,
+            resume=resume,
+            callback=callback,
+        )
         spare = Spare()
         df.train(spare, data, schedule=SCHEDULE, config=TrainConfig(steps=3, batch_size=8, warmup_steps=0))
         if rank() == 0:

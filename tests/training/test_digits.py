@@ -112,12 +112,7 @@ def test_the_whole_recipe(tmp_path, monkeypatch):
     model = recipe.train_digits(tmp_path, config=config, progress=False)
     assert model.prediction_type == "v_prediction"
     assert [plan.steps for plan in model.plans] == [1]
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "digits.json",
-        "digits.md",
-        "digits.onnx",
-        "digits.safetensors",
-    ]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["digits.json", "digits.md", "digits.onnx", "digits.safetensors"]
     first = json.loads((tmp_path / "digits.json").read_text())
     recipe.train_digits(tmp_path, reuse=True)
     assert json.loads((tmp_path / "digits.json").read_text()) == first
@@ -138,8 +133,19 @@ def test_the_bundled_plans_land_where_the_card_says(report):
     pytest.importorskip("onnxruntime")
     model = df.load("digits")
     task = Task(
-        model, schedule=model.schedule, prediction_type=model.prediction_type, clip=model.clip, shape=model.shape, samples=256,
-        held_out=512, seed=0, cond=None, reference_steps=200, batch_size=64, runtime="auto", report=lambda line: None,
-    )  # fmt: skip
+        model,
+        schedule=model.schedule,
+        prediction_type=model.prediction_type,
+        clip=model.clip,
+        shape=model.shape,
+        samples=256,
+        held_out=512,
+        seed=0,
+        cond=None,
+        reference_steps=200,
+        batch_size=64,
+        runtime="auto",
+        report=lambda line: None,
+    )
     for plan, row in zip(model.plans, report["learned"], strict=True):
         assert task.distance(plan, held_out=True) == pytest.approx(row["learned"], rel=0.02)

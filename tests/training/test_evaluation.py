@@ -32,8 +32,17 @@ def judge(few):
 @pytest.fixture(scope="module")
 def rows(few, judge):
     refused = []
-    made = list(evaluation.evaluate("digits", few, solvers=["ddim", "learned", "flow_euler"], steps=[4, 8], seed=3, judge=judge,
-                                    on_refused=lambda *why: refused.append(why)))  # fmt: skip
+    made = list(
+        evaluation.evaluate(
+            "digits",
+            few,
+            solvers=["ddim", "learned", "flow_euler"],
+            steps=[4, 8],
+            seed=3,
+            judge=judge,
+            on_refused=lambda *why: refused.append(why),
+        )
+    )
     return made, refused
 
 
@@ -135,8 +144,13 @@ def test_an_npz_is_split_by_class(tmp_path, few):
     "arrays, message",
     [
         ({"images": np.zeros((4, 1, 8, 8), np.float32)}, "lacks labels"),
-        ({"images": np.tile(np.linspace(0, 1, 4, dtype=np.float32)[:, None, None, None], (1, 1, 8, 8)), "labels": np.zeros(4, int)},
-         r"no value below 0.*write 2 \* images - 1"),
+        (
+            {
+                "images": np.tile(np.linspace(0, 1, 4, dtype=np.float32)[:, None, None, None], (1, 1, 8, 8)),
+                "labels": np.zeros(4, int),
+            },
+            r"no value below 0.*write 2 \* images - 1",
+        ),
         ({"images": np.zeros((4, 8, 8), np.float32), "labels": np.zeros(4, int)}, "N, C, H, W"),
         ({"images": np.zeros((4, 1, 8, 8), np.uint8), "labels": np.zeros(4, int)}, "floats"),
         ({"images": np.zeros((4, 1, 8, 8), np.float32), "labels": np.zeros(3, int)}, "one per image"),

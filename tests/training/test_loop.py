@@ -59,9 +59,12 @@ class Recorder(torch.nn.Module):
 def test_the_loss_falls(prediction_type):
     data, labels = problem()
     record = df.train(
-        small(), data, labels, schedule=SCHEDULE,
+        small(),
+        data,
+        labels,
+        schedule=SCHEDULE,
         config=config(steps=100, prediction_type=prediction_type, learning_rate=5e-3, warmup_steps=5),
-    ).record  # fmt: skip
+    ).record
     assert np.mean(record.losses[-20:]) < 0.7 * np.mean(record.losses[:5])
 
 
@@ -86,9 +89,13 @@ def test_the_average_is_an_average_of_the_weights():
     network = Recorder()
     seen = [network.value.item()]
     result = df.train(
-        network, data, labels, schedule=SCHEDULE, config=config(steps=30, ema_decay=0.5, learning_rate=0.05),
+        network,
+        data,
+        labels,
+        schedule=SCHEDULE,
+        config=config(steps=30, ema_decay=0.5, learning_rate=0.05),
         callback=lambda step, loss: seen.append(network.value.item()),
-    )  # fmt: skip
+    )
     average = seen[0]
     for step, value in enumerate(seen[1:], start=1):
         decay = min(0.5, step / (step + 10))
@@ -106,9 +113,13 @@ def test_the_average_forgets_its_start_in_few_steps():
     network = Recorder()
     seen = [network.value.item()]
     result = df.train(
-        network, data, labels, schedule=SCHEDULE, config=config(steps=6, ema_decay=0.999, learning_rate=0.05),
+        network,
+        data,
+        labels,
+        schedule=SCHEDULE,
+        config=config(steps=6, ema_decay=0.999, learning_rate=0.05),
         callback=lambda step, loss: seen.append(network.value.item()),
-    )  # fmt: skip
+    )
     average = seen[0]
     for step, value in enumerate(seen[1:], start=1):
         average += 10 / (step + 10) * (value - average)
@@ -161,11 +172,23 @@ def test_a_clipped_gradient_is_no_longer_than_asked():
     data, labels = problem()
     network = Recorder(value=100.0)
     norms: list[float] = []
-    df.train(network, data, labels, schedule=SCHEDULE, config=config(gradient_clip=0.5),
-             callback=lambda step, loss: norms.append(network.value.grad.norm().item()))  # fmt: skip
+    df.train(
+        network,
+        data,
+        labels,
+        schedule=SCHEDULE,
+        config=config(gradient_clip=0.5),
+        callback=lambda step, loss: norms.append(network.value.grad.norm().item()),
+    )
     assert max(norms) == pytest.approx(0.5, rel=1e-4)
-    df.train(network, data, labels, schedule=SCHEDULE, config=config(gradient_clip=None),
-             callback=lambda step, loss: norms.append(network.value.grad.norm().item()))  # fmt: skip
+    df.train(
+        network,
+        data,
+        labels,
+        schedule=SCHEDULE,
+        config=config(gradient_clip=None),
+        callback=lambda step, loss: norms.append(network.value.grad.norm().item()),
+    )
     assert max(norms) > 10
 
 

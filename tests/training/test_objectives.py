@@ -113,12 +113,7 @@ def test_training_finds_the_best_prediction_of_a_gaussian(prediction_type):
     data = rng.standard_normal((4096, 1))
     data = MEAN + STD * (data - data.mean()) / data.std()
     config = TrainConfig(
-        steps=1500,
-        batch_size=512,
-        prediction_type=prediction_type,
-        learning_rate=0.02,
-        gradient_clip=None,
-        ema_decay=0.99,
+        steps=1500, batch_size=512, prediction_type=prediction_type, learning_rate=0.02, gradient_clip=None, ema_decay=0.99
     )
     trained = df.train(Lines(), data, schedule=schedule, config=config).network
     for t, alphas_cumprod in enumerate(schedule.alphas_cumprod):

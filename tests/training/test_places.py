@@ -125,9 +125,11 @@ def test_offset_noise_is_another_one_per_sample_channel_and_step():
     objective = Objective(COSINE, "epsilon", offset_noise=100.0, times=GivenTimes(torch.full((4,), 39)))
     for step in (1, 2):
         objective(
-            lambda x, t: seen.append(x.mean((2, 3))) or x, torch.zeros(4, 2, 8, 8), generator=torch.Generator(),
+            lambda x, t: seen.append(x.mean((2, 3))) or x,
+            torch.zeros(4, 2, 8, 8),
+            generator=torch.Generator(),
             place=Place(0, step, 0, 4),
-        )  # fmt: skip
+        )
     means = torch.cat(seen).flatten() / 100.0
     assert len(means.unique()) == 16
     assert 0.5 < means.std() < 1.6  # 16 normals: within four standard errors of 1

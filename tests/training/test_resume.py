@@ -255,6 +255,7 @@ def test_samples_figures_and_logs_appear(tmp_path):
 
 def test_parts_of_a_batch_add_up_to_its_gradient(tmp_path):
     """Gradient accumulation with a loss that has no randomness: four parts are the whole."""
+
     class Square:
         def __call__(self, network, x0, cond=None, *, generator, place=None):
             from diffuse_fast.training.objectives import Losses

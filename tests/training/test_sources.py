@@ -91,9 +91,11 @@ def test_a_broken_picture_is_named_and_skipped_or_an_error(folder, caplog):
     source.fetch(range(7))
     assert len(source.broken) == 2
     result = df.train(
-        df.nn.UNet(3, channels=8, groups=4, blocks=1, multipliers=(1,), num_classes=2), source, schedule=df.Schedule.linear(),
+        df.nn.UNet(3, channels=8, groups=4, blocks=1, multipliers=(1,), num_classes=2),
+        source,
+        schedule=df.Schedule.linear(),
         config=TrainConfig(steps=2, batch_size=6, warmup_steps=0),
-    )  # fmt: skip
+    )
     assert result.record.broken == ("red/none.png", "red/cut.png")
 
 
@@ -126,9 +128,7 @@ def test_a_data_set_on_the_disk(tmp_path):
     data = datasets.Dataset.from_dict(rows, features=features)
     data.save_to_disk(tmp_path / "one")
     datasets.DatasetDict({"train": data}).save_to_disk(tmp_path / "several")
-    for source in (
-        from_disk(tmp_path / "one", label="name"), from_disk(tmp_path / "several", split="train", label="number"),
-    ):  # fmt: skip
+    for source in (from_disk(tmp_path / "one", label="name"), from_disk(tmp_path / "several", split="train", label="number")):
         x, label = source.fetch([0, 1])
         assert x.shape == (2, 1, 4, 4)
         assert x[:, 0, 0, 0].tolist() == [-1, 1]
@@ -214,6 +214,7 @@ def test_what_is_held_out_is_not_trained_on():
 
 def png16(levels: np.ndarray, before: bytes = b"", after: bytes = b"") -> bytes:
     """A grey PNG of 16 bits, written by hand."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -303,10 +304,15 @@ def upright(stored: np.ndarray, orientation: int) -> np.ndarray:
     height, width = stored.shape
     rows, columns = np.mgrid[:height, :width]
     seen_row, seen_column = {
-        1: (rows, columns), 2: (rows, width - 1 - columns), 3: (height - 1 - rows, width - 1 - columns),
-        4: (height - 1 - rows, columns), 5: (columns, rows), 6: (columns, height - 1 - rows),
-        7: (width - 1 - columns, height - 1 - rows), 8: (width - 1 - columns, rows),
-    }[orientation]  # fmt: skip
+        1: (rows, columns),
+        2: (rows, width - 1 - columns),
+        3: (height - 1 - rows, width - 1 - columns),
+        4: (height - 1 - rows, columns),
+        5: (columns, rows),
+        6: (columns, height - 1 - rows),
+        7: (width - 1 - columns, height - 1 - rows),
+        8: (width - 1 - columns, rows),
+    }[orientation]
     out = np.empty((width, height) if orientation > 4 else (height, width), stored.dtype)
     out[seen_row, seen_column] = stored
     return out
@@ -418,8 +424,15 @@ def test_what_is_left_out_is_counted_and_links_are_followed(tmp_path, caplog):
     x, label = source.fetch([0, 1])
     assert label.tolist() == [0, 1]
     assert x[:, 1, 0, 0].tolist() == [-1, 1]
-    for told in ("2 hidden", "1 pictures in no folder of a class", "1 .txt", "1 .heic", "1 folders without a picture",
-                 "1 links to a folder they are in", "1 links to nothing"):  # fmt: skip
+    for told in (
+        "2 hidden",
+        "1 pictures in no folder of a class",
+        "1 .txt",
+        "1 .heic",
+        "1 folders without a picture",
+        "1 links to a folder they are in",
+        "1 links to nothing",
+    ):
         assert told in caplog.text
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "a.heic").write_bytes(b"")

@@ -20,7 +20,7 @@ from diffuse_fast.training.objectives import (
     MinSNR,
     UniformTimes,
     drop_conditions,
-)  # fmt: skip
+)
 
 COSINE = df.Schedule.cosine(50)
 
@@ -44,9 +44,14 @@ def test_targets_are_what_a_perfect_network_says(schedule):
         alpha, sigma = schedule.alpha(t.numpy()), schedule.sigma(t.numpy())
         np.testing.assert_allclose(x_t, alpha[:, None] * x0.numpy() + sigma[:, None] * noise.numpy(), rtol=1e-5, atol=1e-5)
         data = df.convert_prediction(
-            target.double(), x_t.double(), from_=prediction_type, to="sample", alpha=alpha, sigma=sigma,
+            target.double(),
+            x_t.double(),
+            from_=prediction_type,
+            to="sample",
+            alpha=alpha,
+            sigma=sigma,
             sigma_data=schedule.sigma_data,
-        )  # fmt: skip
+        )
         error = np.abs(data.numpy() - x0.numpy()).max(1) * alpha
         assert (error < 1e-5 * (1 + sigma)).all(), prediction_type
 
@@ -97,9 +102,7 @@ def test_a_weighting_costs_the_same_whatever_is_predicted(weighting):
     def network(prediction_type):
         def predict(x, t):
             alpha, sigma = COSINE.alpha(t.numpy()), COSINE.sigma(t.numpy())
-            said = df.convert_prediction(
-                guess.double(), x.double(), from_="epsilon", to=prediction_type, alpha=alpha, sigma=sigma
-            )  # fmt: skip
+            said = df.convert_prediction(guess.double(), x.double(), from_="epsilon", to=prediction_type, alpha=alpha, sigma=sigma)
             return said
 
         return predict

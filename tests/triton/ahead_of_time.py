@@ -112,22 +112,33 @@ def launches_of(case: Case) -> dict:
     if case.rows:
         channels = 2 if case.variance else 1
         step = TritonStep(
-            kernels, kernels, case.rows, x=tensor(samples, elements, dtype=case.state),
+            kernels,
+            kernels,
+            case.rows,
+            x=tensor(samples, elements, dtype=case.state),
             out=tensor(samples, elements, dtype=case.state),
             outputs=[tensor(samples, channels * elements, dtype=case.output) for _ in range(3)],
-            registers=tensor(8, samples, elements), seeds=[1] * samples, indices=[0] * samples,
-            y=tensor(samples, elements) if case.masked else None, mask=tensor(samples, elements) if case.masked else None,
-            variance_offset=elements if case.variance else -1, times=np.zeros(len(case.rows)), t=tensor(samples),
-        )  # fmt: skip
+            registers=tensor(8, samples, elements),
+            seeds=[1] * samples,
+            indices=[0] * samples,
+            y=tensor(samples, elements) if case.masked else None,
+            mask=tensor(samples, elements) if case.masked else None,
+            variance_offset=elements if case.variance else -1,
+            times=np.zeros(len(case.rows)),
+            t=tensor(samples),
+        )
         step.launch()
     else:
         kernel = TritonKernel()
         kernel._step = kernels
         kernel._forward = SimpleNamespace(TOLD=triton_forward.TOLD, **vars(kernels))
         kernel.forward(
-            *(tensor(samples, elements) for _ in range(3)), coefficients=np.ones((4, samples), np.float32),
-            indices=np.zeros(samples, np.uint32), seed=1, row=0,
-        )  # fmt: skip
+            *(tensor(samples, elements) for _ in range(3)),
+            coefficients=np.ones((4, samples), np.float32),
+            indices=np.zeros(samples, np.uint32),
+            seed=1,
+            row=0,
+        )
         kernel.normals(tensor(samples, elements), seeds=[1] * samples, indices=[0] * samples, row=0, stream=0)
     return launches
 

@@ -72,8 +72,21 @@ def repaired(monkeypatch):
 class Run:
     """Fresh buffers and a table bound to them twice: here, and to copies for a CPU kernel."""
 
-    def __init__(self, rows, *, samples=3, elements=333, state=torch.float32, output=torch.float32, masked=False, in_place=False,
-                 offset=0, seed=0, cpu="scalar", **options):  # fmt: skip
+    def __init__(
+        self,
+        rows,
+        *,
+        samples=3,
+        elements=333,
+        state=torch.float32,
+        output=torch.float32,
+        masked=False,
+        in_place=False,
+        offset=0,
+        seed=0,
+        cpu="scalar",
+        **options,
+    ):
         rng = np.random.default_rng(seed)
 
         def draw(*size, dtype=torch.float32):
@@ -96,12 +109,26 @@ class Run:
 
         self.cpu_out, self.cpu_registers = copied[id(self.out)], copied[id(self.registers)]
         self.cpu = get_kernel(cpu).bind(
-            list(rows), x=numpy(self.x), out=numpy(self.out), outputs=[numpy(m) for m in self.outputs],
-            registers=numpy(self.registers), y=numpy(self.y), mask=numpy(self.mask),
+            list(rows),
+            x=numpy(self.x),
+            out=numpy(self.out),
+            outputs=[numpy(m) for m in self.outputs],
+            registers=numpy(self.registers),
+            y=numpy(self.y),
+            mask=numpy(self.mask),
             **common | {"seeds": np.array(SEEDS[:samples], np.uint64), "indices": np.array(INDICES[:samples], np.uint32)},
-        )  # fmt: skip
-        self.step = KERNEL.bind(list(rows), x=self.x, out=self.out, outputs=self.outputs, registers=self.registers, y=self.y,
-                                mask=self.mask, **common, **options)  # fmt: skip
+        )
+        self.step = KERNEL.bind(
+            list(rows),
+            x=self.x,
+            out=self.out,
+            outputs=self.outputs,
+            registers=self.registers,
+            y=self.y,
+            mask=self.mask,
+            **common,
+            **options,
+        )
 
     def both(self, rows, noise_rows):
         """The rows on both sides, once."""
@@ -201,8 +228,15 @@ def test_zeros_keep_their_sign_and_bounds_their_values():
             for m in run.outputs:
                 m.copy_(torch.from_numpy(values))
             out = np.empty_like(values)
-            get_kernel("scalar").bind([row], x=run.x.numpy(), out=out, outputs=[values], registers=None,
-                                      seeds=np.zeros(1, np.uint64), indices=np.zeros(1, np.uint32)).run(0, 0)  # fmt: skip
+            get_kernel("scalar").bind(
+                [row],
+                x=run.x.numpy(),
+                out=out,
+                outputs=[values],
+                registers=None,
+                seeds=np.zeros(1, np.uint64),
+                indices=np.zeros(1, np.uint32),
+            ).run(0, 0)
             run.step.place([0], [0])
             run.step.launch()
             np.testing.assert_array_equal(_bits(run.out), _bits(torch.from_numpy(out)))
@@ -231,13 +265,11 @@ def test_the_forward_process_has_the_bits_of_the_cpu(elements, aimed, given):
     indices = np.array([0, 2**31, 2**32 - 1], np.uint32)
     told = {"coefficients": coefficients, "indices": indices, "seed": 2**63 + 5, "row": 2**32 - 1}
     ours, theirs = ([torch.full_like(x0, 9.0).to(DEVICE) for _ in range(2)] for _ in range(2))
-    KERNEL.forward(
-        x0.to(DEVICE), ours[0], ours[1] if aimed else None, noise=noise.to(DEVICE) if given else None, **told
-    )  # fmt: skip
+    KERNEL.forward(x0.to(DEVICE), ours[0], ours[1] if aimed else None, noise=noise.to(DEVICE) if given else None, **told)
     theirs = [t.cpu().numpy() for t in theirs]
     get_kernel("scalar").forward(
         x0.numpy(), theirs[0], theirs[1] if aimed else None, noise=noise.numpy() if given else None, **told
-    )  # fmt: skip
+    )
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(_bits(mine), _bits(torch.from_numpy(other)))
 
@@ -299,14 +331,27 @@ def _random_row(rng) -> Row:
     network = rng.random() < 0.9
     learned = rng.random() < 0.3
     return Row(
-        calls_network=bool(network), g=tuple(some() for _ in range(3)) if network else (0.0,), p=some(),
-        q=some() if network else 0.0, r=1.0 if rng.random() < 0.5 else 0.7,
-        lo=-0.5 if rng.random() < 0.5 else -np.inf, hi=0.5 if rng.random() < 0.5 else np.inf, a=some(),
-        b=some() if network else 0.0, d=some(), c=tuple(some(0.3) for _ in range(8)), s=0.0 if learned else some(),
-        log_s=(some(), some()) if learned else None, known_y=some(), known_z=some(),
-        write=int(rng.integers(8)) if rng.random() < 0.5 else None, e_x=some(), e_m=some() if network else 0.0, e_0=some(),
+        calls_network=bool(network),
+        g=tuple(some() for _ in range(3)) if network else (0.0,),
+        p=some(),
+        q=some() if network else 0.0,
+        r=1.0 if rng.random() < 0.5 else 0.7,
+        lo=-0.5 if rng.random() < 0.5 else -np.inf,
+        hi=0.5 if rng.random() < 0.5 else np.inf,
+        a=some(),
+        b=some() if network else 0.0,
+        d=some(),
+        c=tuple(some(0.3) for _ in range(8)),
+        s=0.0 if learned else some(),
+        log_s=(some(), some()) if learned else None,
+        known_y=some(),
+        known_z=some(),
+        write=int(rng.integers(8)) if rng.random() < 0.5 else None,
+        e_x=some(),
+        e_m=some() if network else 0.0,
+        e_0=some(),
         f=tuple(some(0.3) for _ in range(8)),
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("seed", [*range(12), *(pytest.param(s, marks=pytest.mark.slow) for s in range(12, 200))])
@@ -388,8 +433,15 @@ def test_another_table_and_other_keys():
     run.step.place([7, 3], [5, 6])
     run.step.launch()
     out = np.empty_like(run.out)
-    cpu = get_kernel("scalar").bind(longer, x=run.x.numpy(), out=out, outputs=[run.outputs[0].numpy()], registers=None,
-                                    seeds=np.array([1, 2], np.uint64), indices=np.array([3, 4], np.uint32))  # fmt: skip
+    cpu = get_kernel("scalar").bind(
+        longer,
+        x=run.x.numpy(),
+        out=out,
+        outputs=[run.outputs[0].numpy()],
+        registers=None,
+        seeds=np.array([1, 2], np.uint64),
+        indices=np.array([3, 4], np.uint32),
+    )
     cpu.run_each([7, 3], [5, 6])
     np.testing.assert_array_equal(run.out, out)
     run.step.load([ROWS["one step"]])
@@ -403,10 +455,11 @@ def test_another_table_and_other_keys():
 def test_steps_of_one_solver_share_a_variant():
     x = torch.zeros(2, 64)
     variants = {
-        KERNEL.variant_of(plan(Schedule.linear(), "ddim", steps, prediction_type="epsilon", clip=(-1, 1)).rows, x=x, outputs=[x],
-                          seeds=[0, 0])
+        KERNEL.variant_of(
+            plan(Schedule.linear(), "ddim", steps, prediction_type="epsilon", clip=(-1, 1)).rows, x=x, outputs=[x], seeds=[0, 0]
+        )
         for steps in (5, 20, 50)
-    }  # fmt: skip
+    }
     assert len(variants) == 1
 
 

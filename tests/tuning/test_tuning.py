@@ -312,9 +312,11 @@ def test_what_lost_is_let_go(cache, model, monkeypatch):
 
 def test_what_cannot_be_tuned(cache, model):
     for options, says in (
-        ({"batch_sizes": []}, "at least one"), ({"precisions": ["int3"]}, "int3.*onnx: float32"),
-        ({"runtimes": ["torch"]}, "torch"), ({"batch_sizes": [0]}, "batch_sizes"),
-    ):  # fmt: skip
+        ({"batch_sizes": []}, "at least one"),
+        ({"precisions": ["int3"]}, "int3.*onnx: float32"),
+        ({"runtimes": ["torch"]}, "torch"),
+        ({"batch_sizes": [0]}, "batch_sizes"),
+    ):
         with pytest.raises(ArgumentError, match=says):
             df.tune(model, **{"seconds": 1e-3, **options})
 

@@ -48,9 +48,12 @@ class Arrays:
     """
 
     def __init__(
-        self, data: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None, *,
+        self,
+        data: np.ndarray | Tensor,
+        labels: np.ndarray | Tensor | None = None,
+        *,
         data_range: tuple[float, float] | bool | None = None,
-    ):  # fmt: skip
+    ):
         numbers = data if isinstance(data, Tensor) else np.asarray(data)
         kind = str(numbers.dtype).removeprefix("torch.") if isinstance(numbers, Tensor) else numbers.dtype.name
         if numbers.ndim < 2 or not any(name in kind for name in ("float", "int")):

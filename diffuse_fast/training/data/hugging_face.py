@@ -13,9 +13,14 @@ from .images import Images
 
 
 def from_disk(
-    path: str | os.PathLike[str], *, split: str | None = None, image: str = "image", label: str | None = None,
-    framing: Framing | None = None, on_error: str = "raise",
-) -> Images:  # fmt: skip
+    path: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    image: str = "image",
+    label: str | None = None,
+    framing: Framing | None = None,
+    on_error: str = "raise",
+) -> Images:
     """The images of a data set on the disk.
 
     Args:

@@ -114,7 +114,7 @@ class Images:
             if empty:
                 left_out["folders without a picture"] = empty
         if not files and any((root / name).is_file() for name in ("state.json", "dataset_dict.json")):
-            raise ArgumentError(f"{str(root)!r} is a folder of Hugging Face datasets; read it as one: data.kind = \"datasets\".")
+            raise ArgumentError(f'{str(root)!r} is a folder of Hugging Face datasets; read it as one: data.kind = "datasets".')
         told = ", ".join(f"{count} {what}" for what, count in sorted(left_out.items()))
         if not files:
             where = "in folders of classes " if labels else ""

@@ -122,9 +122,12 @@ class ForwardProcess:
 def _plain(value: Tensor) -> bool:
     """Whether a compiled pass takes a tensor: there is one where it lies, it has no gradient, and its memory is in order."""
     return (
-        _compiled_on(value.device.type) and value.dtype == torch.float32 and value.is_contiguous() and value.numel() > 0
+        _compiled_on(value.device.type)
+        and value.dtype == torch.float32
+        and value.is_contiguous()
+        and value.numel() > 0
         and not value.requires_grad
-    )  # fmt: skip
+    )
 
 
 @functools.cache

@@ -140,9 +140,14 @@ class LearnedScheduleObjective(nn.Module):
         return self.log_snr.schedule()
 
     def forward(
-        self, network: Network, x0: Tensor, cond: Conditions | None = None, *, generator: torch.Generator,
+        self,
+        network: Network,
+        x0: Tensor,
+        cond: Conditions | None = None,
+        *,
+        generator: torch.Generator,
         place: Place | None = None,
-    ) -> Losses:  # fmt: skip
+    ) -> Losses:
         """The losses of a batch; arguments as of :meth:`Objective.__call__`, and ``network`` is told the log-SNR."""
         start = torch.rand(1, generator=generator)
         # Even, from a random start (VDM, appendix I.1).
@@ -190,4 +195,3 @@ def _scaled(value: Tensor, factor: list[Tensor]) -> Tensor:
     if same.requires_grad:
         same.register_hook(lambda gradient: gradient * factor[0])
     return same
-

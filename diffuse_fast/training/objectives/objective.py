@@ -99,9 +99,14 @@ class Objective:
         self.times: TimeSampler = times if times is not None else UniformTimes(schedule)
 
     def __call__(
-        self, network: Network, x0: Tensor, cond: Conditions | None = None, *, generator: torch.Generator,
+        self,
+        network: Network,
+        x0: Tensor,
+        cond: Conditions | None = None,
+        *,
+        generator: torch.Generator,
         place: Place | None = None,
-    ) -> Losses:  # fmt: skip
+    ) -> Losses:
         """The losses of a batch.
 
         Args:

@@ -108,9 +108,14 @@ class VariationalObjective:
         return {name: torch.as_tensor(np.asarray(values), dtype=torch.float64) for name, values in columns.items()}
 
     def __call__(
-        self, network: Network, x0: Tensor, cond: Conditions | None = None, *, generator: torch.Generator,
+        self,
+        network: Network,
+        x0: Tensor,
+        cond: Conditions | None = None,
+        *,
+        generator: torch.Generator,
         place: Place | None = None,
-    ) -> Losses:  # fmt: skip
+    ) -> Losses:
         """The losses of a batch; arguments as of :meth:`Objective.__call__`."""
         t, correction = drawn_times(self.times, len(x0), generator, place)
         x_t, target = self.process(x0, t, drawn_noise(x0, generator, place))
@@ -155,9 +160,7 @@ class VariationalObjective:
         return nats.flatten(1).mean(1) / math.log(2.0)
 
 
-def negative_log_decoder(
-    x0: Tensor, mean: Tensor, log_std: Tensor, levels: int | None, value_range: tuple[float, float]
-) -> Tensor:
+def negative_log_decoder(x0: Tensor, mean: Tensor, log_std: Tensor, levels: int | None, value_range: tuple[float, float]) -> Tensor:
     """:func:`diffuse_fast.theory.decoder_term` with a gradient, for every element: of the shape of x0."""
     if levels is None:
         return 0.5 * (math.log(2.0 * math.pi) + ((x0 - mean) * torch.exp(-log_std)).square()) + log_std
