@@ -124,7 +124,7 @@ if TYPE_CHECKING:
     from .solvers import plan as plan
     from .solvers import solvers as solvers
     from .solvers.prediction import convert_prediction as convert_prediction
-    from .training.loop import train as train
+    from .training.run.loop import train as train
     from .tuning.search import tune as tune
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError
-from diffuse_fast.pictures import grid, png
+from diffuse_fast.image_grid import grid, png
 
 
 @pytest.mark.parametrize("shape", [(5, 4, 3), (5, 1, 4, 3), (5, 3, 4, 3)])

@@ -18,11 +18,11 @@ RECIPE = {"seed": 0, "steps": 20, "who": "Zoë ε"}
 
 
 def test_a_grid_of_samples_is_that_of_their_levels():
-    from diffuse_fast import pictures
+    from diffuse_fast import image_grid
 
     levels = np.floor((X + 1) / 2 * 255 + 0.5).astype(np.uint8)
-    np.testing.assert_array_equal(df.grid(X, columns=3, scale=2), pictures.grid(levels, columns=3, scale=2))
-    np.testing.assert_array_equal(df.grid(levels, columns=3, scale=2), pictures.grid(levels, columns=3, scale=2))
+    np.testing.assert_array_equal(df.grid(X, columns=3, scale=2), image_grid.grid(levels, columns=3, scale=2))
+    np.testing.assert_array_equal(df.grid(levels, columns=3, scale=2), image_grid.grid(levels, columns=3, scale=2))
     assert df.grid(COLOUR, (0, 1), scale=1).shape == (2 * 8, 2 * 6, 3)
     torch = pytest.importorskip("torch")
     half = torch.from_numpy(X).bfloat16()

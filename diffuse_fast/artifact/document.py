@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ..errors import ArgumentError, ArtifactError, DiffuseFastError, PlanError, near
+from ..onnx.header import Graph, Value
 from ..plan import INPUT_SCALES, PREDICTION_TYPES, Plan
 from ..schedule import Schedule
-from .graph import Graph, Value
 
 KEY = "diffuse_fast"  # of the entry in the file's metadata
 FORMAT = "diffuse_fast.model"

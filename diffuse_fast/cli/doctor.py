@@ -139,15 +139,15 @@ def _auto() -> dict[str, str | None]:
 
 def _tuned() -> dict[str, Any]:
     """What ``tune`` found and ``auto`` takes: the folder, and the answers that hold on this machine with these versions."""
-    from ..runtimes import choices
+    from ..runtimes import tuning_cache
 
-    base = choices.folder()
-    return {"folder": None if base is None else str(base), "answers": choices.here()}
+    base = tuning_cache.folder()
+    return {"folder": None if base is None else str(base), "answers": tuning_cache.here()}
 
 
 def _threads() -> dict[str, Any]:
     from ..kernels import num_threads
-    from ..runtimes.choices import physical_cores
+    from ..runtimes.tuning_cache import physical_cores
 
     given = os.environ.get("DIFFUSE_FAST_NUM_THREADS") or None
     most = "the cores this process may run on" if quota() is None else f"its container's CPU quota, of {quota()} cores, at most"

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from .. import telemetry
-from ..artifact.identity import Files
+from ..artifact.file_identity import Files
 from ..cores import physical_cores, quota
 from ..errors import ArgumentError, ArtifactError, DiffuseFastError, KernelUnavailableError, RuntimeUnavailableError, install_hint
 from ..model import Model
-from . import graphs
+from ..rewrites import passes
+from ..rewrites.openvino_float32 import keep_exact
+from ..rewrites.openvino_norms import norms_in_rows
 from .base import Inputs, MemoryCall, aligned, check_output
-from .forks import Threaded, forget_in_child
-from .openvino_exact import keep_exact
-from .openvino_norms import norms_in_rows
+from .fork_safety import Threaded, forget_in_child
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}  # what the name of a precision is to the property INFERENCE_PRECISION_HINT
 
@@ -81,7 +81,7 @@ def network(
     quantized = precision == "int8"
     with made.lock:
         if quantized not in made.graphs:
-            changed = graphs.for_openvino(model, precision)
+            changed = passes.for_openvino(model, precision)
             try:
                 made.graphs[quantized] = _core.read_model(os.fspath(model.path) if changed is None else changed)
             except Exception as error:

@@ -16,11 +16,11 @@ from typing import Any
 
 from ..errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError, install_hint, near
 from ..model import Model
-from . import choices
+from . import tuning_cache
 from .base import DeviceNetwork, Network
-from .choices import Choice
-from .split import SplitNetwork
+from .batch_split import SplitNetwork
 from .tuned import TunedNetwork
+from .tuning_cache import Choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,9 @@ def network(
     chosen = select(model, runtime, precision)
     if runtime == "auto" and isinstance(model, Model) and threads is None and split == 1 and time_dtype is None:
         able = {r.name: r.precisions for r in RUNTIMES if "artifact" in r.runs and precision in r.precisions}
-        found = {n: choice for n, choice in choices.of(model, precision).items() if choice.computes in able.get(choice.runtime, ())}
+        found = {
+            n: choice for n, choice in tuning_cache.of(model, precision).items() if choice.computes in able.get(choice.runtime, ())
+        }
         if found:
             return TunedNetwork({batch: functools.partial(_artifact, model, choice) for batch, choice in found.items()})
     if split > 1 and not isinstance(model, Model):
@@ -217,9 +219,9 @@ def device_network(model: Any, runtime: str = "auto", *, index: int, stream: int
     """
     if isinstance(model, Model):
         name = runtime if runtime == TENSORRT else select(model, runtime).name
-        onnx_device = importlib.import_module(".onnx_device", __package__)
+        onnx_cuda = importlib.import_module(".onnx_cuda", __package__)
         with model.files.unchanged():
-            return onnx_device.OnnxDeviceNetwork(model, name, index, stream, graph == "tick")
+            return onnx_cuda.OnnxDeviceNetwork(model, name, index, stream, graph == "tick")
     select(model, runtime)
-    torch_device = importlib.import_module(".torch_device", __package__)
-    return torch_device.network(model)
+    torch_cuda = importlib.import_module(".torch_cuda", __package__)
+    return torch_cuda.network(model)

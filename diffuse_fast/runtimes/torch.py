@@ -1,4 +1,4 @@
-"""torch modules and diffusers networks, run as they are on the CPU; on a CUDA device: :mod:`.torch_device`."""
+"""torch modules and diffusers networks, run as they are on the CPU; on a CUDA device: :mod:`.torch_cuda`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import ArgumentError, KernelUnavailableError, NetworkError
 from .base import aligned, check_output, failed, is_whole, own_cond, whole
-from .forks import Threaded
+from .fork_safety import Threaded
 
 _pool: Threaded | None = None  # torch's threads, which all its calls share: a forked child has none of them, and makes no others
 

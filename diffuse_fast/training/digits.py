@@ -29,11 +29,11 @@ from ..learning.learn import HELD_OUT, learn_each
 from ..model import Model, load
 from ..nn import UNet
 from ..schedule import Schedule
-from .config import DIGITS, TrainConfig
+from .config.train_config import DIGITS, TrainConfig
 from .data import digits
-from .loop import train
 from .objectives import ForwardProcess, evaluate_loss
 from .quality import evaluate, table
+from .run.loop import train
 
 NAME = "digits"
 SCHEDULE = Schedule.cosine()

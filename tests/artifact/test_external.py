@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from diffuse_fast.artifact.external import check
-from diffuse_fast.artifact.graph import ExternalTensor
 from diffuse_fast.errors import ArtifactError
+from diffuse_fast.onnx.external_data import check
+from diffuse_fast.onnx.header import ExternalTensor
 
 
 @pytest.fixture

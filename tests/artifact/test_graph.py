@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from diffuse_fast import model as models
-from diffuse_fast.artifact import graph
 from diffuse_fast.errors import ArtifactError, ArtifactNotFoundError
+from diffuse_fast.onnx import header
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
@@ -53,7 +53,7 @@ def described(value) -> tuple:
 @pytest.mark.parametrize("name", models.bundled())
 def test_reads_what_onnx_reads_of_the_bundled_models(name):
     path = models._BUNDLED / f"{name}.onnx"
-    theirs, ours = onnx.load(path), graph.read(path)
+    theirs, ours = onnx.load(path), header.read(path)
     assert [(v.name, v.dtype, v.shape) for v in ours.inputs] == [described(v) for v in theirs.graph.input]
     assert [(v.name, v.dtype, v.shape) for v in ours.outputs] == [described(v) for v in theirs.graph.output]
     assert ours.metadata == {p.key: p.value for p in theirs.metadata_props}
@@ -62,10 +62,10 @@ def test_reads_what_onnx_reads_of_the_bundled_models(name):
 
 
 def test_inputs_outputs_metadata_opset(small):
-    found = graph.read(small())
-    assert found.inputs[0] == graph.Value("x", "float32", ("B", 2, 3))
+    found = header.read(small())
+    assert found.inputs[0] == header.Value("x", "float32", ("B", 2, 3))
     assert [(v.name, v.dtype, v.shape) for v in found.inputs[1:]] == [("t", "int64", ("B",)), ("label", "int64", ("B",))]
-    assert found.outputs == (graph.Value("output", "float32", ("B", 2, 3)),)
+    assert found.outputs == (header.Value("output", "float32", ("B", 2, 3)),)
     assert found.metadata["author"] == "nobody" and found.opset == 21
 
 
@@ -80,7 +80,7 @@ def test_shapes_may_be_unknown_and_inputs_no_tensors(tmp_path):
     weight = numpy_helper.from_array(np.ones(1, np.float32), "weight")
     path = tmp_path / "m.onnx"
     path.write_bytes(helper.make_model(helper.make_graph([], "g", values, [], [weight])).SerializeToString())
-    assert [(v.dtype, v.shape) for v in graph.read(path).inputs] == [  # the weight is no input that a caller must give
+    assert [(v.dtype, v.shape) for v in header.read(path).inputs] == [  # the weight is no input that a caller must give
         ("float16", None),
         ("float64", ()),
         ("bool", ("", "", 3)),
@@ -110,7 +110,7 @@ def test_external_data_are_found_wherever_a_tensor_can_hide(tmp_path):
         [tensor("initializer")],
         [function],
     )
-    found = graph.read(path).external
+    found = header.read(path).external
     assert {e.name for e in found} == {
         "initializer",
         "in_attribute",
@@ -142,17 +142,17 @@ def test_external_data_are_found_wherever_a_tensor_can_hide(tmp_path):
 )
 def test_senseless_external_records(tmp_path, entries, says):
     with pytest.raises(ArtifactError, match=says):
-        graph.read(write(tmp_path / "m.onnx", initializers=[external("w", **entries)]))
+        header.read(write(tmp_path / "m.onnx", initializers=[external("w", **entries)]))
 
 
 def test_an_external_key_twice_and_entries_without_the_flag(tmp_path):
     tensor = external("w", location="a")
     tensor.external_data.add(key="location", value="../b")
     with pytest.raises(ArtifactError, match="'location' twice"):
-        graph.read(write(tmp_path / "m.onnx", initializers=[tensor]))
+        header.read(write(tmp_path / "m.onnx", initializers=[tensor]))
     quiet = external("w", location="a")
     quiet.data_location = TensorProto.DEFAULT
-    assert [e.location for e in graph.read(write(tmp_path / "n.onnx", initializers=[quiet])).external] == ["a"]
+    assert [e.location for e in header.read(write(tmp_path / "n.onnx", initializers=[quiet])).external] == ["a"]
 
 
 def test_what_protobuf_would_merge_is_refused(tmp_path):
@@ -160,7 +160,7 @@ def test_what_protobuf_would_merge_is_refused(tmp_path):
     data = path.read_bytes()
     path.write_bytes(data + message(7, message(2, b"again")))
     with pytest.raises(ArtifactError, match="given twice"):
-        graph.read(path)
+        header.read(path)
 
 
 def nested(depth: int) -> bytes:
@@ -173,11 +173,11 @@ def nested(depth: int) -> bytes:
 def test_nesting_is_bounded(tmp_path):
     path = tmp_path / "m.onnx"
     path.write_bytes(nested(32))
-    graph.read(path)
+    header.read(path)
     for depth in (33, 3000):
         path.write_bytes(nested(depth))
         with pytest.raises(ArtifactError, match="32 deep"):
-            graph.read(path)
+            header.read(path)
 
 
 def test_a_huge_file_is_not_read_whole(tmp_path):
@@ -190,14 +190,14 @@ def test_a_huge_file_is_not_read_whole(tmp_path):
         file.write(head)
         file.truncate(len(head) + size)
     tracemalloc.start()
-    graph.read(path)
+    header.read(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 20
     with open(path, "r+b") as file:
         file.truncate(len(head) + size - 1)
     with pytest.raises(ArtifactError, match="1 bytes beyond its end"):
-        graph.read(path)
+        header.read(path)
 
 
 @pytest.mark.parametrize("protocol", range(2, 6))
@@ -205,7 +205,7 @@ def test_pickles_are_refused_by_name(tmp_path, protocol):
     path = tmp_path / "m.onnx"
     path.write_bytes(pickle.dumps({"weights": [1.0]}, protocol))
     with pytest.raises(ArtifactError, match="pickle, which runs code"):
-        graph.read(path)
+        header.read(path)
 
 
 def test_what_torch_saves_is_refused_by_name(tmp_path):
@@ -214,7 +214,7 @@ def test_what_torch_saves_is_refused_by_name(tmp_path):
     for zipped in (True, False):
         torch.save({"w": torch.zeros(2)}, path, _use_new_zipfile_serialization=zipped)
         with pytest.raises(ArtifactError, match="pickle, which runs code"):
-            graph.read(path)
+            header.read(path)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"hello, I am a text file\n" * 9, b"\x08\x0a", b"{}", bytes(range(256))])
@@ -222,27 +222,27 @@ def test_what_is_no_onnx_file(tmp_path, data):
     path = tmp_path / "m.onnx"
     path.write_bytes(data)
     with pytest.raises(ArtifactError):
-        graph.read(path)
+        header.read(path)
 
 
 def test_what_is_no_regular_file(tmp_path):
     with pytest.raises(ArtifactError, match=r"regular file|cannot be opened"):
-        graph.read(tmp_path)
+        header.read(tmp_path)
     os.mkfifo(tmp_path / "pipe.onnx")
     with pytest.raises(ArtifactError, match="regular file"):  # and does not wait for a writer
-        graph.read(tmp_path / "pipe.onnx")
+        header.read(tmp_path / "pipe.onnx")
     with pytest.raises(ArtifactNotFoundError):
-        graph.read(tmp_path / "none.onnx")
+        header.read(tmp_path / "none.onnx")
 
 
 def test_every_truncation_of_a_file_is_refused(small, tmp_path):
     data = small().read_bytes()
     path = tmp_path / "cut.onnx"
-    whole = graph.read(small())
+    whole = header.read(small())
     for length in range(len(data)):
         path.write_bytes(data[:length])
         try:
-            found = graph.read(path)
+            found = header.read(path)
         except ArtifactError:
             continue
         # A cut between two fields of the outermost message is valid protobuf, but something is missing.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffuse_fast.artifact.nodes import Nodes
+from diffuse_fast.onnx.graph import Nodes
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402  # only where onnx is installed

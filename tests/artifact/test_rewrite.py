@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from diffuse_fast.artifact import graph
-from diffuse_fast.artifact.rewrite import rewrite
+from diffuse_fast.artifact.write_document import rewrite
 from diffuse_fast.errors import ArtifactError
+from diffuse_fast.onnx import header
 
 onnx = pytest.importorskip("onnx")
 
@@ -27,7 +27,7 @@ def test_only_the_document_changes(small, document, tmp_path, length):
     for proto in (before, after):
         proto.ClearField("metadata_props")
     assert before.SerializeToString() == after.SerializeToString()
-    assert graph.read(target).metadata["diffuse_fast"] == text
+    assert header.read(target).metadata["diffuse_fast"] == text
 
 
 def test_a_file_without_a_document_gets_one(small, tmp_path):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from diffuse_fast.artifact.wire import Span, Wire
 from diffuse_fast.errors import ArtifactError
+from diffuse_fast.onnx.protobuf import Span, Wire
 
 
 def walk(data: bytes, **options):

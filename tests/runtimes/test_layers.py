@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffuse_fast.artifact.nodes import Nodes
-from diffuse_fast.runtimes.layers import layers_as_one
+from diffuse_fast.onnx.graph import Nodes
+from diffuse_fast.rewrites.merge_gemms import layers_as_one
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
+from diffuse_fast.rewrites.openvino_norms import norms_in_rows
 from diffuse_fast.runtimes import network
-from diffuse_fast.runtimes.openvino_norms import norms_in_rows
 
 openvino = pytest.importorskip("openvino")
 onnx = pytest.importorskip("onnx")

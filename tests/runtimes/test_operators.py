@@ -9,7 +9,8 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.errors import ArtifactError, NetworkError
-from diffuse_fast.runtimes import network, operators, otherwise
+from diffuse_fast.rewrites import mnn_operators, unsupported_forms
+from diffuse_fast.runtimes import network
 
 pytest.importorskip("MNN")
 onnx = pytest.importorskip("onnx")
@@ -217,8 +218,8 @@ def test_every_form_has_a_graph():
         key: [v.decode() if isinstance(v, bytes) else tuple(v) if isinstance(v, list) else v for v in values]
         for key, values in said.items()
     }
-    assert {n.op_type for n in nodes} == set(operators.MNN)
-    for op, attributes in operators.MNN.items():
+    assert {n.op_type for n in nodes} == set(mnn_operators.MNN)
+    for op, attributes in mnn_operators.MNN.items():
         schema = onnx.defs.get_schema(op, 20)
         for name, values in attributes.items():
             if op == "Resize" and values is None:
@@ -293,7 +294,7 @@ def test_what_is_wrong_is_refused(tmp_path, monkeypatch, words):
         network(artifact, "mnn", threads=1)
     if words in FATAL:
         return
-    monkeypatch.setattr(otherwise, "refuse", lambda *_: None)
+    monkeypatch.setattr(unsupported_forms, "refuse", lambda *_: None)
     try:
         got = called(network(artifact, "mnn", threads=1), x)
     except (ArtifactError, NetworkError):  # the output has another shape, which another network might not show

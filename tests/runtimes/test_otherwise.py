@@ -7,7 +7,8 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.errors import ArtifactError
-from diffuse_fast.runtimes import network, otherwise
+from diffuse_fast.rewrites import unsupported_forms
+from diffuse_fast.runtimes import network
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -94,7 +95,7 @@ def test_what_is_wrong_is_refused(tmp_path, monkeypatch, case):
     path = saved(tmp_path / "m.onnx", *form)
     with pytest.raises(ArtifactError, match=f"{runtime}.*{words}.*runtime='onnx'"):
         network(loaded(path), runtime, threads=1)
-    monkeypatch.setattr(otherwise, "refuse", lambda *_: None)
+    monkeypatch.setattr(unsupported_forms, "refuse", lambda *_: None)
     assert apart(path, runtime) > 1e-3, "it is right now: let it through"
 
 

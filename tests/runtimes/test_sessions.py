@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 
-from diffuse_fast.runtimes.sessions import Sessions
+from diffuse_fast.runtimes.session_pool import Sessions
 
 
 class Call:

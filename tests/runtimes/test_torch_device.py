@@ -11,7 +11,7 @@ from diffuse_fast.errors import ArgumentError, NetworkError
 
 torch = pytest.importorskip("torch")
 
-from diffuse_fast.runtimes.torch_device import network  # noqa: E402  (only where there is torch)
+from diffuse_fast.runtimes.torch_cuda import network  # noqa: E402  (only where there is torch)
 
 SHAPE = (3, 4)
 

@@ -9,9 +9,10 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.artifact.document import Quantization
-from diffuse_fast.artifact.nodes import Nodes
-from diffuse_fast.runtimes import graphs, network
-from diffuse_fast.runtimes.upsampled import take_apart
+from diffuse_fast.onnx.graph import Nodes
+from diffuse_fast.rewrites import passes
+from diffuse_fast.rewrites.split_upsample_conv import take_apart
+from diffuse_fast.runtimes import network
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -169,7 +170,7 @@ def test_in_int8_the_parts_are(doubling, runtime):
     pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
     quantization = Quantization(layers=("y",), ranges={"doubled": (-1.0, 1.0), "y": (-8.0, 8.0)}, relative_error={"onnx": 0.01})
     model = df.load(doubling(quantization=quantization))
-    made = onnx.load_from_string(graphs.in_int8(model, outputs=False).to_bytes())
+    made = onnx.load_from_string(passes.in_int8(model, outputs=False).to_bytes())
     assert [n.op_type for n in made.graph.node].count("Conv") == 4
     assert [i.data_type for i in made.graph.initializer if list(i.dims)[2:] == [2, 2]] == [onnx.TensorProto.INT8] * 4
     x = np.random.default_rng(1).uniform(-1, 1, (2, 3, 8, 12)).astype(np.float32)

@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 
-from diffuse_fast.tuning.contest import CHANCE, LONGEST, MARGIN, chance, contest, fewest
+from diffuse_fast.tuning.ab_timing import CHANCE, LONGEST, MARGIN, chance, contest, fewest
 
 
 class Track:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diffuse_fast.tuning import rest as module
+from diffuse_fast.tuning import wait_idle as module
 
 
 @pytest.mark.parametrize(("spins", "waits"), [(0.0, 0.002), (0.028, 0.030), (9.0, 0.1)])

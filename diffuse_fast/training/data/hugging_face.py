@@ -7,9 +7,9 @@ import os
 import numpy as np
 
 from ...errors import ArgumentError, RuntimeUnavailableError, install_hint
-from ..pictures import Framing, pillow
-from .folder import natural
-from .images import Images
+from .decode import Framing, pillow
+from .file_listing import natural
+from .image_folder import Images
 
 
 def from_disk(
