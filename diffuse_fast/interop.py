@@ -25,7 +25,7 @@ Where the numbers differ from the peer's, it is by design:
 * ScoreSdeVe of one step takes its only noise level for the smallest; ours is the largest, where it starts. Its corrector averages
   norms over the batch, ours has one per sample.
 
-A step that is too long for its solver (``solvers/leaps.py``) is taken as diffusers takes it, with a ``LongStepWarning``;
+A step that is too long for its solver (``solver/leaps.py``) is taken as diffusers takes it, with a ``LongStepWarning``;
 ``diffuse_fast.plan`` takes it at first order.
 """
 
@@ -45,13 +45,13 @@ from typing import Any
 import numpy as np
 
 from .errors import ArgumentError, ArgumentTypeError, LongStepWarning, near
-from .plan import DynamicThreshold, Plan
+from .plans.plan import DynamicThreshold, Plan
 from .schedule import Schedule
 from .schedule.checks import number
 from .schedule.discrete import DiscreteSchedule
-from .solvers import SOLVERS, ends, spacing
-from .solvers import plan as solver_plan
-from .solvers.solver import ROUNDINGS
+from .solver import SOLVERS, ends, spacing
+from .solver import plan as solver_plan
+from .solver.solver import ROUNDINGS
 
 # ---- the options that schedulers share, and their defaults ----------------------------------------------
 

@@ -25,8 +25,8 @@ from .errors import ArgumentError, ArgumentTypeError, ArtifactError, ArtifactNot
 from .files import replacing
 from .onnx import external_data, header
 from .onnx.graph import Nodes
-from .plan import PREDICTION_TYPES, Plan
 from .planning import plan_for
+from .plans.plan import PREDICTION_TYPES, Plan
 from .schedule import Schedule
 
 __all__ = ["Conditioning", "Model", "Time", "bundled", "load", "to_uint8"]

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from ..errors import ArgumentError, ArtifactError, DiffuseFastError, PlanError, near
 from ..onnx.header import Graph, Value
-from ..plan import INPUT_SCALES, PREDICTION_TYPES, Plan
+from ..plans.plan import INPUT_SCALES, PREDICTION_TYPES, Plan
 from ..schedule import Schedule
 
 KEY = "diffuse_fast"  # of the entry in the file's metadata

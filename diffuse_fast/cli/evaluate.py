@@ -85,7 +85,7 @@ def _cells(row: Any) -> tuple[str, ...]:
 
 
 def _solvers(asked: list[str]) -> list[str]:
-    from ..solvers import solvers
+    from ..solver import solvers
 
     every = list(solvers())
     return list(dict.fromkeys(name for given in asked for name in (every if given == "all" else [given])))

@@ -16,12 +16,12 @@ from ..errors import ArgumentError, NonFiniteError, RuntimeUnavailableError, ins
 from ..kernels import get_kernel
 from ..kernels.reference import STREAM_INITIAL
 from ..model import Model
-from ..plan import INPUT_SCALES
 from ..planning import told
+from ..plans.plan import INPUT_SCALES
 from ..runtimes import network
 from ..schedule import Schedule
 from ..schedule.checks import positive
-from ..solvers.solver import CLEAN, Point, Problem
+from ..solver.solver import CLEAN, Point, Problem
 from .arguments import noise_array, trait, whole
 from .conditioning import conditions
 from .sample import loaded

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import _core
 from ..errors import ArgumentError, ArgumentTypeError
-from ..plan import Row
+from ..plans.plan import Row
 from .overlap import check_out
 from .rows import pack
 

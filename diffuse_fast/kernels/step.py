@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, KernelUnavailableError, NonFiniteError
-from ..plan import MAX_OUTPUTS, MAX_REGISTERS, Row
+from ..plans.plan import MAX_OUTPUTS, MAX_REGISTERS, Row
 from .cpu import DTYPE_CODES, CpuKernel, _address
 from .overlap import Memory, check_step
 from .registry import get_kernel

@@ -14,7 +14,7 @@ import torch
 
 from .. import _core
 from ..errors import ArgumentError, KernelUnavailableError
-from ..plan import Row
+from ..plans.plan import Row
 from .registry import ENVIRONMENT, get_kernel, kernels
 from .rows import ROW, pack
 

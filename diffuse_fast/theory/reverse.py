@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import ArgumentError, near
 from ..schedule.checks import numeric
-from ..solvers.prediction import convert_prediction
+from ..solver.prediction import convert_prediction
 from .forward import added, level, posterior
 from .gaussian import Gaussian
 

@@ -23,7 +23,7 @@ from torch import nn
 
 from ..console import degrade, say, silent
 from ..errors import ArgumentError, OutputError, RuntimeUnavailableError, install_hint
-from ..export import export
+from ..exporting import export
 from ..files import replacing, writable
 from ..learning.learn import HELD_OUT, learn_each
 from ..model import Model, load

@@ -13,9 +13,9 @@ import pytest
 
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, DeviceError, KernelUnavailableError
 from diffuse_fast.kernels import cuda, get_kernel, reference
-from diffuse_fast.plan import Row
+from diffuse_fast.plans.plan import Row
 from diffuse_fast.schedule import Schedule
-from diffuse_fast.solvers import plan
+from diffuse_fast.solver import plan
 from tests.kernels.rows import ROWS, SUMS
 
 pytestmark = pytest.mark.usefixtures("core")

@@ -161,7 +161,7 @@ def test_options_that_cannot_be_used(options):
 def test_importing_runtimes_loads_none():
     code = """
 import sys
-import diffuse_fast.runtimes, diffuse_fast.export, diffuse_fast.model
+import diffuse_fast.runtimes, diffuse_fast.exporting, diffuse_fast.model
 print([m for m in ("torch", "onnxruntime", "onnx", "onnxscript", "triton") if m in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

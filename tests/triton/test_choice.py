@@ -14,7 +14,7 @@ import pytest
 from diffuse_fast.errors import KernelUnavailableError
 from diffuse_fast.kernels import get_kernel, kernels, registry, step
 from diffuse_fast.kernels import triton as host
-from diffuse_fast.plan import Row
+from diffuse_fast.plans.plan import Row
 
 CODE = """
 import sys

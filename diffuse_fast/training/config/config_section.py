@@ -15,7 +15,7 @@ from typing import Any
 
 from ...artifact.document import TIME_DTYPES
 from ...errors import ArgumentError, ArgumentTypeError, DiffuseFastError, TrainingError, near
-from ...plan import PREDICTION_TYPES
+from ...plans.plan import PREDICTION_TYPES
 from ...schedule import Schedule
 from ...schedule.base import DISCRETE, TYPES, ZERO_SNR
 from ...schedule.discrete import DiscreteSchedule

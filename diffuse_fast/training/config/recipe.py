@@ -16,7 +16,7 @@ from torch import nn
 
 from ... import nn as networks
 from ...errors import ArgumentError, OutputError
-from ...export import export
+from ...exporting import export
 from ...model import Model
 from ..data import Arrays, Framing, Images, Source, digits, emoji, from_disk, hold_out
 from ..objectives import LogSNRNetwork

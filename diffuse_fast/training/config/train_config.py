@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import ArgumentError, ArgumentTypeError
-from ...plan import PREDICTION_TYPES
+from ...plans.plan import PREDICTION_TYPES
 
 PRECISIONS = ("float32", "bfloat16")
 KINDS = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}

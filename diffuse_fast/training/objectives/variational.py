@@ -12,7 +12,7 @@ from torch import Tensor
 from ...errors import ArgumentError, near
 from ...schedule.checks import whole
 from ...schedule.discrete import DiscreteSchedule
-from ...solvers.prediction import data_prediction
+from ...solver.prediction import data_prediction
 from ...theory import REVERSE_VARIANCES, posterior
 from .forward import ForwardProcess
 from .objective import Conditions, Losses, Network, drawn_noise, drawn_times, tell
