@@ -87,14 +87,14 @@ def _kernels() -> list[dict[str, Any]]:
 
 def _kernel() -> dict[str, Any]:
     """Which kernel a step takes; ``name`` is None where the one that is forced cannot run, and ``why`` says it."""
-    from ..errors import KernelUnavailableError
+    from ..errors import UnavailableError
     from ..kernels import get_kernel
     from ..kernels.registry import ENVIRONMENT
 
     forced = os.environ.get(ENVIRONMENT) or None
     try:
         name = get_kernel().name
-    except KernelUnavailableError as error:
+    except UnavailableError as error:
         return {"name": None, "why": f"{ENVIRONMENT}={forced}: {error}", "forced": forced}
     return {"name": name, "why": f"{ENVIRONMENT}={forced}" if forced else "the best this CPU runs", "forced": forced}
 

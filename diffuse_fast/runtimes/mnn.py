@@ -21,15 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import (
-    ArgumentError,
-    ArtifactError,
-    DiffuseFastError,
-    NetworkError,
-    OutputError,
-    RuntimeUnavailableError,
-    install_hint,
-)
+from ..errors import ArgumentError, ArtifactError, DiffuseFastError, MissingDependencyError, NetworkError, OutputError, install_hint
 from ..model import Model
 from ..onnx import header
 from ..rewrites import passes
@@ -119,7 +111,7 @@ def _import() -> Any:
     try:
         return importlib.import_module("MNN")
     except ImportError as error:
-        raise RuntimeUnavailableError(f"the runtime 'mnn' cannot import MNN ({error}): {install_hint('mnn')}") from None
+        raise MissingDependencyError(f"the runtime 'mnn' cannot import MNN ({error}): {install_hint('mnn')}") from None
 
 
 def _convert(model: Model, packages: Path) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, RuntimeUnavailableError, install_hint
+from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, MissingDependencyError, install_hint
 from ..model import Model
 from ..rewrites import passes
 from . import tuning_cache
@@ -71,7 +71,7 @@ def _session(model: Model, threads: int, precision: str) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise RuntimeUnavailableError(f"the runtime 'onnx' cannot import onnxruntime ({error}): {install_hint('cpu')}") from None
+        raise MissingDependencyError(f"the runtime 'onnx' cannot import onnxruntime ({error}): {install_hint('cpu')}") from None
     with _lock:
         sessions = _sessions.setdefault(model, OrderedDict())
         key = threads, precision

@@ -11,7 +11,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast import runtimes
-from diffuse_fast.errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
 from diffuse_fast.runtimes import tuning_cache
 
 
@@ -118,7 +118,7 @@ def test_a_missing_package_names_its_extra(small, monkeypatch):
     missing = ("onnxruntime", "openvino", "MNN")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in missing else find(name, *a))
     for runtime in ("auto", "onnx"):
-        with pytest.raises(RuntimeUnavailableError, match=r"onnxruntime.*pip install .\.\[cpu\]") as caught:
+        with pytest.raises(MissingDependencyError, match=r"onnxruntime.*pip install .\.\[cpu\]") as caught:
             runtimes.network(model, runtime)
         assert isinstance(caught.value, ImportError)
 
