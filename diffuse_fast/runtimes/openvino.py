@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import telemetry
+from .. import machine, telemetry
 from ..artifact.file_identity import Files
-from ..cores import physical_cores, quota
 from ..errors import ArgumentError, ArtifactError, DiffuseFastError, MissingDependencyError, UnavailableError, install_hint
 from ..model import Model
 from ..rewrites import passes
@@ -161,7 +160,7 @@ class OpenVINONetwork(Threaded):
             config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "ENABLE_CPU_PINNING": False,
                                       "NUM_STREAMS": self._streams}  # fmt: skip
             # It counts the cores itself, but knows no quota.
-            threads = physical_cores() if self._threads is None and quota() is not None else self._threads
+            threads = machine.physical_cores() if self._threads is None and machine.quota() is not None else self._threads
             if threads is not None:
                 config["INFERENCE_NUM_THREADS"] = threads * self._streams
             try:
