@@ -28,11 +28,11 @@ from .errors import (
     ArgumentTypeError,
     ArtifactError,
     ExportError,
+    MissingDependencyError,
     NetworkError,
     OutputError,
-    RuntimeUnavailableError,
     install_hint,
-    near,
+    suggest,
 )
 from .model import Model, load
 from .plans.plan import PREDICTION_TYPES
@@ -103,7 +103,7 @@ def export(
         ArgumentError, ArgumentTypeError: an argument cannot be used.
         ExportError: torch cannot export the module, or the file does not compute what the module computes.
         OutputError: the path cannot be written.
-        RuntimeUnavailableError: torch, onnx or onnxruntime is missing.
+        MissingDependencyError: torch, onnx or onnxruntime is missing.
 
     Example:
         >>> import diffuse_fast as df
@@ -163,7 +163,7 @@ def _needed(package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise RuntimeUnavailableError(f"df.export needs {package} ({error}): {install_hint('train')}") from None
+        raise MissingDependencyError(f"df.export needs {package} ({error}): {install_hint('train')}") from None
 
 
 def _target(path: Any) -> Path:
@@ -205,7 +205,7 @@ def _document(
     if not isinstance(schedule, Schedule):
         raise ArgumentTypeError(f"schedule is a {type(schedule).__name__}; it must be a df.Schedule.")
     if prediction_type not in PREDICTION_TYPES:
-        tail = hints.of_prediction(prediction_type) + near(str(prediction_type), PREDICTION_TYPES)
+        tail = hints.of_prediction(prediction_type) + suggest(str(prediction_type), PREDICTION_TYPES)
         raise ArgumentError(f"prediction_type is {prediction_type!r}.{tail}")
     convention = schedule.time_conventions[0] if convention is None else convention
     whole = convention == "timestep" and schedule.family == "discrete"

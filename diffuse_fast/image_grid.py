@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError, install_hint
+from .errors import ArgumentError, ArgumentTypeError, MissingDependencyError, install_hint
 
 TILE = 64  # pixels that a small sample is enlarged towards: 8x8 is hard to see
 
@@ -66,7 +66,7 @@ def png(levels: np.ndarray, recipe: str | None = None) -> bytes:
     """A (H, W) or (H, W, 3) uint8 array as the bytes of a PNG file, with a text under ``recipe``.
 
     Raises:
-        RuntimeUnavailableError: Pillow is not installed.
+        MissingDependencyError: Pillow is not installed.
     """
     needs_pillow()
     from PIL import PngImagePlugin
@@ -82,7 +82,7 @@ def jpeg(levels: np.ndarray, comment: str | None = None) -> bytes:
 
     Raises:
         ArgumentError: the comment is longer than a JPEG can hold.
-        RuntimeUnavailableError: Pillow is not installed.
+        MissingDependencyError: Pillow is not installed.
     """
     text = {} if comment is None else {"comment": comment.encode()}
     if comment is not None and len(text["comment"]) > 65_533:
@@ -94,7 +94,7 @@ def gif(frames: Sequence[np.ndarray], milliseconds: int, comment: str | None = N
     """Frames as :func:`png` takes them, of one shape, as the bytes of a GIF file that repeats for ever.
 
     Raises:
-        RuntimeUnavailableError: Pillow is not installed.
+        MissingDependencyError: Pillow is not installed.
     """
     text = {} if comment is None else {"comment": comment.encode()}
     return _written(frames, "GIF", save_all=True, duration=milliseconds, loop=0, **text)
@@ -114,9 +114,9 @@ def needs_pillow() -> None:
     """Whether pictures can be written here.
 
     Raises:
-        RuntimeUnavailableError: Pillow is not installed.
+        MissingDependencyError: Pillow is not installed.
     """
     try:
         import PIL.Image  # noqa: F401  (asked for here, before anything is drawn)
     except ImportError as error:
-        raise RuntimeUnavailableError(f"a PNG needs Pillow ({error}): {install_hint('cli')}") from None
+        raise MissingDependencyError(f"a PNG needs Pillow ({error}): {install_hint('cli')}") from None

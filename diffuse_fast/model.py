@@ -21,7 +21,7 @@ from .artifact import document as documents
 from .artifact.document import Conditioning, Document, Range, Time
 from .artifact.file_identity import Files, state
 from .artifact.write_document import rewrite
-from .errors import ArgumentError, ArgumentTypeError, ArtifactError, ArtifactNotFoundError, near
+from .errors import ArgumentError, ArgumentTypeError, ArtifactError, ArtifactNotFoundError, suggest
 from .files import replacing
 from .onnx import external_data, header
 from .onnx.graph import Nodes
@@ -252,7 +252,7 @@ def find(model: str | Path) -> Path:
         return (_BUNDLED / f"{model}.onnx").resolve()
     if len(path.parts) > 1 or path.suffix:
         raise ArtifactNotFoundError(f"there is no model file {str(model)!r}.")
-    raise ArtifactNotFoundError(f"there is no file and no bundled model {str(model)!r}.{near(str(model), names)}")
+    raise ArtifactNotFoundError(f"there is no file and no bundled model {str(model)!r}.{suggest(str(model), names)}")
 
 
 def _names(values: tuple[header.Value, ...]) -> str:
@@ -269,7 +269,7 @@ def _mapped(mapping: Mapping[str, Any], outside: header.Graph, path: Path) -> Do
         raise ArgumentTypeError(f"mapping is a {type(mapping).__name__}; it must be a dict.")
     for key in mapping:
         if key not in _MAPPING:
-            raise ArgumentError(f"mapping has an unknown key {key!r}.{near(str(key), _MAPPING)}")
+            raise ArgumentError(f"mapping has an unknown key {key!r}.{suggest(str(key), _MAPPING)}")
     inputs = {v.name: v for v in outside.inputs}
 
     def one(key: str, names: list[str], default: str) -> str:
@@ -303,7 +303,7 @@ def _mapped(mapping: Mapping[str, Any], outside: header.Graph, path: Path) -> Do
     schedule = mapping.get("schedule")
     prediction_type = mapping.get("prediction_type")
     if prediction_type is not None and prediction_type not in PREDICTION_TYPES:
-        tail = hints.of_prediction(prediction_type) + near(str(prediction_type), PREDICTION_TYPES)
+        tail = hints.of_prediction(prediction_type) + suggest(str(prediction_type), PREDICTION_TYPES)
         raise ArgumentError(f"mapping['prediction_type'] is {prediction_type!r}.{tail}")
     # The rest is checked as a document is; a stand-in schedule fills the place of one that is left to df.sample.
     known = schedule if isinstance(schedule, Schedule) else documents.schedule_from(schedule or Schedule.linear().to_json())

@@ -74,7 +74,7 @@ def save(
     Raises:
         ArgumentError, ArgumentTypeError: the name ends in something else, or as for :func:`grid`.
         OutputError: the file cannot be written.
-        RuntimeUnavailableError: a picture needs Pillow, which is not installed.
+        MissingDependencyError: a picture needs Pillow, which is not installed.
 
     Example:
         >>> import diffuse_fast as df
@@ -109,7 +109,7 @@ def check_suffix(path: Path) -> None:
     """Whether the name says a format; and that Pillow is there, where it takes it.
 
     Raises:
-        ArgumentError: it does not. RuntimeUnavailableError: it is not.
+        ArgumentError: it does not. MissingDependencyError: it is not.
     """
     if path.suffix.lower() not in PICTURES and path.suffix not in SUFFIXES:  # NumPy knows its own in small letters
         raise ArgumentError(f"the file {str(path)!r} must end in one of {', '.join(SUFFIXES)}: that is its format.")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.errors import ArgumentError, ArgumentTypeError, ExportError, OutputError, RuntimeUnavailableError
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, ExportError, MissingDependencyError, OutputError
 from diffuse_fast.runtimes import network
 
 torch = pytest.importorskip("torch")
@@ -416,7 +416,7 @@ def test_a_path_that_is_a_folder(tmp_path):
 
 def test_a_missing_package_names_its_extra(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(RuntimeUnavailableError, match=r"onnxscript.*pip install .\.\[train\]"):
+    with pytest.raises(MissingDependencyError, match=r"onnxscript.*pip install .\.\[train\]"):
         df.export(Affine().eval(), folder / "m.onnx", **SAID)
 
 

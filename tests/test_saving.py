@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.errors import ArgumentError, ArgumentTypeError, OutputError, RuntimeUnavailableError
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, MissingDependencyError, OutputError
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(-1, 1, (5, 1, 6, 4)).astype(np.float32)
@@ -87,7 +87,7 @@ def test_what_cannot_be_saved_is_refused_and_leaves_nothing(tmp_path, monkeypatc
             df.save(tmp_path / name, x, **options)
     assert not list(tmp_path.iterdir())
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(RuntimeUnavailableError, match="Pillow"):
+    with pytest.raises(MissingDependencyError, match="Pillow"):
         df.save(tmp_path / "x.png", X)
 
 

@@ -14,7 +14,7 @@ import reprlib
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ..errors import ArgumentError, ArtifactError, DiffuseFastError, PlanError, near
+from ..errors import ArgumentError, ArtifactError, DiffuseFastError, PlanError, suggest
 from ..onnx.header import Graph, Value
 from ..plans.plan import INPUT_SCALES, PREDICTION_TYPES, Plan
 from ..schedule import Schedule
@@ -212,7 +212,7 @@ def clear_input_scale(given: str | None, prediction_type: str, *, scaled: bool) 
         ArgumentError: it is unknown, or in doubt and not given.
     """
     if given is not None and given not in INPUT_SCALES:
-        raise ArgumentError(f"input_scale is {given!r}.{near(str(given), INPUT_SCALES)}")
+        raise ArgumentError(f"input_scale is {given!r}.{suggest(str(given), INPUT_SCALES)}")
     if given is None and prediction_type == "denoised" and scaled:
         raise ArgumentError(
             "input_scale is not known: this schedule keeps the state as alpha·x0 + sigma·ε (EDM's c_in·x), and a network that "

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..artifact.document import output_shape
 from ..engine.arguments import whole
-from ..errors import ArgumentError, NonFiniteError, RuntimeUnavailableError, install_hint
+from ..errors import ArgumentError, MissingDependencyError, NonFiniteError, install_hint
 from ..model import Model
 from ..runtimes import network
 from ..solver.solver import Point, Problem
@@ -109,7 +109,7 @@ def _to_a_tolerance(problem: Problem, change: Change, rtol: float, atol: float) 
     try:
         from scipy.integrate import solve_ivp
     except ImportError:
-        raise RuntimeUnavailableError(f"method='ode' needs SciPy: {install_hint('likelihood')}") from None
+        raise MissingDependencyError(f"method='ode' needs SciPy: {install_hint('likelihood')}") from None
     first, last = problem.points
     lams = max(first.lam, LEAST_LAM), last.lam
     start, stop = (math.atan(math.exp(-lam)) for lam in reversed(lams))

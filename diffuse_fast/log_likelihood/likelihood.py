@@ -17,7 +17,7 @@ from ..engine.conditioning import conditions
 from ..engine.probability_flow import takes_by_alpha
 from ..engine.sample import loaded
 from ..engine.sampler import Seed, seeds_of, shape_of_sample
-from ..errors import ArgumentError, ArgumentTypeError, near
+from ..errors import ArgumentError, ArgumentTypeError, suggest
 from ..kernels import get_kernel
 from ..model import Model
 from ..planning import told
@@ -133,7 +133,7 @@ def likelihood(
         ArgumentError, ArgumentTypeError: an argument is out of range or does not fit the model; data is off its levels or of
             another scale than the model's value range; the schedule jumps to no signal at all (``ode``).
         NonFiniteError: the network returned NaN or Inf, or the solver could not go on.
-        RuntimeUnavailableError: SciPy is not installed (``ode`` of fractional times).
+        MissingDependencyError: SciPy is not installed (``ode`` of fractional times).
 
     Example:
         >>> import numpy as np, diffuse_fast as df
@@ -149,11 +149,11 @@ def likelihood(
         model = loaded(model)
     known = model if isinstance(model, Model) else None
     if method not in METHODS:
-        raise ArgumentError(f"method is {method!r}.{near(str(method), METHODS)}")
+        raise ArgumentError(f"method is {method!r}.{suggest(str(method), METHODS)}")
     if trace not in TRACES:
-        raise ArgumentError(f"trace is {trace!r}.{near(str(trace), TRACES)}")
+        raise ArgumentError(f"trace is {trace!r}.{suggest(str(trace), TRACES)}")
     if variance_type is not None and variance_type not in REVERSE_VARIANCES:
-        raise ArgumentError(f"variance_type is {variance_type!r}.{near(str(variance_type), REVERSE_VARIANCES)}")
+        raise ArgumentError(f"variance_type is {variance_type!r}.{suggest(str(variance_type), REVERSE_VARIANCES)}")
     data = np.asarray(x)
     if data.dtype.kind not in "fiu" or data.ndim < 2 or not len(data):
         raise ArgumentTypeError(f"x is {data.shape} of {data.dtype}; it must be numbers of the shape (n, ...), n from 1.")

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError, PlanError, near
+from ..errors import ArgumentError, ArgumentTypeError, PlanError, suggest
 
 MAX_OUTPUTS = 3
 MAX_REGISTERS = 8
@@ -410,7 +410,7 @@ class Plan:
             (1.0, 80.0)
         """
         if input_scale not in INPUT_SCALES:
-            raise ArgumentError(f"input_scale is {input_scale!r}.{near(str(input_scale), INPUT_SCALES)}")
+            raise ArgumentError(f"input_scale is {input_scale!r}.{suggest(str(input_scale), INPUT_SCALES)}")
         if input_scale == "none":
             return self
         if any(alpha <= 0.0 for alpha, _ in self.marginals[:-1]):

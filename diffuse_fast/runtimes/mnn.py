@@ -21,19 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import (
-    ArgumentError,
-    ArtifactError,
-    DiffuseFastError,
-    NetworkError,
-    OutputError,
-    RuntimeUnavailableError,
-    install_hint,
-)
+from .. import machine
+from ..errors import ArgumentError, ArtifactError, DiffuseFastError, MissingDependencyError, NetworkError, OutputError, install_hint
 from ..model import Model
 from ..onnx import header
 from ..rewrites import passes
-from . import tuning_cache
 from .base import Inputs, MemoryCall, aligned, check_output
 from .fork_safety import Threaded, forget_in_child
 from .session_pool import Sessions
@@ -119,7 +111,7 @@ def _import() -> Any:
     try:
         return importlib.import_module("MNN")
     except ImportError as error:
-        raise RuntimeUnavailableError(f"the runtime 'mnn' cannot import MNN ({error}): {install_hint('mnn')}") from None
+        raise MissingDependencyError(f"the runtime 'mnn' cannot import MNN ({error}): {install_hint('mnn')}") from None
 
 
 def _convert(model: Model, packages: Path) -> bytes:
@@ -170,7 +162,7 @@ class MNNNetwork(Threaded):
         per_sample = dims is None or (len(dims) == 1 and dims[0] != 1)
         self._inputs = Inputs(model.input, model.shape, model.time, len(dims or ()), per_sample, model.conditioning)
         self._output, self._output_shape = model.output, model.output_shape
-        self._made, self._way = made, (tuning_cache.physical_cores() if threads is None else threads, _TILES[precision])
+        self._made, self._way = made, (machine.physical_cores() if threads is None else threads, _TILES[precision])
         for name, dtype in ((model.time.input, model.time.dtype), *((c.name, c.dtype) for c in model.conditioning)):
             if dtype not in _DTYPES:
                 raise ArgumentError(f"the network's input {name!r} is {dtype}; MNN takes {', '.join(_DTYPES)}.")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError, KernelUnavailableError, NetworkError, RuntimeUnavailableError, install_hint
+from ..errors import ArgumentError, ArgumentTypeError, MissingDependencyError, NetworkError, UnavailableError, install_hint
 from ..model import Model
 from .base import Memory, check_names, own_cond, whole
 from .onnx import input_dtype
@@ -42,14 +42,14 @@ def session(model: Model, runtime: str, index: int, stream: int, graph: bool) ->
     """A session of this model on a CUDA device and stream.
 
     Raises:
-        KernelUnavailableError: onnxruntime has no such provider, it does not start here, or a part of the network would run on the
+        UnavailableError: onnxruntime has no such provider, it does not start here, or a part of the network would run on the
             CPU.
-        RuntimeUnavailableError: onnxruntime is not installed.
+        MissingDependencyError: onnxruntime is not installed.
     """
     try:
         import onnxruntime
     except ImportError as error:
-        raise RuntimeUnavailableError(
+        raise MissingDependencyError(
             f"the runtime {runtime!r} cannot import onnxruntime ({error}): {install_hint('gpu')}"
         ) from None
     key = runtime, index, stream, graph
@@ -64,7 +64,7 @@ def _make(onnxruntime: Any, model: Model, runtime: str, index: int, stream: int,
     wanted = PROVIDERS[runtime]
     # That a provider is listed says what onnxruntime was built with, not that it starts; that it is not listed is final.
     if wanted not in (known := onnxruntime.get_available_providers()):
-        raise KernelUnavailableError(
+        raise UnavailableError(
             f"onnxruntime {onnxruntime.__version__} has no {wanted} (it has {', '.join(known)}): {install_hint('gpu')}"
         )
     onnxruntime.preload_dlls()  # CUDA and cuDNN from PyPI's packages, where they are not on the system
@@ -76,10 +76,10 @@ def _make(onnxruntime: Any, model: Model, runtime: str, index: int, stream: int,
             os.fspath(model.path), options, providers=provider_options(runtime, index, stream, graph), enable_fallback=0
         )
     except Exception as error:
-        raise KernelUnavailableError(f"onnxruntime does not run {model.name} on cuda:{index}: {str(error)[:1000]}") from None
+        raise UnavailableError(f"onnxruntime does not run {model.name} on cuda:{index}: {str(error)[:1000]}") from None
     # A provider that does not start is left out without an error.
     if wanted not in (got := made.get_providers()):
-        raise KernelUnavailableError(
+        raise UnavailableError(
             f"onnxruntime's {wanted} does not start on cuda:{index} (it runs on {', '.join(got)}); look at its logs, and at "
             f"diffuse-fast doctor."
         )

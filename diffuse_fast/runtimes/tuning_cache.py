@@ -18,13 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
-from ..cores import cores, physical_cores
+from .. import __version__, machine
 from ..errors import OutputError
 from ..files import replacing
 from ..model import Model
-
-__all__ = ["Choice", "cores", "folder", "here", "machine", "of", "path", "physical_cores", "read", "write"]
 
 ENVIRONMENT = "DIFFUSE_FAST_CACHE"
 FORMAT = 2
@@ -41,7 +38,7 @@ class Choice:
 
     Attributes:
         runtime: Name of the runtime.
-        threads: Threads inside one call; None for :func:`physical_cores`, which ``tune`` says as a number.
+        threads: Threads inside one call; None for :func:`diffuse_fast.machine.physical_cores`, which ``tune`` says as a number.
         split: Parts of a batch that run beside each other, each on ``threads`` threads.
         precision: What it computes in.
         seconds: The median time of a call when it was found; 0 where it was not timed.
@@ -82,23 +79,13 @@ def folder() -> Path | None:
         return None
 
 
-def machine() -> dict[str, Any]:
+def machine_key() -> dict[str, Any]:
     """What the answers depend on besides the artifact: processor, cores of this process, versions."""
-    name, flags = platform.processor() or platform.machine(), ""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                name = value.strip()
-            elif key.strip() in ("flags", "Features"):
-                flags = value
-                break
-    except OSError:
-        pass
+    cpu = machine.cpu()
     return {
-        "cpu": name,
-        "instructions": hashlib.sha256(" ".join(sorted(flags.split())).encode()).hexdigest()[:16],
-        "cores": cores(),
+        "cpu": cpu.name or platform.processor() or platform.machine(),
+        "instructions": hashlib.sha256(" ".join(sorted(cpu.flags or ())).encode()).hexdigest()[:16],
+        "cores": machine.cores(),
         "versions": {"diffuse_fast": __version__, **{package: _version(package) for package in PACKAGES}},
     }
 
@@ -126,7 +113,7 @@ def read(model: Model) -> dict[str, dict[int, Choice]]:
     files = _files()
     if not files:  # where nothing was ever tuned, nobody waits for a checksum of the artifact
         return {}
-    here = machine()
+    here = machine_key()
     file = path(model, here)
     raw = _raw(file, here) if file is not None and file in files else None
     if raw is None or raw["artifact"] != model.sha256:
@@ -141,7 +128,7 @@ def here() -> list[dict[str, Any]]:
     """Every answer that holds on this machine, of whatever model, as plain data."""
     found = []
     for file in _files():
-        if (raw := _raw(file, machine())) is not None:
+        if (raw := _raw(file, machine_key())) is not None:
             said = ({"batch": n, "way": choice.way, **dataclasses.asdict(choice)} for n, choice in raw["choices"])
             found += [{"model": raw["model"], **one} for one in said]
     return found
@@ -198,7 +185,7 @@ def write(model: Model, found: dict[str, dict[int, Choice]]) -> Path | None:
     Raises:
         OutputError: it cannot be written.
     """
-    here = machine()
+    here = machine_key()
     file = path(model, here)
     if file is None:
         return None

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .. import hints
-from ..errors import ArgumentError, ArgumentTypeError, PlanError, near
+from ..errors import ArgumentError, ArgumentTypeError, PlanError, suggest
 from ..plans.plan import DynamicThreshold, Plan, Reduction, Row
 from ..schedule import Schedule
 from . import (
@@ -161,7 +161,7 @@ def plan(
     if not isinstance(schedule, Schedule):
         raise ArgumentTypeError(f"schedule is {schedule!r}; it must be a diffuse_fast.Schedule, such as Schedule.linear().")
     if not isinstance(solver, str) or solver not in SOLVERS:
-        raise ArgumentError(f"solver {solver!r} is not known.{hints.of_solver(solver, SOLVERS)}{near(str(solver), SOLVERS)}")
+        raise ArgumentError(f"solver {solver!r} is not known.{hints.of_solver(solver, SOLVERS)}{suggest(str(solver), SOLVERS)}")
     chosen = SOLVERS[solver]
     if schedule.family not in chosen.families:
         raise PlanError(
@@ -263,7 +263,7 @@ def _spaced(
 def _options(solver: Solver, given: dict[str, Any], family: str, *, clips: bool) -> dict[str, Any]:
     for name in given:
         if name not in solver.options:
-            known = near(name, solver.options) if solver.options else " It has none."
+            known = suggest(name, solver.options) if solver.options else " It has none."
             raise ArgumentTypeError(f"{solver.name} has no option {name!r}.{hints.of_keyword(name) or known}")
     values = {name: given.get(name, _default(option, family)) for name, option in solver.options.items()}
     return {

@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError, near
+from ..errors import ArgumentError, ArgumentTypeError, suggest
 from ..plans.plan import PREDICTION_TYPES
 from ..schedule.checks import numeric, positive
 
@@ -74,7 +74,7 @@ def convert_prediction(model_output: Any, x: Any, *, from_: str, to: str, alpha:
     """
     for name, value in (("from_", from_), ("to", to)):
         if value not in PREDICTION_TYPES:
-            raise ArgumentError(f"{name} is {value!r}; it is no prediction type.{near(str(value), PREDICTION_TYPES)}")
+            raise ArgumentError(f"{name} is {value!r}; it is no prediction type.{suggest(str(value), PREDICTION_TYPES)}")
     _check_arrays(model_output, x)
     alphas, sigmas = (_per_sample(name, v, model_output.shape) for name, v in (("alpha", alpha), ("sigma", sigma)))
     unit = positive("sigma_data", sigma_data)

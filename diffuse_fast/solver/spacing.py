@@ -52,7 +52,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError, near
+from ..errors import ArgumentError, ArgumentTypeError, suggest
 from ..schedule import Schedule
 from ..schedule.checks import positive
 
@@ -103,7 +103,7 @@ def checked(
         ArgumentError: an unknown name, one that the family does not have, an option of another spacing, an empty interval.
     """
     if not isinstance(name, str) or name not in SPACINGS:
-        raise ArgumentError(f"timestep_spacing {name!r} is not known.{near(str(name), SPACINGS)}")
+        raise ArgumentError(f"timestep_spacing {name!r} is not known.{suggest(str(name), SPACINGS)}")
     if name == "leading" and schedule.family != "discrete":
         raise ArgumentError(f"timestep_spacing is 'leading'; the family {schedule.family} has no integer timesteps to lead.")
     if name == "trailing" and schedule.family not in ("discrete", "flow"):

@@ -9,10 +9,10 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RuntimeUnavailableError, install_hint
+from ..errors import MissingDependencyError, install_hint
 
 if importlib.util.find_spec("torch") is None:
-    raise RuntimeUnavailableError(f"diffuse_fast.training needs torch: {install_hint('train')}")
+    raise MissingDependencyError(f"diffuse_fast.training needs torch: {install_hint('train')}")
 
 _HOME = {
     "LearnedScheduleObjective": "objectives",

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from ..console import degrade, say, silent
-from ..errors import ArgumentError, OutputError, RuntimeUnavailableError, install_hint
+from ..errors import ArgumentError, MissingDependencyError, OutputError, install_hint
 from ..exporting import export
 from ..files import replacing, writable
 from ..learning.learn import HELD_OUT, learn_each
@@ -282,7 +282,7 @@ def _safetensors() -> Any:
     try:
         import safetensors.torch
     except ImportError as error:
-        raise RuntimeUnavailableError(f"the recipe keeps its weights with safetensors: {install_hint('train')}") from error
+        raise MissingDependencyError(f"the recipe keeps its weights with safetensors: {install_hint('train')}") from error
     return safetensors.torch
 
 

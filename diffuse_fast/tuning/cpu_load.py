@@ -6,6 +6,8 @@ import os
 import time
 from pathlib import Path
 
+from ..machine import affinity
+
 _QUIET = 0.05  # below it, it is what every system does
 
 _IDLE = (3, 4)  # columns of a line of /proc/stat: idle, and waiting for a disk
@@ -32,8 +34,8 @@ def _now() -> tuple[float, float] | None:
     """Seconds that the cores have had so far, all together, and those that others worked in."""
     try:
         lines = Path("/proc/stat").read_text().splitlines()
-        tick, mine = os.sysconf("SC_CLK_TCK"), os.sched_getaffinity(0)
-    except (OSError, AttributeError, ValueError):
+        tick, mine = os.sysconf("SC_CLK_TCK"), affinity()
+    except (OSError, ValueError):
         return None
     rows = {name: [int(n) for n in rest[:_COUNTED_ALREADY]] for name, *rest in map(str.split, lines) if name.startswith("cpu")}
     here = [row for cpu in mine if (row := rows.get(f"cpu{cpu}")) is not None]

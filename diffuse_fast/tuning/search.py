@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import machine
 from ..engine.arguments import whole
 from ..engine.sample import loaded
 from ..errors import ArgumentError, ArgumentTypeError, DiffuseFastError
@@ -120,7 +121,7 @@ def _tried(
     inputs = Inputs(model, batch, np.random.default_rng(seed))
     expected = inputs.outputs(network(model, _reference(), threads=1).bind(batch, model.shape, inputs.cond))
     default = _default(model, precision, runtimes)
-    tried = ways(cache.cores(), batch, cache.physical_cores())
+    tried = ways(machine.cores(), batch, machine.physical_cores())
     choices = [Choice(r, *way, precision) for r in runtimes for way in tried]
     if precision == "float32":
         able = [r.name for r in RUNTIMES if r.name in runtimes and "float32-fast" in r.precisions]
@@ -158,7 +159,7 @@ def _tried(
 def _default(model: Model, precision: str, runtimes: list[str]) -> Choice:
     """What ``auto`` takes where nothing was tuned, of these runtimes: each physical core."""
     first = select(model, "auto", precision).name
-    return Choice(first if first in runtimes else runtimes[0], cache.physical_cores(), 1, precision)
+    return Choice(first if first in runtimes else runtimes[0], machine.physical_cores(), 1, precision)
 
 
 def _timed(candidate: Candidate, held: Contest, i: int) -> Candidate:

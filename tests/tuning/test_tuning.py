@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
+from diffuse_fast import machine
 from diffuse_fast.errors import ArgumentError, NetworkError, OutputError
 from diffuse_fast.runtimes import network, openvino, tuning_cache
 from diffuse_fast.runtimes.batch_split import SplitNetwork
@@ -48,8 +49,8 @@ def keep(model, *found):
 
 
 def test_tune_finds_keeps_and_auto_takes(cache, model, monkeypatch):
-    monkeypatch.setattr(tuning_cache, "cores", lambda: 2)
-    monkeypatch.setattr(tuning_cache, "physical_cores", lambda: 2)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "physical_cores", lambda: 2)
     assert network(model).name == "onnx"
     lines = []
     found = df.tune(model, [1, 4], precisions=["float32"], seconds=0.02, progress=lines.append)
@@ -134,7 +135,7 @@ def test_answers_are_added_to_those_there_are(cache, model):
     ],
 )
 def test_a_corrupt_cache_is_ignored_and_said(cache, model, content, caplog, monkeypatch):
-    monkeypatch.setattr(tuning_cache, "machine", dict)
+    monkeypatch.setattr(tuning_cache, "machine_key", dict)
     file = keep(model, (1, Choice("openvino", 1)))
     file.write_text(content)
     with caplog.at_level(logging.WARNING, "diffuse_fast"):
@@ -147,8 +148,8 @@ def test_a_corrupt_cache_is_ignored_and_said(cache, model, content, caplog, monk
 def test_another_machine_artifact_or_runtime(cache, model, small, monkeypatch):
     file = keep(model, (1, Choice("openvino", 1)))
     assert network(df.load(small())).name == "onnx"
-    here = tuning_cache.machine()
-    monkeypatch.setattr(tuning_cache, "machine", lambda: here | {"cores": 99})
+    here = tuning_cache.machine_key()
+    monkeypatch.setattr(tuning_cache, "machine_key", lambda: here | {"cores": 99})
     assert network(model).name == "onnx" and tuning_cache.here() == []
     monkeypatch.undo()
     monkeypatch.setenv(tuning_cache.ENVIRONMENT, str(cache))
@@ -169,7 +170,7 @@ def test_another_version_under_another_name(cache, model, monkeypatch):
         monkeypatch.setattr(importlib.metadata, "version", told)
 
     installed("1.20.0")
-    assert tuning_cache.machine()["versions"]["onnxruntime"] == "1.20.0"
+    assert tuning_cache.machine_key()["versions"]["onnxruntime"] == "1.20.0"
     keep(model, (1, Choice("openvino", 1)))
     assert tuning_cache.here()
     installed("1.21.0")
@@ -211,8 +212,8 @@ def test_what_fails_in_whatever_way_is_refused(cache, model, monkeypatch, failin
         return net
 
     monkeypatch.setattr(openvino, "network", raises if failing == "network" else breaking)
-    monkeypatch.setattr(tuning_cache, "cores", lambda: 1)
-    monkeypatch.setattr(tuning_cache, "physical_cores", lambda: 1)
+    monkeypatch.setattr(machine, "cores", lambda: 1)
+    monkeypatch.setattr(machine, "physical_cores", lambda: 1)
     found = df.tune(model, [1], runtimes=["onnx", "openvino"], seconds=1e-3)
     refused = {c.choice.runtime: c.refused for c in found.candidates if c.refused is not None}
     assert refused == {"openvino": "RuntimeError: a runtime's own"}
@@ -280,7 +281,7 @@ def test_what_computes_something_else_is_not_timed(cache, model, monkeypatch):
         return call
 
     monkeypatch.setattr(SplitNetwork, "bind", wrong)
-    monkeypatch.setattr(tuning_cache, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
     found = df.tune(model, [4], runtimes=["onnx"], seconds=1e-3)
     refused = [c for c in found.candidates if c.refused is not None]
     assert [c.choice.split for c in refused] == [2] and refused[0].turns == 0
@@ -299,8 +300,8 @@ def test_what_lost_is_let_go(cache, model, monkeypatch):
         return session
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", making)
-    monkeypatch.setattr(tuning_cache, "cores", lambda: 6)
-    monkeypatch.setattr(tuning_cache, "physical_cores", lambda: 3)
+    monkeypatch.setattr(machine, "cores", lambda: 6)
+    monkeypatch.setattr(machine, "physical_cores", lambda: 3)
     gc.disable()
     try:
         found = df.tune(model, [4], runtimes=["onnx"], seconds=1e-3)
@@ -347,8 +348,8 @@ def test_what_won_is_kept_with_its_reason(cache, model, monkeypatch, winner, rou
         return Contest(tuple(np.full(rounds, 0.02 if i != 2 else 0.01) for i in range(len(runs))), winner, others)
 
     monkeypatch.setattr(search, "contest", held)
-    monkeypatch.setattr(tuning_cache, "cores", lambda: 4)
-    monkeypatch.setattr(tuning_cache, "physical_cores", lambda: 2)
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    monkeypatch.setattr(machine, "physical_cores", lambda: 2)
     found = df.tune(model, [2], runtimes=["onnx"])
     best = found.best["float32"][2]
     (default,) = (c for c in found.candidates if c.default)
@@ -370,7 +371,7 @@ def test_where_the_default_is_refused_the_next_is_held_to(cache, model, monkeypa
         return bind(self, *arguments)
 
     monkeypatch.setattr(OnnxNetwork, "bind", failing)
-    monkeypatch.setattr(tuning_cache, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
     found = df.tune(model, [1], runtimes=["onnx"], seconds=1e-3)
     assert [(c.choice.threads, c.default, c.refused) for c in found.candidates] == [(1, True, None), (2, False, "it failed")]
     assert found.best["float32"][1].threads == 1

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...artifact.document import TIME_DTYPES
-from ...errors import ArgumentError, ArgumentTypeError, DiffuseFastError, TrainingError, near
+from ...errors import ArgumentError, ArgumentTypeError, DiffuseFastError, TrainingError, suggest
 from ...plans.plan import PREDICTION_TYPES
 from ...schedule import Schedule
 from ...schedule.base import DISCRETE, TYPES, ZERO_SNR
@@ -61,7 +61,7 @@ def called(section: str, make: Callable[..., Any], known: Sequence[str], options
     """
     for name in options:
         if name not in known:
-            raise ArgumentError(f"{section}.{name} is no setting.{near(name, known)}")
+            raise ArgumentError(f"{section}.{name} is no setting.{suggest(name, known)}")
     try:
         return make(**options)
     except (ArgumentError, ArgumentTypeError, TrainingError) as error:
@@ -94,7 +94,7 @@ def schedule(options: Mapping[str, Any]) -> Schedule | None:
     if name == "learned" and "log_snr" not in options:
         return None
     if name not in TYPES:
-        raise ArgumentError(f"schedule.type is {name!r}.{near(str(name), TYPES)}")
+        raise ArgumentError(f"schedule.type is {name!r}.{suggest(str(name), TYPES)}")
     make = getattr(Schedule, name)
     rescale = options.pop(ZERO_SNR, False) if name in DISCRETE else False
     made: Schedule = called("schedule", make, list(inspect.signature(make).parameters), options)
@@ -107,7 +107,7 @@ def _faults(settings: Settings) -> Iterator[str]:
     sections: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     for section, content in settings.items():
         if section not in SECTIONS:
-            yield f"there is no section [{section}].{near(section, SECTIONS)}"
+            yield f"there is no section [{section}].{suggest(section, SECTIONS)}"
         elif not isinstance(content, Mapping):
             yield f"{section} is {content!r}; it must be a section of settings."
         else:
@@ -126,7 +126,7 @@ def _of_type(
 ) -> Iterator[str]:
     kind = options.get("type")
     if (needed or "type" in options) and (not isinstance(kind, str) or kind not in types):
-        yield f"{section}.type is {kind!r}.{near(str(kind), types)}"
+        yield f"{section}.type is {kind!r}.{suggest(str(kind), types)}"
 
 
 def _of_data(options: dict[str, Any]) -> Iterator[str]:
@@ -134,11 +134,11 @@ def _of_data(options: dict[str, Any]) -> Iterator[str]:
     if fraction is not None and not (isinstance(fraction, int | float) and 0 < fraction < 1):
         yield f"data.held_out is {fraction!r}; it must be between 0 and 1."
     if not isinstance(kind, str) or kind not in DATA:
-        yield f"data.kind is {kind!r}.{near(str(kind), DATA)}"
+        yield f"data.kind is {kind!r}.{suggest(str(kind), DATA)}"
         return
     for name in options:
         if name not in DATA[kind]:
-            yield f"data.{name} is no setting.{near(name, DATA[kind])}"
+            yield f"data.{name} is no setting.{suggest(name, DATA[kind])}"
     for name, value in options.items():
         if name in FRAMING and name in DATA[kind] and not (kind == "arrays" and value is False):
             try:
@@ -161,7 +161,7 @@ def _of_data(options: dict[str, Any]) -> Iterator[str]:
 def _of_training(options: Mapping[str, Any], of_schedule: Mapping[str, Any]) -> Iterator[str]:
     names = [field.name for field in fields(TrainConfig)]
     prediction_type = options.get("prediction_type", TrainConfig.prediction_type)
-    yield from (f"train.{name} is no setting.{near(name, names)}" for name in options if name not in names)
+    yield from (f"train.{name} is no setting.{suggest(name, names)}" for name in options if name not in names)
     yield from (f"section [train]: {fault}" for fault, _ in TrainConfig.faults({n: v for n, v in options.items() if n in names}))
     try:
         made = schedule(of_schedule)
@@ -176,7 +176,7 @@ def _of_training(options: Mapping[str, Any], of_schedule: Mapping[str, Any]) -> 
 def _of_artifact(options: Mapping[str, Any]) -> Iterator[str]:
     for name, value in options.items():
         if name not in ARTIFACT:
-            yield f"artifact.{name} is no setting.{near(name, ARTIFACT)}"
+            yield f"artifact.{name} is no setting.{suggest(name, ARTIFACT)}"
         elif name in ("name", "license") and not (isinstance(value, str) and value):
             yield f"artifact.{name} is {value!r}; it must be a text."
         elif name == "name" and Path(value).name != value:

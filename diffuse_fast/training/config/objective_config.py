@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...errors import ArgumentError, near
+from ...errors import ArgumentError, suggest
 from ...schedule import Schedule
 from ..objectives import (
     EDM,
@@ -57,7 +57,7 @@ def objective(
         return made, made
     kind = "simple" if kind is None else kind
     if kind not in OBJECTIVES:
-        raise ArgumentError(f"objective.type is {kind!r}.{near(str(kind), OBJECTIVES)}")
+        raise ArgumentError(f"objective.type is {kind!r}.{suggest(str(kind), OBJECTIVES)}")
     times = _named("times", TIMES, {"type": "uniform", **settings["times"]}, schedule)
     steady = UniformTimes(schedule) if isinstance(times, Listening) else times
     if kind == "simple":
@@ -88,6 +88,6 @@ def _named(section: str, kinds: Mapping[str, Callable[..., Any]], options: Mappi
     options = dict(options)
     name = options.pop("type", None)
     if name not in kinds:
-        raise ArgumentError(f"{section}.type is {name!r}.{near(str(name), kinds)}")
+        raise ArgumentError(f"{section}.type is {name!r}.{suggest(str(name), kinds)}")
     known = list(inspect.signature(kinds[name]).parameters)[len(first) :]
     return called(section, lambda **rest: kinds[name](*first, **rest), known, options)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError, install_hint
+from ...errors import ArgumentError, ArgumentTypeError, MissingDependencyError, install_hint
 from .value_range import SAY, Range, range_given, scaled
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ def pillow() -> Any:
     """``PIL.Image``.
 
     Raises:
-        RuntimeUnavailableError: Pillow is not installed.
+        MissingDependencyError: Pillow is not installed.
     """
     try:
         from PIL import Image
     except ImportError as error:
-        raise RuntimeUnavailableError(f"images need Pillow ({error}): {install_hint('train')}") from None
+        raise MissingDependencyError(f"images need Pillow ({error}): {install_hint('train')}") from None
     return Image
 
 

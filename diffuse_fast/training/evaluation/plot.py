@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...errors import OutputError, RuntimeUnavailableError, install_hint
+from ...errors import MissingDependencyError, OutputError, install_hint
 from ...files import replacing
 from .image_quality import REAL, Quality
 
@@ -16,12 +16,12 @@ def needs_matplotlib() -> None:
     """Whether plots can be drawn here.
 
     Raises:
-        RuntimeUnavailableError: matplotlib is not installed.
+        MissingDependencyError: matplotlib is not installed.
     """
     try:
         import matplotlib.figure  # noqa: F401  (asked for here, before anything is measured)
     except ImportError as error:
-        raise RuntimeUnavailableError(f"the plot needs matplotlib: {install_hint('evaluate')}") from error
+        raise MissingDependencyError(f"the plot needs matplotlib: {install_hint('evaluate')}") from error
 
 
 def plot(rows: Sequence[Quality], path: Path, title: str) -> None:
@@ -31,7 +31,7 @@ def plot(rows: Sequence[Quality], path: Path, title: str) -> None:
     at the edge as numbers.
 
     Raises:
-        RuntimeUnavailableError: matplotlib is not installed. OutputError: the file cannot be written.
+        MissingDependencyError: matplotlib is not installed. OutputError: the file cannot be written.
     """
     needs_matplotlib()
     from matplotlib.cm import ScalarMappable

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import ArgumentError, near
+from ...errors import ArgumentError, suggest
 from ...schedule.checks import whole
 from ...schedule.discrete import DiscreteSchedule
 from ...solver.prediction import data_prediction
@@ -68,7 +68,7 @@ class VariationalObjective:
         times: TimeSampler | None = None,
     ):
         if variance_type not in REVERSE_VARIANCES:
-            raise ArgumentError(f"variance_type is {variance_type!r}.{near(str(variance_type), REVERSE_VARIANCES)}")
+            raise ArgumentError(f"variance_type is {variance_type!r}.{suggest(str(variance_type), REVERSE_VARIANCES)}")
         if simple and not variance_type.startswith("learned"):
             raise ArgumentError(f"variance_type is {variance_type!r}; the hybrid is for one that is learned.")
         if not isinstance(schedule, DiscreteSchedule) or schedule.num_train_timesteps < 2:

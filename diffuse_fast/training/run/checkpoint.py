@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...errors import ArgumentError, OutputError, RuntimeUnavailableError, install_hint
+from ...errors import ArgumentError, MissingDependencyError, OutputError, install_hint
 from ...files import replacing
 
 log = logging.getLogger(__name__)
@@ -154,5 +154,5 @@ def _safetensors() -> Any:
     try:
         import safetensors.torch
     except ImportError as error:
-        raise RuntimeUnavailableError(f"checkpoints need safetensors: {install_hint('train')}") from error
+        raise MissingDependencyError(f"checkpoints need safetensors: {install_hint('train')}") from error
     return safetensors.torch

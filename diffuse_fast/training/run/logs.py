@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import OutputError, RuntimeUnavailableError, install_hint
+from ...errors import MissingDependencyError, OutputError, install_hint
 from ...files import replacing
 
 LOG = ("step", "loss", "gradient_norm", "learning_rate", "samples_per_second", "seconds")
@@ -23,7 +23,7 @@ class Logs:
         tensorboard: Write event files too.
 
     Raises:
-        OutputError: a file cannot be written. RuntimeUnavailableError: ``tensorboard`` is not installed.
+        OutputError: a file cannot be written. MissingDependencyError: ``tensorboard`` is not installed.
     """
 
     def __init__(self, folder: Path | None, start: int, *, tensorboard: bool):
@@ -38,7 +38,7 @@ class Logs:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 text = f"tensorboard is not installed ({error}): {install_hint('tensorboard')}"
-                raise RuntimeUnavailableError(text) from None
+                raise MissingDependencyError(text) from None
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
     def line(self, values: Mapping[str, float]) -> None:

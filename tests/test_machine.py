@@ -1,4 +1,4 @@
-"""The CPU quota of a container counts as the cores that there are: files of control groups as kernels write them."""
+"""Reading the CPU, and cores within a container's CPU quota, from files as kernels write them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from diffuse_fast import cores
+from diffuse_fast import machine
 
 V1 = "4:memory:/docker/ab\n2:cpu,cpuacct:/docker/ab\n1:cpuset:/docker/ab\n"
 
@@ -17,7 +17,7 @@ def written(folder, own, files):
         path = folder / "mount" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return cores.quota(folder / "own", folder / "mount")
+    return machine.quota(folder / "own", folder / "mount")
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,40 @@ def test_quotas(tmp_path, own, files, expected):
 
 
 def test_without_control_groups(tmp_path):
-    assert cores.quota(tmp_path / "own", tmp_path) is None
+    assert machine.quota(tmp_path / "own", tmp_path) is None
 
 
 def test_no_more_than_the_quota(monkeypatch):
-    monkeypatch.setattr(cores, "quota", lambda: 1)
-    assert cores.cores() == cores.physical_cores() == 1
-    monkeypatch.setattr(cores, "quota", lambda: 10**6)
-    assert cores.cores() == (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    monkeypatch.setattr(machine, "quota", lambda: 1)
+    assert machine.cores() == machine.physical_cores() == 1
+    monkeypatch.setattr(machine, "quota", lambda: 10**6)
+    assert machine.cores() == (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+
+
+X86 = """processor\t: 0
+cpu family\t: 6
+model\t\t: 143
+model name\t: A CPU @ 2.00GHz
+flags\t\t: fpu avx2 fma
+bugs\t\t:
+
+processor\t: 1
+model name\t: Another
+flags\t\t: fpu
+"""
+ARM = "processor\t: 0\nFeatures\t: fp asimd\nCPU part\t: 0xd40\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (X86, machine.Cpu("A CPU @ 2.00GHz", "6", "143", ("fpu", "avx2", "fma"))),
+        (ARM, machine.Cpu(flags=("fp", "asimd"))),
+        ("nonsense\n", machine.Cpu()),
+        (None, machine.Cpu()),
+    ],
+)
+def test_cpu_is_the_first_processor(tmp_path, text, expected):
+    if text is not None:
+        (tmp_path / "cpuinfo").write_text(text)
+    assert machine.cpu(tmp_path / "cpuinfo") == expected
