@@ -16,7 +16,7 @@ def render(translator: Any, node: Any, *, block: bool) -> None:
         logging.getLogger(__name__).warning("an equation is not understood: %s", error, location=node)
         mathml = ""
     tag = "div" if block else "span"
-    translator.body.append(f'<{tag} class="math">{mathml}</{tag}>')
+    translator.body.append(f'<{tag} class="equation">{mathml}</{tag}>')
     raise nodes.SkipNode
 
 
