@@ -3,7 +3,7 @@ PYTHON ?= python3
 CONSTRAINTS := -c requirements/constraints.txt
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard requirements/*.txt) $(shell find csrc cmake -type f)
 
-.PHONY: demo emoji test test-all lint bench core sanitize clean
+.PHONY: demo emoji docs test test-all lint bench core sanitize clean
 
 demo: .venv-demo/.stamp
 	mkdir -p out
@@ -12,6 +12,11 @@ demo: .venv-demo/.stamp
 # Trains the model of the emoji (docs/emoji.md): an hour on one core, and npm fetches the drawings.
 emoji: .venv/.stamp
 	.venv/bin/python -m diffuse_fast.training.emoji --out out/emoji
+
+# The documentation as a site with search, in out/docs. A broken link or reference, or a faulty docstring, fails it.
+docs: .venv-docs/.stamp
+	.venv-docs/bin/sphinx-build -W --keep-going -n -q -b html -d out/docs.cache docs out/docs
+	@echo "The site is out/docs/index.html."
 
 test: .venv/.stamp
 	.venv/bin/python -m pytest -n 2 -m "not slow"
@@ -64,6 +69,14 @@ build/sanitize/%.ok: .venv/.stamp $(CORE)
 	.venv-demo/bin/pip check
 	touch $@
 
+# The site's environment: no torch in it either, since the training wing is read and not run. The package is editable, with a build
+# folder of its own, so that pages show the docstrings of the checkout.
+.venv-docs/.stamp: $(SOURCES)
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --progress-bar off $(CONSTRAINTS) "scikit-build-core>=0.11" "pybind11>=2.13" ninja cmake
+	.venv-docs/bin/pip install --progress-bar off $(CONSTRAINTS) --no-build-isolation -C build-dir=build/docs -e ".[docs]"
+	touch $@
+
 .venv/.stamp: $(SOURCES)
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --progress-bar off $(CONSTRAINTS) torch==2.13.0 "scikit-build-core>=0.11" "pybind11>=2.13" ninja cmake
@@ -71,4 +84,4 @@ build/sanitize/%.ok: .venv/.stamp $(CORE)
 	touch $@
 
 clean:
-	rm -rf build .venv .venv-demo out
+	rm -rf build .venv .venv-demo .venv-docs out

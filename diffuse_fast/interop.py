@@ -780,7 +780,7 @@ def _multistep(config: Config) -> _Choice:
     if asked == ("sde-dpmsolver++", 3):
         raise ArgumentError(
             "solver_order=3 with algorithm_type='sde-dpmsolver++' is not honoured here: that step of diffusers has a sign wrong "
-            "(docs/decisions/third-order-multistep.md). Take dpmpp_3m_sde by df.plan, which is k-diffusion's."
+            "(docs/decisions/0003-third-order-multistep.md). Take dpmpp_3m_sde by df.plan, which is k-diffusion's."
         )
     if asked not in _MULTISTEP:
         raise ArgumentError(
@@ -803,7 +803,7 @@ def _singlestep(config: Config) -> _Choice:
     if asked == ("sde-dpmsolver++", 3, "heun"):
         raise ArgumentError(
             "solver_type='heun' with solver_order=3 and algorithm_type='sde-dpmsolver++' is not honoured here: that step of "
-            "diffusers has a sign wrong (docs/decisions/third-order-multistep.md). Take dpmsolver_singlestep by df.plan."
+            "diffusers has a sign wrong (docs/decisions/0003-third-order-multistep.md). Take dpmsolver_singlestep by df.plan."
         )
     return "dpmsolver_singlestep", {}, _variance(config)
 

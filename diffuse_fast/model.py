@@ -117,24 +117,24 @@ def load(model: str | Path, mapping: Mapping[str, Any] | None = None) -> Model:
         model: Path of an .onnx file, or the name of a bundled model (``"digits"``).
         mapping: For an .onnx file that does not describe itself, what a sampler must know. Keys:
 
-            ================== ==========================================================================
-            ``sample``         name of the input that takes the sample; default ``"sample"``
-            ``time``           name of the time input; default ``"timestep"``
-            ``output``         name of the output; default: the only one
-            ``schedule``       a :class:`Schedule` or its JSON; may be left to ``df.sample(schedule=...)``
+            =================== =========================================================================
+            ``sample``          name of the input that takes the sample; default ``"sample"``
+            ``time``            name of the time input; default ``"timestep"``
+            ``output``          name of the output; default: the only one
+            ``schedule``        a :class:`Schedule` or its JSON; may be left to ``df.sample(schedule=...)``
             ``prediction_type`` ``"epsilon"``, ...; may be left to ``df.sample(prediction_type=...)``
-            ``shape``          shape of one sample; default: the graph's, where it is fixed
-            ``convention``     what it is told of the time, of the schedule's ``time_conventions``; default the first
-            ``value_range``    ``(lo, hi)`` or None (default)
-            ``clip``           ``(lo, hi)`` or None (default)
-            ``variance``       ``"none"`` (default), ``"learned"``, ``"learned_range"``
-            ``input_scale``    ``"none"`` (default) or ``"1/alpha"``, for a network that takes x0 + (sigma/alpha)·ε; must be
-                               said of one that predicts ``"denoised"`` with ``Schedule.edm()``
-            ``conditioning``   ``{input name: {"null": ..., "classes": ...}}`` for inputs that need it said; every other
-                               input of the graph becomes a conditioning input without a null value
-            ``name``           default: the file's name
-            ``license``        default: None
-            ================== ==========================================================================
+            ``shape``           shape of one sample; default: the graph's, where it is fixed
+            ``convention``      what it is told of the time, of the schedule's ``time_conventions``; default the first
+            ``value_range``     ``(lo, hi)`` or None (default)
+            ``clip``            ``(lo, hi)`` or None (default)
+            ``variance``        ``"none"`` (default), ``"learned"``, ``"learned_range"``
+            ``input_scale``     ``"none"`` (default) or ``"1/alpha"``, for a network that takes x0 + (sigma/alpha)·ε; must be
+                                said of one that predicts ``"denoised"`` with ``Schedule.edm()``
+            ``conditioning``    ``{input name: {"null": ..., "classes": ...}}`` for inputs that need it said; every other
+                                input of the graph becomes a conditioning input without a null value
+            ``name``            default: the file's name
+            ``license``         default: None
+            =================== =========================================================================
 
     Returns:
         The model.

@@ -56,12 +56,12 @@ def save(
 ) -> None:
     """Write samples to a file, in the format that its name ends in.
 
-    ============== =====================================================================================================
-    ``.png`` ``.jpg`` one picture of the batch, as :func:`grid` lays it out
-    ``.gif``       a moving picture: a frame for every x[i], which is a picture, or a batch of them that is laid out
-    ``.npy``       the numbers as they are
-    ``.npz``       the numbers under ``samples``, and the recipe as JSON under ``recipe``
-    ============== =====================================================================================================
+    ==================  ==================================================================================================
+    ``.png``, ``.jpg``  one image of the batch, laid out as by :func:`grid`
+    ``.gif``            an animation with a frame for every x[i], which is an image or a batch that is laid out
+    ``.npy``            the numbers, unchanged
+    ``.npz``            the numbers under ``samples``, and the recipe as JSON under ``recipe``
+    ==================  ==================================================================================================
 
     Args:
         path: Where to write. An existing file is replaced, once the new one is complete.

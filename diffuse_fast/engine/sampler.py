@@ -54,9 +54,9 @@ class Sampler:
         plan: A plan; or the name of a solver, for the plan that :func:`~diffuse_fast.sample` would follow.
         steps: With a solver's name: its steps.
         shape: Shape of one sample, where the model does not know it.
-        variance, input_scale, guidance_scale, guidance_interval, guidance_rescale, guidance_batch, runtime, threads, device,
-            precision: As for :func:`~diffuse_fast.sample`; the guidance scale is one number.
-
+        variance, input_scale, guidance_scale, guidance_interval, guidance_rescale: As for :func:`~diffuse_fast.sample`; the
+            guidance scale is one number.
+        guidance_batch, runtime, threads, device, precision, graph: As for :func:`~diffuse_fast.sample`.
         **plan_options: With a solver's name, what :func:`~diffuse_fast.sample` takes for the plan: ``schedule``,
             ``prediction_type``, ``clip``, ``timestep_spacing``, ``timesteps``, options of the solver.
 

@@ -52,7 +52,7 @@ class EDMSchedule(ContinuousSchedule):
 
         Example:
             >>> import diffuse_fast as df
-            >>> df.Schedule.edm().c_skip(0.5)
+            >>> round(df.Schedule.edm().c_skip(0.5), 12)
             0.5
         """
         return plain((self.sigma_data / self._total(sigma)) ** 2)

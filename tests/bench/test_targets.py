@@ -205,9 +205,12 @@ def test_the_page_names_who_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(page, "DOCS", tmp_path / "docs")
     page.main()
-    text = (tmp_path / "docs" / "benchmarks.md").read_text()
+    text = (tmp_path / "docs" / "benchmarks" / "here.md").read_text()
     assert "Left out: MNN + diffusers (no module named MNN)." in text
-    assert "| the run took | 2 minutes: tiny 1.5 |" in text
-    assert "| case | target | here, 1 thread |" in text
+    assert "| duration | 2 minutes: tiny 1.5 |" in text
+    assert "| case | target | 1 thread |" in text
     assert "| mlp, batch 1, over the torch loop | at least 6x | 7x **met**<br>diffuse_fast over torch loop, 7 .. 7 |" in text
+    front = (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert "[here](benchmarks/here.md)" in front
+    assert "| a machine, `here` | MLP, 2-D points |" in front and "| torch | 140 |" in front
     assert (tmp_path / "docs" / "images" / "bench-peers-here.png").stat().st_size > 1000
