@@ -116,7 +116,7 @@ def _import() -> Any:
 
 def _convert(model: Model, packages: Path) -> bytes:
     """The model in MNN's format."""
-    changed = passes.for_mnn(model)
+    changed = passes.rewritten(model, "mnn")
     with _folder() as folder:
         source, target = folder / "model.onnx", folder / "model.mnn"
         if changed is None:

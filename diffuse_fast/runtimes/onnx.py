@@ -81,7 +81,7 @@ def _session(model: Model, threads: int, precision: str) -> Any:
             options.intra_op_num_threads = threads
             # Without VNNI the products of int8 and uint8 saturate at 16 bits; this takes uint8 for both, which does not.
             options.add_session_config_entry("session.x64quantprecision", "1")
-            changed = passes.for_onnxruntime(model, precision)
+            changed = passes.rewritten(model, "onnxruntime", precision)
             try:
                 sessions[key] = onnxruntime.InferenceSession(
                     os.fspath(model.path) if changed is None else changed, options, providers=["CPUExecutionProvider"]

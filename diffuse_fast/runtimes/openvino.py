@@ -19,8 +19,8 @@ from ..artifact.file_identity import Files
 from ..errors import ArgumentError, ArtifactError, DiffuseFastError, MissingDependencyError, UnavailableError, install_hint
 from ..model import Model
 from ..rewrites import passes
-from ..rewrites.openvino_float32 import keep_exact
-from ..rewrites.openvino_norms import norms_in_rows
+from ..rewrites.openvino_float32 import keep_float32
+from ..rewrites.openvino_group_norm import flatten_group_norms
 from .base import Inputs, MemoryCall, aligned, check_output
 from .fork_safety import Threaded, forget_in_child
 
@@ -80,7 +80,7 @@ def network(
     quantized = precision == "int8"
     with made.lock:
         if quantized not in made.graphs:
-            changed = passes.for_openvino(model, precision)
+            changed = passes.rewritten(model, "openvino", precision)
             try:
                 made.graphs[quantized] = _core.read_model(os.fspath(model.path) if changed is None else changed)
             except Exception as error:
@@ -166,9 +166,9 @@ class OpenVINONetwork(Threaded):
             try:
                 graph = self._graph.clone()
                 graph.reshape({name: list(shape) for name, shape in shapes.items()})
-                norms_in_rows(graph)
+                flatten_group_norms(graph)
                 if hint == _HINTS["bfloat16"]:
-                    keep_exact(_core, graph, self._inputs.sample)
+                    keep_float32(_core, self._inputs.sample)(graph)
                 with self._files.unchanged():  # weights beside the model are mapped, and may be read only now
                     compiled = _core.compile_model(graph, "CPU", config)
             except DiffuseFastError:

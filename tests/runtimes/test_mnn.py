@@ -50,7 +50,7 @@ def test_the_operator_that_it_lacks_is_named(small):
 
 
 def test_the_operator_that_its_converter_lacks_is_named(small, monkeypatch):
-    monkeypatch.setattr(unsupported_forms, "refuse", lambda *_: None)
+    monkeypatch.setattr(unsupported_forms, "check", lambda *_: None)
     path = small()
     path.write_bytes(path.read_bytes().replace(b"Gather", b"Gathxx"))
     with pytest.raises(ArtifactError, match=r"converter refuses .*Gathxx"):

@@ -100,13 +100,13 @@ def test_the_digest_is_never_that_of_other_files(written):
 
 def test_replaced_while_it_is_loaded(small, monkeypatch):
     path = small()
-    text = protobuf.Wire.text
+    text = protobuf.WireReader.text
 
     def replacing(self, *rest):
         path.write_bytes(path.read_bytes())
         return text(self, *rest)
 
-    monkeypatch.setattr(protobuf.Wire, "text", replacing)
+    monkeypatch.setattr(protobuf.WireReader, "text", replacing)
     with pytest.raises(ArtifactError, match="replaced or written to"):
         df.load(path)
 
