@@ -125,6 +125,23 @@ class DeviceCall(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where and how a network runs on a CUDA device.
+
+    Attributes:
+        runtime: Name of the runtime.
+        index: Number of the device.
+        stream: The stream of the engine; None for a runtime that works on the current one.
+        graph: ``tick`` if the runtime should capture each call in a CUDA graph.
+    """
+
+    runtime: str
+    index: int
+    stream: int | None
+    graph: str
+
+
 class DeviceNetwork(Protocol):
     """A network that runs where a device's memory is. Any thread may bind it.
 

@@ -11,7 +11,9 @@ from ..errors import ArgumentError, NetworkError
 from .base import aligned, check_output, failed, is_whole, own_cond, whole
 
 
-def network(model: Callable[..., Any], *, threads: int | None = None, time_dtype: str | None = None) -> CallableNetwork:
+def network(
+    model: Callable[..., Any], *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32"
+) -> CallableNetwork:
     """A function as a network. It is given ``x`` (batch, *shape) float32, ``t`` (batch,) and the conditioning, all of which it may
     change, and returns an array, a torch tensor, or an object with one of them as ``.sample``."""
     if threads is not None:

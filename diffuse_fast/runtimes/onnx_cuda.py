@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, MissingDependencyError, NetworkError, UnavailableError, install_hint
 from ..model import Model
-from .base import Memory, check_names, own_cond, whole
+from .base import Memory, Placement, check_names, own_cond, whole
 from .onnx import input_dtype
 
 PROVIDERS = {"onnx": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -84,6 +84,18 @@ def _make(onnxruntime: Any, model: Model, runtime: str, index: int, stream: int,
             f"diffuse-fast doctor."
         )
     return made
+
+
+def network(model: Model, placement: Placement) -> OnnxDeviceNetwork:
+    """Make a network from an artifact on a CUDA device.
+
+    Raises:
+        ArtifactError: the file changed after it was loaded.
+        UnavailableError, MissingDependencyError: as :func:`session`.
+    """
+    stream = placement.stream or 0  # 0: the default stream
+    with model.files.unchanged():
+        return OnnxDeviceNetwork(model, placement.runtime, placement.index, stream, placement.graph == "tick")
 
 
 class OnnxDeviceNetwork:

@@ -9,13 +9,15 @@ import numpy as np
 import torch
 
 from ..errors import DiffuseFastError, NetworkError
-from .base import Memory, check_output, own_cond
+from .base import Memory, Placement, check_output, own_cond
 from .torch import dtype_of
 
 
-def network(model: torch.nn.Module | Callable[..., Any]) -> TorchDeviceNetwork:
-    """A module called ``module(x, t, **cond)``, or a function of float32 tensors, that returns a tensor or an object with
-    ``.sample``."""
+def network(model: torch.nn.Module | Callable[..., Any], placement: Placement | None = None) -> TorchDeviceNetwork:
+    """Make a network from a module or a function of float32 tensors, called as ``model(x, t, **cond)``.
+
+    It returns a tensor or an object with ``.sample``, and runs on its own device and on torch's current stream.
+    """
     return TorchDeviceNetwork(model, dtype_of(model) if isinstance(model, torch.nn.Module) else torch.float32)
 
 
