@@ -134,7 +134,7 @@ def test_links_of_a_hubs_cache(tmp_path, small):
     for name, digest in (("model.onnx", "0a1b"), ("model.bin", "2c3d")):
         (blobs / name).rename(blobs / digest)
         (snapshot / name).symlink_to(f"../../blobs/{digest}")
-    with pytest.raises(ArtifactError, match=r"'model.bin' lies beside the link.*blobs.*cp -rL.*local_dir"):
+    with pytest.raises(ArtifactError, match=r"'model.bin' is beside the link.*blobs.*cp -rL.*local_dir"):
         df.load(snapshot / "model.onnx")
     for name in ("model.onnx", "model.bin"):  # as cp -rL does
         (tmp_path / name).write_bytes((snapshot / name).read_bytes())
