@@ -24,7 +24,7 @@ from .artifact.write_document import rewrite
 from .errors import ArgumentError, ArgumentTypeError, ArtifactError, ArtifactNotFoundError, suggest
 from .files import replacing
 from .onnx import external_data, header
-from .onnx.graph import Nodes
+from .onnx.graph import Graph
 from .planning import plan_for
 from .plans.plan import PREDICTION_TYPES, Plan
 from .schedule import Schedule
@@ -60,14 +60,14 @@ class Model(Document):
     external: tuple[Path, ...] = ()
     files: Files = dataclasses.field(default=Files(), repr=False)
 
-    def nodes(self) -> Nodes:
-        """The inside of the file, read anew, to be changed in memory.
+    def graph(self) -> Graph:
+        """Read the graph of the file, to edit it in memory.
 
         Raises:
             ArtifactError: a file of the model was replaced since it was loaded.
         """
         with self.files.unchanged():
-            return Nodes(self.path)
+            return Graph(self.path)
 
     def __repr__(self) -> str:
         inputs = "".join(f" {c.name}" for c in self.conditioning) or " none"
@@ -263,7 +263,7 @@ _MAPPING = ("sample", "time", "output", "schedule", "prediction_type", "shape", 
             "input_scale", "conditioning", "name", "license")  # fmt: skip
 
 
-def _mapped(mapping: Mapping[str, Any], outside: header.Graph, path: Path) -> Document:
+def _mapped(mapping: Mapping[str, Any], outside: header.Header, path: Path) -> Document:
     """The document that a mapping and the graph make together: what the graph knows need not be said."""
     if not isinstance(mapping, Mapping):
         raise ArgumentTypeError(f"mapping is a {type(mapping).__name__}; it must be a dict.")

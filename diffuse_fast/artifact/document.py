@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ..errors import ArgumentError, ArtifactError, DiffuseFastError, PlanError, suggest
-from ..onnx.header import Graph, Value
+from ..onnx.header import Header, Value
 from ..plans.plan import INPUT_SCALES, PREDICTION_TYPES, Plan
 from ..schedule import Schedule
 
@@ -455,14 +455,14 @@ def check_schedule(document: Document) -> None:
 # ---- against the graph --------------------------------------------------------------------------
 
 
-def check_graph(document: Document, graph: Graph) -> None:
+def check_graph(document: Document, header: Header) -> None:
     """Whether a document describes the graph it came with.
 
     Raises:
         ArtifactError: an input or output is missing, unaccounted for, of another type or shape, or its batch is fixed.
     """
-    inputs = {v.name: v for v in graph.inputs}
-    outputs = {v.name: v for v in graph.outputs}
+    inputs = {v.name: v for v in header.inputs}
+    outputs = {v.name: v for v in header.outputs}
 
     x = _known(inputs, document.input, "sample.input", "input")
     _agree(x, "sample", document.dtype, document.shape)
@@ -482,8 +482,8 @@ def check_graph(document: Document, graph: Graph) -> None:
         )
     output = _known(outputs, document.output, "sample.output", "output")
     _agree(output, "sample.output", document.dtype, document.output_shape, variance=document.variance)
-    if document.opset != graph.opset:
-        _fail("opset", document.opset, f"{graph.opset}, which the graph imports")
+    if document.opset != header.opset:
+        _fail("opset", document.opset, f"{header.opset}, which the graph imports")
 
 
 def _known(values: dict[str, Value], name: str, where: str, kind: str) -> Value:

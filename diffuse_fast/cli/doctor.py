@@ -136,7 +136,7 @@ def _tuned() -> dict[str, Any]:
     from ..runtimes import tuning_cache
 
     base = tuning_cache.folder()
-    return {"folder": None if base is None else str(base), "answers": tuning_cache.here()}
+    return {"folder": None if base is None else str(base), "answers": tuning_cache.entries()}
 
 
 def _threads() -> dict[str, Any]:

@@ -22,7 +22,7 @@ from ..kernels import get_kernel, kernels
 from ..kernels.registry import ENVIRONMENT
 from ..kernels.triton import driver_reason
 from ..runtimes.base import DeviceNetwork, Memory
-from ..runtimes.registry import TENSORRT, device_network, kind
+from ..runtimes.registry import CUDA_ONLY, device_network, kind
 
 GRAPHS = ("auto", "tick", "trajectory", "none")
 
@@ -137,8 +137,8 @@ def backend_for(model: Any, runtime: str, device: str, graph: str = "auto") -> B
     if index is None:
         if graph not in ("auto", "none"):
             raise ArgumentError(f"graph is {graph!r}, which is for the device 'cuda'; this model is sampled on the CPU.")
-        if runtime == TENSORRT:
-            raise UnavailableError(f"the runtime {TENSORRT!r} is for the device 'cuda'; say device='cuda'.")
+        if runtime in CUDA_ONLY:
+            raise UnavailableError(f"the runtime {runtime!r} is for the device 'cuda'; say device='cuda'.")
         forced = _core.environment(ENVIRONMENT)
         if forced and any(k.name == forced and k.device == "cuda" and k.unavailable is None for k in kernels()):
             raise UnavailableError(f"{ENVIRONMENT}={forced} steps on the device 'cuda'; this model is sampled on the CPU.")

@@ -132,7 +132,7 @@ def _tried(
     for choice in sorted(choices, key=lambda choice: choice != default):  # the default is the first, which a contest keeps
         error = float("nan")
         try:
-            net = network(model, choice.runtime, threads=choice.threads, split=choice.split, precision=choice.computes)
+            net = network(model, choice.runtime, threads=choice.threads, split=choice.split, precision=choice.runtime_precision)
             call = net.bind(batch, model.shape, inputs.cond)
             error = max(apart(got, want) for got, want in zip(inputs.outputs(call), expected, strict=True))
             most = LIKE_ROUNDING if choice.shortcuts else limit
@@ -190,7 +190,7 @@ def _explained(winner: Candidate, held: Contest) -> Candidate:
 
 
 def _spoken(choice: Choice) -> str:
-    return f"{choice.way}, {choice.threads} threads, {choice.split} parts"
+    return f"{choice.label}, {choice.threads} threads, {choice.split} parts"
 
 
 def _reference() -> str:

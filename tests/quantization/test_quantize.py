@@ -12,10 +12,10 @@ import pytest
 import diffuse_fast as df
 from diffuse_fast.artifact import document as documents
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, ArtifactError, OutputError
-from diffuse_fast.onnx.graph import Node, Nodes
+from diffuse_fast.onnx.graph import Graph, Node
 from diffuse_fast.quantization import calibrate, sensitivity
 from diffuse_fast.quantization.choose import candidates, choose, multiply_adds, values
-from diffuse_fast.rewrites.insert_qdq import parameters
+from diffuse_fast.rewrites.insert_qdq import scale_and_zero_point
 
 pytest.importorskip("onnxruntime")
 
@@ -120,12 +120,12 @@ def test_a_layer_alone_is_the_graph_with_its_input_rounded(looked_at):
     found = sensitivity.alone(model, nodes, seen.ranges, calls)
     assert list(found) == [node.outputs[0] for node in nodes]
     for node in nodes:
-        graph, x = Nodes(model.path), node.inputs[0]
+        graph, x = Graph(model.path), node.inputs[0]
         at = next(i for i, n in enumerate(graph.nodes) if n.outputs == node.outputs)
-        scale, zero = parameters(seen.ranges[x])
-        names = [graph.constant(x, np.float32(c)) for c in (scale, -float(zero), 255 - float(zero))]
+        scale, zero = scale_and_zero_point(seen.ranges[x])
+        names = [graph.add_constant(x, np.float32(c)) for c in (scale, -float(zero), 255 - float(zero))]
         # Written down in float32: divide, round, clip, multiply.
-        a, b, c, d = (graph.fresh(x) for _ in range(4))
+        a, b, c, d = (graph.new_name(x) for _ in range(4))
         graph.nodes[at : at + 1] = [
             Node("Div", (x, names[0]), (a,)), Node("Round", (a,), (b,)), Node("Clip", (b, *names[1:]), (c,)),
             Node("Mul", (c, names[0]), (d,)), graph.rewired(node, (d, *node.inputs[1:]), node.outputs),
@@ -144,7 +144,7 @@ def test_the_work_of_a_layer(looked_at):
     from torch.utils.flop_counter import FlopCounterMode
 
     model, nodes, seen, _ = looked_at
-    graph, found = Nodes(model.path), multiply_adds(model, nodes, seen.sizes)
+    graph, found = Graph(model.path), multiply_adds(model, nodes, seen.sizes)
     for node in nodes:
         weight = torch.from_numpy(graph.weight(node.inputs[1]).copy())
         out, into = (int(np.sqrt(seen.sizes[name] // weight.shape[i])) for i, name in enumerate((node.outputs[0], node.inputs[0])))
@@ -204,7 +204,7 @@ def test_a_range_is_no_worse_than_the_whole():
         assert low < high and low <= 0 <= high
 
         def error(over, numbers=numbers):
-            scale, zero = (float(v) for v in parameters(over))
+            scale, zero = (float(v) for v in scale_and_zero_point(over))
             return np.mean(((np.clip(np.rint(numbers / scale) + zero, 0, 255) - zero) * scale - numbers) ** 2)
 
         assert error((low, high)) <= error((min(numbers.min(), 0.0), max(numbers.max(), 0.0))) + 1e-12

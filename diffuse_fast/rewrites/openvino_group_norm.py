@@ -1,8 +1,8 @@
-"""What surrounds GroupNormalization (Wu & He 2018) on OpenVINO's CPU plugin: done over a picture as one row.
+"""Run GroupNormalization (Wu & He 2018) and the elementwise operations around it on images flattened to one row.
 
-The plugin of 2026.4 makes kernels of elementwise operations that go by rows. Those of a small picture are shorter than a register,
-which in bfloat16 took half the time of a network. Its own kernel for the norm is no faster, and where time scales and shifts the
-norm (Improved DDPM) compiling it ended the process. ``docs/runtimes.md`` has the figures.
+OpenVINO's CPU plugin 2026.4 generates elementwise kernels that process rows. The rows of a small image are shorter than a vector
+register, which in bfloat16 took half the time of a network. The plugin's own GroupNormalization is no faster, and compiling it with
+a scale and shift from the time (Improved DDPM) crashed the process. ``docs/runtimes.md`` has the figures.
 """
 
 from __future__ import annotations
@@ -12,18 +12,24 @@ from typing import Any
 import numpy as np
 
 
-def norms_in_rows(graph: Any) -> None:
-    """Change every GroupNormalization of a model of OpenVINO's whose shape is static, with an embedding of the time that is added
-    before it, and with the scales, shifts and SiLUs that follow."""
-    for op in list(graph.get_ordered_ops()):
-        if op.get_type_name() == "GroupNormalization" and op.output(0).partial_shape.is_static:
-            _in_rows(op)
+def flatten_group_norms(graph: Any) -> bool:
+    """Flatten every GroupNormalization with a static shape in an ``openvino.Model``.
+
+    A time embedding that is added before it and the scales, shifts and SiLUs that follow are flattened with it. Returns True if the
+    graph changed.
+    """
+    norms = [
+        op for op in graph.get_ordered_ops() if op.get_type_name() == "GroupNormalization" and op.output(0).partial_shape.is_static
+    ]
+    for norm in norms:
+        _flatten(norm)
+    return bool(norms)
 
 
-def _in_rows(norm: Any) -> None:
+def _flatten(norm: Any) -> None:
     from openvino import opset13
 
-    batch, channels, *picture = norm.output(0).shape
+    batch, channels, *spatial = norm.output(0).shape
 
     def reshaped(x: Any, *shape: int) -> Any:
         return opset13.reshape(x, np.array(shape, np.int64), False)
@@ -40,22 +46,22 @@ def _in_rows(norm: Any) -> None:
         reshaped(x, batch, attributes["num_groups"], -1), np.array([2], np.int64), True, attributes["epsilon"], "inside_sqrt"
     )
     scale, bias = (reshaped(norm.input_value(i), channels, 1) for i in (1, 2))
-    rows, end = opset13.add(opset13.multiply(reshaped(normed, batch, channels, -1), scale), bias), norm
+    y, end = opset13.add(opset13.multiply(reshaped(normed, batch, channels, -1), scale), bias), norm
     while True:
         after = [target.get_node() for target in end.output(0).get_target_inputs()]
         if (silu := _silu(after)) is not None:
-            rows, end = opset13.multiply(rows, opset13.sigmoid(rows)), silu
+            y, end = opset13.multiply(y, opset13.sigmoid(y)), silu
         elif len(after) == 1 and (found := _by_channel(after[0])) and _same(found[0].get_node(), end):
-            rows, end = by_channel(after[0], rows, found[1]), after[0]
+            y, end = by_channel(after[0], y, found[1]), after[0]
         else:
             break
-    back = reshaped(rows, batch, channels, *picture)
+    back = reshaped(y, batch, channels, *spatial)
     back.set_friendly_name(end.get_friendly_name())
     end.output(0).replace(back.output(0))
 
 
 def _by_channel(op: Any) -> tuple[Any, Any] | None:
-    """The two that an operation adds or multiplies where the second has one number for each channel; None where it is another."""
+    """Return the operands of an Add or Multiply whose second operand has one value per channel; None for other operations."""
     if op.get_type_name() not in ("Add", "Multiply"):
         return None
     shape = list(op.output(0).shape)
@@ -66,7 +72,7 @@ def _by_channel(op: Any) -> tuple[Any, Any] | None:
 
 
 def _silu(after: list[Any]) -> Any | None:
-    """The product x·sigmoid(x), of the operations that read x; None where there are others."""
+    """Return the product x·sigmoid(x), if these two are the only operations that read x; None otherwise."""
     if sorted(op.get_type_name() for op in after) != ["Multiply", "Sigmoid"]:
         return None
     product, sigmoid = sorted(after, key=lambda op: op.get_type_name())
@@ -75,7 +81,7 @@ def _silu(after: list[Any]) -> Any | None:
 
 
 def _constant(op: Any) -> bool:
-    """Whether an operation gives the same in every call, as the bias of the layer before does, which is to stay with its layer."""
+    """Return whether an operation depends on constants only. Such a summand is the bias of the layer before, and stays there."""
     waiting, seen = [op], set[str]()
     while waiting:
         one = waiting.pop()
@@ -88,5 +94,5 @@ def _constant(op: Any) -> bool:
 
 
 def _same(a: Any, b: Any) -> bool:
-    """Whether two are one operation: the objects are made anew each time they are asked for, the names are a graph's own."""
+    """Return whether two Python objects stand for the same operation. OpenVINO makes a new object per access; names are unique."""
     return bool(a.get_friendly_name() == b.get_friendly_name())

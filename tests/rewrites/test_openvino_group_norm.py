@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.rewrites.openvino_norms import norms_in_rows
+from diffuse_fast.rewrites.openvino_group_norm import flatten_group_norms
 from diffuse_fast.runtimes import network
 
 openvino = pytest.importorskip("openvino")
@@ -125,7 +125,7 @@ def test_what_is_added_may_come_from_deep(tmp_path):
     model, *_ = saved(tmp_path / "m.onnx", before, [node("Identity", ["normed"], ["out"])], (4, 3))
     read = openvino.Core().read_model(model.path)
     read.reshape({"sample": [3, CHANNELS, 4, 3], "timestep": [3]})
-    norms_in_rows(read)
+    flatten_group_norms(read)
     kinds = [op.get_type_name() for op in read.get_ordered_ops()]
     assert "GroupNormalization" not in kinds and kinds.count("MVN") == 1
 
