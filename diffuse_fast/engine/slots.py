@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -148,23 +148,23 @@ class Slots(ABC):
 
     def result(self, slot: int) -> Any:
         """Return a copy of the sample of a finished slot, (*shape)."""
-        return self._restored(self._own(self._part(slot), False)[None], [slot])[0]
+        sample, region = self._own(self._part(slot), False), self._regions[slot]
+        if self._batch is not None and self._batch.known is not None:
+            region = self._batch.known.part(slice(slot, slot + 1))
+        if region is not None:
+            region.restore(sample[None], self._plan_of(slot))
+        return sample
 
     def results(self, as_tensor: bool = False) -> Any:
         """Return a copy of the finished samples of all slots, (capacity, *shape): NumPy, or a tensor."""
-        return self._restored(self._own(self.state, as_tensor), range(self.capacity))
-
-    def _restored(self, samples: Any, slots: Sequence[int]) -> Any:
-        """Samples with the known data where it is known."""
-        regions: list[KnownRegion | None]
-        if self._batch is not None and self._batch.known is not None:
-            regions = [self._batch.known.part(slice(i, i + 1)) for i in slots]
-        else:
-            regions = [self._regions[i] for i in slots]
-        for i, region in enumerate(regions):
-            plan = self._plans[slots[i]]
-            if region is not None and plan is not None:
-                region.restore(samples[i : i + 1], plan)
+        samples = self._own(self.state, as_tensor)
+        if self._batch is not None:
+            if self._batch.known is not None:
+                self._batch.known.restore(samples, self._batch.plan)
+            return samples
+        for slot, region in enumerate(self._regions):
+            if region is not None:
+                region.restore(samples[slot : slot + 1], self._plan_of(slot))
         return samples
 
     @abstractmethod
