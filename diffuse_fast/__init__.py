@@ -100,7 +100,7 @@ if TYPE_CHECKING:
     from . import theory as theory
     from .engine.noise import noise as noise
     from .engine.probability_flow import probability_flow as probability_flow
-    from .engine.requests import Request as Request
+    from .engine.request import Request as Request
     from .engine.sample import sample as sample
     from .engine.sampler import Sampler as Sampler
     from .errors import DiffuseFastError as DiffuseFastError

@@ -96,7 +96,7 @@ def _kernel() -> dict[str, Any]:
 def _cuda() -> dict[str, Any]:
     """Whether a CUDA device can be sampled on, and for each kind of model what is missing, as far as files tell."""
     from .. import _core
-    from ..engine.device import core_reasons, torch_build_reason
+    from ..engine.devices.choose import core_reasons, torch_build_reason
     from ..kernels import kernels
 
     reason = _core.cuda_unavailable_reason()

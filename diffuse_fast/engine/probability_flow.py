@@ -22,10 +22,9 @@ from ..runtimes import network
 from ..schedule import Schedule
 from ..schedule.checks import positive
 from ..solver.solver import CLEAN, Point, Problem
-from .arguments import noise_array, trait, whole
+from .arguments import Seed, noise_array, require_int, seeds_of, shape_of_sample, trait
 from .conditioning import conditions
-from .sample import loaded
-from .sampler import Seed, seeds_of, shape_of_sample
+from .sample import load_cached
 
 # What the network says of a state at a point.
 Predict = Callable[[np.ndarray, Point], np.ndarray]
@@ -82,11 +81,11 @@ def probability_flow(
         ((4, 2), True)
     """
     if isinstance(model, str | Path):
-        model = loaded(model)
+        model = load_cached(model)
     known = model if isinstance(model, Model) else None
     if known is not None and known.time.dtype != "float32":
         raise ArgumentError("the model takes whole timesteps, and an adaptive solver calls it at any time.")
-    whole("n", n, 1)
+    require_int("n", n, 1)
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         positive(name, tolerance)
     schedule = told("schedule", schedule, known)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..artifact.document import output_shape
-from ..engine.arguments import whole
+from ..engine.arguments import require_int
 from ..errors import ArgumentError, NonFiniteError
 from ..model import Model
 from ..runtimes import network
@@ -120,13 +120,13 @@ def grid(schedule: Schedule, steps: int | None, model: Model | None) -> np.ndarr
     """The rising times of the bound."""
     if schedule.family == "discrete":
         count = schedule.num_train_timesteps  # type: ignore[attr-defined]  # checked: the family has it
-        steps = count if steps is None else whole("steps", steps, 2)
+        steps = count if steps is None else require_int("steps", steps, 2)
         if steps > count:
             raise ArgumentError(f"steps is {steps}; the schedule has {count} timesteps.")
         return np.unique(np.round(np.linspace(0.0, count - 1.0, steps)))
     if model is not None and model.time.dtype != "float32":
         raise ArgumentError("the model takes whole timesteps, and the times of this schedule are fractional.")
-    steps = DEFAULT_STEPS if steps is None else whole("steps", steps, 2)
+    steps = DEFAULT_STEPS if steps is None else require_int("steps", steps, 2)
     high, low = schedule.log_snr(schedule.t_min), max(schedule.log_snr(schedule.t_max), LEAST_LOG_SNR)
     times = np.asarray(schedule.timestep_at_log_snr(np.linspace(high, low, steps)))
     if low > LEAST_LOG_SNR:
@@ -138,7 +138,7 @@ def grid(schedule: Schedule, steps: int | None, model: Model | None) -> np.ndarr
 def _strata(count: int, evaluations: int | None) -> list[tuple[int, int]]:
     """Ranges of the terms 1 to count − 1, out of each of which one is evaluated."""
     terms = count - 1
-    chosen = terms if evaluations is None else whole("evaluations", evaluations, 1)
+    chosen = terms if evaluations is None else require_int("evaluations", evaluations, 1)
     if chosen > terms:
         raise ArgumentError(f"evaluations is {chosen}; there are {terms} terms.")
     edges = 1 + np.round(np.linspace(0, terms, chosen + 1)).astype(int)

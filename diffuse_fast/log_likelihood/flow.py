@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..artifact.document import output_shape
-from ..engine.arguments import whole
+from ..engine.arguments import require_int
 from ..errors import ArgumentError, MissingDependencyError, NonFiniteError, install_hint
 from ..model import Model
 from ..runtimes import network
@@ -134,7 +134,7 @@ def _on_whole_timesteps(problem: Problem, change: Change, steps: int | None) -> 
     if schedule.family != "discrete":
         raise ArgumentError("the model takes whole timesteps, and the times of this schedule are fractional.")
     every = np.arange(schedule.num_train_timesteps)  # type: ignore[attr-defined]  # checked: the family has it
-    steps = min(WHOLE_STEPS, len(every)) if steps is None else whole("steps", steps, 2)
+    steps = min(WHOLE_STEPS, len(every)) if steps is None else require_int("steps", steps, 2)
     if steps > len(every):
         raise ArgumentError(f"steps is {steps}; the schedule has {len(every)} timesteps.")
     angles = np.log(np.arctan2(schedule.sigma(every), schedule.alpha(every)))

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..artifact.document import VARIANCES
-from ..engine.arguments import trait, whole
+from ..engine.arguments import Seed, require_int, seeds_of, shape_of_sample, trait
 from ..engine.conditioning import conditions
 from ..engine.probability_flow import takes_by_alpha
-from ..engine.sample import loaded
-from ..engine.sampler import Seed, seeds_of, shape_of_sample
+from ..engine.sample import load_cached
 from ..errors import ArgumentError, ArgumentTypeError, suggest
 from ..kernels import get_kernel
 from ..model import Model
@@ -146,7 +145,7 @@ def likelihood(
         1.33
     """
     if isinstance(model, str | Path):
-        model = loaded(model)
+        model = load_cached(model)
     known = model if isinstance(model, Model) else None
     if method not in METHODS:
         raise ArgumentError(f"method is {method!r}.{suggest(str(method), METHODS)}")
@@ -184,7 +183,7 @@ def likelihood(
     drawn = method == "elbo" or trace == "hutchinson" or levels is not None
     if draws is None:
         draws = 2 if drawn else 1
-    elif whole("draws", draws, 1) > 1 and not drawn:
+    elif require_int("draws", draws, 1) > 1 and not drawn:
         raise ArgumentError(f"draws is {draws}; an exact trace of continuous data draws nothing, so that all would be the same.")
     learned = trait("variance", variance, known, VARIANCES) or "none"
     by_alpha = takes_by_alpha(input_scale, known, problem)
@@ -192,7 +191,7 @@ def likelihood(
     seeds, indices = seeds_of(seed, n, first_index)
     kernel = get_kernel()
 
-    size = n if batch_size is None else min(n, whole("batch_size", batch_size, 1))
+    size = n if batch_size is None else min(n, require_int("batch_size", batch_size, 1))
     found: list[list[dict[str, np.ndarray]]] = []
     nfe, divergence_error = 0, 0.0
     for first in range(0, n, size):

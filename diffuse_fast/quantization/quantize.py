@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..artifact.document import check_schedule
-from ..engine.arguments import whole
-from ..engine.sample import loaded
+from ..engine.arguments import require_int
+from ..engine.sample import load_cached
 from ..errors import ArgumentError, ArgumentTypeError
 from ..files import writable
 from ..model import Model, rewritten
@@ -69,10 +69,10 @@ def quantize(
         >>> df.sample(model, 4, 20, precision="int8").shape                      # doctest: +SKIP
         (4, 1, 8, 8)
     """
-    model = model if isinstance(model, Model) else loaded(model)
+    model = model if isinstance(model, Model) else load_cached(model)
     for name, number in (("samples", samples), ("steps", steps)):
-        whole(name, number, 1)
-    whole("seed", seed, 0)
+        require_int(name, number, 1)
+    require_int("seed", seed, 0)
     if isinstance(max_error, bool) or not isinstance(max_error, int | float) or not max_error > 0:
         raise ArgumentTypeError(f"max_error is {max_error!r}; it must be a number above 0.")
     target = _target(model, out)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from .. import machine
-from ..engine.arguments import whole
-from ..engine.sample import loaded
+from ..engine.arguments import require_int
+from ..engine.sample import load_cached
 from ..errors import ArgumentError, ArgumentTypeError, DiffuseFastError
 from ..model import Model
 from ..runtimes import network
@@ -76,8 +76,8 @@ def tune(
         >>> tuning.best["float32"][1].runtime                                              # doctest: +SKIP
         'onnx'
     """
-    model = model if isinstance(model, Model) else loaded(model)
-    sizes = [whole("batch_sizes", size, 1) for size in batch_sizes]
+    model = model if isinstance(model, Model) else load_cached(model)
+    sizes = [require_int("batch_sizes", size, 1) for size in batch_sizes]
     if not sizes or not precisions or isinstance(precisions, str):
         raise ArgumentError("batch_sizes and precisions are lists of at least one.")
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:

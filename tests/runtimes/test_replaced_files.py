@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.engine.sample import loaded
+from diffuse_fast.engine.sample import load_cached
 from diffuse_fast.errors import ArtifactError
 from diffuse_fast.onnx import protobuf
 from diffuse_fast.runtimes import network
@@ -75,11 +75,11 @@ def test_replaced_while_a_session_is_kept(written):
 
 def test_a_path_is_loaded_again(written):
     path = written()
-    first = loaded(path)
-    assert loaded(path) is first
+    first = load_cached(path)
+    assert load_cached(path) is first
     replace(path, written)
-    again = loaded(path)
-    assert again is not first and again.files.current and loaded(path) is again
+    again = load_cached(path)
+    assert again is not first and again.files.current and load_cached(path) is again
 
 
 def test_sampling_by_path_takes_the_new_weights(written):

@@ -1,4 +1,4 @@
-"""A CUDA device as the compiled core has it, beside onnxruntime: no torch in the process."""
+"""A CUDA device as the compiled core has it, for onnxruntime: no torch in the process."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError, NetworkError
-from ..kernels import cuda as _cuda
-from ..plans.plan import Row
+from ...errors import ArgumentError, ArgumentTypeError, NetworkError
+from ...kernels import cuda as _cuda
+from ...plans.plan import Row
 
 
 @functools.cache
 def core_device(index: int) -> CoreDevice:
-    """The device of that number: one for the process, since sessions outlive samplers and hold its stream."""
+    """Return the device of that number: one per process, since sessions outlive samplers and hold its stream."""
     return CoreDevice(index)
 
 
 class CoreDevice:
-    """See :class:`~diffuse_fast.engine.device.Device`. Its one stream is shared by onnxruntime's sessions: users take turns."""
+    """See :class:`~diffuse_fast.engine.devices.base.Device`. onnxruntime's sessions share its one stream, so users take turns."""
 
     kernels: tuple[str, ...] = ("cuda",)
     captures = False
@@ -89,13 +89,13 @@ class CoreDevice:
 
     def start(self, noise: Any, scale: float, into: Any) -> None:
         if isinstance(noise, _cuda.DeviceArray):
-            # A row that does just this: there is no other arithmetic on the device.
+            # One row of the step does the scaling: the core has no other arithmetic on the device.
             samples = noise.shape[0] if noise.shape else 1
             noise, into = (array.reshape((samples, array.size // samples)) for array in (noise, into))
-            row, nobody = Row(b=float(np.float32(scale))), np.zeros(samples, np.uint32)
-            step = _cuda.CudaKernel().bind([row], x=into, out=into, outputs=[noise], registers=None, seeds=nobody, indices=nobody,
+            row, zeros = Row(b=float(np.float32(scale))), np.zeros(samples, np.uint32)
+            step = _cuda.CudaKernel().bind([row], x=into, out=into, outputs=[noise], registers=None, seeds=zeros, indices=zeros,
                                            stream=self.stream)  # fmt: skip
-            step.place(nobody, nobody)
+            step.place(zeros, zeros)
             step.launch()
             return
         self.upload(np.multiply(noise, np.float32(scale), dtype=np.float32, casting="same_kind"), into)

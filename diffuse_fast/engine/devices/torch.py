@@ -1,4 +1,4 @@
-"""A CUDA device as torch has it: its allocator, its current stream, its graphs."""
+"""A CUDA device as torch has it: torch's allocator, current stream and graphs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import ArgumentError, ArgumentTypeError, NetworkError
+from ...errors import ArgumentError, ArgumentTypeError, NetworkError
 
 # torch captures one graph at a time in a process.
 _capturing = threading.Lock()
 
 
 class TorchDevice:
-    """See :class:`~diffuse_fast.engine.device.Device`. Work goes to torch's current stream, as torch's own does."""
+    """See :class:`~diffuse_fast.engine.devices.base.Device`. Work goes to torch's current stream."""
 
     kernels: tuple[str, ...] = ("triton", "cuda")
     captures = True
@@ -107,7 +107,7 @@ class TorchDevice:
 
 
 def _first(error: BaseException) -> str:
-    """What went wrong first: a capture that was broken says only that it is."""
+    """Describe the first error of a chain: the last one of a broken capture says only that it is broken."""
     while error.__context__ is not None:
         error = error.__context__
     return f"{type(error).__name__}: {str(error)[:1000]}"
