@@ -15,7 +15,7 @@ from .networks import NETWORKS
 from .page_cases import OWN_TABLES
 from .plots import grouped, plot_growth, plot_peers, plot_step
 from .report import digits
-from .targets import judge, spoken
+from .targets import spoken, verdicts
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -133,7 +133,7 @@ def _targets(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
     """A row for each case, with a column for each machine and number of threads."""
     rows: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
     for name, run in runs.items():
-        for verdict in judge(run["cases"], run["machine"]):
+        for verdict in verdicts(run["cases"], run["machine"]):
             what, threads, target, measured, met = spoken(verdict)
             note = f"<br>{verdict.note}" if verdict.note else ""
             cell = f"{measured} {f'**{met}**' if met else ''}{note}"

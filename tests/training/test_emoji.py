@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 import json
 import tarfile
@@ -18,10 +17,10 @@ from PIL import Image
 
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, DownloadError, OutputError, TrainingError
-from diffuse_fast.training import emoji as recipe
 from diffuse_fast.training.data import hold_out
+from diffuse_fast.training.data import twemoji as source
+from examples.emoji import train as recipe
 
-source = importlib.import_module("diffuse_fast.training.data.emoji")  # its name in the package is the function's
 RED, CLEAR = (255, 0, 0, 255), (0, 0, 0, 0)
 
 
@@ -186,7 +185,13 @@ def test_the_recipe_from_an_archive_to_a_card(tmp_path, monkeypatch):
         "network": {"type": "UNet", "channels": 8, "multipliers": [1], "blocks": 1, "groups": 4},
         "train": {"steps": 2, "batch_size": 4, "warmup_steps": 0, "prediction_type": "v_prediction"},
     }
-    for name, value in {"SETTINGS": quick, "JUDGE_PASSES": 1, "JUDGED_STEPS": (2,), "DRAWN": 1, "DRAWN_STEPS": 2}.items():
+    for name, value in {
+        "SETTINGS": quick,
+        "CLASSIFIER_PASSES": 1,
+        "EVALUATED_STEPS": (2,),
+        "SAMPLES": 1,
+        "SAMPLE_STEPS": 2,
+    }.items():
         monkeypatch.setattr(recipe, name, value)
     model = recipe.train_emoji(tmp_path / "out", archive=path, progress=False)
     assert (model.license, model.training["data"], model.shape) == ("CC-BY-4.0", source.ATTRIBUTION, (3, 8, 8))

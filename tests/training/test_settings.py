@@ -12,7 +12,7 @@ import pytest
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError
 from diffuse_fast.training import TrainConfig
-from diffuse_fast.training.config.train_config import config_section, objective_config, recipe
+from diffuse_fast.training.config import config_section, objective_config, recipe
 from diffuse_fast.training.data import Framing
 from diffuse_fast.training.run.loop import rate_factor
 
@@ -50,8 +50,9 @@ def test_all_faults_are_told_at_once():
     config_section.check({"data": {"kind": "digits"}, "schedule": {"type": "learned"}})
 
 
-@pytest.mark.parametrize("arguments", [["--data", "absent"], []])
-def test_the_command_tells_them_without_torch(tmp_path, arguments):
+@pytest.mark.parametrize("arguments", [["--data", "absent"], ["c.toml"]])
+def test_the_command_reports_them_without_torch(tmp_path, arguments):
+    (tmp_path / "c.toml").write_text('data.kind = "digits"')
     program = (
         "import sys\n"
         "from diffuse_fast.cli.app import app\n"
@@ -62,7 +63,7 @@ def test_the_command_tells_them_without_torch(tmp_path, arguments):
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert "steps is 0" in done.stderr and "learning_rate is -1" in done.stderr
     assert done.stdout.split() == ["status", "1", "False"]
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["c.toml"]
 
 
 def test_the_tables_say_what_there_is():

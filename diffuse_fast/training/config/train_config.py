@@ -141,7 +141,3 @@ def _is(annotation: str, value: Any) -> bool:
     if kind == "bool" or isinstance(value, bool):
         return kind == "bool" and isinstance(value, bool)
     return isinstance(value, {"int": int, "float": int | float, "str": str}[kind])
-
-
-# How the bundled model of the digits was trained.
-DIGITS = TrainConfig(steps=6000, batch_size=64, prediction_type="v_prediction", learning_rate=2e-3)

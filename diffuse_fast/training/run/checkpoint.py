@@ -85,19 +85,6 @@ def newest(folder: Path) -> Checkpoint | None:
     return None
 
 
-def is_one(path: Path) -> bool:
-    """Whether a file is a checkpoint by its name, whole or not, or by its metadata."""
-    from safetensors import SafetensorError, safe_open
-
-    if NAME.fullmatch(path.name):
-        return True
-    try:
-        with safe_open(path, framework="pt") as file:
-            return KEY in (file.metadata() or {})
-    except (OSError, SafetensorError):
-        return False
-
-
 def read(path: str | os.PathLike[str]) -> Checkpoint:
     """A checkpoint file.
 
