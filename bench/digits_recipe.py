@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from diffuse_fast.training import TrainConfig
-from diffuse_fast.training.config.config_section import read, schedule
+from diffuse_fast.training.config.config_section import make_schedule, read_config
 
-SETTINGS = read(Path(__file__).parent.parent / "examples" / "digits" / "config.toml")
+SETTINGS = read_config(Path(__file__).parent.parent / "examples" / "digits" / "config.toml")
 CONFIG = TrainConfig(**SETTINGS["train"])
-SCHEDULE = schedule(SETTINGS["schedule"])
+SCHEDULE = make_schedule(SETTINGS["schedule"])
 # Arguments of df.nn.UNet.
 NETWORK: dict[str, Any] = {
     "in_channels": 1, "num_classes": 10, **{name: value for name, value in SETTINGS["network"].items() if name != "type"},

@@ -52,9 +52,9 @@ def train(
     """
     if configuration is None and data is None:
         raise typer.BadParameter("give a configuration (CONFIG.toml) or --data.")
-    from ..training.config.config_section import check, read
+    from ..training.config.config_section import check, read_config
 
-    settings = {} if configuration is None else read(configuration)
+    settings = {} if configuration is None else read_config(configuration)
     if data is not None:
         kind = "arrays" if data.suffix in (".npy", ".npz") else "images"
         settings["data"] = {**settings.get("data", {}), "kind": kind, "path": str(data)}

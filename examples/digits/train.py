@@ -24,7 +24,7 @@ from diffuse_fast.files import replacing, writable
 from diffuse_fast.learning.learn import HELD_OUT, learn_each
 from diffuse_fast.model import Model, load
 from diffuse_fast.schedule import Schedule
-from diffuse_fast.training.config.config_section import read
+from diffuse_fast.training.config.config_section import read_config
 from diffuse_fast.training.config.recipe import Recipe, recipe, run
 from diffuse_fast.training.config.train_config import TrainConfig
 from diffuse_fast.training.data import Split, digits
@@ -35,7 +35,7 @@ from diffuse_fast.training.run.state import restore
 
 NAME = "digits"
 COMMAND = "python examples/digits/train.py --out out/digits"
-SETTINGS = read(Path(__file__).parent / "config.toml")
+SETTINGS = read_config(Path(__file__).parent / "config.toml")
 CONFIG = TrainConfig(**SETTINGS["train"])
 SCHEDULE = Schedule.cosine()
 LEARNED_STEPS = (5, 6, 8)

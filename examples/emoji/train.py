@@ -25,7 +25,7 @@ from diffuse_fast.errors import DiffuseFastError
 from diffuse_fast.files import replacing
 from diffuse_fast.image_grid import grid, png
 from diffuse_fast.model import Model, load, to_uint8
-from diffuse_fast.training.config.config_section import read
+from diffuse_fast.training.config.config_section import read_config
 from diffuse_fast.training.config.recipe import Recipe, recipe, run
 from diffuse_fast.training.data import Source, Split
 from diffuse_fast.training.data.twemoji import ATTRIBUTION, CLASSES, LICENSE, PACKAGE
@@ -34,7 +34,7 @@ from diffuse_fast.training.evaluation.classifier import train_classifier
 
 NAME = "emoji"
 COMMAND = "python examples/emoji/train.py --out out/emoji"
-SETTINGS = read(Path(__file__).parent / "config.toml")
+SETTINGS = read_config(Path(__file__).parent / "config.toml")
 CLASSIFIER_PASSES = 10
 EVALUATED_STEPS = (20, 50)
 SAMPLES, SAMPLE_STEPS, SAMPLE_SOLVER = 8, 30, "unipc"  # of every class, for emoji.png

@@ -157,4 +157,4 @@ def test_a_checkpoint_of_a_call_in_python_says_what_to_do(run, tmp_path):
     df.train(df.nn.MLP(2, width=8, depth=1), data, schedule=df.Schedule.linear(), config=config, folder=tmp_path / "r")
     refused = run("export", "r/checkpoint-00000002.safetensors", "m.onnx")
     assert refused.exit_code == 1
-    assert "does not say how its network is built" in refused.stderr and "steps=2" in refused.stderr
+    assert "does not have its network's settings" in refused.stderr and "steps=2" in refused.stderr

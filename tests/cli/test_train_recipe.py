@@ -101,7 +101,7 @@ def test_from_a_folder_of_images_to_samples(run, pictures, caplog):
     ("arguments", "status", "message"),
     [
         (["absent.toml"], 1, "cannot read the configuration"),
-        (["c.toml", "--set", "train.step=3"], 1, "train.step is no setting. Did you mean 'steps'"),
+        (["c.toml", "--set", "train.step=3"], 1, "unknown setting train.step. Did you mean 'steps'"),
         (["c.toml", "--set", "data.kind=folder"], 1, "data.kind is 'folder'"),
         (["c.toml", "--set", "data.path=absent"], 1, "section [data]: there is no folder 'absent'"),
         (["c.toml", "--set", "network.type=UNet1D"], 1, "samples of 2 axes"),
@@ -142,11 +142,11 @@ def test_flags_alone_make_a_recipe(run, pictures, monkeypatch):
     monkeypatch.setattr(recipe, "run", lambda recipe, out, **options: made.append((recipe, out, options)))
     told = run("train", "--data", "pictures", "--size", 16, "--batch-size", 2, "--out", "o", "--resume")
     assert told.exit_code == 0
-    assert "12 pictures become (3, 16, 16) with values from -1 to 1" in told.stderr
+    assert "12 images become (3, 16, 16) with values from -1 to 1" in told.stderr
     np.save(pictures / "points.npy", np.zeros((100, 3)))
     told = run("train", "--data", "points.npy", "--set", "network.type=MLP", "--out", "o")
     assert told.exit_code == 0
-    assert "100 samples of (3,), float64: values from 0 to 0 are taken as they are" in told.stderr
+    assert "100 samples of (3,), float64: values from 0 to 0 are not scaled" in told.stderr
     np.save(pictures / "bright.npy", np.ones((100, 1, 8, 8), np.float32))
     assert "none below 0" in run("train", "--data", "bright.npy", "--out", "o").stderr
     asked = ("--set", "data.data_range=[0, 1]", "--set", "network.channels=8")
@@ -223,12 +223,12 @@ def test_every_objective_can_be_asked_for(run, points, monkeypatch, arguments, f
     ("arguments", "message"),
     [
         (["--objective", "elbo"], "objective.type is 'elbo'"),
-        (["--objective", "vlb", "--weighting", "p2"], "weighs times by itself"),
+        (["--objective", "vlb", "--weighting", "p2"], "has its own weights"),
         (["--schedule", "flow", "--objective", "vlb"], "section [objective]: schedule must be a discrete one"),
         (["--schedule", "flow", "--times", "importance"], "section [times]: schedule is of the family flow"),
         (["--times", "log_normal"], "section [times]: schedule is discrete"),
         (["--weighting", "snr"], "weighting.type is 'snr'"),
-        (["--weighting", "p2", "--set", "weighting.gama=1"], "weighting.gama is no setting. Did you mean 'gamma'"),
+        (["--weighting", "p2", "--set", "weighting.gama=1"], "unknown setting weighting.gama. Did you mean 'gamma'"),
         (["--weighting", "min_snr", "--set", "weighting.gamma=0"], "section [weighting]: gamma is 0"),
         (["--schedule", "learned", "--times", "uniform"], "has its own objective"),
         (["--schedule", "learned", "--set", "schedule.log_snr_max=-9"], "section [schedule]: log_snr_max"),
