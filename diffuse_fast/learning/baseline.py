@@ -42,7 +42,7 @@ class Baseline:
 
     def __str__(self) -> str:
         said = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in self.options.items()]
-        return f"{self.solver} ({', '.join(said) or 'as it comes'})"
+        return f"{self.solver} ({', '.join(said) or 'defaults'})"
 
 
 def search(task: Task, steps: int, report: Callable[[str], None]) -> tuple[list[Baseline], Baseline]:

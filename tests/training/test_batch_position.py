@@ -13,7 +13,7 @@ import diffuse_fast as df
 from diffuse_fast.kernels import reference
 from diffuse_fast.training import LearnedScheduleObjective, LogSNRNetwork, TrainConfig, VariationalObjective
 from diffuse_fast.training.data import Generated
-from diffuse_fast.training.objectives import ForwardProcess, Objective, Place, Times, UniformTimes, drop_conditions
+from diffuse_fast.training.objectives import BatchPosition, ForwardProcess, Objective, Times, UniformTimes, drop_conditions
 
 COSINE = df.Schedule.cosine(num_train_timesteps=40)
 SCHEDULES = {
@@ -86,12 +86,12 @@ def test_the_compiled_pass_is_torchs_operations(name, prediction_type):
     process = ForwardProcess(SCHEDULES[name], prediction_type)
     t = UniformTimes(SCHEDULES[name]).sample(4, torch.Generator().manual_seed(0)).t
     x0 = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(1))
-    place = Place(seed=2**62, step=9, first=4, batch=8)
+    position = BatchPosition(seed=2**62, step=9, first=4, batch=8)
     noise = normals(x0.shape, seed=2**62, step=9, first=4)
     # In float64 it is torch that computes.
     expected = process(x0.double(), t, noise.double())
     scale = [max(1.0, value.abs().max().item()) for value in expected]
-    for data, drawn in itertools.product((x0, x0.to(memory_format=torch.channels_last)), (place, noise)):
+    for data, drawn in itertools.product((x0, x0.to(memory_format=torch.channels_last)), (position, noise)):
         for value, exact, size in zip(process(data, t, drawn), expected, scale, strict=True):
             assert value.dtype == torch.float32
             torch.testing.assert_close(value.double(), exact, rtol=1e-5, atol=1e-6 * size)
@@ -109,8 +109,8 @@ def test_parts_of_a_batch_cost_what_they_cost_in_it(name, objective):
     x0 = torch.rand(6, 2, 3, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
     def each(first, last):
-        place = Place(seed=3, step=7, first=first, batch=6)
-        return objective(lambda x, t: 0.3 * x, x0[first:last], generator=torch.Generator().manual_seed(5), place=place)
+        position = BatchPosition(seed=3, step=7, first=first, batch=6)
+        return objective(lambda x, t: 0.3 * x, x0[first:last], generator=torch.Generator().manual_seed(5), position=position)
 
     whole = each(0, 6)
     parts = [each(0, 2), each(2, 6)]
@@ -128,7 +128,7 @@ def test_offset_noise_is_another_one_per_sample_channel_and_step():
             lambda x, t: seen.append(x.mean((2, 3))) or x,
             torch.zeros(4, 2, 8, 8),
             generator=torch.Generator(),
-            place=Place(0, step, 0, 4),
+            position=BatchPosition(0, step, 0, 4),
         )
     means = torch.cat(seen).flatten() / 100.0
     assert len(means.unique()) == 16
@@ -139,8 +139,10 @@ def test_the_same_labels_are_dropped_however_a_batch_is_cut():
     labels = torch.arange(12)
 
     def dropped(first, last):
-        place = Place(0, 1, first, 12)
-        return drop_conditions({"label": labels[first:last]}, {"label": 99}, 0.5, torch.Generator().manual_seed(4), place)["label"]
+        position = BatchPosition(0, 1, first, 12)
+        return drop_conditions({"label": labels[first:last]}, {"label": 99}, 0.5, torch.Generator().manual_seed(4), position)[
+            "label"
+        ]
 
     whole = dropped(0, 12)
     assert torch.equal(torch.cat([dropped(0, 5), dropped(5, 12)]), whole)
