@@ -16,12 +16,12 @@ from ..errors import ArgumentError, NonFiniteError, RuntimeUnavailableError, ins
 from ..kernels import get_kernel
 from ..kernels.reference import STREAM_INITIAL
 from ..model import Model
-from ..planning import told
+from ..planning import resolve_prediction_type, resolve_schedule
 from ..plans.plan import INPUT_SCALES
 from ..runtimes import network
 from ..schedule import Schedule
 from ..schedule.checks import positive
-from ..solver.solver import CLEAN, Point, Problem
+from ..solver.solver import CLEAN, Grid, Point
 from .arguments import noise_array, trait, whole
 from .conditioning import conditions
 from .sample import loaded
@@ -89,14 +89,14 @@ def probability_flow(
     whole("n", n, 1)
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         positive(name, tolerance)
-    schedule = told("schedule", schedule, known)
-    predicts = told("prediction_type", prediction_type, known)
+    schedule = resolve_schedule(schedule, known)
+    predicts = resolve_prediction_type(prediction_type, known)
     if predicts not in schedule.prediction_types:
         raise ArgumentError(
             f"prediction_type is {predicts!r}; a network of a schedule of the family {schedule.family} predicts one of "
             f"{', '.join(schedule.prediction_types)}.{hints.of_prediction(predicts)}"
         )
-    problem = Problem(
+    problem = Grid(
         schedule=schedule,
         points=(),
         prediction_type=predicts,
@@ -134,7 +134,7 @@ def probability_flow(
     return integrate(problem, predict, call.x.astype(np.float64), rtol, atol), evaluations
 
 
-def takes_by_alpha(input_scale: str | None, known: Model | None, problem: Problem) -> bool:
+def takes_by_alpha(input_scale: str | None, known: Model | None, problem: Grid) -> bool:
     """Whether the network takes the state divided by alpha.
 
     Raises:
@@ -149,7 +149,7 @@ def takes_by_alpha(input_scale: str | None, known: Model | None, problem: Proble
     return by_alpha
 
 
-def integrate(problem: Problem, predict: Predict, state: np.ndarray, rtol: float, atol: float) -> np.ndarray:
+def integrate(problem: Grid, predict: Predict, state: np.ndarray, rtol: float, atol: float) -> np.ndarray:
     """The state at the first of the problem's two points carried to the last, and from there to the data by Euler's step.
 
     Raises:
@@ -190,7 +190,7 @@ def integrate(problem: Problem, predict: Predict, state: np.ndarray, rtol: float
     return CLEAN.alpha * (p * x + q * predict(x, last))
 
 
-def _check_start(problem: Problem) -> None:
+def _check_start(problem: Grid) -> None:
     """Whether a start without signal is regular."""
     if problem.prediction_type in ("epsilon", "score"):
         raise ArgumentError(

@@ -349,7 +349,7 @@ class Schedule:
 
         Args:
             scheduler: A scheduler, or its configuration as a dict with the name of the class under ``_class_name``, as
-                ``scheduler_config.json`` has it. ``diffuse_fast/interop.py`` lists the classes and their options.
+                ``scheduler_config.json`` has it. ``diffuse_fast.interop.diffusers`` lists the classes and their options.
             mu: What the pipeline makes of the sample's size, where the configuration has ``use_dynamic_shifting``.
 
         Raises:
@@ -362,9 +362,9 @@ class Schedule:
             >>> df.Schedule.from_diffusers(config) == df.Schedule.cosine()
             True
         """
-        from ..interop import schedule_from_diffusers
+        from ..interop import diffusers
 
-        return schedule_from_diffusers(scheduler, mu=mu)
+        return diffusers.schedule(scheduler, mu=mu)
 
     # ---- marginals ------------------------------------------------------
 

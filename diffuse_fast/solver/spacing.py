@@ -87,7 +87,7 @@ class Spacing:
     beta_shape: tuple[float, float] | None = None
 
 
-def checked(
+def resolve(
     schedule: Schedule,
     name: Any,
     *,

@@ -9,7 +9,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, PlanError
-from diffuse_fast.solver.spacing import LEVELS, SPACINGS, beta_quantile, checked, grid
+from diffuse_fast.solver.spacing import LEVELS, SPACINGS, beta_quantile, grid, resolve
 
 # The peer makes NumPy arrays of tensors in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -32,7 +32,7 @@ def timesteps(spacing, steps, train=1000, **options):
 
 
 def lay(schedule, spacing, steps, style="closed", **options):
-    return grid(checked(schedule, spacing, **options), schedule, steps, style)
+    return grid(resolve(schedule, spacing, **options), schedule, steps, style)
 
 
 # ---- integer timesteps --------------------------------------------------------------------------------
@@ -434,8 +434,8 @@ def test_rounding_changes_what_is_told_and_no_marginal():
         ({"timestep_spacing": "karras", "steps": 0}, ArgumentError, "steps is 0; it must be at least 1"),
         ({"schedule": LINEAR.rescale_zero_terminal_snr(), "timestep_spacing": "karras"}, ArgumentError, "sigma_max="),
         ({"schedule": df.Schedule.flow(), "prediction_type": "flow", "timestep_spacing": "log_snr"}, ArgumentError, "sigma_max="),
-        ({"sigmas": [1.0, 2.0]}, ArgumentError, "sigmas must fall; 2.0 comes after 1.0"),
-        ({"sigmas": [1.0, 1.0]}, ArgumentError, "sigmas must fall"),
+        ({"sigmas": [1.0, 2.0]}, ArgumentError, "sigmas must decrease; 2.0 comes after 1.0"),
+        ({"sigmas": [1.0, 1.0]}, ArgumentError, "sigmas must decrease"),
         ({"sigmas": [0.0]}, ArgumentError, "a noise level above 0"),
         ({"sigmas": [1.0, -1.0], "steps": None, "end": "data"}, ArgumentError, "sigmas are from -1.0 to 1.0.*above 0"),
         ({"sigmas": [1e5, 1.0], "steps": None, "end": "data"}, ArgumentError, "sigmas are from 1.0 to 100000.0"),
