@@ -107,7 +107,7 @@ if TYPE_CHECKING:
     from .engine.sample import sample as sample
     from .engine.sampler import Sampler as Sampler
     from .errors import DiffuseFastError as DiffuseFastError
-    from .exporting import export as export
+    from .exporting.write_artifact import export as export
     from .guidance import ClassifierGuidance as ClassifierGuidance
     from .kernels import set_num_threads as set_num_threads
     from .kernels.step import step as step

@@ -20,7 +20,7 @@ from ..planning import resolve_prediction_type, resolve_schedule
 from ..plans.plan import INPUT_SCALES
 from ..runtimes import network
 from ..schedule import Schedule
-from ..schedule.checks import positive
+from ..schedule.checks import require_positive
 from ..solver.solver import CLEAN, Grid, Point
 from .arguments import noise_array, trait, whole
 from .conditioning import conditions
@@ -88,7 +88,7 @@ def probability_flow(
         raise ArgumentError("the model takes whole timesteps, and an adaptive solver calls it at any time.")
     whole("n", n, 1)
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
-        positive(name, tolerance)
+        require_positive(name, tolerance)
     schedule = resolve_schedule(schedule, known)
     predicts = resolve_prediction_type(prediction_type, known)
     if predicts not in schedule.prediction_types:

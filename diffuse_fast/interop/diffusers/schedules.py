@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import ArgumentError, near
 from ...schedule import Schedule
-from ...schedule.checks import number
+from ...schedule.checks import require_number
 from ...schedule.discrete import DiscreteSchedule
 from .config import Config, is_continuous, level_spacing
 
@@ -103,7 +103,7 @@ def _shift(config: Config, shift: float, mu: float | None) -> float:
         return shift
     if mu is None:
         raise ArgumentError("use_dynamic_shifting is True, so the shift depends on the size of the sample; give mu=...")
-    shifted = number("mu", mu)
+    shifted = require_number("mu", mu)
     return shifted if config["time_shift_type"] == "linear" else math.exp(shifted)
 
 

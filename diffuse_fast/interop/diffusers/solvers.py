@@ -91,8 +91,8 @@ def singlestep(config: Config) -> SolverChoice:
     asked = config["algorithm_type"], config["solver_order"], config["solver_type"]
     if asked == ("sde-dpmsolver++", 3, "heun"):
         raise ArgumentError(
-            "solver_type='heun' with solver_order=3 and algorithm_type='sde-dpmsolver++' is not honoured here: that step of "
-            "diffusers has a sign wrong (docs/decisions/third-order-multistep.md). Use df.plan with dpmsolver_singlestep."
+            "solver_type='heun' with solver_order=3 and algorithm_type='sde-dpmsolver++' is not supported: diffusers "
+            "has a sign error in that step (docs/decisions/third-order-multistep.md). Use df.plan with dpmsolver_singlestep."
         )
     return SolverChoice("dpmsolver_singlestep", {}, _ignored_variance(config))
 
