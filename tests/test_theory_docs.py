@@ -58,7 +58,8 @@ def test_the_pages_name_all_of_the_theory():
 @pytest.mark.parametrize(
     "module",
     [f"theory.{name}" for name in ("gaussian", "forward", "reverse", "bound", "flow")]
-    + ["likelihood.likelihood", "schedule.learned", "schedule.base"]
+    + ["log_likelihood.likelihood", "schedule.learned", "schedule.base", "schedule.factories", "plans.clip", "plans.plan"]
+    + ["solver.build", "solver.registry", "solver.prediction", "interop", "model"]
     + [f"training.objectives.{name}" for name in ("forward", "objective", "times", "variational", "learned_schedule")],
 )
 def test_the_examples_of_the_functions_run(module):

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..errors import ArgumentError, NonFiniteError, PlanError
 from ..plans.plan import Plan
-from ..solver import SOLVERS, Option
+from ..solver import SOLVERS
+from ..solver.solver import Option
 from ..solver.spacing import INTEGER, LEVELS
 from .task import Task
 

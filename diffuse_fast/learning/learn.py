@@ -17,7 +17,7 @@ from ..engine.sample import load_cached
 from ..errors import ArgumentError, ArgumentTypeError
 from ..files import writable
 from ..model import Model, rewritten
-from ..planning import bounds, told
+from ..planning import resolve_clip, resolve_prediction_type, resolve_schedule, resolve_shape
 from ..plans.plan import MAX_REGISTERS, DynamicThreshold, Plan
 from ..schedule import Schedule
 from . import baseline
@@ -201,16 +201,16 @@ def learn_each(
         model = load_cached(model)
     known = model if isinstance(model, Model) else None
     target = None if out is None else _target(known, out)
-    clipped = bounds(clip, known)
+    clipped = resolve_clip(clip, known)
     if isinstance(clipped, DynamicThreshold):
         raise ArgumentError("clip is a dynamic threshold; a learned plan clips statically, or not.")
     say = progress or (lambda line: None)
     task = Task(
         model,
-        schedule=told("schedule", schedule, known),
-        prediction_type=told("prediction_type", prediction_type, known),
+        schedule=resolve_schedule(schedule, known),
+        prediction_type=resolve_prediction_type(prediction_type, known),
         clip=clipped,
-        shape=told("shape", shape, known),
+        shape=resolve_shape(shape, known),
         variance=variance,
         input_scale=input_scale,
         samples=samples,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..artifact.document import check_schedule
+from ..artifact.check_document import check_schedule
 from ..engine.arguments import require_int
 from ..engine.sample import load_cached
 from ..errors import ArgumentError, ArgumentTypeError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.artifact import document
+from diffuse_fast.artifact import document, read_document
 from diffuse_fast.errors import ArtifactError
 from diffuse_fast.onnx import graph, header
 from diffuse_fast.onnx.graph import Graph
@@ -111,7 +111,7 @@ def test_metadata_of_many_values(small):
 def test_as_many_values_as_a_schedule_of_a_million_times_has():
     text = json.dumps({"betas": [0.5] * document.MAX_TRAIN_TIMESTEPS})
     with pytest.raises(ArtifactError, match="format"):  # it is read, and is no document
-        document.parse(text)
+        read_document.parse(text)
 
 
 # A field that nobody knows, or a comment, of the model, the graph, a node, a tensor: (numbers on the way, number).

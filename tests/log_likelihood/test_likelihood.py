@@ -13,7 +13,7 @@ from scipy import stats
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, NonFiniteError
 from diffuse_fast.log_likelihood import adams, bound
-from diffuse_fast.solver.solver import Problem
+from diffuse_fast.solver.solver import Grid
 
 # A Gaussian whose Jacobian is not diagonal, so that a probe does not give the trace by itself.
 MEAN = np.array([0.3, -0.2, 0.1])
@@ -410,7 +410,7 @@ def test_every_term_of_a_bound_has_noise_of_its_own():
     """Strata, terms and decoder of all draws, each from another row of the stream."""
     drawn = []
     schedule = df.Schedule.linear(20)
-    problem = Problem(schedule=schedule, points=(), prediction_type="epsilon", lo=-np.inf, hi=np.inf, time_convention=None)
+    problem = Grid(schedule=schedule, points=(), prediction_type="epsilon", lo=-np.inf, hi=np.inf, time_convention=None)
 
     def noise(row, shape):
         drawn.append(row)

@@ -11,6 +11,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.artifact import document as documents
+from diffuse_fast.artifact import read_document
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, ArtifactError, OutputError
 from diffuse_fast.onnx.graph import Graph, Node
 from diffuse_fast.quantization import calibrate, sensitivity
@@ -48,7 +49,7 @@ def test_int8_is_near_and_says_how_near(quantized, runtime):
 def test_the_document_holds_it(quantized):
     found = quantized.quantization
     assert quantized.to_json()["version"] == 3
-    assert documents.build(quantized.to_json()).quantization == found == df.load(quantized.path).quantization
+    assert read_document.build(quantized.to_json()).quantization == found == df.load(quantized.path).quantization
     assert len(found.layers) == 35 and found.frechet_distance is None
     assert not {"conv2d", "output"} & set(found.layers)  # the first and the last stay in float32,
     assert all(name.startswith("conv2d") for name in found.layers)  # and so do the linear layers, which embed the time
@@ -77,12 +78,12 @@ def test_what_is_no_quantization(quantized, change, says):
     document = copy.deepcopy(quantized.to_json())
     document["quantization"].update(change)
     with pytest.raises(ArtifactError, match=says):
-        documents.build(document)
+        read_document.build(document)
 
 
 def test_an_older_version_has_none(quantized):
     with pytest.raises(ArtifactError, match="unknown field 'quantization'"):
-        documents.build({**quantized.to_json(), "version": 2})
+        read_document.build({**quantized.to_json(), "version": 2})
 
 
 @pytest.mark.parametrize(

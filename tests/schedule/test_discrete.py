@@ -375,7 +375,7 @@ def test_repr_is_how_it_was_made():
         (lambda: df.Schedule.from_json([]), df.errors.ArgumentError, "object"),
         (lambda: df.Schedule.from_json({}), df.errors.ArgumentError, "'type'"),
         (lambda: df.Schedule.from_json({"type": "liner"}), df.errors.ArgumentError, "Did you mean 'linear'"),
-        (lambda: df.Schedule.from_json({"type": "_make"}), df.errors.ArgumentError, "not known"),
+        (lambda: df.Schedule.from_json({"type": "_make"}), df.errors.ArgumentError, "unknown schedule type"),
         (lambda: df.Schedule.from_json({"type": "linear", "beta_start": 0.1, "beta_end": 0.2}),
          df.errors.ArgumentError, "lacks the field 'num_train_timesteps'"),
         (lambda: df.Schedule.from_json({"type": "from_betas", "betas": [0.1], "s": 1}), df.errors.ArgumentError,

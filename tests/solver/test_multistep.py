@@ -15,6 +15,7 @@ from diffuse_fast.errors import ArgumentError, PlanError
 from diffuse_fast.kernels.reference import apply_row
 from diffuse_fast.solver import multistep
 from diffuse_fast.solver.solver import Point
+from tests.solver.unguarded import unguarded_plan
 
 LINEAR = df.Schedule.linear()
 SCHEDULES = {"linear": LINEAR, "scaled_linear": df.Schedule.quadratic(), "squaredcos_cap_v2": df.Schedule.cosine()}
@@ -58,7 +59,7 @@ def test_the_polynomial_is_integrated_exactly(order):
 
 
 def test_lms_integrates_lagrange_in_sigma():
-    plan = make(LINEAR, "lms", None, timesteps=[900, 700, 650, 300, 20], _guarded=False)
+    plan = unguarded_plan(LINEAR, "lms", None, timesteps=[900, 700, 650, 300, 20])
     sigma = [s / a for a, s in plan.marginals]
     # Row 4: x'/alpha' = x/alpha + Σ ε_j ∫ ℓ_j; the registers hold ε, ε itself has weight b.
     alpha_next = plan.marginals[4][0]
@@ -153,7 +154,7 @@ def against_peer(gaussian, run, solver, options, name, peer_options, steps, beta
     times = list(dict.fromkeys(peer.timesteps.tolist()))
     if options.get("skip_prk_steps") is False:
         times = [t for t in times if t in set(peer._timesteps.tolist())]
-    plan = make(schedule, solver, None, prediction_type, timesteps=times, _guarded=False, **options)
+    plan = unguarded_plan(schedule, solver, None, prediction_type, timesteps=times, **options)
     rng = np.random.default_rng(steps)
     x = rng.standard_normal((3, 4))
     noises = rng.standard_normal((len(plan.rows), 3, 4))

@@ -12,7 +12,7 @@ import pytest
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, PlanError
 from diffuse_fast.kernels.reference import apply_row
-from diffuse_fast.solver.solver import Point, Problem
+from diffuse_fast.solver.solver import Grid, Point
 
 LINEAR = df.Schedule.linear()
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
@@ -267,7 +267,7 @@ def test_a_state_in_another_scale_takes_the_same_path(run, solver, prediction_ty
     times = uneven(9, seed=3)
     k = dict(zip(times, np.exp(np.random.default_rng(1).uniform(-2, 2, 9)), strict=True))
     points = Paper(times, prediction_type, None)
-    plain = Problem(LINEAR, tuple(_points(points)), prediction_type, -math.inf, math.inf)
+    plain = Grid(LINEAR, tuple(_points(points)), prediction_type, -math.inf, math.inf)
     scaled = dataclasses.replace(
         plain,
         points=tuple(

@@ -17,8 +17,8 @@ from ...artifact.document import TIME_DTYPES
 from ...errors import ArgumentError, ArgumentTypeError, DiffuseFastError, TrainingError, suggest
 from ...plans.plan import PREDICTION_TYPES
 from ...schedule import Schedule
-from ...schedule.base import DISCRETE, TYPES, ZERO_SNR
 from ...schedule.discrete import DiscreteSchedule
+from ...schedule.types import DISCRETE, TYPES, ZERO_SNR
 from ..data.decode import ON_ERROR, Framing
 from .train_config import TrainConfig
 

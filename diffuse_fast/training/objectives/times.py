@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ArgumentError, suggest
-from ...schedule.checks import positive, whole
+from ...schedule.checks import require_int, require_positive
 from ...schedule.discrete import DiscreteSchedule
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class ImportanceTimes:
     def __init__(self, schedule: Schedule, *, history: int = 10, uniform: float = 1e-3):
         if not isinstance(schedule, DiscreteSchedule):
             raise ArgumentError(f"schedule is of the family {schedule.family}; importance times need a discrete one.")
-        if whole("history", history) < 1:
+        if require_int("history", history) < 1:
             raise ArgumentError(f"history is {history}; it must be at least 1.")
         if not 0.0 <= uniform <= 1.0:
             raise ArgumentError(f"uniform is {uniform!r}; it must be from 0 to 1.")
@@ -182,7 +182,7 @@ class LogNormalTimes:
             )
         if not math.isfinite(mean):
             raise ArgumentError(f"mean is {mean!r}; it must be finite.")
-        self.schedule, self.mean, self.std = schedule, mean, positive("std", std)
+        self.schedule, self.mean, self.std = schedule, mean, require_positive("std", std)
 
     def sample(self, n: int, generator: torch.Generator) -> Times:
         log_level = self.mean + self.std * torch.randn(n, generator=generator, dtype=torch.float64)
@@ -208,7 +208,7 @@ class LogitNormalTimes:
             raise ArgumentError(f"schedule is of the family {schedule.family}; logit-normal times need a flow.")
         if not math.isfinite(mean):
             raise ArgumentError(f"mean is {mean!r}; it must be finite.")
-        self.schedule, self.mean, self.std = schedule, mean, positive("std", std)
+        self.schedule, self.mean, self.std = schedule, mean, require_positive("std", std)
 
     def sample(self, n: int, generator: torch.Generator) -> Times:
         sigma = (self.mean + self.std * torch.randn(n, generator=generator, dtype=torch.float64)).sigmoid()
