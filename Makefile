@@ -1,7 +1,7 @@
 # Every target does its own set-up: `make demo` needs Python 3.11 and a C++ compiler, nothing else.
 PYTHON ?= python3
 CONSTRAINTS := -c requirements/constraints.txt
-SOURCES := pyproject.toml CMakeLists.txt requirements/constraints.txt $(shell find csrc cmake -type f)
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard requirements/*.txt) $(shell find csrc cmake -type f)
 
 .PHONY: demo emoji docs test test-all lint bench core sanitize clean
 
@@ -64,7 +64,9 @@ build/sanitize/%.ok: .venv/.stamp $(CORE)
 .venv-demo/.stamp: $(SOURCES)
 	@echo "Making .venv-demo: fetching NumPy, onnxruntime and the command line, and compiling the C++ core (one to three minutes)."
 	$(PYTHON) -m venv .venv-demo
-	.venv-demo/bin/pip install --progress-bar off $(CONSTRAINTS) ".[cpu,cli]"
+	.venv-demo/bin/pip install --progress-bar off --require-hashes -r requirements/production.txt
+	.venv-demo/bin/pip install --progress-bar off $(CONSTRAINTS) --no-deps .
+	.venv-demo/bin/pip check
 	touch $@
 
 # The site's environment: no torch in it either, since the training wing is read and not run. The package is editable, with a build

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import os
-from pathlib import Path
+
+from diffuse_fast.machine import affinity, siblings
 
 
 @functools.cache
@@ -13,9 +13,8 @@ def allowed() -> tuple[int, ...]:
     first: list[int] = []
     second: list[int] = []
     seen = set()
-    for cpu in sorted(os.sched_getaffinity(0)):
-        siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
-        core = siblings.read_text().strip() if siblings.exists() else str(cpu)
+    for cpu in affinity():
+        core = siblings(cpu) or str(cpu)
         (second if core in seen else first).append(cpu)
         seen.add(core)
     return (*first, *second)

@@ -17,7 +17,7 @@ from rich.console import Console
 import diffuse_fast as df
 from diffuse_fast.engine.device import torch_reasons
 from diffuse_fast.kernels import get_kernel, kernels
-from diffuse_fast.plan import Plan
+from diffuse_fast.plans.plan import Plan
 
 from .machine import machine
 from .measure import Timing, interleaved, ratio

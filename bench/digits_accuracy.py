@@ -18,7 +18,7 @@ import torch
 
 import diffuse_fast as df
 from diffuse_fast.training.data import digits
-from diffuse_fast.training.judge import Judge, train_judge
+from diffuse_fast.training.evaluation.classifier import Judge, train_judge
 
 RESULTS = Path(__file__).parent / "results" / "digits-accuracy.json"
 SCALES = (1.0, 1.5, 2.0, 3.0, 5.0)

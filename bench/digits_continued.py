@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import diffuse_fast as df
-from diffuse_fast.training import evaluation
 from diffuse_fast.training.data import Split, digits
 from diffuse_fast.training.digits import CONFIG, SCHEDULE, export_weights, final_losses, load_weights
-from diffuse_fast.training.judge import Judge, train_judge
+from diffuse_fast.training.evaluation.classifier import Judge, train_judge
+from diffuse_fast.training.evaluation.image_quality import image_quality
 from diffuse_fast.training.objectives import MinSNR, Objective, UniformTimes
 
 RESULTS = Path(__file__).parent / "results" / "digits-continued.json"
@@ -56,7 +56,7 @@ def drawn(network: Any, record: dict[str, Any], split: Split, judge: Judge, sets
         rows = [
             row
             for seed in range(sets)
-            for row in evaluation.evaluate(model, split, solvers=["ddim"], steps=STEPS, seed=seed, judge=judge)
+            for row in image_quality.evaluate(model, split, solvers=["ddim"], steps=STEPS, seed=seed, judge=judge)
             if row.steps
         ]
 

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import diffuse_fast.kernels as kernels
+from diffuse_fast.machine import affinity, cpu
 
 PACKAGES = ("diffuse-fast", "numpy", "torch", "onnxruntime", "openvino", "MNN", "diffusers", "denoising-diffusion-pytorch")
 
 
 def machine() -> dict[str, object]:
     """Processor, caches, instruction sets, threads, versions and commit, as JSON-ready data."""
-    cpu, flags = "unknown", ""
-    path = Path("/proc/cpuinfo")
-    if path.exists():
-        fields = dict(line.split(":", 1) for line in path.read_text().split("\n\n")[0].splitlines() if ":" in line)
-        fields = {name.strip(): value.strip() for name, value in fields.items()}
-        family = f"family {fields.get('cpu family')} model {fields.get('model')}"
-        cpu, flags = f"{fields.get('model name', 'unknown')} ({family})", fields.get("flags", "")
+    found = cpu()
     return {
-        "processor": cpu,
-        "instruction_sets": [f for f in flags.split() if f.startswith(("avx", "amx", "fma", "asimd"))],
+        "processor": f"{found.name or 'unknown'} (family {found.family} model {found.model})",
+        "instruction_sets": [f for f in found.flags or () if f.startswith(("avx", "amx", "fma", "asimd"))],
         "kernels": {k.name: k.unavailable or "runs" for k in kernels.kernels()},
         "caches": _caches(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": len(affinity()),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},

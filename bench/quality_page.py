@@ -18,10 +18,9 @@ from typing import Any
 
 import diffuse_fast as df
 from diffuse_fast.console import degrade
-from diffuse_fast.training import evaluation, quality_plot
 from diffuse_fast.training.data import Split, digits
-from diffuse_fast.training.evaluation import Quality
-from diffuse_fast.training.judge import Judge, train_judge
+from diffuse_fast.training.evaluation.classifier import Judge, train_judge
+from diffuse_fast.training.evaluation.image_quality import Quality, image_quality, plot
 
 from . import digits_accuracy
 from .digits_continued import RESULTS, STEPS
@@ -77,7 +76,7 @@ def measure(model: df.Model, split: Split, judge: Judge, name: str, sets: int) -
         steps = {calls: -(-calls // df.solvers()[name].nfe_per_step) for calls in NFE}
     drawn: dict[int, list[Quality]] = {calls: [] for calls in steps}
     for seed in range(sets):
-        real, *rows = evaluation.evaluate(
+        real, *rows = image_quality.evaluate(
             model, split, solvers=[name], steps=list(steps.values()), seed=seed, judge=judge, on_refused=lambda *why: None
         )
         for row in rows:
@@ -94,7 +93,7 @@ def write(real: Quality, cells: Sequence[Cell], sets: int) -> None:
 
 
 def draw(rows: Sequence[Quality]) -> None:
-    quality_plot.plot(rows, DOCS / "images" / "quality.png", "digits: quality by solver and network calls")
+    plot.plot(rows, DOCS / "images" / "quality.png", "digits: quality by solver and network calls")
 
 
 def averaged(cell: Cell) -> Quality:

@@ -23,7 +23,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from scipy.linalg import sqrtm
 
 import diffuse_fast as df
-from diffuse_fast.solvers.solver import Solver
+from diffuse_fast.solver.solver import Solver
 
 STEPS = (5, 6, 8, 10, 15, 20, 50)
 # One grid for all, which begins at the noisiest timestep; but the cosine schedule's is at sigma/alpha = 2e4, and a method that
@@ -163,7 +163,7 @@ def page(paths: Curves, clouds: Curves, floor: float, pairs: int, draws: int) ->
         "signal: what a second stage adds grows with the ratio of the noise levels that the step spans. It concerns plans of few",
         "steps, and schedules like the model's cosine one, which begins at sigma/alpha = 2e4. Such a plan makes fewer calls than",
         "`calls per step` says. `diffusers` and the papers have no such rule, and `df.Plan.from_diffusers` keeps their rows, with",
-        "a warning. The rule and where it comes from: `diffuse_fast/solvers/leaps.py`.",
+        "a warning. The rule and where it comes from: `diffuse_fast/solver/leaps.py`.",
         "",
         "| solver | order | calls per step | registers | noise | families of schedules | from |",
         "|---|---|---|---|---|---|---|",

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import sys
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -27,28 +26,28 @@ _telemetry.decline()  # before any module here imports a runtime
 _HOME = {
     "ClassifierGuidance": "guidance",
     "DiffuseFastError": "errors",
-    "DynamicThreshold": "plan",
+    "DynamicThreshold": "plans.plan",
     "Model": "model",
-    "Plan": "plan",
+    "Plan": "plans.plan",
     "Request": "engine",
-    "Row": "plan",
+    "Row": "plans.plan",
     "Sampler": "engine",
     "Schedule": "schedule",
-    "convert_prediction": "solvers.prediction",
-    "export": "export",
+    "convert_prediction": "solver.prediction",
+    "export": "exporting",
     "grid": "saving",
     "learn_solver": "learning",
-    "likelihood": "likelihood",
+    "likelihood": "log_likelihood",
     "load": "model",
     "nn": "nn",
     "noise": "engine.noise",
-    "plan": "solvers",
+    "plan": "solver",
     "probability_flow": "engine",
     "quantize": "quantization",
     "sample": "engine",
     "save": "saving",
     "set_num_threads": "kernels",
-    "solvers": "solvers",
+    "solvers": "solver",
     "step": "kernels",
     "theory": "theory",
     "to_uint8": "model",
@@ -105,41 +104,24 @@ if TYPE_CHECKING:
     from .engine.sample import sample as sample
     from .engine.sampler import Sampler as Sampler
     from .errors import DiffuseFastError as DiffuseFastError
-    from .export import export as export
+    from .exporting import export
     from .guidance import ClassifierGuidance as ClassifierGuidance
     from .kernels import set_num_threads as set_num_threads
     from .kernels.step import step as step
     from .learning.learn import learn_solver as learn_solver
-    from .likelihood.likelihood import likelihood as likelihood
+    from .log_likelihood.likelihood import likelihood
     from .model import Model as Model
     from .model import load as load
     from .model import to_uint8 as to_uint8
-    from .plan import DynamicThreshold as DynamicThreshold
-    from .plan import Plan as Plan
-    from .plan import Row as Row
+    from .plans.plan import DynamicThreshold, Plan, Row
     from .quantization.quantize import quantize as quantize
     from .saving import grid as grid
     from .saving import save as save
     from .schedule import Schedule as Schedule
-    from .solvers import plan as plan
-    from .solvers import solvers as solvers
-    from .solvers.prediction import convert_prediction as convert_prediction
-    from .training.loop import train as train
+    from .solver import plan, solvers
+    from .solver.prediction import convert_prediction
+    from .training.run.loop import train as train
     from .tuning.search import tune as tune
-
-
-class _Package(types.ModuleType):
-    """Importing a submodule makes it an attribute of its package. The public functions `plan`, `solvers` and
-    `export` have the names of submodules, and would be a function or a module depending on what was imported first:
-    the function wins."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, types.ModuleType) and name in _HOME and name not in _MODULES:
-            return
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 if not TYPE_CHECKING:  # a type checker would take every misspelt name for one that this finds

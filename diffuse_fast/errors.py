@@ -1,10 +1,11 @@
-"""The errors. Everything this package raises derives from :class:`DiffuseFastError` and from the built-in a caller would
-expect, so both ``except df.DiffuseFastError`` and ``except ValueError`` work."""
+"""Exceptions. Each derives from :class:`DiffuseFastError` and from the built-in that a caller would expect, so both
+``except df.DiffuseFastError`` and ``except ValueError`` work."""
 
 from __future__ import annotations
 
 import difflib
 import functools
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,90 +15,106 @@ class DiffuseFastError(Exception):
 
 
 class ArgumentError(DiffuseFastError, ValueError):
-    """An argument has a value that cannot be used; the message names it."""
+    """An argument has an invalid value; the message names it."""
 
 
 class ArgumentTypeError(DiffuseFastError, TypeError):
-    """An argument has a type that cannot be used, or a keyword is unknown; the message names it."""
+    """An argument has an invalid type, or a keyword is unknown; the message names it."""
 
 
 class LongStepWarning(UserWarning):
-    """A plan takes a step that leaps too far for its solver, because the scheduler that it was read from does."""
+    """A plan read from a scheduler takes a longer step than its solver is accurate for."""
 
 
 class PlanError(DiffuseFastError, ValueError):
-    """A plan is inconsistent, or a solver and a schedule make no sense together."""
+    """A plan is inconsistent, or its solver does not work with its schedule."""
 
 
 class ArtifactError(DiffuseFastError, ValueError):
-    """A model file is truncated, foreign, hostile or contradicts itself; the message names the field."""
+    """A model file is truncated, unsafe, inconsistent or of another format; the message names the field."""
 
 
 class ArtifactNotFoundError(ArtifactError, FileNotFoundError):
-    """There is no model file at the path, and no bundled model of that name."""
+    """No model file exists at the path, and no bundled model has that name."""
 
 
 class NonFiniteError(DiffuseFastError, ArithmeticError):
-    """A network returned NaN or Inf. ``row`` and ``samples`` say where."""
+    """A network returned NaN or Inf.
+
+    Attributes:
+        row: Index of the plan's row.
+        samples: Indices of the samples.
+    """
 
     def __init__(self, message: str, *, row: int, samples: tuple[int, ...]):
         super().__init__(message)
         self.row = row
         self.samples = samples
 
-    def __reduce__(self) -> tuple[Any, ...]:  # BaseException's own would leave out the keywords
+    def __reduce__(self) -> tuple[Any, ...]:  # BaseException.__reduce__ drops keyword arguments
         return functools.partial(type(self), row=self.row, samples=self.samples), self.args, self.__dict__
 
 
 class NetworkError(DiffuseFastError, RuntimeError):
-    """A network failed while it ran, or returned something other than its output."""
+    """A network raised an error, or returned an output of the wrong type or shape."""
 
 
-class KernelUnavailableError(DiffuseFastError, RuntimeError):
-    """A forced kernel, device or precision is not available on this machine."""
+class UnavailableError(DiffuseFastError, RuntimeError):
+    """This machine or this build cannot provide what was asked for: a kernel, device, precision or execution provider."""
 
 
 class DeviceError(DiffuseFastError, RuntimeError):
-    """A device or its driver reported an error: no memory left, a launch that failed."""
+    """A device or its driver reported an error, such as an allocation or a launch that failed."""
 
 
-class RuntimeUnavailableError(DiffuseFastError, ImportError):
-    """A runtime or an optional package is not installed; the message names the extra that brings it."""
+class MissingDependencyError(DiffuseFastError, ImportError):
+    """A package that the call needs is not installed; the message names the extra that installs it."""
 
 
 class UnavailableNameError(DiffuseFastError, AttributeError):
-    """A public name of the package needs a package that is not installed; the message names the extra that brings it."""
+    """A public name needs a package that is not installed; the message names the extra that installs it."""
 
 
 class CoreMissingError(DiffuseFastError, ImportError):
-    """The compiled core is not beside the Python files: Python was started in the folder of a checkout."""
+    """The compiled core is not beside the Python files, because Python was started in a source checkout."""
 
 
 class OutputError(DiffuseFastError, OSError):
-    """A file cannot be written. Nothing half-written was left behind."""
+    """A file cannot be written. No partial file is left behind."""
 
 
 class DownloadError(DiffuseFastError, ConnectionError):
-    """A file that a package registry has could not be fetched; the message says how to bring it by other means."""
+    """A file could not be downloaded; the message says how to provide it another way."""
 
 
 class ExportError(DiffuseFastError, RuntimeError):
-    """A network could not be exported, or its export does not compute what the network computes."""
+    """A network could not be exported, or the exported file computes something else."""
 
 
 class TrainingError(DiffuseFastError, RuntimeError):
-    """Training stopped: the loss is not finite, or data and configuration do not fit."""
+    """Training stopped, because the loss is not finite or the data do not match the configuration."""
 
 
 def install_hint(extra: str | None) -> str:
-    """The tail of a message about a missing package: what installs it. The package is on no index, so it is installed from its
-    checkout."""
+    """Return the end of a message about a missing package: the command that installs it, from a source checkout."""
     return f"pip install '.[{extra}]' in the checkout of diffuse_fast"
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """The tail of a message about an unknown name: the close ones, then all."""
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the closest known names, then all of them."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=3)
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
     return f"{hint} Known: {', '.join(known)}."
+
+
+# Names of earlier versions. An alias, so that ``except KernelUnavailableError`` still catches what it caught.
+_RENAMED = {"KernelUnavailableError": UnavailableError, "RuntimeUnavailableError": MissingDependencyError}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    renamed = _RENAMED[name]
+    warnings.warn(f"errors.{name} was renamed to errors.{renamed.__name__}", DeprecationWarning, stacklevel=2)
+    return renamed

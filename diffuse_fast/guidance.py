@@ -9,7 +9,7 @@ import torch
 
 from .errors import ArgumentError, ArgumentTypeError
 from .schedule import Schedule
-from .solvers.prediction import noise_prediction
+from .solver.prediction import noise_prediction
 
 
 class ClassifierGuidance(torch.nn.Module):

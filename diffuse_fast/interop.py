@@ -25,7 +25,7 @@ Where the numbers differ from the peer's, it is by design:
 * ScoreSdeVe of one step takes its only noise level for the smallest; ours is the largest, where it starts. Its corrector averages
   norms over the batch, ours has one per sample.
 
-A step that is too long for its solver (``solvers/leaps.py``) is taken as diffusers takes it, with a ``LongStepWarning``;
+A step that is too long for its solver (``solver/leaps.py``) is taken as diffusers takes it, with a ``LongStepWarning``;
 ``diffuse_fast.plan`` takes it at first order.
 """
 
@@ -44,14 +44,14 @@ from typing import Any
 
 import numpy as np
 
-from .errors import ArgumentError, ArgumentTypeError, LongStepWarning, near
-from .plan import DynamicThreshold, Plan
+from .errors import ArgumentError, ArgumentTypeError, LongStepWarning, suggest
+from .plans.plan import DynamicThreshold, Plan
 from .schedule import Schedule
 from .schedule.checks import number
 from .schedule.discrete import DiscreteSchedule
-from .solvers import SOLVERS, ends, spacing
-from .solvers import plan as solver_plan
-from .solvers.solver import ROUNDINGS
+from .solver import SOLVERS, ends, spacing
+from .solver import plan as solver_plan
+from .solver.solver import ROUNDINGS
 
 # ---- the options that schedulers share, and their defaults ----------------------------------------------
 
@@ -166,7 +166,7 @@ def plan_from_diffusers(
     else:
         schedule, grid = _given(name, config, schedule, steps, sigmas, timesteps)
     if solver not in SOLVERS:
-        raise ArgumentError(f"{name} is the solver {solver!r} here, which this version does not have.{near(solver, SOLVERS)}")
+        raise ArgumentError(f"{name} is the solver {solver!r} here, which this version does not have.{suggest(solver, SOLVERS)}")
     if config.get("final_sigmas_type") == "sigma_min" and schedule.family != "discrete" and peer.schedule is not _edm:
         raise ArgumentError(
             f"{name} has final_sigmas_type='sigma_min', which is not honoured with a schedule of the family {schedule.family}: "
@@ -263,14 +263,14 @@ def _read(scheduler: Any) -> tuple[str, Peer, Config]:
     if name in REFUSED:
         raise ArgumentError(f"{name} has no counterpart here: {REFUSED[name]}")
     if name not in PEERS:
-        raise ArgumentError(f"the scheduler {name!r} is not known.{near(str(name), PEERS)}")
+        raise ArgumentError(f"the scheduler {name!r} is not known.{suggest(str(name), PEERS)}")
     peer = PEERS[name]
     if given is not scheduler:
         _check_signature(name, peer, type(scheduler), given)
     anywhere = {option for other in PEERS.values() for option in other.options}
     for option in given:
         if option not in anywhere and not option.startswith("_"):
-            raise ArgumentError(f"{name} has the option {option!r}, which is not known here.{near(option, peer.options)}")
+            raise ArgumentError(f"{name} has the option {option!r}, which is not known here.{suggest(option, peer.options)}")
     config = {**peer.options, **{option: value for option, value in given.items() if option in peer.options}}
     for option, value in config.items():
         if not _fits(option, value, peer.options[option]):
@@ -369,7 +369,7 @@ def _discrete(zero: str) -> Callable[[Config, float | None], DiscreteSchedule]:
             made = _BETA_SCHEDULES[kind](count, config["beta_start"], config["beta_end"])
         else:
             known = [*_BETA_SCHEDULES, "squaredcos_cap_v2"]
-            raise ArgumentError(f"beta_schedule is {kind!r}, which is not honoured here.{near(str(kind), known)}")
+            raise ArgumentError(f"beta_schedule is {kind!r}, which is not honoured here.{suggest(str(kind), known)}")
         if config.get("rescale_betas_zero_snr"):
             made = made.rescale_zero_terminal_snr()
             if zero == "tiny":  # the peer's stand-in for 0, so that its first sigma is finite

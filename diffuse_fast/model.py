@@ -18,15 +18,15 @@ import numpy as np
 
 from . import hints
 from .artifact import document as documents
-from .artifact import external, graph
 from .artifact.document import Conditioning, Document, Range, Time
-from .artifact.identity import Files, state
-from .artifact.nodes import Nodes
-from .artifact.rewrite import rewrite
-from .errors import ArgumentError, ArgumentTypeError, ArtifactError, ArtifactNotFoundError, near
+from .artifact.file_identity import Files, state
+from .artifact.write_document import rewrite
+from .errors import ArgumentError, ArgumentTypeError, ArtifactError, ArtifactNotFoundError, suggest
 from .files import replacing
-from .plan import PREDICTION_TYPES, Plan
+from .onnx import external_data, header
+from .onnx.graph import Nodes
 from .planning import plan_for
+from .plans.plan import PREDICTION_TYPES, Plan
 from .schedule import Schedule
 
 __all__ = ["Conditioning", "Model", "Time", "bundled", "load", "to_uint8"]
@@ -151,8 +151,8 @@ def load(model: str | Path, mapping: Mapping[str, Any] | None = None) -> Model:
     """
     path = find(model)
     before = state(path)
-    outside = graph.read(path)
-    beside = external.check(outside.external, path.parent, Path(model).parent if Path(model).is_symlink() else None)
+    outside = header.read(path)
+    beside = external_data.check(outside.external, path.parent, Path(model).parent if Path(model).is_symlink() else None)
     files = Files((path, *beside), (before, *map(state, beside)))
     text = outside.metadata.get(documents.KEY)
     if text is not None:
@@ -252,10 +252,10 @@ def find(model: str | Path) -> Path:
         return (_BUNDLED / f"{model}.onnx").resolve()
     if len(path.parts) > 1 or path.suffix:
         raise ArtifactNotFoundError(f"there is no model file {str(model)!r}.")
-    raise ArtifactNotFoundError(f"there is no file and no bundled model {str(model)!r}.{near(str(model), names)}")
+    raise ArtifactNotFoundError(f"there is no file and no bundled model {str(model)!r}.{suggest(str(model), names)}")
 
 
-def _names(values: tuple[graph.Value, ...]) -> str:
+def _names(values: tuple[header.Value, ...]) -> str:
     return ", ".join(repr(v.name) for v in values[:20]) or "none"
 
 
@@ -263,13 +263,13 @@ _MAPPING = ("sample", "time", "output", "schedule", "prediction_type", "shape", 
             "input_scale", "conditioning", "name", "license")  # fmt: skip
 
 
-def _mapped(mapping: Mapping[str, Any], outside: graph.Graph, path: Path) -> Document:
+def _mapped(mapping: Mapping[str, Any], outside: header.Graph, path: Path) -> Document:
     """The document that a mapping and the graph make together: what the graph knows need not be said."""
     if not isinstance(mapping, Mapping):
         raise ArgumentTypeError(f"mapping is a {type(mapping).__name__}; it must be a dict.")
     for key in mapping:
         if key not in _MAPPING:
-            raise ArgumentError(f"mapping has an unknown key {key!r}.{near(str(key), _MAPPING)}")
+            raise ArgumentError(f"mapping has an unknown key {key!r}.{suggest(str(key), _MAPPING)}")
     inputs = {v.name: v for v in outside.inputs}
 
     def one(key: str, names: list[str], default: str) -> str:
@@ -283,7 +283,7 @@ def _mapped(mapping: Mapping[str, Any], outside: graph.Graph, path: Path) -> Doc
     outputs = [v.name for v in outside.outputs]
     output = one("output", outputs, outputs[0] if len(outputs) == 1 else "")
 
-    def fixed(value: graph.Value, where: str) -> list[int]:
+    def fixed(value: header.Value, where: str) -> list[int]:
         if value.shape is None or not all(isinstance(d, int) for d in value.shape[1:]):
             raise ArgumentError(f"the graph does not fix the shape of {value.name!r}; say it as mapping[{where}].")
         return list(value.shape[1:])  # type: ignore[arg-type]  # all are int, as checked
@@ -303,7 +303,7 @@ def _mapped(mapping: Mapping[str, Any], outside: graph.Graph, path: Path) -> Doc
     schedule = mapping.get("schedule")
     prediction_type = mapping.get("prediction_type")
     if prediction_type is not None and prediction_type not in PREDICTION_TYPES:
-        tail = hints.of_prediction(prediction_type) + near(str(prediction_type), PREDICTION_TYPES)
+        tail = hints.of_prediction(prediction_type) + suggest(str(prediction_type), PREDICTION_TYPES)
         raise ArgumentError(f"mapping['prediction_type'] is {prediction_type!r}.{tail}")
     # The rest is checked as a document is; a stand-in schedule fills the place of one that is left to df.sample.
     known = schedule if isinstance(schedule, Schedule) else documents.schedule_from(schedule or Schedule.linear().to_json())

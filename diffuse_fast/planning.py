@@ -9,10 +9,10 @@ import numpy as np
 
 from .artifact.document import LEARNED, Document
 from .errors import ArgumentError, ArgumentTypeError
-from .plan import DynamicThreshold, Plan
+from .plans.plan import DynamicThreshold, Plan
 from .schedule import Schedule
-from .solvers import WHOLE, checked_clip
-from .solvers import plan as make_plan
+from .solver import WHOLE, checked_clip
+from .solver import plan as make_plan
 
 
 def plan_for(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import pictures
+from . import image_grid
 from .artifact.document import Range
 from .errors import ArgumentError, ArgumentTypeError
 from .files import replacing, writable
@@ -42,7 +42,7 @@ def grid(x: Any, model: Model | Range = (-1.0, 1.0), *, columns: int | None = No
         >>> df.grid(x, columns=3, scale=2).shape
         (40, 60)
     """
-    return pictures.grid(_levels(x, model), columns=columns, scale=scale)
+    return image_grid.grid(_levels(x, model), columns=columns, scale=scale)
 
 
 def save(
@@ -74,7 +74,7 @@ def save(
     Raises:
         ArgumentError, ArgumentTypeError: the name ends in something else, or as for :func:`grid`.
         OutputError: the file cannot be written.
-        RuntimeUnavailableError: a picture needs Pillow, which is not installed.
+        MissingDependencyError: a picture needs Pillow, which is not installed.
 
     Example:
         >>> import diffuse_fast as df
@@ -109,12 +109,12 @@ def check_suffix(path: Path) -> None:
     """Whether the name says a format; and that Pillow is there, where it takes it.
 
     Raises:
-        ArgumentError: it does not. RuntimeUnavailableError: it is not.
+        ArgumentError: it does not. MissingDependencyError: it is not.
     """
     if path.suffix.lower() not in PICTURES and path.suffix not in SUFFIXES:  # NumPy knows its own in small letters
         raise ArgumentError(f"the file {str(path)!r} must end in one of {', '.join(SUFFIXES)}: that is its format.")
     if path.suffix.lower() in PICTURES:
-        pictures.needs_pillow()
+        image_grid.needs_pillow()
 
 
 def check_pictures(model: Model) -> None:
@@ -123,19 +123,19 @@ def check_pictures(model: Model) -> None:
     Raises:
         ArgumentError: they are not.
     """
-    pictures.check_shape(model.shape)
+    image_grid.check_shape(model.shape)
     if model.value_range is None:
         raise ArgumentError(f"the samples of {model.name} are no pictures: it has no value range. Write an .npy or .npz.")
 
 
 def _encoded(suffix: str, x: Any, model: Model | Range, text: str | None, columns: int | None, scale: int | None) -> bytes:
     if suffix == ".png":
-        return pictures.png(grid(x, model, columns=columns, scale=scale), text)
+        return image_grid.png(grid(x, model, columns=columns, scale=scale), text)
     if suffix != ".gif":
-        return pictures.jpeg(grid(x, model, columns=columns, scale=scale), text)
+        return image_grid.jpeg(grid(x, model, columns=columns, scale=scale), text)
     levels = _levels(x, model)
     batches = levels if levels.ndim == 5 else levels[:, None]
-    return pictures.gif([pictures.grid(frame, columns=columns, scale=scale) for frame in batches], FRAME, text)
+    return image_grid.gif([image_grid.grid(frame, columns=columns, scale=scale) for frame in batches], FRAME, text)
 
 
 def _levels(x: Any, model: Model | Range) -> np.ndarray:

@@ -120,7 +120,7 @@ def test_a_wheel_with_cuda_is_small_and_needs_no_cuda(tmp_path):
     why = checked(python, "-P", "-c", "from diffuse_fast import _core; print(_core.cuda_unavailable_reason())", cwd=tmp_path)
     assert "this build has no CUDA kernels" not in why
     # The tests that need nothing but the package, on the installed one.
-    tests = [ROOT / "tests" / name for name in ("kernels", "engine", "schedule", "test_plan.py", "test_model.py")]
+    tests = [ROOT / "tests" / name for name in ("kernels", "engine", "schedule", "plans", "test_model.py")]
     options = ["-q", "-n", "2", "-p", "no:cacheprovider", "-m", "not slow", "--rootdir", ROOT, "-c", ROOT / "pyproject.toml"]
     assert " passed" in checked(python, "-P", "-m", "pytest", *options, *tests, cwd=tmp_path, env=without)
 

@@ -52,3 +52,12 @@ def test_there_are_no_errors_elsewhere():
         if isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith(("Error", "Exception")) for base in node.bases)
     ]
     assert elsewhere == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("KernelUnavailableError", errors.UnavailableError), ("RuntimeUnavailableError", errors.MissingDependencyError)],
+)
+def test_old_names_are_aliases_that_warn(old, new):
+    with pytest.warns(DeprecationWarning, match=f"{old} was renamed to errors.{new.__name__}"):
+        assert getattr(errors, old) is new

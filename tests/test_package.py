@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -154,3 +155,9 @@ def test_a_users_script_is_checked(checker, tmp_path):
     for i, said in enumerate(FAULTS.values()):
         last = [line for line in found if f"wrong_{i}.py" in line]
         assert len(last) == 1 and said in last[0], done.stdout
+
+
+def test_no_module_has_the_name_of_a_public_function():
+    """Importing a submodule makes it an attribute of its package, so it would replace the function."""
+    modules = {module.name for module in pkgutil.iter_modules(df.__path__)}
+    assert modules & set(df.__all__) == {"nn", "theory"}

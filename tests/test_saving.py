@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.errors import ArgumentError, ArgumentTypeError, OutputError, RuntimeUnavailableError
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, MissingDependencyError, OutputError
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(-1, 1, (5, 1, 6, 4)).astype(np.float32)
@@ -18,11 +18,11 @@ RECIPE = {"seed": 0, "steps": 20, "who": "Zoë ε"}
 
 
 def test_a_grid_of_samples_is_that_of_their_levels():
-    from diffuse_fast import pictures
+    from diffuse_fast import image_grid
 
     levels = np.floor((X + 1) / 2 * 255 + 0.5).astype(np.uint8)
-    np.testing.assert_array_equal(df.grid(X, columns=3, scale=2), pictures.grid(levels, columns=3, scale=2))
-    np.testing.assert_array_equal(df.grid(levels, columns=3, scale=2), pictures.grid(levels, columns=3, scale=2))
+    np.testing.assert_array_equal(df.grid(X, columns=3, scale=2), image_grid.grid(levels, columns=3, scale=2))
+    np.testing.assert_array_equal(df.grid(levels, columns=3, scale=2), image_grid.grid(levels, columns=3, scale=2))
     assert df.grid(COLOUR, (0, 1), scale=1).shape == (2 * 8, 2 * 6, 3)
     torch = pytest.importorskip("torch")
     half = torch.from_numpy(X).bfloat16()
@@ -87,7 +87,7 @@ def test_what_cannot_be_saved_is_refused_and_leaves_nothing(tmp_path, monkeypatc
             df.save(tmp_path / name, x, **options)
     assert not list(tmp_path.iterdir())
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(RuntimeUnavailableError, match="Pillow"):
+    with pytest.raises(MissingDependencyError, match="Pillow"):
         df.save(tmp_path / "x.png", X)
 
 

@@ -16,8 +16,8 @@ import numpy as np
 
 import diffuse_fast as df
 from diffuse_fast.kernels import num_threads, set_num_threads
-from diffuse_fast.runtimes import choices
-from diffuse_fast.runtimes.choices import Choice
+from diffuse_fast.runtimes import tuning_cache
+from diffuse_fast.runtimes.tuning_cache import Choice
 
 from ..cores import cores
 from ..measure import Timing, interleaved, ratio
@@ -89,12 +89,12 @@ def _sampler(network: str, batch: int, steps: int, choice: Choice) -> Callable[.
     spacing = "trailing" if 1000 % steps == 0 else "leading"
     plan = df.plan(net.schedule, "ddim", steps, prediction_type=net.prediction_type, clip=CLIP, timestep_spacing=spacing)
     with tempfile.TemporaryDirectory() as folder:
-        os.environ[choices.ENVIRONMENT] = str(Path(folder))
+        os.environ[tuning_cache.ENVIRONMENT] = str(Path(folder))
         try:
-            choices.write(model, {"float32": {batch: choice}})
+            tuning_cache.write(model, {"float32": {batch: choice}})
             sampler = df.Sampler(model, plan)
         finally:
-            del os.environ[choices.ENVIRONMENT]
+            del os.environ[tuning_cache.ENVIRONMENT]
     cond = net.conditioning(batch)
     return lambda first=0: sampler.sample(batch, seed=0, first_index=first, cond=cond)
 

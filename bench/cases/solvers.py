@@ -12,7 +12,7 @@ import numpy as np
 
 import diffuse_fast as df
 from diffuse_fast.kernels import get_kernel, num_threads, set_num_threads
-from diffuse_fast.plan import MAX_REGISTERS, Row
+from diffuse_fast.plans.plan import MAX_REGISTERS, Row
 
 from ..measure import Timing, interleaved
 from ..report import Line

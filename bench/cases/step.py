@@ -11,7 +11,7 @@ import torch
 
 import diffuse_fast as df
 from diffuse_fast.kernels import get_kernel, kernels, num_threads, set_num_threads
-from diffuse_fast.plan import Row
+from diffuse_fast.plans.plan import Row
 
 from ..measure import Timing, interleaved, ratio
 from ..report import Line

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 import diffuse_fast as df
 from diffuse_fast.kernels.rows import pack
 from diffuse_fast.kernels.triton_variant import terms_of, tidy
-from diffuse_fast.plan import Row
+from diffuse_fast.plans.plan import Row
 
 from ..report import Line
 

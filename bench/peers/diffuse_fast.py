@@ -12,7 +12,7 @@ import numpy as np
 
 import diffuse_fast as df
 from diffuse_fast.kernels import set_num_threads
-from diffuse_fast.runtimes import choices
+from diffuse_fast.runtimes import tuning_cache
 
 from ..networks import CLIP, FOLDER, NETWORKS, artifact, int8
 from .base import Job, Unavailable
@@ -20,7 +20,7 @@ from .base import Job, Unavailable
 
 def make(job: Job, *, runtime: str = "auto", precision: str = "float32", tuned: bool = False) -> Ours:
     # Not the user's own answers, nor any unless asked: what was tuned is kept beside the networks.
-    os.environ[choices.ENVIRONMENT] = str(FOLDER / "tuned") if tuned else "off"
+    os.environ[tuning_cache.ENVIRONMENT] = str(FOLDER / "tuned") if tuned else "off"
     set_num_threads(job.threads)
     if tuned:
         _tune(artifact(job.network), job.batch, precision)

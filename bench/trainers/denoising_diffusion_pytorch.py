@@ -10,7 +10,7 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from diffuse_fast.training.loop import rate_factor
+from diffuse_fast.training.run.loop import rate_factor
 
 from ..peers.denoising_diffusion_pytorch import library
 from . import Run

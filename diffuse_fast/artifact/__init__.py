@@ -1,5 +1,5 @@
-"""What a model file says about itself, read without a runtime and without trusting it.
+"""The self-describing model file: its JSON document, and the identity of the files that make it up.
 
-``wire`` walks protobuf, ``graph`` knows the few ONNX messages that matter, ``external`` holds the rules for data beside
-the file, ``document`` is the JSON document in the metadata. Nothing here imports onnx or any runtime.
+``document`` is the JSON document in the metadata of the ONNX file, ``write_document`` replaces it in a file, ``file_identity``
+detects files that were replaced after they were checked. Nothing here imports onnx or any runtime.
 """

@@ -14,10 +14,10 @@ import reprlib
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ..errors import ArgumentError, ArtifactError, DiffuseFastError, PlanError, near
-from ..plan import INPUT_SCALES, PREDICTION_TYPES, Plan
+from ..errors import ArgumentError, ArtifactError, DiffuseFastError, PlanError, suggest
+from ..onnx.header import Graph, Value
+from ..plans.plan import INPUT_SCALES, PREDICTION_TYPES, Plan
 from ..schedule import Schedule
-from .graph import Graph, Value
 
 KEY = "diffuse_fast"  # of the entry in the file's metadata
 FORMAT = "diffuse_fast.model"
@@ -212,7 +212,7 @@ def clear_input_scale(given: str | None, prediction_type: str, *, scaled: bool) 
         ArgumentError: it is unknown, or in doubt and not given.
     """
     if given is not None and given not in INPUT_SCALES:
-        raise ArgumentError(f"input_scale is {given!r}.{near(str(given), INPUT_SCALES)}")
+        raise ArgumentError(f"input_scale is {given!r}.{suggest(str(given), INPUT_SCALES)}")
     if given is None and prediction_type == "denoised" and scaled:
         raise ArgumentError(
             "input_scale is not known: this schedule keeps the state as alpha·x0 + sigma·ε (EDM's c_in·x), and a network that "

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..console import say
-from ..errors import DiffuseFastError, KernelUnavailableError
+from ..errors import DiffuseFastError, UnavailableError
 from .bench import COMMAND as BENCH
 from .bench import bench
 from .doctor import doctor
@@ -39,7 +39,7 @@ class _Group(TyperGroup):
             if ctx.params["debug"]:
                 raise
             say(f"diffuse-fast: {error}")
-            raise typer.Exit(UNAVAILABLE if isinstance(error, KernelUnavailableError) else 1) from None
+            raise typer.Exit(UNAVAILABLE if isinstance(error, UnavailableError) else 1) from None
 
 
 app = typer.Typer(

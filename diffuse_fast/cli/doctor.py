@@ -6,14 +6,13 @@ import importlib.metadata
 import json
 import os
 import platform
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from .. import telemetry
-from ..cores import cores, quota
 from ..errors import install_hint
+from ..machine import cores, cpu, physical_cores, quota
 
 PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "MNN", "torch", "triton", "onnx", "pillow")
 
@@ -66,16 +65,11 @@ def _version(distribution: str) -> str | None:
 
 
 def _cpu() -> dict[str, Any]:
-    """The CPU's name and instruction sets, as Linux tells them; None where they are not told."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return {"name": platform.processor() or None, "instructions": None}
-    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = told.get("flags") or told.get("Features")
+    """Return the CPU's name and instruction sets; None where the system does not report them."""
+    found = cpu()
     return {
-        "name": told.get("model name"),
-        "instructions": None if flags is None else [name for name in INSTRUCTIONS if name in flags.split()],
+        "name": found.name or platform.processor() or None,
+        "instructions": None if found.flags is None else [name for name in INSTRUCTIONS if name in found.flags],
     }
 
 
@@ -87,14 +81,14 @@ def _kernels() -> list[dict[str, Any]]:
 
 def _kernel() -> dict[str, Any]:
     """Which kernel a step takes; ``name`` is None where the one that is forced cannot run, and ``why`` says it."""
-    from ..errors import KernelUnavailableError
+    from ..errors import UnavailableError
     from ..kernels import get_kernel
     from ..kernels.registry import ENVIRONMENT
 
     forced = os.environ.get(ENVIRONMENT) or None
     try:
         name = get_kernel().name
-    except KernelUnavailableError as error:
+    except UnavailableError as error:
         return {"name": None, "why": f"{ENVIRONMENT}={forced}: {error}", "forced": forced}
     return {"name": name, "why": f"{ENVIRONMENT}={forced}" if forced else "the best this CPU runs", "forced": forced}
 
@@ -139,15 +133,14 @@ def _auto() -> dict[str, str | None]:
 
 def _tuned() -> dict[str, Any]:
     """What ``tune`` found and ``auto`` takes: the folder, and the answers that hold on this machine with these versions."""
-    from ..runtimes import choices
+    from ..runtimes import tuning_cache
 
-    base = choices.folder()
-    return {"folder": None if base is None else str(base), "answers": choices.here()}
+    base = tuning_cache.folder()
+    return {"folder": None if base is None else str(base), "answers": tuning_cache.here()}
 
 
 def _threads() -> dict[str, Any]:
     from ..kernels import num_threads
-    from ..runtimes.choices import physical_cores
 
     given = os.environ.get("DIFFUSE_FAST_NUM_THREADS") or None
     most = "the cores this process may run on" if quota() is None else f"its container's CPU quota, of {quota()} cores, at most"

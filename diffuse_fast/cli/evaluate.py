@@ -32,7 +32,7 @@ def evaluate(
     """
     from ..console import say
     from ..files import writable
-    from ..training import evaluation, quality_plot
+    from ..training.evaluation import image_quality, plot
     from .tables import show
 
     solvers, counts = _solvers(solver or ["ddim"]), steps or [5, 10, 20, 50]
@@ -42,11 +42,11 @@ def evaluate(
         _folder(out)
         for path in files:
             writable(path)
-        quality_plot.needs_matplotlib()
+        plot.needs_matplotlib()
     refused: list[tuple[str, int, str]] = []
     rows = []
     say(f"training the judge on {len(split.labels):,} images")
-    for row in evaluation.evaluate(
+    for row in image_quality.evaluate(
         model,
         split,
         solvers=solvers,
@@ -60,10 +60,10 @@ def evaluate(
     ):
         rows.append(row)
         if files is not None:  # after each row: what was measured outlives an interrupt
-            evaluation.to_csv(rows, files[0])
+            image_quality.to_csv(rows, files[0])
         say(f"{row.solver}, {row.steps} steps: done")
     if files is not None:
-        quality_plot.plot(rows, files[1], f"{model}: quality by solver and calls of the network")
+        plot.plot(rows, files[1], f"{model}: quality by solver and calls of the network")
     show(
         f"{model}, {len(split.held_out_labels)} images each",
         [_cells(row) for row in rows],
@@ -85,7 +85,7 @@ def _cells(row: Any) -> tuple[str, ...]:
 
 
 def _solvers(asked: list[str]) -> list[str]:
-    from ..solvers import solvers
+    from ..solver import solvers
 
     every = list(solvers())
     return list(dict.fromkeys(name for given in asked for name in (every if given == "all" else [given])))
@@ -93,7 +93,7 @@ def _solvers(asked: list[str]) -> list[str]:
 
 def _data(given: str) -> Any:
     from ..training.data import digits
-    from ..training.held_out import split_npz
+    from ..training.evaluation.held_out import split_npz
 
     return digits() if given == "digits" else split_npz(given)
 

@@ -23,9 +23,9 @@ def export(
     Other networks are exported in Python: df.export(module, path, ...).
     """
     from ..errors import ArgumentError
-    from ..training import checkpoint as checkpoints
+    from ..training.config.recipe import export_checkpoint
     from ..training.digits import export_weights, load_weights
-    from ..training.recipe import export_checkpoint
+    from ..training.run import checkpoint as checkpoints
 
     if checkpoint.is_dir() or checkpoints.is_one(checkpoint):
         kept = checkpoints.newest(checkpoint) if checkpoint.is_dir() else checkpoints.read(checkpoint)

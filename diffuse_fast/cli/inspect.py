@@ -31,9 +31,9 @@ def inspect(
 
 def describe(model: Model) -> dict[str, Any]:
     """Everything about a model that can be known without a runtime: its document, its graph and its files."""
-    from ..artifact import graph
+    from ..onnx import header
 
-    outside = graph.read(model.path)
+    outside = header.read(model.path)
     return {
         "path": str(model.path),
         "bytes": sum(path.stat().st_size for path in (model.path, *model.external)),

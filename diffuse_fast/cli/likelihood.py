@@ -40,7 +40,7 @@ def likelihood(
     import numpy as np
 
     from .. import files
-    from ..likelihood import likelihood as estimate
+    from ..log_likelihood import likelihood as estimate
     from ..model import load
 
     if out is not None and out.suffix != ".npz":

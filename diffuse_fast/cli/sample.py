@@ -113,7 +113,7 @@ def sample(
     from ..artifact.document import LEARNED
     from ..engine import sample as draw
     from ..model import load
-    from ..solvers import SOLVERS
+    from ..solver import SOLVERS
 
     loaded = load(model)
     known = SOLVERS[solver].options if solver in SOLVERS else {}

@@ -6,12 +6,12 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..solvers import Option
+    from ..solver import Option
 
 
 def solvers() -> None:
     """List the solvers, their options and their papers."""
-    from ..solvers import solvers as known
+    from ..solver import solvers as known
     from .tables import show
 
     everything = known().values()

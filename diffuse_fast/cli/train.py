@@ -69,7 +69,7 @@ def train(
         return
     if reuse:
         raise typer.BadParameter("--reuse is of the digits recipe; leave out the configuration and --data.")
-    from ..training.settings import check, read
+    from ..training.config.config_section import check, read
 
     settings = {} if configuration is None else read(configuration)
     if data is not None:
@@ -84,7 +84,7 @@ def train(
         section, key, value = _assignment(text)
         settings[section] = {**settings.get(section, {}), key: value}
     check(settings)
-    from ..training.recipe import recipe, run
+    from ..training.config.recipe import recipe, run
 
     with _told():
         made = recipe(settings)
@@ -116,7 +116,7 @@ def _told() -> Iterator[None]:
 
 
 def _digits(out: Path, flags: dict[str, Any], reuse: bool) -> None:
-    from ..training.config import DIGITS
+    from ..training.config.train_config import DIGITS
 
     if reuse and flags:
         raise typer.BadParameter(f"--reuse trains nothing; leave out {', '.join(flags)}.")

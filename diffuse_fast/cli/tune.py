@@ -23,7 +23,7 @@ def tune(
     Example: diffuse-fast tune digits --batch-size 1 --batch-size 64
     """
     from ..console import say
-    from ..runtimes.choices import ENVIRONMENT
+    from ..runtimes.tuning_cache import ENVIRONMENT
     from ..tuning import tune as find
     from .tables import show
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError, near
+from ..errors import ArgumentError, ArgumentTypeError, suggest
 from ..kernels.cuda import DeviceArray, is_on_cuda
 from ..model import Model
 
@@ -40,7 +40,7 @@ def trait(name: str, given: str | None, model: Model | None, choices: tuple[str,
         ArgumentError: what is given is no choice, or not what the model says.
     """
     if given is not None and given not in choices:
-        raise ArgumentError(f"{name} is {given!r}.{near(str(given), choices)}")
+        raise ArgumentError(f"{name} is {given!r}.{suggest(str(given), choices)}")
     known = None if model is None else getattr(model, name)
     if None not in (given, known) and given != known:
         raise ArgumentError(f"{name} is {given!r}, but this model says {known!r}; leave it out.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError, near
+from ..errors import ArgumentError, ArgumentTypeError, suggest
 from ..kernels.cuda import is_on_cuda
 from .arguments import dtype_of, is_tensor, on_host
 
@@ -76,7 +76,7 @@ def _numbered(name: str, value: Any, class_names: Sequence[str] | None) -> Any:
     if not isinstance(value, str):
         return [_numbered(name, one, class_names) for one in value]
     if value not in class_names:
-        raise ArgumentError(f"{name} is {value!r}, which is no class of the model.{near(value, class_names)}")
+        raise ArgumentError(f"{name} is {value!r}, which is no class of the model.{suggest(value, class_names)}")
     return class_names.index(value)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .. import _core
-from ..errors import ArgumentError, KernelUnavailableError, install_hint
+from ..errors import ArgumentError, UnavailableError, install_hint
 from ..kernels import get_kernel, kernels
 from ..kernels.registry import ENVIRONMENT
 from ..kernels.triton import driver_reason
@@ -126,7 +126,7 @@ def backend_for(model: Any, runtime: str, device: str, graph: str = "auto") -> B
 
     Raises:
         ArgumentError: ``graph`` is unknown, or the device or runtime has no graphs of that kind.
-        KernelUnavailableError: the device cannot be used; the message names everything that is missing.
+        UnavailableError: the device cannot be used; the message names everything that is missing.
     """
     if graph not in GRAPHS:
         raise ArgumentError(f"graph is {graph!r}; it must be one of {', '.join(map(repr, GRAPHS))}.")
@@ -138,22 +138,22 @@ def backend_for(model: Any, runtime: str, device: str, graph: str = "auto") -> B
         if graph not in ("auto", "none"):
             raise ArgumentError(f"graph is {graph!r}, which is for the device 'cuda'; this model is sampled on the CPU.")
         if runtime == TENSORRT:
-            raise KernelUnavailableError(f"the runtime {TENSORRT!r} is for the device 'cuda'; say device='cuda'.")
+            raise UnavailableError(f"the runtime {TENSORRT!r} is for the device 'cuda'; say device='cuda'.")
         forced = _core.environment(ENVIRONMENT)
         if forced and any(k.name == forced and k.device == "cuda" and k.unavailable is None for k in kernels()):
-            raise KernelUnavailableError(f"{ENVIRONMENT}={forced} steps on the device 'cuda'; this model is sampled on the CPU.")
+            raise UnavailableError(f"{ENVIRONMENT}={forced} steps on the device 'cuda'; this model is sampled on the CPU.")
         return None
     if what == "session":
-        raise KernelUnavailableError(
+        raise UnavailableError(
             "device is 'cuda', but a session that exists has a stream of its own, which the step cannot join; give the model file."
         )
     torch_runs = what in ("module", "callable")
     missing = torch_reasons(index) if torch_runs else core_reasons(index)
     if missing:
-        raise KernelUnavailableError(f"the device 'cuda:{index}' cannot be used: {'; '.join(missing)}.")
+        raise UnavailableError(f"the device 'cuda:{index}' cannot be used: {'; '.join(missing)}.")
     if what == "module" and (at := _lies_on(model)) != index:
         where = "the CPU" if at is None else f"cuda:{at}"
-        raise KernelUnavailableError(
+        raise UnavailableError(
             f"device is {device!r}, but the module lies on {where}; move it: module.to('cuda:{index}'), or leave device out."
         )
     if torch_runs:
@@ -174,20 +174,20 @@ def device_kernel(device: Device) -> Any:
     """The kernel that ``DIFFUSE_FAST_KERNEL`` names, else the first of the device's that can run.
 
     Raises:
-        KernelUnavailableError: none can, or the forced one does not take this device's arrays.
+        UnavailableError: none can, or the forced one does not take this device's arrays.
     """
     forced = _core.environment(ENVIRONMENT)
     if forced:
         chosen = get_kernel(forced)
         if forced not in device.kernels:
             takes = " and ".join(device.kernels)
-            raise KernelUnavailableError(f"{ENVIRONMENT}={forced}, but on {device.name} the step here runs on {takes}.")
+            raise UnavailableError(f"{ENVIRONMENT}={forced}, but on {device.name} the step here runs on {takes}.")
         return chosen
     known = {k.name: k.unavailable for k in kernels()}
     for name in device.kernels:
         if known[name] is None:
             return get_kernel(name)
-    raise KernelUnavailableError(
+    raise UnavailableError(
         f"no kernel can step on {device.name}: " + "; ".join(f"{name}: {known[name]}" for name in device.kernels) + "."
     )
 
@@ -243,7 +243,7 @@ def _index(device: Any) -> int | None:
         return None
     told = re.fullmatch(r"cuda(?::(\d+))?", device) if isinstance(device, str) else None
     if told is None:
-        raise KernelUnavailableError(f"device is {device!r}; there are 'auto', 'cpu', 'cuda' and 'cuda:N'.")
+        raise UnavailableError(f"device is {device!r}; there are 'auto', 'cpu', 'cuda' and 'cuda:N'.")
     return int(told[1] or 0)
 
 
@@ -253,6 +253,6 @@ def _lies_on(module: Any) -> int | None:
     if not any(place.type == "cuda" for place in places):
         return None
     if len(places) > 1:
-        raise KernelUnavailableError(f"the module has tensors on {', '.join(sorted(map(str, places)))}; move it to one device.")
+        raise UnavailableError(f"the module has tensors on {', '.join(sorted(map(str, places)))}; move it to one device.")
     (place,) = places
     return place.index if place.index is not None else sys.modules["torch"].cuda.current_device()

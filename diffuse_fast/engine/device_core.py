@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, NetworkError
 from ..kernels import cuda as _cuda
-from ..plan import Row
+from ..plans.plan import Row
 
 
 @functools.cache

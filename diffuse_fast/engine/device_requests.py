@@ -16,7 +16,7 @@ import numpy as np
 from ..kernels.reference import STREAM_INITIAL
 from ..kernels.rows import pack
 from ..kernels.step import noise_address
-from ..plan import Plan, Row
+from ..plans.plan import Plan, Row
 from .arguments import device_noise
 from .conditioning import Conditions
 from .device_workspace import times_of

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import ArgumentError
 from ..kernels.reference import STREAM_INITIAL
 from ..kernels.rows import pack
-from ..plan import Plan, Row
+from ..plans.plan import Plan, Row
 from ..runtimes.base import is_whole
 from .arguments import device_noise
 from .conditioning import Conditions

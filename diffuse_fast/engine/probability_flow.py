@@ -12,16 +12,16 @@ import numpy as np
 
 from .. import hints
 from ..artifact.document import VARIANCES, clear_input_scale, output_shape
-from ..errors import ArgumentError, NonFiniteError, RuntimeUnavailableError, install_hint
+from ..errors import ArgumentError, MissingDependencyError, NonFiniteError, install_hint
 from ..kernels import get_kernel
 from ..kernels.reference import STREAM_INITIAL
 from ..model import Model
-from ..plan import INPUT_SCALES
 from ..planning import told
+from ..plans.plan import INPUT_SCALES
 from ..runtimes import network
 from ..schedule import Schedule
 from ..schedule.checks import positive
-from ..solvers.solver import CLEAN, Point, Problem
+from ..solver.solver import CLEAN, Point, Problem
 from .arguments import noise_array, trait, whole
 from .conditioning import conditions
 from .sample import loaded
@@ -70,7 +70,7 @@ def probability_flow(
         ArgumentError: the model takes whole timesteps only; there is no signal at the start, and the network predicts ε or the
             score, or the schedule is a table, which has no times between its last two; or something is missing or does not fit.
         NonFiniteError: the network returned NaN or Inf, or the solver could not go on.
-        RuntimeUnavailableError: SciPy is not installed.
+        MissingDependencyError: SciPy is not installed.
 
     Example:
         >>> import numpy as np, diffuse_fast as df
@@ -154,12 +154,12 @@ def integrate(problem: Problem, predict: Predict, state: np.ndarray, rtol: float
 
     Raises:
         NonFiniteError: the solver could not go on.
-        RuntimeUnavailableError: SciPy is not installed.
+        MissingDependencyError: SciPy is not installed.
     """
     try:
         from scipy.integrate import solve_ivp
     except ImportError:
-        raise RuntimeUnavailableError(f"probability_flow needs SciPy: {install_hint('train')}") from None
+        raise MissingDependencyError(f"probability_flow needs SciPy: {install_hint('train')}") from None
     first, last = problem.points
 
     def in_lam(lam: float, flat: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from ..errors import ArgumentError, ArgumentTypeError
 from ..kernels.cuda import is_on_cuda
 from ..kernels.reference import STREAM_INITIAL
 from ..kernels.step import noise_address
-from ..plan import MAX_OUTPUTS, Plan
+from ..plans.plan import MAX_OUTPUTS, Plan
 from ..runtimes.base import aligned
 from .arguments import is_tensor, noise_array
 from .conditioning import Conditions, check_form, conditions

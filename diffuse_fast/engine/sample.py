@@ -12,8 +12,8 @@ import numpy as np
 
 from ..errors import ArgumentError
 from ..model import Model, find, load
-from ..plan import DynamicThreshold
 from ..planning import plan_for
+from ..plans.plan import DynamicThreshold
 from ..schedule import Schedule
 from .arguments import is_tensor, whole
 from .conditioning import conditions

@@ -21,8 +21,8 @@ from ..kernels import get_kernel
 from ..kernels.rows import pack
 from ..kernels.step import MAX_ELEMENTS, noise_address
 from ..model import Model, load
-from ..plan import INPUT_SCALES, Plan
 from ..planning import plan_for
+from ..plans.plan import INPUT_SCALES, Plan
 from ..runtimes import network
 from .arguments import callable_or_none, device_noise, dtype_of, is_tensor, noise_array, trait, whole
 from .conditioning import Conditions, check_form, conditions

@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import ArgumentError
 from ..kernels import get_kernel, kernels
 from ..kernels.reference import STREAM_INITIAL
-from ..plan import Plan
+from ..plans.plan import Plan
 from .arguments import noise_array
 
 

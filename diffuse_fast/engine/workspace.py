@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import ArgumentError, NonFiniteError
 from ..kernels.reference import STREAM_INITIAL
-from ..plan import MAX_REGISTERS, Reduction, Row
+from ..plans.plan import MAX_REGISTERS, Reduction, Row
 from .arguments import noise_array
 from .conditioning import Conditions
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from .. import _core
-from ..cores import cores, quota
 from ..errors import ArgumentError
+from ..machine import cores, quota
 from .forward import forward
 from .registry import KernelInfo, get_kernel, kernels
 from .step import step

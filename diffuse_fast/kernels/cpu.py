@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _core
 from ..errors import ArgumentError
-from ..plan import Row
+from ..plans.plan import Row
 from .rows import ROW, pack
 
 assert ROW.itemsize == _core.ROW_BYTES, "diffuse_fast/kernels/rows.py and csrc/step/step.h disagree; rebuild the extension"

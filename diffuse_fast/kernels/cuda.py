@@ -1,7 +1,7 @@
 """The compiled step on CUDA devices, with or without torch beside it: device arrays in, addresses handed to ``_core``.
 
 Everything here needs a build with CUDA, a driver and a device; without one of them, each call raises
-:class:`~diffuse_fast.errors.KernelUnavailableError`, which names what is missing. Work goes to the stream of the caller: a
+:class:`~diffuse_fast.errors.UnavailableError`, which names what is missing. Work goes to the stream of the caller: a
 ``stream`` is a ``cudaStream_t`` as a whole number (``torch.cuda.current_stream().cuda_stream``, ``Stream.handle``), 0 the default.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import _core
 from ..errors import ArgumentError, ArgumentTypeError
-from ..plan import Row
+from ..plans.plan import Row
 from .overlap import check_out
 from .rows import pack
 
@@ -59,7 +59,7 @@ class DeviceArray:
             orders what reads it after what writes it.
 
     Raises:
-        KernelUnavailableError: there is no CUDA here.
+        UnavailableError: there is no CUDA here.
         DeviceError: the device has no memory left.
     """
 

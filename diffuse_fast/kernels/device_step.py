@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError
-from ..plan import Row
+from ..plans.plan import Row
 from .overlap import Memory, check_step
 from .step import MAX_ELEMENTS, check_outputs, noise_address, not_finite, registers_of
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError, KernelUnavailableError
+from ..errors import ArgumentError, ArgumentTypeError, UnavailableError
 from .overlap import Memory, check_apart
 from .registry import get_kernel
 from .step import MAX_ELEMENTS, _as_array, _fitting, _memory, _target, noise_address, whole
@@ -94,7 +94,7 @@ def forward(
     )
     chosen = get_kernel(kernel, device="cuda" if away else "cpu")
     if not hasattr(chosen, "forward"):
-        raise KernelUnavailableError(f"kernel {chosen.name!r} has no forward process; on a CUDA device triton has one.")
+        raise UnavailableError(f"kernel {chosen.name!r} has no forward process; on a CUDA device triton has one.")
     chosen.forward(clean, x_t, aim, coefficients=coefficients, indices=indices, seed=int(seeds[0]), row=step, noise=given)
     return result, wanted
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..plan import Row
+from ..plans.plan import Row
 
 STREAM_INITIAL, STREAM_ROW, STREAM_KNOWN, STREAM_TRAINING, STREAM_TRAINING_REST = range(5)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import _core
-from ..errors import ArgumentTypeError, KernelUnavailableError, near
+from ..errors import ArgumentTypeError, UnavailableError, suggest
 from . import triton
 from .cpu import CpuKernel
 from .cuda import CudaKernel
@@ -52,14 +52,14 @@ def get_kernel(name: str | None = None, *, device: str | None = None) -> Any:
 
     Raises:
         ArgumentTypeError: the name is no text.
-        KernelUnavailableError: the kernel is unknown, this machine cannot run it, or it runs elsewhere than on ``device``.
+        UnavailableError: the kernel is unknown, this machine cannot run it, or it runs elsewhere than on ``device``.
     """
     if name is not None and not isinstance(name, str):
         raise ArgumentTypeError(f"kernel is {name!r}; give the name of a kernel, as 'scalar', or leave it out.")
     kernel = _get(name or _core.environment(ENVIRONMENT) or None, device or "cpu")
     runs_on = getattr(kernel, "device", "cpu")
     if device is not None and runs_on != device:
-        raise KernelUnavailableError(f"kernel {kernel.name!r} was forced and steps on {runs_on}; the data are on {device}.")
+        raise UnavailableError(f"kernel {kernel.name!r} was forced and steps on {runs_on}; the data are on {device}.")
     return kernel
 
 
@@ -72,10 +72,10 @@ def _get(name: str | None, device: str) -> Any:
     if name == "reference":
         return ReferenceKernel()
     if name not in compiled and name not in _DEVICE_KERNELS:
-        raise KernelUnavailableError(f"there is no kernel {name!r}.{near(name, (*compiled, *_DEVICE_KERNELS, 'reference'))}")
+        raise UnavailableError(f"there is no kernel {name!r}.{suggest(name, (*compiled, *_DEVICE_KERNELS, 'reference'))}")
     why = compiled[name] if name in compiled else _DEVICE_KERNELS[name]()
     if why is not None:
-        raise KernelUnavailableError(f"kernel {name!r} was forced and cannot run: {why}.")
+        raise UnavailableError(f"kernel {name!r} was forced and cannot run: {why}.")
     if name == "cuda":
         return CudaKernel()
     return triton.TritonKernel() if name == "triton" else CpuKernel(name)
@@ -89,4 +89,4 @@ def _best(device: str) -> str:
         if why is None:
             return name
     told = "; ".join(f"{name}: {why}" for name, why in reasons.items())
-    raise KernelUnavailableError(f"no step kernel runs on a CUDA device here ({told}).")
+    raise UnavailableError(f"no step kernel runs on a CUDA device here ({told}).")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import ArgumentTypeError
-from ..plan import MAX_OUTPUTS, MAX_REGISTERS, REDUCTIONS, Row
+from ..plans.plan import MAX_OUTPUTS, MAX_REGISTERS, REDUCTIONS, Row
 
 ROW = np.dtype(
     [

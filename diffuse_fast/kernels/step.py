@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError, KernelUnavailableError, NonFiniteError
-from ..plan import MAX_OUTPUTS, MAX_REGISTERS, Row
+from ..errors import ArgumentError, ArgumentTypeError, NonFiniteError, UnavailableError
+from ..plans.plan import MAX_OUTPUTS, MAX_REGISTERS, Row
 from .cpu import DTYPE_CODES, CpuKernel, _address
 from .overlap import Memory, check_step
 from .registry import get_kernel
@@ -60,7 +60,7 @@ def step(
 
     Raises:
         ArgumentError, ArgumentTypeError: shapes, dtypes or values that do not fit; arrays are never copied silently.
-        KernelUnavailableError: the kernel that is forced cannot run here, or does not run where x is.
+        UnavailableError: the kernel that is forced cannot run here, or does not run where x is.
         NonFiniteError: the model output holds NaN or Inf. ``out`` has been written.
 
     Example:
@@ -238,7 +238,7 @@ def _as_array(value: Any, name: str) -> np.ndarray:
         if value.requires_grad:
             raise ArgumentError(f"{name} requires grad; pass {name}.detach(): the step is not differentiable.")
         if value.device.type != "cpu":
-            raise KernelUnavailableError(f"{name} is on {value.device}; give all tensors on one device, the CPU or a CUDA device.")
+            raise UnavailableError(f"{name} is on {value.device}; give all tensors on one device, the CPU or a CUDA device.")
         try:
             value = (value.view(torch.uint16) if value.dtype == torch.bfloat16 else value).numpy()
         except (RuntimeError, TypeError, ValueError) as error:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from .. import _core
-from ..errors import ArgumentError, KernelUnavailableError
-from ..plan import Row
+from ..errors import ArgumentError, UnavailableError
+from ..plans.plan import Row
 from .registry import ENVIRONMENT, get_kernel, kernels
 from .rows import ROW, pack
 
@@ -124,5 +124,5 @@ def _kernel(device: str) -> Any:
         able = [k.name for k in kernels() if k.device == device and k.unavailable is None]
         name = "triton" if device == "cuda" and "triton" in able else able[0] if able else "cuda"
     elif next((k.device for k in kernels() if k.name == name), device) != device or name == "reference":
-        raise KernelUnavailableError(f"{ENVIRONMENT}={name} does not step {device} tensors.")
+        raise UnavailableError(f"{ENVIRONMENT}={name} does not step {device} tensors.")
     return get_kernel(name)

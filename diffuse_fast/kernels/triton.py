@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, install_hint
-from ..plan import MAX_OUTPUTS, Row
+from ..plans.plan import MAX_OUTPUTS, Row
 from .overlap import check_out
 from .rows import pack
 from .triton_variant import ROW_WORDS, Variant, check, tidy, variant_of

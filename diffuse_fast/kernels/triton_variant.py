@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ..errors import ArgumentError
-from ..plan import MAX_OUTPUTS, MAX_REGISTERS, REDUCTIONS
+from ..plans.plan import MAX_OUTPUTS, MAX_REGISTERS, REDUCTIONS
 from .rows import ROW
 
 # Where a coefficient is in a row of 32-bit words.

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ArgumentError, NonFiniteError, PlanError
-from ..plan import Plan
-from ..solvers import SOLVERS, Option
-from ..solvers.spacing import INTEGER, LEVELS
+from ..plans.plan import Plan
+from ..solver import SOLVERS, Option
+from ..solver.spacing import INTEGER, LEVELS
 from .task import Task
 
 # Every named spacing, and the powers of time. None is the solver's own.

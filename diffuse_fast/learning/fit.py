@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..runtimes import BoundCall
-from ..solvers.solver import Point
+from ..solver.solver import Point
 from .table import Multistep, at
 from .task import Task
 

@@ -17,8 +17,8 @@ from ..engine.sample import loaded
 from ..errors import ArgumentError, ArgumentTypeError
 from ..files import writable
 from ..model import Model, rewritten
-from ..plan import MAX_REGISTERS, DynamicThreshold, Plan
 from ..planning import bounds, told
+from ..plans.plan import MAX_REGISTERS, DynamicThreshold, Plan
 from ..schedule import Schedule
 from . import baseline
 from .baseline import Baseline

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from ..artifact.document import LEARNED
-from ..plan import Plan
+from ..plans.plan import Plan
 from ..schedule import Schedule
-from ..solvers import multistep
-from ..solvers.multistep import Transfer
-from ..solvers.prediction import data_prediction
-from ..solvers.solver import CLEAN, Problem
+from ..solver import multistep
+from ..solver.multistep import Transfer
+from ..solver.prediction import data_prediction
+from ..solver.solver import CLEAN, Problem
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,9 +16,9 @@ from ..kernels import get_kernel
 from ..kernels.reference import STREAM_INITIAL
 from ..kernels.step import noise_address
 from ..model import Model
-from ..plan import Plan
+from ..plans.plan import Plan
 from ..runtimes import BoundCall, network
-from ..solvers import plan as make_plan
+from ..solver import plan as make_plan
 from .table import Multistep, problem, to_plan
 
 # The fine solver: of second order, in the data form, which clipping does not upset; dense where there is little noise.

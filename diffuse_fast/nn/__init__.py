@@ -6,12 +6,12 @@ channels). Each starts as its paper says; all of them predict zero before they a
 
 from __future__ import annotations
 
-from ..errors import RuntimeUnavailableError, install_hint
+from ..errors import MissingDependencyError, install_hint
 
 try:
     import torch  # noqa: F401  (asked for here, so that its absence is told in one place)
 except ImportError as error:
-    raise RuntimeUnavailableError(f"diffuse_fast.nn needs torch: {install_hint('train')}") from error
+    raise MissingDependencyError(f"diffuse_fast.nn needs torch: {install_hint('train')}") from error
 
 from .dit import DiT
 from .mlp import MLP

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from ..artifact.document import Range
-from ..artifact.nodes import Nodes
 from ..engine import Sampler
 from ..learning.task import conditions
 from ..model import Model
+from ..onnx.graph import Nodes
 from ..planning import plan_for
+from ..rewrites.insert_qdq import parameters
+from ..rewrites.passes import instance_norms
 from ..runtimes import network
-from ..runtimes.graphs import instance_norms
-from ..runtimes.quantized import parameters
 
 SOLVER = "ddim"
 KEPT = 1 << 14  # numbers of a value that are looked at, of all network calls together

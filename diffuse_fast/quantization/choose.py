@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ..artifact.document import Quantization, Range
-from ..artifact.nodes import Node
 from ..model import Model
-from ..runtimes.quantized import channels, layers
+from ..onnx.graph import Node
+from ..rewrites.insert_qdq import channels, layers
 from .calibrate import Call, Seen, relative_error
 from .sensitivity import alone
 

@@ -105,8 +105,8 @@ def quantize(
 
 def _distances(model: Model, data: Split, seed: int, say: Callable[[str], object]) -> dict[str, float]:
     """Fréchet distances of as many samples as images are held out, in float32 and in int8."""
-    from ..training.evaluation import evaluate
-    from ..training.judge import train_judge
+    from ..training.evaluation.classifier import train_judge
+    from ..training.evaluation.image_quality import evaluate
 
     say("Fréchet distance: training the judge")
     judge = train_judge(data.images, data.labels)

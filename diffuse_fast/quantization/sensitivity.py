@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..artifact.document import Range
-from ..artifact.nodes import Node, Nodes
 from ..model import Model
-from ..runtimes.graphs import instance_norms
-from ..runtimes.quantized import through
+from ..onnx.graph import Node, Nodes
+from ..rewrites.insert_qdq import through
+from ..rewrites.passes import instance_norms
 from .calibrate import Call, open_session, relative, run
 
 NUMBERS = 2048  # of a call's output that are looked at: all that is asked is how the layers compare

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..artifact.document import Conditioning, Time
-from ..errors import ArgumentError, ArgumentTypeError, DiffuseFastError, NetworkError, near
+from ..errors import ArgumentError, ArgumentTypeError, DiffuseFastError, NetworkError, suggest
 
 CACHE_LINE = 64
 
@@ -257,7 +257,9 @@ def check_names(given: dict[str, Any], wanted: list[str]) -> None:
     """Whether ``cond`` names exactly the inputs that a network has."""
     for name in given:
         if name not in wanted:
-            raise ArgumentError(f"cond has {name!r}, which the network does not take.{near(str(name), wanted) if wanted else ''}")
+            raise ArgumentError(
+                f"cond has {name!r}, which the network does not take.{suggest(str(name), wanted) if wanted else ''}"
+            )
     for name in wanted:
         if name not in given:
             raise ArgumentError(f"the network needs the conditioning input {name!r}; give it as cond={{{name!r}: ...}}.")

@@ -21,21 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from ..artifact import graph
-from ..errors import (
-    ArgumentError,
-    ArtifactError,
-    DiffuseFastError,
-    NetworkError,
-    OutputError,
-    RuntimeUnavailableError,
-    install_hint,
-)
+from .. import machine
+from ..errors import ArgumentError, ArtifactError, DiffuseFastError, MissingDependencyError, NetworkError, OutputError, install_hint
 from ..model import Model
-from . import choices, graphs
+from ..onnx import header
+from ..rewrites import passes
 from .base import Inputs, MemoryCall, aligned, check_output
-from .forks import Threaded, forget_in_child
-from .sessions import Sessions
+from .fork_safety import Threaded, forget_in_child
+from .session_pool import Sessions
 
 _HINT = 3  # WINOGRAD_MEMORY_LEVEL
 _TILES = {"float32": 1, "float32-fast": 3}  # F(2x2, 3x3) alone; the one that takes fewest products, of up to 6x6
@@ -118,12 +111,12 @@ def _import() -> Any:
     try:
         return importlib.import_module("MNN")
     except ImportError as error:
-        raise RuntimeUnavailableError(f"the runtime 'mnn' cannot import MNN ({error}): {install_hint('mnn')}") from None
+        raise MissingDependencyError(f"the runtime 'mnn' cannot import MNN ({error}): {install_hint('mnn')}") from None
 
 
 def _convert(model: Model, packages: Path) -> bytes:
     """The model in MNN's format."""
-    changed = graphs.for_mnn(model)
+    changed = passes.for_mnn(model)
     with _folder() as folder:
         source, target = folder / "model.onnx", folder / "model.mnn"
         if changed is None:
@@ -165,11 +158,11 @@ class MNNNetwork(Threaded):
     def __init__(self, model: Model, made: _Converted, threads: int | None, precision: str):
         super().__init__()
         # Of the model no more than it says: what was made of it lives as long as it does.
-        dims = next(value.shape for value in graph.read(model.path).inputs if value.name == model.time.input)
+        dims = next(value.shape for value in header.read(model.path).inputs if value.name == model.time.input)
         per_sample = dims is None or (len(dims) == 1 and dims[0] != 1)
         self._inputs = Inputs(model.input, model.shape, model.time, len(dims or ()), per_sample, model.conditioning)
         self._output, self._output_shape = model.output, model.output_shape
-        self._made, self._way = made, (choices.physical_cores() if threads is None else threads, _TILES[precision])
+        self._made, self._way = made, (machine.physical_cores() if threads is None else threads, _TILES[precision])
         for name, dtype in ((model.time.input, model.time.dtype), *((c.name, c.dtype) for c in model.conditioning)):
             if dtype not in _DTYPES:
                 raise ArgumentError(f"the network's input {name!r} is {dtype}; MNN takes {', '.join(_DTYPES)}.")

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, RuntimeUnavailableError, install_hint
+from .. import machine
+from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, MissingDependencyError, install_hint
 from ..model import Model
-from . import choices, graphs
+from ..rewrites import passes
 from .base import MemoryCall, aligned, check_names, own_cond
-from .forks import forget_in_child
+from .fork_safety import forget_in_child
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -53,7 +54,7 @@ def network(model: Any, *, threads: int | None = None, time_dtype: str | None = 
         raise ArgumentError("time_dtype is for modules and callables; an ONNX file fixes the type of its time itself.")
     if isinstance(model, Model):
         # Not told, onnxruntime counts the cores of the whole machine, and puts its threads on those that this process may not have.
-        session = _session(model, choices.physical_cores() if threads is None else threads, precision)
+        session = _session(model, machine.physical_cores() if threads is None else threads, precision)
         return OnnxNetwork(session, model.input, model.time.input, model.output, model.output_shape)
     if threads is not None:
         raise ArgumentError("threads cannot be set on a session that exists; set it in its SessionOptions.")
@@ -70,7 +71,7 @@ def _session(model: Model, threads: int, precision: str) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise RuntimeUnavailableError(f"the runtime 'onnx' cannot import onnxruntime ({error}): {install_hint('cpu')}") from None
+        raise MissingDependencyError(f"the runtime 'onnx' cannot import onnxruntime ({error}): {install_hint('cpu')}") from None
     with _lock:
         sessions = _sessions.setdefault(model, OrderedDict())
         key = threads, precision
@@ -80,7 +81,7 @@ def _session(model: Model, threads: int, precision: str) -> Any:
             options.intra_op_num_threads = threads
             # Without VNNI the products of int8 and uint8 saturate at 16 bits; this takes uint8 for both, which does not.
             options.add_session_config_entry("session.x64quantprecision", "1")
-            changed = graphs.for_onnxruntime(model, precision)
+            changed = passes.for_onnxruntime(model, precision)
             try:
                 sessions[key] = onnxruntime.InferenceSession(
                     os.fspath(model.path) if changed is None else changed, options, providers=["CPUExecutionProvider"]

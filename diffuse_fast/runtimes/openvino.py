@@ -14,16 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from .. import telemetry
-from ..artifact.identity import Files
-from ..cores import physical_cores, quota
-from ..errors import ArgumentError, ArtifactError, DiffuseFastError, KernelUnavailableError, RuntimeUnavailableError, install_hint
+from .. import machine, telemetry
+from ..artifact.file_identity import Files
+from ..errors import ArgumentError, ArtifactError, DiffuseFastError, MissingDependencyError, UnavailableError, install_hint
 from ..model import Model
-from . import graphs
+from ..rewrites import passes
+from ..rewrites.openvino_float32 import keep_exact
+from ..rewrites.openvino_norms import norms_in_rows
 from .base import Inputs, MemoryCall, aligned, check_output
-from .forks import Threaded, forget_in_child
-from .openvino_exact import keep_exact
-from .openvino_norms import norms_in_rows
+from .fork_safety import Threaded, forget_in_child
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}  # what the name of a precision is to the property INFERENCE_PRECISION_HINT
 
@@ -61,7 +60,7 @@ def network(
 
     Raises:
         ArtifactError: OpenVINO refuses the file.
-        KernelUnavailableError: this machine does not compute in the precision.
+        UnavailableError: this machine does not compute in the precision.
     """
     if time_dtype is not None:
         raise ArgumentError("time_dtype is for modules and callables; an ONNX file fixes the type of its time itself.")
@@ -70,7 +69,7 @@ def network(
         with telemetry.declined_by_openvino():
             import openvino
     except ImportError as error:
-        raise RuntimeUnavailableError(
+        raise MissingDependencyError(
             f"the runtime 'openvino' cannot import openvino ({error}): {install_hint('openvino')}"
         ) from None
     with _lock:
@@ -81,7 +80,7 @@ def network(
     quantized = precision == "int8"
     with made.lock:
         if quantized not in made.graphs:
-            changed = graphs.for_openvino(model, precision)
+            changed = passes.for_openvino(model, precision)
             try:
                 made.graphs[quantized] = _core.read_model(os.fspath(model.path) if changed is None else changed)
             except Exception as error:
@@ -103,7 +102,7 @@ def _beside(precision: str) -> str:
 def _check_precision(precision: str) -> None:
     """OpenVINO takes a hint of bfloat16 where the machine has none, and then computes in float32."""
     if precision == "bfloat16" and not _has_bfloat16():
-        raise KernelUnavailableError("precision is 'bfloat16', which this CPU does not compute in; OpenVINO has 'float32' here.")
+        raise UnavailableError("precision is 'bfloat16', which this CPU does not compute in; OpenVINO has 'float32' here.")
 
 
 def _own(port: Any, names: Set[str]) -> str:
@@ -161,7 +160,7 @@ class OpenVINONetwork(Threaded):
             config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "ENABLE_CPU_PINNING": False,
                                       "NUM_STREAMS": self._streams}  # fmt: skip
             # It counts the cores itself, but knows no quota.
-            threads = physical_cores() if self._threads is None and quota() is not None else self._threads
+            threads = machine.physical_cores() if self._threads is None and machine.quota() is not None else self._threads
             if threads is not None:
                 config["INFERENCE_NUM_THREADS"] = threads * self._streams
             try:
@@ -178,7 +177,7 @@ class OpenVINONetwork(Threaded):
                 raise ArtifactError(f"OpenVINO refuses {self._path!r}: {str(error)[:1000]}") from None
             told = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
             if told != hint:
-                raise KernelUnavailableError(f"precision is {self._precision!r}, but OpenVINO computes in {told} on this machine.")
+                raise UnavailableError(f"precision is {self._precision!r}, but OpenVINO computes in {told} on this machine.")
             made.compiled[key] = compiled
             while len(made.compiled) > _KEPT:
                 made.compiled.popitem(last=False)

@@ -14,13 +14,13 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError, install_hint, near
+from ..errors import ArgumentError, ArgumentTypeError, MissingDependencyError, install_hint, suggest
 from ..model import Model
-from . import choices
+from . import tuning_cache
 from .base import DeviceNetwork, Network
-from .choices import Choice
-from .split import SplitNetwork
+from .batch_split import SplitNetwork
 from .tuned import TunedNetwork
+from .tuning_cache import Choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def select(model: Any, runtime: str = "auto", precision: str = "float32") -> Run
 
     Raises:
         ArgumentError: there is no runtime of that name, or it does not run this kind of model, or not in this precision.
-        RuntimeUnavailableError: its package is not installed; the message names the extra that brings it.
+        MissingDependencyError: its package is not installed; the message names the extra that brings it.
     """
     what = kind(model)
     able = [r for r in RUNTIMES if what in r.runs]
@@ -115,7 +115,7 @@ def select(model: Any, runtime: str = "auto", precision: str = "float32") -> Run
     else:
         names = ["auto", *(r.name for r in RUNTIMES)]
         if runtime not in names:
-            raise ArgumentError(f"runtime {runtime!r} is not known.{near(str(runtime), names)}")
+            raise ArgumentError(f"runtime {runtime!r} is not known.{suggest(str(runtime), names)}")
         chosen = next(r for r in RUNTIMES if r.name == runtime)
         if chosen not in able:
             raise ArgumentError(
@@ -124,7 +124,7 @@ def select(model: Any, runtime: str = "auto", precision: str = "float32") -> Run
         if precision not in _precisions(chosen, what):
             raise ArgumentError(_lacks(precision, [chosen], what))
     if not chosen.installed:
-        raise RuntimeUnavailableError(
+        raise MissingDependencyError(
             f"the runtime {chosen.name!r} needs {chosen.package}, which is not installed: {install_hint(chosen.extra)}"
         )
     return chosen
@@ -163,10 +163,10 @@ def network(
         split: Parts of a batch that run beside each other, each on ``threads`` threads; only for artifacts.
 
     Raises:
-        ArgumentError, ArgumentTypeError, RuntimeUnavailableError: as :func:`select`; or ``threads``, ``split`` or
+        ArgumentError, ArgumentTypeError, MissingDependencyError: as :func:`select`; or ``threads``, ``split`` or
             ``time_dtype`` is none of those; or a module has a dropout or batch normalisation in training mode.
         ArtifactError: the runtime refuses the file.
-        KernelUnavailableError: a module lies on a device that is not supported, or this machine lacks the precision.
+        UnavailableError: a module lies on a device that is not supported, or this machine lacks the precision.
     """
     for name, value in (("threads", threads), ("split", split)):
         if (value is not None or name == "split") and (type(value) is not int or value < 1):
@@ -176,7 +176,9 @@ def network(
     chosen = select(model, runtime, precision)
     if runtime == "auto" and isinstance(model, Model) and threads is None and split == 1 and time_dtype is None:
         able = {r.name: r.precisions for r in RUNTIMES if "artifact" in r.runs and precision in r.precisions}
-        found = {n: choice for n, choice in choices.of(model, precision).items() if choice.computes in able.get(choice.runtime, ())}
+        found = {
+            n: choice for n, choice in tuning_cache.of(model, precision).items() if choice.computes in able.get(choice.runtime, ())
+        }
         if found:
             return TunedNetwork({batch: functools.partial(_artifact, model, choice) for batch, choice in found.items()})
     if split > 1 and not isinstance(model, Model):
@@ -213,13 +215,13 @@ def device_network(model: Any, runtime: str = "auto", *, index: int, stream: int
 
     Raises:
         ArgumentError: as :func:`select`; or a module has a dropout or batch normalisation in training mode.
-        KernelUnavailableError: onnxruntime cannot run the model there.
+        UnavailableError: onnxruntime cannot run the model there.
     """
     if isinstance(model, Model):
         name = runtime if runtime == TENSORRT else select(model, runtime).name
-        onnx_device = importlib.import_module(".onnx_device", __package__)
+        onnx_cuda = importlib.import_module(".onnx_cuda", __package__)
         with model.files.unchanged():
-            return onnx_device.OnnxDeviceNetwork(model, name, index, stream, graph == "tick")
+            return onnx_cuda.OnnxDeviceNetwork(model, name, index, stream, graph == "tick")
     select(model, runtime)
-    torch_device = importlib.import_module(".torch_device", __package__)
-    return torch_device.network(model)
+    torch_cuda = importlib.import_module(".torch_cuda", __package__)
+    return torch_cuda.network(model)

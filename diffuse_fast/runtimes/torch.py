@@ -1,4 +1,4 @@
-"""torch modules and diffusers networks, run as they are on the CPU; on a CUDA device: :mod:`.torch_device`."""
+"""torch modules and diffusers networks, run as they are on the CPU; on a CUDA device: :mod:`.torch_cuda`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..errors import ArgumentError, KernelUnavailableError, NetworkError
+from ..errors import ArgumentError, NetworkError, UnavailableError
 from .base import aligned, check_output, failed, is_whole, own_cond, whole
-from .forks import Threaded
+from .fork_safety import Threaded
 
 _pool: Threaded | None = None  # torch's threads, which all its calls share: a forked child has none of them, and makes no others
 
@@ -26,12 +26,12 @@ def network(
     for each call, what autocast holds to be sensitive in float32.
 
     Raises:
-        KernelUnavailableError: this machine does not compute in the precision.
+        UnavailableError: this machine does not compute in the precision.
     """
     if threads is not None:
         raise ArgumentError("threads cannot be set for a torch module; call torch.set_num_threads.")
     if precision == "bfloat16" and not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
-        raise KernelUnavailableError("precision is 'bfloat16', which this CPU does not compute in; torch would emulate it.")
+        raise UnavailableError("precision is 'bfloat16', which this CPU does not compute in; torch would emulate it.")
     return TorchNetwork(model, time_dtype, precision)
 
 
@@ -54,7 +54,7 @@ def computes_in_bfloat16(module: torch.nn.Module, x: torch.Tensor, t: torch.Tens
     off, would be timed and trusted for what it is not.
 
     Raises:
-        KernelUnavailableError: it does not.
+        UnavailableError: it does not.
     """
     seen: set[torch.dtype] = set()
 
@@ -67,7 +67,7 @@ def computes_in_bfloat16(module: torch.nn.Module, x: torch.Tensor, t: torch.Tens
     with Watch():
         module(x, t, **cond)
     if torch.bfloat16 not in seen:
-        raise KernelUnavailableError("precision is 'bfloat16', but autocast does not reach the module's products; give 'float32'.")
+        raise UnavailableError("precision is 'bfloat16', but autocast does not reach the module's products; give 'float32'.")
     return True
 
 
@@ -93,7 +93,7 @@ class TorchNetwork:
     def __init__(self, module: torch.nn.Module, time_dtype: str | None = None, precision: str = "float32"):
         for tensor in (*module.parameters(), *module.buffers()):
             if tensor.device.type != "cpu":
-                raise KernelUnavailableError(
+                raise UnavailableError(
                     f"the module has tensors on the device {tensor.device}, and is asked for on the CPU: module.cpu()."
                 )
         self.module = module

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError, near
+from ..errors import ArgumentError, ArgumentTypeError, suggest
 from .checks import numeric, plain
 
 if TYPE_CHECKING:
@@ -583,7 +583,7 @@ class Schedule:
             raise ArgumentError(f"the schedule's JSON lacks the field 'type', one of {', '.join(TYPES)}.")
         kind = fields.pop("type")
         if kind not in TYPES:
-            raise ArgumentError(f"schedule type {kind!r} is not known.{near(str(kind), TYPES)}")
+            raise ArgumentError(f"schedule type {kind!r} is not known.{suggest(str(kind), TYPES)}")
         rescale = fields.pop(ZERO_SNR, False) if kind in DISCRETE else False
         if not isinstance(rescale, bool):
             raise ArgumentTypeError(f"the schedule's field {ZERO_SNR!r} is {rescale!r}; it must be true or false.")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ..errors import ArgumentError, near
+from ..errors import ArgumentError, suggest
 from .base import INTERPOLATION, ZERO_SNR, Schedule
 from .checks import number, numeric, table, whole
 
@@ -80,7 +80,7 @@ class DiscreteSchedule(Schedule):
             True
         """
         if interpolation not in INTERPOLATIONS:
-            raise ArgumentError(f"interpolation {interpolation!r} is not known.{near(str(interpolation), INTERPOLATIONS)}")
+            raise ArgumentError(f"interpolation {interpolation!r} is not known.{suggest(str(interpolation), INTERPOLATIONS)}")
         document = {name: value for name, value in self._document.items() if name != INTERPOLATION}
         if interpolation != "log_alpha":
             document[INTERPOLATION] = interpolation

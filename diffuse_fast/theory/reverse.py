@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import ArgumentError, near
+from ..errors import ArgumentError, suggest
 from ..schedule.checks import numeric
-from ..solvers.prediction import convert_prediction
+from ..solver.prediction import convert_prediction
 from .forward import added, level, posterior
 from .gaussian import Gaussian
 
@@ -65,7 +65,7 @@ def reverse(
         True
     """
     if variance_type not in REVERSE_VARIANCES:
-        raise ArgumentError(f"variance_type is {variance_type!r}.{near(str(variance_type), REVERSE_VARIANCES)}")
+        raise ArgumentError(f"variance_type is {variance_type!r}.{suggest(str(variance_type), REVERSE_VARIANCES)}")
     if v is None and variance_type.startswith("learned"):
         raise ArgumentError(f"variance_type is {variance_type!r}, which needs v, what the network says of the variance.")
     state, output = numeric("x_t", x_t), numeric("model_output", model_output)

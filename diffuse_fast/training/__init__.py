@@ -9,20 +9,20 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RuntimeUnavailableError, install_hint
+from ..errors import MissingDependencyError, install_hint
 
 if importlib.util.find_spec("torch") is None:
-    raise RuntimeUnavailableError(f"diffuse_fast.training needs torch: {install_hint('train')}")
+    raise MissingDependencyError(f"diffuse_fast.training needs torch: {install_hint('train')}")
 
 _HOME = {
     "LearnedScheduleObjective": "objectives",
     "LogSNRNetwork": "objectives",
     "Objective": "objectives",
-    "TrainConfig": "config",
-    "TrainRecord": "record",
-    "TrainResult": "record",
+    "TrainConfig": "config.train_config",
+    "TrainRecord": "run.results",
+    "TrainResult": "run.results",
     "VariationalObjective": "objectives",
-    "train": "loop",
+    "train": "run.loop",
 }
 
 __all__ = [
@@ -32,10 +32,10 @@ __all__ = [
 
 if TYPE_CHECKING:
     from . import data
-    from .config import TrainConfig
-    from .loop import train
+    from .config.train_config import TrainConfig
     from .objectives import LearnedScheduleObjective, LogSNRNetwork, Objective, VariationalObjective
-    from .record import TrainRecord, TrainResult
+    from .run.loop import train
+    from .run.results import TrainRecord, TrainResult
 
 
 def __getattr__(name: str) -> Any:

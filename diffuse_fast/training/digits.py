@@ -22,18 +22,18 @@ import torch
 from torch import nn
 
 from ..console import degrade, say, silent
-from ..errors import ArgumentError, OutputError, RuntimeUnavailableError, install_hint
-from ..export import export
+from ..errors import ArgumentError, MissingDependencyError, OutputError, install_hint
+from ..exporting import export
 from ..files import replacing, writable
 from ..learning.learn import HELD_OUT, learn_each
 from ..model import Model, load
 from ..nn import UNet
 from ..schedule import Schedule
-from .config import DIGITS, TrainConfig
+from .config.train_config import DIGITS, TrainConfig
 from .data import digits
-from .loop import train
 from .objectives import ForwardProcess, evaluate_loss
 from .quality import evaluate, table
+from .run.loop import train
 
 NAME = "digits"
 SCHEDULE = Schedule.cosine()
@@ -282,7 +282,7 @@ def _safetensors() -> Any:
     try:
         import safetensors.torch
     except ImportError as error:
-        raise RuntimeUnavailableError(f"the recipe keeps its weights with safetensors: {install_hint('train')}") from error
+        raise MissingDependencyError(f"the recipe keeps its weights with safetensors: {install_hint('train')}") from error
     return safetensors.torch
 
 

@@ -23,14 +23,14 @@ from ..console import degrade, say, silent
 from ..engine import sample
 from ..errors import DiffuseFastError
 from ..files import replacing
+from ..image_grid import grid, png
 from ..model import Model, load, to_uint8
-from ..pictures import grid, png
+from .config.recipe import Recipe, recipe, run
 from .data import Source, Split
 from .data.emoji import ATTRIBUTION, CLASSES, LICENSE, PACKAGE
 from .digits import write
-from .evaluation import Quality, evaluate
-from .judge import train_judge
-from .recipe import Recipe, recipe, run
+from .evaluation.classifier import train_judge
+from .evaluation.image_quality import Quality, evaluate
 
 NAME = "emoji"
 COMMAND = "python -m diffuse_fast.training.emoji --out out/emoji"

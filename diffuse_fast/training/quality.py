@@ -28,8 +28,8 @@ import torch
 
 from ..console import degrade, say, silent
 from .data import Split, digits
-from .judge import Judge, train_judge
-from .metrics import frechet_distance
+from .evaluation.classifier import Judge, train_judge
+from .evaluation.metrics import frechet_distance
 
 SETS = 10
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..runtimes.choices import Choice
+from ..runtimes.tuning_cache import Choice
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import machine
 from ..engine.arguments import whole
 from ..engine.sample import loaded
 from ..errors import ArgumentError, ArgumentTypeError, DiffuseFastError
 from ..model import Model
-from ..runtimes import choices as cache
 from ..runtimes import network
-from ..runtimes.choices import Choice
+from ..runtimes import tuning_cache as cache
 from ..runtimes.registry import RUNTIMES, select
-from .contest import LONGEST, Contest, contest, fewest
+from ..runtimes.tuning_cache import Choice
+from .ab_timing import LONGEST, Contest, contest, fewest
+from .cpu_load import Others
 from .inputs import Inputs, apart
-from .others import Others
 from .result import Candidate, Tuning
 
 # Two runtimes sum in other orders: some 1e-6 of the scale apart. Another function differs by the scale itself.
@@ -44,7 +45,7 @@ def tune(
     Candidates are the installed runtimes, with one thread to all cores inside a call, and a batch whole or split over the cores.
     For float32 the shortcuts of float32-fast are candidates too, where their error is that of rounding: below 1e-5.
     Each is compared with onnxruntime (else the first runtime) in float32 on one thread before it is timed; what differs is not
-    timed. Then they take turns (:mod:`diffuse_fast.tuning.contest`). What ``auto`` takes without ``tune``, the default, stays
+    timed. Then they take turns (:mod:`diffuse_fast.tuning.ab_timing`). What ``auto`` takes without ``tune``, the default, stays
     unless another is faster by 2 % and by more than chance explains: noise does not make it worse. What other processes took
     of the cores is added to the 2 % for a candidate on fewer cores than the default, which they may have spared.
 
@@ -120,7 +121,7 @@ def _tried(
     inputs = Inputs(model, batch, np.random.default_rng(seed))
     expected = inputs.outputs(network(model, _reference(), threads=1).bind(batch, model.shape, inputs.cond))
     default = _default(model, precision, runtimes)
-    tried = ways(cache.cores(), batch, cache.physical_cores())
+    tried = ways(machine.cores(), batch, machine.physical_cores())
     choices = [Choice(r, *way, precision) for r in runtimes for way in tried]
     if precision == "float32":
         able = [r.name for r in RUNTIMES if r.name in runtimes and "float32-fast" in r.precisions]
@@ -158,7 +159,7 @@ def _tried(
 def _default(model: Model, precision: str, runtimes: list[str]) -> Choice:
     """What ``auto`` takes where nothing was tuned, of these runtimes: each physical core."""
     first = select(model, "auto", precision).name
-    return Choice(first if first in runtimes else runtimes[0], cache.physical_cores(), 1, precision)
+    return Choice(first if first in runtimes else runtimes[0], machine.physical_cores(), 1, precision)
 
 
 def _timed(candidate: Candidate, held: Contest, i: int) -> Candidate:

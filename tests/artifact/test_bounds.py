@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.artifact import document, graph, nodes
-from diffuse_fast.artifact.nodes import Nodes
-from diffuse_fast.artifact.wire import message, varint
+from diffuse_fast.artifact import document
 from diffuse_fast.errors import ArtifactError
-from diffuse_fast.runtimes import graphs, operators, otherwise, quantized, upsampled
-from diffuse_fast.runtimes.products import attention_products, gelu_products, mish_products, unfuse_gelu
+from diffuse_fast.onnx import graph, header
+from diffuse_fast.onnx.graph import Nodes
+from diffuse_fast.onnx.protobuf import message, varint
+from diffuse_fast.rewrites import insert_qdq, mnn_operators, passes, split_upsample_conv, unsupported_forms
+from diffuse_fast.rewrites.decompose import attention_products, gelu_products, mish_products, unfuse_gelu
 
 onnx = pytest.importorskip("onnx")
 
@@ -51,7 +52,7 @@ def peak(call):
         assert most < 100e6, f"{most / 1e6:.0f} MB"
 
 
-@pytest.mark.parametrize("change", [graphs.for_onnxruntime, graphs.for_mnn])
+@pytest.mark.parametrize("change", [passes.for_onnxruntime, passes.for_mnn])
 @pytest.mark.parametrize("groups", [150_000_000, 0, -1, 3])
 def test_groups_that_do_not_divide_the_channels(normed, groups, change):
     model = normed(groups)
@@ -61,12 +62,12 @@ def test_groups_that_do_not_divide_the_channels(normed, groups, change):
 
 def test_a_norm_of_two_inputs(normed):
     model = normed(2, inputs=2)
-    for change in (graphs.for_onnxruntime, graphs.for_openvino, graphs.for_mnn):
+    for change in (passes.for_onnxruntime, passes.for_openvino, passes.for_mnn):
         with pytest.raises(ArtifactError, match="'GroupNormalization' with 2 inputs and 1 outputs; it must have 3 inputs"):
             change(model)
 
 
-@pytest.mark.parametrize("op", sorted({*nodes._INPUTS, *operators.MNN, "If", "Unknown"}))
+@pytest.mark.parametrize("op", sorted({*graph._INPUTS, *mnn_operators.MNN, "If", "Unknown"}))
 def test_nodes_of_any_number_of_inputs_and_outputs(tmp_path, op):
     """An error of this package or none: not an IndexError of a rewrite."""
     info = onnx.helper.make_tensor_value_info
@@ -79,23 +80,23 @@ def test_nodes_of_any_number_of_inputs_and_outputs(tmp_path, op):
             made = onnx.helper.make_node(op, names, ["y", "z"][:outputs], **({"num_groups": 2} if op[:2] == "Gr" else {}))
             proto = onnx.helper.make_graph([made], "g", values, [], weights)
             path.write_bytes(onnx.helper.make_model(proto).SerializeToString())
-            for changes in ((upsampled.take_apart, graphs.layers_as_one), PRODUCTS):
+            for changes in ((split_upsample_conv.take_apart, passes.layers_as_one), PRODUCTS):
                 with contextlib.suppress(ArtifactError):
                     inside = Nodes(path)
                     assert outputs, "a node without outputs"
-                    graphs.instance_norms(inside, 21)
+                    passes.instance_norms(inside, 21)
                     for change in changes:
                         change(inside)
-                    quantized.quantize(inside, [n.outputs[0] for n in quantized.layers(inside)], RANGES, outputs=True)
+                    insert_qdq.quantize(inside, [n.outputs[0] for n in insert_qdq.layers(inside)], RANGES, outputs=True)
                 for runtime in ("mnn", "openvino"):
                     with contextlib.suppress(ArtifactError):
-                        otherwise.refuse(Nodes(path), 12, runtime)
+                        unsupported_forms.refuse(Nodes(path), 12, runtime)
 
 
 def test_a_norm_whose_scale_has_another_size_is_left_as_it_is(normed):
     """What it is replaced by is as large as the value is said to be, which the file does not have to be."""
-    assert graphs.for_onnxruntime(normed(2, channels=1)) is None
-    assert graphs.for_onnxruntime(normed(2)) is not None
+    assert passes.for_onnxruntime(normed(2, channels=1)) is None
+    assert passes.for_onnxruntime(normed(2)) is not None
 
 
 def test_metadata_of_many_values(small):
@@ -116,7 +117,7 @@ def test_as_many_values_as_a_schedule_of_a_million_times_has():
 def test_fields_that_nobody_needs_are_small(small, way):
     path = small()
     raw = path.read_bytes()
-    for size in (graph.MAX_IGNORED, graph.MAX_IGNORED + 1):
+    for size in (header.MAX_IGNORED, header.MAX_IGNORED + 1):
         content = message(way[-1], bytes(size))
         if way == (7, 10):  # the only graph there may be
             proto = onnx.load(path)
@@ -133,7 +134,7 @@ def test_fields_that_nobody_needs_are_small(small, way):
             path.write_bytes(rest.SerializeToString() + message(7, bytes(part) + content))
         else:
             path.write_bytes(raw + content)
-        if size > graph.MAX_IGNORED:
+        if size > header.MAX_IGNORED:
             with pytest.raises(ArtifactError, match=f"field {way[-1]} of {size} bytes"):
                 df.load(path)
         else:
@@ -152,7 +153,7 @@ def test_a_large_field_is_not_read(small):
 
 def test_many_nodes(tmp_path):
     path = tmp_path / "m.onnx"
-    path.write_bytes(message(7, message(1, message(2, b"y")) * (nodes.MAX_NODES + 1)))
+    path.write_bytes(message(7, message(1, message(2, b"y")) * (graph.MAX_NODES + 1)))
     with pytest.raises(ArtifactError, match="more than 250000 nodes"):
         Nodes(path)
 
@@ -166,12 +167,12 @@ def test_a_weight_that_thousands_of_nodes_share(tmp_path):
     made = onnx.helper.make_graph(layers, "g", [info("x", 1, ["B", 256])], [info("y0", 1, ["B", 256])], tensors)
     path = tmp_path / "m.onnx"
     path.write_bytes(onnx.helper.make_model(made).SerializeToString())
-    peak(lambda: graphs.layers_as_one(Nodes(path)))
+    peak(lambda: passes.layers_as_one(Nodes(path)))
 
 
 def test_constants_take_no_more_than_the_file_explains(small):
     inside = Nodes(small())
-    half = np.zeros(nodes._MORE // 8, np.float32)
+    half = np.zeros(graph._MORE // 8, np.float32)
     inside.constant("x", half)
     with pytest.raises(ArtifactError, match="several times the file"):
         for _ in range(2):
@@ -179,10 +180,10 @@ def test_constants_take_no_more_than_the_file_explains(small):
 
 
 def test_a_long_list_of_numbers_is_not_read():
-    from diffuse_fast.artifact import tensors
-    from diffuse_fast.artifact.wire import Wire
+    from diffuse_fast.onnx import tensor
+    from diffuse_fast.onnx.protobuf import Wire
 
-    tensor = message(1, b"\1" * (tensors.MAX_PACKED + 1))
+    tensor = message(1, b"\1" * (tensor.MAX_PACKED + 1))
     wire = Wire(tensor)
     with pytest.raises(ArtifactError, match="list of numbers is 1048577 bytes"):
-        tensors.shape(wire, wire.whole)
+        tensor.shape(wire, wire.whole)

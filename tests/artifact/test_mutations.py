@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.artifact import graph
 from diffuse_fast.errors import ArtifactError
+from diffuse_fast.onnx import header
 
 onnx = pytest.importorskip("onnx")
 
@@ -22,7 +22,7 @@ def exact():
     message = pytest.importorskip("google.protobuf.message")
 
     def compare(path):
-        ours = graph.read(path)
+        ours = header.read(path)
         try:
             theirs = onnx.load_model_from_string(path.read_bytes())
         except message.DecodeError:

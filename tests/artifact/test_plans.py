@@ -10,7 +10,7 @@ import pytest
 import diffuse_fast as df
 from diffuse_fast.artifact import document as documents
 from diffuse_fast.errors import ArtifactError
-from diffuse_fast.plan import Reduction
+from diffuse_fast.plans.plan import Reduction
 
 
 def learned(steps=2, **change):

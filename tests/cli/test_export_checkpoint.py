@@ -18,8 +18,10 @@ import torch
 from PIL import Image
 
 import diffuse_fast as df
-from diffuse_fast.training import TrainConfig, checkpoint, recipe
-from diffuse_fast.training.recipe import export_checkpoint
+from diffuse_fast.training import TrainConfig
+from diffuse_fast.training.config.recipe import export_checkpoint
+from diffuse_fast.training.config.train_config import recipe
+from diffuse_fast.training.run import checkpoint
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import os, sys
 from types import SimpleNamespace
 import diffuse_fast.learning.learn, diffuse_fast.quantization, diffuse_fast.tuning
 from diffuse_fast.cli import main
-from diffuse_fast.runtimes.choices import Choice
+from diffuse_fast.runtimes.tuning_cache import Choice
 
 won = Choice("onnx", 1, seconds=1e-3, why="fastest by 2 % ± 1")
 tuning = SimpleNamespace(best={"float32": {1: won}}, candidates=[], file=None)
@@ -75,7 +75,7 @@ import sys
 from pathlib import Path
 from diffuse_fast.cli import main
 from diffuse_fast.training import digits, emoji, quality, recipe
-from diffuse_fast.training.evaluation import Quality, REAL
+from diffuse_fast.training.evaluation.image_quality import Quality, REAL
 from diffuse_fast.training import evaluation
 
 def card(out, **_):
@@ -122,9 +122,9 @@ def test_evaluate_keeps_what_it_measured(run, tmp_path, monkeypatch):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     from diffuse_fast.cli import tables
-    from diffuse_fast.training import evaluation
+    from diffuse_fast.training.evaluation.image_quality import image_quality
 
-    rows = [evaluation.Quality(name, n, n, 50.0, 5.0, 9.0, 0.5, 0.5) for name, n in ((evaluation.REAL, 0), ("ddim", 5))]
+    rows = [image_quality.Quality(name, n, n, 50.0, 5.0, 9.0, 0.5, 0.5) for name, n in ((image_quality.REAL, 0), ("ddim", 5))]
 
     def interrupted(*_args, **_options):
         yield from rows
@@ -133,10 +133,10 @@ def test_evaluate_keeps_what_it_measured(run, tmp_path, monkeypatch):
     def broken(*_args, **_options):
         raise UnicodeEncodeError("ascii", "é", 0, 1, "no such character")
 
-    monkeypatch.setattr(evaluation, "evaluate", interrupted)
+    monkeypatch.setattr(image_quality, "evaluate", interrupted)
     run("evaluate", "digits", "--out", "a")
     assert (tmp_path / "a" / "quality.csv").read_text().count("\n") == 3
-    monkeypatch.setattr(evaluation, "evaluate", lambda *_args, **_options: iter(rows))
+    monkeypatch.setattr(image_quality, "evaluate", lambda *_args, **_options: iter(rows))
     monkeypatch.setattr(tables, "show", broken)
     assert isinstance(run("evaluate", "digits", "--out", "b").exception, UnicodeEncodeError)
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == ["quality.csv", "quality.png"]
@@ -146,19 +146,19 @@ def test_evaluate_keeps_what_it_measured(run, tmp_path, monkeypatch):
 def test_evaluate_fails_where_nothing_could_be_drawn(run, monkeypatch, drawn, status):
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")
-    from diffuse_fast.training import evaluation
+    from diffuse_fast.training.evaluation.image_quality import image_quality
 
-    rows = [evaluation.Quality(name, n, n, 50.0, 5.0, 9.0, 0.5, 0.5) for name, n in ((evaluation.REAL, 0), ("ddim", 5))]
-    monkeypatch.setattr(evaluation, "evaluate", lambda *_args, **_options: iter(rows[: 1 + drawn]))
+    rows = [image_quality.Quality(name, n, n, 50.0, 5.0, 9.0, 0.5, 0.5) for name, n in ((image_quality.REAL, 0), ("ddim", 5))]
+    monkeypatch.setattr(image_quality, "evaluate", lambda *_args, **_options: iter(rows[: 1 + drawn]))
     assert run("evaluate", "digits").exit_code == status
 
 
 def test_evaluate_asks_for_matplotlib_before_it_measures(run, monkeypatch):
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")
-    from diffuse_fast.training import evaluation
+    from diffuse_fast.training.evaluation.image_quality import image_quality
 
-    monkeypatch.setattr(evaluation, "evaluate", lambda *_args, **_options: pytest.fail("measured"))
+    monkeypatch.setattr(image_quality, "evaluate", lambda *_args, **_options: pytest.fail("measured"))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = run("evaluate", "digits", "--out", "a")
     assert (result.exit_code, "pip install '.[evaluate]'" in result.stderr) == (1, True), result.stderr
@@ -187,7 +187,7 @@ def test_lines_come_once_in_an_interval(monkeypatch):
 
 def test_training_prints_lines_too(monkeypatch, capsys):
     pytest.importorskip("torch")
-    from diffuse_fast.training.progress import progress_bar
+    from diffuse_fast.training.run.progress import progress_bar
 
     monkeypatch.setattr(console, "INTERVAL", 0.0)
     with progress_bar(1000, shown=True) as report:  # a line each 50 steps, were it not for the interval

@@ -13,7 +13,7 @@ pytest.importorskip("PIL")
 from PIL import Image
 
 import diffuse_fast as df
-from diffuse_fast.training import checkpoint
+from diffuse_fast.training.run import checkpoint
 
 CONFIG = """
 [data]
@@ -126,7 +126,7 @@ def test_refusals_name_the_setting(run, pictures, arguments, status, message):
 
 def test_an_artifact_of_another_run_is_not_replaced(run, pictures, monkeypatch):
     """Found before the training, also where there is no run to resume."""
-    from diffuse_fast.training import recipe
+    from diffuse_fast.training.config.train_config import recipe
 
     monkeypatch.setattr(recipe, "train", lambda *_args, **_options: pytest.fail("trained"))
     (pictures / "out").mkdir()
@@ -138,7 +138,7 @@ def test_an_artifact_of_another_run_is_not_replaced(run, pictures, monkeypatch):
 
 
 def test_flags_alone_make_a_recipe(run, pictures, monkeypatch):
-    from diffuse_fast.training import recipe
+    from diffuse_fast.training.config.train_config import recipe
 
     made = []
     monkeypatch.setattr(recipe, "run", lambda recipe, out, **options: made.append((recipe, out, options)))
@@ -196,7 +196,7 @@ HYBRID = ("--objective", "hybrid", "--times", "importance", "--set", "schedule.n
 )  # fmt: skip
 def test_every_objective_can_be_asked_for(run, points, monkeypatch, arguments, family, kind, told):
     """The run is made to its end, but for the export, which takes longest: what it is told is looked at."""
-    from diffuse_fast.training import recipe
+    from diffuse_fast.training.config.train_config import recipe
 
     exported = {}
 
@@ -247,7 +247,7 @@ def test_objectives_that_do_not_fit_are_refused_by_name(run, points, arguments, 
 
 
 def test_another_objective_is_not_resumed(run, points, monkeypatch):
-    from diffuse_fast.training import recipe
+    from diffuse_fast.training.config.train_config import recipe
 
     monkeypatch.setattr(recipe, "_export", lambda *_: None)
     assert run("train", "p.toml", "--out", "o", "--weighting", "min_snr").exit_code == 0

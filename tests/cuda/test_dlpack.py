@@ -16,7 +16,7 @@ import pytest
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError
 from diffuse_fast.kernels import cuda
 from diffuse_fast.kernels.cuda import DeviceArray
-from diffuse_fast.plan import Row
+from diffuse_fast.plans.plan import Row
 
 torch = pytest.importorskip("torch")
 

@@ -19,7 +19,7 @@ import diffuse_fast as df
 from diffuse_fast import _core
 from diffuse_fast.engine import device as devices
 from diffuse_fast.engine.device_core import core_device
-from diffuse_fast.errors import ArgumentError, ArgumentTypeError, KernelUnavailableError, NonFiniteError
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, NonFiniteError, UnavailableError
 from diffuse_fast.kernels import cuda, registry
 
 LINEAR = df.Schedule.linear()
@@ -336,7 +336,7 @@ def test_nan_is_told_with_row_and_sample(model, there):
 
 
 def test_a_device_that_is_not_there(model):
-    with pytest.raises(KernelUnavailableError, match="there is no cuda:63; this machine has 1, from cuda:0"):
+    with pytest.raises(UnavailableError, match="there is no cuda:63; this machine has 1, from cuda:0"):
         df.sample(model, 1, 2, device="cuda:63")
 
 

@@ -11,11 +11,11 @@ import threading
 import numpy as np
 import pytest
 
-from diffuse_fast.errors import ArgumentError, ArgumentTypeError, DeviceError, KernelUnavailableError
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, DeviceError, UnavailableError
 from diffuse_fast.kernels import cuda, get_kernel, reference
-from diffuse_fast.plan import Row
+from diffuse_fast.plans.plan import Row
 from diffuse_fast.schedule import Schedule
-from diffuse_fast.solvers import plan
+from diffuse_fast.solver import plan
 from tests.kernels.rows import ROWS, SUMS
 
 pytestmark = pytest.mark.usefixtures("core")
@@ -441,7 +441,7 @@ def test_what_is_missing_is_named(module, pretend, said):
     # A process of its own each: what is missing is found out once.
     code = f"""
 import importlib.util
-from diffuse_fast.errors import KernelUnavailableError
+from diffuse_fast.errors import UnavailableError
 from diffuse_fast.kernels import cuda
 spec = importlib.util.spec_from_file_location("_cuda_on_host", {str(module)!r})
 cuda._core = importlib.util.module_from_spec(spec)
@@ -451,7 +451,7 @@ assert cuda._core.cuda_unavailable_reason().startswith({said!r}), cuda._core.cud
 for call in (lambda: cuda.DeviceArray((2,)), lambda: cuda.Stream()):
     try:
         call()
-    except KernelUnavailableError as error:
+    except UnavailableError as error:
         assert {said!r} in str(error)
     else:
         raise AssertionError
@@ -464,7 +464,7 @@ def test_a_device_without_memory_or_number():
     with pytest.raises(DeviceError, match="out of memory"):
         cuda.DeviceArray((2**40,))
     for call in (lambda: cuda.DeviceArray((1,), device=3), lambda: cuda.Stream(3)):
-        with pytest.raises(KernelUnavailableError, match="there is no cuda:3; this machine has 1, from cuda:0"):
+        with pytest.raises(UnavailableError, match="there is no cuda:3; this machine has 1, from cuda:0"):
             call()
 
 
@@ -527,7 +527,7 @@ def test_work_goes_to_the_device_of_the_arrays_and_the_callers_stays(two_devices
 def test_a_device_older_than_the_build_is_named(core):
     core.pretend(13000, 0, 1, 61)
     try:
-        with pytest.raises(KernelUnavailableError, match=r"cuda:0 has the compute capability 6.1; this build has code for 7.5 or"):
+        with pytest.raises(UnavailableError, match=r"cuda:0 has the compute capability 6.1; this build has code for 7.5 or"):
             cuda.DeviceArray((1,))
     finally:
         core.pretend(13000, 0, 1, 90)

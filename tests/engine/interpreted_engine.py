@@ -16,7 +16,7 @@ from diffuse_fast.engine import sampler as of_sampler
 from diffuse_fast.engine.device import Backend
 from diffuse_fast.engine.device_torch import TorchDevice
 from diffuse_fast.kernels.triton import TritonKernel
-from diffuse_fast.runtimes.torch_device import network
+from diffuse_fast.runtimes.torch_cuda import network
 
 SHAPE = (2, 37)
 splat = interpreter.InterpreterBuilder.create_splat

@@ -12,7 +12,7 @@ import pytest
 import diffuse_fast as df
 from diffuse_fast import _core
 from diffuse_fast.engine import device as devices
-from diffuse_fast.errors import ArgumentError, KernelUnavailableError
+from diffuse_fast.errors import ArgumentError, UnavailableError
 
 LINEAR = df.Schedule.linear()
 KNOWN = {"shape": (2,), "schedule": LINEAR, "prediction_type": "epsilon", "seed": 0}
@@ -23,7 +23,7 @@ no_gpu = pytest.mark.skipif(_core.cuda_unavailable_reason() is None, reason="thi
 @no_gpu
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_an_artifact_without_a_gpu_is_told_all_that_is_missing(device):
-    with pytest.raises(KernelUnavailableError) as error:
+    with pytest.raises(UnavailableError) as error:
         df.sample("digits", 1, 2, device=device)
     text = str(error.value)
     assert f"device '{'cuda:1' if device == 'cuda:1' else 'cuda:0'}' cannot be used" in text
@@ -37,7 +37,7 @@ def test_torch_without_cuda_is_named(what):
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU, and torch can use it")
-    with pytest.raises(KernelUnavailableError, match=re.escape(f"torch {torch.__version__} ")):
+    with pytest.raises(UnavailableError, match=re.escape(f"torch {torch.__version__} ")):
         df.sample(torch.nn.Linear(2, 2).eval() if what == "module" else lambda x, t: x, 1, 2, device="cuda", **KNOWN)
 
 
@@ -49,7 +49,7 @@ def test_the_command_line_says_the_same_with_a_status_of_its_own(tmp_path, monke
     from diffuse_fast.cli.app import UNAVAILABLE, app
 
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(KernelUnavailableError) as error:
+    with pytest.raises(UnavailableError) as error:
         df.sample("digits", 1, 2, device="cuda")
     result = CliRunner().invoke(app, ["sample", "digits", "-n", "1", "--steps", "2", "--device", "cuda"])
     assert result.exit_code == UNAVAILABLE == 3
@@ -59,7 +59,7 @@ def test_the_command_line_says_the_same_with_a_status_of_its_own(tmp_path, monke
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cuda:-1", "mps", 0])
 def test_an_unknown_device_lists_those_there_are(device):
-    with pytest.raises(KernelUnavailableError, match="there are 'auto', 'cpu', 'cuda' and 'cuda:N'"):
+    with pytest.raises(UnavailableError, match="there are 'auto', 'cpu', 'cuda' and 'cuda:N'"):
         df.sample("digits", 1, 2, device=device)
 
 
@@ -76,7 +76,7 @@ def test_graphs_are_for_devices(graph, said):
 
 
 def test_the_runtime_tensorrt_is_for_devices():
-    with pytest.raises(KernelUnavailableError, match="say device='cuda'"):
+    with pytest.raises(UnavailableError, match="say device='cuda'"):
         df.sample("digits", 1, 2, runtime="tensorrt")
 
 
@@ -99,7 +99,7 @@ def test_where_a_module_lies():
 
 
 def test_a_module_on_two_devices_is_refused():
-    with pytest.raises(KernelUnavailableError, match="move it to one device"):
+    with pytest.raises(UnavailableError, match="move it to one device"):
         devices._lies_on(module(("cuda", 0), ("cuda", 1)))
 
 
@@ -116,21 +116,21 @@ def test_what_torch_lacks_is_all_told_at_once(monkeypatch, driver):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(devices, "driver_reason", lambda: driver)
-    with pytest.raises(KernelUnavailableError) as error:
+    with pytest.raises(UnavailableError) as error:
         df.sample(torch.nn.Linear(2, 2).eval(), 1, 2, device="cuda", **KNOWN)
     said = [f"torch {torch.__version__} is built without CUDA", *([driver] if driver else [])]
     assert str(error.value) == f"the device 'cuda:0' cannot be used: {'; '.join(said)}."
 
 
 def test_a_module_elsewhere_is_not_moved(with_torch_gpus):
-    with pytest.raises(KernelUnavailableError, match=r"the module lies on the CPU; move it: module.to\('cuda:1'\)"):
+    with pytest.raises(UnavailableError, match=r"the module lies on the CPU; move it: module.to\('cuda:1'\)"):
         df.sample(with_torch_gpus.nn.Linear(2, 2).eval(), 1, 2, device="cuda:1", **KNOWN)
 
 
 def test_a_session_is_refused(with_torch_gpus):
     ort = pytest.importorskip("onnxruntime")
     session = ort.InferenceSession(df.load("digits").path, providers=["CPUExecutionProvider"])
-    with pytest.raises(KernelUnavailableError, match="a stream of its own, which the step cannot join"):
+    with pytest.raises(UnavailableError, match="a stream of its own, which the step cannot join"):
         df.sample(session, 1, 2, device="cuda", **KNOWN)
 
 
@@ -160,7 +160,7 @@ def test_the_first_kernel_that_can_run_steps(kernels_there):
     kernels_there(info("cuda"), info("triton", "triton is not installed"))
     assert devices.device_kernel(TORCH_DEVICE) == "cuda"
     kernels_there(info("cuda", "no driver"), info("triton", "triton is not installed"))
-    with pytest.raises(KernelUnavailableError, match="triton: triton is not installed; cuda: no driver"):
+    with pytest.raises(UnavailableError, match="triton: triton is not installed; cuda: no driver"):
         devices.device_kernel(TORCH_DEVICE)
 
 
@@ -168,8 +168,8 @@ def test_a_forced_kernel_steps_or_is_refused(kernels_there, monkeypatch):
     kernels_there(info("cuda"), info("triton"))
     monkeypatch.setenv("DIFFUSE_FAST_KERNEL", "cuda")
     assert devices.device_kernel(TORCH_DEVICE) == "cuda"
-    with pytest.raises(KernelUnavailableError, match="DIFFUSE_FAST_KERNEL=cuda steps on the device 'cuda'"):
+    with pytest.raises(UnavailableError, match="DIFFUSE_FAST_KERNEL=cuda steps on the device 'cuda'"):
         devices.backend_for(lambda x, t: x, "auto", "auto")
     monkeypatch.setenv("DIFFUSE_FAST_KERNEL", "avx2")
-    with pytest.raises(KernelUnavailableError, match="avx2, but on cuda:0 the step here runs on triton and cuda"):
+    with pytest.raises(UnavailableError, match="avx2, but on cuda:0 the step here runs on triton and cuda"):
         devices.device_kernel(TORCH_DEVICE)

@@ -14,7 +14,7 @@ from diffuse_fast.errors import ArgumentError, ArgumentTypeError, NetworkError, 
 torch = pytest.importorskip("torch")
 
 from diffuse_fast.engine.device_torch import TorchDevice  # noqa: E402  (only where there is torch)
-from diffuse_fast.runtimes.torch_device import network  # noqa: E402
+from diffuse_fast.runtimes.torch_cuda import network  # noqa: E402
 
 SHAPE = (2, 5)
 KNOWN = {"shape": SHAPE, "seed": 3}

@@ -10,7 +10,7 @@ import pytest
 import diffuse_fast as df
 from diffuse_fast.engine.probability_flow import integrate
 from diffuse_fast.errors import ArgumentError, NonFiniteError
-from diffuse_fast.solvers.solver import Problem
+from diffuse_fast.solver.solver import Problem
 
 MEAN, VARIANCE = np.array([0.5, -1.0]), np.array([0.2, 1.5])
 

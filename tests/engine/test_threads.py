@@ -76,7 +76,7 @@ def test_a_split_batch_goes_on_where_no_thread_can_be_started(monkeypatch):
 
     import numpy as np
 
-    from diffuse_fast.runtimes.split import SplitNetwork
+    from diffuse_fast.runtimes.batch_split import SplitNetwork
 
     class Doubles:
         name = "doubles"

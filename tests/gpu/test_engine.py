@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.errors import KernelUnavailableError, NetworkError, NonFiniteError
+from diffuse_fast.errors import NetworkError, NonFiniteError, UnavailableError
 
 pytestmark = pytest.mark.gpu
 
@@ -146,7 +146,7 @@ def test_requests(cuda, module):
 
 
 def test_a_device_that_is_not_there(cuda, module):
-    with pytest.raises(KernelUnavailableError, match="this machine has"):
+    with pytest.raises(UnavailableError, match="this machine has"):
         df.sample(module, 1, 2, device="cuda:63", **KNOWN)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.errors import KernelUnavailableError
+from diffuse_fast.errors import UnavailableError
 from diffuse_fast.kernels.cuda import DeviceArray
 
 pytestmark = pytest.mark.gpu
@@ -50,5 +50,5 @@ def test_no_torch_in_the_process(core_cuda):
 
 
 def test_a_device_that_is_not_there(core_cuda):
-    with pytest.raises(KernelUnavailableError):
+    with pytest.raises(UnavailableError):
         df.sample("digits", 1, 2, device="cuda:63")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diffuse_fast.plan import Reduction, Row
+from diffuse_fast.plans.plan import Reduction, Row
 
 CLIP = {"p": 1.5, "q": -1.1, "lo": -1.0, "hi": 1.0}
 BASE = {"a": 0.9, "b": -0.3}

@@ -7,7 +7,7 @@ import pytest
 
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, DiffuseFastError
 from diffuse_fast.kernels import forward, step
-from diffuse_fast.plan import Reduction, Row
+from diffuse_fast.plans.plan import Reduction, Row
 
 N, ELEMENTS = 2, 6
 

@@ -11,7 +11,7 @@ import pytest
 
 from diffuse_fast.errors import ArgumentError, NonFiniteError
 from diffuse_fast.kernels import kernels, step
-from diffuse_fast.plan import Reduction, Row
+from diffuse_fast.plans.plan import Reduction, Row
 
 KERNELS = [k.name for k in kernels() if k.device == "cpu" and k.unavailable is None]
 

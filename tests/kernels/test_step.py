@@ -8,9 +8,9 @@ import pytest
 from diffuse_fast.errors import ArgumentError, DiffuseFastError, NonFiniteError
 from diffuse_fast.kernels import get_kernel, kernels, reference, set_num_threads, step
 from diffuse_fast.kernels.rows import pack
-from diffuse_fast.plan import Reduction, Row
+from diffuse_fast.plans.plan import Reduction, Row
 from diffuse_fast.schedule import Schedule
-from diffuse_fast.solvers import plan
+from diffuse_fast.solver import plan
 
 COMPILED = [k.name for k in kernels() if k.device == "cpu" and k.unavailable is None and k.name != "reference"]
 

@@ -11,11 +11,11 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.artifact import document as documents
-from diffuse_fast.artifact.nodes import Node, Nodes
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, ArtifactError, OutputError
+from diffuse_fast.onnx.graph import Node, Nodes
 from diffuse_fast.quantization import calibrate, sensitivity
 from diffuse_fast.quantization.choose import candidates, choose, multiply_adds, values
-from diffuse_fast.runtimes.quantized import parameters
+from diffuse_fast.rewrites.insert_qdq import parameters
 
 pytest.importorskip("onnxruntime")
 

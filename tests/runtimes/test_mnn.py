@@ -17,7 +17,8 @@ pytest.importorskip("MNN")
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-from diffuse_fast.runtimes import mnn, otherwise  # noqa: E402  # after the packages it needs
+from diffuse_fast.rewrites import unsupported_forms  # noqa: E402  # after the packages it needs
+from diffuse_fast.runtimes import mnn  # noqa: E402
 
 SHAPE = (2, 3)
 
@@ -49,7 +50,7 @@ def test_the_operator_that_it_lacks_is_named(small):
 
 
 def test_the_operator_that_its_converter_lacks_is_named(small, monkeypatch):
-    monkeypatch.setattr(otherwise, "refuse", lambda *_: None)
+    monkeypatch.setattr(unsupported_forms, "refuse", lambda *_: None)
     path = small()
     path.write_bytes(path.read_bytes().replace(b"Gather", b"Gathxx"))
     with pytest.raises(ArtifactError, match=r"converter refuses .*Gathxx"):

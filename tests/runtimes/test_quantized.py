@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 import diffuse_fast as df
 from diffuse_fast.artifact.document import Quantization
-from diffuse_fast.artifact.nodes import Nodes
-from diffuse_fast.errors import ArgumentError, ArtifactError, KernelUnavailableError
-from diffuse_fast.runtimes import graphs, network
-from diffuse_fast.runtimes.quantized import layers, parameters, per_channel
+from diffuse_fast.errors import ArgumentError, ArtifactError, UnavailableError
+from diffuse_fast.onnx.graph import Nodes
+from diffuse_fast.rewrites import passes
+from diffuse_fast.rewrites.insert_qdq import layers, parameters, per_channel
+from diffuse_fast.runtimes import network
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -109,7 +110,7 @@ def test_the_bias_of_a_channel_with_next_to_no_weights(small_int8):
     call.x[...] = np.random.default_rng(1).uniform(-0.5, 2, call.x.shape)
     scale = (OVER["b"][1] - OVER["b"][0]) / 255  # of the output, which is rounded to 8 bits as well
     assert np.abs(call(0.0)[:, :3] - bias[:3, None, None]).max() <= 0.51 * scale
-    made = onnx.load_from_string(graphs.for_onnxruntime(model, "int8")).graph
+    made = onnx.load_from_string(passes.for_onnxruntime(model, "int8")).graph
     arrays = {w.name: onnx.numpy_helper.to_array(w) for w in made.initializer}
     pairs = [[arrays.get(name) for name in node.input[:2]] for node in made.node if node.op_type == "DequantizeLinear"]
     ((levels, scales),) = [(levels, scales) for levels, scales in pairs if levels is not None and levels.dtype == np.int32]
@@ -118,7 +119,7 @@ def test_the_bias_of_a_channel_with_next_to_no_weights(small_int8):
 
 
 def test_the_graph_is_one(small_int8):
-    made = onnx.load_from_string(graphs.for_onnxruntime(small_int8(), "int8"))
+    made = onnx.load_from_string(passes.for_onnxruntime(small_int8(), "int8"))
     onnx.checker.check_model(made, full_check=True)
     assert "w" not in [i.name for i in made.graph.initializer]  # the weight is there once
     assert {a.name: a.s for n in made.graph.node for a in n.attribute if a.name == "auto_pad"} == {"auto_pad": b"VALID"}
@@ -291,11 +292,11 @@ def test_a_module_in_bfloat16(monkeypatch):
     module = Linear(True).eval()
     error = np.abs(output(module, "bfloat16") - output(module, "float32")).max()
     assert 2**-16 < error < 2**-5  # it is not float32, and it is near
-    with pytest.raises(KernelUnavailableError, match="does not reach"):
+    with pytest.raises(UnavailableError, match="does not reach"):
         output(Linear(False).eval(), "bfloat16")
     with pytest.raises(ArgumentError, match=r"module\.float\(\)"):
         output(module.half(), "bfloat16")
     for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
         monkeypatch.setattr(torch.cpu, name, lambda: False)
-    with pytest.raises(KernelUnavailableError, match="this CPU"):
+    with pytest.raises(UnavailableError, match="this CPU"):
         output(module.float(), "bfloat16")

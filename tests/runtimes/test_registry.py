@@ -10,9 +10,8 @@ import sys
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast import runtimes
-from diffuse_fast.errors import ArgumentError, ArgumentTypeError, RuntimeUnavailableError
-from diffuse_fast.runtimes import choices
+from diffuse_fast import machine, runtimes
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
 
 
 def test_auto_by_kind_of_model(small):
@@ -82,8 +81,8 @@ print(told, search._default(model, "float32", [runtime]).threads)
 def test_cores_that_share_units_count_once_for_every_runtime(small, monkeypatch):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("MNN")
-    monkeypatch.setattr(choices, "cores", lambda: 6)
-    monkeypatch.setattr(choices, "physical_cores", lambda: 3)
+    monkeypatch.setattr(machine, "cores", lambda: 6)
+    monkeypatch.setattr(machine, "physical_cores", lambda: 3)
     model = df.load(small())
     assert runtimes.network(model, "onnx").session.get_session_options().intra_op_num_threads == 3
     assert runtimes.network(model, "mnn")._way[0] == 3
@@ -118,7 +117,7 @@ def test_a_missing_package_names_its_extra(small, monkeypatch):
     missing = ("onnxruntime", "openvino", "MNN")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in missing else find(name, *a))
     for runtime in ("auto", "onnx"):
-        with pytest.raises(RuntimeUnavailableError, match=r"onnxruntime.*pip install .\.\[cpu\]") as caught:
+        with pytest.raises(MissingDependencyError, match=r"onnxruntime.*pip install .\.\[cpu\]") as caught:
             runtimes.network(model, runtime)
         assert isinstance(caught.value, ImportError)
 
@@ -161,7 +160,7 @@ def test_options_that_cannot_be_used(options):
 def test_importing_runtimes_loads_none():
     code = """
 import sys
-import diffuse_fast.runtimes, diffuse_fast.export, diffuse_fast.model
+import diffuse_fast.runtimes, diffuse_fast.exporting, diffuse_fast.model
 print([m for m in ("torch", "onnxruntime", "onnx", "onnxscript", "triton") if m in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.artifact import wire
 from diffuse_fast.engine.sample import loaded
 from diffuse_fast.errors import ArtifactError
+from diffuse_fast.onnx import protobuf
 from diffuse_fast.runtimes import network
 
 onnx = pytest.importorskip("onnx")
@@ -100,13 +100,13 @@ def test_the_digest_is_never_that_of_other_files(written):
 
 def test_replaced_while_it_is_loaded(small, monkeypatch):
     path = small()
-    text = wire.Wire.text
+    text = protobuf.Wire.text
 
     def replacing(self, *rest):
         path.write_bytes(path.read_bytes())
         return text(self, *rest)
 
-    monkeypatch.setattr(wire.Wire, "text", replacing)
+    monkeypatch.setattr(protobuf.Wire, "text", replacing)
     with pytest.raises(ArtifactError, match="replaced or written to"):
         df.load(path)
 

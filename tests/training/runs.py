@@ -13,7 +13,7 @@ import torch
 import diffuse_fast as df
 from diffuse_fast.training import TrainConfig
 from diffuse_fast.training.objectives import ImportanceTimes, Objective
-from diffuse_fast.training.processes import process_group, rank
+from diffuse_fast.training.run.distributed import process_group, rank
 
 SCHEDULE = df.Schedule.cosine(num_train_timesteps=50)
 

@@ -18,7 +18,7 @@ from diffuse_fast.learning.task import Task
 from diffuse_fast.training import TrainConfig, quality
 from diffuse_fast.training import digits as recipe
 from diffuse_fast.training.data import digits
-from diffuse_fast.training.judge import train_judge
+from diffuse_fast.training.evaluation.classifier import train_judge
 from diffuse_fast.training.quality import measure, table
 
 BUNDLED = resources.files("diffuse_fast") / "bundled"

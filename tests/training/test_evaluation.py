@@ -11,10 +11,10 @@ pytest.importorskip("torch")
 pytest.importorskip("sklearn")
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, OutputError
-from diffuse_fast.training import evaluation, quality_plot
 from diffuse_fast.training.data import Split, digits
-from diffuse_fast.training.held_out import split_npz
-from diffuse_fast.training.judge import train_judge
+from diffuse_fast.training.evaluation.classifier import train_judge
+from diffuse_fast.training.evaluation.held_out import split_npz
+from diffuse_fast.training.evaluation.image_quality import image_quality, plot
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def judge(few):
 def rows(few, judge):
     refused = []
     made = list(
-        evaluation.evaluate(
+        image_quality.evaluate(
             "digits",
             few,
             solvers=["ddim", "learned", "flow_euler"],
@@ -48,7 +48,7 @@ def rows(few, judge):
 
 def test_every_solver_is_judged_or_named(rows):
     made, refused = rows
-    assert [(row.solver, row.steps) for row in made] == [(evaluation.REAL, 0), ("ddim", 4), ("ddim", 8), ("learned", 8)]
+    assert [(row.solver, row.steps) for row in made] == [(image_quality.REAL, 0), ("ddim", 4), ("ddim", 8), ("learned", 8)]
     assert [row.nfe for row in made] == [0, 4, 8, 8]
     assert [(name, steps) for name, steps, _ in refused] == [("learned", 4), ("flow_euler", 4), ("flow_euler", 8)]
     assert all(why for *_, why in refused)
@@ -59,8 +59,8 @@ def test_the_figures_are_in_range_and_tell_digits_from_noise(rows, few, judge):
     for row in made:
         assert 0 <= row.accuracy <= 100 and 1 <= row.score <= 10 and 0 <= row.precision <= 1 and 0 <= row.recall <= 1
     noise = np.random.default_rng(0).uniform(-1, 1, few.held_out_images.shape).astype(np.float32)
-    reference = evaluation._features(judge, few.images)
-    spoilt = evaluation._judged(judge, reference, noise, few.held_out_labels, "noise", 0, 0)
+    reference = image_quality._features(judge, few.images)
+    spoilt = image_quality._judged(judge, reference, noise, few.held_out_labels, "noise", 0, 0)
     drawn = made[-1]
     assert drawn.accuracy > 80 > spoilt.accuracy
     assert drawn.frechet_distance < spoilt.frechet_distance
@@ -69,16 +69,16 @@ def test_the_figures_are_in_range_and_tell_digits_from_noise(rows, few, judge):
 
 def test_table_and_plot_are_written(rows, tmp_path):
     made, _ = rows
-    evaluation.to_csv(made, tmp_path / "q.csv")
+    image_quality.to_csv(made, tmp_path / "q.csv")
     with open(tmp_path / "q.csv", newline="") as file:
         back = list(csv.DictReader(file))
     assert [line["solver"] for line in back] == [row.solver for row in made]
     assert float(back[1]["accuracy"]) == pytest.approx(made[1].accuracy, rel=1e-5)
     pytest.importorskip("matplotlib")
-    quality_plot.plot(made, tmp_path / "q.png", "a title")
+    plot.plot(made, tmp_path / "q.png", "a title")
     assert (tmp_path / "q.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(OutputError):
-        quality_plot.plot(made, tmp_path / "nowhere" / "q.png", "a title")
+        plot.plot(made, tmp_path / "nowhere" / "q.png", "a title")
 
 
 def test_the_plot_names_every_solver_and_cuts_outliers_off(tmp_path, monkeypatch):
@@ -88,12 +88,12 @@ def test_the_plot_names_every_solver_and_cuts_outliers_off(tmp_path, monkeypatch
     monkeypatch.setattr(figure.Figure, "savefig", lambda self, path, **_: (kept.append(self), path.write_bytes(b""))[1])
 
     def quality(solver, nfe, distance, accuracy):
-        return evaluation.Quality(solver, nfe, nfe, accuracy, 9.0, distance, 0.9, 0.9)
+        return image_quality.Quality(solver, nfe, nfe, accuracy, 9.0, distance, 0.9, 0.9)
 
-    made = [quality(evaluation.REAL, 0, 12.0, 99.0)]
+    made = [quality(image_quality.REAL, 0, 12.0, 99.0)]
     made += [quality(f"solver {i:02}", nfe, 8.0 + i / 10 + 5 / nfe, 99.5) for i in range(27) for nfe in (5, 50)]
     made += [quality("solver 00", 2, 1234.0, 11.0)]
-    quality_plot.plot(made, tmp_path / "q.png", "a title")
+    plot.plot(made, tmp_path / "q.png", "a title")
     (drawn,) = kept
     left, right = drawn.axes[:2]
     assert [label.get_text() for label in left.get_yticklabels()] == [f"solver {i:02}" for i in reversed(range(27))]
@@ -108,7 +108,7 @@ def test_the_plot_names_every_solver_and_cuts_outliers_off(tmp_path, monkeypatch
 
 def test_the_plot_of_nothing_drawn(tmp_path):
     pytest.importorskip("matplotlib")
-    quality_plot.plot([evaluation.Quality(evaluation.REAL, 0, 0, 99.0, 9.0, 12.0, 0.9, 0.9)], tmp_path / "q.png", "a title")
+    plot.plot([image_quality.Quality(image_quality.REAL, 0, 0, 99.0, 9.0, 12.0, 0.9, 0.9)], tmp_path / "q.png", "a title")
     assert (tmp_path / "q.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_refused(few, judge, change, message):
     if count := told.pop("few", None):
         told["data"] = Split(few.images, few.labels, few.held_out_images[:count], few.held_out_labels[:count])
     with pytest.raises(df.DiffuseFastError, match=message):
-        list(evaluation.evaluate("digits", told.pop("data"), **told))
+        list(image_quality.evaluate("digits", told.pop("data"), **told))
 
 
 def test_an_npz_is_split_by_class(tmp_path, few):

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import diffuse_fast as df
-from diffuse_fast.training import TrainConfig, checkpoint, loop
-from diffuse_fast.training.interrupts import DEFAULTS, postponed
+from diffuse_fast.training import TrainConfig
+from diffuse_fast.training.run import checkpoint, loop
+from diffuse_fast.training.run.interrupts import DEFAULTS, postponed
 
 pytest.importorskip("safetensors")
 DATA = np.random.default_rng(0).standard_normal((40, 2))

@@ -12,8 +12,8 @@ import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, TrainingError
 from diffuse_fast.training import TrainConfig
 from diffuse_fast.training.data import Arrays
-from diffuse_fast.training.feed import Feed
-from diffuse_fast.training.loop import rate_factor
+from diffuse_fast.training.run.batch_order import Feed
+from diffuse_fast.training.run.loop import rate_factor
 
 SCHEDULE = df.Schedule.cosine(num_train_timesteps=100)
 

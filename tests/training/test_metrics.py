@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffuse_fast.errors import ArgumentError
-from diffuse_fast.training.metrics import frechet_distance, precision_recall
+from diffuse_fast.training.evaluation.metrics import frechet_distance, precision_recall
 
 
 def test_a_part_of_the_real_is_precise_and_recalls_a_part():

@@ -8,8 +8,8 @@ import torch
 
 pytest.importorskip("sklearn")
 from diffuse_fast.training.data import digits
-from diffuse_fast.training.judge import train_judge
-from diffuse_fast.training.metrics import frechet_distance
+from diffuse_fast.training.evaluation.classifier import train_judge
+from diffuse_fast.training.evaluation.metrics import frechet_distance
 from diffuse_fast.training.quality import measure, table
 
 

@@ -19,9 +19,10 @@ import torch
 
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, OutputError, TrainingError
-from diffuse_fast.training import TrainConfig, checkpoint
+from diffuse_fast.training import TrainConfig
 from diffuse_fast.training.data import Generated
 from diffuse_fast.training.objectives import ImportanceTimes, Objective
+from diffuse_fast.training.run import checkpoint
 
 pytest.importorskip("safetensors")
 PROGRAM = Path(__file__).with_name("runs.py")
@@ -228,7 +229,7 @@ def test_a_full_disk_is_an_error_and_the_last_checkpoint_stays(tmp_path):
 
 
 def test_no_space_for_a_log_is_an_error(tmp_path, monkeypatch):
-    from diffuse_fast.training import logs
+    from diffuse_fast.training.run import logs
 
     def full(*args, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -330,7 +331,7 @@ def test_a_resumed_run_takes_what_is_not_trained_from_the_checkpoint(tmp_path):
 
 
 def test_a_run_may_be_resumed_for_more_steps_or_fewer(tmp_path):
-    from diffuse_fast.training.loop import rate_factor
+    from diffuse_fast.training.run.loop import rate_factor
 
     with pytest.raises(Stop):
         run(tmp_path / "r", config=replace(CONFIG, steps=100, checkpoint_every=1, keep_checkpoints=1), callback=stop_at(6))

@@ -11,9 +11,10 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError
-from diffuse_fast.training import TrainConfig, aim, recipe, settings
+from diffuse_fast.training import TrainConfig
+from diffuse_fast.training.config.train_config import config_section, objective_config, recipe
 from diffuse_fast.training.data import Framing
-from diffuse_fast.training.loop import rate_factor
+from diffuse_fast.training.run.loop import rate_factor
 
 WRONG = {
     "data": {"kind": "images", "path": "absent", "sise": 3, "held_out": 2, "size": 0, "crop": "left", "on_error": "stop"},
@@ -37,16 +38,16 @@ TOLD = (
 
 def test_all_faults_are_told_at_once():
     with pytest.raises(ArgumentError) as raised:
-        settings.check(WRONG)
+        config_section.check(WRONG)
     for told in TOLD:
         assert told in str(raised.value)
     assert str(raised.value).startswith("19 settings cannot be used:")
     assert str(raised.value).count("\n") == 19
     with pytest.raises(ArgumentError, match=r"^data.kind is None"):
-        settings.check({})
+        config_section.check({})
     with pytest.raises(ArgumentError, match="is 'flow'; a schedule of the family discrete has epsilon"):
-        settings.check({"data": {"kind": "digits"}, "train": {"prediction_type": "flow"}})
-    settings.check({"data": {"kind": "digits"}, "schedule": {"type": "learned"}})
+        config_section.check({"data": {"kind": "digits"}, "train": {"prediction_type": "flow"}})
+    config_section.check({"data": {"kind": "digits"}, "schedule": {"type": "learned"}})
 
 
 @pytest.mark.parametrize("arguments", [["--data", "absent"], []])
@@ -66,16 +67,19 @@ def test_the_command_tells_them_without_torch(tmp_path, arguments):
 
 def test_the_tables_say_what_there_is():
     framing = tuple(inspect.signature(Framing).parameters)
-    assert framing == settings.FRAMING
-    assert recipe.KINDS.keys() == settings.DATA.keys()
+    assert framing == config_section.FRAMING
+    assert recipe.KINDS.keys() == config_section.DATA.keys()
     for kind, make in recipe.KINDS.items():
         given = inspect.signature(make).parameters.values()
         names = {p.name for p in given if p.kind is not p.VAR_KEYWORD}
         if any(p.kind is p.VAR_KEYWORD for p in given):
             names |= set(framing)
-        assert names == set(settings.DATA[kind]), kind
-    assert settings.NETWORKS.keys() == set(df.nn.__all__)
-    assert (aim.WEIGHTINGS.keys(), aim.TIMES.keys()) == (set(settings.WEIGHTINGS), set(settings.TIMES))
+        assert names == set(config_section.DATA[kind]), kind
+    assert config_section.NETWORKS.keys() == set(df.nn.__all__)
+    assert (objective_config.WEIGHTINGS.keys(), objective_config.TIMES.keys()) == (
+        set(config_section.WEIGHTINGS),
+        set(config_section.TIMES),
+    )
 
 
 def test_network_settings_are_checked_before_the_data_are_opened(monkeypatch):
@@ -126,7 +130,7 @@ def test_the_bar_begins_without_a_loss(monkeypatch):
     rich = pytest.importorskip("rich.console")
     import io
 
-    from diffuse_fast.training.progress import progress_bar
+    from diffuse_fast.training.run.progress import progress_bar
 
     out = io.StringIO()
     terminal = rich.Console(file=out, force_terminal=True, width=150)

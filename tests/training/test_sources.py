@@ -16,7 +16,7 @@ import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, DiffuseFastError, TrainingError
 from diffuse_fast.training import TrainConfig
 from diffuse_fast.training.data import Arrays, Framing, Generated, Images, from_disk, hold_out
-from diffuse_fast.training.feed import Feed
+from diffuse_fast.training.run.batch_order import Feed
 
 
 def picture(path, *, color=(255, 0, 0), size=(6, 6), mode="RGB"):

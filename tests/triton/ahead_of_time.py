@@ -24,7 +24,7 @@ from diffuse_fast.kernels import triton_forward, triton_reduce, triton_step
 from diffuse_fast.kernels.rows import pack
 from diffuse_fast.kernels.triton import TritonKernel, TritonStep
 from diffuse_fast.kernels.triton_variant import terms_of, tidy
-from diffuse_fast.plan import Reduction, Row
+from diffuse_fast.plans.plan import Reduction, Row
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 KERNELS = {"reduce": triton_reduce.reduce_kernel, "step": triton_step.step_kernel, "advance": triton_step.advance_kernel,

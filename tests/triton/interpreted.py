@@ -25,9 +25,9 @@ from diffuse_fast.kernels import step as step_on_cpu
 from diffuse_fast.kernels import triton as host
 from diffuse_fast.kernels.device_step import step_on_device
 from diffuse_fast.kernels.rows import pack
-from diffuse_fast.plan import Reduction, Row
+from diffuse_fast.plans.plan import Reduction, Row
 from diffuse_fast.schedule import Schedule
-from diffuse_fast.solvers import plan
+from diffuse_fast.solver import plan
 from tests.kernels.rows import BASE, ROWS, SUMS
 
 # Where the kernel runs: in the interpreter on the CPU, or compiled on a CUDA device (the tests that compare bits).

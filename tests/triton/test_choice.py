@@ -11,10 +11,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from diffuse_fast.errors import KernelUnavailableError
+from diffuse_fast.errors import UnavailableError
 from diffuse_fast.kernels import get_kernel, kernels, registry, step
 from diffuse_fast.kernels import triton as host
-from diffuse_fast.plan import Row
+from diffuse_fast.plans.plan import Row
 
 CODE = """
 import sys
@@ -70,7 +70,7 @@ def test_what_is_missing_is_named(monkeypatch, driver, cuda, answers, reason):
 
 
 def test_a_kernel_is_not_taken_for_data_that_lie_elsewhere(monkeypatch):
-    with pytest.raises(KernelUnavailableError, match="'scalar' was forced and steps on cpu; the data are on cuda"):
+    with pytest.raises(UnavailableError, match="'scalar' was forced and steps on cpu; the data are on cuda"):
         get_kernel("scalar", device="cuda")
     monkeypatch.setitem(registry._DEVICE_KERNELS, "triton", lambda: None)
     monkeypatch.setattr(host, "TritonKernel", lambda: SimpleNamespace(name="triton", device="cuda"))
@@ -78,7 +78,7 @@ def test_a_kernel_is_not_taken_for_data_that_lie_elsewhere(monkeypatch):
     try:
         assert get_kernel(device="cuda").name == "triton"  # the default beside torch
         x = np.zeros((1, 4), np.float32)
-        with pytest.raises(KernelUnavailableError, match="'triton' was forced and steps on cuda; the data are on cpu"):
+        with pytest.raises(UnavailableError, match="'triton' was forced and steps on cuda; the data are on cpu"):
             step(x, x, Row(a=1.0), kernel="triton")
     finally:
         registry._get.cache_clear()
@@ -86,7 +86,7 @@ def test_a_kernel_is_not_taken_for_data_that_lie_elsewhere(monkeypatch):
 
 @pytest.mark.skipif(any(k.device == "cuda" and k.unavailable is None for k in kernels()), reason="a kernel for CUDA runs here")
 def test_without_a_device_every_reason_is_given():
-    with pytest.raises(KernelUnavailableError, match=r"no step kernel runs on a CUDA device here \(triton: .+; cuda: .+\)"):
+    with pytest.raises(UnavailableError, match=r"no step kernel runs on a CUDA device here \(triton: .+; cuda: .+\)"):
         get_kernel(device="cuda")
-    with pytest.raises(KernelUnavailableError, match="'triton' was forced and cannot run: "):
+    with pytest.raises(UnavailableError, match="'triton' was forced and cannot run: "):
         get_kernel("triton")

@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
+from diffuse_fast import machine
 from diffuse_fast.errors import ArgumentError, NetworkError, OutputError
-from diffuse_fast.runtimes import choices, network, openvino
-from diffuse_fast.runtimes.choices import Choice
+from diffuse_fast.runtimes import network, openvino, tuning_cache
+from diffuse_fast.runtimes.batch_split import SplitNetwork
 from diffuse_fast.runtimes.onnx import OnnxNetwork
-from diffuse_fast.runtimes.split import SplitNetwork
 from diffuse_fast.runtimes.tuned import nearest
+from diffuse_fast.runtimes.tuning_cache import Choice
 from diffuse_fast.tuning import search
-from diffuse_fast.tuning.contest import Contest
+from diffuse_fast.tuning.ab_timing import Contest
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
@@ -31,7 +32,7 @@ pytest.importorskip("MNN")
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(choices.ENVIRONMENT, str(tmp_path / "cache"))
+    monkeypatch.setenv(tuning_cache.ENVIRONMENT, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -44,12 +45,12 @@ def keep(model, *found):
     by: dict[str, dict[int, Choice]] = {}
     for batch, choice in found:
         by.setdefault(choice.precision, {})[batch] = choice
-    return choices.write(model, by)
+    return tuning_cache.write(model, by)
 
 
 def test_tune_finds_keeps_and_auto_takes(cache, model, monkeypatch):
-    monkeypatch.setattr(choices, "cores", lambda: 2)
-    monkeypatch.setattr(choices, "physical_cores", lambda: 2)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "physical_cores", lambda: 2)
     assert network(model).name == "onnx"
     lines = []
     found = df.tune(model, [1, 4], precisions=["float32"], seconds=0.02, progress=lines.append)
@@ -66,7 +67,7 @@ def test_tune_finds_keeps_and_auto_takes(cache, model, monkeypatch):
     assert found.file is not None and found.file.parent == cache and [p.name for p in cache.iterdir()] == [found.file.name]
     assert network(model).name == "tuned"
     assert network(model, "onnx").name == "onnx" and network(model, threads=1).name == "onnx"  # what is said is done
-    assert choices.read(model) == {"float32": found.best["float32"]}
+    assert tuning_cache.read(model) == {"float32": found.best["float32"]}
 
 
 def test_auto_gives_the_bits_of_what_it_took(cache, model):
@@ -94,7 +95,7 @@ def test_shortcuts_count_as_float32_where_their_error_is_rounding(cache, model, 
     )
     np.testing.assert_array_equal(found, shortcuts)
     assert (found != exact).any()
-    assert choices.here()[-1]["way"] == "mnn float32-fast"
+    assert tuning_cache.here()[-1]["way"] == "mnn float32-fast"
 
 
 def test_a_split_batch_has_the_same_bits(model):
@@ -114,31 +115,31 @@ def test_a_split_batch_has_the_same_bits(model):
 def test_a_precision_is_never_taken_for_another(cache, model):
     keep(model, (1, Choice("openvino", 1, precision="bfloat16")))
     assert network(model).name == "onnx"
-    assert set(choices.read(model)) == {"bfloat16"}
+    assert set(tuning_cache.read(model)) == {"bfloat16"}
 
 
 def test_answers_are_added_to_those_there_are(cache, model):
     keep(model, (1, Choice("onnx", 1)))
     keep(model, (8, Choice("openvino", 2)), (1, Choice("openvino", 1, precision="bfloat16")))
     keep(model, (1, Choice("onnx", 2)))
-    assert choices.read(model)["float32"] == {1: Choice("onnx", 2), 8: Choice("openvino", 2)}
-    assert len(choices.here()) == 3 and {a["model"] for a in choices.here()} == {"digits"}
+    assert tuning_cache.read(model)["float32"] == {1: Choice("onnx", 2), 8: Choice("openvino", 2)}
+    assert len(tuning_cache.here()) == 3 and {a["model"] for a in tuning_cache.here()} == {"digits"}
 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "null", json.dumps({"format": choices.FORMAT}), '"x"', "[" * 10_000]
+    ["", "{", "[]", "null", json.dumps({"format": tuning_cache.FORMAT}), '"x"', "[" * 10_000]
     + [
-        json.dumps({"format": choices.FORMAT, "artifact": "?", "model": "m", "machine": {}, "choices": c})
+        json.dumps({"format": tuning_cache.FORMAT, "artifact": "?", "model": "m", "machine": {}, "choices": c})
         for c in ([1], [{"batch": 1}], [{"batch": 0, "runtime": "onnx", "threads": 1}], [{"batch": 1, "runtime": 3, "threads": 1}])
     ],
 )
 def test_a_corrupt_cache_is_ignored_and_said(cache, model, content, caplog, monkeypatch):
-    monkeypatch.setattr(choices, "machine", dict)
+    monkeypatch.setattr(tuning_cache, "machine_key", dict)
     file = keep(model, (1, Choice("openvino", 1)))
     file.write_text(content)
     with caplog.at_level(logging.WARNING, "diffuse_fast"):
-        assert network(model).name == "onnx" and choices.here() == []
+        assert network(model).name == "onnx" and tuning_cache.here() == []
     assert "ignored" in caplog.text
     keep(model, (1, Choice("openvino", 1)))  # and written anew
     assert network(model).name == "tuned"
@@ -147,11 +148,11 @@ def test_a_corrupt_cache_is_ignored_and_said(cache, model, content, caplog, monk
 def test_another_machine_artifact_or_runtime(cache, model, small, monkeypatch):
     file = keep(model, (1, Choice("openvino", 1)))
     assert network(df.load(small())).name == "onnx"
-    here = choices.machine()
-    monkeypatch.setattr(choices, "machine", lambda: here | {"cores": 99})
-    assert network(model).name == "onnx" and choices.here() == []
+    here = tuning_cache.machine_key()
+    monkeypatch.setattr(tuning_cache, "machine_key", lambda: here | {"cores": 99})
+    assert network(model).name == "onnx" and tuning_cache.here() == []
     monkeypatch.undo()
-    monkeypatch.setenv(choices.ENVIRONMENT, str(cache))
+    monkeypatch.setenv(tuning_cache.ENVIRONMENT, str(cache))
     file.write_text(file.read_text().replace('"openvino",', '"os",'))
     assert network(model).name == "onnx"
 
@@ -169,22 +170,22 @@ def test_another_version_under_another_name(cache, model, monkeypatch):
         monkeypatch.setattr(importlib.metadata, "version", told)
 
     installed("1.20.0")
-    assert choices.machine()["versions"]["onnxruntime"] == "1.20.0"
+    assert tuning_cache.machine_key()["versions"]["onnxruntime"] == "1.20.0"
     keep(model, (1, Choice("openvino", 1)))
-    assert choices.here()
+    assert tuning_cache.here()
     installed("1.21.0")
-    assert not choices.here() and not choices.read(model)
+    assert not tuning_cache.here() and not tuning_cache.read(model)
 
 
 def test_no_cache(model, monkeypatch, tmp_path):
-    monkeypatch.setenv(choices.ENVIRONMENT, "off")
-    assert choices.folder() is None and keep(model, (1, Choice("openvino", 1))) is None and network(model).name == "onnx"
-    monkeypatch.delenv(choices.ENVIRONMENT)
+    monkeypatch.setenv(tuning_cache.ENVIRONMENT, "off")
+    assert tuning_cache.folder() is None and keep(model, (1, Choice("openvino", 1))) is None and network(model).name == "onnx"
+    monkeypatch.delenv(tuning_cache.ENVIRONMENT)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert choices.folder() == tmp_path / "diffuse_fast"
+    assert tuning_cache.folder() == tmp_path / "diffuse_fast"
     (tmp_path / "file").touch()
-    monkeypatch.setenv(choices.ENVIRONMENT, str(tmp_path / "file"))
-    with pytest.raises(OutputError, match=choices.ENVIRONMENT):
+    monkeypatch.setenv(tuning_cache.ENVIRONMENT, str(tmp_path / "file"))
+    with pytest.raises(OutputError, match=tuning_cache.ENVIRONMENT):
         keep(model, (1, Choice("onnx", 1)))
 
 
@@ -211,8 +212,8 @@ def test_what_fails_in_whatever_way_is_refused(cache, model, monkeypatch, failin
         return net
 
     monkeypatch.setattr(openvino, "network", raises if failing == "network" else breaking)
-    monkeypatch.setattr(choices, "cores", lambda: 1)
-    monkeypatch.setattr(choices, "physical_cores", lambda: 1)
+    monkeypatch.setattr(machine, "cores", lambda: 1)
+    monkeypatch.setattr(machine, "physical_cores", lambda: 1)
     found = df.tune(model, [1], runtimes=["onnx", "openvino"], seconds=1e-3)
     refused = {c.choice.runtime: c.refused for c in found.candidates if c.refused is not None}
     assert refused == {"openvino": "RuntimeError: a runtime's own"}
@@ -244,7 +245,7 @@ def test_a_cache_that_cannot_be_looked_into_is_as_if_empty(cache, model, denied,
     for name in denied:
         monkeypatch.setattr(os, name, denies(getattr(os, name)))
     with caplog.at_level(logging.WARNING, "diffuse_fast"):
-        assert network(model).name == "onnx" and choices.here() == []
+        assert network(model).name == "onnx" and tuning_cache.here() == []
     assert str(cache) in caplog.text and "PermissionError" in caplog.text
 
 
@@ -253,7 +254,7 @@ def test_a_pipe_in_the_cache_is_not_waited_for(cache, model):
     file = keep(model, (1, Choice("openvino", 1)))
     file.unlink()
     os.mkfifo(file)
-    asked = threading.Thread(target=lambda: (network(model), choices.here()), daemon=True)
+    asked = threading.Thread(target=lambda: (network(model), tuning_cache.here()), daemon=True)
     asked.start()
     asked.join(20)
     assert not asked.is_alive()
@@ -265,7 +266,7 @@ def test_writers_at_once_leave_a_whole_file(cache, model):
         thread.start()
     for thread in threads:
         thread.join()
-    found = choices.read(model)["float32"]
+    found = tuning_cache.read(model)["float32"]
     assert found and all(choice == Choice("onnx", n) for n, choice in found.items())
     assert len(list(cache.iterdir())) == 1
 
@@ -280,7 +281,7 @@ def test_what_computes_something_else_is_not_timed(cache, model, monkeypatch):
         return call
 
     monkeypatch.setattr(SplitNetwork, "bind", wrong)
-    monkeypatch.setattr(choices, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
     found = df.tune(model, [4], runtimes=["onnx"], seconds=1e-3)
     refused = [c for c in found.candidates if c.refused is not None]
     assert [c.choice.split for c in refused] == [2] and refused[0].turns == 0
@@ -299,8 +300,8 @@ def test_what_lost_is_let_go(cache, model, monkeypatch):
         return session
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", making)
-    monkeypatch.setattr(choices, "cores", lambda: 6)
-    monkeypatch.setattr(choices, "physical_cores", lambda: 3)
+    monkeypatch.setattr(machine, "cores", lambda: 6)
+    monkeypatch.setattr(machine, "physical_cores", lambda: 3)
     gc.disable()
     try:
         found = df.tune(model, [4], runtimes=["onnx"], seconds=1e-3)
@@ -347,8 +348,8 @@ def test_what_won_is_kept_with_its_reason(cache, model, monkeypatch, winner, rou
         return Contest(tuple(np.full(rounds, 0.02 if i != 2 else 0.01) for i in range(len(runs))), winner, others)
 
     monkeypatch.setattr(search, "contest", held)
-    monkeypatch.setattr(choices, "cores", lambda: 4)
-    monkeypatch.setattr(choices, "physical_cores", lambda: 2)
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    monkeypatch.setattr(machine, "physical_cores", lambda: 2)
     found = df.tune(model, [2], runtimes=["onnx"])
     best = found.best["float32"][2]
     (default,) = (c for c in found.candidates if c.default)
@@ -356,7 +357,7 @@ def test_what_won_is_kept_with_its_reason(cache, model, monkeypatch, winner, rou
     assert (default.choice.runtime, default.choice.threads, default.choice.split) == ("onnx", 2, 1)
     assert (best == default.choice) == (winner == 0)
     assert says in best.why
-    assert choices.of(model, "float32") == {2: best} and choices.here()[0]["why"] == best.why
+    assert tuning_cache.of(model, "float32") == {2: best} and tuning_cache.here()[0]["why"] == best.why
 
 
 def test_where_the_default_is_refused_the_next_is_held_to(cache, model, monkeypatch):
@@ -370,7 +371,7 @@ def test_where_the_default_is_refused_the_next_is_held_to(cache, model, monkeypa
         return bind(self, *arguments)
 
     monkeypatch.setattr(OnnxNetwork, "bind", failing)
-    monkeypatch.setattr(choices, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
     found = df.tune(model, [1], runtimes=["onnx"], seconds=1e-3)
     assert [(c.choice.threads, c.default, c.refused) for c in found.candidates] == [(1, True, None), (2, False, "it failed")]
     assert found.best["float32"][1].threads == 1

@@ -9,13 +9,13 @@
 ==================  =========================================================================
 """
 
-from ..pictures import Framing
 from .arrays import Arrays
+from .decode import Framing
 from .digits import Split, digits
 from .emoji import emoji
 from .generated import Generated
 from .hugging_face import from_disk
-from .images import Images
+from .image_folder import Images
 from .part import Part, hold_out
 from .source import Source
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ...errors import ArgumentError
-from ..values import channels_first, range_given, range_of, scaled
 from .source import Batch, whole_labels
+from .value_range import channels_first, range_given, range_of, scaled
 
 log = logging.getLogger(__name__)
 

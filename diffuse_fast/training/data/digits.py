@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...errors import RuntimeUnavailableError, install_hint
+from ...errors import MissingDependencyError, install_hint
 
 SPLIT_SEED = 0
 HELD_OUT = 0.2
@@ -31,7 +31,7 @@ def digits() -> Split:
     (CC BY 4.0).
 
     Raises:
-        RuntimeUnavailableError: scikit-learn is not installed.
+        MissingDependencyError: scikit-learn is not installed.
 
     Example:
         >>> digits().images.shape, digits().held_out_images.shape
@@ -41,7 +41,7 @@ def digits() -> Split:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
     except ImportError as error:
-        raise RuntimeUnavailableError(f"the digits need scikit-learn: {install_hint('train')}") from error
+        raise MissingDependencyError(f"the digits need scikit-learn: {install_hint('train')}") from error
     levels, labels = load_digits(return_X_y=True)
     images = (levels / 8.0 - 1.0).astype(np.float32).reshape(-1, 1, 8, 8)
     labels = labels.astype(np.int64)

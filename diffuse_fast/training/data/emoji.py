@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import ArgumentError, DownloadError, OutputError
-from ...runtimes.choices import folder as cache_folder
-from ..pictures import Framing, pillow
-from .images import Images
+from ...runtimes.tuning_cache import folder as cache_folder
+from .decode import Framing, pillow
+from .image_folder import Images
 
 PACKAGE = "emoji-datasource-twitter@16.0.0"
 ARCHIVE = "emoji-datasource-twitter-16.0.0.tgz"

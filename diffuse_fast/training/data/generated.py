@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from ...errors import ArgumentError, TrainingError
-from ..values import LEVELS, channels_first, scaled
 from .source import Batch
+from .value_range import LEVELS, channels_first, scaled
 
 
 class Generated:

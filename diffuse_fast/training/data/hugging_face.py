@@ -6,10 +6,10 @@ import os
 
 import numpy as np
 
-from ...errors import ArgumentError, RuntimeUnavailableError, install_hint
-from ..pictures import Framing, pillow
-from .folder import natural
-from .images import Images
+from ...errors import ArgumentError, MissingDependencyError, install_hint
+from .decode import Framing, pillow
+from .file_listing import natural
+from .image_folder import Images
 
 
 def from_disk(
@@ -31,12 +31,12 @@ def from_disk(
         framing, on_error: As of :class:`Images`.
 
     Raises:
-        ArgumentError: no such data set, split or column. RuntimeUnavailableError: ``datasets`` is not installed.
+        ArgumentError: no such data set, split or column. MissingDependencyError: ``datasets`` is not installed.
     """
     try:
         import datasets
     except ImportError as error:
-        raise RuntimeUnavailableError(f"this needs datasets ({error}): {install_hint('datasets')}") from None
+        raise MissingDependencyError(f"this needs datasets ({error}): {install_hint('datasets')}") from None
     try:
         data = datasets.load_from_disk(os.fspath(path))
     except (OSError, ValueError) as error:

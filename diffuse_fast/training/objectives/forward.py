@@ -1,7 +1,7 @@
 """What a network learns to predict, and the loss: L_simple (Ho et al. 2020, equation 14).
 
 With x_t = alpha·x0 + sigma·ε, the loss is the mean of ‖target − network(x_t, t)‖² over data, times and noise, where the
-target is what ``solvers/prediction.py`` says of the prediction type: ε, x0, v = alpha·ε − sigma·x0, ε − x0, ... Each is a linear
+target is what ``solver/prediction.py`` says of the prediction type: ε, x0, v = alpha·ε − sigma·x0, ε − x0, ... Each is a linear
 function of the others given x_t, so they differ only in how they weigh times.
 """
 
@@ -18,7 +18,7 @@ from ...errors import ArgumentError
 from ...kernels import forward as fused
 from ...kernels import kernels
 from ...schedule.discrete import DiscreteSchedule
-from ...solvers.prediction import target_weights
+from ...solver.prediction import target_weights
 from .place import Place
 
 if TYPE_CHECKING:

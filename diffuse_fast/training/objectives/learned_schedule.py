@@ -13,7 +13,7 @@ from ...kernels.reference import STREAM_TRAINING, STREAM_TRAINING_REST
 from ...schedule import Schedule
 from ...schedule.checks import number, whole
 from ...schedule.learned import LearnedSchedule
-from ...solvers.prediction import target_weights
+from ...solver.prediction import target_weights
 from .forward import Levels
 from .objective import Conditions, Losses, Network, sensitivity
 from .place import Place, share

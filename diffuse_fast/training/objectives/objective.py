@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...errors import ArgumentError
 from ...kernels.reference import STREAM_TRAINING_REST
-from ...solvers.prediction import target_weights
+from ...solver.prediction import target_weights
 from .forward import ForwardProcess, Levels
 from .place import Place, share
 from .times import Listening, Times, TimeSampler, UniformTimes

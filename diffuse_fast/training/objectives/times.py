@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ...errors import ArgumentError, near
+from ...errors import ArgumentError, suggest
 from ...schedule.checks import positive, whole
 from ...schedule.discrete import DiscreteSchedule
 
@@ -68,7 +68,7 @@ class UniformTimes:
 
     def __init__(self, schedule: Schedule, spread: str = "independent"):
         if spread not in SPREADS:
-            raise ArgumentError(f"spread is {spread!r}.{near(str(spread), SPREADS)}")
+            raise ArgumentError(f"spread is {spread!r}.{suggest(str(spread), SPREADS)}")
         self.schedule, self.spread = schedule, spread
 
     def sample(self, n: int, generator: torch.Generator) -> Times:

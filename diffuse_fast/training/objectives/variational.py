@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...errors import ArgumentError, near
+from ...errors import ArgumentError, suggest
 from ...schedule.checks import whole
 from ...schedule.discrete import DiscreteSchedule
-from ...solvers.prediction import data_prediction
+from ...solver.prediction import data_prediction
 from ...theory import REVERSE_VARIANCES, posterior
 from .forward import ForwardProcess
 from .objective import Conditions, Losses, Network, drawn_noise, drawn_times, tell
@@ -68,7 +68,7 @@ class VariationalObjective:
         times: TimeSampler | None = None,
     ):
         if variance_type not in REVERSE_VARIANCES:
-            raise ArgumentError(f"variance_type is {variance_type!r}.{near(str(variance_type), REVERSE_VARIANCES)}")
+            raise ArgumentError(f"variance_type is {variance_type!r}.{suggest(str(variance_type), REVERSE_VARIANCES)}")
         if simple and not variance_type.startswith("learned"):
             raise ArgumentError(f"variance_type is {variance_type!r}; the hybrid is for one that is learned.")
         if not isinstance(schedule, DiscreteSchedule) or schedule.num_train_timesteps < 2:

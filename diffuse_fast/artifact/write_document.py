@@ -1,0 +1,50 @@
+"""Another document for a model file: every other byte of it is copied as it is, without onnx."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+from typing import BinaryIO
+
+from ..onnx.header import read
+from ..onnx.protobuf import Buffer, Span, Wire, message
+from .document import KEY
+
+_METADATA = 14  # ModelProto.metadata_props
+_CHUNK = 1 << 24
+
+
+def rewrite(source: Path, target: Path, document: str) -> None:
+    """Write ``source`` to ``target`` with another document, which takes the place of the old one, or stands at the end where
+    there was none.
+
+    Raises:
+        ArtifactError: ``source`` is no model file.
+        OSError: ``target`` cannot be written.
+    """
+    read(source)  # all that can be wrong with it is told here
+    with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer, open(target, "wb") as out:
+        old = _entry_at(Wire(buffer))
+        _copy(buffer, Span(0, old.start), out)
+        out.write(_entry(document))
+        _copy(buffer, Span(old.stop, len(buffer)), out)
+
+
+def _entry_at(wire: Wire) -> Span:
+    """Where the entry with the document lies, its key and length included."""
+    for f in wire.fields(wire.whole, "the model"):
+        if f.number == _METADATA:
+            for part in wire.fields(wire.message(f, "a metadata entry"), "a metadata entry"):
+                if part.number == 1 and wire.text(part, "a metadata key") == KEY:
+                    return Span(f.begin, f.span.stop)
+    return Span(wire.whole.stop, wire.whole.stop)
+
+
+def _entry(document: str) -> bytes:
+    """A StringStringEntryProto, as a field of ModelProto."""
+    return message(_METADATA, message(1, KEY.encode()) + message(2, document.encode()))
+
+
+def _copy(buffer: Buffer, span: Span, out: BinaryIO) -> None:
+    for start in range(span.start, span.stop, _CHUNK):
+        out.write(buffer[start : min(start + _CHUNK, span.stop)])

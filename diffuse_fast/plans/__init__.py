@@ -1,0 +1,1 @@
+"""Plans: a solver as a table of rows."""

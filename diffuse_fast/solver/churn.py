@@ -1,0 +1,74 @@
+"""Churn: Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models" (arXiv:2206.00364),
+Algorithm 2, lines 4 to 6: noise that is added before a step, for the step to remove again.
+
+With σ = sigma/alpha and x/alpha for the state, as the paper keeps them, and N steps::
+
+    σ̂ = (1 + γ)·σ,  γ = min(s_churn/N, √2 − 1) where s_tmin <= σ <= s_tmax, else 0
+    x̂ = x + sqrt(σ̂² − σ²)·s_noise·z
+
+It is a row without a network call, which only raises the noise; the step that follows starts at σ̂.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+
+from ..errors import ArgumentError
+from ..plans.plan import Row
+from .solver import Option, Point, Problem
+
+OPTIONS = {
+    "s_churn": Option(0.0, "how much noise the steps add and remove again, in all", minimum=0.0),
+    "s_tmin": Option(0.0, "no churn below this sigma/alpha", minimum=0.0),
+    "s_tmax": Option(sys.float_info.max, "no churn above this sigma/alpha", minimum=0.0),
+    "s_noise": Option(1.0, "factor of the noise that churn adds", minimum=0.0),
+}
+
+
+@dataclass(frozen=True)
+class Raised:
+    """A point whose noise was raised: where it is now, the row that took it there, and by how much the variance of the state is
+    then off that of the marginal (0 unless ``s_noise`` is another than 1)."""
+
+    point: Point
+    row: Row
+    excess: float
+
+
+class Churn:
+    """The churn that a solver was asked for.
+
+    Raises:
+        ArgumentError: the interval of sigma/alpha is empty.
+    """
+
+    def __init__(self, problem: Problem, *, s_churn: float, s_tmin: float, s_tmax: float, s_noise: float):
+        if s_tmin > s_tmax:
+            raise ArgumentError(f"s_tmin is {s_tmin:g} and s_tmax {s_tmax:g}; the interval between them, where churn is, is empty.")
+        self._problem, self._s_tmin, self._s_tmax, self._s_noise = problem, s_tmin, s_tmax, s_noise
+        self._gamma = min(s_churn / len(problem.points), math.sqrt(2.0) - 1.0)
+
+    def at(self, now: Point) -> Raised | None:
+        """The raised point, or None where there is no churn: outside the interval, and where there is no signal.
+
+        Raises:
+            ArgumentError: the schedule has no such noise level.
+        """
+        if self._gamma == 0.0 or now.alpha == 0.0 or not self._s_tmin <= now.sigma / now.alpha <= self._s_tmax:
+            return None
+        hat = self._hat(now)
+        added = hat.sigma * math.sqrt(-math.expm1(-2.0 * math.log1p(self._gamma)))
+        row = Row(timestep=hat.time, calls_network=False, a=hat.alpha / now.alpha, s=self._s_noise * added)
+        return Raised(hat, row, (self._s_noise - 1.0) * (self._s_noise + 1.0) * added**2)
+
+    def _hat(self, now: Point) -> Point:
+        try:
+            return self._problem.at(now.lam - math.log1p(self._gamma))
+        except ArgumentError as error:
+            sigma = now.sigma / now.alpha
+            raise ArgumentError(
+                f"s_churn would raise sigma from {sigma:g} to {sigma * (1.0 + self._gamma):g} at timestep {now.time:g}, and the "
+                f"schedule does not reach that: {error} Give s_tmax below {sigma:g}, or a smaller s_churn."
+            ) from None

@@ -1,0 +1,70 @@
+"""Consistency sampling: Song et al. 2023, "Consistency Models" (arXiv:2303.01469), Algorithm 1, as in diffusers'
+CMStochasticIterativeScheduler.
+
+With σ = sigma/alpha and x/alpha for the state, as the paper keeps them, and ε the lowest noise level of the schedule::
+
+    x0 = f(x, σ),    x' = x0 + sqrt(σ'² − ε²)·s_noise·z,    and x0 itself at the end
+
+One step is one call of f. The network is f through its prediction type; where that is ``edm``, EDM's raw network F, f has the
+scalings that make f(x, ε) = x (appendix C, eq. 25)::
+
+    f = c_skip·x + c_out·F,    c_skip = sigma_data²/((σ − ε)² + sigma_data²),    c_out = sigma_data·(σ − ε)/sqrt(σ² + sigma_data²)
+
+The paper takes f(x, σ) for a sample at noise level ε; a perfect f that answers with the clean data leaves the variance of
+the state short of the schedule's by ε² (in the scale of σ), and the plan says so.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+from ..plans.plan import Row
+from .solver import Option, Point, Problem, Solver, Table
+
+
+def table(problem: Problem, *, s_noise: float, steps_offset: int) -> Table:
+    schedule = problem.schedule
+    sigma_min = schedule.sigma(schedule.t_min) / schedule.alpha(schedule.t_min)
+    points = (*problem.points, problem.end)
+    rows, deviation = [], []
+    for now, then in pairwise(points):
+        p, q = _boundary(problem, now, sigma_min) if problem.prediction_type == "edm" else problem.data(now)
+        s = s_noise * math.sqrt(max(then.sigma**2 - (then.alpha * sigma_min) ** 2, 0.0))
+        row = Row(timestep=now.time, p=p, q=q, lo=problem.lo, hi=problem.hi, d=then.alpha, s=s if then.sigma > 0.0 else 0.0)
+        rows.append(row.folded())
+        deviation.append(_deviation(problem, now, then, row))
+    marginals = tuple((point.alpha, point.sigma) for point in points)
+    return Table(rows=tuple(rows), marginals=marginals, deviation=tuple(deviation))
+
+
+def _boundary(problem: Problem, point: Point, sigma_min: float) -> tuple[float, float]:
+    sigma, unit = max(point.sigma / point.alpha, sigma_min), problem.schedule.sigma_data  # equal but for rounding at the end
+    c_skip = unit**2 / ((sigma - sigma_min) ** 2 + unit**2)
+    c_out = unit * (sigma - sigma_min) / math.hypot(sigma, unit)
+    return c_skip / point.alpha, c_out
+
+
+def _deviation(problem: Problem, now: Point, then: Point, row: Row) -> tuple[float, float]:
+    """Of a network that predicts the point of data itself, through its prediction type."""
+    p, q = problem.data(now)
+    # its output is m = (x0 − p·x)/q, and x has now's marginal
+    of_x0 = row.p * now.alpha + row.q * (1.0 - p * now.alpha) / q
+    of_eps = row.p * now.sigma - row.q * p * now.sigma / q
+    return then.alpha * (of_x0 - 1.0), (then.alpha * of_eps) ** 2 + row.s**2 - then.sigma**2
+
+
+SOLVER = Solver(
+    name="consistency",
+    order=1,
+    nfe_per_step=1,
+    registers=0,
+    stochastic=True,
+    paper="Song et al. 2023, Consistency Models, arXiv:2303.01469",
+    timestep_spacing="trailing",
+    options={
+        "s_noise": Option(1.0, "factor of the noise", minimum=0.0),
+        "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0),
+    },
+    table=table,
+)

@@ -1,0 +1,61 @@
+"""DDIM run backwards, from data to noise: Song, Meng & Ermon 2020 (arXiv:2010.02502), section 4.3, as in diffusers'
+DDIMInverseScheduler.
+
+With t' > t the next timestep, rising (of DDIM's grid; the state before the first is the data), equation (12) at eta = 0::
+
+    x_{t'} = alpha'·x0 + sigma'·ε,    x0 and ε from the network's output at (x_t, t')
+
+The network is told t', where the state is going, and sees the state of t: that is the approximation which makes the step
+explicit. ε is what ``rederive_epsilon`` says (``ddim.py``), but the network's in a step from the clean data. The plan's initial
+state is the data itself (what ``sample`` calls ``noise``), and the result, the state of the first timestep of DDIM's grid, is a
+start for DDIM that leads back.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from ..errors import ArgumentError, PlanError
+from ..plans.plan import Row
+from .solver import CLEAN, REDERIVE_EPSILON, Option, Problem, Solver, Table
+
+
+def table(problem: Problem, *, set_alpha_to_one: bool, steps_offset: int, rederive_epsilon: bool) -> Table:
+    family = problem.schedule.family
+    if not set_alpha_to_one and family != "discrete":
+        raise ArgumentError(f"set_alpha_to_one=False starts at timestep 0, which the family {family} does not have.")
+    start = CLEAN if set_alpha_to_one else problem.at_times(np.zeros(1))[0]
+    if start is CLEAN and problem.prediction_type in ("sample", "denoised", "score"):
+        raise PlanError(
+            f"the first step of ddim_inverse is at the clean data, where a network that predicts {problem.prediction_type} says "
+            f"nothing of the noise. Give set_alpha_to_one=False, or take a model that predicts epsilon or v."
+        )
+    points = (start, *reversed(problem.points))
+    rows = []
+    for now, then in pairwise(points):
+        p, q = problem.data(now)
+        a, b, d = problem.noise_terms(now, then.sigma, rederive=rederive_epsilon and now.sigma > 0.0)
+        row = Row(timestep=then.time, p=p, q=q, lo=problem.lo, hi=problem.hi, a=a, b=b, d=then.alpha + d)
+        rows.append(row.folded())
+    marginals = tuple((point.alpha, point.sigma) for point in points)
+    return Table(rows=tuple(rows), marginals=marginals, initial_scale=1.0)
+
+
+SOLVER = Solver(
+    name="ddim_inverse",
+    order=1,
+    nfe_per_step=1,
+    registers=0,
+    stochastic=False,
+    paper="Song, Meng & Ermon 2020, Denoising Diffusion Implicit Models, arXiv:2010.02502",
+    timestep_spacing="leading",
+    options={
+        "set_alpha_to_one": Option(True, "start at the clean data; otherwise at timestep 0"),
+        "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0),
+        "rederive_epsilon": REDERIVE_EPSILON,
+    },
+    table=table,
+    from_noise=False,
+)

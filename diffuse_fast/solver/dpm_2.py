@@ -1,0 +1,61 @@
+"""DPM-2 of k-diffusion (Crowson 2022), after Karras et al. 2022 (arXiv:2206.00364), Algorithm 2 with the second stage in the
+middle: diffusers' KDPM2Discrete, and with eta = 1 its KDPM2AncestralDiscrete.
+
+With σ = sigma/alpha and x/alpha for the state, as k-diffusion keeps them, σ_up and σ_down by eta as in ``euler_ancestral``::
+
+    σ_mid = sqrt(σ·σ_down),   x_mid = x + (σ_mid − σ)·ε(x, σ),   x' = x + (σ_down − σ)·ε(x_mid, σ_mid) + σ_up·z
+
+With eta = 0 it is DPM-Solver-2 (``dpmsolver_2s``), whose first stage is the same point: the middle in log σ is the middle in λ.
+The step to the clean data is Euler's, and so is one from a point without signal, and one that is too long (``leaps.py``).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+
+from ..plans.plan import Row
+from . import leaps
+from .solver import Option, Point, Problem, Solver, Table
+from .stages import ancestral, by_noise, noise_row
+
+
+def table(problem: Problem, *, eta: float, steps_offset: int) -> Table:
+    rows: list[Row] = []
+    before: list[Point] = []
+    guard = leaps.Guard(problem)
+    for now, then in pairwise((*problem.points, problem.end)):
+        down, up = ancestral(now, then, eta)
+        points, step = guard.step(now, down, partial(_stages, problem, now, down, up), s=up)
+        rows += step
+        before += points
+    return Table(
+        rows=tuple(rows),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
+        registers=int(any(row.write is not None for row in rows)),
+    )
+
+
+def _stages(problem: Problem, now: Point, down: Point, up: float) -> leaps.Step:
+    mid = problem.at(0.5 * (now.lam + down.lam))
+    x, eps = by_noise(now, down)
+    first = noise_row(problem, now, *by_noise(now, mid), keep=(x, 0.0))
+    second = noise_row(problem, mid, 0.0, eps, c=(1.0,), s=up)
+    return (now, mid), (first, second)
+
+
+SOLVER = Solver(
+    name="dpm_2",
+    order=2,
+    nfe_per_step=2,
+    registers=1,
+    stochastic=False,
+    paper="Karras et al. 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv:2206.00364",
+    timestep_spacing="linspace",
+    options={
+        "eta": Option(0.0, "share of a step's noise that is drawn afresh: 1 is the ancestral solver", minimum=0.0),
+        "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0),
+    },
+    table=table,
+    grid="fractional",
+)

@@ -1,0 +1,69 @@
+"""DPM-Solver-2, singlestep: Lu et al. 2022, "DPM-Solver" (arXiv:2206.00927), Algorithm 4 with r1 = 1/2 (Algorithm 1).
+
+With h = λ' − λ, s the point at λ + r1·h and ε_s the prediction at (u, s)::
+
+    u  = (alpha_s/alpha)·x − sigma_s·(e^(r1·h) − 1)·ε
+    x' = (alpha'/alpha)·x − sigma'·(e^h − 1)·ε − w·(ε_s − ε)
+
+    midpoint   w = sigma'·(e^h − 1)/(2·r1)            (the paper's)
+    heun       w = sigma'·((e^h − 1)/h − 1)/r1        (its Taylor form, eq. (B.4); ``solver_type`` as in diffusers)
+
+A step here is a whole step of the method, two network calls; the step to the clean data, one from a point without signal, and one
+that is too long (``leaps.py``), are DPM-Solver-1. diffusers' DPMSolverSinglestep counts otherwise: its steps are network calls,
+the points of its grid are alternately s and the ends of steps, so that r1 is whatever the grid makes of it.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from itertools import pairwise
+
+from ..plans.plan import Row
+from . import leaps
+from .solver import Option, Point, Problem, Solver, Table
+from .stages import by_noise, noise_row
+
+R1 = 0.5
+
+
+def table(problem: Problem, *, solver_type: str, steps_offset: int) -> Table:
+    rows: list[Row] = []
+    before: list[Point] = []
+    guard = leaps.Guard(problem)
+    for now, then in pairwise((*problem.points, problem.end)):
+        points, step = guard.step(now, then, partial(_stages, problem, now, then, solver_type))
+        rows += step
+        before += points
+    return Table(
+        rows=tuple(rows),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
+        registers=int(any(row.write is not None for row in rows)),
+    )
+
+
+def _stages(problem: Problem, now: Point, then: Point, solver_type: str) -> leaps.Step:
+    h = then.lam - now.lam
+    s = problem.at(now.lam + R1 * h)
+    x, eps = by_noise(now, then)
+    w = eps / (2.0 * R1) if solver_type == "midpoint" else -then.sigma * (math.expm1(h) / h - 1.0) / R1
+    first = noise_row(problem, now, *by_noise(now, s), keep=(x, eps - w))
+    second = noise_row(problem, s, 0.0, w, c=(1.0,))
+    return (now, s), (first, second)
+
+
+SOLVER = Solver(
+    name="dpmsolver_2s",
+    order=2,
+    nfe_per_step=2,
+    registers=1,
+    stochastic=False,
+    paper="Lu et al. 2022, DPM-Solver: A Fast ODE Solver for Diffusion Probabilistic Model Sampling, arXiv:2206.00927",
+    timestep_spacing="linspace",
+    options={
+        "solver_type": Option("midpoint", "how the second stage enters", choices=("midpoint", "heun")),
+        "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0),
+    },
+    table=table,
+    grid="open",
+)

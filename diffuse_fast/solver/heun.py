@@ -1,0 +1,68 @@
+"""Heun's method with churn: Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models"
+(arXiv:2206.00364), Algorithm 2.
+
+With σ = sigma/alpha and x/alpha for the state, as the paper keeps them, and x̂ at σ̂ the state after churn (``churn.py``)::
+
+    d = (x̂ − D(x̂; σ̂))/σ̂ = ε̂,   x' = x̂ + (σ' − σ̂)·d                                         lines 7, 8
+    x' = x̂ + (σ' − σ̂)·(d + d')/2,   d' = ε at (x', σ')                                         lines 10, 11
+
+Euler's row keeps in a register what the second row needs of the first. The step to the clean data is Euler's (line 9), and so is
+one from a point without signal, where σ is infinite, and one that is too long (``leaps.py``). diffusers' HeunDiscreteScheduler
+has no churn, and averages in steps of any length.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+
+from ..plans.plan import Row
+from . import leaps
+from .churn import OPTIONS, Churn
+from .solver import Option, Point, Problem, Solver, Table
+from .stages import by_noise, noise_row
+
+
+def table(problem: Problem, *, steps_offset: int, **churn: float) -> Table:
+    rows: list[Row] = []
+    before: list[Point] = []
+    deviation: list[tuple[float, float]] = []
+    churned = Churn(problem, **churn)
+    guard = leaps.Guard(problem)
+    for now, then in pairwise((*problem.points, problem.end)):
+        if raised := churned.at(now):
+            rows.append(raised.row)
+            before.append(now)
+            deviation.append((0.0, raised.excess))
+            now = raised.point
+        points, step = guard.step(now, then, partial(_stages, problem, now, then))
+        rows += step
+        before += points
+        deviation += [(0.0, 0.0)] * (len(rows) - len(deviation))
+    return Table(
+        rows=tuple(rows),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
+        deviation=tuple(deviation) if any(variance for _, variance in deviation) else None,
+        registers=int(any(row.write is not None for row in rows)),
+    )
+
+
+def _stages(problem: Problem, now: Point, then: Point) -> leaps.Step:
+    x, eps = by_noise(now, then)
+    first = noise_row(problem, now, x, eps, keep=(x, eps / 2.0))
+    second = noise_row(problem, then, 0.0, eps / 2.0, c=(1.0,))
+    return (now, then), (first, second)
+
+
+SOLVER = Solver(
+    name="heun",
+    order=2,
+    nfe_per_step=2,
+    registers=1,
+    stochastic=False,
+    paper="Karras et al. 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv:2206.00364",
+    timestep_spacing="linspace",
+    options={**OPTIONS, "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0)},
+    table=table,
+    grid="fractional",
+)

@@ -1,0 +1,135 @@
+"""Long steps: a step that leaps too far in the log-SNR for a higher order is taken at first order.
+
+A method of higher order adds differences of predictions to Euler's step. With σ = sigma/alpha, x/alpha for the state and
+r = σ/σ' = e^h the ratio that a step spans, a difference of two predictions of the data enters
+
+* with the weight (r − 1)/2 in Heun's method,
+* with √r − 1/√r where the second stage is in the middle (DPM-2, DPM-Solver-2),
+* with weights of the order of (h/h')² where a polynomial through predictions h' apart is extended over a step of width h.
+
+None of these is bounded, though the exact weight is below 1. How far a step may leap depends on the noise level too: the difference
+is of the order of the data's deviation s where σ' is about s, and small far above and far below. What the step does can be computed
+for data N(0, s²), whose optimal network is linear in the state::
+
+    x0 = alpha·s²/n²·x,    ε = sigma/n²·x,    n² = alpha²·s² + sigma²,    exact solution: x'/x = n'/n
+
+The relative errors of steps add up to that of the sample. Euler's step is off by −s²/(2·σ'²)·(1 − 1/r)² for σ' ≫ s, and Heun's by
+r − 1 times as much. A step is too long if one of these holds:
+
+1. It alone is off by more than a share of E, what Euler's steps are off on the whole grid and from its end to the data: by more
+   than E/2, or E/k for k > 2 calls of the network, as a run of Euler's with as many calls is off by about E/k.
+2. A prediction of a later stage, wrong by the deviation that its state leaves to the data, s·sigma/n, would move the state by more
+   than n', and so the sample by more than s. In Euler's step no prediction can. (The first rule knows only of a perfect network,
+   for which the weight √r of a stage far above s meets no difference at all.)
+
+Here s is the schedule's ``sigma_data``: EDM's own, and 1 where data are scaled to [−1, 1] or to unit variance. The tests hold every
+solver to at most 5 times DDIM's error + 0.001 for data of half that deviation (``tests/solver/test_leaps.py``). Solvers that keep
+that bound without a guard have none: DPM-Solver++ 2S, whose weight is 1 − 1/r, ``flow_heun``, which steps in σ from 1 to 0, and the
+multistep solvers that look back one step (by its midpoint) or combine noise predictions, of which older ones belong to larger σ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from ..plans.plan import Row
+from .prediction import target_weights
+from .solver import CLEAN, Point, Problem
+from .stages import by_data, data_row, one_stage
+
+
+def spread(problem: Problem, point: Point) -> float:
+    """Standard deviation of the state at this point, for data N(0, sigma_data²)."""
+    return math.hypot(point.alpha * problem.schedule.sigma_data, point.sigma)
+
+
+def predicted(problem: Problem, point: Point, state: float) -> tuple[float, float]:
+    """``(x0, ε)`` of the optimal network in a state at this point."""
+    variance = spread(problem, point) ** 2
+    return point.alpha * problem.schedule.sigma_data**2 / variance * state, point.sigma / variance * state
+
+
+def euler(problem: Problem, now: Point, then: Point, state: float) -> float:
+    """The state after a step of first order."""
+    x, x0 = by_data(now, then)
+    return x * state + x0 * predicted(problem, now, state)[0]
+
+
+def through(problem: Problem, rows: Sequence[Row], points: Sequence[Point], wrong: int | None = None) -> float:
+    """What rows whose network is called at these points make of :func:`spread`, where nothing is clipped and no noise drawn.
+    The prediction of row ``wrong`` is off by the deviation that the state leaves to the data."""
+    state = spread(problem, points[0])
+    registers: dict[int, float] = {}
+    for i, (row, point) in enumerate(zip(rows, points, strict=True)):
+        x0, eps = predicted(problem, point, state)
+        if i == wrong:
+            x0 += problem.schedule.sigma_data * point.sigma / spread(problem, point)
+            eps -= problem.schedule.sigma_data * point.alpha / spread(problem, point)
+        of_x0, of_eps = target_weights(problem.prediction_type, point.alpha, point.sigma, problem.schedule.sigma_data)
+        m = of_x0 * x0 + of_eps * eps
+        data = row.p * state + row.q * m
+        after = row.a * state + row.b * m + row.d * data + _sum(row.c, registers)
+        if row.write is not None:
+            registers[row.write] = row.e_x * state + row.e_m * m + row.e_0 * data + _sum(row.f, registers)
+        state = after
+    return state
+
+
+def _sum(weights: Sequence[float], registers: dict[int, float]) -> float:
+    return sum(weight * registers[k] for k, weight in enumerate(weights) if weight != 0.0)
+
+
+# The rows of a step, and the points at which they call the network.
+Step = tuple[tuple[Point, ...], tuple[Row, ...]]
+
+
+class Guard:
+    """What tells the steps of a plan that are too long.
+
+    Args:
+        problem: What is solved; where it is not ``guarded``, no step is too long.
+    """
+
+    def __init__(self, problem: Problem):
+        self._problem = problem
+        points = [*problem.points, problem.end]
+        if problem.end.sigma > 0.0:
+            points.append(CLEAN)
+        state = spread(problem, points[0])
+        for now, then in pairwise(points):
+            state = euler(problem, now, then, state)
+        self._limit = abs(state / spread(problem, CLEAN) - 1.0) if problem.guarded else math.inf
+
+    def too_long(self, then: Point, landed: float, calls: int = 1) -> bool:
+        """Whether a step with so many calls of the network is better taken at first order.
+
+        Args:
+            then: Where the step ends.
+            landed: What the step makes of :func:`spread` at its start.
+            calls: Calls of the network for the step.
+        """
+        return abs(landed / spread(self._problem, then) - 1.0) > self._limit / max(2, calls)
+
+    def stages_too_long(self, then: Point, rows: Sequence[Row], points: Sequence[Point]) -> bool:
+        """:meth:`too_long` for the rows of a step in stages, whose network is called at these points."""
+        landed = through(self._problem, rows, points)
+        if self.too_long(then, landed, calls=len(rows)):
+            return True
+        moved = (through(self._problem, rows, points, wrong=i) - landed for i in range(1, len(rows)))
+        return self._problem.guarded and any(abs(by) > spread(self._problem, then) for by in moved)
+
+    def step(self, now: Point, then: Point, staged: Callable[[], Step], s: float = 0.0) -> Step:
+        """A step in stages, or of first order where it has to be.
+
+        Args:
+            now, then: The ends of the step.
+            staged: Makes the step in stages; not called where there is no room for them (``stages.one_stage``).
+            s: Standard deviation of the noise of the step of first order.
+        """
+        if not one_stage(now, then):
+            points, rows = staged()
+            if not self.stages_too_long(then, rows, points):
+                return points, rows
+        return (now,), (data_row(self._problem, now, *by_data(now, then), s=s),)

@@ -1,0 +1,282 @@
+"""What the multistep solvers share: exponential integrators of a polynomial through past predictions, as rows.
+
+Between two points, with h = λ' − λ > 0 and τ in [0, h] the way gone, the path x = alpha·x0 + sigma·ε moves by (Lu et al. 2022,
+DPM-Solver++, arXiv:2211.01095, eq. 8, and DPM-Solver, arXiv:2206.00927, eq. 3.4)::
+
+    x' = (sigma'/sigma)·x + alpha'·∫ e^−(h−τ)·x0(τ) dτ        data form
+    x' = (alpha'/alpha)·x − sigma'·∫ e^(h−τ)·ε(τ) dτ          noise form
+
+A solver of order k puts the polynomial through the last k predictions in place of x0(τ) or ε(τ), and integrates that. The
+integrals of the monomials, ∫ e^∓(h−τ)·(τ/h)^k dτ, are :func:`data_integrals` and :func:`noise_integrals`.
+
+Nothing here assumes alpha² + sigma² = 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from ..errors import PlanError
+from ..plans.plan import Row
+from . import leaps
+from .solver import Option, Point, Problem, Table
+
+# Where the first omitted term of the series below is less than half a unit in the last place for h up to 1.
+_SERIES_TERMS = 18
+
+
+def data_integrals(h: float, count: int) -> list[float]:
+    """∫₀ʰ e^−(h−τ)·(τ/h)^k dτ for k = 0 .. count − 1; h may be infinite, where all are 1."""
+    if h < 1.0:
+        return [_series(-h, h, k) for k in range(count)]
+    integrals = [-math.expm1(-h)]
+    for k in range(1, count):
+        integrals.append(1.0 - k * integrals[-1] / h)
+    return integrals
+
+
+def noise_integrals(h: float, count: int) -> list[float]:
+    """∫₀ʰ e^(h−τ)·(τ/h)^k dτ for k = 0 .. count − 1; h must be finite."""
+    if h < 1.0:
+        return [_series(h, h, k) for k in range(count)]
+    integrals = [math.expm1(h)]
+    for k in range(1, count):
+        integrals.append(k * integrals[-1] / h - 1.0)
+    return integrals
+
+
+def _series(z: float, h: float, k: int) -> float:
+    """h·Σ_n z^n·k!/(n + k + 1)!: the integrals without the difference of close numbers that they are for small h."""
+    term = h / (k + 1)
+    total = term
+    for n in range(1, _SERIES_TERMS):
+        term *= z / (n + k + 1)
+        total += term
+    return total
+
+
+def polynomial(
+    integrals: Sequence[float], h: float, back: Sequence[float], *, solver_type: str = "heun", halved: bool = False
+) -> list[float]:
+    """Weights of the last predictions, newest first, in the integral of the polynomial through them.
+
+    Args:
+        integrals: Of the monomials over the step, as many as there are predictions.
+        h: Width of the step.
+        back: How far back each step before it was wide, newest first: ``len(integrals) − 1`` of them.
+        solver_type: For two predictions, ``heun`` integrates the straight line; ``midpoint`` takes its value in the middle,
+            which is of the same order.
+        halved: For three predictions, half the quadratic term, as the code of DPM-Solver's authors and diffusers have it. Its
+            exact weight is twice that, without which the order is 2.
+    """
+    if not back:
+        return [integrals[0]]
+    # Newton's divided differences with respect to τ/h, as combinations of the predictions.
+    r0 = back[0] / h
+    first = [1.0 / r0, -1.0 / r0]
+    if len(back) == 1:
+        line = 0.5 * integrals[0] if solver_type == "midpoint" else integrals[1]
+        return [integrals[0] + line * first[0], line * first[1]]
+    r1 = back[1] / h
+    before = [0.0, 1.0 / r1, -1.0 / r1]
+    second = [(a - b) / (r0 + r1) for a, b in zip([*first, 0.0], before, strict=True)]
+    slopes = [a + r0 * b for a, b in zip([*first, 0.0], second, strict=True)]
+    curvature = 0.5 * integrals[2] if halved else integrals[2]
+    weights = [integrals[1] * a + curvature * b for a, b in zip(slopes, second, strict=True)]
+    weights[0] += integrals[0]
+    return weights
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One step: ``x' = x·state + Σ_j weights[j]·prediction_j + s·z``, predictions newest first."""
+
+    x: float
+    weights: Sequence[float]
+    s: float = 0.0
+
+
+def by_data(
+    now: Point, then: Point, back: Sequence[float], eta: float = 0.0, *, solver_type: str = "heun", halved: bool = False
+) -> Transfer:
+    """A step in the data form; with ``eta`` that of the SDE whose noise is eta² times the reverse SDE's (SDE-DPM-Solver++)."""
+    h = then.lam - now.lam
+    wide = (1.0 + eta) * h
+    weights = polynomial(data_integrals(wide, len(back) + 1), h, back, solver_type=solver_type, halved=halved)
+    decay = math.exp(-eta * h) if eta > 0.0 else 1.0
+    s = then.sigma * math.sqrt(-math.expm1(-2.0 * eta * h)) if eta > 0.0 and then.sigma > 0.0 else 0.0
+    return Transfer((then.sigma / now.sigma) * decay, [then.alpha * w for w in weights], s)
+
+
+def by_noise(now: Point, then: Point, back: Sequence[float], *, solver_type: str = "heun", halved: bool = False) -> Transfer:
+    """A step in the noise form. One that ends without noise has no finite width: it is of first order."""
+    if now.alpha == 0.0:
+        raise PlanError(
+            "at zero signal-to-noise ratio the noise form has no step: where there is no signal, ε says nothing of it. Take a "
+            "solver in the data form, such as dpmpp_2m, or another grid."
+        )
+    if then.sigma == 0.0:
+        return Transfer(then.alpha / now.alpha, [-then.alpha * now.sigma / now.alpha])
+    h = then.lam - now.lam
+    weights = polynomial(noise_integrals(h, len(back) + 1), h, back, solver_type=solver_type, halved=halved)
+    return Transfer(then.alpha / now.alpha, [-then.sigma * w for w in weights])
+
+
+def orders(points: Sequence[Point], order: int, *, lower_order_final: bool, euler_at_final: bool, short: int = 15) -> list[int]:
+    """The order of each step between ``points``: what there are predictions for, and at the end what diffusers takes.
+
+    The first steps have few predictions behind them. A step without noise at its end, or from a state without signal, has no
+    finite width in λ, one that ends where it begins has none, and only first order means anything there. ``lower_order_final``
+    lowers the last steps of a run of fewer than ``short`` steps to 2 and 1.
+    """
+    steps = len(points) - 1
+    out = []
+    for i in range(steps):
+        k = min(order, i + 1)
+        if lower_order_final and steps < short:
+            k = min(k, steps - i)
+        if i == steps - 1 and euler_at_final:
+            k = 1
+        if points[i + 1].sigma == 0.0 or points[i + 1].lam == points[i].lam:  # the grid may end where the schedule does
+            k = 1
+        # A prediction made where there was no signal has no finite distance in λ.
+        while k > 1 and math.isinf(points[i - k + 1].lam):
+            k -= 1
+        out.append(k)
+    return out
+
+
+def steps_back(points: Sequence[Point], i: int, order: int) -> list[float]:
+    """Widths in λ of the steps before step i, newest first, as many as a step of this order looks back."""
+    return [points[i - j].lam - points[i - j - 1].lam for j in range(order - 1)]
+
+
+def along(problem: Problem, points: Sequence[Point], i: int, transfer: Transfer, form: str) -> float:
+    """What step i makes of ``leaps.spread``, where the states and predictions before it are exact."""
+    states = [leaps.spread(problem, points[i - j]) for j in range(len(transfer.weights))]
+    made = [leaps.predicted(problem, points[i - j], state)[form == "noise"] for j, state in enumerate(states)]
+    return transfer.x * states[0] + sum(w * m for w, m in zip(transfer.weights, made, strict=True))
+
+
+def highest(
+    problem: Problem, guard: leaps.Guard, points: Sequence[Point], i: int, order: int, form: str, step: Callable[[int], Transfer]
+) -> int:
+    """The highest order up to ``order`` for which step i is not too long (``leaps.py``); ``step`` makes the step of an order."""
+    while order > 1 and guard.too_long(points[i + 1], along(problem, points, i, step(order), form)):
+        order -= 1
+    return order
+
+
+def dpm_solver(
+    problem: Problem,
+    form: str,
+    order: int,
+    *,
+    solver_type: str,
+    lower_order_final: bool,
+    euler_at_final: bool,
+    final_sigmas_type: str,
+    steps_offset: int,
+    eta: float = 0.0,
+    halved_curvature: bool = False,
+) -> Table:
+    """The table of a multistep DPM-Solver of this form and order, with its options (``steps_offset`` is in the grid already,
+    ``final_sigmas_type`` in the problem's end)."""
+    points = (*problem.points, problem.end)
+
+    def step(i: int, k: int, eta: float = 0.0) -> Transfer:
+        now, then, back = points[i], points[i + 1], steps_back(points, i, k)
+        if form == "data":
+            return by_data(now, then, back, eta, solver_type=solver_type, halved=halved_curvature)
+        return by_noise(now, then, back, solver_type=solver_type, halved=halved_curvature)
+
+    guard = leaps.Guard(problem)
+    transfers = []
+    for i, k in enumerate(orders(points, order, lower_order_final=lower_order_final, euler_at_final=euler_at_final)):
+        if form == "data" and (order == 3 or solver_type == "heun"):  # the SDE's step extends the same polynomial as the ODE's
+            k = highest(problem, guard, points, i, k, form, partial(step, i))
+        transfers.append(step(i, k, eta))
+    return table(problem, points, transfers, form)
+
+
+def table(problem: Problem, points: Sequence[Point], transfers: Sequence[Transfer], form: str) -> Table:
+    """Rows of a multistep solver. The predictions that later rows look back to are kept in as many registers as the longest
+    look, each written over the oldest.
+
+    Args:
+        problem: What is solved.
+        points: Where the network is called, and the point after the last.
+        transfers: One step between each two.
+        form: ``data`` keeps data predictions, ``noise`` noise predictions. Where x0 is clipped, ε is the one that fits it.
+    """
+    depth = max(len(t.weights) for t in transfers) - 1
+    rows = []
+    for i, (point, transfer) in enumerate(zip(points, transfers, strict=False)):
+        c = [0.0] * depth
+        for j, weight in enumerate(transfer.weights[1:], start=1):
+            c[(i - j) % depth] = weight
+        kept = any(i + j < len(transfers) and len(transfers[i + j].weights) > j for j in range(1, depth + 1))
+        rows.append(row(problem, point, transfer, form, c=tuple(c) if any(c) else (), write=i % depth if kept else None))
+    return Table(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points), registers=depth)
+
+
+def row(problem: Problem, point: Point, transfer: Transfer, form: str, *, c: tuple[float, ...], write: int | None) -> Row:
+    """One row, called at ``point``, that keeps its prediction in register ``write``."""
+    weight = transfer.weights[0]
+    keep = 0.0 if write is None else 1.0
+    if form == "data":
+        p, q = problem.data(point)
+        whole = Row(
+            timestep=point.time,
+            p=p,
+            q=q,
+            lo=problem.lo,
+            hi=problem.hi,
+            a=transfer.x,
+            d=weight,
+            c=c,
+            s=transfer.s,
+            write=write,
+            e_0=keep,
+        )
+        return whole.folded()
+    if problem.clips:
+        p, q = problem.data(point)
+        of_x, of_x0 = 1.0 / point.sigma, -point.alpha / point.sigma
+        return Row(
+            timestep=point.time,
+            p=p,
+            q=q,
+            lo=problem.lo,
+            hi=problem.hi,
+            a=transfer.x + weight * of_x,
+            d=weight * of_x0,
+            c=c,
+            s=transfer.s,
+            write=write,
+            e_x=keep * of_x,
+            e_0=keep * of_x0,
+        )
+    of_x, of_m = problem.noise(point)
+    return Row(
+        timestep=point.time,
+        a=transfer.x + weight * of_x,
+        b=weight * of_m,
+        c=c,
+        s=transfer.s,
+        write=write,
+        e_x=keep * of_x,
+        e_m=keep * of_m,
+    )
+
+
+# Options that the multistep solvers have in common, under diffusers' names.
+STEPS_OFFSET = Option(0, "added to the timesteps of leading spacing", minimum=0)
+LOWER_ORDER_FINAL = Option(True, "in runs of fewer than 15 steps, end with steps of lower order")
+EULER_AT_FINAL = Option(False, "end with a step of first order")
+FINAL_SIGMAS_TYPE = Option("zero", "end at the data, or where the schedule ends (t_min)", choices=("zero", "sigma_min"))
+SOLVER_TYPE = Option("midpoint", "second order: the line's value in the middle, or its integral", choices=("midpoint", "heun"))
+HALVED = Option(False, "third order: half the quadratic term, as diffusers has it (the order is then 2)")

@@ -1,0 +1,134 @@
+"""What the solvers of one step share: exact first-order transfers, and rows written in terms of x0 or ε.
+
+On the path x = alpha·x0 + sigma·ε a prediction that stays constant carries the state from one point to the next exactly. In
+the two forms of the DPM-Solver papers, with h = λ' − λ::
+
+    x' = (alpha'/alpha)·x − sigma'·(e^h − 1)·ε         Lu et al. 2022, DPM-Solver (arXiv:2206.00927), eq. (3.7)
+    x' = (sigma'/sigma)·x + alpha'·(1 − e^−h)·x0       Lu et al. 2022, DPM-Solver++ (arXiv:2211.01095), eq. (9)
+
+They are one map, Euler's step in σ = sigma/alpha (k-diffusion, EDM) and DDIM's at eta = 0. Nothing here assumes
+alpha² + sigma² = 1: only ratios at one point and differences of λ appear.
+"""
+
+from __future__ import annotations
+
+import math
+
+from ..errors import PlanError
+from ..plans.plan import Row
+from .solver import Point, Problem
+
+
+def by_noise(now: Point, then: Point) -> tuple[float, float]:
+    """Weights of x and ε that carry the state from ``now`` to ``then``; ``now`` must have signal."""
+    return then.alpha / now.alpha, then.alpha * (now.sigma / now.alpha) * math.expm1(now.lam - then.lam)
+
+
+def by_data(now: Point, then: Point) -> tuple[float, float]:
+    """Weights of x and x0 that carry the state from ``now`` to ``then``; the ends of λ are no trouble here."""
+    return then.sigma / now.sigma, -then.alpha * math.expm1(now.lam - then.lam)
+
+
+def one_stage(now: Point, then: Point) -> bool:
+    """Whether a step has no room for a stage in between: λ is infinite without signal and without noise. Such a step is of
+    first order, as the peers end it."""
+    return now.alpha == 0.0 or then.sigma == 0.0
+
+
+def needs_timesteps(problem: Problem, solver: str) -> None:
+    """Refuses a problem whose points do not carry training timesteps, for a solver whose formulas are of them.
+
+    Raises:
+        PlanError: the network is told something else.
+    """
+    if problem.time_convention not in (None, "timestep"):
+        raise PlanError(
+            f"{solver} is defined on training timesteps, and the network is told {problem.time_convention}. Leave time_convention "
+            f"out, or take another solver."
+        )
+
+
+def ancestral(now: Point, then: Point, eta: float) -> tuple[Point, float]:
+    """Splits a step into a deterministic part and fresh noise, as k-diffusion's ``get_ancestral_step`` does with σ:
+    σ_up = min(σ', eta·√(σ'²·(σ² − σ'²)/σ²)), σ_down = √(σ'² − σ_up²).
+
+    Returns:
+        The point to step to (``then``, with less noise), and the standard deviation to add there.
+    """
+    h = then.lam - now.lam
+    up = min(then.sigma, eta * then.sigma * math.sqrt(-math.expm1(-2.0 * h)))
+    # sigma'² − up², without the difference of close numbers that it is at eta = 1 and a long step
+    left = (1.0 - eta) * (1.0 + eta) + (eta * math.exp(-h)) ** 2
+    return Point(then.time, then.log_alpha, then.alpha, then.sigma * math.sqrt(max(left, 0.0))), up
+
+
+def data_row(
+    problem: Problem,
+    point: Point,
+    x: float,
+    x0: float,
+    *,
+    c: tuple[float, ...] = (),
+    s: float = 0.0,
+    keep: tuple[float, float] | None = None,
+    f: tuple[float, ...] = (),
+) -> Row:
+    """``x' = x·state + x0·(data prediction) + Σ c·h + s·z`` for a network called at ``point``; ``keep`` are the weights of the
+    state and the data prediction that go to register 0, on top of Σ f·h."""
+    p, q = problem.data(point)
+    e_x, e_0 = keep or (0.0, 0.0)
+    row = Row(
+        timestep=point.time,
+        p=p,
+        q=q,
+        lo=problem.lo,
+        hi=problem.hi,
+        a=x,
+        d=x0,
+        c=c,
+        s=s,
+        write=None if keep is None else 0,
+        e_x=e_x,
+        e_0=e_0,
+        f=f,
+    )
+    return row.folded()
+
+
+def noise_row(
+    problem: Problem,
+    point: Point,
+    x: float,
+    eps: float,
+    *,
+    c: tuple[float, ...] = (),
+    s: float = 0.0,
+    keep: tuple[float, float] | None = None,
+    f: tuple[float, ...] = (),
+) -> Row:
+    """``x' = x·state + eps·(noise prediction) + Σ c·h + s·z`` for a network called at ``point``; ``keep`` are the weights of the
+    state and the noise prediction that go to register 0, on top of Σ f·h. Where x0 is clipped, ε is the one that fits it."""
+    k_x, k_eps = keep or (0.0, 0.0)
+    write = None if keep is None else 0
+    if problem.clips:
+        p, q = problem.data(point)
+        n_x, n_0 = 1.0 / point.sigma, -point.alpha / point.sigma
+        return Row(
+            timestep=point.time,
+            p=p,
+            q=q,
+            lo=problem.lo,
+            hi=problem.hi,
+            a=x + eps * n_x,
+            d=eps * n_0,
+            c=c,
+            s=s,
+            write=write,
+            e_x=k_x + k_eps * n_x,
+            e_0=k_eps * n_0,
+            f=f,
+        )
+    n_x, n_m = problem.noise(point)
+    return Row(
+        timestep=point.time, a=x + eps * n_x, b=eps * n_m, c=c, s=s, write=write, e_x=k_x + k_eps * n_x, e_m=k_eps * n_m, f=f
+    )

@@ -1,0 +1,1 @@
+"""The quality of generated images: a classifier, distances between sets of images, tables and plots."""

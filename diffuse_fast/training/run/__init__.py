@@ -1,0 +1,1 @@
+"""A training run: the loop, its state, checkpoints, logs, previews and processes."""
