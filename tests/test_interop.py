@@ -594,6 +594,16 @@ def test_a_consistency_model_is_called_at_every_so_many_th_level(steps, every):
     np.testing.assert_allclose(called, levels[np.arange(steps) * every], rtol=1e-12)
 
 
+def test_a_published_list_of_levels_is_brought_back_to_both_ends():
+    """Align Your Steps writes 14.615 and 0.029 for the first and the last level of Stable Diffusion, 14.6146 and 0.02917."""
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    cumulative = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+    low, high = (np.sqrt((1 - cumulative[i]) / cumulative[i]) for i in (0, -1))
+    plan = df.Plan.from_diffusers({"_class_name": "EulerDiscreteScheduler", **betas}, sigmas=[14.615, 3.0, 0.5, 0.029, 0.0])
+    called = [sigma / alpha for alpha, sigma in plan.marginals[:-1]]
+    np.testing.assert_allclose(called, [high, 3.0, 0.5, low], rtol=1e-9)
+
+
 def test_ipndm_of_every_timestep():
     plan = df.Plan.from_diffusers({"_class_name": "IPNDMScheduler"}, 1000)
     scheduler = make("IPNDMScheduler", {})
