@@ -586,6 +586,25 @@ def test_unipc_in_the_noise_form_does_not_threshold():
     compare("UniPCMultistepScheduler", options, 5, (1, 3, 4))
 
 
+@pytest.mark.parametrize(("steps", "every"), [(3, 13), (7, 5), (11, 3), (40, 1)])
+def test_a_consistency_model_is_called_at_every_so_many_th_level(steps, every):
+    """diffusers: timesteps arange(steps)·(40 // steps), of Karras' 40 levels from 80 to 0.002."""
+    plan = df.Plan.from_diffusers({"_class_name": "CMStochasticIterativeScheduler"}, steps)
+    levels = (80 ** (1 / 7) + np.arange(40) / 39 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    called = [sigma / alpha for alpha, sigma in plan.marginals[:-1]]
+    np.testing.assert_allclose(called, levels[np.arange(steps) * every], rtol=1e-12)
+
+
+def test_a_published_list_of_levels_is_brought_back_to_both_ends():
+    """Align Your Steps writes 14.615 and 0.029 for the first and the last level of Stable Diffusion, 14.6146 and 0.02917."""
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    cumulative = np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2)
+    low, high = (np.sqrt((1 - cumulative[i]) / cumulative[i]) for i in (0, -1))
+    plan = df.Plan.from_diffusers({"_class_name": "EulerDiscreteScheduler", **betas}, sigmas=[14.615, 3.0, 0.5, 0.029, 0.0])
+    called = [sigma / alpha for alpha, sigma in plan.marginals[:-1]]
+    np.testing.assert_allclose(called, [high, 3.0, 0.5, low], rtol=1e-9)
+
+
 def test_ipndm_of_every_timestep():
     plan = df.Plan.from_diffusers({"_class_name": "IPNDMScheduler"}, 1000)
     scheduler = make("IPNDMScheduler", {})

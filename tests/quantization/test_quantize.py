@@ -209,3 +209,26 @@ def test_a_range_is_no_worse_than_the_whole():
             return np.mean(((np.clip(np.rint(numbers / scale) + zero, 0, 255) - zero) * scale - numbers) ** 2)
 
         assert error((low, high)) <= error((min(numbers.min(), 0.0), max(numbers.max(), 0.0))) + 1e-12
+
+
+def test_the_ends_of_what_was_seen_count_as_single_numbers(monkeypatch):
+    """Those picked stand for all numbers of a value; its least and its largest for themselves."""
+    model, given = df.load("digits"), []
+    monkeypatch.setattr(calibrate, "best_range", lambda numbers, weights: given.append((numbers, weights)) or (-1.0, 1.0))
+    samples, steps = 3, 2
+    seen = calibrate.observe(model, [model.input], samples, steps, 0, None)
+    (numbers, weights), size = given[0], samples * seen.sizes[model.input]
+    assert len(given) == 1 and size == samples * 64
+    picked = calibrate.KEPT // steps
+    assert len(weights) == steps * (picked + 2)
+    for part, found in zip(weights.reshape(steps, -1), numbers.reshape(steps, -1), strict=True):
+        np.testing.assert_allclose(part, [*np.ones(picked), picked / size, picked / size])
+        assert (found.min(), found.max()) == (found[-2], found[-1])
+
+
+def test_numbers_beyond_a_range_are_off_by_their_distance_to_it():
+    numbers, over = np.array([-0.5, 1.7, 0.2], np.float32), (-0.25, 1.0)
+    scale, zero = (float(v) for v in parameters(over))
+    levels = np.clip(np.rint(numbers.astype(np.float64) / scale) + zero, 0, 255) - zero
+    weights = np.array([1.0, 2.0, 3.0], np.float32)
+    assert calibrate._error(numbers, weights, over) == pytest.approx(float(weights @ (levels * scale - numbers) ** 2), rel=1e-6)

@@ -428,6 +428,7 @@ def test_rounding_changes_what_is_told_and_no_marginal():
         ({"timestep_spacing": "beta", "beta_shape": 0.6}, ArgumentTypeError, r"beta_shape is 0.6; it must be a pair"),
         ({"timestep_spacing": "beta", "beta_shape": (0.6, 0.0)}, ArgumentError, r"beta_shape\[1\] is 0.0"),
         ({"timestep_spacing": "beta", "beta_shape": (0.6, 11)}, ArgumentError, "at most 10"),
+        ({"timestep_spacing": "beta", "beta_shape": (0.6, 10)}, None, ""),
         ({"timesteps": [3, 2, 1], "beta_shape": (1, 1)}, ArgumentError, "beta_shape is an option of a spacing"),
         ({"timestep_spacing": "power", "rho": -1}, ArgumentError, "rho is -1"),
         ({"timestep_spacing": "karras", "steps_offset": 1}, ArgumentError, "only leading"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -137,6 +138,31 @@ def test_labels_are_dropped_with_the_probability_asked_for(probability, expected
     assert abs((seen == 3).float().mean().item() - expected) < 0.06
     if probability < 1:
         assert set(seen.tolist()) >= {0, 1, 2}
+
+
+def test_the_average_has_the_buffers_of_the_last_step():
+    class Counting(Recorder):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
+
+        def forward(self, x, t, label=None):
+            if self.training:
+                self.passes += 1
+            return super().forward(x, t, label)
+
+    data, labels = problem()
+    result = df.train(Counting(), data, labels, schedule=SCHEDULE, config=config())
+    assert result.network.passes.item() == 6
+
+
+def test_a_logged_loss_is_the_mean_since_the_last_line(tmp_path):
+    data, labels = problem()
+    result = df.train(Recorder(), data, labels, schedule=SCHEDULE, config=config(log_every=2), folder=tmp_path)
+    losses = result.record.losses
+    with open(tmp_path / "log.csv", newline="", encoding="utf-8") as file:
+        found = {int(line["step"]): float(line["loss"]) for line in csv.DictReader(file)}
+    assert found == {step: pytest.approx(np.mean(losses[step - 2 : step]), rel=1e-6) for step in (2, 4, 6)}
 
 
 def test_times_are_uniform_whole_numbers_of_the_schedule():

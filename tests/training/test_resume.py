@@ -360,3 +360,9 @@ def test_seconds_go_on_where_the_checkpoint_is(tmp_path):
     record = run(tmp_path / "r", resume=True).record
     assert 1000.0 < record.seconds < 1200.0
     assert 1000.0 < checkpoint.newest(tmp_path / "r").document["seconds"] <= record.seconds
+
+
+def test_what_a_run_did_not_have_before_is_a_difference():
+    then, now = {"config": {"seed": 1, "old": 2}}, {"config": {"seed": 1, "new": True}, "data": 3}
+    lines = ["config.old was 2 and is None", "config.new was None and is True", "data was None and is 3"]
+    assert checkpoint.differences(then, now) == lines
