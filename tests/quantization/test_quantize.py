@@ -228,7 +228,7 @@ def test_the_ends_of_what_was_seen_count_as_single_numbers(monkeypatch):
 
 def test_numbers_beyond_a_range_are_off_by_their_distance_to_it():
     numbers, over = np.array([-0.5, 1.7, 0.2], np.float32), (-0.25, 1.0)
-    scale, zero = (float(v) for v in parameters(over))
+    scale, zero = (float(v) for v in scale_and_zero_point(over))
     levels = np.clip(np.rint(numbers.astype(np.float64) / scale) + zero, 0, 255) - zero
     weights = np.array([1.0, 2.0, 3.0], np.float32)
     assert calibrate._error(numbers, weights, over) == pytest.approx(float(weights @ (levels * scale - numbers) ** 2), rel=1e-6)

@@ -368,8 +368,8 @@ def test_the_spared_take_fewer_cores_than_the_default(cache, model, monkeypatch)
         return Contest(tuple(np.full(20, 0.02 + 0.001 * i) for i in range(len(runs))), 0, 0.0)
 
     monkeypatch.setattr(search, "contest", held)
-    monkeypatch.setattr(choices, "cores", lambda: 4)
-    monkeypatch.setattr(choices, "physical_cores", lambda: 2)
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    monkeypatch.setattr(machine, "physical_cores", lambda: 2)
     found = df.tune(model, [2], runtimes=["onnx"])
     taken = [c.choice.threads * c.choice.split for c in found.candidates]  # in their order, as each is slower than the one before
     assert taken[0] == 2 and set(taken) == {1, 2, 4}
@@ -378,7 +378,7 @@ def test_the_spared_take_fewer_cores_than_the_default(cache, model, monkeypatch)
 
 def test_a_batch_may_be_larger_than_any_number_of_threads(cache, model):
     keep(model, (5000, Choice("onnx", 2)))
-    assert choices.of(model, "float32") == {5000: Choice("onnx", 2)}
+    assert tuning_cache.of(model, "float32") == {5000: Choice("onnx", 2)}
 
 
 def test_where_the_default_is_refused_the_next_is_held_to(cache, model, monkeypatch):
