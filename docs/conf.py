@@ -21,6 +21,7 @@ source_suffix = {".md": "markdown"}
 root_doc = "index"
 exclude_patterns = ["_ext"]
 nitpicky = True
+highlight_language = "text"  # of a block that names none
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -60,7 +61,6 @@ contents = {
 
 autodoc_mock_imports = ["torch"]  # the training wing is imported for its docstrings only
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = False
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False
