@@ -9,9 +9,9 @@ demo: .venv-demo/.stamp
 	mkdir -p out
 	.venv-demo/bin/diffuse-fast sample digits -n 40 --steps 20 --seed 0 --cond label=0,1,2,3,4,5,6,7,8,9 --columns 10 --out out/digits.png
 
-# Trains the model of the emoji (docs/emoji.md): an hour on one core, and npm fetches the drawings.
+# Train the emoji model (examples/emoji): an hour on one core; npm downloads the drawings.
 emoji: .venv/.stamp
-	.venv/bin/python -m diffuse_fast.training.emoji --out out/emoji
+	.venv/bin/python examples/emoji/train.py --out out/emoji
 
 # The documentation as a site with search, in out/docs. A broken link or reference, or a faulty docstring, fails it.
 docs: .venv-docs/.stamp

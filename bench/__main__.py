@@ -18,7 +18,7 @@ from .cores import thread_counts
 from .limits import limits
 from .machine import machine
 from .report import show
-from .targets import judge, table
+from .targets import table, verdicts
 
 # By name, with the time that a case gets where --seconds does not say it.
 CASES = {
@@ -82,7 +82,7 @@ def main() -> None:
         if arguments.json is not None:  # after each case: what came before a failure is kept
             write(arguments.json, where, known, took, results)
     data = {name: [line.to_json() for line in lines] for name, lines in results.items()}
-    console.print(table(judge(data, where)))
+    console.print(table(verdicts(data, where)))
     console.print(f"{sum(took.values()) / 60:.1f} minutes")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

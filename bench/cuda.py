@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 import diffuse_fast as df
-from diffuse_fast.engine.device import torch_reasons
+from diffuse_fast.engine.devices.choose import torch_reasons
 from diffuse_fast.kernels import get_kernel, kernels
 from diffuse_fast.plans.plan import Plan
 

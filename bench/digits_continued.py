@@ -1,8 +1,8 @@
-"""``python -m bench.digits_continued --weights digits.safetensors``: whether more training makes the bundled model better.
+"""``python -m bench.digits_continued --run out/digits``: whether more training improves the bundled model.
 
-From the weights that the recipe leaves (``python -m diffuse_fast.training.digits``) 1,500 steps more, with even times, the rate
-decayed to 0 again and a slower average: with the loss of the recipe, and with min-SNR weights. Each model draws the same sets of
-360 digits with DDIM as the bundled one; what docs/quality.md says of them is ``bench/results/digits-continued.json``.
+From the last checkpoint of the recipe (``examples/digits/train.py``) it trains 1,500 steps more, with evenly spread times, the rate
+decayed to 0 again and a slower average: with the loss of the recipe, and with min-SNR weights. Each model generates the same sets
+of 360 digits with DDIM as the bundled one. The results, ``bench/results/digits-continued.json``, are on docs/quality.md.
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import diffuse_fast as df
+from diffuse_fast.training.config.recipe import recipe
 from diffuse_fast.training.data import Split, digits
-from diffuse_fast.training.digits import CONFIG, SCHEDULE, export_weights, final_losses, load_weights
-from diffuse_fast.training.evaluation.classifier import Judge, train_judge
-from diffuse_fast.training.evaluation.image_quality import image_quality
+from diffuse_fast.training.evaluation import evaluate
+from diffuse_fast.training.evaluation.classifier import Classifier, train_classifier
 from diffuse_fast.training.objectives import MinSNR, Objective, UniformTimes
+from diffuse_fast.training.run import checkpoint
+from diffuse_fast.training.run.state import restore
+from examples.digits.train import final_losses
+
+from .digits_recipe import CONFIG, SCHEDULE, SETTINGS
 
 RESULTS = Path(__file__).parent / "results" / "digits-continued.json"
 MORE = dataclasses.replace(CONFIG, steps=1500, learning_rate=1e-3, ema_decay=0.998, seed=1)
@@ -30,33 +35,45 @@ STEPS = (5, 10, 20)
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.digits_continued", description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, required=True, help="digits.safetensors of the recipe")
+    parser.add_argument("--run", type=Path, required=True, help="folder of the recipe's run, with its checkpoints")
     parser.add_argument("--sets", type=int, default=4, help="sets of 360 digits for each model and number of steps")
     given = parser.parse_args()
+    kept = checkpoint.newest(given.run)
+    if kept is None:
+        parser.error(f"there is no checkpoint in {given.run}.")
     split = digits()
-    judge = train_judge(split.images, split.labels)
+    classifier = train_classifier(split.images, split.labels)
     found = {}
     for name, weighting in WEIGHTINGS.items():
-        network, record = load_weights(given.weights)
+        made = recipe(SETTINGS)
+        network = made.network.eval()
+        restore(network, made.objective, kept.tensors)
         if name != "bundled":
-            network.requires_grad_(True)
             times = UniformTimes(SCHEDULE, "low_discrepancy")
             objective = Objective(SCHEDULE, CONFIG.prediction_type, weighting=weighting, times=times)
-            result = df.train(network, split.images, split.labels, objective=objective, config=MORE, progress=True)
-            network, record = result.network, result.record.to_json()
-        found[name] = {"loss": final_losses(network, CONFIG.prediction_type), **drawn(network, record, split, judge, given.sets)}
+            network = df.train(network, split.images, split.labels, objective=objective, config=MORE, progress=True).network
+        found[name] = {"loss": final_losses(network, split), **sampled(network, split, classifier, given.sets)}
         print(name, found[name], flush=True)
     RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def drawn(network: Any, record: dict[str, Any], split: Split, judge: Judge, sets: int) -> dict[str, Any]:
+def sampled(network: Any, split: Split, classifier: Classifier, sets: int) -> dict[str, Any]:
     """The mean Fréchet distance and accuracy of a network's sets by number of DDIM steps."""
     with tempfile.TemporaryDirectory() as folder:
-        model = export_weights(network, record, Path(folder) / "digits.onnx")
+        model = df.export(
+            network,
+            Path(folder) / "digits.onnx",
+            shape=(1, 8, 8),
+            schedule=SCHEDULE,
+            prediction_type=CONFIG.prediction_type,
+            clip=(-1.0, 1.0),
+            value_range=(-1.0, 1.0),
+            conditioning=[{"name": "label", "dtype": "int64", "null": 10, "classes": 10}],
+        )
         rows = [
             row
             for seed in range(sets)
-            for row in image_quality.evaluate(model, split, solvers=["ddim"], steps=STEPS, seed=seed, judge=judge)
+            for row in evaluate(model, split, solvers=["ddim"], steps=STEPS, seed=seed, classifier=classifier)
             if row.steps
         ]
 

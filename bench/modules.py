@@ -100,7 +100,7 @@ def _digits() -> nn.Module:
     import onnx
     from onnx import numpy_helper
 
-    from diffuse_fast.training.digits import NETWORK
+    from .digits_recipe import NETWORK
 
     network = df.nn.UNet(**NETWORK)
     file = onnx.load(df.load("digits").path)

@@ -14,7 +14,7 @@ from typing import Any
 from . import page_machine
 from .plots import grouped, plot_growth, plot_peers, plot_step
 from .report import digits
-from .targets import COMPILED, TUNED, judge
+from .targets import COMPILED, TUNED, verdicts
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -100,7 +100,7 @@ def _targets(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield "| machine | met | missed | |"
     yield "|---|---:|---:|---|"
     for name, run in runs.items():
-        outcomes = [verdict.met for verdict in judge(run["cases"], run["machine"])]
+        outcomes = [verdict.met for verdict in verdicts(run["cases"], run["machine"])]
         yield f"| `{name}` | {outcomes.count(True)} | {outcomes.count(False)} | [each of them](benchmarks/{name}.md#targets) |"
     yield ""
 

@@ -10,7 +10,7 @@ from .networks import NETWORKS
 from .page_cases import OWN_TABLES
 from .plots import grouped
 from .report import digits
-from .targets import judge, spoken
+from .targets import spoken, verdicts
 
 PLOTS = {
     "peers": "Time of every peer relative to this project, one thread",
@@ -81,7 +81,7 @@ def _limit(limit: dict[str, Any]) -> str:
 def _targets(run: dict[str, Any]) -> Iterator[str]:
     """A row for each case, with a column for each number of threads."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
-    for verdict in judge(run["cases"], run["machine"]):
+    for verdict in verdicts(run["cases"], run["machine"]):
         what, threads, target, measured, outcome = spoken(verdict)
         outcome = f" **{outcome}**" if outcome else ""
         note = f"<br>{verdict.note}" if verdict.note else ""

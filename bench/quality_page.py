@@ -1,7 +1,7 @@
-"""``python -m bench.quality_page``: writes docs/quality.md, its plot and its table, what every solver draws of the bundled digits.
+"""``python -m bench.quality_page``: write docs/quality.md, its plot and its table: the quality of every solver's digits.
 
-The judge of ``diffuse-fast evaluate`` reads them; here each solver draws several sets, at equal numbers of network calls, so that
-the page can say which differences are more than chance. ``--redraw`` draws the plot from docs/quality.csv and measures nothing.
+The figures are those of ``diffuse-fast evaluate``. Every solver generates several sets, at equal numbers of network calls, so that
+the page can say which differences are significant. ``--redraw`` plots docs/quality.csv again and measures nothing.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any
 import diffuse_fast as df
 from diffuse_fast.console import degrade
 from diffuse_fast.training.data import Split, digits
-from diffuse_fast.training.evaluation.classifier import Judge, train_judge
-from diffuse_fast.training.evaluation.image_quality import Quality, image_quality, plot
+from diffuse_fast.training.evaluation import Quality, evaluate, plot
+from diffuse_fast.training.evaluation.classifier import Classifier, train_classifier
 
 from . import digits_accuracy
 from .digits_continued import RESULTS, STEPS
 
 NFE = (5, 10, 20, 50)
-NOT_HERE = ("ddim_inverse",)  # from data to noise
+EXCLUDED = ("ddim_inverse",)  # from data to noise
 LEARNED = "learned"
 DOCS = Path(__file__).parent.parent / "docs"
 FIGURES = ("accuracy", "score", "frechet_distance", "precision", "recall")  # in the order of Quality
@@ -35,7 +35,7 @@ TARGET = 1.5  # points of accuracy below real digits, at 20 calls
 
 @dataclass(frozen=True)
 class Cell:
-    """The sets that one solver drew with one number of calls."""
+    """The sets that one solver generated with one number of calls."""
 
     solver: str
     calls: int
@@ -58,26 +58,26 @@ def main() -> None:
     if sets < 1:
         parser.error("--sets must be at least 1.")
     model, split = df.load("digits"), digits()
-    judge = train_judge(split.images, split.labels)
+    classifier = train_classifier(split.images, split.labels)
     cells: list[Cell] = []
     for name in (LEARNED, *df.solvers()):
-        if name not in NOT_HERE:
-            real, of_solver = measure(model, split, judge, name, sets)
+        if name not in EXCLUDED:
+            real, of_solver = measure(model, split, classifier, name, sets)
             cells += of_solver
             print(name, *(f"{c.calls}: {c.mean('frechet_distance'):.2f}" for c in of_solver), flush=True)
     write(real, cells, sets)
 
 
-def measure(model: df.Model, split: Split, judge: Judge, name: str, sets: int) -> tuple[Quality, list[Cell]]:
-    """The real digits' figures and a solver's; none of a solver that is for other schedules."""
+def measure(model: df.Model, split: Split, classifier: Classifier, name: str, sets: int) -> tuple[Quality, list[Cell]]:
+    """The figures of the real digits, and of a solver; an empty list for a solver of other schedules."""
     if name == LEARNED:
         steps = {plan.nfe: plan.steps for plan in model.plans}
     else:
         steps = {calls: -(-calls // df.solvers()[name].nfe_per_step) for calls in NFE}
     drawn: dict[int, list[Quality]] = {calls: [] for calls in steps}
     for seed in range(sets):
-        real, *rows = image_quality.evaluate(
-            model, split, solvers=[name], steps=list(steps.values()), seed=seed, judge=judge, on_refused=lambda *why: None
+        real, *rows = evaluate(
+            model, split, solvers=[name], steps=list(steps.values()), seed=seed, classifier=classifier, on_refused=lambda *why: None
         )
         for row in rows:
             drawn[next(calls for calls, count in steps.items() if count == row.steps)].append(row)
@@ -121,9 +121,9 @@ def table_csv(real: Quality, cells: Sequence[Cell], path: Path) -> None:
 
 
 def page(real: Quality, cells: Sequence[Cell], sets: int, card: Mapping[str, Any]) -> str:
-    """The page; ``card`` is what the model's recipe measured (digits.json), where ten sets say how much sets differ."""
+    """The page; ``card`` is digits.json, which has the spread between ten sets."""
     ddim = {cell.calls: cell for cell in cells if cell.solver == "ddim"}
-    # What starts with calls of its own (pndm) is not at equal cost.
+    # Without solvers whose start costs more calls (pndm).
     alike = [c for c in cells if c.sets[0].nfe < c.calls + 3]
     best = {calls: min((c for c in alike if c.calls == calls), key=lambda c: c.mean("frechet_distance")) for calls in NFE}
     count = len(digits().held_out_labels)
@@ -135,23 +135,24 @@ def page(real: Quality, cells: Sequence[Cell], sets: int, card: Mapping[str, Any
     lines = [
         "# Quality",
         "",
-        f"This page is written by `python -m bench.quality_page --sets {sets}`. Its figures are of the bundled digits model,",
-        "with each solver as `df.sample` runs it by default (its own spacing, the model's clip, no guidance). The",
-        "plot for your own model: `diffuse-fast evaluate MODEL --solver all --out DIR`.",
+        f"The quality of the bundled digits model's samples, written by `python -m bench.quality_page --sets {sets}`. Every solver",
+        "has the defaults of `df.sample`: its own spacing, the model's clip, no guidance. For your own model,",
+        "`diffuse-fast evaluate MODEL --solver all --out DIR` writes the same table and plot.",
         "",
-        "Samples are judged by three small classifiers trained on the 1,437 training digits. *Accuracy* is how often they",
-        "recognise the requested class. The *Fréchet distance* is to the training digits, in their features; it cannot be compared",
-        f"with an FID. Every figure is of {sets} x {count} digits with the classes of the held-out ones, from one noise for all.",
-        f"Sets of {count} with different seeds have distances with a standard deviation of"
-        f" {plain['frechet_distance_std']:.1f} (ten sets, the",
-        "model's card), and accuracies with one of about half a point: smaller differences are chance.",
+        "A classifier, an ensemble of three small ones, is trained on the 1,437 training digits. The *accuracy* is the share of",
+        "samples that it recognises as the class asked for. The *Fréchet distance* is to the training digits, in the classifier's",
+        f"features; it is not comparable to FIDs elsewhere. Every figure is over {sets} x {count} digits with the classes of the",
+        f"held-out ones, from the same noise for all. Sets of {count} that differ in the seed alone have a standard deviation of",
+        f"{plain['frechet_distance_std']:.1f} in the distance (ten sets, the model's card) and of about half a point in the"
+        " accuracy. Smaller differences are",
+        "not significant.",
         "",
-        f"The {count} real digits that no training saw have an accuracy of {real.accuracy:.2f} % and a distance of"
-        f" {real.frechet_distance:.2f}: what perfect",
-        "samples in a set of this size can reach. A lower distance is no merit: generated digits are a little closer to the",
-        "training digits.",
+        f"The {count} held-out real digits have an accuracy of {real.accuracy:.2f} % and a distance of"
+        f" {real.frechet_distance:.2f}: the best that a set of this",
+        "size can be expected to reach. A smaller distance is not better: generated digits are slightly nearer to the training",
+        "digits than real ones.",
         "",
-        "## At 5, 10, 20 and 50 calls of the network",
+        "## At 5, 10, 20 and 50 network calls",
         "",
         "| calls | DDIM: Fréchet distance | accuracy % | the best solver: Fréchet distance | accuracy % |",
         "|---:|---:|---:|---|---:|",
@@ -165,9 +166,9 @@ def page(real: Quality, cells: Sequence[Cell], sets: int, card: Mapping[str, Any
         "",
         "## Every solver",
         "",
-        "Solvers with two or three calls per step get fewer steps in proportion. `consistency`, `lcm` and `tcd` are for",
-        "distilled models, which this one is not. `pndm` has a Runge-Kutta start that costs 9 more calls. More figures",
-        "(score, precision, recall, calls made) are in [quality.csv](quality.csv).",
+        "Solvers with two or three calls per step have proportionally fewer steps, rounded up. `consistency`, `lcm` and `tcd` are",
+        "for distilled models, which this is not. The Runge-Kutta start of `pndm` costs 9 more calls. [quality.csv](quality.csv)",
+        "has more figures: score, precision, recall, calls made.",
         "",
         *table(cells),
         "",
@@ -175,10 +176,10 @@ def page(real: Quality, cells: Sequence[Cell], sets: int, card: Mapping[str, Any
         "## The bundled model, before and after",
         "",
         f"Its weights are those of its first training ({recipe['config']['steps']:,} steps of {recipe['config']['batch_size']},"
-        " v-prediction, the moving average): its card",
-        f"has {plain['accuracy']:.2f} % of {plain['samples']:,} digits read as asked for at {quality['steps']} steps, of real ones"
-        f" {quality['held_out']['accuracy']:.2f} %. What it has gained since",
-        "is plans for few steps, fitted to it ([how](learned-solvers.md)). Before and after, at equal numbers of calls:",
+        " v-prediction, the moving average). Its card",
+        f"has an accuracy of {plain['accuracy']:.2f} % over {plain['samples']:,} digits at {quality['steps']} steps, and of"
+        f" {quality['held_out']['accuracy']:.2f} % for real digits. Since then it has",
+        "gained plans for few steps, fitted to it (docs/learned-solvers.md). Before and after, at equal numbers of calls:",
         "",
         "| calls | before: DDIM | accuracy % | after: `learned` | accuracy % |",
         "|---:|---:|---:|---:|---:|",
@@ -193,13 +194,13 @@ def page(real: Quality, cells: Sequence[Cell], sets: int, card: Mapping[str, Any
 
 
 def continued() -> list[str]:
-    """What training the bundled weights on has brought."""
+    """The effect of training the bundled weights further."""
     found = json.loads(RESULTS.read_text(encoding="utf-8"))
     sets = found["bundled"]["sets"]
     return [
-        "The weights trained on (`python -m bench.digits_continued`): with times spread evenly over each batch, the rate decayed",
-        f"to 0 once more and a slower average. Means of {sets} sets of digits, the same for each row: a difference of"
-        f" {2 * (2 / sets) ** 0.5 * 1.2:.1f} is within chance.",
+        "More training (`python -m bench.digits_continued`), with times spread evenly over each batch, the rate decayed to 0",
+        f"again and a slower average. Means of {sets} sets of digits, the same for each row: differences up to"
+        f" {2 * (2 / sets) ** 0.5 * 1.2:.1f} are not significant.",
         "",
         "| weights | loss (v), training | held out | DDIM: " + " | ".join(f"{n} calls" for n in STEPS) + " | accuracy %: "
         + " | ".join(f"{n} calls" for n in STEPS) + " |",
@@ -208,13 +209,13 @@ def continued() -> list[str]:
           + " | ".join(f"{row[figure][str(n)]:.2f}" for figure in ("frechet_distance", "accuracy") for n in STEPS) + " |"
           for name, row in found.items()),
         "",
-        "None is better: on the digits held out the loss does not fall, no distance falls by more than chance, and at 20 calls",
-        "the judge does not tell the model's digits from real ones. So the bundled weights are those of the first training.",
+        "None is better: the held-out loss does not fall, no distance falls significantly, and at 20 calls the classifier",
+        "recognises the model's digits as well as real ones. So the bundled weights are those of the first training.",
     ]  # fmt: skip
 
 
 def as_good(best: Cell, cells: Sequence[Cell], error: float) -> str:
-    """How many sets of this size cannot tell from the best: their distances lie within two standard errors of a difference."""
+    """How many others are not significantly worse than the best: within two standard errors of a difference."""
     close = [
         c
         for c in cells
@@ -222,7 +223,7 @@ def as_good(best: Cell, cells: Sequence[Cell], error: float) -> str:
         and c is not best
         and c.mean("frechet_distance") - best.mean("frechet_distance") < 2 * 2**0.5 * error
     ]
-    return f"{len(close)} others are within chance" if close else "no other is within chance"
+    return f"{len(close)} others do not differ significantly" if close else "all others are worse"
 
 
 def table(cells: Sequence[Cell]) -> list[str]:

@@ -49,7 +49,7 @@ class Verdict:
         return self.measured >= self.target if self.least else self.measured <= self.target
 
 
-def judge(cases: Cases, machine: dict[str, Any]) -> list[Verdict]:
+def verdicts(cases: Cases, machine: dict[str, Any]) -> list[Verdict]:
     """All that the cases of a run can be held to; a case that was not run has no line."""
     out: list[Verdict] = []
     if "step_sizes" in cases:

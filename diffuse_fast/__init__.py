@@ -26,28 +26,29 @@ _telemetry.decline()  # before any module here imports a runtime
 _HOME = {
     "ClassifierGuidance": "guidance",
     "DiffuseFastError": "errors",
-    "DynamicThreshold": "plans.plan",
+    "DynamicThreshold": "plans.clip",
     "Model": "model",
     "Plan": "plans.plan",
     "Request": "engine",
-    "Row": "plans.plan",
+    "Row": "plans.row",
     "Sampler": "engine",
     "Schedule": "schedule",
     "convert_prediction": "solver.prediction",
     "export": "exporting",
     "grid": "saving",
+    "interop": "interop",
     "learn_solver": "learning",
     "likelihood": "log_likelihood",
     "load": "model",
     "nn": "nn",
     "noise": "engine.noise",
-    "plan": "solver",
+    "plan": "solver.build",
     "probability_flow": "engine",
     "quantize": "quantization",
     "sample": "engine",
     "save": "saving",
     "set_num_threads": "kernels",
-    "solvers": "solver",
+    "solvers": "solver.registry",
     "step": "kernels",
     "theory": "theory",
     "to_uint8": "model",
@@ -55,7 +56,7 @@ _HOME = {
     "tune": "tuning",
 }
 
-_MODULES = ("nn", "theory")  # public names that are modules
+_MODULES = ("interop", "nn", "theory")  # public names that are modules
 _NEED_TORCH = ("ClassifierGuidance", "nn", "train")
 
 __all__ = [
@@ -72,6 +73,7 @@ __all__ = [
     "convert_prediction",
     "export",
     "grid",
+    "interop",
     "learn_solver",
     "likelihood",
     "load",
@@ -96,30 +98,34 @@ if not TYPE_CHECKING and importlib.util.find_spec("torch") is None:
     __all__ = [name for name in __all__ if name not in _NEED_TORCH]
 
 if TYPE_CHECKING:
+    from . import interop as interop
     from . import nn as nn
     from . import theory as theory
     from .engine.noise import noise as noise
     from .engine.probability_flow import probability_flow as probability_flow
-    from .engine.requests import Request as Request
+    from .engine.request import Request as Request
     from .engine.sample import sample as sample
     from .engine.sampler import Sampler as Sampler
     from .errors import DiffuseFastError as DiffuseFastError
-    from .exporting import export
+    from .exporting.write_artifact import export as export
     from .guidance import ClassifierGuidance as ClassifierGuidance
     from .kernels import set_num_threads as set_num_threads
     from .kernels.step import step as step
     from .learning.learn import learn_solver as learn_solver
-    from .log_likelihood.likelihood import likelihood
+    from .log_likelihood.likelihood import likelihood as likelihood
     from .model import Model as Model
     from .model import load as load
     from .model import to_uint8 as to_uint8
-    from .plans.plan import DynamicThreshold, Plan, Row
+    from .plans.clip import DynamicThreshold as DynamicThreshold
+    from .plans.plan import Plan as Plan
+    from .plans.row import Row as Row
     from .quantization.quantize import quantize as quantize
     from .saving import grid as grid
     from .saving import save as save
     from .schedule import Schedule as Schedule
-    from .solver import plan, solvers
-    from .solver.prediction import convert_prediction
+    from .solver.build import plan as plan
+    from .solver.prediction import convert_prediction as convert_prediction
+    from .solver.registry import solvers as solvers
     from .training.run.loop import train as train
     from .tuning.search import tune as tune
 

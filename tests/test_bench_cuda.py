@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from diffuse_fast.engine.device import torch_reasons
+from diffuse_fast.engine.devices.choose import torch_reasons
 
 
 def test_it_says_what_is_missing_with_a_status_of_its_own(tmp_path):

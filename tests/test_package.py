@@ -160,4 +160,4 @@ def test_a_users_script_is_checked(checker, tmp_path):
 def test_no_module_has_the_name_of_a_public_function():
     """Importing a submodule makes it an attribute of its package, so it would replace the function."""
     modules = {module.name for module in pkgutil.iter_modules(df.__path__)}
-    assert modules & set(df.__all__) == {"nn", "theory"}
+    assert modules & set(df.__all__) == {"interop", "nn", "theory"}

@@ -11,9 +11,8 @@ import time
 
 import numpy as np
 
-from diffuse_fast.training.digits import CONFIG
-
 from ..cores import thread_counts
+from ..digits_recipe import CONFIG
 from ..measure import Timing
 from ..process import Process, left_out
 from ..report import Line

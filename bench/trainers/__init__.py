@@ -15,7 +15,8 @@ from torch import nn
 import diffuse_fast as df
 from diffuse_fast.training import TrainConfig
 from diffuse_fast.training.data import digits
-from diffuse_fast.training.digits import CONFIG, NETWORK, SCHEDULE
+
+from ..digits_recipe import CONFIG, NETWORK, SCHEDULE
 
 # By the name that the tables show: the file here.
 TRAINERS = {"diffuse_fast": "diffuse_fast", "diffusers": "diffusers", "denoising-diffusion-pytorch": "denoising_diffusion_pytorch"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..onnx.header import read
-from ..onnx.protobuf import Buffer, Span, Wire, message
+from ..onnx.protobuf import Buffer, Span, WireReader, bytes_field
 from .document import KEY
 
 _METADATA = 14  # ModelProto.metadata_props
@@ -24,25 +24,25 @@ def rewrite(source: Path, target: Path, document: str) -> None:
     """
     read(source)  # all that can be wrong with it is told here
     with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer, open(target, "wb") as out:
-        old = _entry_at(Wire(buffer))
+        old = _entry_at(WireReader(buffer))
         _copy(buffer, Span(0, old.start), out)
         out.write(_entry(document))
         _copy(buffer, Span(old.stop, len(buffer)), out)
 
 
-def _entry_at(wire: Wire) -> Span:
+def _entry_at(wire: WireReader) -> Span:
     """Where the entry with the document lies, its key and length included."""
-    for f in wire.fields(wire.whole, "the model"):
+    for f in wire.fields(wire.root, "the model"):
         if f.number == _METADATA:
             for part in wire.fields(wire.message(f, "a metadata entry"), "a metadata entry"):
                 if part.number == 1 and wire.text(part, "a metadata key") == KEY:
                     return Span(f.begin, f.span.stop)
-    return Span(wire.whole.stop, wire.whole.stop)
+    return Span(wire.root.stop, wire.root.stop)
 
 
 def _entry(document: str) -> bytes:
     """A StringStringEntryProto, as a field of ModelProto."""
-    return message(_METADATA, message(1, KEY.encode()) + message(2, document.encode()))
+    return bytes_field(_METADATA, bytes_field(1, KEY.encode()) + bytes_field(2, document.encode()))
 
 
 def _copy(buffer: Buffer, span: Span, out: BinaryIO) -> None:

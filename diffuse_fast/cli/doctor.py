@@ -96,7 +96,7 @@ def _kernel() -> dict[str, Any]:
 def _cuda() -> dict[str, Any]:
     """Whether a CUDA device can be sampled on, and for each kind of model what is missing, as far as files tell."""
     from .. import _core
-    from ..engine.device import core_reasons, torch_build_reason
+    from ..engine.devices.choose import core_reasons, torch_build_reason
     from ..kernels import kernels
 
     reason = _core.cuda_unavailable_reason()
@@ -136,7 +136,7 @@ def _tuned() -> dict[str, Any]:
     from ..runtimes import tuning_cache
 
     base = tuning_cache.folder()
-    return {"folder": None if base is None else str(base), "answers": tuning_cache.here()}
+    return {"folder": None if base is None else str(base), "answers": tuning_cache.entries()}
 
 
 def _threads() -> dict[str, Any]:

@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..solver import Option
+    from ..solver.solver import Option
 
 
 def solvers() -> None:

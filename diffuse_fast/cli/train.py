@@ -1,8 +1,7 @@
-"""``diffuse-fast train``: a configuration, a folder of images, or the recipe of the bundled model."""
+"""``diffuse-fast train``: train on a folder of images, arrays, or as a configuration says."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import tomllib
 from collections.abc import Iterator
@@ -14,41 +13,54 @@ import typer
 
 
 def train(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the artifact and what belongs to the run.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run and its artifact.")],
     configuration: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG.toml]", help="What to train, and how: docs/training.md.")
+        Path | None, typer.Argument(metavar="[CONFIG.toml]", help="The settings of the run: docs/training.md.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="A folder of images, or an .npy or .npz file.")] = None,
-    size: Annotated[int | None, typer.Option(help="Height and width that images are brought to.")] = None,
+    size: Annotated[int | None, typer.Option(help="Height and width to resize images to.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples per step.")] = None,
-    prediction_type: Annotated[str | None, typer.Option(help="What to predict: epsilon, v_prediction, sample, flow, ...")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Of the noise: cosine, linear, flow, edm, learned, ...")] = None,
-    objective: Annotated[str | None, typer.Option(help="simple, vlb, or hybrid, with a learned variance.")] = None,
-    weighting: Annotated[str | None, typer.Option(help="Of noise levels: min_snr, p2 or edm.")] = None,
-    times: Annotated[str | None, typer.Option(help="How they are drawn: uniform, importance, log_normal, logit_normal.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of AdamW, after the warm-up.")] = None,
+    prediction_type: Annotated[
+        str | None, typer.Option(help="What the network predicts: epsilon, v_prediction, sample, flow, ...")
+    ] = None,
+    schedule: Annotated[str | None, typer.Option(help="Noise schedule: cosine, linear, flow, edm, learned, ...")] = None,
+    objective: Annotated[str | None, typer.Option(help="simple, vlb, or hybrid with a learned variance.")] = None,
+    weighting: Annotated[str | None, typer.Option(help="Weighting of noise levels: min_snr, p2 or edm.")] = None,
+    times: Annotated[str | None, typer.Option(help="Distribution of times: uniform, importance, log_normal, logit_normal.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AdamW's learning rate after the warm-up.")] = None,
     warmup_steps: Annotated[
-        int | None, typer.Option(help="Steps over which the learning rate rises; a tenth of them, 100 at most, unless given.")
+        int | None, typer.Option(help="Steps over which the learning rate rises. [default: a tenth of the steps, at most 100]")
     ] = None,
     ema_decay: Annotated[float | None, typer.Option(help="Decay of the moving average of the weights.")] = None,
-    condition_dropout: Annotated[float | None, typer.Option(help="How often a label is left out, for guidance.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    condition_dropout: Annotated[float | None, typer.Option(help="Probability of dropping a label, for guidance.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.")] = None,
     change: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting of the configuration; repeatable.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's last checkpoint, if there is one.")] = False,
-    reuse: Annotated[
-        bool, typer.Option("--reuse", help="Of the digits recipe: take the weights an earlier run left, and measure again.")
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume from the last checkpoint in the folder, if there is one.")
     ] = False,
 ) -> None:
-    """Train a network on your data and write its artifact; without a configuration and data, train the digits model.
+    """Train a network on your data and write its artifact.
 
-    The digits take half an hour on one core; what is not given is as for the bundled model. Under torchrun:
+    Give a configuration, or --data, or both; flags override the configuration. Under torchrun:
     torchrun --nproc-per-node 2 -m diffuse_fast.cli train CONFIG.toml --out DIR. Needs the extra train.
+
+    Example: diffuse-fast train --data pictures --size 32 --steps 20000 --out runs/pictures
     """
-    flags: dict[str, Any] = {
+    if configuration is None and data is None:
+        raise typer.BadParameter("give a configuration (CONFIG.toml) or --data.")
+    from ..training.config.config_section import check, read_config
+
+    settings = {} if configuration is None else read_config(configuration)
+    if data is not None:
+        kind = "arrays" if data.suffix in (".npy", ".npz") else "images"
+        settings["data"] = {**settings.get("data", {}), "kind": kind, "path": str(data)}
+    if size is not None:
+        settings["data"] = {**settings.get("data", {}), "size": size}
+    flags = {
         "steps": steps,
         "batch_size": batch_size,
         "prediction_type": prediction_type,
@@ -58,35 +70,18 @@ def train(
         "condition_dropout": condition_dropout,
         "seed": seed,
     }
-    flags = {name: value for name, value in flags.items() if value is not None}
-    asked = {"schedule": schedule, "objective": objective, "weighting": weighting, "times": times}
-    kinds = {section: kind for section, kind in asked.items() if kind is not None}
-    if configuration is None and data is None:
-        if change or size is not None or resume or device != "cpu" or kinds:
-            named = ", ".join(f"--{name}" for name in ("set", "size", "resume", "schedule", "objective", "weighting", "times"))
-            raise typer.BadParameter(f"{named} and --device need a configuration or --data.")
-        _digits(out, flags, reuse)
-        return
-    if reuse:
-        raise typer.BadParameter("--reuse is of the digits recipe; leave out the configuration and --data.")
-    from ..training.config.config_section import check, read
-
-    settings = {} if configuration is None else read(configuration)
-    if data is not None:
-        kind = "arrays" if data.suffix in (".npy", ".npz") else "images"
-        settings["data"] = {**settings.get("data", {}), "kind": kind, "path": str(data)}
-    if size is not None:
-        settings["data"] = {**settings.get("data", {}), "size": size}
-    settings["train"] = {**settings.get("train", {}), **flags}
-    for section, kind in kinds.items():
-        settings[section] = {**settings.get(section, {}), "type": kind}
+    settings["train"] = {**settings.get("train", {}), **{name: value for name, value in flags.items() if value is not None}}
+    types = {"schedule": schedule, "objective": objective, "weighting": weighting, "times": times}
+    for section, kind in types.items():
+        if kind is not None:
+            settings[section] = {**settings.get(section, {}), "type": kind}
     for text in change or []:
         section, key, value = _assignment(text)
         settings[section] = {**settings.get(section, {}), key: value}
     check(settings)
     from ..training.config.recipe import recipe, run
 
-    with _told():
+    with _data_logs():
         made = recipe(settings)
     model = run(made, out, resume=resume, device=device)
     if model is not None:
@@ -99,10 +94,10 @@ class _Echo(logging.Handler):
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Within it, what the data are taken for is told, which the library only logs."""
+def _data_logs() -> Iterator[None]:
+    """Print what the library logs about the data: how it reads their shape and range."""
     log, echo = logging.getLogger("diffuse_fast.training.data"), _Echo()
-    if log.isEnabledFor(logging.DEBUG):  # --debug shows it all
+    if log.isEnabledFor(logging.DEBUG):  # --debug shows all logs
         yield
         return
     level = log.level
@@ -115,20 +110,8 @@ def _told() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _digits(out: Path, flags: dict[str, Any], reuse: bool) -> None:
-    from ..training.config.train_config import DIGITS
-
-    if reuse and flags:
-        raise typer.BadParameter(f"--reuse trains nothing; leave out {', '.join(flags)}.")
-    config = dataclasses.replace(DIGITS, **flags)
-    from ..training.digits import NAME, train_digits
-
-    train_digits(out, config=config, reuse=reuse)
-    print((out / f"{NAME}.md").read_text(encoding="utf-8"))
-
-
 def _assignment(text: str) -> tuple[str, str, Any]:
-    """``network.channels=64`` as its parts; the value is TOML, or a plain word."""
+    """Parse ``network.channels=64``; the value is TOML, or a plain word."""
     name, equals, value = text.partition("=")
     section, dot, key = name.partition(".")
     if not (equals and dot and section and key):

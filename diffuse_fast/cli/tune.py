@@ -48,7 +48,7 @@ def tune(
 
 
 def _row(c: Candidate, won: bool) -> tuple[object, ...]:
-    way = ("→" if won else "", c.choice.way, c.choice.threads, c.choice.split)
+    way = ("→" if won else "", c.choice.label, c.choice.threads, c.choice.split)
     if c.refused is not None:
         return (*way, "", "", "", "", c.refused)
     over = ("the default", f"{c.turns} rounds") if c.default else (f"{c.gain:.2f}x", f"{c.won} of {c.turns}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .probability_flow import probability_flow
-from .requests import Request
+from .request import Request
 from .sample import sample
 from .sampler import Sampler
 

@@ -26,8 +26,8 @@ def conditions(argument: str, given: Any, n: int, inputs: Any, device: Any = Non
         n: Number of samples.
         inputs: The model's conditioning inputs; what is left out takes their null value. None for a bare network, which takes
             what it is given.
-        device: The :class:`~diffuse_fast.engine.device.Device` that is sampled on: what lies there stays there, is taken by DLPack,
-            and its values are not looked at. None: the CPU.
+        device: The :class:`~diffuse_fast.engine.devices.base.Device` that is sampled on; None is the CPU. Arrays on it stay there,
+            are read by DLPack, and their values are not inspected.
 
     Raises:
         ArgumentError, ArgumentTypeError: a name is unknown or missing, or a value does not fit its input.

@@ -1,4 +1,4 @@
-"""``noise``: what samples start from, by itself."""
+"""``noise``: the starting noise of samples."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import numpy as np
 
 from ..kernels import get_kernel
 from ..kernels.reference import STREAM_INITIAL
-from .arguments import whole
-from .sampler import Seed, seeds_of, shape_of_sample
+from .arguments import Seed, require_int, seeds_of, shape_of_sample
 
 
 def noise(seed: Seed, n: int, shape: Sequence[int], *, first_index: int = 0) -> np.ndarray:
-    """The N(0, 1) that ``df.sample(model, n, ..., seed=seed)`` starts from.
+    """Draw the N(0, 1) noise that ``df.sample(model, n, ..., seed=seed)`` starts from.
 
     Args:
         seed: As for :func:`~diffuse_fast.sample`: one seed, a list of n, or None for a fresh one, which is logged.
@@ -22,7 +21,7 @@ def noise(seed: Seed, n: int, shape: Sequence[int], *, first_index: int = 0) -> 
         first_index: Index of the first sample under the seed.
 
     Returns:
-        (n, *shape) float32. Given as ``noise=``, it draws the samples of the seed wherever the solver draws none of its own.
+        (n, *shape) float32. Given as ``noise=``, it gives the samples of the seed with every deterministic solver.
 
     Raises:
         ArgumentError, ArgumentTypeError: as for :func:`~diffuse_fast.sample`.
@@ -33,7 +32,7 @@ def noise(seed: Seed, n: int, shape: Sequence[int], *, first_index: int = 0) -> 
         >>> bool((df.sample("digits", 4, 5, noise=z) == df.sample("digits", 4, 5, seed=0)).all())
         True
     """
-    out = np.empty((whole("n", n, 1), *shape_of_sample(shape, None)), np.float32)
+    out = np.empty((require_int("n", n, 1), *shape_of_sample(shape, None)), np.float32)
     seeds, indices = seeds_of(seed, n, first_index)
     kernel = get_kernel()
     kernel.normals(out, seeds=seeds, indices=indices, row=0, stream=STREAM_INITIAL)

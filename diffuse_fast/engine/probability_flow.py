@@ -16,16 +16,15 @@ from ..errors import ArgumentError, MissingDependencyError, NonFiniteError, inst
 from ..kernels import get_kernel
 from ..kernels.reference import STREAM_INITIAL
 from ..model import Model
-from ..planning import told
+from ..planning import resolve_prediction_type, resolve_schedule
 from ..plans.plan import INPUT_SCALES
 from ..runtimes import network
 from ..schedule import Schedule
-from ..schedule.checks import positive
-from ..solver.solver import CLEAN, Point, Problem
-from .arguments import noise_array, trait, whole
+from ..schedule.checks import require_positive
+from ..solver.solver import CLEAN, Grid, Point
+from .arguments import Seed, noise_array, require_int, seeds_of, shape_of_sample, trait
 from .conditioning import conditions
-from .sample import loaded
-from .sampler import Seed, seeds_of, shape_of_sample
+from .sample import load_cached
 
 # What the network says of a state at a point.
 Predict = Callable[[np.ndarray, Point], np.ndarray]
@@ -82,21 +81,21 @@ def probability_flow(
         ((4, 2), True)
     """
     if isinstance(model, str | Path):
-        model = loaded(model)
+        model = load_cached(model)
     known = model if isinstance(model, Model) else None
     if known is not None and known.time.dtype != "float32":
         raise ArgumentError("the model takes whole timesteps, and an adaptive solver calls it at any time.")
-    whole("n", n, 1)
+    require_int("n", n, 1)
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
-        positive(name, tolerance)
-    schedule = told("schedule", schedule, known)
-    predicts = told("prediction_type", prediction_type, known)
+        require_positive(name, tolerance)
+    schedule = resolve_schedule(schedule, known)
+    predicts = resolve_prediction_type(prediction_type, known)
     if predicts not in schedule.prediction_types:
         raise ArgumentError(
             f"prediction_type is {predicts!r}; a network of a schedule of the family {schedule.family} predicts one of "
             f"{', '.join(schedule.prediction_types)}.{hints.of_prediction(predicts)}"
         )
-    problem = Problem(
+    grid = Grid(
         schedule=schedule,
         points=(),
         prediction_type=predicts,
@@ -104,16 +103,16 @@ def probability_flow(
         hi=np.inf,
         time_convention=known.time.convention if known else None,
     )
-    problem = dataclasses.replace(problem, points=problem.at_times(np.array([schedule.t_max, schedule.t_min])))
-    if problem.points[0].alpha == 0.0:
-        _check_start(problem)
+    grid = dataclasses.replace(grid, points=grid.at_times(np.array([schedule.t_max, schedule.t_min])))
+    if grid.points[0].alpha == 0.0:
+        _check_start(grid)
     sample_shape = shape_of_sample(shape, known)
     given = conditions("cond", cond, n, known.conditioning if known else None)
     returned = output_shape(sample_shape, trait("variance", variance, known, VARIANCES) or "none")
-    by_alpha = takes_by_alpha(input_scale, known, problem)
+    by_alpha = takes_by_alpha(input_scale, known, grid)
     call = network(model, runtime, time_dtype=None if known else "float32").bind(n, sample_shape, given, returned)
     seeds, indices = seeds_of(seed, n, first_index)
-    scale = problem.initial_scale
+    scale = grid.initial_scale
     if noise is None:
         get_kernel().normals(call.x, seeds=seeds, indices=indices, row=0, stream=STREAM_INITIAL, scale=scale)
     else:
@@ -131,26 +130,26 @@ def probability_flow(
             raise NonFiniteError(f"the network returned NaN or Inf at time {point.time:g} for sample {bad[0]}.", row=0, samples=bad)
         return output.astype(np.float64)
 
-    return integrate(problem, predict, call.x.astype(np.float64), rtol, atol), evaluations
+    return integrate(grid, predict, call.x.astype(np.float64), rtol, atol), evaluations
 
 
-def takes_by_alpha(input_scale: str | None, known: Model | None, problem: Problem) -> bool:
+def takes_by_alpha(input_scale: str | None, known: Model | None, grid: Grid) -> bool:
     """Whether the network takes the state divided by alpha.
 
     Raises:
         ArgumentError: the scale is unknown, not the model's, or in doubt; or alpha is 0 at the start.
     """
     given = trait("input_scale", input_scale, known, INPUT_SCALES)
-    by_alpha = clear_input_scale(given, problem.prediction_type, scaled=problem.schedule.family == "edm") == "1/alpha"
-    if by_alpha and problem.schedule.alpha(problem.schedule.t_max) == 0.0:
+    by_alpha = clear_input_scale(given, grid.prediction_type, scaled=grid.schedule.family == "edm") == "1/alpha"
+    if by_alpha and grid.schedule.alpha(grid.schedule.t_max) == 0.0:
         raise ArgumentError(
             "input_scale is '1/alpha', but the schedule starts without any signal (alpha is 0), where x/alpha is infinite."
         )
     return by_alpha
 
 
-def integrate(problem: Problem, predict: Predict, state: np.ndarray, rtol: float, atol: float) -> np.ndarray:
-    """The state at the first of the problem's two points carried to the last, and from there to the data by Euler's step.
+def integrate(grid: Grid, predict: Predict, state: np.ndarray, rtol: float, atol: float) -> np.ndarray:
+    """The state at the first of the two points of the grid carried to the last, and from there to the data by Euler's step.
 
     Raises:
         NonFiniteError: the solver could not go on.
@@ -160,18 +159,18 @@ def integrate(problem: Problem, predict: Predict, state: np.ndarray, rtol: float
         from scipy.integrate import solve_ivp
     except ImportError:
         raise MissingDependencyError(f"probability_flow needs SciPy: {install_hint('train')}") from None
-    first, last = problem.points
+    first, last = grid.points
 
     def in_lam(lam: float, flat: np.ndarray) -> np.ndarray:
-        point = problem.at(lam)
+        point = grid.at(lam)
         x = flat.reshape(state.shape) * point.alpha
-        p, q = problem.noise(point)
+        p, q = grid.noise(point)
         return (-(point.sigma / point.alpha) * (p * x + q * predict(x, point))).ravel()
 
     def in_s(s: float, flat: np.ndarray) -> np.ndarray:
-        point = first if s >= 1.0 else problem.at(math.log1p(-s) - math.log(s))
+        point = first if s >= 1.0 else grid.at(math.log1p(-s) - math.log(s))
         x = flat.reshape(state.shape) * (point.alpha + point.sigma)
-        (p, q), (p_0, q_0) = problem.noise(point), problem.data(point)
+        (p, q), (p_0, q_0) = grid.noise(point), grid.data(point)
         return ((p - p_0) * x + (q - q_0) * predict(x, point)).ravel()
 
     change: Callable[[float, np.ndarray], np.ndarray]
@@ -186,18 +185,18 @@ def integrate(problem: Problem, predict: Predict, state: np.ndarray, rtol: float
     if not solved.success:
         raise NonFiniteError(f"the adaptive solver could not go on: {solved.message}", row=0, samples=())
     x = solved.y[:, -1].reshape(state.shape) * scales[1]
-    p, q = problem.data(last)
+    p, q = grid.data(last)
     return CLEAN.alpha * (p * x + q * predict(x, last))
 
 
-def _check_start(problem: Problem) -> None:
+def _check_start(grid: Grid) -> None:
     """Whether a start without signal is regular."""
-    if problem.prediction_type in ("epsilon", "score"):
+    if grid.prediction_type in ("epsilon", "score"):
         raise ArgumentError(
-            f"the schedule starts with no signal at all, where a network that predicts {problem.prediction_type} says nothing of "
+            f"the schedule starts with no signal at all, where a network that predicts {grid.prediction_type} says nothing of "
             f"the data, and the ODE is singular. Use a model that predicts v, the flow or the sample."
         )
-    if problem.schedule.family == "discrete":
+    if grid.schedule.family == "discrete":
         raise ArgumentError(
             "the schedule's last timestep has no signal at all (zero terminal SNR), and between it and the one before the table "
             "says nothing of the path that an adaptive solver would follow; take many steps of dpmpp_2m for a reference."

@@ -15,10 +15,12 @@ from ..model import Model, find, load
 from ..planning import plan_for
 from ..plans.plan import DynamicThreshold
 from ..schedule import Schedule
-from .arguments import is_tensor, whole
+from .arguments import Seed, is_tensor, require_int, seeds_of
 from .conditioning import conditions
-from .requests import Request
-from .sampler import Callback, Sampler, Seed, seeds_of
+from .known_region import known_region
+from .request import Request
+from .sampler import Callback, Sampler
+from .start import start_of
 
 
 def sample(
@@ -44,6 +46,8 @@ def sample(
     clip: tuple[float, float] | DynamicThreshold | bool | None = None,
     data: Any = None,
     noise: Any = None,
+    known: Any = None,
+    mask: Any = None,
     step_noise: Callable[[int], Any] | None = None,
     batch_size: int | None = None,
     first_index: int = 0,
@@ -128,10 +132,9 @@ def sample(
         (4, 1, 8, 8)
     """
     if isinstance(model, str | Path):
-        model = loaded(model)
-    known = model if isinstance(model, Model) else None
-    table = plan_for(
-        known,
+        model = load_cached(model)
+    plan = plan_for(
+        model if isinstance(model, Model) else None,
         solver,
         steps,
         schedule=schedule,
@@ -144,7 +147,7 @@ def sample(
     each = not isinstance(guidance_scale, int | float | np.integer | np.floating)
     sampler = Sampler(
         model,
-        table,
+        plan,
         shape=shape,
         variance=variance,
         input_scale=input_scale,
@@ -162,7 +165,19 @@ def sample(
         if step_noise is not None:
             raise ArgumentError("step_noise is given for samples that run in step; give one guidance_scale for all.")
         return _with_each_scale(
-            sampler, n, guidance_scale, seed, first_index, cond, negative_cond, data, noise, batch_size, progress, callback
+            sampler,
+            n,
+            guidance_scale,
+            seeds_of(seed, require_int("n", n, 1), first_index),
+            cond=cond,
+            negative_cond=negative_cond,
+            data=data,
+            noise=noise,
+            known=known,
+            mask=mask,
+            batch_size=batch_size,
+            progress=progress,
+            callback=callback,
         )
     return sampler.sample(
         n,
@@ -171,6 +186,8 @@ def sample(
         negative_cond=negative_cond,
         data=data,
         noise=noise,
+        known=known,
+        mask=mask,
         step_noise=step_noise,
         batch_size=batch_size,
         first_index=first_index,
@@ -179,45 +196,61 @@ def sample(
     )
 
 
-def _with_each_scale(sampler, n, scales, seed, first_index, cond, negative, data, noise, batch_size, progress, callback) -> Any:
-    whole("n", n, 1)
+def _with_each_scale(
+    sampler: Sampler,
+    n: int,
+    scales: Any,
+    keys: tuple[np.ndarray, np.ndarray],
+    *,
+    cond: Any,
+    negative_cond: Any,
+    data: Any,
+    noise: Any,
+    known: Any,
+    mask: Any,
+    **options: Any,
+) -> Any:
+    """Draw samples with a guidance scale of their own, as requests."""
     try:
         values = np.asarray(scales)
     except ValueError:
         values = np.array(None)
     if values.shape != (n,) or values.dtype.kind not in "iuf":
         raise ArgumentError(f"guidance_scale is {scales!r}; give one number, or one per sample ({n}).")
-    seeds, indices = seeds_of(seed, n, first_index)
-    start = sampler._start(data, noise, n, seeds, indices)
-    given = conditions("cond", cond, n, sampler._conditioning, sampler._device)
-    against = None if negative is None else conditions("negative_cond", negative, n, sampler._conditioning, sampler._device)
+    setup, (seeds, indices) = sampler.setup, keys
+    region = known_region(known, mask, n, setup.shape)
+    start = start_of(sampler.plan, data, noise, (n, *setup.shape), seeds, indices, setup.device)
+    given = conditions("cond", cond, n, setup.inputs, setup.device)
+    other = None if negative_cond is None else conditions("negative_cond", negative_cond, n, setup.inputs, setup.device)
     requests = [
         Request(
             seed=int(seeds[i]),
             index=int(indices[i]),
             guidance_scale=float(values[i]),
             cond={name: value[i] for name, value in given.items()},
-            negative_cond=None if against is None or values[i] == 1 else {name: value[i] for name, value in against.items()},
+            negative_cond=None if other is None or values[i] == 1 else {name: value[i] for name, value in other.items()},
             noise=None if start is None else start[i],
+            known=None if region is None else region.data[i],
+            mask=None if region is None else region.mask[i],
         )
         for i in range(n)
     ]
-    result = sampler.sample_requests(requests, batch_size=batch_size, progress=progress, callback=callback)
-    if not isinstance(result, np.ndarray) or not (is_tensor(noise) or is_tensor(data) or sampler._network.name == "torch"):
+    result = sampler.sample_requests(requests, **options)
+    if not isinstance(result, np.ndarray) or not (is_tensor(noise) or is_tensor(data) or setup.network.name == "torch"):
         return result
     tensor = sys.modules["torch"].from_numpy(result)
     return tensor.to(noise.device) if is_tensor(noise) else tensor
 
 
-def loaded(model: str | Path) -> Model:
-    """The model of a path or bundled name: the same object, and so the same session, as long as all its files are the same."""
-    found = _loaded(find(model), Path(model))
+def load_cached(model: str | Path) -> Model:
+    """Load the model of a path or bundled name. Returns the same object, and so the same session, while its files are unchanged."""
+    found = _load_cached(find(model), Path(model))
     if not found.files.current:
-        _loaded.cache_clear()
-        found = _loaded(find(model), Path(model))
+        _load_cached.cache_clear()
+        found = _load_cached(find(model), Path(model))
     return found
 
 
 @functools.lru_cache(maxsize=8)
-def _loaded(path: Path, asked: Path) -> Model:
+def _load_cached(path: Path, asked: Path) -> Model:
     return load(asked)

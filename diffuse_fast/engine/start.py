@@ -1,4 +1,4 @@
-"""Where samples start that do not start from pure noise: from data that is noised to the beginning of their plan."""
+"""The start of samples that do not start from pure noise: data that is noised to the beginning of their plan."""
 
 from __future__ import annotations
 
@@ -10,30 +10,46 @@ from ..errors import ArgumentError
 from ..kernels import get_kernel, kernels
 from ..kernels.reference import STREAM_INITIAL
 from ..plans.plan import Plan
-from .arguments import noise_array
+from .arguments import device_noise, noise_array
 
 
 def host_kernel() -> Any:
-    """The CPU's kernel, also where a device is sampled on: its noise has the same bits everywhere."""
+    """Return the CPU's kernel, also where a device is sampled on: its noise has the same bits everywhere."""
     return get_kernel(next(k.name for k in kernels() if k.device == "cpu" and k.unavailable is None))
 
 
-def check_start(plan: Plan, data: Any, noise: Any) -> None:
-    """Refuses to start a plan from pure noise that begins in the middle of the schedule."""
-    if plan.starts_from_data and data is None and noise is None:
-        raise ArgumentError(
-            f"the plan begins at time {dict(plan.options)['begin']:g}, where the state is data plus noise. Give data=, which is "
-            f"noised to there, or the noised state itself as noise=."
-        )
+def start_of(
+    plan: Plan, data: Any, noise: Any, shape: tuple[int, ...], seeds: np.ndarray, indices: np.ndarray, device: Any, of: str = ""
+) -> Any:
+    """Return what samples start from before the plan's initial_scale; None is the generator's noise.
+
+    Args:
+        plan: Their plan.
+        data, noise: Of this shape, or None. Noise may be on the device.
+        shape: Shape of both: of ``len(seeds)`` samples, or of one without a batch axis.
+        seeds, indices: The keys of the samples' noise.
+        device: The CUDA device that is sampled on; None is the CPU.
+        of: What messages append to the arguments' names.
+
+    Raises:
+        ArgumentError, ArgumentTypeError: an array does not fit, or the plan begins in the middle of the schedule and has no data.
+    """
+    if data is not None:
+        return noised(plan, data, noise, shape, seeds, indices, of)
+    if noise is None:
+        if plan.starts_from_data:
+            raise ArgumentError(
+                f"the plan begins at time {dict(plan.options)['begin']:g}, where the state is data plus noise. Give data=, which "
+                f"is noised to there, or the noised state itself as noise=."
+            )
+        return None
+    return noise_array(f"noise{of}", noise, shape) if device is None else device_noise(f"noise{of}", noise, shape, device)
 
 
 def noised(plan: Plan, data: Any, noise: Any, shape: tuple[int, ...], seeds: np.ndarray, indices: np.ndarray, of: str = "") -> Any:
-    """What to give a run as its noise, so that it starts at alpha·data + sigma·noise, the first marginal of its plan.
+    """Return the noise that makes a run start at alpha·data + sigma·noise, the first marginal of its plan.
 
-    Args:
-        data, noise: Of this shape, on the host or tensors; a noise of None is the generator's.
-        seeds, indices: Of the samples.
-        of: Said of the arguments in errors.
+    Arguments are those of :func:`start_of`; noise is read on the host.
 
     Returns:
         float32, to be multiplied by the plan's initial_scale.

@@ -45,7 +45,7 @@ def apply_row(row: Row, x, outputs=(), registers=None, *, z=None, v=None, y=None
             lo, r = -hi, 1.0 / hi
         elif kind == "guidance_rescale" and (deviation(m) > 0 or math.isnan(of_0)):
             (phi,) = values
-            m = m * (phi * of_0 / deviation(m) + 1.0 - phi)
+            m = m * (phi * np.divide(of_0, deviation(m)) + 1.0 - phi)  # NaN where the conditional output is not finite
         elif kind in ("langevin", "langevin_given"):
             snr, kappa = values
             given = max((k for k, weight in enumerate(c) if weight != 0.0), default=0)  # the register that holds z

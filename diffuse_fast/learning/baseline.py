@@ -9,7 +9,8 @@ from typing import Any
 
 from ..errors import ArgumentError, NonFiniteError, PlanError
 from ..plans.plan import Plan
-from ..solver import SOLVERS, Option
+from ..solver import SOLVERS
+from ..solver.solver import Option
 from ..solver.spacing import INTEGER, LEVELS
 from .task import Task
 
@@ -42,7 +43,7 @@ class Baseline:
 
     def __str__(self) -> str:
         said = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in self.options.items()]
-        return f"{self.solver} ({', '.join(said) or 'as it comes'})"
+        return f"{self.solver} ({', '.join(said) or 'defaults'})"
 
 
 def search(task: Task, steps: int, report: Callable[[str], None]) -> tuple[list[Baseline], Baseline]:

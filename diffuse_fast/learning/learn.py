@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from ..artifact.document import LEARNED
-from ..engine.arguments import whole
-from ..engine.sample import loaded
+from ..engine.arguments import require_int
+from ..engine.sample import load_cached
 from ..errors import ArgumentError, ArgumentTypeError
 from ..files import writable
 from ..model import Model, rewritten
-from ..planning import bounds, told
+from ..planning import resolve_clip, resolve_prediction_type, resolve_schedule, resolve_shape
 from ..plans.plan import MAX_REGISTERS, DynamicThreshold, Plan
 from ..schedule import Schedule
 from . import baseline
@@ -184,7 +184,7 @@ def learn_each(
 ) -> Iterator[Learned]:
     """:func:`learn_solver` for several numbers of steps, against one run of the fine solver; each is stored when it is done."""
     for count in steps:
-        whole("steps", count, 1)
+        require_int("steps", count, 1)
     for name, value, least in (
         ("samples", samples, 1),
         ("held_out", held_out, 1),
@@ -194,23 +194,23 @@ def learn_each(
         ("history", history, 0),
         ("seed", seed, 0),
     ):
-        whole(name, value, least)
+        require_int(name, value, least)
     if history > MAX_REGISTERS:
         raise ArgumentError(f"history is {history}; a plan has at most {MAX_REGISTERS} registers to look back with.")
     if isinstance(model, str | Path):
-        model = loaded(model)
+        model = load_cached(model)
     known = model if isinstance(model, Model) else None
     target = None if out is None else _target(known, out)
-    clipped = bounds(clip, known)
+    clipped = resolve_clip(clip, known)
     if isinstance(clipped, DynamicThreshold):
         raise ArgumentError("clip is a dynamic threshold; a learned plan clips statically, or not.")
     say = progress or (lambda line: None)
     task = Task(
         model,
-        schedule=told("schedule", schedule, known),
-        prediction_type=told("prediction_type", prediction_type, known),
+        schedule=resolve_schedule(schedule, known),
+        prediction_type=resolve_prediction_type(prediction_type, known),
         clip=clipped,
-        shape=told("shape", shape, known),
+        shape=resolve_shape(shape, known),
         variance=variance,
         input_scale=input_scale,
         samples=samples,

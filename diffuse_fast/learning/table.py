@@ -22,7 +22,7 @@ from ..schedule import Schedule
 from ..solver import multistep
 from ..solver.multistep import Transfer
 from ..solver.prediction import data_prediction
-from ..solver.solver import CLEAN, Problem
+from ..solver.solver import CLEAN, Grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +44,10 @@ class Multistep:
         return len(self.times)
 
 
-def problem(schedule: Schedule, prediction_type: str, clip: tuple[float, float] | None, told: dict[str, Any]) -> Problem:
+def problem(schedule: Schedule, prediction_type: str, clip: tuple[float, float] | None, told: dict[str, Any]) -> Grid:
     """The problem without its points; ``told`` are the options of :func:`diffuse_fast.plan` on what the network is told."""
     lo, hi = (-np.inf, np.inf) if clip is None else clip
-    return Problem(
+    return Grid(
         schedule=schedule,
         points=(),
         prediction_type=prediction_type,
@@ -58,12 +58,12 @@ def problem(schedule: Schedule, prediction_type: str, clip: tuple[float, float] 
     )
 
 
-def at(problem: Problem, times: np.ndarray) -> Problem:
+def at(problem: Grid, times: np.ndarray) -> Grid:
     """The problem with its points at these times."""
     return replace(problem, points=problem.at_times(times))
 
 
-def to_plan(method: Multistep, problem: Problem, options: dict[str, Any]) -> Plan:
+def to_plan(method: Multistep, problem: Grid, options: dict[str, Any]) -> Plan:
     """The method as a plan. It misses its marginals by what the plan declares: a perfect prediction is y_j = x0 in every row,
     so row i lands at ``state·(alpha·x0 + sigma·ε) + Σ data·x0``.
     """

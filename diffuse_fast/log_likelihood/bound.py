@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from ..artifact.document import output_shape
-from ..engine.arguments import whole
+from ..engine.arguments import require_int
 from ..errors import ArgumentError, NonFiniteError
 from ..model import Model
 from ..runtimes import network
 from ..schedule import Schedule
 from ..solver.prediction import convert_prediction
-from ..solver.solver import Problem
+from ..solver.solver import Grid
 from ..theory import decoder_term, diffusion_term, marginal, prior_term, simple_loss_weight
 from ..theory.bound import log_phi
 from ..theory.forward import added, level
@@ -28,7 +28,7 @@ LEAST_LOG_SNR = -18.0
 def estimate_bound(
     model: Any,
     known: Model | None,
-    problem: Problem,
+    grid: Grid,
     x0: np.ndarray,
     cond: dict[str, np.ndarray],
     noise: Callable[[int, tuple[int, ...]], np.ndarray],
@@ -45,21 +45,21 @@ def estimate_bound(
     value_range: tuple[float, float],
 ) -> tuple[list[dict[str, np.ndarray]], int]:
     """The terms of each draw, in nats per sample, and the network evaluations of a sample."""
-    schedule, shape = problem.schedule, x0.shape[1:]
+    schedule, shape = grid.schedule, x0.shape[1:]
     if variance_type is None:
         variance_type = "fixed_large" if learned == "none" else learned
     elif variance_type.startswith("learned") and variance_type != learned:
         raise ArgumentError(f"variance_type is {variance_type!r}, but the variance that the model has learned is {learned!r}.")
-    times = grid(schedule, steps, known)
+    times = spaced_times(schedule, steps, known)
     strata = _strata(len(times), evaluations)
     # A callable of a discrete schedule is told its whole timesteps as int64, as in sampling.
     call = network(model, runtime).bind(len(x0), shape, cond, output_shape(shape, learned))
-    scale = problem.initial_scale
+    scale = grid.initial_scale
     prior = prior_term(schedule, x0, t=float(times[-1]), scale=scale)
 
     def ask(x_t: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
         call.x[...] = x_t / level(schedule, t, x_t.ndim).alpha if by_alpha else x_t
-        told = np.asarray(schedule.network_time(t, problem.time_convention), np.float64)
+        told = np.asarray(schedule.network_time(t, grid.time_convention), np.float64)
         output = call(float(told[0]) if (told == told[0]).all() else told)
         if not np.isfinite(output).all():
             bad = tuple((first + np.flatnonzero(~np.isfinite(output).reshape(len(x0), -1).all(axis=1))).tolist())
@@ -72,7 +72,7 @@ def estimate_bound(
         x_t = marginal(schedule, x0, t).sample(epsilon)
         output, v = ask(x_t, t)
         term = diffusion_term(
-            schedule, x0, x_t, output, t=t, s=s, prediction_type=problem.prediction_type, variance_type=variance_type, v=v
+            schedule, x0, x_t, output, t=t, s=s, prediction_type=grid.prediction_type, variance_type=variance_type, v=v
         )
         fixed = "fixed_small" if variance_type == "fixed_small" else "fixed_large"
         weight = simple_loss_weight(schedule, t=t, s=s, variance_type=fixed)
@@ -84,7 +84,7 @@ def estimate_bound(
         output, v = ask(x_t, t)
         alpha, sigma = float(schedule.alpha(times[0])), float(schedule.sigma(times[0]))
         data = convert_prediction(
-            output, x_t, from_=problem.prediction_type, to="sample", alpha=alpha, sigma=sigma, sigma_data=schedule.sigma_data
+            output, x_t, from_=grid.prediction_type, to="sample", alpha=alpha, sigma=sigma, sigma_data=schedule.sigma_data
         )
         std: Any = sigma / alpha
         if variance_type == "learned":
@@ -116,17 +116,17 @@ def estimate_bound(
     return rows, draws * (len(strata) + 1)
 
 
-def grid(schedule: Schedule, steps: int | None, model: Model | None) -> np.ndarray:
+def spaced_times(schedule: Schedule, steps: int | None, model: Model | None) -> np.ndarray:
     """The rising times of the bound."""
     if schedule.family == "discrete":
         count = schedule.num_train_timesteps  # type: ignore[attr-defined]  # checked: the family has it
-        steps = count if steps is None else whole("steps", steps, 2)
+        steps = count if steps is None else require_int("steps", steps, 2)
         if steps > count:
             raise ArgumentError(f"steps is {steps}; the schedule has {count} timesteps.")
         return np.unique(np.round(np.linspace(0.0, count - 1.0, steps)))
     if model is not None and model.time.dtype != "float32":
         raise ArgumentError("the model takes whole timesteps, and the times of this schedule are fractional.")
-    steps = DEFAULT_STEPS if steps is None else whole("steps", steps, 2)
+    steps = DEFAULT_STEPS if steps is None else require_int("steps", steps, 2)
     high, low = schedule.log_snr(schedule.t_min), max(schedule.log_snr(schedule.t_max), LEAST_LOG_SNR)
     times = np.asarray(schedule.timestep_at_log_snr(np.linspace(high, low, steps)))
     if low > LEAST_LOG_SNR:
@@ -138,7 +138,7 @@ def grid(schedule: Schedule, steps: int | None, model: Model | None) -> np.ndarr
 def _strata(count: int, evaluations: int | None) -> list[tuple[int, int]]:
     """Ranges of the terms 1 to count − 1, out of each of which one is evaluated."""
     terms = count - 1
-    chosen = terms if evaluations is None else whole("evaluations", evaluations, 1)
+    chosen = terms if evaluations is None else require_int("evaluations", evaluations, 1)
     if chosen > terms:
         raise ArgumentError(f"evaluations is {chosen}; there are {terms} terms.")
     edges = 1 + np.round(np.linspace(0, terms, chosen + 1)).astype(int)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import NetworkError
-from ..runtimes.base import failed
+from ..runtimes.base import network_error
 
 # Of the noise level: a network smooths data with that much noise, so that it bends over no less. Its float32 sets the floor.
 STEP = 0.05
@@ -41,7 +41,7 @@ class Gradient:
                 # Copies: a layer may work in place, which a leaf of the graph forbids.
                 result = self._module(state.clone(), t, **{name: value.clone() for name, value in self._cond.items()})
             except Exception as error:
-                raise failed(time, error) from error
+                raise network_error(time, error) from error
             output = getattr(result, "sample", result)[:, : self._shape[0]]
             if output.shape != state.shape or not output.requires_grad:
                 raise NetworkError(

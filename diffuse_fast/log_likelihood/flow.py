@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from ..artifact.document import output_shape
-from ..engine.arguments import whole
+from ..engine.arguments import require_int
 from ..errors import ArgumentError, MissingDependencyError, NonFiniteError, install_hint
 from ..model import Model
 from ..runtimes import network
-from ..solver.solver import Point, Problem
+from ..solver.solver import Grid, Point
 from ..theory.bound import log_phi
 from ..theory.gaussian import Gaussian
 from .adams import integrate
@@ -38,7 +38,7 @@ Solve = Callable[[np.ndarray], np.ndarray]
 def estimate_flow(
     model: Any,
     known: Model | None,
-    problem: Problem,
+    grid: Grid,
     x0: np.ndarray,
     cond: dict[str, np.ndarray],
     noise: Callable[[int, tuple[int, ...]], np.ndarray],
@@ -56,7 +56,7 @@ def estimate_flow(
 ) -> tuple[list[dict[str, np.ndarray]], int, float]:
     """The terms of each draw, in nats per sample; the network evaluations of a sample; and about how far finite differences may
     have moved a sum, in nats."""
-    if problem.points[0].alpha == 0.0 and problem.schedule.family == "discrete":
+    if grid.points[0].alpha == 0.0 and grid.schedule.family == "discrete":
         raise ArgumentError("the schedule jumps to no signal at all at its last timestep (zero terminal SNR); use method='elbo'.")
     n, shape = len(x0), x0.shape[1:]
     elements = math.prod(shape)
@@ -71,7 +71,7 @@ def estimate_flow(
         nonlocal error
         alpha, sigma = point.alpha, point.sigma
         rho = math.hypot(alpha, sigma)
-        (p0, q0), (p1, q1) = problem.data(point), problem.noise(point)
+        (p0, q0), (p1, q1) = grid.data(point), grid.noise(point)
         p, q = (alpha * p1 - sigma * p0) / rho, (alpha * q1 - sigma * q0) / rho  # v̂ = p·x + q·m
         x = flat[: n * elements].reshape(n, *shape) * rho
         scale = 1.0 / alpha if by_alpha else 1.0  # of what the network takes; its derivatives are by that
@@ -84,9 +84,9 @@ def estimate_flow(
         return np.concatenate([(p * x + q * output).ravel(), rho * (p * elements + q * scale * trace)])
 
     if known is not None and known.time.dtype != "float32":
-        begin, end, solve = _on_whole_timesteps(problem, change, steps)
+        begin, end, solve = _on_whole_timesteps(grid, change, steps)
     else:
-        begin, end, solve = _to_a_tolerance(problem, change, rtol, atol)
+        begin, end, solve = _to_a_tolerance(grid, change, rtol, atol)
     scale = begin.alpha / math.hypot(begin.alpha, begin.sigma)
     rows = []
     for draw in range(draws):
@@ -98,25 +98,25 @@ def estimate_flow(
             cells = elements * math.log(width)
         final = solve(np.concatenate([(scale * data).ravel(), np.zeros(n)]))
         u, integral = final[: n * elements].reshape(n, *shape), final[n * elements :]
-        spread = problem.initial_scale / math.hypot(end.alpha, end.sigma)
+        spread = grid.initial_scale / math.hypot(end.alpha, end.sigma)
         prior = Gaussian(np.zeros_like(u), np.asarray(spread**2)).log_density(u)
         rows.append({"prior": -prior, "change": -integral - elements * math.log(scale) - cells})
     return rows, derive.calls, error * (_angle(end) - _angle(begin))
 
 
-def _to_a_tolerance(problem: Problem, change: Change, rtol: float, atol: float) -> tuple[Point, Point, Solve]:
+def _to_a_tolerance(grid: Grid, change: Change, rtol: float, atol: float) -> tuple[Point, Point, Solve]:
     """The ends of the ODE, and what solves it with steps of its own."""
     try:
         from scipy.integrate import solve_ivp
     except ImportError:
         raise MissingDependencyError(f"method='ode' needs SciPy: {install_hint('likelihood')}") from None
-    first, last = problem.points
+    first, last = grid.points
     lams = max(first.lam, LEAST_LAM), last.lam
     start, stop = (math.atan(math.exp(-lam)) for lam in reversed(lams))
 
     def at(phi: float) -> Point:
         # Rounding must not ask for a λ beyond the ends of the schedule.
-        return problem.at(min(max(-math.log(math.tan(phi)), math.nextafter(lams[0], math.inf)), math.nextafter(lams[1], -math.inf)))
+        return grid.at(min(max(-math.log(math.tan(phi)), math.nextafter(lams[0], math.inf)), math.nextafter(lams[1], -math.inf)))
 
     def solve(state: np.ndarray) -> np.ndarray:
         solved = solve_ivp(lambda phi, y: change(at(phi), y), (start, stop), state, "DOP853", rtol=rtol, atol=atol, t_eval=(stop,))
@@ -128,17 +128,17 @@ def _to_a_tolerance(problem: Problem, change: Change, rtol: float, atol: float) 
     return at(start), at(stop), solve
 
 
-def _on_whole_timesteps(problem: Problem, change: Change, steps: int | None) -> tuple[Point, Point, Solve]:
+def _on_whole_timesteps(grid: Grid, change: Change, steps: int | None) -> tuple[Point, Point, Solve]:
     """The ends of the ODE, and what solves it on timesteps whose angles are about even in their logarithm."""
-    schedule = problem.schedule
+    schedule = grid.schedule
     if schedule.family != "discrete":
         raise ArgumentError("the model takes whole timesteps, and the times of this schedule are fractional.")
     every = np.arange(schedule.num_train_timesteps)  # type: ignore[attr-defined]  # checked: the family has it
-    steps = min(WHOLE_STEPS, len(every)) if steps is None else whole("steps", steps, 2)
+    steps = min(WHOLE_STEPS, len(every)) if steps is None else require_int("steps", steps, 2)
     if steps > len(every):
         raise ArgumentError(f"steps is {steps}; the schedule has {len(every)} timesteps.")
     angles = np.log(np.arctan2(schedule.sigma(every), schedule.alpha(every)))
-    points = problem.at_times(np.unique(np.round(np.interp(np.linspace(angles[0], angles[-1], steps), angles, every))))
+    points = grid.at_times(np.unique(np.round(np.interp(np.linspace(angles[0], angles[-1], steps), angles, every))))
     nodes = np.log([_angle(point) for point in points])
 
     def slope(i: int, state: np.ndarray) -> np.ndarray:

@@ -12,17 +12,16 @@ from typing import Any
 import numpy as np
 
 from ..artifact.document import VARIANCES
-from ..engine.arguments import trait, whole
+from ..engine.arguments import Seed, require_int, seeds_of, shape_of_sample, trait
 from ..engine.conditioning import conditions
 from ..engine.probability_flow import takes_by_alpha
-from ..engine.sample import loaded
-from ..engine.sampler import Seed, seeds_of, shape_of_sample
+from ..engine.sample import load_cached
 from ..errors import ArgumentError, ArgumentTypeError, suggest
 from ..kernels import get_kernel
 from ..model import Model
-from ..planning import told
+from ..planning import resolve_prediction_type, resolve_schedule
 from ..schedule import Schedule
-from ..solver.solver import Problem
+from ..solver.solver import Grid
 from ..theory import REVERSE_VARIANCES
 from ..theory.bound import cell
 from .bound import estimate_bound
@@ -146,7 +145,7 @@ def likelihood(
         1.33
     """
     if isinstance(model, str | Path):
-        model = loaded(model)
+        model = load_cached(model)
     known = model if isinstance(model, Model) else None
     if method not in METHODS:
         raise ArgumentError(f"method is {method!r}.{suggest(str(method), METHODS)}")
@@ -162,16 +161,16 @@ def likelihood(
         raise ArgumentError("x has values that are not finite.")
     shape = shape_of_sample(data.shape[1:], known)
     n = len(data)
-    schedule = told("schedule", schedule, known)
-    problem = Problem(
+    schedule = resolve_schedule(schedule, known)
+    grid = Grid(
         schedule=schedule,
         points=(),
-        prediction_type=told("prediction_type", prediction_type, known),
+        prediction_type=resolve_prediction_type(prediction_type, known),
         lo=-np.inf,
         hi=np.inf,
         time_convention=known.time.convention if known else None,
     )
-    problem = dataclasses.replace(problem, points=problem.at_times(np.array([schedule.t_max, schedule.t_min])))
+    grid = dataclasses.replace(grid, points=grid.at_times(np.array([schedule.t_max, schedule.t_min])))
     bounds = value_range or (known.value_range if known else None) or (-1.0, 1.0)
     if known is not None and known.value_range is not None:
         lo, hi = bounds
@@ -184,15 +183,15 @@ def likelihood(
     drawn = method == "elbo" or trace == "hutchinson" or levels is not None
     if draws is None:
         draws = 2 if drawn else 1
-    elif whole("draws", draws, 1) > 1 and not drawn:
+    elif require_int("draws", draws, 1) > 1 and not drawn:
         raise ArgumentError(f"draws is {draws}; an exact trace of continuous data draws nothing, so that all would be the same.")
     learned = trait("variance", variance, known, VARIANCES) or "none"
-    by_alpha = takes_by_alpha(input_scale, known, problem)
+    by_alpha = takes_by_alpha(input_scale, known, grid)
     given = conditions("cond", cond, n, known.conditioning if known else None)
     seeds, indices = seeds_of(seed, n, first_index)
     kernel = get_kernel()
 
-    size = n if batch_size is None else min(n, whole("batch_size", batch_size, 1))
+    size = n if batch_size is None else min(n, require_int("batch_size", batch_size, 1))
     found: list[list[dict[str, np.ndarray]]] = []
     nfe, divergence_error = 0, 0.0
     for first in range(0, n, size):
@@ -205,7 +204,7 @@ def likelihood(
             return out.astype(np.float64)
 
         chosen = {name: value[part] for name, value in given.items()}
-        common = (model, known, problem, data[part], chosen, noise, draws, runtime, learned, by_alpha, first)
+        common = (model, known, grid, data[part], chosen, noise, draws, runtime, learned, by_alpha, first)
         if method == "elbo":
             rows, nfe = estimate_bound(
                 *common, steps=steps, evaluations=evaluations, variance_type=variance_type, levels=levels, value_range=bounds

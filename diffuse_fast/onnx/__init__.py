@@ -1,5 +1,5 @@
-"""Reads and edits ONNX files without the onnx package, and without trusting them.
+"""Read and edit untrusted ONNX files without the onnx package.
 
 ``protobuf`` parses the wire format, ``header`` reads inputs, outputs, metadata and references to external data, ``external_data``
-holds the rules for those, ``graph`` edits the nodes in memory, ``tensor`` reads the numbers of a tensor.
+checks those references, ``graph`` edits the nodes in memory, ``tensor`` reads the values of a tensor.
 """

@@ -1,7 +1,7 @@
-"""Rules for the data that lie beside a model file.
+"""Checks of the external data of a model file.
 
-A location is text from the file, so it is treated as hostile: it must stay in the model's folder, reach a regular file
-through no link, and the bytes it asks for must exist. Checked for every tensor before a runtime opens anything.
+A location is text from an untrusted file. It must stay in the model's folder and lead to a regular file without a symbolic link,
+and the bytes that it refers to must exist. Every tensor is checked before a runtime opens anything.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ def check(tensors: Iterable[ExternalTensor], folder: Path, link: Path | None = N
     """Check the external data of a model file in ``folder``.
 
     Args:
-        tensors: What the file asks for.
-        folder: The folder of the model file, which locations are relative to.
-        link: Where the model was asked for by a link, the folder of that link: for the message only.
+        tensors: The external tensors of the file.
+        folder: The folder of the model file. Locations are relative to it.
+        link: The folder of the symbolic link that led to the model file, if any. Used in a message only.
 
     Returns:
-        The files, each once, in order of first use.
+        The files without duplicates, in order of first use.
 
     Raises:
-        ArtifactError: a location leaves the folder, is a link or no regular file, or is too short. Names the tensor.
+        ArtifactError: a location leaves the folder, or its file is a link, not a regular file, or too short. The message names
+            the tensor.
     """
     sizes: dict[str, int] = {}
     for tensor in tensors:
@@ -37,8 +38,8 @@ def check(tensors: Iterable[ExternalTensor], folder: Path, link: Path | None = N
         end = tensor.offset + (tensor.length or 0)
         if end > size:
             raise ArtifactError(
-                f"tensor {tensor.name!r}: its external data end at byte {end} of {tensor.location!r}, which has {size}; "
-                f"the file beside the model is truncated or of another model."
+                f"tensor {tensor.name!r}: its external data end at byte {end} of {tensor.location!r}, which has {size} bytes; "
+                f"the file is truncated or belongs to another model."
             )
     return tuple(dict.fromkeys(folder / location for location in sizes))
 
@@ -52,9 +53,9 @@ def _size(tensor: ExternalTensor, folder: Path, link: Path | None) -> int:
     if not location:
         raise refuse("is empty")
     if "\\" in location or not location.isprintable():
-        raise refuse("has a backslash or a control character; folders are separated by '/'")
+        raise refuse("has a backslash or a control character; separate folders by '/'")
     if location.startswith("*"):
-        raise refuse("is a memory address, which only a runtime may use in its own process")
+        raise refuse("is a memory address, which is valid only inside the process of a runtime")
     path = PurePosixPath(location)
     if path.is_absolute():
         raise refuse("is absolute; it must be relative to the model file")
@@ -70,14 +71,14 @@ def _size(tensor: ExternalTensor, folder: Path, link: Path | None) -> int:
         except (OSError, ValueError):
             if link is not None and os.path.lexists(link / path):
                 raise refuse(
-                    f"lies beside the link in {str(link)!r}, but the model file itself lies in {str(folder)!r}, under names of its "
-                    f"own, as in a hub's cache, and no runtime reads weights from elsewhere. Copy the folder with its links "
-                    f"followed (cp -rL), or download it into a folder (huggingface_hub: local_dir=)"
+                    f"is beside the link in {str(link)!r}, but the model file itself is in {str(folder)!r}, as in a hub's cache. "
+                    f"Runtimes read weights only from the folder of the model file. Copy the folder with its links followed "
+                    f"(cp -rL), or download it into a folder (huggingface_hub: local_dir=)"
                 ) from None
-            raise refuse("does not exist; it must lie beside the model file") from None
+            raise refuse("does not exist; it must be beside the model file") from None
         last = i == len(path.parts) - 1
         if stat.S_ISLNK(status.st_mode):
-            raise refuse("is or goes through a symbolic link; replace the link by the file itself")
+            raise refuse("is a symbolic link or goes through one; replace the link by the file itself")
         if not (stat.S_ISREG if last else stat.S_ISDIR)(status.st_mode):
             raise refuse("is not a regular file")
     return status.st_size

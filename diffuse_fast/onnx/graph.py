@@ -1,7 +1,6 @@
-"""The inside of an ONNX graph, to be changed in memory before a runtime opens it: without onnx, and without reading a weight
-that nobody asks for.
+"""Edit the nodes of an ONNX file in memory, without the onnx package and without parsing weights that are not used.
 
-What is not changed keeps its bytes. Field numbers are those of ``onnx.proto3``.
+Unchanged parts keep their bytes. Field numbers are those of ``onnx.proto3``.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ import numpy as np
 
 from ..errors import ArtifactError
 from . import tensor
-from .header import DTYPES, Value, value
-from .protobuf import BYTES, FIXED32, Field, Span, Wire, integer, message, varint
+from .header import DTYPES, Value, parse_opset, parse_value
+from .protobuf import BYTES, FIXED32, Field, Span, WireReader, bytes_field, integer_field, varint
 
-_TIMES, _MORE = 4, 64 << 20  # how much new constants may take: times the file, and bytes besides
-MAX_NODES = 250_000  # the UNet of SDXL's size has some 20,000
+_BUDGET_FACTOR, _BUDGET_BYTES = 4, 64 << 20  # new constants may take this many times the file's size, plus these bytes
+MAX_NODES = 250_000  # SDXL's UNet has some 20,000
 
 _GRAPH, _OPSET = 7, 8  # of ModelProto
 _NODE, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 1, 5, 11, 12, 13  # of GraphProto
 
-# How many inputs ONNX's operators have, of those that are looked into or changed.
+# Least and most inputs of the operators that are inspected or changed.
 _INPUTS = {
     "Add": (2, 2), "Attention": (3, 6), "AveragePool": (1, 1), "BatchNormalization": (5, 5), "Conv": (2, 3),
     "ConvTranspose": (2, 3), "Div": (2, 2), "Erf": (1, 1), "Gelu": (1, 1), "Gemm": (2, 3), "GlobalAveragePool": (1, 1),
@@ -44,11 +43,11 @@ class Node:
     """One operation.
 
     Attributes:
-        op: Its type.
-        inputs, outputs: Names of values; ``""`` for an optional one that is not there.
-        attributes: Those that are whole numbers, numbers, texts, or lists of whole numbers.
-        domain: Of the operator set; ``""`` is ONNX's own, which a file may call ``"ai.onnx"`` too.
-        raw: Its bytes in the file, with attributes of other kinds; None for a node that is new.
+        op: Name of the operator.
+        inputs, outputs: Names of values; ``""`` for an optional value that is absent.
+        attributes: The attributes that are integers, floats, strings or lists of integers.
+        domain: Domain of the operator set; ``""`` is ONNX's own, also for files that call it ``"ai.onnx"``.
+        raw: Its bytes in the file, with attributes of all kinds; None for a new node.
     """
 
     op: str
@@ -59,92 +58,100 @@ class Node:
     raw: bytes | None = None
 
 
-class Nodes:
-    """The nodes of a model file, and what is needed to change them.
+class Graph:
+    """The graph of a model file, for editing.
 
     Attributes:
-        nodes: The nodes, in an order in which they can run. To be changed in place.
-        values: What the file says of values by name: inputs, outputs, and those between where it says it.
-        elsewhere: Names that more than the nodes here rely on: the graph's inputs and outputs, and what subgraphs read.
-        inner: The nodes of subgraphs, such as the branches of an If, at any depth: to be looked at.
-        room: Bytes that new constants may take yet.
+        nodes: The nodes in topological order. Edit this list in place.
+        values: Types and shapes by name: of inputs and outputs, and of intermediate values for which the file has them.
+        pinned: Names that must keep their meaning: inputs and outputs of the graph, and values that subgraphs read.
+        subgraph_nodes: The nodes of all subgraphs, such as the branches of an If. Read only.
+        opset: Version of the default operator set; 0 if the file does not import it.
+        constant_budget: How many bytes of constants can still be added.
     """
 
     def __init__(self, path: Path):
-        self._wire = Wire(path.read_bytes())
-        self.room = _MORE + _TIMES * len(self._wire.buffer)
+        self._wire = WireReader(path.read_bytes())
+        self.constant_budget = _BUDGET_BYTES + _BUDGET_FACTOR * len(self._wire.buffer)
         self.nodes: list[Node] = []
+        self.opset = 0
         self.values: dict[str, Value] = {}
-        self.elsewhere: set[str] = set()
-        self.inner: list[Node] = []
+        self.pinned: set[str] = set()
+        self.subgraph_nodes: list[Node] = []
         self._added: list[bytes] = []  # inputs and outputs
         self._constants: dict[str, np.ndarray] = {}
-        self._nodes = 0
-        self._arrays: dict[str, np.ndarray | None] = {}  # those that were asked for: thousands of nodes may share one
+        self._node_count = 0
+        self._arrays: dict[str, np.ndarray | None] = {}  # weights that were read: thousands of nodes may share one
         self._names: set[str] = set()
         self._initializers: dict[str, Field] = {}
-        self._read: set[str] = set()  # weights that were asked for: where no node has them afterwards, they go
-        found = [f for f in self._wire.fields(self._wire.whole, "the model") if f.number == _GRAPH]
-        if len(found) != 1:
-            raise ArtifactError("the file holds no ONNX model: it has no graph, or several.")
-        self._graph = found[0]
+        self._read: set[str] = set()  # names of these weights: to_bytes drops those that no node uses any more
+        graphs = []
+        for f in self._wire.fields(self._wire.root, "the model"):
+            if f.number == _GRAPH:
+                graphs.append(f)
+            elif f.number == _OPSET:
+                opset = parse_opset(self._wire, self._wire.message(f, "an opset import"))
+                self.opset = self.opset if opset is None else opset
+        if len(graphs) != 1:
+            raise ArtifactError(f"the file is not an ONNX model: it has {len(graphs)} graphs and must have one.")
+        self._graph = graphs[0]
         for f in self._wire.fields(self._graph.span, "the graph"):
             if f.number == _NODE:
                 self.nodes.append(self._node(f))
             elif f.number == _INITIALIZER:
                 self._initializer(f)
             elif f.number in (_INPUT, _OUTPUT, _VALUE_INFO):
-                one = value(self._wire, self._wire.message(f, "a value"))
+                one = parse_value(self._wire, self._wire.message(f, "a value"))
                 self.values[one.name] = one
                 self._names.add(one.name)
                 if f.number != _VALUE_INFO:
-                    self.elsewhere.add(one.name)
+                    self.pinned.add(one.name)
 
     def replace(self, make: Callable[[Node], list[Node] | None]) -> bool:
-        """Put what ``make`` gives for a node in its place, and leave those that it gives None for. Whether there was any."""
-        made = [make(node) for node in self.nodes]
+        """Replace each node by the nodes that ``make`` returns for it; None keeps it. Returns True if any node was replaced."""
+        replacements = [make(node) for node in self.nodes]
         self.nodes[:] = [
-            new for node, others in zip(self.nodes, made, strict=True) for new in ([node] if others is None else others)
+            new for node, made in zip(self.nodes, replacements, strict=True) for new in ([node] if made is None else made)
         ]
-        return any(others is not None for others in made)
+        return any(made is not None for made in replacements)
 
-    def fresh(self, like: str) -> str:
-        """A name that the graph does not have."""
+    def new_name(self, like: str) -> str:
+        """Return an unused name of a value that begins with ``like``."""
         name, number = f"{like}/df", 0
         while name in self._names:
             name, number = f"{like}/df{number}", number + 1
         self._names.add(name)
         return name
 
-    def constant(self, like: str, array: np.ndarray) -> str:
-        """A new initializer; its name.
+    def add_constant(self, like: str, array: np.ndarray) -> str:
+        """Add an initializer and return its name, which begins with ``like``.
 
         Raises:
-            ArtifactError: new constants take several times what the file does, as where thousands of nodes share one weight.
+            ArtifactError: the added constants take several times the size of the file, as when thousands of nodes share a weight.
         """
-        self.room -= array.nbytes
-        if self.room < 0:
+        self.constant_budget -= array.nbytes
+        if self.constant_budget < 0:
             raise ArtifactError(
-                "the weights, as a runtime wants them, would take several times the file; share fewer of them between nodes."
+                "the rewritten weights would take several times the size of the file; share fewer of them between nodes."
             )
-        name = self.fresh(like)
+        name = self.new_name(like)
         self._constants[name] = np.asarray(array, order="C")
         return name
 
-    def output(self, name: str) -> None:
-        """Make a float32 value an output of the graph, after those it has."""
-        kind = message(1, integer(1, _NUMBERS["float32"]))
-        self._added.append(message(_OUTPUT, message(1, name.encode()) + message(2, kind)))
+    def add_output(self, name: str) -> None:
+        """Append a float32 value to the outputs of the graph."""
+        kind = bytes_field(1, integer_field(1, _NUMBERS["float32"]))
+        self._added.append(bytes_field(_OUTPUT, bytes_field(1, name.encode()) + bytes_field(2, kind)))
 
-    def input(self, like: str, dtype: str) -> str:
-        """A new input of the graph, one number; its name."""
-        name = self.fresh(like)
-        kind = message(1, integer(1, _NUMBERS[dtype]) + message(2, b""))  # a shape without dimensions
-        self._added.append(message(_INPUT, message(1, name.encode()) + message(2, kind)))
+    def add_input(self, like: str, dtype: str) -> str:
+        """Append a scalar input to the graph and return its name."""
+        name = self.new_name(like)
+        kind = bytes_field(1, integer_field(1, _NUMBERS[dtype]) + bytes_field(2, b""))  # a shape without dimensions
+        self._added.append(bytes_field(_INPUT, bytes_field(1, name.encode()) + bytes_field(2, kind)))
         return name
 
     def weight(self, name: str) -> np.ndarray | None:
-        """The array of an initializer; None where there is none of that name, or it is not float32 within the file."""
+        """Return the array of an initializer; None unless it exists and is float32 and stored in the file."""
         if name in self._constants:
             return self._constants[name] if self._constants[name].dtype == np.float32 else None
         found = self._initializers.get(name)
@@ -157,73 +164,73 @@ class Nodes:
         return array if array is not None and array.dtype == np.float32 else None
 
     def constant_integers(self, name: str) -> tuple[int, ...] | None:
-        """The int64 numbers of a constant: of an initializer, or of what a Constant gives; None where it is neither."""
-        made = self._constant_node(name)
-        told = made.attributes.get("value_ints", made.attributes.get("value_int")) if made else None
-        if isinstance(told, tuple | int):
-            return told if isinstance(told, tuple) else (told,)
+        """Return the int64 values of an initializer or a Constant node, flattened; None if there is no such constant."""
+        node = self._constant_node(name)
+        integers = node.attributes.get("value_ints", node.attributes.get("value_int")) if node else None
+        if isinstance(integers, tuple | int):
+            return integers if isinstance(integers, tuple) else (integers,)
         stored = self._stored(name)
         array = self._constants.get(name) if stored is None else tensor.array(*stored)
         return None if array is None or array.dtype != np.int64 else tuple(array.ravel().tolist())
 
     def shape(self, name: str) -> tuple[int | str, ...] | None:
-        """The shape of a value, as :class:`.graph.Value` has it; None where the file does not say it."""
+        """Return the shape of a value, in the form of :class:`.header.Value`; None if the file does not give it."""
         if name in self._constants:
             return self._constants[name].shape
         if (stored := self._stored(name)) is not None:
             return tensor.shape(*stored)
-        made = self._constant_node(name)
-        if made is not None and made.attributes.keys() & {"value_float", "value_int"}:
+        node = self._constant_node(name)
+        if node is not None and node.attributes.keys() & {"value_float", "value_int"}:
             return ()
         return self.values[name].shape if name in self.values else None
 
     def is_constant(self, name: str) -> bool:
-        """Whether a value is the same in every call: an initializer, or what a Constant gives."""
+        """Return whether a value is an initializer or the output of a Constant node."""
         return name in self._constants or name in self._initializers or self._constant_node(name) is not None
 
     def rewired(self, node: Node, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Node:
-        """A node between other values, with all its attributes."""
+        """Return the node with other inputs and outputs, and with all its attributes."""
         if node.raw is None:
             return dataclasses.replace(node, inputs=inputs, outputs=outputs)
-        wire = Wire(node.raw)
-        rest = b"".join(wire.buffer[f.begin : self._end(f)] for f in wire.fields(wire.whole, "a node") if f.number not in (1, 2))
-        names = [message(1, name.encode()) for name in inputs] + [message(2, name.encode()) for name in outputs]
+        wire = WireReader(node.raw)
+        rest = b"".join(wire.buffer[f.begin : self._end(f)] for f in wire.fields(wire.root, "a node") if f.number not in (1, 2))
+        names = [bytes_field(1, name.encode()) for name in inputs] + [bytes_field(2, name.encode()) for name in outputs]
         return dataclasses.replace(node, inputs=inputs, outputs=outputs, raw=b"".join(names) + rest)
 
     def to_bytes(self) -> bytes:
-        """The model with its nodes as they are now, and without the weights that were read here and that no node has any more."""
-        read = self.elsewhere.union(*(node.inputs for node in self.nodes))
+        """Serialize the model with the edited nodes. Weights that were read and that no node uses any more are dropped."""
+        read = self.pinned.union(*(node.inputs for node in self.nodes))
         unread = {f.begin for name, f in self._initializers.items() if name in self._read and name not in read}
         kept = [
             self._wire.buffer[f.begin : self._end(f)]
             for f in self._wire.fields(self._graph.span, "the graph")
             if f.number != _NODE and f.begin not in unread
         ]
-        nodes = [message(_NODE, node.raw if node.raw is not None else _encoded(node)) for node in self.nodes]
+        nodes = [bytes_field(_NODE, node.raw if node.raw is not None else _encoded(node)) for node in self.nodes]
         constants = [_initializer(name, array) for name, array in self._constants.items() if name in read]
         graph = b"".join([*nodes, *kept, *self._added, *constants])
-        return self._wire.buffer[: self._graph.begin] + message(_GRAPH, graph) + self._wire.buffer[self._graph.span.stop :]
+        return self._wire.buffer[: self._graph.begin] + bytes_field(_GRAPH, graph) + self._wire.buffer[self._graph.span.stop :]
 
     def _constant_node(self, name: str) -> Node | None:
         return next((node for node in self.nodes if node.op == "Constant" and not node.domain and name in node.outputs), None)
 
-    def _stored(self, name: str) -> tuple[Wire, Span] | None:
-        """Where the tensor of an initializer or of a Constant lies."""
+    def _stored(self, name: str) -> tuple[WireReader, Span] | None:
+        """Find the TensorProto of an initializer or a Constant node."""
         if name in self._initializers:
             return self._wire, self._wire.message(self._initializers[name], "an initializer")
-        made = self._constant_node(name)
-        if made is None or made.raw is None:
+        node = self._constant_node(name)
+        if node is None or node.raw is None:
             return None
-        wire = Wire(made.raw)
-        attributes = [wire.message(f, "an attribute") for f in wire.fields(wire.whole, "a node") if f.number == 5]
+        wire = WireReader(node.raw)
+        attributes = [wire.message(f, "an attribute") for f in wire.fields(wire.root, "a node") if f.number == 5]
         values = [f for span in attributes for f in wire.fields(span, "an attribute") if f.number == 5]
         return (wire, wire.message(values[0], "a tensor")) if values else None
 
     # ---- reading --------------------------------------------------------------------------------
 
     def _node(self, f: Field) -> Node:
-        self._nodes += 1
-        if self._nodes > MAX_NODES:
+        self._node_count += 1
+        if self._node_count > MAX_NODES:
             raise ArtifactError(f"the graph has more than {MAX_NODES} nodes; it is not read further.")
         span = self._wire.message(f, "a node")
         inputs: list[str] = []
@@ -247,7 +254,7 @@ class Nodes:
             expected = f"{least}" if least == most else f"{least} to {most}"
             raise ArtifactError(
                 f"the graph has a node {op[:100]!r} with {len(inputs)} inputs and {len(outputs)} outputs; it must have {expected} "
-                f"inputs and an output."
+                f"inputs and at least one output."
             )
         self._names.update(outputs)
         return Node(op, tuple(inputs), tuple(outputs), attributes, domain, self._wire.buffer[span.start : span.stop])
@@ -259,7 +266,7 @@ class Nodes:
         for f in self._wire.fields(span, "an attribute"):
             if f.number == 1:
                 name = self._wire.text(f, "the name of an attribute")
-            elif f.number == 2 and f.wire == FIXED32:
+            elif f.number == 2 and f.wire_type == FIXED32:
                 content = struct.unpack("<f", self._wire.buffer[f.begin + 1 : f.begin + 5])[0]
             elif f.number == 3:
                 content = self._wire.integer(f, "an attribute")
@@ -272,13 +279,13 @@ class Nodes:
         return name, tuple(integers) if integers else content
 
     def _subgraph(self, f: Field) -> None:
-        """What a subgraph reads, be it of this graph or of its own: a name too many does no harm."""
+        """Collect the nodes of a subgraph and pin the names that it reads. Its own names are pinned too, which does no harm."""
         for g in self._wire.fields(self._wire.message(f, "a subgraph"), "a subgraph"):
             if g.number == _NODE:
-                self.inner.append(self._node(g))
-                self.elsewhere.update(self.inner[-1].inputs)
+                self.subgraph_nodes.append(self._node(g))
+                self.pinned.update(self.subgraph_nodes[-1].inputs)
             elif g.number == _OUTPUT:
-                self.elsewhere.add(value(self._wire, self._wire.message(g, "a value")).name)
+                self.pinned.add(parse_value(self._wire, self._wire.message(g, "a value")).name)
 
     def _initializer(self, f: Field) -> None:
         for g in self._wire.fields(self._wire.message(f, "an initializer"), "an initializer"):
@@ -288,32 +295,33 @@ class Nodes:
                 self._initializers[name] = f
 
     def _end(self, f: Field) -> int:
-        if f.wire == BYTES:
+        if f.wire_type == BYTES:
             return f.span.stop
-        # Of the fields of a graph all hold bytes; what a later version of ONNX may add is told by its next field.
-        raise ArtifactError(f"the graph has a field {f.number} that is not known.")
+        # All fields of a GraphProto hold bytes. The end of another kind of field is not known here.
+        raise ArtifactError(f"the graph has an unknown field {f.number} of wire type {f.wire_type}.")
 
 
 def _initializer(name: str, array: np.ndarray) -> bytes:
-    """A TensorProto, as a field of the graph."""
-    dims = b"".join(integer(1, n) for n in array.shape)
-    raw = array.astype(array.dtype.newbyteorder("<")).tobytes()
-    return message(_INITIALIZER, dims + integer(2, _NUMBERS[array.dtype.name]) + message(8, name.encode()) + message(9, raw))
+    """Encode an initializer as a field of the graph."""
+    dims = b"".join(integer_field(1, n) for n in array.shape)
+    dtype, name_field = integer_field(2, _NUMBERS[array.dtype.name]), bytes_field(8, name.encode())
+    raw = bytes_field(9, array.astype(array.dtype.newbyteorder("<")).tobytes())
+    return bytes_field(_INITIALIZER, dims + dtype + name_field + raw)
 
 
 def _encoded(node: Node) -> bytes:
-    """A NodeProto."""
-    out = b"".join(message(1, name.encode()) for name in node.inputs)
-    out += b"".join(message(2, name.encode()) for name in node.outputs)
-    out += message(4, node.op.encode())
+    """Encode a NodeProto."""
+    out = b"".join(bytes_field(1, name.encode()) for name in node.inputs)
+    out += b"".join(bytes_field(2, name.encode()) for name in node.outputs)
+    out += bytes_field(4, node.op.encode())
     for name, content in node.attributes.items():
         if isinstance(content, float):
             body, kind = varint(2 << 3 | FIXED32) + struct.pack("<f", content), 1
         elif isinstance(content, int):
-            body, kind = integer(3, content), 2
+            body, kind = integer_field(3, content), 2
         elif isinstance(content, str):
-            body, kind = message(4, content.encode()), 3
+            body, kind = bytes_field(4, content.encode()), 3
         else:
-            body, kind = b"".join(integer(8, n) for n in content), 7
-        out += message(5, message(1, name.encode()) + body + integer(20, kind))
-    return out + (message(7, node.domain.encode()) if node.domain else b"")
+            body, kind = b"".join(integer_field(8, n) for n in content), 7
+        out += bytes_field(5, bytes_field(1, name.encode()) + body + integer_field(20, kind))
+    return out + (bytes_field(7, node.domain.encode()) if node.domain else b"")

@@ -1,8 +1,7 @@
-"""The outside of an ONNX file: inputs, outputs, metadata, and what it wants from other files.
+"""Read the header of an ONNX file: inputs, outputs, metadata and references to external data.
 
-Field numbers are those of ``onnx.proto3``. Only what is checked before a runtime opens the file is read: weights and
-computation are walked over, not read, except for tensors that point into other files, which may hide in attributes,
-subgraphs and functions.
+Field numbers are those of ``onnx.proto3``. Weights and nodes are skipped, except for tensors with external data, which may also be
+in attributes, subgraphs and functions.
 """
 
 from __future__ import annotations
@@ -14,20 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import ArtifactError, ArtifactNotFoundError
-from .protobuf import Field, Span, Wire
+from .protobuf import Field, Span, WireReader
 
-# TensorProto.DataType -> NumPy's name, for the types a network's inputs and outputs can have.
+# TensorProto.DataType -> NumPy's name, for the types that a network's inputs and outputs can have.
 DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "string", 9: "bool",
     10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16",
 }  # fmt: skip
 
 MAX_METADATA = 32 << 20  # bytes of one metadata value: a table of a million betas
-MAX_IGNORED = 1 << 20  # bytes of a field that nobody needs, as a comment: runtimes keep them in memory
-_DATA = (4, 5, 6, 7, 9, 10, 11)  # of TensorProto: its numbers
+MAX_IGNORED = 1 << 20  # bytes of a field that is not used here, such as a comment: runtimes keep it in memory
+_DATA = (4, 5, 6, 7, 9, 10, 11)  # fields of TensorProto that hold values
 MAX_DEPTH = 32  # subgraphs within subgraphs
 
-# What other formats begin with. A pickle runs code when it is opened, so it is named, never tried.
+# First bytes of other formats, for the message. None of them is opened: a pickle would run code.
 _FOREIGN = {
     b"\x80\x02": "a pickle, which runs code when opened",
     b"\x80\x03": "a pickle, which runs code when opened",
@@ -35,9 +34,9 @@ _FOREIGN = {
     b"\x80\x05": "a pickle, which runs code when opened",
     b"\x89HDF": "an HDF5 file",
     b"\x93NUMPY": "a NumPy array (.npy)",
-    b"\x89PNG": "a PNG picture",
-    b"\xff\xd8\xff": "a JPEG picture",
-    b"GIF8": "a GIF picture",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"GIF8": "a GIF image",
     b"GGUF": "a GGUF file of weights",
     b"{": "JSON text",
 }
@@ -49,9 +48,9 @@ class Value:
 
     Attributes:
         name: Its name.
-        dtype: NumPy's name of its element type; ``"other"`` for what is no plain tensor.
-        shape: Its dimensions, None where the graph does not say the rank. A dimension is a length, or the name of a
-            dynamic one (``""`` for one without a name).
+        dtype: NumPy's name of its element type; ``"other"`` if it is not a plain tensor.
+        shape: Its dimensions; None if the file does not give the rank. A dimension is an int, or the name of a dynamic
+            dimension (``""`` if it has no name).
     """
 
     name: str
@@ -61,7 +60,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class ExternalTensor:
-    """A tensor whose data lie in another file: ``length`` bytes (None: not said) from ``offset`` in ``location``."""
+    """A tensor stored in another file: ``length`` bytes (None: not given) from ``offset`` in ``location``."""
 
     name: str
     location: str
@@ -70,15 +69,15 @@ class ExternalTensor:
 
 
 @dataclass
-class Graph:
-    """What :func:`read` found in a file.
+class Header:
+    """What :func:`read` returns.
 
     Attributes:
-        inputs: Inputs that a caller must give (initializers that are listed as inputs, as old files do, left out).
+        inputs: Inputs that a caller must give; initializers that old files also list as inputs are left out.
         outputs: Outputs.
-        metadata: The metadata of the model, keys to values.
-        external: Tensors whose data lie in other files, wherever in the graph they are used.
-        opset: Version of the default operator set; 0 if the file names none.
+        metadata: The metadata of the model.
+        external: Tensors with external data, anywhere in the file.
+        opset: Version of the default operator set; 0 if the file does not import it.
     """
 
     inputs: tuple[Value, ...] = ()
@@ -88,12 +87,12 @@ class Graph:
     opset: int = 0
 
 
-def read(path: Path) -> Graph:
-    """Read the outside of the ONNX file at ``path``. The file is mapped, not loaded.
+def read(path: Path) -> Header:
+    """Read the header of the ONNX file at ``path``. The file is memory-mapped.
 
     Raises:
-        ArtifactNotFoundError: there is no file.
-        ArtifactError: it is no regular file, of another format, truncated or damaged. The message says where.
+        ArtifactNotFoundError: the file does not exist.
+        ArtifactError: it is not a regular file, has another format, or is truncated or damaged. The message says where.
     """
     try:
         # O_NONBLOCK: opening a named pipe must not wait for a writer.
@@ -111,13 +110,13 @@ def read(path: Path) -> Graph:
         with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as buffer:
             if (what := _foreign(buffer)) is not None:
                 raise ArtifactError(f"{str(path)!r} is {what}. Only .onnx files are loaded; df.export writes them.")
-            return _Reader(Wire(buffer)).model()
+            return _HeaderReader(WireReader(buffer)).model()
     finally:
         os.close(descriptor)
 
 
 def _foreign(buffer: mmap.mmap) -> str | None:
-    """What a file is that is known to be none of ONNX."""
+    """Name the format of a file that is known not to be ONNX; None otherwise."""
     if buffer[:4] == b"PK\x03\x04":
         length = int.from_bytes(buffer[26:28], "little")
         if buffer[30 : 30 + length].endswith(b".npy"):
@@ -125,40 +124,52 @@ def _foreign(buffer: mmap.mmap) -> str | None:
         return "a zip archive, as torch.save writes: a pickle, which runs code when opened"
     header = int.from_bytes(buffer[:8], "little")
     if buffer[8:9] == b"{" and 2 <= header <= len(buffer) - 8:
-        return "a file of safetensors: weights without the network that they belong to"
+        return "a safetensors file: weights without their network"
     return next((what for magic, what in _FOREIGN.items() if buffer[: len(magic)] == magic), None)
 
 
-def value(wire: Wire, span: Span) -> Value:
-    """The ValueInfoProto at ``span``."""
-    return _Reader(wire)._value(span, "a value")
+def parse_value(wire: WireReader, span: Span) -> Value:
+    """Parse the ValueInfoProto at ``span``."""
+    return _HeaderReader(wire).value(span, "a value")
 
 
-class _Reader:
-    """One walk over one file."""
+def parse_opset(wire: WireReader, span: Span) -> int | None:
+    """Return the version in the OperatorSetIdProto at ``span``; None if it is not the default operator set."""
+    domain, version = "", 0
+    for f in wire.fields(span, "an opset import"):
+        if f.number == 1:
+            domain = wire.text(f, "the domain of an opset import")
+        elif f.number == 2:
+            version = wire.integer(f, "the version of an opset import")
+    return version if domain in ("", "ai.onnx") else None
 
-    def __init__(self, wire: Wire):
+
+class _HeaderReader:
+    """Reads the header in one pass."""
+
+    def __init__(self, wire: WireReader):
         self._wire = wire
-        self._graph = Graph()
+        self._header = Header()
 
-    def model(self) -> Graph:  # ModelProto
-        found = self._graph
+    def model(self) -> Header:  # ModelProto
+        found = self._header
         seen: set[int] = set()
         ir_version = 0
-        for f in self._wire.fields(self._wire.whole, "the model"):
+        for f in self._wire.fields(self._wire.root, "the model"):
             if f.number == 1:
                 ir_version = self._wire.integer(f, "ir_version")
             elif f.number == 7:
                 self._once(f, seen, "the model's graph")
                 self._graph_proto(self._wire.message(f, "the graph"), 0, outermost=True)
             elif f.number == 8:
-                self._opset(self._wire.message(f, "an opset import"))
+                opset = parse_opset(self._wire, self._wire.message(f, "an opset import"))
+                found.opset = found.opset if opset is None else opset
             elif f.number == 14:
                 key, value = self._entry(self._wire.message(f, "a metadata entry"), "a metadata entry", MAX_METADATA)
                 if key in found.metadata:
-                    raise ArtifactError(f"the metadata hold {key!r} twice.")
+                    raise ArtifactError(f"the metadata contain {key!r} twice.")
                 found.metadata[key] = value
-            elif f.number == 20:  # TrainingInfoProto: graphs that no sampler runs, and their tensors
+            elif f.number == 20:  # TrainingInfoProto: graphs used in training only
                 for g in self._wire.fields(self._wire.message(f, "training_info"), "training_info"):
                     if g.number in (1, 2):
                         self._graph_proto(self._wire.message(g, "a training graph"), 1)
@@ -167,7 +178,7 @@ class _Reader:
             else:
                 self._ignored(f, "the model")
         if not ir_version or 7 not in seen:
-            raise ArtifactError("the file holds no ONNX model: it lacks an ir_version or a graph.")
+            raise ArtifactError("the file is not an ONNX model: it lacks an ir_version or a graph.")
         return found
 
     def _graph_proto(self, span: Span, depth: int, *, outermost: bool = False) -> None:
@@ -184,15 +195,15 @@ class _Reader:
             elif f.number == 15:
                 initialized.add(self._sparse_tensor(self._wire.message(f, "a sparse initializer")))
             elif f.number == 11 and outermost:
-                inputs.append(self._value(self._wire.message(f, "a graph input"), "a graph input"))
+                inputs.append(self.value(self._wire.message(f, "a graph input"), "a graph input"))
             elif f.number == 12 and outermost:
-                outputs.append(self._value(self._wire.message(f, "a graph output"), "a graph output"))
+                outputs.append(self.value(self._wire.message(f, "a graph output"), "a graph output"))
             else:
                 self._ignored(f, "the graph")
         if outermost:
-            self._graph.inputs = tuple(v for v in inputs if v.name not in initialized)
-            self._graph.outputs = tuple(outputs)
-            for kind, values in (("inputs", self._graph.inputs), ("outputs", self._graph.outputs)):
+            self._header.inputs = tuple(v for v in inputs if v.name not in initialized)
+            self._header.outputs = tuple(outputs)
+            for kind, values in (("inputs", self._header.inputs), ("outputs", self._header.outputs)):
                 names = [v.name for v in values]
                 if len(set(names)) < len(names):
                     raise ArtifactError(f"two graph {kind} have the same name.")
@@ -232,7 +243,7 @@ class _Reader:
             if f.number in (1, 2):
                 self._once(f, seen, "a sparse tensor's part")
                 part = self._tensor(self._wire.message(f, "a tensor"))
-                name = part if f.number == 1 else name  # a sparse initializer is named by its values
+                name = part if f.number == 1 else name  # a sparse initializer has the name of its values
         return name
 
     def _tensor(self, span: Span) -> str:  # TensorProto
@@ -244,25 +255,25 @@ class _Reader:
             elif f.number == 13:
                 key, value = self._entry(self._wire.message(f, "external_data"), "external_data")
                 if key in entries:
-                    raise ArtifactError(f"tensor {name!r}: external_data holds {key!r} twice.")
+                    raise ArtifactError(f"tensor {name!r}: external_data contains {key!r} twice.")
                 entries[key] = value
             elif f.number == 14:
                 location_kind = self._wire.integer(f, "data_location")
             elif f.number not in _DATA:
                 self._ignored(f, "a tensor")
         if location_kind not in (0, 1):
-            raise ArtifactError(f"tensor {name!r}: data_location is {location_kind}; 0 and 1 are defined.")
-        # Readers differ in whether entries count without the flag, or the flag without entries. Neither passes unchecked.
+            raise ArtifactError(f"tensor {name!r}: data_location is {location_kind}; it must be 0 or 1.")
+        # Some readers look at the flag only, others at the entries only. Either one makes the tensor external here.
         if location_kind == 1 or entries:
             if "location" not in entries:
-                raise ArtifactError(f"tensor {name!r}: its data are external but external_data names no location.")
+                raise ArtifactError(f"tensor {name!r}: its data are external, but external_data has no location.")
             length = entries.get("length")
-            self._graph.external.append(
+            self._header.external.append(
                 ExternalTensor(
                     name,
                     entries["location"],
-                    _natural(entries.get("offset", "0"), f"tensor {name!r}: external offset"),
-                    None if length is None else _natural(length, f"tensor {name!r}: external length"),
+                    _byte_count(entries.get("offset", "0"), f"tensor {name!r}: external offset"),
+                    None if length is None else _byte_count(length, f"tensor {name!r}: external length"),
                 )
             )
         return name
@@ -276,17 +287,7 @@ class _Reader:
                 value = self._wire.text(f, f"the value of {what}", limit)
         return key, value
 
-    def _opset(self, span: Span) -> None:  # OperatorSetIdProto
-        domain, version = "", 0
-        for f in self._wire.fields(span, "an opset import"):
-            if f.number == 1:
-                domain = self._wire.text(f, "the domain of an opset import")
-            elif f.number == 2:
-                version = self._wire.integer(f, "the version of an opset import")
-        if domain in ("", "ai.onnx"):
-            self._graph.opset = version
-
-    def _value(self, span: Span, what: str) -> Value:  # ValueInfoProto
+    def value(self, span: Span, what: str) -> Value:  # ValueInfoProto
         name, dtype, shape = "", "other", None
         seen: set[int] = set()
         for f in self._wire.fields(span, what):
@@ -318,28 +319,28 @@ class _Reader:
             if f.number == 1:
                 dim = self._wire.integer(f, f"a dimension of {what}")
                 if dim < 0:
-                    dim = ""  # some writers say -1 for a dynamic dimension
+                    dim = ""  # some writers use -1 for a dynamic dimension
             elif f.number == 2:
                 dim = self._wire.text(f, f"a dimension of {what}")
         return dim
 
     @staticmethod
     def _ignored(f: Field, what: str) -> None:
-        """A field that is not looked at, which must be small."""
+        """Check that a field that is not read is small."""
         if f.span.stop - f.span.start > MAX_IGNORED:
             size = f.span.stop - f.span.start
-            raise ArtifactError(f"{what} has a field {f.number} of {size} bytes, which no network needs; at most {MAX_IGNORED}.")
+            raise ArtifactError(f"{what} has a field {f.number} of {size} bytes, but at most {MAX_IGNORED} are allowed.")
 
     @staticmethod
     def _once(f: Field, seen: set[int], what: str) -> None:
-        # Protobuf merges a message that is given twice; what a merge would yield is not checked, so it is refused.
+        # Protobuf merges a message that is given twice. The merged message would be unchecked, so it is an error.
         if f.number in seen:
             raise ArtifactError(f"{what} is given twice.")
         seen.add(f.number)
 
 
-def _natural(text: str, what: str) -> int:
-    # int() takes signs, spaces, underscores and any script's digits, and refuses very long ones with its own error.
+def _byte_count(text: str, what: str) -> int:
+    # int() accepts signs, spaces, underscores and digits of any script, and raises its own error for very long texts.
     if not (text.isascii() and text.isdigit() and len(text) <= 19):
-        raise ArtifactError(f"{what} is {text[:40]!r}; it must be a whole number of bytes.")
+        raise ArtifactError(f"{what} is {text[:40]!r}; it must be an integer number of bytes.")
     return int(text)

@@ -12,10 +12,10 @@ from ..artifact.document import Range
 from ..engine import Sampler
 from ..learning.task import conditions
 from ..model import Model
-from ..onnx.graph import Nodes
+from ..onnx.graph import Graph
 from ..planning import plan_for
-from ..rewrites.insert_qdq import parameters
-from ..rewrites.passes import instance_norms
+from ..rewrites.group_norm_to_instance_norm import group_norm_to_instance_norm
+from ..rewrites.insert_qdq import scale_and_zero_point
 from ..runtimes import network
 
 SOLVER = "ddim"
@@ -68,12 +68,12 @@ def observe(model: Model, values: Sequence[str], samples: int, steps: int, seed:
     The largest number that was seen is at the end of no good range: the levels that it costs are missed where the numbers are.
     It counts for the one that it is among all that were not looked at.
     """
-    graph = model.nodes()
+    graph = model.graph()
     inside = [name for name in values if name != model.input]
     for name in inside:
         if name != model.output:
-            graph.output(name)
-    instance_norms(graph, model.opset)
+            graph.add_output(name)
+    group_norm_to_instance_norm(graph)
     session = open_session(graph)
     rng = np.random.default_rng(seed)
     seen: dict[str, list[np.ndarray]] = {name: [] for name in values}
@@ -117,7 +117,7 @@ def _draw(
     Sampler(prediction, plan, shape=model.shape, input_scale=model.input_scale).sample(samples, seed=seed, cond=cond)
 
 
-def open_session(graph: Nodes) -> Any:
+def open_session(graph: Graph) -> Any:
     """A session of onnxruntime, which is what looks inside: values of a graph become outputs of it."""
     import onnxruntime
 
@@ -155,7 +155,7 @@ def best_range(numbers: np.ndarray, weights: np.ndarray | None = None) -> Range:
 
 
 def _error(numbers: np.ndarray, weights: np.ndarray, over: Range) -> float:
-    scale, zero = parameters(over)
+    scale, zero = scale_and_zero_point(over)
     levels = np.clip(np.rint(numbers / scale), -np.float32(zero), 255 - np.float32(zero))
     return float(np.dot(np.square(levels * scale - numbers), weights))
 

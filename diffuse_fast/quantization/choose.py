@@ -10,7 +10,7 @@ import numpy as np
 from ..artifact.document import Quantization, Range
 from ..model import Model
 from ..onnx.graph import Node
-from ..rewrites.insert_qdq import channels, layers
+from ..rewrites.insert_qdq import channel_axis, quantizable_layers
 from .calibrate import Call, Seen, relative_error
 from .sensitivity import alone
 
@@ -20,8 +20,8 @@ TOLD = 3  # trials at where the sums of squares say
 def candidates(model: Model) -> list[Node]:
     """The layers between the first that the sample passes and the last. Those that it does not pass embed time and conditioning:
     they cost nothing, and what they lose is lost everywhere."""
-    graph = model.nodes()
-    able = {node.outputs[0]: node for node in layers(graph)}
+    graph = model.graph()
+    able = {node.outputs[0]: node for node in quantizable_layers(graph)}
     passed: dict[str, int] = {model.input: 0}  # values made of the sample -> the layers it has passed at least
     for node in graph.nodes:
         before = [passed[name] for name in node.inputs if name in passed]
@@ -110,12 +110,12 @@ def choose(
 
 def multiply_adds(model: Model, nodes: Sequence[Node], sizes: Mapping[str, int]) -> dict[str, int]:
     """Of each layer for one sample, by its output's name."""
-    graph = model.nodes()
+    graph = model.graph()
     found = {}
     for node in nodes:
         weight = graph.weight(node.inputs[1])
         assert weight is not None  # that makes it a layer
-        found[node.outputs[0]] = weight.size // weight.shape[channels(node, weight)] * sizes[node.outputs[0]]
+        found[node.outputs[0]] = weight.size // weight.shape[channel_axis(node, weight)] * sizes[node.outputs[0]]
     return found
 
 

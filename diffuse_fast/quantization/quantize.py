@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..artifact.document import check_schedule
-from ..engine.arguments import whole
-from ..engine.sample import loaded
+from ..artifact.check_document import check_schedule
+from ..engine.arguments import require_int
+from ..engine.sample import load_cached
 from ..errors import ArgumentError, ArgumentTypeError
 from ..files import writable
 from ..model import Model, rewritten
@@ -69,10 +69,10 @@ def quantize(
         >>> df.sample(model, 4, 20, precision="int8").shape                      # doctest: +SKIP
         (4, 1, 8, 8)
     """
-    model = model if isinstance(model, Model) else loaded(model)
+    model = model if isinstance(model, Model) else load_cached(model)
     for name, number in (("samples", samples), ("steps", steps)):
-        whole(name, number, 1)
-    whole("seed", seed, 0)
+        require_int(name, number, 1)
+    require_int("seed", seed, 0)
     if isinstance(max_error, bool) or not isinstance(max_error, int | float) or not max_error > 0:
         raise ArgumentTypeError(f"max_error is {max_error!r}; it must be a number above 0.")
     target = _target(model, out)
@@ -105,14 +105,16 @@ def quantize(
 
 def _distances(model: Model, data: Split, seed: int, say: Callable[[str], object]) -> dict[str, float]:
     """Fréchet distances of as many samples as images are held out, in float32 and in int8."""
-    from ..training.evaluation.classifier import train_judge
+    from ..training.evaluation.classifier import train_classifier
     from ..training.evaluation.image_quality import evaluate
 
-    say("Fréchet distance: training the judge")
-    judge = train_judge(data.images, data.labels)
+    say("Fréchet distance: training the classifier")
+    classifier = train_classifier(data.images, data.labels)
     found = {}
     for precision in ("float32", "int8"):
-        *_, drawn = evaluate(model, data, solvers=("ddim",), steps=(EVALUATED_STEPS,), seed=seed, judge=judge, precision=precision)
+        *_, drawn = evaluate(
+            model, data, solvers=("ddim",), steps=(EVALUATED_STEPS,), seed=seed, classifier=classifier, precision=precision
+        )
         found[precision] = float(f"{drawn.frechet_distance:.4g}")
         say(f"{precision}: Fréchet distance {drawn.frechet_distance:.3f}, read as the class asked for {drawn.accuracy:.2f} %")
     return found

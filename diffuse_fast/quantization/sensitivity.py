@@ -11,9 +11,9 @@ import numpy as np
 
 from ..artifact.document import Range
 from ..model import Model
-from ..onnx.graph import Node, Nodes
-from ..rewrites.insert_qdq import through
-from ..rewrites.passes import instance_norms
+from ..onnx.graph import Graph, Node
+from ..rewrites.group_norm_to_instance_norm import group_norm_to_instance_norm
+from ..rewrites.insert_qdq import fake_quantize
 from .calibrate import Call, open_session, relative, run
 
 NUMBERS = 2048  # of a call's output that are looked at: all that is asked is how the layers compare
@@ -25,9 +25,9 @@ def alone(model: Model, layers: Sequence[Node], ranges: Mapping[str, Range], cal
     Weights stay as they are: constant, which is what makes a call quick, and by far the smaller part (a channel of a weight has a
     scale of its own, a value has one).
     """
-    graph = model.nodes()
+    graph = model.graph()
     switches = switched(graph, [node.outputs[0] for node in layers], ranges)
-    instance_norms(graph, model.opset)
+    group_norm_to_instance_norm(graph)
     session = open_session(graph)
     off = dict.fromkeys(switches.values(), np.array(False))
     # In the middle and at the end, where the noise is least: some layers cost there alone.
@@ -41,17 +41,17 @@ def alone(model: Model, layers: Sequence[Node], ranges: Mapping[str, Range], cal
     return found
 
 
-def switched(graph: Nodes, names: Sequence[str], ranges: Mapping[str, Range]) -> dict[str, str]:
+def switched(graph: Graph, names: Sequence[str], ranges: Mapping[str, Range]) -> dict[str, str]:
     """Give each of these layers an input of the graph, a bool, that says whether its own input is rounded; their names."""
     chosen, nodes = set(names), list[Node]()
     switches: dict[str, str] = {}
     for node in graph.nodes:
         name = node.outputs[0]
         if name in chosen:
-            switches[name] = graph.input(f"{name}/int8", "bool")
+            switches[name] = graph.add_input(f"{name}/int8", "bool")
             x = node.inputs[0]
-            rounded, either = graph.fresh(x), graph.fresh(x)
-            nodes += [*through(graph, x, rounded, ranges[x]), Node("Where", (switches[name], rounded, x), (either,))]
+            rounded, either = graph.new_name(x), graph.new_name(x)
+            nodes += [*fake_quantize(graph, x, rounded, ranges[x]), Node("Where", (switches[name], rounded, x), (either,))]
             node = graph.rewired(node, (either, *node.inputs[1:]), node.outputs)
         nodes.append(node)
     graph.nodes[:] = nodes

@@ -1,42 +1,51 @@
-"""Linear layers of one value, as those of the time's embedding in all blocks are, as one product that is split."""
+"""Merge linear layers that share an input, such as the time embedding layers of all blocks."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..onnx.graph import Node, Nodes
+from ..onnx.graph import Graph, Node
+
+_Layer = tuple[Node, np.ndarray, np.ndarray]  # with its weight and bias
 
 
-def layers_as_one(graph: Nodes) -> bool:
-    """Where several layers x·Wᵀ + b read one x. Whether there was any such x."""
-    readers: dict[str, list[tuple[Node, np.ndarray, np.ndarray]]] = {}
+def merge_gemms(graph: Graph) -> bool:
+    """Merge Gemms x·Wᵀ + b that share x into one Gemm and a Split. Returns True if the graph changed."""
+    by_input: dict[str, list[_Layer]] = {}
     for node in graph.nodes:
-        if _is_layer(node):
+        if _is_linear_layer(node):
             weight, bias = (graph.weight(name) for name in node.inputs[1:])
             if weight is not None and bias is not None and bias.shape == weight.shape[:1]:
-                readers.setdefault(node.inputs[0], []).append((node, weight, bias))
-    several, room = dict[int, list[tuple[Node, np.ndarray, np.ndarray]]](), graph.room
-    for layers in readers.values():
+                by_input.setdefault(node.inputs[0], []).append((node, weight, bias))
+    merged, budget = dict[int, list[_Layer]](), graph.constant_budget  # keyed by the id of the first layer of each group
+    for layers in by_input.values():
         size = sum(weight.nbytes + bias.nbytes for _, weight, bias in layers)
-        if len(layers) > 1 and size <= room:
-            several[id(layers[0][0])], room = layers, room - size
-    others = {id(node) for layers in several.values() for node, *_ in layers[1:]}
+        if len(layers) > 1 and size <= budget:
+            merged[id(layers[0][0])], budget = layers, budget - size
+    removed = {id(node) for layers in merged.values() for node, *_ in layers[1:]}
 
-    def made(node: Node) -> list[Node] | None:
-        if id(node) not in several:
-            return [] if id(node) in others else None
-        y, (nodes, weights, biases) = node.outputs[0], zip(*several[id(node)], strict=True)
-        joined = [graph.constant(y, np.concatenate(arrays)) for arrays in (weights, biases)]
-        sizes, product = graph.constant(y, np.array([len(bias) for bias in biases], np.int64)), graph.fresh(y)
+    def replacement(node: Node) -> list[Node] | None:
+        if id(node) not in merged:
+            return [] if id(node) in removed else None
+        y, (nodes, weights, biases) = node.outputs[0], zip(*merged[id(node)], strict=True)
+        parameters = [graph.add_constant(y, np.concatenate(arrays)) for arrays in (weights, biases)]
+        sizes, product = graph.add_constant(y, np.array([len(bias) for bias in biases], np.int64)), graph.new_name(y)
         return [
-            Node("Gemm", (node.inputs[0], *joined), (product,), {"transB": 1}),
-            Node("Split", (product, sizes), tuple(one.outputs[0] for one in nodes), {"axis": 1}),
+            Node("Gemm", (node.inputs[0], *parameters), (product,), {"transB": 1}),
+            Node("Split", (product, sizes), tuple(layer.outputs[0] for layer in nodes), {"axis": 1}),
         ]
 
-    return graph.replace(made)
+    return graph.replace(replacement)
 
 
-def _is_layer(node: Node) -> bool:
-    told = node.attributes
-    plain = told.get("transB") == 1 and not told.get("transA") and told.get("alpha", 1.0) == told.get("beta", 1.0) == 1.0
-    return node.op == "Gemm" and not node.domain and len(node.inputs) == 3 and plain
+def _is_linear_layer(node: Node) -> bool:
+    """Return whether a node is x·Wᵀ + b, as torch exports it."""
+    attributes = node.attributes
+    return (
+        node.op == "Gemm"
+        and not node.domain
+        and len(node.inputs) == 3
+        and attributes.get("transB") == 1
+        and not attributes.get("transA")
+        and attributes.get("alpha", 1.0) == attributes.get("beta", 1.0) == 1.0
+    )

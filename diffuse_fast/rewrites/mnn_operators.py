@@ -1,9 +1,8 @@
-"""The operators that MNN computes as ONNX says, and in which forms. Anything else is refused: what its converter takes it may
-compute otherwise, and it says nothing.
+"""The operators and attributes that MNN computes correctly. Others are rejected, because MNN may convert and then miscompute them.
 
-Each form was held against onnxruntime with MNN 3.6.1, on what an input and what a convolution gives (which lies in memory in blocks
-of four channels), and the tests hold it still. An operator of which a form has no test is not here. What an attribute does not
-tell, such as shapes, is in :mod:`.unsupported_forms`.
+Each form is tested against onnxruntime (MNN 3.6.1), after an input and after a convolution, whose output MNN stores in blocks of
+four channels. An operator is listed only if all its forms have a test. Conditions on shapes and constants are in
+:mod:`.unsupported_forms`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Mapping
 
 from ..onnx.graph import Attribute
 
-# The values of an attribute that are right; None: all of them.
+# The values of an attribute that are correct; None: all of them.
 _Values = tuple[Attribute, ...] | None
 
 _PLAIN = (
@@ -21,7 +20,7 @@ _PLAIN = (
     "Sin", "Sinh", "Slice", "Softplus", "Softsign", "Sqrt", "Squeeze", "Sub", "Tan", "Tanh", "Unsqueeze",
 )  # fmt: skip
 
-# By operator, the attributes that it may have.
+# Allowed attributes by operator.
 MNN: dict[str, Mapping[str, _Values]] = {
     **{op: {} for op in _PLAIN},
     "AveragePool": {
@@ -56,7 +55,7 @@ MNN: dict[str, Mapping[str, _Values]] = {
     "Transpose": {"perm": None},
 }  # fmt: skip
 
-# What an attribute is where a node does not say it, if that is not among the values above.
+# Defaults of attributes that are not among the values above.
 DEFAULTS: dict[str, Mapping[str, Attribute]] = {
     "Resize": {"coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_floor"},
     "AveragePool": {"strides": (1, 1)},

@@ -1,4 +1,4 @@
-"""Runtimes: how a network is called. ``network`` picks one and returns it; importing this loads none of them."""
+"""Runtimes: the ways to call a network. :func:`network` selects one. Importing this package loads none of them."""
 
 from .base import BoundCall, Network
 from .registry import RUNTIMES, Runtime, network, select

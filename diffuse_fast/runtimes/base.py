@@ -1,4 +1,4 @@
-"""What every runtime gives the engine, and the few things they share."""
+"""Protocols of the runtimes, and the helpers that they share."""
 
 from __future__ import annotations
 
@@ -16,34 +16,37 @@ CACHE_LINE = 64
 
 
 class BoundCall(Protocol):
-    """A network bound to buffers that were allocated once. It belongs to one sampling call at a time.
+    """A network bound to preallocated buffers. Only one sampling call may use it at a time.
 
     Attributes:
-        x: (batch, *shape) float32, C-contiguous: the engine's state lives here, and the step updates it in place.
-        output: (batch, *output shape) float32, C-contiguous: where a call leaves the model output. The same memory for
-            every call, and never that of ``x`` or of another bound call.
+        x: (batch, *shape) float32, C-contiguous: the state of the engine, which the step updates in place.
+        output: (batch, *output shape) float32, C-contiguous: a call writes the model output here. It is the same memory for
+            every call, and never shared with ``x`` or another bound call.
     """
 
     x: np.ndarray
     output: np.ndarray
 
     def condition(self, cond: dict[str, np.ndarray]) -> None:
-        """Take other values for the conditioning inputs, of the names, shapes and dtypes that were bound. They are copied."""
+        """Copy new values into the conditioning inputs. Names, shapes and dtypes must be those that were bound."""
         ...
 
     def __call__(self, t: float | np.ndarray) -> np.ndarray:
-        """Run the network on ``x`` at time ``t``, one for the whole batch or a float64 array of one per sample, and return
-        ``output``.
+        """Run the network on ``x`` and return ``output``.
+
+        Args:
+            t: The time: a float for the batch, or a float64 array with one time per sample.
 
         Raises:
-            ArgumentError: the network takes whole timesteps and ``t`` is none, or takes one time and ``t`` are several.
-            NetworkError: the network failed, or returned something other than its output.
+            ArgumentError: the network takes integer timesteps and ``t`` is fractional, or it takes a single time and ``t`` has
+                several.
+            NetworkError: the network failed, or its output has the wrong type or shape.
         """
         ...
 
 
 class Network(Protocol):
-    """A network as a runtime runs it. Any thread may bind it.
+    """A network in a runtime. Any thread may bind it.
 
     Attributes:
         name: The runtime's name.
@@ -60,7 +63,7 @@ class Network(Protocol):
             batch: Number of samples.
             shape: Shape of one sample.
             cond: The conditioning inputs, each (batch, *its shape). They are copied.
-            output_shape: Shape of the network's output for one sample; None means what the model says, else ``shape``.
+            output_shape: Shape of the network's output for one sample; None for that of the model, or else ``shape``.
 
         Raises:
             ArgumentError, ArgumentTypeError: an input is missing, unknown, or of a wrong shape or dtype.
@@ -69,26 +72,26 @@ class Network(Protocol):
 
 
 class Memory(Protocol):
-    """Memory of a device, as far as a runtime needs it. Arrays have ``__cuda_array_interface__`` or ``data_ptr()`` on a GPU."""
+    """The memory operations of a device that a runtime needs. GPU arrays have ``__cuda_array_interface__`` or ``data_ptr()``."""
 
     name: str
 
     def alloc(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
-        """A zeroed contiguous array."""
+        """Allocate a zeroed contiguous array."""
         ...
 
     def upload(self, array: Any, into: Any) -> None:
-        """Copy an array of the host, or of this device: then the caller keeps it until the work is done. In stream order."""
+        """Copy an array of the host or of this device, in stream order. The caller keeps a device array alive until then."""
         ...
 
 
 class DeviceCall(Protocol):
-    """A network bound to static memory of a device. Everything it does is in the order of the device's stream, and nothing waits.
+    """A network bound to static memory of a device. It enqueues work on the device's stream and never waits.
 
     Attributes:
-        x: (batch, *shape) float32: the engine's state, which the step updates in place.
+        x: (batch, *shape) float32: the state of the engine, which the step updates in place.
         t: (batch,) float32: the time of each sample, which the step sets for the next call.
-        captures_itself: Whether the runtime replays a graph of its own: then the engine captures none around it.
+        captures_itself: Whether the runtime captures and replays a CUDA graph. The engine then captures none around it.
     """
 
     x: Any
@@ -96,15 +99,14 @@ class DeviceCall(Protocol):
     captures_itself: bool
 
     def condition(self, cond: list[dict[str, Any]]) -> None:
-        """Copy other values of the conditioning inputs into the static memory, one dict per evaluation, as bound: arrays of the
-        host or of this device."""
+        """Copy new values into the conditioning inputs: one dict per evaluation, with arrays of the host or of this device."""
         ...
 
     def check(self, t: float) -> None:
-        """Whether the network can be called at this time; told before anything runs.
+        """Check that the network can be called at this time.
 
         Raises:
-            ArgumentError: the network takes whole timesteps and ``t`` is none.
+            ArgumentError: the network takes integer timesteps and ``t`` is fractional.
         """
         ...
 
@@ -112,25 +114,41 @@ class DeviceCall(Protocol):
         """Enqueue one call of the network at ``x`` and ``t`` with the first ``evaluations`` conditions, as one batch.
 
         Args:
-            evaluations: How many of the bound conditions, from 1.
+            evaluations: How many of the bound conditions to use, from 1.
             whole: Whether every time is a whole number.
 
         Returns:
-            The outputs, each (batch, *output shape) in the network's own dtype: static memory where ``captures_itself``, else
-            the network's own.
+            The outputs, each (batch, *output shape) in the network's dtype. With ``captures_itself`` they are static memory.
 
         Raises:
-            NetworkError: the network failed, or returned something other than its output.
+            NetworkError: the network failed, or its output has the wrong type or shape.
         """
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where and how a network runs on a CUDA device.
+
+    Attributes:
+        runtime: Name of the runtime.
+        index: Number of the device.
+        stream: The stream of the engine; None for a runtime that works on the current one.
+        graph: ``tick`` if the runtime should capture each call in a CUDA graph.
+    """
+
+    runtime: str
+    index: int
+    stream: int | None
+    graph: str
+
+
 class DeviceNetwork(Protocol):
-    """A network that runs where a device's memory is. Any thread may bind it.
+    """A network on a device. Any thread may bind it.
 
     Attributes:
         name: The runtime's name.
-        best_graph: What ``graph="auto"`` is for it.
+        best_graph: The value that ``graph="auto"`` stands for.
     """
 
     name: str
@@ -144,27 +162,30 @@ class DeviceNetwork(Protocol):
         cond: list[dict[str, Any]],
         output_shape: tuple[int, ...] | None = None,
     ) -> DeviceCall:
-        """Allocate the static memory of a batch; ``cond`` has one dict per evaluation of a guided call, of arrays of the host or of
-        this device, else as :meth:`Network.bind`."""
+        """Allocate the static memory of a batch.
+
+        ``cond`` has one dict per evaluation of a guided call, with arrays of the host or of this device. The other arguments are
+        those of :meth:`Network.bind`.
+        """
         ...
 
     def fingerprint(self) -> Any:
-        """What a captured graph relies on besides the bound memory: where the weights lie. Another value: capture again."""
+        """Return a value that changes when a captured graph becomes invalid, because the weights moved to other memory."""
         ...
 
 
 class MemoryCall:
-    """A :class:`BoundCall` of a runtime that reads its inputs where NumPy has them: a call fills in the time and runs.
+    """A :class:`BoundCall` of a runtime that reads inputs from NumPy's memory: a call sets the time and runs.
 
     Attributes:
-        _run: Runs the network on the inputs, into ``output``; set by the runtime.
+        _run: Runs the network on the inputs and writes ``output``. Set by the subclass.
     """
 
     _run: Callable[[], Any]
 
     def __init__(self, inputs: dict[str, np.ndarray], sample: str, time: str, into: np.ndarray) -> None:
         self.x, self.output = inputs[sample], into
-        self._inputs, self._t = inputs, inputs[time]  # held: the runtime knows addresses only
+        self._inputs, self._t = inputs, inputs[time]  # kept alive: the runtime has addresses only
         self._integer = self._t.dtype.kind == "i"
         self._per_sample = self._t.shape == (len(self.x),)
 
@@ -174,30 +195,30 @@ class MemoryCall:
 
     def __call__(self, t: float | np.ndarray) -> np.ndarray:
         if self._integer:
-            whole(t)
+            require_whole(t)
         if isinstance(t, float):
             self._t.fill(t)
         elif self._per_sample:
             self._t[...] = t
         else:
-            self._t.fill(same(t))
+            self._t.fill(single_time(t))
         try:
             self._run()
         except Exception as error:
-            raise failed(t, error) from error
+            raise network_error(t, error) from error
         return self.output
 
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What an artifact says of its inputs, without the model itself, which a network must not keep alive.
+    """The inputs of an artifact. A copy, because a network must not keep its model alive.
 
     Attributes:
         sample: Name of the input that takes the sample.
         shape: Shape of one sample.
         time: The time input.
         time_dims: How many dimensions it has.
-        per_sample: Whether it takes one time for each sample.
+        per_sample: Whether it takes one time per sample.
         conditioning: The other inputs.
     """
 
@@ -209,29 +230,33 @@ class Inputs:
     conditioning: tuple[Conditioning, ...]
 
     def arrays(self, batch: int, shape: tuple[int, ...], cond: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The memory of a batch by name, in the network's own dtypes, with the conditioning copied into it.
+        """Allocate the inputs of a batch in the network's dtypes, and copy the conditioning into them.
 
         Raises:
             ArgumentError, ArgumentTypeError: as :meth:`Network.bind`.
         """
         check_names(cond, [c.name for c in self.conditioning])
         if shape != self.shape:
-            raise ArgumentError(f"shape: the network's input {self.sample!r} is {self.shape} for a sample, but {shape} was given.")
+            raise ArgumentError(
+                f"shape is {shape}, but the network's input {self.sample!r} has the shape {self.shape} for one sample."
+            )
         inputs = {self.sample: aligned((batch, *shape))}
         inputs[self.time.input] = aligned((batch,) if self.per_sample else (1,) * self.time_dims, self.time.dtype)
-        given = own_cond(cond, batch)
+        given = copied_cond(cond, batch)
         for c in self.conditioning:
             array, dtype = given[c.name], np.dtype(c.dtype)
             if not np.can_cast(array.dtype, dtype, "same_kind") or (dtype.kind in "iu" and array.dtype.kind == "b"):
                 raise ArgumentTypeError(f"cond[{c.name!r}] has the dtype {array.dtype}; the network takes {dtype}.")
             if array.shape[1:] != c.shape:
-                raise ArgumentError(f"cond[{c.name!r}]: for a sample the network takes {c.shape}, but {array.shape[1:]} was given.")
+                raise ArgumentError(
+                    f"cond[{c.name!r}] has the shape {array.shape[1:]} for one sample; the network takes {c.shape}."
+                )
             inputs[c.name] = np.ascontiguousarray(array, dtype)
         return inputs
 
 
 def aligned(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
-    """A zeroed C-contiguous array that starts on a cache line, so that no vector load of the step straddles two."""
+    """Allocate a zeroed C-contiguous array aligned to a cache line, so that no vector load of the step crosses two lines."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
     raw = np.zeros(size + CACHE_LINE, np.uint8)
@@ -239,11 +264,11 @@ def aligned(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def own_cond(cond: dict[str, Any], batch: int, there: Callable[[Any], bool] = lambda value: False) -> dict[str, Any]:
-    """Copies of the conditioning inputs, checked for their batch. What is ``there``, on the device, stays as it is."""
+def copied_cond(cond: dict[str, Any], batch: int, on_device: Callable[[Any], bool] = lambda value: False) -> dict[str, Any]:
+    """Return checked copies of the conditioning inputs. Arrays that are ``on_device`` are not copied."""
     own = {}
     for name, value in cond.items():
-        array = value if there(value) else np.array(value, order="C", copy=True)
+        array = value if on_device(value) else np.array(value, order="C", copy=True)
         if isinstance(array, np.ndarray) and array.dtype.kind not in "fiub":
             raise ArgumentTypeError(f"cond[{name!r}] has the dtype {array.dtype}; it must be numbers.")
         if tuple(array.shape[:1]) != (batch,):
@@ -254,7 +279,7 @@ def own_cond(cond: dict[str, Any], batch: int, there: Callable[[Any], bool] = la
 
 
 def check_names(given: dict[str, Any], wanted: list[str]) -> None:
-    """Whether ``cond`` names exactly the inputs that a network has."""
+    """Check that ``cond`` names exactly the conditioning inputs of a network."""
     for name in given:
         if name not in wanted:
             raise ArgumentError(
@@ -266,38 +291,42 @@ def check_names(given: dict[str, Any], wanted: list[str]) -> None:
 
 
 def is_whole(t: float | np.ndarray) -> bool:
-    """Whether a time, or every one of several, is a whole number."""
+    """Return whether a time, or every time of an array, is a whole number."""
     return t == math.floor(t) if isinstance(t, float) else bool((t == np.floor(t)).all())
 
 
-def whole(t: float | np.ndarray) -> float | np.ndarray:
-    """The same time, or times, refused where the network takes whole numbers and these are not."""
+def require_whole(t: float | np.ndarray) -> float | np.ndarray:
+    """Return the times. Raises ArgumentError unless they are whole numbers."""
     if not is_whole(t):
         first = t if isinstance(t, float) else float(t[t != np.floor(t)][0])
         raise ArgumentError(
             f"the time {first!r} is not whole, but this network takes integer timesteps; choose a spacing or timesteps that are "
-            f"whole, or make the plan with timestep_rounding='nearest'."
+            f"integers, or make the plan with timestep_rounding='nearest'."
         )
     return t
 
 
-def same(t: np.ndarray) -> float:
-    """The one time of a batch, for a network that has a single one."""
+def single_time(t: np.ndarray) -> float:
+    """Return the time of a batch, for a network that takes a single one. Raises ArgumentError if the times differ."""
     if (t != t[0]).any():
         raise ArgumentError("this network takes one time for the whole batch; its samples cannot be at different timesteps.")
     return float(t[0])
 
 
-def failed(t: float | np.ndarray, error: Exception) -> DiffuseFastError:
-    """The error of a network that raised ``error`` at time ``t``."""
+def network_error(t: float | np.ndarray, error: Exception) -> DiffuseFastError:
+    """Return the error to raise for a network that raised ``error`` at time ``t``."""
     if isinstance(error, DiffuseFastError):
         return error
     return NetworkError(f"the network failed at time {t}: {type(error).__name__}: {str(error)[:1000]}")
 
 
 def check_output(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    """Whether a network's output has its shape."""
+    """Check the shape of a network's output."""
     if tuple(shape) != expected:
-        twice = len(expected) > 1 and tuple(shape) == (expected[0], 2 * expected[1], *expected[2:])
-        hint = " With twice the channels for a learned variance, say variance='learned_range' (or 'learned')." if twice else ""
+        doubled = len(expected) > 1 and tuple(shape) == (expected[0], 2 * expected[1], *expected[2:])
+        hint = (
+            " If the network has twice the channels for a learned variance, give variance='learned_range' (or 'learned')."
+            if doubled
+            else ""
+        )
         raise NetworkError(f"the network returned the shape {tuple(shape)}; for this batch it must be {expected}.{hint}")

@@ -1,4 +1,4 @@
-"""A batch in parts that run beside each other, each on a core of its own: the runtimes release the interpreter's lock."""
+"""Split a batch into parts that run concurrently, each on its own core: the runtimes release the GIL."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from .base import BoundCall, Network, aligned, own_cond
-from .fork_safety import Threaded
+from .base import BoundCall, Network, aligned, copied_cond
+from .fork_safety import ThreadOwner
 
 
 class SplitNetwork:
-    """A network whose batches are cut into parts of sizes that differ by one at most, the larger first.
+    """A network that splits its batches into parts whose sizes differ by at most one, the larger first.
 
-    With a network whose result for a sample does not depend on its batch, the result is the same bits in any number of parts.
+    If the result of the network for a sample does not depend on the batch, the bits do not depend on the number of parts.
     """
 
     def __init__(self, inner: Network, parts: int):
@@ -28,17 +28,17 @@ class SplitNetwork:
         parts = min(self._parts, batch)
         if parts == 1:
             return self._inner.bind(batch, shape, cond, output_shape)
-        cond = own_cond(cond, batch)
-        small, more = divmod(batch, parts)
-        ends = np.cumsum([small + (i < more) for i in range(parts)]).tolist()
+        cond = copied_cond(cond, batch)
+        size, remainder = divmod(batch, parts)
+        ends = np.cumsum([size + (i < remainder) for i in range(parts)]).tolist()
         slices = [slice(start, stop) for start, stop in zip([0, *ends], ends, strict=False)]
         calls = [self._inner.bind(s.stop - s.start, shape, {n: v[s] for n, v in cond.items()}, output_shape) for s in slices]
         return SplitCall(calls, slices)
 
 
-class SplitCall(Threaded):
-    """See :class:`~diffuse_fast.runtimes.base.BoundCall`. A part has buffers of its own: copying in and out is nothing beside a
-    network call that is worth splitting."""
+class SplitCall(ThreadOwner):
+    """See :class:`~diffuse_fast.runtimes.base.BoundCall`. Each part has its own buffers; copying in and out costs nothing
+    compared to a network call that is worth splitting."""
 
     def __init__(self, calls: list[BoundCall], slices: list[slice]):
         super().__init__()
@@ -60,19 +60,19 @@ class SplitCall(Threaded):
             while True:
                 try:
                     part = todo.popleft()
-                except IndexError:  # all are taken
+                except IndexError:  # none is left
                     return
                 self._run(part, t)
 
         others: list[Any] = []
-        # Where no thread can be started, those that are there do the work: a thread takes part after part.
+        # If no more threads can be started, the existing ones do the work: each takes part after part.
         with contextlib.suppress(RuntimeError):
             while self._pool is not None and len(others) < len(self._parts) - 1:
                 others.append(self._pool.submit(take))
         try:
             take()
         finally:
-            for other in others:  # none may go on writing when the call is over
+            for other in others:  # no thread may write after the call has returned
                 other.exception()
         for other in others:
             other.result()
@@ -89,9 +89,9 @@ class SplitCall(Threaded):
 
 
 def _threads(count: int) -> Any:
-    """A pool, or None where the interpreter gives no threads any more: its main thread has ended."""
+    """Return a thread pool; None if the interpreter starts no more threads because its main thread has ended."""
     try:
-        from concurrent.futures import ThreadPoolExecutor  # which cannot be imported then
+        from concurrent.futures import ThreadPoolExecutor  # this import fails too, then
 
         return ThreadPoolExecutor(count, "diffuse_fast_split")
     except RuntimeError:

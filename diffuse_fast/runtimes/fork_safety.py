@@ -1,4 +1,4 @@
-"""Runtimes and forked children: a child has its parent's memory, but none of its threads."""
+"""Protection against use after a fork: a child process has its parent's memory, but none of its threads."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Callable
 
 from ..errors import NetworkError
 
-_forks = 0  # between the first process and this one
+_forks = 0  # number of forks from the first process to this one
 
 
 def forget_in_child(held: Callable[[], object], forget: Callable[[], None]) -> None:
-    """Have every forked child forget what its parent made.
+    """Make every forked child drop the sessions of its parent without destroying them.
 
-    It is forgotten, not destroyed: a destructor of sessions waits for their threads, and for a lock if one of these had it when the
-    process was forked. The memory is the parent's as long as nobody writes to it.
+    The destructor of a session would wait for threads that the child does not have. The memory stays shared with the parent as long
+    as neither writes to it.
 
     Args:
-        held: What must not be destroyed in the child.
-        forget: Makes the child begin anew.
+        held: Returns the objects that must not be destroyed in the child.
+        forget: Resets the caches of the child.
     """
 
     def child() -> None:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(held()))  # not even when the interpreter ends
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(held()))  # never freed, not even when the interpreter ends
         forget()
 
     if hasattr(os, "register_at_fork"):
@@ -39,20 +39,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-class Threaded:
-    """What needs threads that were started in this process: a forked child has none of them, and would wait for them for ever."""
+class ThreadOwner:
+    """An object whose threads belong to the process that made it. A forked child would wait for them forever."""
 
     def __init__(self) -> None:
         self._forks = _forks
 
     def check_process(self, instead: str = "make the Sampler in the forked child") -> None:
-        """Whether the threads are there; ``instead`` is what else can be done.
+        """Check that the threads exist.
+
+        Args:
+            instead: What to do instead, for the message.
 
         Raises:
-            NetworkError: this process was forked since.
+            NetworkError: this process was forked after the object was made.
         """
         if self._forks != _forks:
             raise NetworkError(
-                f"the network was made ready before this process was forked, and its threads stayed in the other; {instead}, or "
-                f"start children by multiprocessing's 'spawn'."
+                f"the network was prepared before this process was forked, and its threads stayed in the parent; {instead}, or "
+                f"start children with multiprocessing's 'spawn'."
             )

@@ -1,7 +1,8 @@
-"""MNN. Its converter makes its graph of the file when the first network is; a call copies the inputs into a session and runs it.
+"""MNN. The file is converted to MNN's format for the first network; a call copies the inputs into a session and runs it.
 
-Its convolutions of 3x3 are Winograd's. In float32 they are held to the smallest tile, whose transforms halve at most, so that it is
-exact to rounding; with the tiles of float32-fast, which MNN takes by default, a call can be off by 3e-4 (``docs/runtimes.md``).
+3x3 convolutions use Winograd's algorithm. In float32 only the smallest tile is allowed, whose transforms divide by 2 at most, so
+the result is exact to rounding. float32-fast allows the larger tiles that are MNN's default; a call can then have an error of 3e-4
+(``docs/runtimes.md``).
 """
 
 from __future__ import annotations
@@ -27,40 +28,40 @@ from ..model import Model
 from ..onnx import header
 from ..rewrites import passes
 from .base import Inputs, MemoryCall, aligned, check_output
-from .fork_safety import Threaded, forget_in_child
-from .session_pool import Sessions
+from .fork_safety import ThreadOwner, forget_in_child
+from .session_pool import SessionPool
 
 _HINT = 3  # WINOGRAD_MEMORY_LEVEL
-_TILES = {"float32": 1, "float32-fast": 3}  # F(2x2, 3x3) alone; the one that takes fewest products, of up to 6x6
+_TILES = {"float32": 1, "float32-fast": 3}  # F(2x2, 3x3) only; the tile up to 6x6 with the fewest multiplications
 
-# Shapes that no bound call has and for which a session is kept, for each model: it holds the weights in its own layout.
+# Sessions kept per model for shapes without bound calls. Each holds a copy of the weights.
 _KEPT = 4
 
-_LINE = b"The device supports:"  # that it prints
-_LONGEST = 600  # seconds for the converter, which takes 0.1 s for a megabyte
+_BANNER = b"The device supports:"  # MNN prints this line when it is imported
+_CONVERTER_TIMEOUT = 600  # seconds; the converter takes 0.1 s per megabyte
 
-_DTYPES = ("float32", "int64", "int32")  # of inputs: whole numbers become 32 bits wide
+_DTYPES = ("float32", "int64", "int32")  # of inputs; MNN computes with 32-bit integers
 
-# A process of its own: the converter ends the process where it meets what it did not expect. Called in its compiled module, never
-# by the command ``mnnconvert``, which runs pip and reports its use to a server.
+# Run in a separate process, because the converter exits on unexpected input. The command ``mnnconvert`` is not used: it runs pip
+# and reports its use to a server.
 _CONVERT = "import sys; sys.path.insert(0, sys.argv[1]); import _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[2:]])"
 
 
 class _Converted:
-    """What MNN's converter made of a model, and the sessions that no call is in."""
+    """A converted model and its idle sessions."""
 
     def __init__(self, content: bytes) -> None:
         self.content = content
-        self.sessions: Sessions[_Session] = Sessions(_KEPT)
+        self.sessions: SessionPool[_Session] = SessionPool(_KEPT)
 
 
 _models: weakref.WeakKeyDictionary[Model, _Converted] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
-_pool: Threaded | None = None  # MNN's threads, which all its sessions share: it makes no others
+_threads: ThreadOwner | None = None  # of the thread pool that all of MNN's sessions share, and that MNN makes once
 
 
 def _forget() -> None:
-    """A forked child makes its own."""
+    """Reset the caches in a forked child."""
     global _models, _lock
     _models, _lock = weakref.WeakKeyDictionary(), threading.Lock()
 
@@ -69,10 +70,10 @@ forget_in_child(lambda: list(_models.values()), _forget)
 
 
 def network(model: Model, *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32") -> MNNNetwork:
-    """A ``df.Model`` as a network.
+    """Make a network from a ``df.Model``.
 
     Raises:
-        ArtifactError: MNN's converter refuses the file; the message names the operators it lacks.
+        ArtifactError: MNN's converter rejects the file; the message names the operators that it lacks.
         OutputError: a temporary file cannot be written.
     """
     if time_dtype is not None:
@@ -86,13 +87,13 @@ def network(model: Model, *, threads: int | None = None, time_dtype: str | None 
 
 
 def _imported() -> Any:
-    """MNN, without the line about the processor that it prints when it is imported. What other threads print meanwhile stays."""
+    """Import MNN without printing its line about the CPU. Output of other threads is kept."""
     if (mnn := sys.modules.get("MNN")) is not None:
         return mnn
     with _folder() as folder, open(folder / "printed", "w+b") as printed:
         try:
             kept = os.dup(1)
-        except OSError:  # it is closed, and so is what Python has for it
+        except OSError:  # stdout is closed
             return _import()
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -100,11 +101,11 @@ def _imported() -> Any:
         try:
             return _import()
         finally:
-            ctypes.CDLL(None).fflush(None)  # its line is in the buffer of C
+            ctypes.CDLL(None).fflush(None)  # the line is in C's buffer
             os.dup2(kept, 1)
             os.close(kept)
             printed.seek(0)
-            os.write(1, b"".join(line for line in printed if not line.startswith(_LINE)))
+            os.write(1, b"".join(line for line in printed if not line.startswith(_BANNER)))
 
 
 def _import() -> Any:
@@ -115,8 +116,8 @@ def _import() -> Any:
 
 
 def _convert(model: Model, packages: Path) -> bytes:
-    """The model in MNN's format."""
-    changed = passes.for_mnn(model)
+    """Convert the model to MNN's format."""
+    changed = passes.rewritten(model, "mnn")
     with _folder() as folder:
         source, target = folder / "model.onnx", folder / "model.mnn"
         if changed is None:
@@ -127,42 +128,49 @@ def _convert(model: Model, packages: Path) -> bytes:
         command = [sys.executable, "-P", "-c", _CONVERT, os.fspath(packages), *arguments]
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, cwd=folder, timeout=_LONGEST
+                command,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                stdin=subprocess.DEVNULL,
+                cwd=folder,
+                timeout=_CONVERTER_TIMEOUT,
             )
         except subprocess.TimeoutExpired:
             raise ArtifactError(
-                f"MNN's converter was not done with {str(model.path)!r} after {_LONGEST} s; take another runtime, such as 'onnx'."
+                f"MNN's converter did not finish {str(model.path)!r} within {_CONVERTER_TIMEOUT} s; "
+                "use runtime='onnx' for this model."
             ) from None
         if done.returncode or not target.exists():
-            said = [line for line in (done.stdout + done.stderr).splitlines() if "Not Support" in line or "rror" in line]
-            why = " ".join(said) or f"status {done.returncode}"
-            raise ArtifactError(f"MNN's converter refuses {str(model.path)!r}: {why[-1000:]}")
+            errors = [line for line in (done.stdout + done.stderr).splitlines() if "Not Support" in line or "rror" in line]
+            why = " ".join(errors) or f"status {done.returncode}"
+            raise ArtifactError(f"MNN's converter rejects {str(model.path)!r}: {why[-1000:]}")
         return target.read_bytes()
 
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """A temporary folder: MNN reads and writes files only."""
+    """Make a temporary folder, because MNN reads and writes files only."""
     try:
         with tempfile.TemporaryDirectory(prefix="diffuse_fast-") as name:
             yield Path(name)
     except OSError as error:
-        raise OutputError(f"MNN needs a temporary file, which cannot be written: {error}; TMPDIR names another folder.") from None
+        raise OutputError(f"MNN needs a temporary file, which cannot be written: {error}; set TMPDIR to another folder.") from None
 
 
-class MNNNetwork(Threaded):
-    """A converted model, and how it is to be run."""
+class MNNNetwork(ThreadOwner):
+    """A converted model and its settings."""
 
     name = "mnn"
 
     def __init__(self, model: Model, made: _Converted, threads: int | None, precision: str):
         super().__init__()
-        # Of the model no more than it says: what was made of it lives as long as it does.
+        # Copies, not the model itself: the cache drops the converted model when the model is garbage-collected.
         dims = next(value.shape for value in header.read(model.path).inputs if value.name == model.time.input)
         per_sample = dims is None or (len(dims) == 1 and dims[0] != 1)
         self._inputs = Inputs(model.input, model.shape, model.time, len(dims or ()), per_sample, model.conditioning)
         self._output, self._output_shape = model.output, model.output_shape
-        self._made, self._way = made, (machine.physical_cores() if threads is None else threads, _TILES[precision])
+        self._made, self._settings = made, (machine.physical_cores() if threads is None else threads, _TILES[precision])
         for name, dtype in ((model.time.input, model.time.dtype), *((c.name, c.dtype) for c in model.conditioning)):
             if dtype not in _DTYPES:
                 raise ArgumentError(f"the network's input {name!r} is {dtype}; MNN takes {', '.join(_DTYPES)}.")
@@ -173,16 +181,16 @@ class MNNNetwork(Threaded):
         self.check_process()
         inputs = self._inputs.arrays(batch, shape, cond)
         into = aligned((batch, *(output_shape or self._output_shape)))
-        return MNNCall(self._made, self._way, inputs, self._inputs.sample, self._inputs.time.input, self._output, into)
+        return MNNCall(self._made, self._settings, inputs, self._inputs.sample, self._inputs.time.input, self._output, into)
 
 
 class MNNCall(MemoryCall):
-    """Inputs and output are copied from and to a session, which is nobody's between two calls."""
+    """Copies the inputs to a session and the output from it. The session is in the pool between calls."""
 
     def __init__(
         self,
         made: _Converted,
-        way: tuple[int, int],
+        settings: tuple[int, int],
         inputs: dict[str, np.ndarray],
         sample: str,
         time: str,
@@ -191,22 +199,22 @@ class MNNCall(MemoryCall):
     ) -> None:
         super().__init__(inputs, sample, time, into)
         shapes = {name: array.shape for name, array in inputs.items()}
-        key = (way, *sorted(shapes.items()))
+        key = (settings, *sorted(shapes.items()))
 
         def new() -> _Session:
             try:
-                return _Session(made.content, *way, shapes, output, into.ndim)
+                return _Session(made.content, *settings, shapes, output, into.ndim)
             except DiffuseFastError:
                 raise
             except Exception as error:
-                raise ArtifactError(f"MNN refuses the network for inputs of {shapes}: {str(error)[:1000]}") from None
+                raise ArtifactError(f"MNN rejects the network for inputs of {shapes}: {str(error)[:1000]}") from None
 
         made.sessions.bind(self, key)
-        first = made.sessions.take(key) or new()  # what it refuses is told here, and no call but one beside another makes its own
+        first = made.sessions.take(key) or new()  # errors are raised here; only concurrent calls make more
         made.sessions.give(key, first)
         check_output(first.output.shape, into.shape)
 
-        here = Threaded()
+        here = ThreadOwner()
 
         def run() -> None:
             here.check_process()
@@ -218,38 +226,38 @@ class MNNCall(MemoryCall):
 
 
 class _Session:
-    """A session for certain shapes. One call at a time: each has an interpreter of its own, for which sessions wait."""
+    """A session for fixed shapes that runs one call at a time. Each has its own interpreter, for which sessions would wait."""
 
     def __init__(
         self, content: bytes, threads: int, tiles: int, shapes: dict[str, tuple[int, ...]], output: str, dims: int
     ) -> None:
-        global _pool
+        global _threads
         mnn = sys.modules["MNN"]
         if threads > 1:
-            if _pool is None:
-                _pool = Threaded()
-            _pool.check_process("take threads=1 or another runtime")
-        with _folder() as folder:  # there is no way to give it bytes
+            if _threads is None:
+                _threads = ThreadOwner()
+            _threads.check_process("use threads=1 or another runtime")
+        with _folder() as folder:  # it does not accept bytes
             file = folder / "model.mnn"
             file.write_bytes(content)
             self._interpreter = mnn.Interpreter(os.fspath(file))
         self._interpreter.setSessionHint(_HINT, tiles)
-        # "normal" is float32 as "high" is, which prints a line.
+        # "normal" is float32. So is "high", but it prints a line.
         self._session = self._interpreter.createSession({"backend": "CPU", "numThread": threads, "precision": "normal"})
-        # Those that the network uses: the converter drops others.
+        # Only the inputs that the network uses: the converter drops the others.
         tensors = self._interpreter.getSessionInputAll(self._session)
         for name, tensor in tensors.items():
             self._interpreter.resizeTensor(tensor, shapes[name])
         self._interpreter.resizeSession(self._session)
-        # Arrays over MNN's own memory, which it uses for other values too while it runs.
+        # Views of MNN's memory, which is reused for other values while the session runs.
         self._inputs = {name: tensor.getNumpyData() for name, tensor in tensors.items()}
         self.output = self._interpreter.getSessionOutput(self._session, output).getNumpyData()
-        if self.output.ndim == dims + 1 and self.output.shape[-1] == 1:  # a convolution of sequences is to it one of pictures
+        if self.output.ndim == dims + 1 and self.output.shape[-1] == 1:  # MNN treats a 1-D convolution as 2-D
             self.output = self.output[..., 0]
 
     def __call__(self, inputs: dict[str, np.ndarray], into: np.ndarray) -> None:
         for name, array in self._inputs.items():
             np.copyto(array, inputs[name], casting="same_kind")
         if status := self._interpreter.runSession(self._session):
-            raise NetworkError(f"MNN stopped with its error {status}.")
+            raise NetworkError(f"MNN failed with error code {status}.")
         np.copyto(into, self.output)

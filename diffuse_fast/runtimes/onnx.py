@@ -1,4 +1,4 @@
-"""onnxruntime. A bound call fills one number and runs: inputs and output are bound to NumPy's memory once."""
+"""onnxruntime on the CPU. Inputs and output are bound to NumPy's memory once; a call sets the time and runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .. import machine
 from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, MissingDependencyError, install_hint
 from ..model import Model
 from ..rewrites import passes
-from .base import MemoryCall, aligned, check_names, own_cond
+from .base import MemoryCall, aligned, check_names, copied_cond
 from .fork_safety import forget_in_child
 
 _DTYPES = {
@@ -27,16 +27,16 @@ _DTYPES = {
     "tensor(bool)": "bool",
 }
 
-# Sessions kept for a model: each holds the weights and has threads of its own. Those of bound calls live as long as these do.
+# Sessions kept per model: each holds the weights and has its own threads. Sessions of bound calls live as long as the calls.
 _KEPT = 4
 
-# By model, number of threads and precision, the last used at the end.
+# By model, then by number of threads and precision; least recently used first.
 _sessions: weakref.WeakKeyDictionary[Model, OrderedDict[tuple[int, str], Any]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
 def _forget() -> None:
-    """A forked child makes its own."""
+    """Reset the caches in a forked child."""
     global _sessions, _lock
     _sessions, _lock = weakref.WeakKeyDictionary(), threading.Lock()
 
@@ -45,15 +45,15 @@ forget_in_child(lambda: [list(kept.values()) for kept in _sessions.values()], _f
 
 
 def network(model: Any, *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32") -> OnnxNetwork:
-    """A ``df.Model`` or an ``InferenceSession`` as a network.
+    """Make a network from a ``df.Model`` or an ``InferenceSession``.
 
-    A session's inputs are told by name: the sample is ``x`` or ``sample``, else the first; the time is ``t`` or
-    ``timestep``, else the second; the others are conditioning. Its first output is the prediction.
+    The inputs of a session are found by name: the sample is ``x`` or ``sample``, or else the first input; the time is ``t`` or
+    ``timestep``, or else the next; the others are conditioning. Its first output is the prediction.
     """
     if time_dtype is not None:
         raise ArgumentError("time_dtype is for modules and callables; an ONNX file fixes the type of its time itself.")
     if isinstance(model, Model):
-        # Not told, onnxruntime counts the cores of the whole machine, and puts its threads on those that this process may not have.
+        # By default onnxruntime uses all cores of the machine, also those that this process may not run on.
         session = _session(model, machine.physical_cores() if threads is None else threads, precision)
         return OnnxNetwork(session, model.input, model.time.input, model.output, model.output_shape)
     if threads is not None:
@@ -62,8 +62,8 @@ def network(model: Any, *, threads: int | None = None, time_dtype: str | None = 
     if len(names) < 2:
         raise ArgumentError(f"the session has the inputs {names}; a diffusion network takes a sample and a time.")
     sample = next((n for n in ("x", "sample") if n in names), names[0])
-    rest = [n for n in names if n != sample]
-    time = next((n for n in ("t", "timestep") if n in rest), rest[0])
+    others = [n for n in names if n != sample]
+    time = next((n for n in ("t", "timestep") if n in others), others[0])
     return OnnxNetwork(model, sample, time, model.get_outputs()[0].name, None)
 
 
@@ -77,17 +77,17 @@ def _session(model: Model, threads: int, precision: str) -> Any:
         key = threads, precision
         if key not in sessions:
             options = onnxruntime.SessionOptions()
-            options.log_severity_level = 3  # errors; what it warns of at load is nothing a user can act on
+            options.log_severity_level = 3  # errors only: a user cannot act on its warnings
             options.intra_op_num_threads = threads
-            # Without VNNI the products of int8 and uint8 saturate at 16 bits; this takes uint8 for both, which does not.
+            # Without VNNI, products of int8 and uint8 saturate at 16 bits. With this option both are uint8, which does not.
             options.add_session_config_entry("session.x64quantprecision", "1")
-            changed = passes.for_onnxruntime(model, precision)
+            changed = passes.rewritten(model, "onnxruntime", precision)
             try:
                 sessions[key] = onnxruntime.InferenceSession(
                     os.fspath(model.path) if changed is None else changed, options, providers=["CPUExecutionProvider"]
                 )
             except Exception as error:
-                raise ArtifactError(f"onnxruntime refuses {str(model.path)!r}: {str(error)[:1000]}") from None
+                raise ArtifactError(f"onnxruntime rejects {str(model.path)!r}: {str(error)[:1000]}") from None
         sessions.move_to_end(key)
         while len(sessions) > _KEPT:
             sessions.popitem(last=False)
@@ -107,16 +107,16 @@ class OnnxNetwork:
         for name in (sample, output):
             kind = next(v.type for v in (*session.get_inputs(), *session.get_outputs()) if v.name == name)
             if kind != "tensor(float)":
-                raise ArgumentError(f"the network's {name!r} is a {kind}; the engine gives and takes float32.")
+                raise ArgumentError(f"the network's {name!r} is a {kind}; it must be tensor(float).")
 
     def bind(
         self, batch: int, shape: tuple[int, ...], cond: dict[str, np.ndarray], output_shape: tuple[int, ...] | None = None
     ) -> OnnxCall:
         check_names(cond, self._conditioning)
-        given = own_cond(cond, batch)
+        given = copied_cond(cond, batch)
         inputs = {self._sample: aligned((batch, *shape))}
         time = self._inputs[self._time]
-        # Most networks take one time per sample; some files take one for the batch, as a scalar or as [1].
+        # Most networks take one time per sample; some take one for the batch, as a scalar or with shape [1].
         per_sample = len(time.shape) == 1 and time.shape[0] != 1
         inputs[self._time] = aligned((batch,) if per_sample else (1,) * len(time.shape), input_dtype(time))
         for name, array in given.items():
@@ -128,7 +128,7 @@ class OnnxNetwork:
             dims = self._inputs[name].shape
             if len(dims) != array.ndim or any(isinstance(d, int) and d != n for d, n in zip(dims, array.shape, strict=True)):
                 what = "shape" if name == self._sample else f"cond[{name!r}]"
-                raise ArgumentError(f"{what}: the network's input {name!r} is {dims}, but {array.shape} was given.")
+                raise ArgumentError(f"{what}: the network's input {name!r} has the shape {dims}, but {array.shape} was given.")
         return OnnxCall(
             self.session,
             inputs,
@@ -140,14 +140,14 @@ class OnnxNetwork:
 
 
 def input_dtype(value: Any) -> str:
-    """The NumPy dtype of a network's input."""
+    """Return the NumPy dtype of a network's input."""
     if value.type not in _DTYPES:
         raise ArgumentError(f"the network's input {value.name!r} is a {value.type}, which is not supported.")
     return _DTYPES[value.type]
 
 
 class OnnxCall(MemoryCall):
-    """A binding of the session to the memory, which is all that a call takes."""
+    """A session bound to the memory of the inputs and the output."""
 
     def __init__(self, session: Any, inputs: dict[str, np.ndarray], sample: str, time: str, output: str, into: np.ndarray) -> None:
         super().__init__(inputs, sample, time, into)

@@ -1,6 +1,6 @@
-"""onnxruntime on CUDA: inputs and output bound to device memory once, all work on the engine's stream, no torch needed.
+"""onnxruntime on CUDA: inputs and output are bound to device memory once, and all work is on the engine's stream, without torch.
 
-A session that cannot put the whole network on the GPU is refused: what is asked for runs there or fails.
+A session that cannot run the whole network on the GPU is an error.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, MissingDependencyError, NetworkError, UnavailableError, install_hint
 from ..model import Model
-from .base import Memory, check_names, own_cond, whole
+from .base import Memory, Placement, check_names, copied_cond, require_whole
 from .onnx import input_dtype
 
 PROVIDERS = {"onnx": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 
-# One session per model and what it was made with, as long as the model lives.
+# Sessions by model and settings, as long as the model lives.
 _sessions: weakref.WeakKeyDictionary[Model, dict[Any, Any]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 _graph_ids = itertools.count(1)
 
 
 def provider_options(runtime: str, index: int, stream: int, graph: bool) -> list[tuple[str, dict[str, str]]]:
-    """Execution providers and their options, in order of preference.
+    """Return execution providers and their options, in order of preference.
 
-    https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html and TensorRT-ExecutionProvider.html
+    Source: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html and TensorRT-ExecutionProvider.html
     """
     shared = {"device_id": str(index), "user_compute_stream": str(stream)}
     cuda = (PROVIDERS["onnx"], {**shared, "enable_cuda_graph": str(int(graph and runtime == "onnx"))})
@@ -39,11 +39,11 @@ def provider_options(runtime: str, index: int, stream: int, graph: bool) -> list
 
 
 def session(model: Model, runtime: str, index: int, stream: int, graph: bool) -> Any:
-    """A session of this model on a CUDA device and stream.
+    """Return the session of a model on a CUDA device and stream.
 
     Raises:
-        UnavailableError: onnxruntime has no such provider, it does not start here, or a part of the network would run on the
-            CPU.
+        UnavailableError: onnxruntime lacks the provider, the provider does not start here, or a part of the network would run on
+            the CPU.
         MissingDependencyError: onnxruntime is not installed.
     """
     try:
@@ -62,12 +62,12 @@ def session(model: Model, runtime: str, index: int, stream: int, graph: bool) ->
 
 def _make(onnxruntime: Any, model: Model, runtime: str, index: int, stream: int, graph: bool) -> Any:
     wanted = PROVIDERS[runtime]
-    # That a provider is listed says what onnxruntime was built with, not that it starts; that it is not listed is final.
+    # A listed provider was built in, but may still not start.
     if wanted not in (known := onnxruntime.get_available_providers()):
         raise UnavailableError(
             f"onnxruntime {onnxruntime.__version__} has no {wanted} (it has {', '.join(known)}): {install_hint('gpu')}"
         )
-    onnxruntime.preload_dlls()  # CUDA and cuDNN from PyPI's packages, where they are not on the system
+    onnxruntime.preload_dlls()  # CUDA and cuDNN from PyPI's packages, if they are not installed on the system
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -77,7 +77,7 @@ def _make(onnxruntime: Any, model: Model, runtime: str, index: int, stream: int,
         )
     except Exception as error:
         raise UnavailableError(f"onnxruntime does not run {model.name} on cuda:{index}: {str(error)[:1000]}") from None
-    # A provider that does not start is left out without an error.
+    # onnxruntime drops a provider that does not start, without an error.
     if wanted not in (got := made.get_providers()):
         raise UnavailableError(
             f"onnxruntime's {wanted} does not start on cuda:{index} (it runs on {', '.join(got)}); look at its logs, and at "
@@ -86,11 +86,23 @@ def _make(onnxruntime: Any, model: Model, runtime: str, index: int, stream: int,
     return made
 
 
+def network(model: Model, placement: Placement) -> OnnxDeviceNetwork:
+    """Make a network from an artifact on a CUDA device.
+
+    Raises:
+        ArtifactError: the file changed after it was loaded.
+        UnavailableError, MissingDependencyError: as :func:`session`.
+    """
+    stream = placement.stream or 0  # 0: the default stream
+    with model.files.unchanged():
+        return OnnxDeviceNetwork(model, placement.runtime, placement.index, stream, placement.graph == "tick")
+
+
 class OnnxDeviceNetwork:
-    """A model file on a CUDA device; ``graph``: onnxruntime captures each call and replays it."""
+    """A model file on a CUDA device. With ``graph``, onnxruntime captures each call in a CUDA graph and replays it."""
 
     name = "onnx"
-    best_graph = "none"  # not every network can be captured by onnxruntime
+    best_graph = "none"  # onnxruntime cannot capture every network
 
     def __init__(self, model: Model, runtime: str, index: int, stream: int, graph: bool):
         self.session, self.model, self.index, self.graph = session(model, runtime, index, stream, graph), model, index, graph
@@ -109,11 +121,13 @@ class OnnxDeviceNetwork:
         own = []
         for given in cond:
             check_names(given, names)
-            own.append({name: self._fitting(name, value) for name, value in own_cond(given, batch, _is_there).items()})
+            own.append({name: self._fitting(name, value) for name, value in copied_cond(given, batch, _on_device).items()})
         time = self.inputs[model.time.input]
-        # The step writes the times where the network reads them.
+        # The step writes the times into the network's input.
         if len(time.shape) != 1 or time.shape[0] == 1:
-            raise ArgumentError(f"the network's input {time.name!r} is {time.shape}; on a device it must be one time per sample.")
+            raise ArgumentError(
+                f"the network's input {time.name!r} has the shape {time.shape}; on a device it must take one time per sample."
+            )
         return OnnxDeviceCall(self, memory, batch, shape, own, tuple(output_shape or model.output_shape))
 
     def fingerprint(self) -> Any:
@@ -121,10 +135,10 @@ class OnnxDeviceNetwork:
 
     def _fitting(self, name: str, array: Any) -> Any:
         dtype = np.dtype(input_dtype(self.inputs[name]))
-        if _is_there(array):
+        if _on_device(array):
             if array.dtype != dtype:
                 raise ArgumentTypeError(
-                    f"cond[{name!r}] is {array.dtype} there; the network takes {dtype}: convert it on the device."
+                    f"cond[{name!r}] has the dtype {array.dtype}; the network takes {dtype}: convert it on the device."
                 )
             return array
         if not np.can_cast(array.dtype, dtype, "same_kind") or (dtype.kind in "iu" and array.dtype.kind == "b"):
@@ -133,7 +147,7 @@ class OnnxDeviceNetwork:
 
 
 class OnnxDeviceCall:
-    """See :class:`~diffuse_fast.runtimes.base.DeviceCall`. Evaluations share state and times, and run one after the other."""
+    """See :class:`~diffuse_fast.runtimes.base.DeviceCall`. Evaluations share state and times, and run one by one."""
 
     captures_itself = True
 
@@ -166,11 +180,11 @@ class OnnxDeviceCall:
         for arrays, given in zip(self._cond, cond, strict=True):
             for name, array in arrays.items():
                 value = given[name]
-                self._memory.upload(value if _is_there(value) else value.astype(array.dtype, copy=False), array)
+                self._memory.upload(value if _on_device(value) else value.astype(array.dtype, copy=False), array)
 
     def check(self, t: float) -> None:
         if self._integer:
-            whole(t)
+            require_whole(t)
 
     def __call__(self, evaluations: int, whole: bool) -> list[Any]:
         try:
@@ -185,14 +199,14 @@ def _run_options(graph: bool) -> Any:
     import onnxruntime
 
     options = onnxruntime.RunOptions()
-    # The step waits in the same stream, not on the host.
+    # The step is in the same stream, so the host does not have to wait.
     options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-    if graph:  # a captured graph holds addresses: one for each binding
+    if graph:  # a captured graph holds addresses, so each binding needs its own
         options.add_run_config_entry("gpu_graph_id", str(next(_graph_ids)))
     return options
 
 
-def _is_there(array: Any) -> bool:
+def _on_device(array: Any) -> bool:
     return hasattr(array, "__cuda_array_interface__")
 
 

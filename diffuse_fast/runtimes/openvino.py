@@ -1,6 +1,6 @@
-"""OpenVINO. A bound call has a compiled model for its batch, whose tensors are NumPy's memory, set once.
+"""OpenVINO. A bound call has a compiled model for its batch, whose tensors share NumPy's memory.
 
-Compiled for its batch: with a dynamic one the CPU plugin of 2026.4 takes more than twice as long (``docs/runtimes.md``).
+Each batch size is compiled: with a dynamic batch the CPU plugin 2026.4 takes more than twice as long (``docs/runtimes.md``).
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from ..artifact.file_identity import Files
 from ..errors import ArgumentError, ArtifactError, DiffuseFastError, MissingDependencyError, UnavailableError, install_hint
 from ..model import Model
 from ..rewrites import passes
-from ..rewrites.openvino_float32 import keep_exact
-from ..rewrites.openvino_norms import norms_in_rows
+from ..rewrites.openvino_float32 import keep_float32
+from ..rewrites.openvino_group_norm import flatten_group_norms
 from .base import Inputs, MemoryCall, aligned, check_output
-from .fork_safety import Threaded, forget_in_child
+from .fork_safety import ThreadOwner, forget_in_child
 
-_HINTS = {"float32": "f32", "bfloat16": "bf16"}  # what the name of a precision is to the property INFERENCE_PRECISION_HINT
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}  # values of the property INFERENCE_PRECISION_HINT
 
-# Compiled models kept for a model: each holds its weights, in the layout of its batch.
+# Compiled models kept per model. Each holds a copy of the weights.
 _KEPT = 4
 
 
 class _Compiled:
-    """What OpenVINO made of one model: its graph, and the last compiled ones."""
+    """OpenVINO's graphs of a model, and the compiled models that were used last."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.graphs: dict[bool, Any] = {}  # by whether it is the one in int8
+        self.graphs: dict[bool, Any] = {}  # by whether it is in int8
         self.compiled: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 
 
@@ -45,7 +45,7 @@ _core: Any = None
 
 
 def _forget() -> None:
-    """A forked child makes its own."""
+    """Reset the caches in a forked child."""
     global _models, _lock, _core
     _models, _lock, _core = weakref.WeakKeyDictionary(), threading.Lock(), None
 
@@ -56,11 +56,11 @@ forget_in_child(lambda: (_core, [(*made.graphs.values(), *made.compiled.values()
 def network(
     model: Model, *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32", streams: int = 1
 ) -> OpenVINONetwork:
-    """A ``df.Model`` as a network. ``streams`` calls run beside each other, each on ``threads`` threads.
+    """Make a network from a ``df.Model``. Up to ``streams`` calls run concurrently, each on ``threads`` threads.
 
     Raises:
-        ArtifactError: OpenVINO refuses the file.
-        UnavailableError: this machine does not compute in the precision.
+        ArtifactError: OpenVINO rejects the file.
+        UnavailableError: this machine does not have the precision.
     """
     if time_dtype is not None:
         raise ArgumentError("time_dtype is for modules and callables; an ONNX file fixes the type of its time itself.")
@@ -80,11 +80,11 @@ def network(
     quantized = precision == "int8"
     with made.lock:
         if quantized not in made.graphs:
-            changed = passes.for_openvino(model, precision)
+            changed = passes.rewritten(model, "openvino", precision)
             try:
                 made.graphs[quantized] = _core.read_model(os.fspath(model.path) if changed is None else changed)
             except Exception as error:
-                raise ArtifactError(f"OpenVINO refuses {str(model.path)!r}: {str(error)[:1000]}") from None
+                raise ArtifactError(f"OpenVINO rejects {str(model.path)!r}: {str(error)[:1000]}") from None
     return OpenVINONetwork(model, made, threads, precision, streams)
 
 
@@ -92,48 +92,48 @@ def _has_bfloat16() -> bool:
     return "BF16" in _core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def _beside(precision: str) -> str:
-    """What computes all that is not in int8: int8 is in the graph."""
+def _float_precision(precision: str) -> str:
+    """Return the precision of the layers that are not in int8; the graph itself says which are."""
     if precision != "int8":
         return precision
     return "bfloat16" if _has_bfloat16() else "float32"
 
 
 def _check_precision(precision: str) -> None:
-    """OpenVINO takes a hint of bfloat16 where the machine has none, and then computes in float32."""
+    """Check that the machine has bfloat16. Without it, OpenVINO accepts the hint and computes in float32."""
     if precision == "bfloat16" and not _has_bfloat16():
-        raise UnavailableError("precision is 'bfloat16', which this CPU does not compute in; OpenVINO has 'float32' here.")
+        raise UnavailableError("precision is 'bfloat16', which this CPU does not have; OpenVINO has 'float32' here.")
 
 
-def _own(port: Any, names: Set[str]) -> str:
-    """Which of a file's inputs a port is: one that the file copies first, as by Identity, has the copies' names too.
+def _input_name(port: Any, names: Set[str]) -> str:
+    """Return the name in the file of a model's input. OpenVINO may add the names of copies, such as the output of an Identity.
 
     Raises:
-        ArtifactError: it has the copy's name alone, as Dropout leaves it.
+        ArtifactError: the port has only the name of a copy, as after Dropout.
     """
     if found := port.names & names:
         return str(min(found))
     raise ArtifactError(
-        f"OpenVINO renames an input of the network to {', '.join(sorted(port.names))!r}, as it does where the file begins with "
-        "Dropout; runtime='onnx' runs it."
+        f"OpenVINO renames an input of the network to {', '.join(sorted(port.names))!r}, as it does if the file begins with "
+        "Dropout; use runtime='onnx' for this model."
     )
 
 
-class OpenVINONetwork(Threaded):
-    """A model, and how it is to be compiled for the batches it is bound to."""
+class OpenVINONetwork(ThreadOwner):
+    """A model and the settings to compile it with for each batch that it is bound to."""
 
     name = "openvino"
 
     def __init__(self, model: Model, made: _Compiled, threads: int | None, precision: str, streams: int):
         super().__init__()
-        # Of the model no more than it says: the compiled ones live as long as it does.
+        # Copies, not the model itself: the cache drops the compiled models when the model is garbage-collected.
         self._path = str(model.path)
         self._files = model.files if model.external else Files()
         self._made, self._threads, self._precision, self._streams = made, threads, precision, streams
         self._graph = made.graphs[precision == "int8"]
-        # Those that the network uses: of a graph that does not come from a file OpenVINO drops others.
+        # Only the inputs that the network uses: OpenVINO drops the others from a graph that is not read from a file.
         names = {model.input, model.time.input, *(one.name for one in model.conditioning)}
-        self._used = {_own(one, names) for one in self._graph.inputs}
+        self._used = {_input_name(one, names) for one in self._graph.inputs}
         dims: Any = self._graph.input(model.time.input).partial_shape if model.time.input in self._used else []
         per_sample = len(dims) == 1 and dims[0].is_dynamic
         self._inputs = Inputs(model.input, model.shape, model.time, len(dims), per_sample, model.conditioning)
@@ -155,29 +155,29 @@ class OpenVINONetwork(Threaded):
             if key in made.compiled:
                 made.compiled.move_to_end(key)
                 return made.compiled[key]
-            # Of the calls that are going on at once, none is to sit on the cores of another: no pinning.
-            hint = _HINTS[_beside(self._precision)]
+            # No pinning, so that concurrent calls do not share cores.
+            hint = _HINTS[_float_precision(self._precision)]
             config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "ENABLE_CPU_PINNING": False,
                                       "NUM_STREAMS": self._streams}  # fmt: skip
-            # It counts the cores itself, but knows no quota.
+            # OpenVINO counts the physical cores itself, but ignores a quota.
             threads = machine.physical_cores() if self._threads is None and machine.quota() is not None else self._threads
             if threads is not None:
                 config["INFERENCE_NUM_THREADS"] = threads * self._streams
             try:
                 graph = self._graph.clone()
                 graph.reshape({name: list(shape) for name, shape in shapes.items()})
-                norms_in_rows(graph)
+                flatten_group_norms(graph)
                 if hint == _HINTS["bfloat16"]:
-                    keep_exact(_core, graph, self._inputs.sample)
-                with self._files.unchanged():  # weights beside the model are mapped, and may be read only now
+                    keep_float32(_core, self._inputs.sample)(graph)
+                with self._files.unchanged():  # external weights are memory-mapped and may be read only here
                     compiled = _core.compile_model(graph, "CPU", config)
             except DiffuseFastError:
                 raise
             except Exception as error:
-                raise ArtifactError(f"OpenVINO refuses {self._path!r}: {str(error)[:1000]}") from None
-            told = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-            if told != hint:
-                raise UnavailableError(f"precision is {self._precision!r}, but OpenVINO computes in {told} on this machine.")
+                raise ArtifactError(f"OpenVINO rejects {self._path!r}: {str(error)[:1000]}") from None
+            used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+            if used != hint:
+                raise UnavailableError(f"precision is {self._precision!r}, but OpenVINO computes in {used} on this machine.")
             made.compiled[key] = compiled
             while len(made.compiled) > _KEPT:
                 made.compiled.popitem(last=False)
@@ -185,7 +185,7 @@ class OpenVINONetwork(Threaded):
 
 
 class OpenVINOCall(MemoryCall):
-    """A request whose tensors are the memory."""
+    """An inference request whose tensors share the memory of the inputs and the output."""
 
     def __init__(self, compiled: Any, inputs: dict[str, np.ndarray], sample: str, time: str, output: str, into: np.ndarray) -> None:
         from openvino import Tensor
@@ -193,11 +193,11 @@ class OpenVINOCall(MemoryCall):
         super().__init__(inputs, sample, time, into)
         check_output(tuple(compiled.output(output).shape), into.shape)
         request = compiled.create_infer_request()
-        for name in (_own(one, inputs.keys()) for one in compiled.inputs):
+        for name in (_input_name(one, inputs.keys()) for one in compiled.inputs):
             request.set_tensor(name, Tensor(inputs[name], shared_memory=True))
         request.set_tensor(output, Tensor(into, shared_memory=True))
 
-        here = Threaded()
+        here = ThreadOwner()
 
         def run() -> None:
             here.check_process()

@@ -1,8 +1,8 @@
-"""Which runtimes there are, and which one runs a model.
+"""The runtimes, and the choice of the one that runs a model.
 
-``auto`` takes what :func:`diffuse_fast.tune` found on this machine for this artifact; where that was not asked, the first of
-:data:`RUNTIMES` that runs this kind of model in the precision and whose package is installed (for int8 :data:`BEST_INT8` comes
-first). It looks at nothing else, and times nothing. A runtime asked for by name runs or fails.
+``auto`` takes what :func:`diffuse_fast.tune` found on this machine for this artifact. Without an answer of ``tune`` it takes the
+first of :data:`RUNTIMES`, in their order for the precision, that runs this kind of model and whose package is installed. It times
+nothing. A runtime that is asked for by name runs or fails.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import functools
 import importlib
 import importlib.util
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ArgumentError, ArgumentTypeError, MissingDependencyError, install_hint, suggest
 from ..model import Model
 from . import tuning_cache
-from .base import DeviceNetwork, Network
+from .base import DeviceNetwork, Network, Placement
 from .batch_split import SplitNetwork
 from .tuned import TunedNetwork
 from .tuning_cache import Choice
@@ -28,52 +29,73 @@ class Runtime:
     """One way to run a network.
 
     Attributes:
-        name: Its name, and that of its module here.
-        runs: Kinds of model it runs: ``artifact``, ``session`` (of onnxruntime), ``module`` (of torch), ``callable``.
-        package: The package it needs; None for none.
-        extra: The extra of this distribution that installs it.
-        precisions: What it can compute in.
+        name: The name that users give.
+        module: The module of this package that implements it. Its ``network`` function makes a network from a model.
+        runs: Precisions by kind of model: ``artifact``, ``session`` (of onnxruntime), ``module`` (of torch), ``callable``.
+        package: The package that it needs; None for none.
+        extra: The extra of this distribution that installs the package.
+        order: Rank for ``auto``; the smallest comes first.
+        int8_order: Rank for ``auto`` in int8.
+        streams: Whether it runs the parts of a split batch on streams of its own. ``network`` then takes ``streams``.
     """
 
     name: str
-    runs: tuple[str, ...]
-    package: str | None
-    extra: str | None
-    precisions: tuple[str, ...] = ("float32",)
+    module: str
+    runs: Mapping[str, tuple[str, ...]]
+    package: str | None = None
+    extra: str | None = None
+    order: int = 0
+    int8_order: int = 0
+    streams: bool = False
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions of all kinds of model that it runs."""
+        return tuple(dict.fromkeys(precision for precisions in self.runs.values() for precision in precisions))
 
     @property
     def installed(self) -> bool:
-        """Whether its package is there. Does not import it."""
+        """Whether its package is installed. Does not import it."""
         if self.package is None:
             return True
-        found = importlib.util.find_spec(self.package)
-        # A folder of that name, beside the script, is found too: a package without a file.
-        return found is not None and (found.origin is not None or found.submodule_search_locations is None)
+        spec = importlib.util.find_spec(self.package)
+        # A folder of that name beside the script is found too, as a namespace package, which has no file.
+        return spec is not None and (spec.origin is not None or spec.submodule_search_locations is None)
 
 
-# In order of preference.
 RUNTIMES = (
-    Runtime("onnx", ("artifact", "session"), "onnxruntime", "cpu", ("float32", "int8")),
-    Runtime("openvino", ("artifact",), "openvino", "openvino", ("float32", "bfloat16", "int8")),
-    Runtime("mnn", ("artifact",), "MNN", "mnn", ("float32", "float32-fast")),
-    Runtime("torch", ("module",), "torch", "train", ("float32", "bfloat16")),
-    Runtime("callable", ("callable",), None, None),
+    Runtime(
+        "onnx", "onnx", {"artifact": ("float32", "int8"), "session": ("float32",)}, "onnxruntime", "cpu", order=0, int8_order=1
+    ),
+    # First in int8: it does not have to round the output of a layer, so it is faster and more accurate (docs/runtimes.md).
+    Runtime(
+        "openvino", "openvino", {"artifact": ("float32", "bfloat16", "int8")}, "openvino", "openvino",
+        order=1, int8_order=0, streams=True,
+    ),
+    Runtime("mnn", "mnn", {"artifact": ("float32", "float32-fast")}, "MNN", "mnn", order=2),
+    Runtime("torch", "torch", {"module": ("float32", "bfloat16")}, "torch", "train"),
+    Runtime("callable", "callable", {"callable": ("float32",)}),
+)  # fmt: skip
+
+# On a CUDA device.
+CUDA_RUNTIMES = (
+    Runtime("onnx", "onnx_cuda", {"artifact": ("float32",)}, "onnxruntime", "gpu", order=0),
+    Runtime("tensorrt", "onnx_cuda", {"artifact": ("float32",)}, "onnxruntime", "gpu", order=1),
+    Runtime("torch", "torch_cuda", {"module": ("float32",)}, "torch", "train"),
+    Runtime("callable", "torch_cuda", {"callable": ("float32",)}, "torch", "train"),
 )
-
-
-TENSORRT = "tensorrt"  # on a CUDA device only
-BEST_INT8 = "openvino"  # it need not round what a layer returns, so it is faster and nearer; docs/runtimes.md
+CUDA_ONLY = frozenset(r.name for r in CUDA_RUNTIMES) - {r.name for r in RUNTIMES}
 
 
 def kind(model: Any) -> str:
-    """What kind of model this is: ``artifact``, ``session``, ``module`` or ``callable``.
+    """Return the kind of a model: ``artifact``, ``session``, ``module`` or ``callable``.
 
     Raises:
         ArgumentTypeError: it is none of them.
     """
     if isinstance(model, Model):
         return "artifact"
-    # A session or a module can only exist where its package has been imported.
+    # A session or a module exists only if its package has been imported.
     ort, torch = sys.modules.get("onnxruntime"), sys.modules.get("torch")
     if ort is not None and isinstance(model, ort.InferenceSession):
         return "session"
@@ -87,41 +109,41 @@ def kind(model: Any) -> str:
     )
 
 
-def select(model: Any, runtime: str = "auto", precision: str = "float32") -> Runtime:
-    """The runtime that runs a model.
+def select(model: Any, runtime: str = "auto", precision: str = "float32", *, runtimes: Sequence[Runtime] = RUNTIMES) -> Runtime:
+    """Return the runtime that runs a model.
 
     Args:
         model: A model of any kind.
-        runtime: ``"auto"``, or the name of one.
-        precision: What it must be able to compute in.
+        runtime: ``"auto"`` or the name of a runtime.
+        precision: The precision that it has to compute in.
+        runtimes: The runtimes to choose from.
 
     Raises:
-        ArgumentError: there is no runtime of that name, or it does not run this kind of model, or not in this precision.
-        MissingDependencyError: its package is not installed; the message names the extra that brings it.
+        ArgumentError: no runtime has that name, or it does not run this kind of model, or not in this precision.
+        MissingDependencyError: its package is not installed; the message names the extra that installs it.
     """
     what = kind(model)
-    able = [r for r in RUNTIMES if what in r.runs]
+    able = [r for r in runtimes if what in r.runs]
     if precision == "int8" and isinstance(model, Model) and model.quantization is None:
         raise ArgumentError(
-            f"precision is 'int8', but the artifact {model.name!r} does not say how it computes in it; "
-            f"`diffuse-fast quantize MODEL --out OUT`, or df.quantize, writes one that does."
+            f"precision is 'int8', but the artifact {model.name!r} has no quantization; "
+            f"`diffuse-fast quantize MODEL --out OUT`, or df.quantize, writes an artifact that has one."
         )
     if runtime == "auto":
-        if not (fit := [r for r in able if precision in _precisions(r, what)]):
+        if not (candidates := [r for r in able if precision in r.runs[what]]):
             raise ArgumentError(_lacks(precision, able, what))
-        if precision == "int8":
-            fit.sort(key=lambda r: r.name != BEST_INT8)
-        chosen = next((r for r in fit if r.installed), fit[0])
+        candidates.sort(key=lambda r: r.int8_order if precision == "int8" else r.order)
+        chosen = next((r for r in candidates if r.installed), candidates[0])
     else:
-        names = ["auto", *(r.name for r in RUNTIMES)]
+        names = ["auto", *(r.name for r in runtimes)]
         if runtime not in names:
             raise ArgumentError(f"runtime {runtime!r} is not known.{suggest(str(runtime), names)}")
-        chosen = next(r for r in RUNTIMES if r.name == runtime)
+        chosen = next(r for r in runtimes if r.name == runtime)
         if chosen not in able:
             raise ArgumentError(
-                f"runtime {runtime!r} does not run a model of kind {what!r}; that runs on {', '.join(r.name for r in able)}."
+                f"runtime {runtime!r} does not run a model of kind {what!r}; these do: {', '.join(r.name for r in able)}."
             )
-        if precision not in _precisions(chosen, what):
+        if precision not in chosen.runs[what]:
             raise ArgumentError(_lacks(precision, [chosen], what))
     if not chosen.installed:
         raise MissingDependencyError(
@@ -130,13 +152,8 @@ def select(model: Any, runtime: str = "auto", precision: str = "float32") -> Run
     return chosen
 
 
-def _precisions(runtime: Runtime, what: str) -> tuple[str, ...]:
-    """What a runtime can compute a kind of model in: a session is computed as it was made."""
-    return ("float32",) if what == "session" else runtime.precisions
-
-
-def _lacks(precision: str, runtimes: list[Runtime], what: str) -> str:
-    have = "; ".join(f"{r.name}: {', '.join(_precisions(r, what))}" for r in runtimes)
+def _lacks(precision: str, runtimes: Sequence[Runtime], what: str) -> str:
+    have = "; ".join(f"{r.name}: {', '.join(r.runs[what])}" for r in runtimes)
     return f"precision is {precision!r}; this model can be computed in ({have})."
 
 
@@ -149,79 +166,75 @@ def network(
     precision: str = "float32",
     split: int = 1,
 ) -> Network:
-    """A model, ready to be bound.
+    """Make a network from a model.
 
     Args:
         model: A ``df.Model``, an onnxruntime session, a torch module, or a callable ``f(x, t, **cond)``.
-        runtime: ``"auto"``, or the name of one. ``"auto"`` takes what :func:`diffuse_fast.tune` found for this artifact, machine
-            and precision, unless ``threads`` or ``split`` is given; else the first of :data:`RUNTIMES` that can.
+        runtime: ``"auto"`` or the name of a runtime. ``"auto"`` takes what :func:`diffuse_fast.tune` found for this artifact,
+            machine and precision, unless ``threads`` or ``split`` is given; else as :func:`select`.
         threads: Threads inside one network call, for a runtime that has threads of its own; None for the physical cores that this
             process may run on.
-        time_dtype: For a torch module or a callable, the dtype of ``t``: ``"int64"``, ``"float32"``, or None, which gives
-            whole times as int64 and fractional ones as float32. A file says it itself.
-        precision: ``float32``, ``float32-fast``, ``bfloat16`` or ``int8``, as far as the runtime has it.
-        split: Parts of a batch that run beside each other, each on ``threads`` threads; only for artifacts.
+        time_dtype: For a torch module or a callable, the dtype of ``t``: ``"int64"``, ``"float32"``, or None, which passes
+            integral times as int64 and others as float32. An ONNX file fixes the dtype itself.
+        precision: ``float32``, ``float32-fast``, ``bfloat16`` or ``int8``, if the runtime has it.
+        split: Parts of a batch that run concurrently, each on ``threads`` threads; only for artifacts.
 
     Raises:
-        ArgumentError, ArgumentTypeError, MissingDependencyError: as :func:`select`; or ``threads``, ``split`` or
-            ``time_dtype`` is none of those; or a module has a dropout or batch normalisation in training mode.
-        ArtifactError: the runtime refuses the file.
-        UnavailableError: a module lies on a device that is not supported, or this machine lacks the precision.
+        ArgumentError, ArgumentTypeError, MissingDependencyError: as :func:`select`; or ``threads``, ``split`` or ``time_dtype`` is
+            invalid; or a module has a dropout or batch normalisation in training mode.
+        ArtifactError: the runtime rejects the file.
+        UnavailableError: a module is on an unsupported device, or this machine does not have the precision.
     """
     for name, value in (("threads", threads), ("split", split)):
         if (value is not None or name == "split") and (type(value) is not int or value < 1):
-            raise ArgumentError(f"{name} is {value!r}; it must be a whole number from 1{', or None' if name == 'threads' else ''}.")
+            raise ArgumentError(f"{name} is {value!r}; it must be an integer from 1{', or None' if name == 'threads' else ''}.")
     if time_dtype not in (None, "int64", "float32"):
         raise ArgumentError(f"time_dtype is {time_dtype!r}; it must be 'int64', 'float32' or None.")
     chosen = select(model, runtime, precision)
-    if runtime == "auto" and isinstance(model, Model) and threads is None and split == 1 and time_dtype is None:
-        able = {r.name: r.precisions for r in RUNTIMES if "artifact" in r.runs and precision in r.precisions}
-        found = {
-            n: choice for n, choice in tuning_cache.of(model, precision).items() if choice.computes in able.get(choice.runtime, ())
-        }
-        if found:
-            return TunedNetwork({batch: functools.partial(_artifact, model, choice) for batch, choice in found.items()})
-    if split > 1 and not isinstance(model, Model):
-        raise ArgumentError("split is for artifacts; a session, a module or a callable has its own threads.")
     if not isinstance(model, Model):
-        options = {"precision": precision} if chosen.name == "torch" else {}
-        return _module(chosen.name).network(model, threads=threads, time_dtype=time_dtype, **options)
-    return _artifact(model, Choice(chosen.name, threads, split, precision), time_dtype)
+        if split > 1:
+            raise ArgumentError("split is for artifacts; a session, a module or a callable has its own threads.")
+        return _implementation(chosen).network(model, threads=threads, time_dtype=time_dtype, precision=precision)
+    if runtime == "auto" and threads is None and split == 1 and time_dtype is None:
+        able = {r.name: r.runs["artifact"] for r in RUNTIMES if precision in r.runs.get("artifact", ())}
+        tuned = {
+            batch: choice
+            for batch, choice in tuning_cache.choices(model, precision).items()
+            if choice.runtime_precision in able.get(choice.runtime, ())
+        }
+        if tuned:
+            return TunedNetwork({batch: functools.partial(_artifact_network, model, choice) for batch, choice in tuned.items()})
+    return _artifact_network(model, Choice(chosen.name, threads, split, precision), time_dtype)
 
 
-def _artifact(model: Model, choice: Choice, time_dtype: str | None = None) -> Network:
-    """An artifact, run as chosen. Also where a session is kept of it: it has to be that of the files as they are."""
-    options: dict[str, Any] = {"threads": choice.threads, "time_dtype": time_dtype, "precision": choice.computes}
-    if choice.runtime == "openvino":  # its streams are what lets calls run beside each other
+def _artifact_network(model: Model, choice: Choice, time_dtype: str | None = None) -> Network:
+    """Run an artifact as chosen. Checks that its files are unchanged, also if a session was made from them before."""
+    runtime = next(r for r in RUNTIMES if r.name == choice.runtime)
+    options: dict[str, Any] = {"threads": choice.threads, "time_dtype": time_dtype, "precision": choice.runtime_precision}
+    if runtime.streams:
         options["streams"] = choice.split
     with model.files.unchanged():
-        whole = _module(choice.runtime).network(model, **options)
-    return SplitNetwork(whole, choice.split) if choice.split > 1 else whole
+        made = _implementation(runtime).network(model, **options)
+    return SplitNetwork(made, choice.split) if choice.split > 1 else made
 
 
-def _module(name: str) -> Any:
-    return importlib.import_module(f".{name}", __package__)
+def _implementation(runtime: Runtime) -> Any:
+    return importlib.import_module(f".{runtime.module}", __package__)
 
 
 def device_network(model: Any, runtime: str = "auto", *, index: int, stream: int | None, graph: str) -> DeviceNetwork:
-    """A model on a CUDA device, ready to be bound to its memory.
+    """Make a network from a model on a CUDA device.
 
     Args:
         model: A ``df.Model``, a torch module on that device, or a callable on tensors there.
-        runtime: ``"auto"``, or the name of one; for an artifact also ``"tensorrt"``, onnxruntime's TensorRT before its CUDA.
+        runtime: ``"auto"`` or the name of a runtime; ``"tensorrt"`` is onnxruntime with TensorRT before CUDA.
         index: Number of the device.
-        stream: The stream that an artifact's session works on; a module works on torch's current one.
-        graph: ``tick`` lets onnxruntime capture each call of an artifact in a graph of its own.
+        stream: The stream on which an artifact's session works; a module works on torch's current stream.
+        graph: ``tick`` makes onnxruntime capture each call of an artifact in a CUDA graph.
 
     Raises:
-        ArgumentError: as :func:`select`; or a module has a dropout or batch normalisation in training mode.
+        ArgumentError, MissingDependencyError: as :func:`select`; or a module has a dropout or batch normalisation in training mode.
         UnavailableError: onnxruntime cannot run the model there.
     """
-    if isinstance(model, Model):
-        name = runtime if runtime == TENSORRT else select(model, runtime).name
-        onnx_cuda = importlib.import_module(".onnx_cuda", __package__)
-        with model.files.unchanged():
-            return onnx_cuda.OnnxDeviceNetwork(model, name, index, stream, graph == "tick")
-    select(model, runtime)
-    torch_cuda = importlib.import_module(".torch_cuda", __package__)
-    return torch_cuda.network(model)
+    chosen = select(model, runtime, runtimes=CUDA_RUNTIMES)
+    return _implementation(chosen).network(model, Placement(chosen.name, index, stream, graph))

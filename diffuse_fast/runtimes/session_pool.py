@@ -1,7 +1,7 @@
-"""Sessions that no call is in, by the shapes that they are for, where a session runs one call at a time and has weights of its own.
+"""Pool of idle sessions, keyed by input shapes, for a runtime whose sessions run one call at a time and copy the weights.
 
-As many stay as the bound calls of their shapes can use at once, so that a call finds one however many shapes are in use. Of shapes
-that no bound call has, the last few stay, one session each.
+For each key the pool keeps as many sessions as there are bound calls, so that every call finds one. For keys without bound calls it
+keeps one session each, for the few that were used last.
 """
 
 from __future__ import annotations
@@ -15,29 +15,30 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Sessions(Generic[T]):
-    """Safe to use from several threads.
+class SessionPool(Generic[T]):
+    """A thread-safe pool.
 
     Args:
-        kept: Shapes without a bound call for which a session stays.
+        kept: For how many keys without bound calls a session is kept.
     """
 
     def __init__(self, kept: int) -> None:
         self._kept = kept
         self._lock = threading.Lock()
-        self._idle: OrderedDict[Hashable, list[T]] = OrderedDict()  # the shapes last used at the end
+        self._idle: OrderedDict[Hashable, list[T]] = OrderedDict()  # least recently used first
         self._calls: Counter[Hashable] = Counter()
-        # Calls that were collected. That may be in any thread at any moment, in one that has the lock too: it never waits for it.
+        # Keys of garbage-collected calls. Collection can happen in any thread at any time, also in one that holds the lock, so it
+        # must not wait for the lock.
         self._ended: deque[Hashable] = deque()
 
     def bind(self, call: object, key: Hashable) -> None:
-        """Count a call of those shapes, as long as it lives."""
+        """Count a bound call until it is garbage-collected."""
         with self._lock:
             self._calls[key] += 1
         weakref.finalize(call, self._end, key).atexit = False
 
     def take(self, key: Hashable) -> T | None:
-        """An idle session, which is the caller's until it gives it back; None where there is none."""
+        """Take an idle session; None if there is none. The caller gives it back with :meth:`give`."""
         with self._lock:
             found = self._idle.get(key)
             if not found:
@@ -46,16 +47,16 @@ class Sessions(Generic[T]):
             return found.pop()
 
     def give(self, key: Hashable, session: T) -> None:
-        """Have a session idle, if as many are of use."""
+        """Return a session to the pool, which drops it if it has enough."""
         with self._lock:
             self._idle.setdefault(key, []).append(session)
             self._idle.move_to_end(key)
             gone = self._surplus()
-        del gone  # not within the lock: it takes a while
+        del gone  # outside the lock, because destruction is slow
         self._settle()
 
     def idle(self) -> dict[Hashable, int]:
-        """How many are idle, by their shapes."""
+        """Return the number of idle sessions by key."""
         with self._lock:
             return {key: len(sessions) for key, sessions in self._idle.items() if sessions}
 
@@ -64,7 +65,7 @@ class Sessions(Generic[T]):
         self._settle()
 
     def _settle(self) -> None:
-        """Let go of what ended calls leave. Whoever has the lock meanwhile does it afterwards."""
+        """Drop the sessions of ended calls. If another thread holds the lock, that thread does it."""
         while self._ended and self._lock.acquire(blocking=False):
             try:
                 gone = self._surplus()
@@ -73,7 +74,7 @@ class Sessions(Generic[T]):
             del gone
 
     def _surplus(self) -> list[T]:
-        """Take out the sessions that are of no use. Within the lock."""
+        """Remove and return the surplus sessions. The caller holds the lock."""
         while self._ended:
             key = self._ended.popleft()
             self._calls[key] -= 1

@@ -1,4 +1,4 @@
-"""torch modules and diffusers networks, run as they are on the CPU; on a CUDA device: :mod:`.torch_cuda`."""
+"""torch modules and diffusers networks on the CPU. :mod:`.torch_cuda` runs them on a CUDA device."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import ArgumentError, NetworkError, UnavailableError
-from .base import aligned, check_output, failed, is_whole, own_cond, whole
-from .fork_safety import Threaded
+from .base import aligned, check_output, copied_cond, is_whole, network_error, require_whole
+from .fork_safety import ThreadOwner
 
-_pool: Threaded | None = None  # torch's threads, which all its calls share: a forked child has none of them, and makes no others
+_threads: ThreadOwner | None = None  # of torch's thread pool, which a forked child does not have and does not make anew
 
 _PRODUCTS = ("convolution", "mm", "addmm", "bmm", "baddbmm", "linear", "mkldnn_convolution")
 
@@ -20,26 +20,26 @@ _PRODUCTS = ("convolution", "mm", "addmm", "bmm", "baddbmm", "linear", "mkldnn_c
 def network(
     model: torch.nn.Module, *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32"
 ) -> TorchNetwork:
-    """A module called ``module(x, t, **cond)`` that returns a tensor or an object with ``.sample``.
+    """Make a network from a module that is called as ``module(x, t, **cond)`` and returns a tensor or an object with ``.sample``.
 
-    ``float32`` is the module as it is. ``bfloat16`` is torch's autocast: convolutions and products in bfloat16, their weights cast
-    for each call, what autocast holds to be sensitive in float32.
+    ``float32`` runs the module unchanged. ``bfloat16`` uses torch's autocast: convolutions and matrix products are in bfloat16,
+    with weights cast in each call; operations that autocast considers sensitive stay in float32.
 
     Raises:
-        UnavailableError: this machine does not compute in the precision.
+        UnavailableError: this machine does not have the precision.
     """
     if threads is not None:
         raise ArgumentError("threads cannot be set for a torch module; call torch.set_num_threads.")
     if precision == "bfloat16" and not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
-        raise UnavailableError("precision is 'bfloat16', which this CPU does not compute in; torch would emulate it.")
+        raise UnavailableError("precision is 'bfloat16', which this CPU does not have; torch would emulate it.")
     return TorchNetwork(model, time_dtype, precision)
 
 
 def dtype_of(module: torch.nn.Module) -> torch.dtype:
-    """The dtype that a module computes in: that of its first floating tensor.
+    """Return the dtype that a module computes in, which is that of its first floating-point tensor.
 
     Raises:
-        ArgumentError: it has a dropout or batch normalisation in training mode.
+        ArgumentError: the module has a dropout or batch normalisation in training mode.
     """
     for layer in module.modules():
         drops = isinstance(layer, torch.nn.modules.dropout._DropoutNd) and layer.p > 0
@@ -50,11 +50,12 @@ def dtype_of(module: torch.nn.Module) -> torch.dtype:
 
 
 def computes_in_bfloat16(module: torch.nn.Module, x: torch.Tensor, t: torch.Tensor, cond: dict[str, torch.Tensor]) -> bool:
-    """Whether autocast reaches the module, told by the products that a call makes: a scripted module, or one that turns autocast
-    off, would be timed and trusted for what it is not.
+    """Check by one call that autocast reaches the module's matrix products, and return True.
+
+    It does not reach a scripted module, or one that disables autocast.
 
     Raises:
-        UnavailableError: it does not.
+        UnavailableError: no product is in bfloat16.
     """
     seen: set[torch.dtype] = set()
 
@@ -67,26 +68,26 @@ def computes_in_bfloat16(module: torch.nn.Module, x: torch.Tensor, t: torch.Tens
     with Watch():
         module(x, t, **cond)
     if torch.bfloat16 not in seen:
-        raise UnavailableError("precision is 'bfloat16', but autocast does not reach the module's products; give 'float32'.")
+        raise UnavailableError("precision is 'bfloat16', but autocast does not reach the module's products; use 'float32'.")
     return True
 
 
 def _check_process() -> None:
-    """Whether torch's threads are there, if it is to use any.
+    """Check that torch's threads exist, if it uses any.
 
     Raises:
-        NetworkError: they stayed in the process that this one was forked from; a call would wait for them for ever.
+        NetworkError: they stayed in the parent of this forked process. A call would wait for them forever.
     """
-    global _pool
+    global _threads
     if torch.get_num_threads() == 1:
         return
-    if _pool is None:
-        _pool = Threaded()
-    _pool.check_process("call torch.set_num_threads(1) in the forked child")
+    if _threads is None:
+        _threads = ThreadOwner()
+    _threads.check_process("call torch.set_num_threads(1) in the forked child")
 
 
 class TorchNetwork:
-    """A module in its own dtype. Its mode is left alone; one that would draw random numbers of its own is refused."""
+    """A module in its own dtype. Its mode is not changed; a module that would draw random numbers is an error."""
 
     name = "torch"
 
@@ -94,14 +95,14 @@ class TorchNetwork:
         for tensor in (*module.parameters(), *module.buffers()):
             if tensor.device.type != "cpu":
                 raise UnavailableError(
-                    f"the module has tensors on the device {tensor.device}, and is asked for on the CPU: module.cpu()."
+                    f"the module has tensors on the device {tensor.device}, but runs on the CPU here; call module.cpu()."
                 )
         self.module = module
         self.dtype = dtype_of(module)
         self._time_dtype = time_dtype
         self._autocast = precision == "bfloat16"
         if self._autocast and self.dtype not in (torch.float32, torch.bfloat16):
-            raise ArgumentError(f"precision is 'bfloat16', but the module is {self.dtype}: module.float() first.")
+            raise ArgumentError(f"precision is 'bfloat16', but the module is {self.dtype}; call module.float() first.")
 
     def bind(
         self, batch: int, shape: tuple[int, ...], cond: dict[str, np.ndarray], output_shape: tuple[int, ...] | None = None
@@ -125,33 +126,35 @@ class TorchCall:
     ):
         self.x, self.output = x, output
         self._module, self._dtype, self._time_dtype = module, dtype, time_dtype
-        self._autocast, self._told = autocast, not autocast
+        self._autocast, self._checked = autocast, not autocast
         self._x, self._output = torch.from_numpy(x), torch.from_numpy(output)  # the same memory
         self.condition(cond)
 
     def condition(self, cond: dict[str, np.ndarray]) -> None:
-        given = {name: torch.from_numpy(array) for name, array in own_cond(cond, len(self.x)).items()}
+        given = {name: torch.from_numpy(array) for name, array in copied_cond(cond, len(self.x)).items()}
         self._cond = {name: t.to(self._dtype) if t.is_floating_point() else t for name, t in given.items()}
 
     def __call__(self, t: float | np.ndarray) -> np.ndarray:
         _check_process()
         integer = self._time_dtype == "int64" or (self._time_dtype is None and is_whole(t))
-        values = np.full(len(self.x), whole(t) if integer else t, np.int64 if integer else np.float32)
+        values = np.full(len(self.x), require_whole(t) if integer else t, np.int64 if integer else np.float32)
         time = torch.from_numpy(values)
-        # Copies: a layer that works in place must not change the state or the conditioning of the next call.
+        # Copies, because a layer that works in place must not change the state or the conditioning of the next call.
         x = self._x.to(self._dtype, copy=True)
         cond = {name: value.clone() for name, value in self._cond.items()}
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
             try:
-                if not self._told:
-                    self._told = computes_in_bfloat16(self._module, x.clone(), time.clone(), self._cond)
+                if not self._checked:
+                    self._checked = computes_in_bfloat16(self._module, x.clone(), time.clone(), self._cond)
                 result: Any = self._module(x, time, **cond)
             except Exception as error:
-                raise failed(t, error) from error
+                raise network_error(t, error) from error
             result = getattr(result, "sample", result)
             if not isinstance(result, torch.Tensor) or not result.is_floating_point():
                 what = result.dtype if isinstance(result, torch.Tensor) else type(result).__name__
-                raise NetworkError(f"the network returned {what}; it must return a floating tensor or an object with .sample.")
+                raise NetworkError(
+                    f"the network returned {what}; it must return a floating-point tensor or an object with .sample."
+                )
             check_output(result.shape, self.output.shape)
             self._output.copy_(result)
         return self.output

@@ -1,4 +1,4 @@
-"""torch modules and functions of tensors on a CUDA device: called on static tensors, so that a graph can hold the call."""
+"""torch modules and functions of tensors on a CUDA device, called on static tensors so that a CUDA graph can capture the call."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ import numpy as np
 import torch
 
 from ..errors import DiffuseFastError, NetworkError
-from .base import Memory, check_output, own_cond
+from .base import Memory, Placement, check_output, copied_cond
 from .torch import dtype_of
 
 
-def network(model: torch.nn.Module | Callable[..., Any]) -> TorchDeviceNetwork:
-    """A module called ``module(x, t, **cond)``, or a function of float32 tensors, that returns a tensor or an object with
-    ``.sample``."""
+def network(model: torch.nn.Module | Callable[..., Any], placement: Placement | None = None) -> TorchDeviceNetwork:
+    """Make a network from a module or a function of float32 tensors, called as ``model(x, t, **cond)``.
+
+    It returns a tensor or an object with ``.sample``, and runs on its own device and on torch's current stream.
+    """
     return TorchDeviceNetwork(model, dtype_of(model) if isinstance(model, torch.nn.Module) else torch.float32)
 
 
 class TorchDeviceNetwork:
-    """A module, or a function of tensors, and the dtype it takes."""
+    """A module or a function of tensors, and the dtype that it takes."""
 
     name = "torch"
     best_graph = "tick"
@@ -62,29 +64,29 @@ class TorchDeviceCall:
         self.x, self.t = x, t
         self._module, self._dtype = network.module, network.dtype
         self._memory, self._expected = memory, output_shape
-        # Of all evaluations, one after the other.
+        # The conditions of all evaluations, concatenated.
         self._cond: dict[str, torch.Tensor] = {}
-        for name, value in own_cond(cond[0], len(x), _is_there).items():
+        for name, value in copied_cond(cond[0], len(x), _on_device).items():
             shape = len(cond) * len(x), *value.shape[1:]
             self._cond[name] = torch.zeros(shape, dtype=self._dtype_of(value), device=x.device)
         self.condition(cond)
 
     def _dtype_of(self, value: Any) -> torch.dtype:
-        dtype = value.dtype if _is_there(value) else torch.from_numpy(np.empty(0, value.dtype)).dtype
+        dtype = value.dtype if _on_device(value) else torch.from_numpy(np.empty(0, value.dtype)).dtype
         return self._dtype if dtype.is_floating_point else dtype
 
     def condition(self, cond: list[dict[str, Any]]) -> None:
         batch = len(self.x)
         for j, given in enumerate(cond):
-            for name, value in own_cond(given, batch, _is_there).items():
+            for name, value in copied_cond(given, batch, _on_device).items():
                 self._memory.upload(value, self._cond[name][j * batch : (j + 1) * batch])
 
     def check(self, t: float) -> None:
-        """A module takes any time: a whole one as int64, another as float32."""
+        """Accept every time: whole numbers are passed as int64, others as float32."""
 
     def __call__(self, evaluations: int, whole: bool) -> list[torch.Tensor]:
         batch = len(self.x)
-        # Copies: a layer that works in place must not change the state, the times or the conditioning of the next call.
+        # Copies, because a layer that works in place must not change the state, the times or the conditioning of the next call.
         x, t = self.x.to(self._dtype, copy=True), self.t.to(torch.int64 if whole else torch.float32, copy=True)
         if evaluations > 1:
             x, t = x.repeat(evaluations, *(1,) * (x.ndim - 1)), t.repeat(evaluations)
@@ -99,15 +101,15 @@ class TorchDeviceCall:
         result = getattr(result, "sample", result)
         if not isinstance(result, torch.Tensor) or not result.is_floating_point():
             what = result.dtype if isinstance(result, torch.Tensor) else type(result).__name__
-            raise NetworkError(f"the network returned {what}; it must return a floating tensor or an object with .sample.")
+            raise NetworkError(f"the network returned {what}; it must return a floating-point tensor or an object with .sample.")
         expected = (evaluations * batch, *self._expected)
         check_output(result.shape, expected)
         if result.device != self.x.device:
             raise NetworkError(f"the network returned a tensor on {result.device}; its input was on {self.x.device}.")
         if result.dtype == torch.float64:
-            result = result.float()  # the kernels read float32 and its halves
+            result = result.float()  # the kernels read float32 and 16-bit floats
         return list(result.contiguous().split(batch))
 
 
-def _is_there(value: Any) -> bool:
+def _on_device(value: Any) -> bool:
     return isinstance(value, torch.Tensor)

@@ -1,4 +1,4 @@
-"""A network that runs each batch size as it was found to be fastest."""
+"""A network that runs each batch size in the way that ``tune`` found fastest."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .base import BoundCall, Network
 
 
 def nearest(batch: int, tuned: Iterable[int]) -> int:
-    """The batch size that was tuned and is nearest in ratio; of two as near, the smaller."""
+    """Return the tuned batch size that is nearest in ratio; the smaller one of a tie."""
     return min(sorted(tuned), key=lambda size: max(size / batch, batch / size))
 
 
 class TunedNetwork:
-    """Networks by the batch size they were found fastest for, each made when it is first needed."""
+    """Networks by tuned batch size. Each is made when it is first needed."""
 
     name = "tuned"
 

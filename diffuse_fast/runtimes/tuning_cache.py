@@ -1,8 +1,8 @@
-"""What ``tune`` found, kept from one process to the next: a small JSON file for each artifact and machine.
+"""Results of ``tune`` on disk: a small JSON file for each artifact and machine.
 
-They lie in ``$DIFFUSE_FAST_CACHE``, else ``$XDG_CACHE_HOME/diffuse_fast``, else ``~/.cache/diffuse_fast``;
-``DIFFUSE_FAST_CACHE=off`` keeps none and reads none. What cannot be read, or was found with other packages or on another
-machine, is as if it were not there.
+The files are in ``$DIFFUSE_FAST_CACHE``, else ``$XDG_CACHE_HOME/diffuse_fast``, else ``~/.cache/diffuse_fast``.
+``DIFFUSE_FAST_CACHE=off`` disables reading and writing. Files that cannot be read, or that were written with other package versions
+or on another machine, are ignored.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from ..model import Model
 
 ENVIRONMENT = "DIFFUSE_FAST_CACHE"
 FORMAT = 2
-PACKAGES = ("onnxruntime", "openvino", "MNN", "numpy")  # those whose version decides how fast something is
+PACKAGES = ("onnxruntime", "openvino", "MNN", "numpy")  # their versions affect speed
 
-_MOST_THREADS = 1024  # more than any machine's cores is a damaged file, on which a runtime would stand still
+_MOST_THREADS = 1024  # a damaged file may have more, with which a runtime would hang
 
 _log = logging.getLogger("diffuse_fast")
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How a network is run.
+    """How to run a network.
 
     Attributes:
         runtime: Name of the runtime.
-        threads: Threads inside one call; None for :func:`diffuse_fast.machine.physical_cores`, which ``tune`` says as a number.
-        split: Parts of a batch that run beside each other, each on ``threads`` threads.
-        precision: What it computes in.
-        seconds: The median time of a call when it was found; 0 where it was not timed.
-        shortcuts: Whether it runs in float32-fast though float32 is asked for: ``tune`` found its error to be rounding.
-        why: Why ``tune`` takes it, in words; empty where it does not.
+        threads: Threads inside one call; None for :func:`diffuse_fast.machine.physical_cores`. ``tune`` always gives a number.
+        split: Parts of a batch that run concurrently, each on ``threads`` threads.
+        precision: The precision that the user asks for.
+        seconds: Median time of a call; 0 if it was not timed.
+        shortcuts: Run in float32-fast although float32 is asked for, because ``tune`` measured that its error is rounding.
+        why: Why ``tune`` chose it; empty if it did not.
     """
 
     runtime: str
@@ -55,32 +55,32 @@ class Choice:
     why: str = ""
 
     @property
-    def computes(self) -> str:
-        """The precision that the runtime is told."""
+    def runtime_precision(self) -> str:
+        """The precision that the runtime is asked for."""
         return "float32-fast" if self.shortcuts else self.precision
 
     @property
-    def way(self) -> str:
-        """The runtime, and what else it computes in than asked."""
-        return f"{self.runtime} {self.computes}" if self.shortcuts else self.runtime
+    def label(self) -> str:
+        """The runtime, with its precision if that is not the one that the user asks for."""
+        return f"{self.runtime} {self.runtime_precision}" if self.shortcuts else self.runtime
 
 
 def folder() -> Path | None:
-    """Where the answers are kept; None where none are."""
-    told = os.environ.get(ENVIRONMENT)
-    if told == "off":
+    """Return the folder of the cache; None if there is no cache."""
+    value = os.environ.get(ENVIRONMENT)
+    if value == "off":
         return None
-    if told:
-        return Path(told)
+    if value:
+        return Path(value)
     base = os.environ.get("XDG_CACHE_HOME")
     try:
         return (Path(base) if base else Path.home() / ".cache") / "diffuse_fast"
-    except RuntimeError:  # there is no home
+    except RuntimeError:  # no home folder
         return None
 
 
 def machine_key() -> dict[str, Any]:
-    """What the answers depend on besides the artifact: processor, cores of this process, versions."""
+    """Return what the results depend on besides the artifact: the CPU, the cores of this process, package versions."""
     cpu = machine.cpu()
     return {
         "cpu": cpu.name or platform.processor() or platform.machine(),
@@ -91,7 +91,7 @@ def machine_key() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
-    for distribution in (package, f"{package}-gpu"):  # the extra gpu installs onnxruntime under that name
+    for distribution in (package, f"{package}-gpu"):  # the extra gpu installs onnxruntime-gpu
         try:
             return importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError:
@@ -99,23 +99,23 @@ def _version(package: str) -> str | None:
     return None
 
 
-def path(model: Model, here: dict[str, Any]) -> Path | None:
-    """The file that holds the answers for an artifact on this machine."""
+def path(model: Model, key: dict[str, Any]) -> Path | None:
+    """Return the file of an artifact on the machine with a :func:`machine_key`; None if there is no cache."""
     base = folder()
     if base is None:
         return None
-    text = json.dumps({"artifact": model.sha256, **here}, sort_keys=True)
+    text = json.dumps({"artifact": model.sha256, **key}, sort_keys=True)
     return base / f"tune-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
 
 def read(model: Model) -> dict[str, dict[int, Choice]]:
-    """What was found for an artifact on this machine: by precision, by batch size."""
+    """Return the choices for an artifact on this machine, by precision and batch size."""
     files = _files()
-    if not files:  # where nothing was ever tuned, nobody waits for a checksum of the artifact
+    if not files:  # do not compute the artifact's checksum if nothing was ever tuned
         return {}
-    here = machine_key()
-    file = path(model, here)
-    raw = _raw(file, here) if file is not None and file in files else None
+    key = machine_key()
+    file = path(model, key)
+    raw = _parsed(file, key) if file is not None and file in files else None
     if raw is None or raw["artifact"] != model.sha256:
         return {}
     found: dict[str, dict[int, Choice]] = {}
@@ -124,38 +124,39 @@ def read(model: Model) -> dict[str, dict[int, Choice]]:
     return found
 
 
-def here() -> list[dict[str, Any]]:
-    """Every answer that holds on this machine, of whatever model, as plain data."""
+def entries() -> list[dict[str, Any]]:
+    """Return the choices for all models on this machine as plain data."""
     found = []
     for file in _files():
-        if (raw := _raw(file, machine_key())) is not None:
-            said = ({"batch": n, "way": choice.way, **dataclasses.asdict(choice)} for n, choice in raw["choices"])
-            found += [{"model": raw["model"], **one} for one in said]
+        if (raw := _parsed(file, machine_key())) is not None:
+            choices = ({"batch": n, "way": choice.label, **dataclasses.asdict(choice)} for n, choice in raw["choices"])
+            found += [{"model": raw["model"], **choice} for choice in choices]
     return found
 
 
 def _files() -> list[Path]:
-    """Those that may hold answers; none where the folder, or one on the way to it, cannot be looked into: a container's plain user
-    may have the home of root."""
+    """Return the files of the cache; none if its folder cannot be read, as when a container's user has the home of root."""
     base = folder()
     if base is None:
         return []
     try:
-        # Files only: opening a pipe would wait for a writer.
+        # Regular files only: opening a pipe would wait for a writer.
         return sorted(file for file in base.iterdir() if file.match("tune-*.json") and file.is_file())
-    except (FileNotFoundError, NotADirectoryError):  # nothing was ever kept
+    except (FileNotFoundError, NotADirectoryError):  # nothing was ever tuned
         return []
     except OSError as error:
         _log.warning("the tuned choices in %s are ignored: %s: %s", base, type(error).__name__, error)
         return []
 
 
-def _raw(file: Path, here: dict[str, Any]) -> dict[str, Any] | None:
-    """What a file holds, checked, its choices as pairs of batch size and :class:`Choice`; None where it is of another machine
-    or other versions, or is none."""
+def _parsed(file: Path, key: dict[str, Any]) -> dict[str, Any] | None:
+    """Parse and check a file, with its choices as pairs of batch size and :class:`Choice`.
+
+    Returns None for a file of another machine or other versions, and for a damaged one.
+    """
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
-        if raw["format"] != FORMAT or raw["machine"] != here:
+        if raw["format"] != FORMAT or raw["machine"] != key:
             return None
         pairs = [(item.pop("batch"), Choice(**item)) for item in raw["choices"]]
         return {"model": str(raw["model"]), "artifact": raw["artifact"], "choices": [(n, _checked(n, c)) for n, c in pairs]}
@@ -165,28 +166,32 @@ def _raw(file: Path, here: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _checked(batch: Any, choice: Choice) -> Choice:
-    whole: tuple[Any, ...] = (batch, choice.threads, choice.split)
-    words = (choice.runtime, choice.precision, choice.why)
+    integers: tuple[Any, ...] = (batch, choice.threads, choice.split)
+    texts = (choice.runtime, choice.precision, choice.why)
     if (
-        not all(type(n) is int and n >= 1 for n in whole)
-        or not all(isinstance(s, str) for s in words)
+        not all(type(n) is int and n >= 1 for n in integers)
+        or not all(isinstance(s, str) for s in texts)
         or (not isinstance(choice.seconds, float) or not isinstance(choice.shortcuts, bool))
     ):
-        raise ValueError(f"{choice} for a batch of {batch} is none")
-    if max(whole[1:]) > _MOST_THREADS:
-        raise ValueError(f"{choice} takes more than {_MOST_THREADS} threads")
+        raise ValueError(f"{choice} for a batch of {batch} is invalid")
+    if max(integers[1:]) > _MOST_THREADS:
+        raise ValueError(f"{choice} has more than {_MOST_THREADS} threads")
     return choice
 
 
 def write(model: Model, found: dict[str, dict[int, Choice]]) -> Path | None:
-    """Keep what was found, beside what was found before for other batch sizes and precisions; where, or None where nothing is
-    kept. Of two processes that write at once, one wins; the file is always whole.
+    """Store choices, and keep those of other batch sizes and precisions.
+
+    If two processes write at the same time, one of them wins; the file is always complete.
+
+    Returns:
+        The file; None if there is no cache.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
-    here = machine_key()
-    file = path(model, here)
+    key = machine_key()
+    file = path(model, key)
     if file is None:
         return None
     merged = read(model)
@@ -196,7 +201,7 @@ def write(model: Model, found: dict[str, dict[int, Choice]]) -> Path | None:
         "format": FORMAT,
         "artifact": model.sha256,
         "model": model.name,
-        "machine": here,
+        "machine": key,
         "choices": [
             {"batch": batch, **dataclasses.asdict(choice)}
             for by_batch in merged.values()
@@ -207,12 +212,12 @@ def write(model: Model, found: dict[str, dict[int, Choice]]) -> Path | None:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         why = f"the folder {str(file.parent)!r} cannot be made: {error.strerror}"
-        raise OutputError(f"{why}; {ENVIRONMENT} names another.") from None
+        raise OutputError(f"{why}; set {ENVIRONMENT} to another folder.") from None
     with replacing(file) as partial:
         partial.write_text(json.dumps(raw, indent=1), encoding="utf-8")
     return file
 
 
-def of(model: Model, precision: str) -> dict[int, Choice]:
-    """What ``auto`` takes: the choices for a precision by batch size, of runtimes that are installed."""
+def choices(model: Model, precision: str) -> dict[int, Choice]:
+    """Return the choices for an artifact and precision by batch size, for ``auto``."""
     return read(model).get(precision, {})

@@ -20,6 +20,7 @@ The discrete tables are made in ``csrc/schedule``; the others are closed forms o
 is float64.
 """
 
-from .base import FAMILIES, Schedule
+from .base import Schedule
+from .types import FAMILIES
 
 __all__ = ["FAMILIES", "Schedule"]

@@ -1,4 +1,4 @@
-"""Checks of the arguments that schedules take."""
+"""Argument checks that return the value as a plain number or a float64 array."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import numpy as np
 from ..errors import ArgumentError, ArgumentTypeError
 
 
-def whole(name: str, value: Any) -> int:
+def require_int(name: str, value: Any) -> int:
+    """An integer as an int."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ArgumentTypeError(f"{name} is {value!r}; it must be a whole number.")
+        raise ArgumentTypeError(f"{name} is {value!r}; it must be an integer.")
     integer = int(value)
-    if abs(integer) >= 2**63:  # the core takes 64 bits, and says the range itself
-        raise ArgumentError(f"{name} is {value!r}; that is out of any range.")
+    if abs(integer) >= 2**63:  # the core takes 64 bits and checks the range itself
+        raise ArgumentError(f"{name} is {value!r}; it is out of range.")
     return integer
 
 
-def number(name: str, value: Any) -> float:
+def require_number(name: str, value: Any) -> float:
+    """A number as a float."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise ArgumentTypeError(f"{name} is {value!r}; it must be a number.")
     try:
@@ -28,7 +30,8 @@ def number(name: str, value: Any) -> float:
         return math.inf
 
 
-def numeric(name: str, value: Any) -> np.ndarray:
+def to_float64(name: str, value: Any) -> np.ndarray:
+    """A number or an array of numbers, as a float64 array."""
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "iuf":
@@ -38,28 +41,30 @@ def numeric(name: str, value: Any) -> np.ndarray:
         raise ArgumentTypeError(f"{name} is {value!r}; it must be a number or an array of numbers.") from None
 
 
-def table(name: str, value: Any) -> np.ndarray:
-    array = numeric(name, value)
+def to_vector(name: str, value: Any) -> np.ndarray:
+    """A sequence of at least one number, as a float64 array (n,)."""
+    array = to_float64(name, value)
     if array.ndim != 1 or array.size == 0:
         raise ArgumentError(f"{name} has shape {array.shape}; it must be a sequence of at least one number.")
     return array
 
 
-def positive(name: str, value: Any) -> float:
-    given = number(name, value)
+def require_positive(name: str, value: Any) -> float:
+    """A number above 0 and finite, as a float."""
+    given = require_number(name, value)
     if not 0.0 < given < math.inf:
         raise ArgumentError(f"{name} is {value!r}; it must be above 0 and finite.")
     return given
 
 
-def rising(low_name: str, low: Any, high_name: str, high: Any) -> tuple[float, float]:
-    """Two positive numbers, the first below the second."""
-    pair = positive(low_name, low), positive(high_name, high)
+def require_increasing(low_name: str, low: Any, high_name: str, high: Any) -> tuple[float, float]:
+    """Two positive numbers, the first below the second, as floats."""
+    pair = require_positive(low_name, low), require_positive(high_name, high)
     if not pair[0] < pair[1]:
         raise ArgumentError(f"{low_name} is {low!r} and {high_name} {high!r}; the interval between them is empty.")
     return pair
 
 
-def plain(values: Any) -> Any:
-    """An array as it is, a number as a float."""
+def unwrap_scalar(values: Any) -> Any:
+    """A 0-d array as a float; any other array unchanged."""
     return float(values) if np.ndim(values) == 0 else values

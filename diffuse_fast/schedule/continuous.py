@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ArgumentError
 from .base import Schedule
-from .checks import numeric
+from .checks import to_float64
 
 
 class ContinuousSchedule(Schedule):
@@ -22,7 +22,7 @@ class ContinuousSchedule(Schedule):
     domain: tuple[float, float] = (0.0, 1.0)
 
     def _times(self, t: Any) -> np.ndarray:
-        times = numeric("t", t)
+        times = to_float64("t", t)
         low, high = self.domain
         if not np.all((times >= low) & (times <= high)):
             raise ArgumentError(f"a time is {_outside(times, low, high)}; it must be from {low:g} to {high:g}.")

@@ -18,8 +18,9 @@ import numpy as np
 
 from .. import _core
 from ..errors import ArgumentError, suggest
-from .base import INTERPOLATION, ZERO_SNR, Schedule
-from .checks import number, numeric, table, whole
+from .base import Schedule
+from .checks import require_int, require_number, to_float64, to_vector
+from .types import INTERPOLATION, ZERO_SNR
 
 INTERPOLATIONS = ("log_alpha", "log_sigma", "sigma")
 _BETAS = {
@@ -144,7 +145,7 @@ class DiscreteSchedule(Schedule):
         return vp_marginal(log_snr)
 
     def _times(self, t: Any) -> np.ndarray:
-        return numeric("t", t)  # the core checks the range
+        return to_float64("t", t)  # the core checks the range
 
     def _alpha(self, t: np.ndarray) -> np.ndarray:
         return self._tables.alpha(t)
@@ -204,9 +205,9 @@ def vp_marginal(log_snr: float) -> tuple[float, float, float]:
 def of_range(kind: str, num_train_timesteps: int, beta_start: float, beta_end: float) -> DiscreteSchedule:
     document: dict[str, Any] = {
         "type": kind,
-        "num_train_timesteps": whole("num_train_timesteps", num_train_timesteps),
-        "beta_start": number("beta_start", beta_start),
-        "beta_end": number("beta_end", beta_end),
+        "num_train_timesteps": require_int("num_train_timesteps", num_train_timesteps),
+        "beta_start": require_number("beta_start", beta_start),
+        "beta_end": require_number("beta_end", beta_end),
     }
     betas = _BETAS[kind](document["num_train_timesteps"], document["beta_start"], document["beta_end"])
     return _of(_core.Schedule.from_betas(betas), document)
@@ -215,21 +216,21 @@ def of_range(kind: str, num_train_timesteps: int, beta_start: float, beta_end: f
 def of_cosine(num_train_timesteps: int, s: float, max_beta: float) -> DiscreteSchedule:
     document: dict[str, Any] = {
         "type": "cosine",
-        "num_train_timesteps": whole("num_train_timesteps", num_train_timesteps),
-        "s": number("s", s),
-        "max_beta": number("max_beta", max_beta),
+        "num_train_timesteps": require_int("num_train_timesteps", num_train_timesteps),
+        "s": require_number("s", s),
+        "max_beta": require_number("max_beta", max_beta),
     }
     betas = _core.cosine_betas(document["num_train_timesteps"], document["s"], document["max_beta"])
     return _of(_core.Schedule.from_betas(betas), document)
 
 
 def of_betas(betas: Any) -> DiscreteSchedule:
-    values = table("betas", betas)
+    values = to_vector("betas", betas)
     return _of(_core.Schedule.from_betas(values), {"type": "from_betas", "betas": values.tolist()})
 
 
 def of_alphas_cumprod(alphas_cumprod: Any) -> DiscreteSchedule:
-    values = table("alphas_cumprod", alphas_cumprod)
+    values = to_vector("alphas_cumprod", alphas_cumprod)
     core = _core.Schedule.from_alphas_cumprod(values)
     return _of(core, {"type": "from_alphas_cumprod", "alphas_cumprod": values.tolist()})
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import plain, positive, rising
+from .checks import require_increasing, require_positive, unwrap_scalar
 from .continuous import ContinuousSchedule
 
 
@@ -55,15 +55,15 @@ class EDMSchedule(ContinuousSchedule):
             >>> round(df.Schedule.edm().c_skip(0.5), 12)
             0.5
         """
-        return plain((self.sigma_data / self._total(sigma)) ** 2)
+        return unwrap_scalar((self.sigma_data / self._total(sigma)) ** 2)
 
     def c_out(self, sigma: Any) -> Any:
         """Weight of F in the denoiser: σ·sigma_data/sqrt(σ² + sigma_data²). As :meth:`c_skip`."""
-        return plain(self._times(sigma) * self.sigma_data / self._total(sigma))
+        return unwrap_scalar(self._times(sigma) * self.sigma_data / self._total(sigma))
 
     def c_in(self, sigma: Any) -> Any:
         """Scale of the network's input: 1/sqrt(σ² + sigma_data²), which is ``alpha``. As :meth:`c_skip`."""
-        return plain(1.0 / self._total(sigma))
+        return unwrap_scalar(1.0 / self._total(sigma))
 
     def c_noise(self, sigma: Any) -> Any:
         """What the network is told of σ: log(σ)/4. As :meth:`c_skip`."""
@@ -99,6 +99,11 @@ class EDMSchedule(ContinuousSchedule):
 
 
 def of(sigma_min: Any, sigma_max: Any, sigma_data: Any, rho: Any) -> EDMSchedule:
-    low, high = rising("sigma_min", sigma_min, "sigma_max", sigma_max)
-    values = {"sigma_min": low, "sigma_max": high, "sigma_data": positive("sigma_data", sigma_data), "rho": positive("rho", rho)}
+    low, high = require_increasing("sigma_min", sigma_min, "sigma_max", sigma_max)
+    values = {
+        "sigma_min": low,
+        "sigma_max": high,
+        "sigma_data": require_positive("sigma_data", sigma_data),
+        "rho": require_positive("rho", rho),
+    }
     return EDMSchedule._make({"type": "edm", **values}, **values)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError
-from .checks import numeric, plain, positive, whole
+from .checks import require_int, require_positive, to_float64, unwrap_scalar
 from .continuous import ContinuousSchedule
 
 MAX_TRAIN_TIMESTEPS = 1_000_000
@@ -52,8 +52,8 @@ class FlowSchedule(ContinuousSchedule):
             >>> df.Schedule.flow(shift=3.0).shifted(0.5)
             0.75
         """
-        values = numeric("sigma", sigma)
-        return plain(self.shift * values / (1.0 + (self.shift - 1.0) * values))
+        values = to_float64("sigma", sigma)
+        return unwrap_scalar(self.shift * values / (1.0 + (self.shift - 1.0) * values))
 
     def marginal_at_log_snr(self, log_snr: float) -> tuple[float, float, float]:
         self.timestep_at_log_snr(log_snr)  # whether it is a number
@@ -98,8 +98,8 @@ class FlowSchedule(ContinuousSchedule):
 
 
 def of(num_train_timesteps: Any, shift: Any) -> FlowSchedule:
-    count = whole("num_train_timesteps", num_train_timesteps)
+    count = require_int("num_train_timesteps", num_train_timesteps)
     if not 1 <= count <= MAX_TRAIN_TIMESTEPS:
         raise ArgumentError(f"num_train_timesteps is {count}; it must be from 1 to {MAX_TRAIN_TIMESTEPS}.")
-    values = {"num_train_timesteps": count, "shift": positive("shift", shift)}
+    values = {"num_train_timesteps": count, "shift": require_positive("shift", shift)}
     return FlowSchedule._make({"type": "flow", **values}, **values)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError
-from .checks import plain, table
+from .checks import to_vector, unwrap_scalar
 from .continuous import ContinuousSchedule
 from .discrete import vp_marginal
 
@@ -30,7 +30,7 @@ class LearnedSchedule(ContinuousSchedule):
     _values: np.ndarray
 
     @cached_property
-    def table(self) -> np.ndarray:
+    def to_vector(self) -> np.ndarray:
         """The log-SNR at even times from 0 to 1: read-only float64 (K,)."""
         return self._values
 
@@ -63,7 +63,7 @@ class LearnedSchedule(ContinuousSchedule):
 
 
 def of(log_snr: Any) -> LearnedSchedule:
-    values = np.array(table("log_snr", log_snr))
+    values = np.array(to_vector("log_snr", log_snr))
     if not 2 <= len(values) <= MAX_VALUES:
         raise ArgumentError(f"log_snr has {len(values)} values; a table has 2 to {MAX_VALUES}.")
     if not np.isfinite(values).all() or np.abs(values).max() > 700.0:
@@ -71,6 +71,8 @@ def of(log_snr: Any) -> LearnedSchedule:
     rises = np.flatnonzero(np.diff(values) >= 0.0)
     if rises.size:
         i = int(rises[0])
-        raise ArgumentError(f"log_snr goes from {plain(values[i])!r} to {plain(values[i + 1])!r} at value {i + 1}; it must fall.")
+        raise ArgumentError(
+            f"log_snr goes from {unwrap_scalar(values[i])!r} to {unwrap_scalar(values[i + 1])!r} at value {i + 1}; it must fall."
+        )
     values.flags.writeable = False
     return LearnedSchedule._make({"type": "learned", "log_snr": values.tolist()}, _values=values)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError
-from .checks import number, plain, positive, rising
+from .checks import require_increasing, require_number, require_positive, unwrap_scalar
 from .continuous import ContinuousSchedule
 from .discrete import vp_marginal
 
@@ -39,7 +39,7 @@ class SDESchedule(ContinuousSchedule):
             >>> df.Schedule.vp_sde(0.1, 20.0).drift(0.0), df.Schedule.ve_sde().drift(0.5)
             (-0.05, 0.0)
         """
-        return plain(self._drift(self._times(t)))
+        return unwrap_scalar(self._drift(self._times(t)))
 
     def diffusion(self, t: Any) -> Any:
         """g(t), the diffusion coefficient of the forward SDE. For a number or an array of times in [0, 1].
@@ -49,7 +49,7 @@ class SDESchedule(ContinuousSchedule):
             >>> df.Schedule.vp_sde(0.25, 20.0).diffusion(0.0)
             0.5
         """
-        return plain(np.sqrt(self._diffusion_squared(self._times(t))))
+        return unwrap_scalar(np.sqrt(self._diffusion_squared(self._times(t))))
 
     def _drift(self, t: np.ndarray) -> np.ndarray:
         raise NotImplementedError
@@ -191,20 +191,20 @@ def of_sub_vp(beta_min: Any, beta_max: Any, sampling_eps: Any) -> SubVPSchedule:
 
 
 def of_ve(sigma_min: Any, sigma_max: Any, sampling_eps: Any) -> VESchedule:
-    low, high = rising("sigma_min", sigma_min, "sigma_max", sigma_max)
+    low, high = require_increasing("sigma_min", sigma_min, "sigma_max", sigma_max)
     values = {"sigma_min": low, "sigma_max": high, "sampling_eps": _eps(sampling_eps)}
     return VESchedule._make({"type": "ve_sde", **values}, **values)
 
 
 def _betas(beta_min: Any, beta_max: Any, sampling_eps: Any) -> dict[str, float]:
-    low, high = number("beta_min", beta_min), positive("beta_max", beta_max)
+    low, high = require_number("beta_min", beta_min), require_positive("beta_max", beta_max)
     if not 0.0 <= low < high:
         raise ArgumentError(f"beta_min is {beta_min!r} and beta_max {beta_max!r}; they must rise, from 0.")
     return {"beta_min": low, "beta_max": high, "sampling_eps": _eps(sampling_eps)}
 
 
 def _eps(sampling_eps: Any) -> float:
-    eps = positive("sampling_eps", sampling_eps)
+    eps = require_positive("sampling_eps", sampling_eps)
     if not eps < 1.0:
         raise ArgumentError(f"sampling_eps is {sampling_eps!r}; it must be below 1, where sampling starts.")
     return eps

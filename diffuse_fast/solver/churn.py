@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ..errors import ArgumentError
 from ..plans.plan import Row
-from .solver import Option, Point, Problem
+from .solver import Grid, Option, Point
 
 OPTIONS = {
     "s_churn": Option(0.0, "how much noise the steps add and remove again, in all", minimum=0.0),
@@ -44,11 +44,11 @@ class Churn:
         ArgumentError: the interval of sigma/alpha is empty.
     """
 
-    def __init__(self, problem: Problem, *, s_churn: float, s_tmin: float, s_tmax: float, s_noise: float):
+    def __init__(self, grid: Grid, *, s_churn: float, s_tmin: float, s_tmax: float, s_noise: float):
         if s_tmin > s_tmax:
             raise ArgumentError(f"s_tmin is {s_tmin:g} and s_tmax {s_tmax:g}; the interval between them, where churn is, is empty.")
-        self._problem, self._s_tmin, self._s_tmax, self._s_noise = problem, s_tmin, s_tmax, s_noise
-        self._gamma = min(s_churn / len(problem.points), math.sqrt(2.0) - 1.0)
+        self._grid, self._s_tmin, self._s_tmax, self._s_noise = grid, s_tmin, s_tmax, s_noise
+        self._gamma = min(s_churn / len(grid.points), math.sqrt(2.0) - 1.0)
 
     def at(self, now: Point) -> Raised | None:
         """The raised point, or None where there is no churn: outside the interval, and where there is no signal.
@@ -65,7 +65,7 @@ class Churn:
 
     def _hat(self, now: Point) -> Point:
         try:
-            return self._problem.at(now.lam - math.log1p(self._gamma))
+            return self._grid.at(now.lam - math.log1p(self._gamma))
         except ArgumentError as error:
             sigma = now.sigma / now.alpha
             raise ArgumentError(

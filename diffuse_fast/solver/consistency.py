@@ -20,34 +20,34 @@ import math
 from itertools import pairwise
 
 from ..plans.plan import Row
-from .solver import Option, Point, Problem, Solver, Table
+from .solver import Grid, Option, Point, Solver, SolverTable
 
 
-def table(problem: Problem, *, s_noise: float, steps_offset: int) -> Table:
-    schedule = problem.schedule
+def table(grid: Grid, *, s_noise: float, steps_offset: int) -> SolverTable:
+    schedule = grid.schedule
     sigma_min = schedule.sigma(schedule.t_min) / schedule.alpha(schedule.t_min)
-    points = (*problem.points, problem.end)
+    points = (*grid.points, grid.end)
     rows, deviation = [], []
     for now, then in pairwise(points):
-        p, q = _boundary(problem, now, sigma_min) if problem.prediction_type == "edm" else problem.data(now)
+        p, q = _boundary(grid, now, sigma_min) if grid.prediction_type == "edm" else grid.data(now)
         s = s_noise * math.sqrt(max(then.sigma**2 - (then.alpha * sigma_min) ** 2, 0.0))
-        row = Row(timestep=now.time, p=p, q=q, lo=problem.lo, hi=problem.hi, d=then.alpha, s=s if then.sigma > 0.0 else 0.0)
+        row = Row(timestep=now.time, p=p, q=q, lo=grid.lo, hi=grid.hi, d=then.alpha, s=s if then.sigma > 0.0 else 0.0)
         rows.append(row.folded())
-        deviation.append(_deviation(problem, now, then, row))
+        deviation.append(_deviation(grid, now, then, row))
     marginals = tuple((point.alpha, point.sigma) for point in points)
-    return Table(rows=tuple(rows), marginals=marginals, deviation=tuple(deviation))
+    return SolverTable(rows=tuple(rows), marginals=marginals, deviation=tuple(deviation))
 
 
-def _boundary(problem: Problem, point: Point, sigma_min: float) -> tuple[float, float]:
-    sigma, unit = max(point.sigma / point.alpha, sigma_min), problem.schedule.sigma_data  # equal but for rounding at the end
+def _boundary(grid: Grid, point: Point, sigma_min: float) -> tuple[float, float]:
+    sigma, unit = max(point.sigma / point.alpha, sigma_min), grid.schedule.sigma_data  # equal but for rounding at the end
     c_skip = unit**2 / ((sigma - sigma_min) ** 2 + unit**2)
     c_out = unit * (sigma - sigma_min) / math.hypot(sigma, unit)
     return c_skip / point.alpha, c_out
 
 
-def _deviation(problem: Problem, now: Point, then: Point, row: Row) -> tuple[float, float]:
+def _deviation(grid: Grid, now: Point, then: Point, row: Row) -> tuple[float, float]:
     """Of a network that predicts the point of data itself, through its prediction type."""
-    p, q = problem.data(now)
+    p, q = grid.data(now)
     # its output is m = (x0 − p·x)/q, and x has now's marginal
     of_x0 = row.p * now.alpha + row.q * (1.0 - p * now.alpha) / q
     of_eps = row.p * now.sigma - row.q * p * now.sigma / q

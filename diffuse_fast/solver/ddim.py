@@ -19,11 +19,11 @@ from itertools import pairwise
 
 from ..errors import ArgumentError
 from ..plans.plan import Row
-from .solver import REDERIVE_EPSILON, Option, Problem, Solver, Table
+from .solver import REDERIVE_EPSILON, Grid, Option, Solver, SolverTable
 
 
-def table(problem: Problem, *, eta: float, set_alpha_to_one: bool, steps_offset: int, rederive_epsilon: bool) -> Table:
-    points = (*problem.points, problem.end)
+def table(grid: Grid, *, eta: float, set_alpha_to_one: bool, steps_offset: int, rederive_epsilon: bool) -> SolverTable:
+    points = (*grid.points, grid.end)
     rows = []
     for now, then in pairwise(points):
         alpha, sigma, alpha_next, sigma_next = now.alpha, now.sigma, then.alpha, then.sigma
@@ -36,11 +36,11 @@ def table(problem: Problem, *, eta: float, set_alpha_to_one: bool, steps_offset:
                 f"eta is {eta}; at timestep {now.time:g} the step would add more noise than the next timestep has. Lower it."
             )
         direction = sigma_next * math.sqrt(max(left, 0.0))
-        p, q = problem.data(now)
-        a, b, d = problem.noise_terms(now, direction, rederive=rederive_epsilon)
-        row = Row(timestep=now.time, p=p, q=q, lo=problem.lo, hi=problem.hi, a=a, b=b, d=alpha_next + d, s=s)
+        p, q = grid.data(now)
+        a, b, d = grid.noise_terms(now, direction, rederive=rederive_epsilon)
+        row = Row(timestep=now.time, p=p, q=q, lo=grid.lo, hi=grid.hi, a=a, b=b, d=alpha_next + d, s=s)
         rows.append(row.folded())
-    return Table(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points))
+    return SolverTable(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points))
 
 
 SOLVER = Solver(

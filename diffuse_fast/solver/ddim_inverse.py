@@ -19,28 +19,28 @@ import numpy as np
 
 from ..errors import ArgumentError, PlanError
 from ..plans.plan import Row
-from .solver import CLEAN, REDERIVE_EPSILON, Option, Problem, Solver, Table
+from .solver import CLEAN, REDERIVE_EPSILON, Grid, Option, Solver, SolverTable
 
 
-def table(problem: Problem, *, set_alpha_to_one: bool, steps_offset: int, rederive_epsilon: bool) -> Table:
-    family = problem.schedule.family
+def table(grid: Grid, *, set_alpha_to_one: bool, steps_offset: int, rederive_epsilon: bool) -> SolverTable:
+    family = grid.schedule.family
     if not set_alpha_to_one and family != "discrete":
         raise ArgumentError(f"set_alpha_to_one=False starts at timestep 0, which the family {family} does not have.")
-    start = CLEAN if set_alpha_to_one else problem.at_times(np.zeros(1))[0]
-    if start is CLEAN and problem.prediction_type in ("sample", "denoised", "score"):
+    start = CLEAN if set_alpha_to_one else grid.at_times(np.zeros(1))[0]
+    if start is CLEAN and grid.prediction_type in ("sample", "denoised", "score"):
         raise PlanError(
-            f"the first step of ddim_inverse is at the clean data, where a network that predicts {problem.prediction_type} says "
+            f"the first step of ddim_inverse is at the clean data, where a network that predicts {grid.prediction_type} says "
             f"nothing of the noise. Give set_alpha_to_one=False, or take a model that predicts epsilon or v."
         )
-    points = (start, *reversed(problem.points))
+    points = (start, *reversed(grid.points))
     rows = []
     for now, then in pairwise(points):
-        p, q = problem.data(now)
-        a, b, d = problem.noise_terms(now, then.sigma, rederive=rederive_epsilon and now.sigma > 0.0)
-        row = Row(timestep=then.time, p=p, q=q, lo=problem.lo, hi=problem.hi, a=a, b=b, d=then.alpha + d)
+        p, q = grid.data(now)
+        a, b, d = grid.noise_terms(now, then.sigma, rederive=rederive_epsilon and now.sigma > 0.0)
+        row = Row(timestep=then.time, p=p, q=q, lo=grid.lo, hi=grid.hi, a=a, b=b, d=then.alpha + d)
         rows.append(row.folded())
     marginals = tuple((point.alpha, point.sigma) for point in points)
-    return Table(rows=tuple(rows), marginals=marginals, initial_scale=1.0)
+    return SolverTable(rows=tuple(rows), marginals=marginals, initial_scale=1.0)
 
 
 SOLVER = Solver(

@@ -24,14 +24,14 @@ import math
 from itertools import pairwise
 
 from ..plans.plan import Row
-from .solver import Option, Problem, Solver, Table
+from .solver import Grid, Option, Solver, SolverTable
 
 VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range")
 
 
-def table(problem: Problem, *, variance_type: str, steps_offset: int) -> Table:
+def table(grid: Grid, *, variance_type: str, steps_offset: int) -> SolverTable:
     large = variance_type == "fixed_large"
-    points = (*problem.points, problem.end)
+    points = (*grid.points, grid.end)
     rows, deviation = [], []
     for now, then in pairwise(points):
         alpha, sigma, alpha_next, sigma_next = now.alpha, now.sigma, then.alpha, then.sigma
@@ -42,13 +42,13 @@ def table(problem: Problem, *, variance_type: str, steps_offset: int) -> Table:
         log_s = None
         if variance_type.startswith("learned") and then.sigma > 0.0:
             log_s, variance = _learned(variance_type, posterior_variance, beta), 0.0
-        p, q = problem.data(now)
+        p, q = grid.data(now)
         row = Row(
             timestep=now.time,
             p=p,
             q=q,
-            lo=problem.lo,
-            hi=problem.hi,
+            lo=grid.lo,
+            hi=grid.hi,
             a=(alpha / alpha_next) * (sigma_next / sigma) ** 2,
             d=alpha_next * gain,
             s=math.sqrt(variance),
@@ -57,7 +57,7 @@ def table(problem: Problem, *, variance_type: str, steps_offset: int) -> Table:
         rows.append(row.folded())
         deviation.append((0.0, variance - posterior_variance))
     marginals = tuple((point.alpha, point.sigma) for point in points)
-    return Table(rows=tuple(rows), marginals=marginals, deviation=tuple(deviation) if large else None)
+    return SolverTable(rows=tuple(rows), marginals=marginals, deviation=tuple(deviation) if large else None)
 
 
 def _learned(variance_type: str, small: float, large: float) -> tuple[float, float]:

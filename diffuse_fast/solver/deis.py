@@ -11,14 +11,14 @@ from __future__ import annotations
 import dataclasses
 
 from . import multistep
-from .solver import Option, Problem, Solver, Table
+from .solver import Grid, Option, Solver, SolverTable
 
 
-def table(problem: Problem, *, solver_order: int, lower_order_final: bool, final_sigmas_type: str, steps_offset: int) -> Table:
-    points = (*problem.points, problem.end)
+def table(grid: Grid, *, solver_order: int, lower_order_final: bool, final_sigmas_type: str, steps_offset: int) -> SolverTable:
+    points = (*grid.points, grid.end)
     orders = multistep.orders(points, solver_order, lower_order_final=lower_order_final, euler_at_final=False)
     transfers = [multistep.by_noise(points[i], points[i + 1], multistep.steps_back(points, i, k)) for i, k in enumerate(orders)]
-    return multistep.table(problem, points, transfers, "noise")
+    return multistep.table(grid, points, transfers, "noise")
 
 
 SOLVER = Solver(

@@ -16,31 +16,31 @@ from itertools import pairwise
 
 from ..plans.plan import Row
 from . import leaps
-from .solver import Option, Point, Problem, Solver, Table
+from .solver import Grid, Option, Point, Solver, SolverTable
 from .stages import ancestral, by_noise, noise_row
 
 
-def table(problem: Problem, *, eta: float, steps_offset: int) -> Table:
+def table(grid: Grid, *, eta: float, steps_offset: int) -> SolverTable:
     rows: list[Row] = []
     before: list[Point] = []
-    guard = leaps.Guard(problem)
-    for now, then in pairwise((*problem.points, problem.end)):
+    guard = leaps.Guard(grid)
+    for now, then in pairwise((*grid.points, grid.end)):
         down, up = ancestral(now, then, eta)
-        points, step = guard.step(now, down, partial(_stages, problem, now, down, up), s=up)
+        points, step = guard.step(now, down, partial(_stages, grid, now, down, up), s=up)
         rows += step
         before += points
-    return Table(
+    return SolverTable(
         rows=tuple(rows),
-        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, grid.end)),
         registers=int(any(row.write is not None for row in rows)),
     )
 
 
-def _stages(problem: Problem, now: Point, down: Point, up: float) -> leaps.Step:
-    mid = problem.at(0.5 * (now.lam + down.lam))
+def _stages(grid: Grid, now: Point, down: Point, up: float) -> leaps.Step:
+    mid = grid.at(0.5 * (now.lam + down.lam))
     x, eps = by_noise(now, down)
-    first = noise_row(problem, now, *by_noise(now, mid), keep=(x, 0.0))
-    second = noise_row(problem, mid, 0.0, eps, c=(1.0,), s=up)
+    first = noise_row(grid, now, *by_noise(now, mid), keep=(x, 0.0))
+    second = noise_row(grid, mid, 0.0, eps, c=(1.0,), s=up)
     return (now, mid), (first, second)
 
 

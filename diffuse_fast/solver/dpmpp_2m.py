@@ -14,11 +14,11 @@ from __future__ import annotations
 from typing import Any
 
 from . import multistep
-from .solver import Problem, Solver, Table
+from .solver import Grid, Solver, SolverTable
 
 
-def table(problem: Problem, **options: Any) -> Table:
-    return multistep.dpm_solver(problem, "data", 2, **options)
+def table(grid: Grid, **options: Any) -> SolverTable:
+    return multistep.dpm_solver(grid, "data", 2, **options)
 
 
 SOLVER = Solver(

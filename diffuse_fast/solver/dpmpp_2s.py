@@ -18,29 +18,29 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from .solver import Option, Problem, Solver, Table
+from .solver import Grid, Option, Solver, SolverTable
 from .stages import by_data, data_row, one_stage
 
 R = 0.5
 
 
-def table(problem: Problem, *, solver_type: str, steps_offset: int) -> Table:
+def table(grid: Grid, *, solver_type: str, steps_offset: int) -> SolverTable:
     rows, before = [], []
-    for now, then in pairwise((*problem.points, problem.end)):
+    for now, then in pairwise((*grid.points, grid.end)):
         before.append(now)
         x, x0 = by_data(now, then)
         if one_stage(now, then):
-            rows.append(data_row(problem, now, x, x0))
+            rows.append(data_row(grid, now, x, x0))
             continue
         h = then.lam - now.lam
-        s = problem.at(now.lam + R * h)
+        s = grid.at(now.lam + R * h)
         w = x0 / (2.0 * R) if solver_type == "midpoint" else then.alpha * (math.expm1(-h) / h + 1.0) / R
-        rows.append(data_row(problem, now, *by_data(now, s), keep=(x, x0 - w)))
-        rows.append(data_row(problem, s, 0.0, w, c=(1.0,)))
+        rows.append(data_row(grid, now, *by_data(now, s), keep=(x, x0 - w)))
+        rows.append(data_row(grid, s, 0.0, w, c=(1.0,)))
         before.append(s)
-    return Table(
+    return SolverTable(
         rows=tuple(rows),
-        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, grid.end)),
         registers=int(any(row.write is not None for row in rows)),
     )
 

@@ -10,11 +10,11 @@ import dataclasses
 from typing import Any
 
 from . import multistep
-from .solver import Option, Problem, Solver, Table
+from .solver import Grid, Option, Solver, SolverTable
 
 
-def table(problem: Problem, **options: Any) -> Table:
-    return multistep.dpm_solver(problem, "data", 3, **options)
+def table(grid: Grid, **options: Any) -> SolverTable:
+    return multistep.dpm_solver(grid, "data", 3, **options)
 
 
 SOLVER = Solver(

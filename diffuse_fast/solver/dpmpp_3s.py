@@ -20,36 +20,34 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from .solver import Option, Problem, Solver, Table
+from .solver import Grid, Option, Solver, SolverTable
 from .stages import by_data, data_row, one_stage
 
 R1, R2 = 1.0 / 3.0, 2.0 / 3.0
 
 
-def table(problem: Problem, *, steps_offset: int) -> Table:
+def table(grid: Grid, *, steps_offset: int) -> SolverTable:
     rows, before = [], []
-    for now, then in pairwise((*problem.points, problem.end)):
+    for now, then in pairwise((*grid.points, grid.end)):
         before.append(now)
         if one_stage(now, then):
-            rows.append(data_row(problem, now, *by_data(now, then)))
+            rows.append(data_row(grid, now, *by_data(now, then)))
             continue
         h = then.lam - now.lam
-        s1, s2 = problem.at(now.lam + R1 * h), problem.at(now.lam + R2 * h)
+        s1, s2 = grid.at(now.lam + R1 * h), grid.at(now.lam + R2 * h)
         x1, d1 = by_data(now, s1)
         x2, d2 = by_data(now, s2)
         x3, d3 = by_data(now, then)
         w2 = s2.alpha * (R2 / R1) * _phi(R2 * h)  # of x0_1 in u2
         w3 = then.alpha / R2 * _phi(h)  # of x0_2 in x'
         # x = (u1 − d1·x0)/x1
-        rows.append(data_row(problem, now, x1, d1, keep=(0.0, 1.0)))
-        rows.append(
-            data_row(problem, s1, x2 / x1, w2, c=(d2 - w2 - d1 * x2 / x1,), keep=(x3 / x1, 0.0), f=(d3 - w3 - d1 * x3 / x1,))
-        )
-        rows.append(data_row(problem, s2, 0.0, w3, c=(1.0,)))
+        rows.append(data_row(grid, now, x1, d1, keep=(0.0, 1.0)))
+        rows.append(data_row(grid, s1, x2 / x1, w2, c=(d2 - w2 - d1 * x2 / x1,), keep=(x3 / x1, 0.0), f=(d3 - w3 - d1 * x3 / x1,)))
+        rows.append(data_row(grid, s2, 0.0, w3, c=(1.0,)))
         before += [s1, s2]
-    return Table(
+    return SolverTable(
         rows=tuple(rows),
-        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, grid.end)),
         registers=int(any(row.write is not None for row in rows)),
     )
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from .solver import Option, Problem, Solver, Table
+from .solver import Grid, Option, Solver, SolverTable
 from .stages import by_data, data_row
 
 
-def table(problem: Problem, *, steps_offset: int) -> Table:
-    points = (*problem.points, problem.end)
-    rows = (data_row(problem, now, *by_data(now, then)) for now, then in pairwise(points))
-    return Table(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points))
+def table(grid: Grid, *, steps_offset: int) -> SolverTable:
+    points = (*grid.points, grid.end)
+    rows = (data_row(grid, now, *by_data(now, then)) for now, then in pairwise(points))
+    return SolverTable(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points))
 
 
 SOLVER = Solver(

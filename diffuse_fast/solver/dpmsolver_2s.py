@@ -21,34 +21,34 @@ from itertools import pairwise
 
 from ..plans.plan import Row
 from . import leaps
-from .solver import Option, Point, Problem, Solver, Table
+from .solver import Grid, Option, Point, Solver, SolverTable
 from .stages import by_noise, noise_row
 
 R1 = 0.5
 
 
-def table(problem: Problem, *, solver_type: str, steps_offset: int) -> Table:
+def table(grid: Grid, *, solver_type: str, steps_offset: int) -> SolverTable:
     rows: list[Row] = []
     before: list[Point] = []
-    guard = leaps.Guard(problem)
-    for now, then in pairwise((*problem.points, problem.end)):
-        points, step = guard.step(now, then, partial(_stages, problem, now, then, solver_type))
+    guard = leaps.Guard(grid)
+    for now, then in pairwise((*grid.points, grid.end)):
+        points, step = guard.step(now, then, partial(_stages, grid, now, then, solver_type))
         rows += step
         before += points
-    return Table(
+    return SolverTable(
         rows=tuple(rows),
-        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, grid.end)),
         registers=int(any(row.write is not None for row in rows)),
     )
 
 
-def _stages(problem: Problem, now: Point, then: Point, solver_type: str) -> leaps.Step:
+def _stages(grid: Grid, now: Point, then: Point, solver_type: str) -> leaps.Step:
     h = then.lam - now.lam
-    s = problem.at(now.lam + R1 * h)
+    s = grid.at(now.lam + R1 * h)
     x, eps = by_noise(now, then)
     w = eps / (2.0 * R1) if solver_type == "midpoint" else -then.sigma * (math.expm1(h) / h - 1.0) / R1
-    first = noise_row(problem, now, *by_noise(now, s), keep=(x, eps - w))
-    second = noise_row(problem, s, 0.0, w, c=(1.0,))
+    first = noise_row(grid, now, *by_noise(now, s), keep=(x, eps - w))
+    second = noise_row(grid, s, 0.0, w, c=(1.0,))
     return (now, s), (first, second)
 
 

@@ -22,41 +22,39 @@ from itertools import pairwise
 
 from ..plans.plan import Row
 from . import leaps
-from .solver import Option, Point, Problem, Solver, Table
+from .solver import Grid, Option, Point, Solver, SolverTable
 from .stages import by_noise, noise_row
 
 R1, R2 = 1.0 / 3.0, 2.0 / 3.0
 
 
-def table(problem: Problem, *, steps_offset: int) -> Table:
+def table(grid: Grid, *, steps_offset: int) -> SolverTable:
     rows: list[Row] = []
     before: list[Point] = []
-    guard = leaps.Guard(problem)
-    for now, then in pairwise((*problem.points, problem.end)):
-        points, step = guard.step(now, then, partial(_stages, problem, now, then))
+    guard = leaps.Guard(grid)
+    for now, then in pairwise((*grid.points, grid.end)):
+        points, step = guard.step(now, then, partial(_stages, grid, now, then))
         rows += step
         before += points
-    return Table(
+    return SolverTable(
         rows=tuple(rows),
-        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, grid.end)),
         registers=int(any(row.write is not None for row in rows)),
     )
 
 
-def _stages(problem: Problem, now: Point, then: Point) -> leaps.Step:
+def _stages(grid: Grid, now: Point, then: Point) -> leaps.Step:
     h = then.lam - now.lam
-    s1, s2 = problem.at(now.lam + R1 * h), problem.at(now.lam + R2 * h)
+    s1, s2 = grid.at(now.lam + R1 * h), grid.at(now.lam + R2 * h)
     x1, eps1 = by_noise(now, s1)
     x2, eps2 = by_noise(now, s2)
     x3, eps3 = by_noise(now, then)
     w2 = -s2.sigma * (R2 / R1) * _phi(R2 * h)  # of ε_1 in u2
     w3 = -then.sigma / R2 * _phi(h)  # of ε_2 in x'
     # x = (u1 − eps1·ε)/x1
-    first = noise_row(problem, now, x1, eps1, keep=(0.0, 1.0))
-    second = noise_row(
-        problem, s1, x2 / x1, w2, c=(eps2 - w2 - eps1 * x2 / x1,), keep=(x3 / x1, 0.0), f=(eps3 - w3 - eps1 * x3 / x1,)
-    )
-    third = noise_row(problem, s2, 0.0, w3, c=(1.0,))
+    first = noise_row(grid, now, x1, eps1, keep=(0.0, 1.0))
+    second = noise_row(grid, s1, x2 / x1, w2, c=(eps2 - w2 - eps1 * x2 / x1,), keep=(x3 / x1, 0.0), f=(eps3 - w3 - eps1 * x3 / x1,))
+    third = noise_row(grid, s2, 0.0, w3, c=(1.0,))
     return (now, s1, s2), (first, second, third)
 
 

@@ -23,12 +23,12 @@ from itertools import pairwise
 from ..plans.plan import Row
 from . import leaps, multistep
 from .multistep import Transfer
-from .solver import Option, Point, Problem, Solver, Table
+from .solver import Grid, Option, Point, Solver, SolverTable
 from .stages import data_row, noise_row
 
 
 def table(
-    problem: Problem,
+    grid: Grid,
     *,
     algorithm_type: str,
     solver_order: int,
@@ -36,10 +36,10 @@ def table(
     lower_order_final: bool,
     final_sigmas_type: str,
     steps_offset: int,
-) -> Table:
-    points = (*problem.points, problem.end)
-    orders = _orders(points, solver_order, lower_order_final=lower_order_final or problem.end.sigma == 0.0)
-    guard = leaps.Guard(problem)
+) -> SolverTable:
+    points = (*grid.points, grid.end)
+    orders = _orders(points, solver_order, lower_order_final=lower_order_final or grid.end.sigma == 0.0)
+    guard = leaps.Guard(grid)
     rows: list[Row] = []
     marginals: list[tuple[float, float]] = []
     for base, order in enumerate(orders):
@@ -48,13 +48,13 @@ def table(
         length = next((i for i, k in enumerate(orders[base + 1 :], 1) if k == 1), len(orders) - base)
         whole = points[base : base + length + 1]
         # A run that is too long is taken in steps of first order.
-        for part in pairwise(whole) if _too_long(problem, guard, whole, algorithm_type, solver_type) else [whole]:
-            made = _run(problem, part, algorithm_type, solver_type)
+        for part in pairwise(whole) if _too_long(grid, guard, whole, algorithm_type, solver_type) else [whole]:
+            made = _run(grid, part, algorithm_type, solver_type)
             rows += made
             marginals += [(part[0].alpha, part[0].sigma)] * (len(made) - len(part) + 1)
             marginals += [(point.alpha, point.sigma) for point in part[:-1]]
     marginals.append((points[-1].alpha, points[-1].sigma))
-    return Table(
+    return SolverTable(
         rows=tuple(rows),
         marginals=tuple(marginals),
         registers=max((row.write + 1 for row in rows if row.write is not None), default=0),
@@ -95,26 +95,26 @@ def _step(points: Sequence[Point], algorithm_type: str, solver_type: str) -> Tra
     return step
 
 
-def _too_long(problem: Problem, guard: leaps.Guard, points: Sequence[Point], algorithm_type: str, solver_type: str) -> bool:
+def _too_long(grid: Grid, guard: leaps.Guard, points: Sequence[Point], algorithm_type: str, solver_type: str) -> bool:
     """Whether a run is (``leaps.py``), held against as many steps of first order; with noise, that of the ODE."""
     if len(points) == 2 or (len(points) == 3 and algorithm_type != "dpmsolver"):
         return False
-    rows = _run(problem, points, "dpmsolver" if algorithm_type == "dpmsolver" else "dpmsolver++", solver_type)
+    rows = _run(grid, points, "dpmsolver" if algorithm_type == "dpmsolver" else "dpmsolver++", solver_type)
     return guard.stages_too_long(points[-1], rows, points[:-1])
 
 
-def _run(problem: Problem, points: Sequence[Point], algorithm_type: str, solver_type: str) -> list[Row]:
+def _run(grid: Grid, points: Sequence[Point], algorithm_type: str, solver_type: str) -> list[Row]:
     """The rows of a run: one for each step, and where the base cannot be had back from a state with noise, one that keeps it."""
     steps = [_step(points[: k + 1], algorithm_type, solver_type) for k in range(1, len(points))]
     row = noise_row if algorithm_type == "dpmsolver" else data_row
     first, *later = steps
     if not later:
-        return [row(problem, points[0], first.x, first.weights[0], s=first.s)]
+        return [row(grid, points[0], first.x, first.weights[0], s=first.s)]
     if len(later) == 1:
         (second,) = later
         return [
-            row(problem, points[0], first.x, first.weights[0], s=first.s, keep=(second.x, second.weights[0])),
-            row(problem, points[1], 0.0, second.weights[1], c=(1.0,), s=second.s),
+            row(grid, points[0], first.x, first.weights[0], s=first.s, keep=(second.x, second.weights[0])),
+            row(grid, points[1], 0.0, second.weights[1], c=(1.0,), s=second.s),
         ]
     second, third = later
     if first.s > 0.0:
@@ -131,11 +131,11 @@ def _run(problem: Problem, points: Sequence[Point], algorithm_type: str, solver_
         keep_base = []
     return [
         *keep_base,
-        row(problem, points[0], first.x, first.weights[0], s=first.s, keep=(0.0, 1.0)),
+        row(grid, points[0], first.x, first.weights[0], s=first.s, keep=(0.0, 1.0)),
         row(
-            problem, points[1], x_second, second.weights[1], c=of_second, s=second.s, keep=(x_third, third.weights[1]), f=of_third
+            grid, points[1], x_second, second.weights[1], c=of_second, s=second.s, keep=(x_third, third.weights[1]), f=of_third
         ),
-        row(problem, points[2], 0.0, third.weights[2], c=(1.0,), s=third.s),
+        row(grid, points[2], 0.0, third.weights[2], c=(1.0,), s=third.s),
     ]  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError
-from ..plans.plan import Plan
 from ..schedule import Schedule
-from .solver import CLEAN, Point, Problem, Solver
+from .solver import CLEAN, Grid, Point, Solver
 
 # Options of solvers that say where the plan ends, under diffusers' names.
 OPTIONS = ("final_sigmas_type", "set_alpha_to_one")
@@ -63,13 +61,13 @@ def cut(times: np.ndarray, begin: float | None, end: float | str | None) -> np.n
     return times
 
 
-def point(problem: Problem, solver: Solver, end: float | str | None, options: dict[str, Any]) -> Point:
+def point(grid: Grid, solver: Solver, end: float | str | None, options: dict[str, Any]) -> Point:
     """Where the last step goes.
 
     Raises:
         ArgumentError: the last call has less noise already, or the schedule has no timestep 0.
     """
-    schedule = problem.schedule
+    schedule = grid.schedule
     if end is None and solver.from_noise:
         if options.get("set_alpha_to_one") is False:
             if schedule.family != "discrete":
@@ -79,10 +77,10 @@ def point(problem: Problem, solver: Solver, end: float | str | None, options: di
             end = schedule.t_min
     if end is None or isinstance(end, str):
         return CLEAN
-    (found,) = problem.at_times(np.array([float(end)]))
+    (found,) = grid.at_times(np.array([float(end)]))
     if found.sigma == 0.0:
         return CLEAN
-    last = problem.points[-1]
+    last = grid.points[-1]
     if found.lam >= last.lam:  # the grid may end where the schedule does
         return found
     if math.isclose(found.lam, last.lam, rel_tol=NEAR, abs_tol=NEAR):
@@ -93,30 +91,9 @@ def point(problem: Problem, solver: Solver, end: float | str | None, options: di
     )
 
 
-def initial_scale(problem: Problem, begin: float | None) -> float:
+def initial_scale(grid: Grid, begin: float | None) -> float:
     """What the noise that a sampler is given is multiplied by. At ``begin`` that is no noise, but the state itself: in EDM's
     schedule x0 + σ·ε."""
     if begin is None:
-        return problem.initial_scale
-    return problem.points[0].alpha if problem.schedule.family == "edm" else 1.0
-
-
-def scaled(plan: Plan, scale: float) -> Plan:
-    """The plan with its result scaled, by its last row."""
-    row, (alpha, sigma) = plan.rows[-1], plan.marginals[-1]
-    last = dataclasses.replace(
-        row,
-        a=scale * row.a,
-        b=scale * row.b,
-        d=scale * row.d,
-        c=tuple(scale * c for c in row.c),
-        s=scale * row.s,
-        log_s=None if row.log_s is None else (row.log_s[0] + math.log(scale), row.log_s[1]),
-    )
-    deviation = plan.deviation
-    if deviation is not None:
-        of_alpha, of_variance = deviation[-1]
-        deviation = (*deviation[:-1], (scale * of_alpha, scale**2 * of_variance))
-    return dataclasses.replace(
-        plan, rows=(*plan.rows[:-1], last), marginals=(*plan.marginals[:-1], (scale * alpha, scale * sigma)), deviation=deviation
-    )
+        return grid.initial_scale
+    return grid.points[0].alpha if grid.schedule.family == "edm" else 1.0

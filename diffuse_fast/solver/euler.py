@@ -15,24 +15,24 @@ from itertools import pairwise
 
 from . import multistep
 from .churn import OPTIONS, Churn
-from .solver import Problem, Solver, Table
+from .solver import Grid, Solver, SolverTable
 from .stages import by_data, data_row
 
 
-def table(problem: Problem, *, final_sigmas_type: str, steps_offset: int, **churn: float) -> Table:
-    points = (*problem.points, problem.end)
+def table(grid: Grid, *, final_sigmas_type: str, steps_offset: int, **churn: float) -> SolverTable:
+    points = (*grid.points, grid.end)
     rows, before, deviation = [], [], []
-    churned = Churn(problem, **churn)
+    churned = Churn(grid, **churn)
     for now, then in pairwise(points):
         if raised := churned.at(now):
             rows.append(raised.row)
             before.append(now)
             deviation.append((0.0, raised.excess))
             now = raised.point
-        rows.append(data_row(problem, now, *by_data(now, then)))
+        rows.append(data_row(grid, now, *by_data(now, then)))
         before.append(now)
         deviation.append((0.0, 0.0))
-    return Table(
+    return SolverTable(
         rows=tuple(rows),
         marginals=tuple((point.alpha, point.sigma) for point in (*before, points[-1])),
         deviation=tuple(deviation) if any(variance for _, variance in deviation) else None,

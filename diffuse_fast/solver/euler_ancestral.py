@@ -12,17 +12,17 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from .solver import Option, Problem, Solver, Table
+from .solver import Grid, Option, Solver, SolverTable
 from .stages import ancestral, by_data, data_row
 
 
-def table(problem: Problem, *, eta: float, steps_offset: int) -> Table:
-    points = (*problem.points, problem.end)
+def table(grid: Grid, *, eta: float, steps_offset: int) -> SolverTable:
+    points = (*grid.points, grid.end)
     rows = []
     for now, then in pairwise(points):
         down, up = ancestral(now, then, eta)
-        rows.append(data_row(problem, now, *by_data(now, down), s=up))
-    return Table(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points))
+        rows.append(data_row(grid, now, *by_data(now, down), s=up))
+    return SolverTable(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points))
 
 
 SOLVER = Solver(

@@ -21,12 +21,12 @@ import math
 from itertools import pairwise
 
 from ..errors import PlanError
-from .solver import Option, Problem, Solver, Table
+from .solver import Grid, Option, Solver, SolverTable
 from .stages import noise_row
 
 
-def table(problem: Problem, *, steps_offset: int) -> Table:
-    points = (*problem.points, problem.end)
+def table(grid: Grid, *, steps_offset: int) -> SolverTable:
+    points = (*grid.points, grid.end)
     if points[0].alpha == 0.0:
         raise PlanError(
             f"at the first timestep ({points[0].time:g}) the schedule has zero signal-to-noise ratio, where the drift of "
@@ -38,11 +38,11 @@ def table(problem: Problem, *, steps_offset: int) -> Table:
         added = -(now.sigma**2) * math.expm1(2.0 * (now.lam - then.lam))
         diffusion = added * (2.0 * drift / -math.expm1(-2.0 * drift) if drift != 0.0 else 1.0)
         variance = diffusion if then.sigma > 0.0 else 0.0
-        rows.append(noise_row(problem, now, 1.0 + drift, -diffusion / now.sigma, s=math.sqrt(variance)))
+        rows.append(noise_row(grid, now, 1.0 + drift, -diffusion / now.sigma, s=math.sqrt(variance)))
         of_eps = (1.0 + drift) * now.sigma - diffusion / now.sigma
         deviation.append(((1.0 + drift) * now.alpha - then.alpha, of_eps**2 + variance - then.sigma**2))
     marginals = tuple((point.alpha, point.sigma) for point in points)
-    return Table(rows=tuple(rows), marginals=marginals, deviation=tuple(deviation))
+    return SolverTable(rows=tuple(rows), marginals=marginals, deviation=tuple(deviation))
 
 
 SOLVER = Solver(

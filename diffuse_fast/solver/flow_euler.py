@@ -13,19 +13,19 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from .solver import Option, Problem, Solver, Table
+from .solver import Grid, Option, Solver, SolverTable
 from .stages import by_data, data_row
 
 
-def table(problem: Problem, *, stochastic_sampling: bool) -> Table:
-    points = (*problem.points, problem.end)
+def table(grid: Grid, *, stochastic_sampling: bool) -> SolverTable:
+    points = (*grid.points, grid.end)
     rows = []
     for now, then in pairwise(points):
         if stochastic_sampling:
-            rows.append(data_row(problem, now, 0.0, then.alpha, s=then.sigma))
+            rows.append(data_row(grid, now, 0.0, then.alpha, s=then.sigma))
         else:
-            rows.append(data_row(problem, now, *by_data(now, then)))
-    return Table(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points))
+            rows.append(data_row(grid, now, *by_data(now, then)))
+    return SolverTable(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points))
 
 
 SOLVER = Solver(

@@ -14,41 +14,39 @@ from __future__ import annotations
 from itertools import pairwise
 
 from ..plans.plan import Row
-from .solver import Point, Problem, Solver, Table
+from .solver import Grid, Point, Solver, SolverTable
 
 
-def table(problem: Problem) -> Table:
+def table(grid: Grid) -> SolverTable:
     rows, before = [], []
-    for now, then in pairwise((*problem.points, problem.end)):
+    for now, then in pairwise((*grid.points, grid.end)):
         step = then.sigma - now.sigma
         before.append(now)
         if then.sigma == 0.0:
-            rows.append(_row(problem, now, 1.0, step))
+            rows.append(_row(grid, now, 1.0, step))
         else:
-            rows.append(_row(problem, now, 1.0, step, keep=(1.0, step / 2.0)))
-            rows.append(_row(problem, then, 0.0, step / 2.0, c=(1.0,)))
+            rows.append(_row(grid, now, 1.0, step, keep=(1.0, step / 2.0)))
+            rows.append(_row(grid, then, 0.0, step / 2.0, c=(1.0,)))
             before.append(then)
-    return Table(
-        rows=tuple(rows),
-        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
-        registers=int(len(rows) > 1),
+    return SolverTable(
+        rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in (*before, grid.end)), registers=int(len(rows) > 1)
     )
 
 
 def _row(
-    problem: Problem, point: Point, x: float, v: float, *, c: tuple[float, ...] = (), keep: tuple[float, float] | None = None
+    grid: Grid, point: Point, x: float, v: float, *, c: tuple[float, ...] = (), keep: tuple[float, float] | None = None
 ) -> Row:
     """``x' = x·state + v·velocity + Σ c·h``; ``keep`` are the weights of state and velocity that go to register 0."""
     k_x, k_v = keep or (0.0, 0.0)
     write = None if keep is None else 0
-    if problem.clips:  # v = (x − x0)/σ
-        p, q = problem.data(point)
+    if grid.clips:  # v = (x − x0)/σ
+        p, q = grid.data(point)
         return Row(
             timestep=point.time,
             p=p,
             q=q,
-            lo=problem.lo,
-            hi=problem.hi,
+            lo=grid.lo,
+            hi=grid.hi,
             a=x + v / point.sigma,
             d=-v / point.sigma,
             c=c,
@@ -56,7 +54,7 @@ def _row(
             e_x=k_x + k_v / point.sigma,
             e_0=-k_v / point.sigma,
         )
-    (d_x, d_m), (n_x, n_m) = problem.data(point), problem.noise(point)
+    (d_x, d_m), (n_x, n_m) = grid.data(point), grid.noise(point)
     v_x, v_m = n_x - d_x, n_m - d_m
     return Row(timestep=point.time, a=x + v * v_x, b=v * v_m, c=c, write=write, e_x=k_x + k_v * v_x, e_m=k_v * v_m)
 

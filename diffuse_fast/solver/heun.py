@@ -19,38 +19,38 @@ from itertools import pairwise
 from ..plans.plan import Row
 from . import leaps
 from .churn import OPTIONS, Churn
-from .solver import Option, Point, Problem, Solver, Table
+from .solver import Grid, Option, Point, Solver, SolverTable
 from .stages import by_noise, noise_row
 
 
-def table(problem: Problem, *, steps_offset: int, **churn: float) -> Table:
+def table(grid: Grid, *, steps_offset: int, **churn: float) -> SolverTable:
     rows: list[Row] = []
     before: list[Point] = []
     deviation: list[tuple[float, float]] = []
-    churned = Churn(problem, **churn)
-    guard = leaps.Guard(problem)
-    for now, then in pairwise((*problem.points, problem.end)):
+    churned = Churn(grid, **churn)
+    guard = leaps.Guard(grid)
+    for now, then in pairwise((*grid.points, grid.end)):
         if raised := churned.at(now):
             rows.append(raised.row)
             before.append(now)
             deviation.append((0.0, raised.excess))
             now = raised.point
-        points, step = guard.step(now, then, partial(_stages, problem, now, then))
+        points, step = guard.step(now, then, partial(_stages, grid, now, then))
         rows += step
         before += points
         deviation += [(0.0, 0.0)] * (len(rows) - len(deviation))
-    return Table(
+    return SolverTable(
         rows=tuple(rows),
-        marginals=tuple((point.alpha, point.sigma) for point in (*before, problem.end)),
+        marginals=tuple((point.alpha, point.sigma) for point in (*before, grid.end)),
         deviation=tuple(deviation) if any(variance for _, variance in deviation) else None,
         registers=int(any(row.write is not None for row in rows)),
     )
 
 
-def _stages(problem: Problem, now: Point, then: Point) -> leaps.Step:
+def _stages(grid: Grid, now: Point, then: Point) -> leaps.Step:
     x, eps = by_noise(now, then)
-    first = noise_row(problem, now, x, eps, keep=(x, eps / 2.0))
-    second = noise_row(problem, then, 0.0, eps / 2.0, c=(1.0,))
+    first = noise_row(grid, now, x, eps, keep=(x, eps / 2.0))
+    second = noise_row(grid, then, 0.0, eps / 2.0, c=(1.0,))
     return (now, then), (first, second)
 
 

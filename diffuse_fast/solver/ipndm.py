@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from . import multistep
 from .multistep import Transfer
-from .solver import Option, Problem, Solver, Table
+from .solver import Grid, Option, Solver, SolverTable
 
 # By number of predictions, newest first (Liu et al. 2022, eq. 12).
 ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
@@ -26,22 +26,22 @@ def adams_bashforth(first: Transfer, order: int) -> Transfer:
     return Transfer(first.x, [first.weights[0] * w for w in ADAMS_BASHFORTH[order - 1]])
 
 
-def table(problem: Problem, *, solver_order: int, zero_initial_data: bool, final_sigmas_type: str, steps_offset: int) -> Table:
-    points = (*problem.points, problem.end)
+def table(grid: Grid, *, solver_order: int, zero_initial_data: bool, final_sigmas_type: str, steps_offset: int) -> SolverTable:
+    points = (*grid.points, grid.end)
     transfers = []
     for i, (now, then) in enumerate(pairwise(points)):
         # Without signal the whole state is ε: the data is added below.
         first = Transfer(0.0, [then.sigma]) if now.alpha == 0.0 else multistep.by_noise(now, then, ())
         transfers.append(adams_bashforth(first, min(i + 1, solver_order)))
-    made = multistep.table(problem, points, transfers, "noise")
+    made = multistep.table(grid, points, transfers, "noise")
     if points[0].alpha > 0.0:
         return made
     reached = points[1].alpha
     if zero_initial_data:
         missed = ((-reached, 0.0), *((0.0, 0.0),) * (len(transfers) - 1))
         return dataclasses.replace(made, deviation=missed if reached > 0.0 else None)
-    p, q = problem.data(points[0])
-    start = dataclasses.replace(made.rows[0], p=p, q=q, lo=problem.lo, hi=problem.hi, d=reached)
+    p, q = grid.data(points[0])
+    start = dataclasses.replace(made.rows[0], p=p, q=q, lo=grid.lo, hi=grid.hi, d=reached)
     return dataclasses.replace(made, rows=(start.folded(), *made.rows[1:]))
 
 

@@ -24,32 +24,32 @@ from itertools import pairwise
 
 from ..errors import PlanError
 from ..plans.plan import Reduction, Row
-from .solver import Option, Problem, Solver, Table
+from .solver import Grid, Option, Solver, SolverTable
 from .stages import noise_row
 
 
-def table(problem: Problem, *, snr: float, correct_steps: int, steps_offset: int) -> Table:
-    if problem.prediction_type not in ("epsilon", "score"):
+def table(grid: Grid, *, snr: float, correct_steps: int, steps_offset: int) -> SolverTable:
+    if grid.prediction_type not in ("epsilon", "score"):
         raise PlanError(
-            f"prediction_type is {problem.prediction_type!r}; the Langevin corrector needs an output that is proportional to "
+            f"prediction_type is {grid.prediction_type!r}; the Langevin corrector needs an output that is proportional to "
             f"the score: a network that predicts epsilon or score."
         )
     rows, before, deviation = [], [], []
-    for now, then in pairwise((*problem.points, problem.end)):
+    for now, then in pairwise((*grid.points, grid.end)):
         shrink = now.alpha / then.alpha
         ratio = snr * shrink
-        kappa = -1.0 / now.sigma if problem.prediction_type == "epsilon" else 1.0
+        kappa = -1.0 / now.sigma if grid.prediction_type == "epsilon" else 1.0
         corrector = Row(timestep=now.time, a=1.0, reduce=Reduction("langevin", (ratio, kappa)))
         rows += [corrector] * correct_steps
         deviation += [(0.0, 4.0 * ratio**4 * now.sigma**2)] * correct_steps
         added = -(now.sigma**2) * math.expm1(2.0 * (now.lam - then.lam))
         variance = added if then.sigma > 0.0 else 0.0
-        rows.append(noise_row(problem, now, 2.0 - shrink, -added / now.sigma, s=math.sqrt(variance)))
+        rows.append(noise_row(grid, now, 2.0 - shrink, -added / now.sigma, s=math.sqrt(variance)))
         of_eps = (2.0 - shrink) * now.sigma - added / now.sigma
         deviation.append(((2.0 - shrink) * now.alpha - then.alpha, of_eps**2 + variance - then.sigma**2))
         before += [now] * (correct_steps + 1)
-    marginals = tuple((point.alpha, point.sigma) for point in (*before, problem.end))
-    return Table(rows=tuple(rows), marginals=marginals, deviation=tuple(deviation))
+    marginals = tuple((point.alpha, point.sigma) for point in (*before, grid.end))
+    return SolverTable(rows=tuple(rows), marginals=marginals, deviation=tuple(deviation))
 
 
 SOLVER = Solver(

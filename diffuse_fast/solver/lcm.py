@@ -16,24 +16,24 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from .solver import Option, Problem, Solver, Table
+from .solver import Grid, Option, Solver, SolverTable
 from .stages import data_row, needs_timesteps
 
 SIGMA_DATA = 0.5
 
 
-def table(problem: Problem, *, timestep_scaling: float, steps_offset: int) -> Table:
-    needs_timesteps(problem, "lcm")
-    points = (*problem.points, problem.end)
+def table(grid: Grid, *, timestep_scaling: float, steps_offset: int) -> SolverTable:
+    needs_timesteps(grid, "lcm")
+    points = (*grid.points, grid.end)
     rows, deviation = [], []
     for now, then in pairwise(points):
         scaled = timestep_scaling * now.time
         c_skip = SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2)
         c_out = scaled / math.hypot(scaled, SIGMA_DATA)
-        rows.append(data_row(problem, now, then.alpha * c_skip, then.alpha * c_out, s=then.sigma))
+        rows.append(data_row(grid, now, then.alpha * c_skip, then.alpha * c_out, s=then.sigma))
         deviation.append((then.alpha * (c_out + c_skip * now.alpha - 1.0), (then.alpha * c_skip * now.sigma) ** 2))
     marginals = tuple((point.alpha, point.sigma) for point in points)
-    return Table(rows=tuple(rows), marginals=marginals, deviation=tuple(deviation))
+    return SolverTable(rows=tuple(rows), marginals=marginals, deviation=tuple(deviation))
 
 
 SOLVER = Solver(

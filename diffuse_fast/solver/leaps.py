@@ -36,38 +36,38 @@ from itertools import pairwise
 
 from ..plans.plan import Row
 from .prediction import target_weights
-from .solver import CLEAN, Point, Problem
+from .solver import CLEAN, Grid, Point
 from .stages import by_data, data_row, one_stage
 
 
-def spread(problem: Problem, point: Point) -> float:
+def spread(grid: Grid, point: Point) -> float:
     """Standard deviation of the state at this point, for data N(0, sigma_data²)."""
-    return math.hypot(point.alpha * problem.schedule.sigma_data, point.sigma)
+    return math.hypot(point.alpha * grid.schedule.sigma_data, point.sigma)
 
 
-def predicted(problem: Problem, point: Point, state: float) -> tuple[float, float]:
+def predicted(grid: Grid, point: Point, state: float) -> tuple[float, float]:
     """``(x0, ε)`` of the optimal network in a state at this point."""
-    variance = spread(problem, point) ** 2
-    return point.alpha * problem.schedule.sigma_data**2 / variance * state, point.sigma / variance * state
+    variance = spread(grid, point) ** 2
+    return point.alpha * grid.schedule.sigma_data**2 / variance * state, point.sigma / variance * state
 
 
-def euler(problem: Problem, now: Point, then: Point, state: float) -> float:
+def euler(grid: Grid, now: Point, then: Point, state: float) -> float:
     """The state after a step of first order."""
     x, x0 = by_data(now, then)
-    return x * state + x0 * predicted(problem, now, state)[0]
+    return x * state + x0 * predicted(grid, now, state)[0]
 
 
-def through(problem: Problem, rows: Sequence[Row], points: Sequence[Point], wrong: int | None = None) -> float:
+def through(grid: Grid, rows: Sequence[Row], points: Sequence[Point], wrong: int | None = None) -> float:
     """What rows whose network is called at these points make of :func:`spread`, where nothing is clipped and no noise drawn.
     The prediction of row ``wrong`` is off by the deviation that the state leaves to the data."""
-    state = spread(problem, points[0])
+    state = spread(grid, points[0])
     registers: dict[int, float] = {}
     for i, (row, point) in enumerate(zip(rows, points, strict=True)):
-        x0, eps = predicted(problem, point, state)
+        x0, eps = predicted(grid, point, state)
         if i == wrong:
-            x0 += problem.schedule.sigma_data * point.sigma / spread(problem, point)
-            eps -= problem.schedule.sigma_data * point.alpha / spread(problem, point)
-        of_x0, of_eps = target_weights(problem.prediction_type, point.alpha, point.sigma, problem.schedule.sigma_data)
+            x0 += grid.schedule.sigma_data * point.sigma / spread(grid, point)
+            eps -= grid.schedule.sigma_data * point.alpha / spread(grid, point)
+        of_x0, of_eps = target_weights(grid.prediction_type, point.alpha, point.sigma, grid.schedule.sigma_data)
         m = of_x0 * x0 + of_eps * eps
         data = row.p * state + row.q * m
         after = row.a * state + row.b * m + row.d * data + _sum(row.c, registers)
@@ -89,18 +89,18 @@ class Guard:
     """What tells the steps of a plan that are too long.
 
     Args:
-        problem: What is solved; where it is not ``guarded``, no step is too long.
+        grid: What is solved; where it is not ``guarded``, no step is too long.
     """
 
-    def __init__(self, problem: Problem):
-        self._problem = problem
-        points = [*problem.points, problem.end]
-        if problem.end.sigma > 0.0:
+    def __init__(self, grid: Grid):
+        self._grid = grid
+        points = [*grid.points, grid.end]
+        if grid.end.sigma > 0.0:
             points.append(CLEAN)
-        state = spread(problem, points[0])
+        state = spread(grid, points[0])
         for now, then in pairwise(points):
-            state = euler(problem, now, then, state)
-        self._limit = abs(state / spread(problem, CLEAN) - 1.0) if problem.guarded else math.inf
+            state = euler(grid, now, then, state)
+        self._limit = abs(state / spread(grid, CLEAN) - 1.0) if grid.guarded else math.inf
 
     def too_long(self, then: Point, landed: float, calls: int = 1) -> bool:
         """Whether a step with so many calls of the network is better taken at first order.
@@ -110,15 +110,15 @@ class Guard:
             landed: What the step makes of :func:`spread` at its start.
             calls: Calls of the network for the step.
         """
-        return abs(landed / spread(self._problem, then) - 1.0) > self._limit / max(2, calls)
+        return abs(landed / spread(self._grid, then) - 1.0) > self._limit / max(2, calls)
 
     def stages_too_long(self, then: Point, rows: Sequence[Row], points: Sequence[Point]) -> bool:
         """:meth:`too_long` for the rows of a step in stages, whose network is called at these points."""
-        landed = through(self._problem, rows, points)
+        landed = through(self._grid, rows, points)
         if self.too_long(then, landed, calls=len(rows)):
             return True
-        moved = (through(self._problem, rows, points, wrong=i) - landed for i in range(1, len(rows)))
-        return self._problem.guarded and any(abs(by) > spread(self._problem, then) for by in moved)
+        moved = (through(self._grid, rows, points, wrong=i) - landed for i in range(1, len(rows)))
+        return self._grid.guarded and any(abs(by) > spread(self._grid, then) for by in moved)
 
     def step(self, now: Point, then: Point, staged: Callable[[], Step], s: float = 0.0) -> Step:
         """A step in stages, or of first order where it has to be.
@@ -132,4 +132,4 @@ class Guard:
             points, rows = staged()
             if not self.stages_too_long(then, rows, points):
                 return points, rows
-        return (now,), (data_row(self._problem, now, *by_data(now, then), s=s),)
+        return (now,), (data_row(self._grid, now, *by_data(now, then), s=s),)

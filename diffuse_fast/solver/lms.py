@@ -18,15 +18,15 @@ from numpy.polynomial import Polynomial
 from ..errors import PlanError
 from . import multistep
 from .multistep import Transfer
-from .solver import Option, Point, Problem, Solver, Table
+from .solver import Grid, Option, Point, Solver, SolverTable
 
 
-def table(problem: Problem, *, solver_order: int, final_sigmas_type: str, steps_offset: int) -> Table:
-    if problem.points[0].alpha == 0.0:
+def table(grid: Grid, *, solver_order: int, final_sigmas_type: str, steps_offset: int) -> SolverTable:
+    if grid.points[0].alpha == 0.0:
         raise PlanError("lms steps in sigma/alpha, which is infinite at zero signal-to-noise ratio; take another solver or grid.")
-    points = (*problem.points, problem.end)
+    points = (*grid.points, grid.end)
     transfers = [_step(points, i, min(solver_order, i + 1)) for i in range(len(points) - 1)]
-    return multistep.table(problem, points, transfers, "noise")
+    return multistep.table(grid, points, transfers, "noise")
 
 
 def _step(points: Sequence[Point], i: int, order: int) -> Transfer:

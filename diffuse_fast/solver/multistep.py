@@ -22,7 +22,7 @@ from functools import partial
 from ..errors import PlanError
 from ..plans.plan import Row
 from . import leaps
-from .solver import Option, Point, Problem, Table
+from .solver import Grid, Option, Point, SolverTable
 
 # Where the first omitted term of the series below is less than half a unit in the last place for h up to 1.
 _SERIES_TERMS = 18
@@ -154,24 +154,24 @@ def steps_back(points: Sequence[Point], i: int, order: int) -> list[float]:
     return [points[i - j].lam - points[i - j - 1].lam for j in range(order - 1)]
 
 
-def along(problem: Problem, points: Sequence[Point], i: int, transfer: Transfer, form: str) -> float:
+def along(grid: Grid, points: Sequence[Point], i: int, transfer: Transfer, form: str) -> float:
     """What step i makes of ``leaps.spread``, where the states and predictions before it are exact."""
-    states = [leaps.spread(problem, points[i - j]) for j in range(len(transfer.weights))]
-    made = [leaps.predicted(problem, points[i - j], state)[form == "noise"] for j, state in enumerate(states)]
+    states = [leaps.spread(grid, points[i - j]) for j in range(len(transfer.weights))]
+    made = [leaps.predicted(grid, points[i - j], state)[form == "noise"] for j, state in enumerate(states)]
     return transfer.x * states[0] + sum(w * m for w, m in zip(transfer.weights, made, strict=True))
 
 
 def highest(
-    problem: Problem, guard: leaps.Guard, points: Sequence[Point], i: int, order: int, form: str, step: Callable[[int], Transfer]
+    grid: Grid, guard: leaps.Guard, points: Sequence[Point], i: int, order: int, form: str, step: Callable[[int], Transfer]
 ) -> int:
     """The highest order up to ``order`` for which step i is not too long (``leaps.py``); ``step`` makes the step of an order."""
-    while order > 1 and guard.too_long(points[i + 1], along(problem, points, i, step(order), form)):
+    while order > 1 and guard.too_long(points[i + 1], along(grid, points, i, step(order), form)):
         order -= 1
     return order
 
 
 def dpm_solver(
-    problem: Problem,
+    grid: Grid,
     form: str,
     order: int,
     *,
@@ -182,10 +182,10 @@ def dpm_solver(
     steps_offset: int,
     eta: float = 0.0,
     halved_curvature: bool = False,
-) -> Table:
+) -> SolverTable:
     """The table of a multistep DPM-Solver of this form and order, with its options (``steps_offset`` is in the grid already,
-    ``final_sigmas_type`` in the problem's end)."""
-    points = (*problem.points, problem.end)
+    ``final_sigmas_type`` in the grid's end)."""
+    points = (*grid.points, grid.end)
 
     def step(i: int, k: int, eta: float = 0.0) -> Transfer:
         now, then, back = points[i], points[i + 1], steps_back(points, i, k)
@@ -193,21 +193,21 @@ def dpm_solver(
             return by_data(now, then, back, eta, solver_type=solver_type, halved=halved_curvature)
         return by_noise(now, then, back, solver_type=solver_type, halved=halved_curvature)
 
-    guard = leaps.Guard(problem)
+    guard = leaps.Guard(grid)
     transfers = []
     for i, k in enumerate(orders(points, order, lower_order_final=lower_order_final, euler_at_final=euler_at_final)):
         if form == "data" and (order == 3 or solver_type == "heun"):  # the SDE's step extends the same polynomial as the ODE's
-            k = highest(problem, guard, points, i, k, form, partial(step, i))
+            k = highest(grid, guard, points, i, k, form, partial(step, i))
         transfers.append(step(i, k, eta))
-    return table(problem, points, transfers, form)
+    return table(grid, points, transfers, form)
 
 
-def table(problem: Problem, points: Sequence[Point], transfers: Sequence[Transfer], form: str) -> Table:
+def table(grid: Grid, points: Sequence[Point], transfers: Sequence[Transfer], form: str) -> SolverTable:
     """Rows of a multistep solver. The predictions that later rows look back to are kept in as many registers as the longest
     look, each written over the oldest.
 
     Args:
-        problem: What is solved.
+        grid: What is solved.
         points: Where the network is called, and the point after the last.
         transfers: One step between each two.
         form: ``data`` keeps data predictions, ``noise`` noise predictions. Where x0 is clipped, ε is the one that fits it.
@@ -219,39 +219,29 @@ def table(problem: Problem, points: Sequence[Point], transfers: Sequence[Transfe
         for j, weight in enumerate(transfer.weights[1:], start=1):
             c[(i - j) % depth] = weight
         kept = any(i + j < len(transfers) and len(transfers[i + j].weights) > j for j in range(1, depth + 1))
-        rows.append(row(problem, point, transfer, form, c=tuple(c) if any(c) else (), write=i % depth if kept else None))
-    return Table(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points), registers=depth)
+        rows.append(row(grid, point, transfer, form, c=tuple(c) if any(c) else (), write=i % depth if kept else None))
+    return SolverTable(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points), registers=depth)
 
 
-def row(problem: Problem, point: Point, transfer: Transfer, form: str, *, c: tuple[float, ...], write: int | None) -> Row:
+def row(grid: Grid, point: Point, transfer: Transfer, form: str, *, c: tuple[float, ...], write: int | None) -> Row:
     """One row, called at ``point``, that keeps its prediction in register ``write``."""
     weight = transfer.weights[0]
     keep = 0.0 if write is None else 1.0
     if form == "data":
-        p, q = problem.data(point)
+        p, q = grid.data(point)
         whole = Row(
-            timestep=point.time,
-            p=p,
-            q=q,
-            lo=problem.lo,
-            hi=problem.hi,
-            a=transfer.x,
-            d=weight,
-            c=c,
-            s=transfer.s,
-            write=write,
-            e_0=keep,
+            timestep=point.time, p=p, q=q, lo=grid.lo, hi=grid.hi, a=transfer.x, d=weight, c=c, s=transfer.s, write=write, e_0=keep
         )
         return whole.folded()
-    if problem.clips:
-        p, q = problem.data(point)
+    if grid.clips:
+        p, q = grid.data(point)
         of_x, of_x0 = 1.0 / point.sigma, -point.alpha / point.sigma
         return Row(
             timestep=point.time,
             p=p,
             q=q,
-            lo=problem.lo,
-            hi=problem.hi,
+            lo=grid.lo,
+            hi=grid.hi,
             a=transfer.x + weight * of_x,
             d=weight * of_x0,
             c=c,
@@ -260,7 +250,7 @@ def row(problem: Problem, point: Point, transfer: Transfer, form: str, *, c: tup
             e_x=keep * of_x,
             e_0=keep * of_x0,
         )
-    of_x, of_m = problem.noise(point)
+    of_x, of_m = grid.noise(point)
     return Row(
         timestep=point.time,
         a=transfer.x + weight * of_x,

@@ -29,94 +29,94 @@ from ..plans.plan import Row
 from . import leaps, multistep
 from .ipndm import adams_bashforth
 from .multistep import Transfer
-from .solver import Option, Point, Problem, Solver, Table
+from .solver import Grid, Option, Point, Solver, SolverTable
 
 RUNGE_KUTTA_STEPS = 3
 BASE, SUM = 3, 4  # registers of the Runge-Kutta start, behind the three of the predictions
 WHOLE = 1e-6  # a timestep found by its log-SNR is that close to the one meant
 
 
-def table(problem: Problem, *, skip_prk_steps: bool, set_alpha_to_one: bool, steps_offset: int) -> Table:
-    points = (*problem.points, problem.end)
-    return _plms(problem, points) if skip_prk_steps else _runge_kutta(problem, points)
+def table(grid: Grid, *, skip_prk_steps: bool, set_alpha_to_one: bool, steps_offset: int) -> SolverTable:
+    points = (*grid.points, grid.end)
+    return _plms(grid, points) if skip_prk_steps else _runge_kutta(grid, points)
 
 
-def _plms(problem: Problem, points: tuple[Point, ...]) -> Table:
-    guard = leaps.Guard(problem)
+def _plms(grid: Grid, points: tuple[Point, ...]) -> SolverTable:
+    guard = leaps.Guard(grid)
     first = multistep.by_noise(points[0], points[1], ())
-    rows = [multistep.row(problem, points[0], first, "noise", c=(), write=0 if len(points) > 2 else None)]
+    rows = [multistep.row(grid, points[0], first, "noise", c=(), write=0 if len(points) > 2 else None)]
     states = [points[0], points[1]]
     if len(points) > 2:
         # The first step again with the mean of both predictions: what that adds to the state.
         half = 0.5 * first.weights[0]
-        again = multistep.row(problem, points[1], Transfer(1.0, [half]), "noise", c=(-half,), write=None)
+        again = multistep.row(grid, points[1], Transfer(1.0, [half]), "noise", c=(-half,), write=None)
         if not guard.stages_too_long(points[1], [rows[0], again], points[:2]):
             rows.append(again)
             states.append(points[1])
     for i in range(1, len(points) - 1):
-        rows.append(_multistep(problem, guard, points, i))
+        rows.append(_multistep(grid, guard, points, i))
         states.append(points[i + 1])
-    return Table(rows=tuple(rows), marginals=tuple((p.alpha, p.sigma) for p in states), registers=3 if len(points) > 2 else 0)
+    return SolverTable(rows=tuple(rows), marginals=tuple((p.alpha, p.sigma) for p in states), registers=3 if len(points) > 2 else 0)
 
 
-def _multistep(problem: Problem, guard: leaps.Guard, points: tuple[Point, ...], i: int) -> Row:
+def _multistep(grid: Grid, guard: leaps.Guard, points: tuple[Point, ...], i: int) -> Row:
     """Step i by up to three predictions besides the new one, which is kept."""
     now, then = points[i], points[i + 1]
     step = partial(adams_bashforth, multistep.by_noise(now, then, ()))
-    transfer = step(multistep.highest(problem, guard, points, i, min(i + 1, 4), "noise", step))
+    transfer = step(multistep.highest(grid, guard, points, i, min(i + 1, 4), "noise", step))
     c = [0.0] * 3
     for j, weight in enumerate(transfer.weights[1:], start=1):
         c[(i - j) % 3] = weight
-    return multistep.row(problem, now, transfer, "noise", c=tuple(c), write=i % 3)
+    return multistep.row(grid, now, transfer, "noise", c=tuple(c), write=i % 3)
 
 
-def _runge_kutta(problem: Problem, points: tuple[Point, ...]) -> Table:
+def _runge_kutta(grid: Grid, points: tuple[Point, ...]) -> SolverTable:
     steps = len(points) - 1
     if steps <= RUNGE_KUTTA_STEPS:
         raise PlanError(
             f"the Runge-Kutta start takes {RUNGE_KUTTA_STEPS} steps and needs one after it, and there are {steps}; take more, or "
             f"skip_prk_steps=True."
         )
-    guard = leaps.Guard(problem)
+    guard = leaps.Guard(grid)
     rows: list[Row] = []
     states = [points[0]]
     for i in range(RUNGE_KUTTA_STEPS):
         now, then = points[i], points[i + 1]
-        middle = _middle(problem, now, then)
-        staged = _runge_kutta_step(problem, now, middle, then, write=i)
+        middle = _middle(grid, now, then)
+        staged = _runge_kutta_step(grid, now, middle, then, write=i)
         called: tuple[Point, ...] = (now, middle, middle, then)
         if guard.stages_too_long(then, staged, called):
-            staged = [multistep.row(problem, now, multistep.by_noise(now, then, ()), "noise", c=(), write=i)]
+            staged = [multistep.row(grid, now, multistep.by_noise(now, then, ()), "noise", c=(), write=i)]
             called = (now,)
         rows += staged
         states += [*called[1:], then]
     for i in range(RUNGE_KUTTA_STEPS, steps):
-        rows.append(_multistep(problem, guard, points, i))
+        rows.append(_multistep(grid, guard, points, i))
         states.append(points[i + 1])
     registers = 1 + max(row.write for row in rows if row.write is not None)
-    return Table(rows=tuple(rows), marginals=tuple((p.alpha, p.sigma) for p in states), registers=registers)
+    return SolverTable(rows=tuple(rows), marginals=tuple((p.alpha, p.sigma) for p in states), registers=registers)
 
 
-def _middle(problem: Problem, now: Point, then: Point) -> Point:
+def _middle(grid: Grid, now: Point, then: Point) -> Point:
     """The point halfway in the schedule's own time (what the network is told may be another). Of a discrete schedule it is at a
     whole timestep where the two are, as diffusers rounds it.
 
     Raises:
         PlanError: it would be the one that the step starts from, which tells nothing new.
     """
-    begin, end = (float(problem.schedule.timestep_at_log_snr(2.0 * point.lam)) for point in (now, then))
+    begin, end = (float(grid.schedule.timestep_at_log_snr(2.0 * point.lam)) for point in (now, then))
     half = 0.5 * (begin - end)
-    if problem.schedule.family == "discrete" and all(abs(t - round(t)) < WHOLE for t in (begin, end)):
+    if grid.schedule.family == "discrete" and all(abs(t - round(t)) < WHOLE for t in (begin, end)):
         begin, half = round(begin), (round(begin) - round(end)) // 2
     if half == 0:
         raise PlanError(
             f"the Runge-Kutta start calls the network halfway between timesteps, and there is no whole one between {begin:g} and "
             f"{end:g}; take fewer steps, or skip_prk_steps=True."
         )
-    return problem.at_times(np.array([begin - half]))[0]
+    return grid.at_times(np.array([begin - half]))[0]
 
 
-def _runge_kutta_step(problem: Problem, now: Point, middle: Point, then: Point, write: int) -> list[Row]:
+def _runge_kutta_step(grid: Grid, now: Point, middle: Point, then: Point, write: int) -> list[Row]:
     """Four evaluations. A row can keep one value, so what is not kept is recovered: the base state from the first stage, and the
     second prediction from the state it led to."""
     (ax, (ae,)), (bx, (be,)) = ((t.x, t.weights) for t in (multistep.by_noise(now, p, ()) for p in (middle, then)))
@@ -130,11 +130,11 @@ def _runge_kutta_step(problem: Problem, now: Point, middle: Point, then: Point, 
         kept: tuple[float, float],
         keeps: dict[int, float],
     ) -> Row:
-        row = multistep.row(problem, point, Transfer(x, [eps]), "noise", c=_at(registers), write=None)
+        row = multistep.row(grid, point, Transfer(x, [eps]), "noise", c=_at(registers), write=None)
         if target is None:
             return row
         # The weights of what is kept, by the same conversion of the noise prediction.
-        other = multistep.row(problem, point, Transfer(kept[0], [kept[1]]), "noise", c=(), write=None)
+        other = multistep.row(grid, point, Transfer(kept[0], [kept[1]]), "noise", c=(), write=None)
         return dataclasses.replace(row, write=target, e_x=other.a, e_m=other.b, e_0=other.d, f=_at(keeps))
 
     return [

@@ -30,7 +30,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, suggest
 from ..plans.plan import PREDICTION_TYPES
-from ..schedule.checks import numeric, positive
+from ..schedule.checks import require_positive, to_float64
 
 DATA, NOISE = (1.0, 0.0), (0.0, 1.0)
 
@@ -77,7 +77,7 @@ def convert_prediction(model_output: Any, x: Any, *, from_: str, to: str, alpha:
             raise ArgumentError(f"{name} is {value!r}; it is no prediction type.{suggest(str(value), PREDICTION_TYPES)}")
     _check_arrays(model_output, x)
     alphas, sigmas = (_per_sample(name, v, model_output.shape) for name, v in (("alpha", alpha), ("sigma", sigma)))
-    unit = positive("sigma_data", sigma_data)
+    unit = require_positive("sigma_data", sigma_data)
     with np.errstate(divide="ignore", invalid="ignore"):
         parts, target = (target_weights(name, alphas, sigmas, unit) for name in (from_, to))
         weights = [np.asarray(v, np.float64) for v in _between(parts, target, alphas, sigmas)]
@@ -135,7 +135,7 @@ def _check_arrays(model_output: Any, x: Any) -> None:
 
 def _per_sample(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     """A number, or one per sample, as float64 that broadcasts over the arrays."""
-    level = numeric(name, value)
+    level = to_float64(name, value)
     if level.ndim > 1 or (level.ndim == 1 and level.shape != tuple(shape[:1])):
         raise ArgumentError(f"{name} has shape {level.shape}; it must be a number, or one per sample of {tuple(shape)}.")
     if not (np.isfinite(level).all() and (level >= 0.0).all()):

@@ -1,5 +1,4 @@
-"""What a solver is to this package: a record of plain data, and a function that turns a problem into a table of
-rows."""
+"""What a solver consists of: a record of plain data, and a function that turns a grid of times into a table of rows."""
 
 from __future__ import annotations
 
@@ -16,15 +15,14 @@ from .prediction import data_prediction, noise_prediction
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a solver. The type of ``default`` is the type of the option: bool, int, float, str, or
-    tuple (of whole numbers). A default of None stands for a bool.
+    """One option of a solver. Its type is that of ``default``: bool, int, float, str, or a tuple of ints; bool if it is None.
 
     Attributes:
-        default: Its value where none is given. None means True where the plan clips or thresholds, else False.
-        about: What it does, in a line.
-        minimum, maximum: The smallest and the largest number allowed, if there is one.
-        choices: The strings allowed, for a str.
-        elsewhere: The default for schedules that are not of the discrete family, where it is another.
+        default: The default value. None means True if the plan clips or thresholds, else False.
+        about: A one-line description.
+        minimum, maximum: Bounds of a number, if any.
+        choices: The allowed values of a str.
+        elsewhere: The default for schedules outside the discrete family, if different.
     """
 
     default: bool | int | float | str | tuple[int, ...] | None
@@ -40,7 +38,7 @@ class Option:
         return bool if self.default is None else type(self.default)
 
 
-REDERIVE_EPSILON = Option(None, "take the noise from the clipped data prediction; false is diffusers' way")
+REDERIVE_EPSILON = Option(None, "compute the noise from the clipped data prediction; False as in diffusers")
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,9 @@ class Point:
     """A time of the grid, and the marginal of the state there: ``alpha·x0 + sigma·ε``.
 
     Attributes:
-        time: What the network is told.
-        log_alpha: log(alpha), with full accuracy where alpha is close to 1; −inf where it is 0.
-        alpha, sigma: The marginal, in the scale in which the state is kept.
+        time: The time given to the network.
+        log_alpha: log(alpha), accurate also for alpha close to 1; −inf if alpha is 0.
+        alpha, sigma: The marginal, on the scale in which the state is kept.
     """
 
     time: float
@@ -64,32 +62,31 @@ class Point:
         return math.inf if self.sigma == 0.0 else self.log_alpha - math.log(self.sigma)
 
 
-# What may be done to a time before a network is told it: one that takes whole timesteps only cannot be told others. The
-# marginals stay those of the unrounded time.
+# Rounding of times for networks that take integer timesteps only. The marginals remain those of the unrounded time.
 ROUNDINGS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "none": np.asarray,
     "nearest": np.round,  # halves to even, as diffusers does
-    "down": lambda times: np.floor(times + 1e-6),  # what is whole but for its rounding stays
+    "down": lambda times: np.floor(times + 1e-6),  # keeps integers that rounding errors have made smaller
 }
 
-# The data itself, where a solver arrives unless it is told to end before.
+# The clean data, where a plan ends by default.
 CLEAN = Point(time=0.0, log_alpha=0.0, alpha=1.0, sigma=0.0)
 
 
 @dataclass(frozen=True)
-class Problem:
-    """What a solver is asked to solve, with every argument already checked.
+class Grid:
+    """The points at which the network is called, and what it predicts there: a solver's input, already checked.
 
     Attributes:
         schedule: The noise schedule.
-        points: Where the network is called, from noise to data: log-SNR rises strictly.
+        points: Where the network is called, from noise to data: the log-SNR strictly increases.
         end: Where the last step goes: the clean data, or a point before it.
         prediction_type: What the network predicts.
-        lo, hi: Bounds of the data prediction, infinite where it is not clipped.
-        time_convention: What the network is told of the time (``Schedule.network_time``); None is the schedule's default.
-        timestep_rounding: ``none``, or what is done to make it whole: ``nearest`` or ``down``.
-        guarded: Whether a step that is too long for a higher order is taken at first order (``leaps.py``). False has the rows
-            of the papers and of the peers, whatever they do.
+        lo, hi: Bounds of the data prediction; infinite without a clip.
+        time_convention: The form in which the network takes the time (``Schedule.network_time``); None is the schedule's default.
+        timestep_rounding: ``none``, or how times are rounded to integers: ``nearest`` or ``down``.
+        guarded: Whether a step that is too long for a higher order is taken at first order (``leaps.py``). False gives the rows of
+            the papers and of other libraries in every case.
     """
 
     schedule: Schedule
@@ -116,8 +113,8 @@ class Problem:
         return noise_prediction(self.prediction_type, point.alpha, point.sigma, self.schedule.sigma_data)
 
     def noise_terms(self, point: Point, weight: float, *, rederive: bool) -> tuple[float, float, float]:
-        """``(a, b, d)`` with weight·ε = a·x + b·m + d·x0 for a network called at this point: ε as the network predicts it, or with
-        ``rederive`` the one that fits the clipped data prediction, (x − alpha·x0)/sigma."""
+        """``(a, b, d)`` with weight·ε = a·x + b·m + d·x0 for a network called at this point: ε as predicted by the network, or with
+        ``rederive`` computed from the clipped data prediction, (x − alpha·x0)/sigma."""
         if rederive:
             return weight / point.sigma, 0.0, -weight * point.alpha / point.sigma
         of_x, of_m = self.noise(point)
@@ -129,7 +126,7 @@ class Problem:
         Raises:
             ArgumentError: the schedule does not reach it.
         """
-        time = self._told(self.schedule.timestep_at_log_snr(2.0 * lam))
+        time = self._network_time(self.schedule.timestep_at_log_snr(2.0 * lam))
         return Point(float(time), *self.schedule.marginal_at_log_snr(2.0 * lam))
 
     def at_times(self, times: np.ndarray) -> tuple[Point, ...]:
@@ -139,23 +136,23 @@ class Problem:
             ArgumentError: a time is out of range.
         """
         schedule = self.schedule
-        columns = (self._told(times), schedule.log_alpha(times), schedule.alpha(times), schedule.sigma(times))
+        columns = (self._network_time(times), schedule.log_alpha(times), schedule.alpha(times), schedule.sigma(times))
         return tuple(map(Point, *(column.tolist() for column in columns)))
 
     @property
     def initial_scale(self) -> float:
-        """Standard deviation of the state at the start, where the network knows N(0, 1) or the noise itself is the state."""
+        """Standard deviation of the initial state, which is noise of this scale."""
         variance_preserving = self.schedule.family in ("discrete", "vp_sde", "sub_vp_sde", "learned")
         return 1.0 if variance_preserving else self.points[0].sigma
 
-    def _told(self, times: np.ndarray) -> np.ndarray:
+    def _network_time(self, times: np.ndarray) -> np.ndarray:
         return ROUNDINGS[self.timestep_rounding](self.schedule.network_time(times, self.time_convention))
 
 
 @dataclass(frozen=True)
-class Table:
-    """What a solver answers; the fields mean what they mean in :class:`~diffuse_fast.Plan`. An ``initial_scale`` of None is
-    that of the schedule's family."""
+class SolverTable:
+    """A solver's output: the fields of :class:`~diffuse_fast.Plan` that it determines. An ``initial_scale`` of None is the default
+    of the schedule's family."""
 
     rows: tuple[Row, ...]
     marginals: tuple[tuple[float, float], ...]
@@ -166,22 +163,22 @@ class Table:
 
 @dataclass(frozen=True)
 class Solver:
-    """A solver: what it is called, what it needs, where it comes from, and its table.
+    """A solver: its name, properties, options and source, and the function that makes its table.
 
     Attributes:
         name: The name given to :func:`~diffuse_fast.plan`.
-        order: Order of convergence of the deterministic part, in the log-SNR, with the highest ``solver_order`` it takes.
+        order: Order of convergence of the deterministic part, in the log-SNR, with the highest ``solver_order``.
         nfe_per_step: Network evaluations per step.
         registers: Registers its plans use (at most).
-        stochastic: Whether it draws noise, with the options at their defaults.
-        paper: Where it is from.
-        timestep_spacing: The default spacing, where the schedule's family has none.
+        stochastic: Whether it draws noise with its default options.
+        paper: The source.
+        timestep_spacing: The default spacing, if the schedule's family has none.
         options: Its options by name.
-        table: ``table(problem, **options) -> Table``, called with every option.
-        families: The families of schedules that it solves.
+        table: ``table(grid, **options) -> SolverTable``, called with every option.
+        families: The families of schedules that it supports.
         grid: Which of diffusers' conventions its integer grids follow: ``closed``, ``open`` or ``fractional``
             (``solver/spacing.py``).
-        from_noise: Whether it goes from noise to data; otherwise the other way.
+        from_noise: Whether it goes from noise to data, or from data to noise.
     """
 
     name: str
@@ -192,7 +189,7 @@ class Solver:
     paper: str
     timestep_spacing: str
     options: Mapping[str, Option] = field(repr=False)
-    table: Callable[..., Table] = field(repr=False)
+    table: Callable[..., SolverTable] = field(repr=False)
     families: tuple[str, ...] = FAMILIES
     grid: str = "closed"
     from_noise: bool = True

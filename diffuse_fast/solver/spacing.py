@@ -54,7 +54,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, suggest
 from ..schedule import Schedule
-from ..schedule.checks import positive
+from ..schedule.checks import require_positive
 
 INTEGER = ("leading", "trailing", "linspace")
 LEVELS = ("karras", "exponential", "beta_sigmas", "log_snr")
@@ -87,7 +87,7 @@ class Spacing:
     beta_shape: tuple[float, float] | None = None
 
 
-def checked(
+def resolve(
     schedule: Schedule,
     name: Any,
     *,
@@ -114,14 +114,14 @@ def checked(
         raise ArgumentError(f"rho is {rho!r}; only the spacings {' and '.join(RHO)} have an exponent, not {name}.")
     if name in RHO:
         default = getattr(schedule, "rho", RHO[name]) if name == "karras" else RHO[name]
-        rho = positive("rho", default if rho is None else rho)
+        rho = require_positive("rho", default if rho is None else rho)
     shape = _shape(name, beta_shape)
     if name not in LEVELS:
         if (sigma_min, sigma_max) != (None, None):
             raise ArgumentError(f"sigma_min and sigma_max are the ends of the spacings {', '.join(LEVELS)}, not of {name}.")
         return Spacing(name, steps_offset, rho, None, None, shape)
-    high = schedule.noise_level(schedule.t_max) if sigma_max is None else positive("sigma_max", sigma_max)
-    low = schedule.noise_level(schedule.t_min) if sigma_min is None else positive("sigma_min", sigma_min)
+    high = schedule.noise_level(schedule.t_max) if sigma_max is None else require_positive("sigma_max", sigma_max)
+    low = schedule.noise_level(schedule.t_min) if sigma_min is None else require_positive("sigma_min", sigma_min)
     if name == "log_snr" and sigma_max is None and schedule.log_snr(schedule.t_max) == -math.inf:
         high = math.inf
     if math.isinf(high):
@@ -145,7 +145,7 @@ def _shape(name: str, given: Any) -> tuple[float, float] | None:
         a, b = BETA_SHAPE if given is None else given
     except (TypeError, ValueError):
         raise ArgumentTypeError(f"beta_shape is {given!r}; it must be a pair (a, b) of numbers.") from None
-    shape = positive("beta_shape[0]", a), positive("beta_shape[1]", b)
+    shape = require_positive("beta_shape[0]", a), require_positive("beta_shape[1]", b)
     if max(shape) > MAX_SHAPE:
         raise ArgumentError(f"beta_shape is {given!r}; both must be at most {MAX_SHAPE:g}.")
     return shape

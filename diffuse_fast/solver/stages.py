@@ -16,7 +16,7 @@ import math
 
 from ..errors import PlanError
 from ..plans.plan import Row
-from .solver import Point, Problem
+from .solver import Grid, Point
 
 
 def by_noise(now: Point, then: Point) -> tuple[float, float]:
@@ -35,15 +35,15 @@ def one_stage(now: Point, then: Point) -> bool:
     return now.alpha == 0.0 or then.sigma == 0.0
 
 
-def needs_timesteps(problem: Problem, solver: str) -> None:
-    """Refuses a problem whose points do not carry training timesteps, for a solver whose formulas are of them.
+def needs_timesteps(grid: Grid, solver: str) -> None:
+    """Refuses a grid whose points do not carry training timesteps, for a solver whose formulas are of them.
 
     Raises:
         PlanError: the network is told something else.
     """
-    if problem.time_convention not in (None, "timestep"):
+    if grid.time_convention not in (None, "timestep"):
         raise PlanError(
-            f"{solver} is defined on training timesteps, and the network is told {problem.time_convention}. Leave time_convention "
+            f"{solver} is defined on training timesteps, and the network is told {grid.time_convention}. Leave time_convention "
             f"out, or take another solver."
         )
 
@@ -63,7 +63,7 @@ def ancestral(now: Point, then: Point, eta: float) -> tuple[Point, float]:
 
 
 def data_row(
-    problem: Problem,
+    grid: Grid,
     point: Point,
     x: float,
     x0: float,
@@ -75,14 +75,14 @@ def data_row(
 ) -> Row:
     """``x' = x·state + x0·(data prediction) + Σ c·h + s·z`` for a network called at ``point``; ``keep`` are the weights of the
     state and the data prediction that go to register 0, on top of Σ f·h."""
-    p, q = problem.data(point)
+    p, q = grid.data(point)
     e_x, e_0 = keep or (0.0, 0.0)
     row = Row(
         timestep=point.time,
         p=p,
         q=q,
-        lo=problem.lo,
-        hi=problem.hi,
+        lo=grid.lo,
+        hi=grid.hi,
         a=x,
         d=x0,
         c=c,
@@ -96,7 +96,7 @@ def data_row(
 
 
 def noise_row(
-    problem: Problem,
+    grid: Grid,
     point: Point,
     x: float,
     eps: float,
@@ -110,15 +110,15 @@ def noise_row(
     state and the noise prediction that go to register 0, on top of Σ f·h. Where x0 is clipped, ε is the one that fits it."""
     k_x, k_eps = keep or (0.0, 0.0)
     write = None if keep is None else 0
-    if problem.clips:
-        p, q = problem.data(point)
+    if grid.clips:
+        p, q = grid.data(point)
         n_x, n_0 = 1.0 / point.sigma, -point.alpha / point.sigma
         return Row(
             timestep=point.time,
             p=p,
             q=q,
-            lo=problem.lo,
-            hi=problem.hi,
+            lo=grid.lo,
+            hi=grid.hi,
             a=x + eps * n_x,
             d=eps * n_0,
             c=c,
@@ -128,7 +128,7 @@ def noise_row(
             e_0=k_eps * n_0,
             f=f,
         )
-    n_x, n_m = problem.noise(point)
+    n_x, n_m = grid.noise(point)
     return Row(
         timestep=point.time, a=x + eps * n_x, b=eps * n_m, c=c, s=s, write=write, e_x=k_x + k_eps * n_x, e_m=k_eps * n_m, f=f
     )

@@ -20,36 +20,36 @@ from itertools import pairwise
 import numpy as np
 
 from ..plans.plan import Row
-from .solver import Option, Problem, Solver, Table
+from .solver import Grid, Option, Solver, SolverTable
 from .stages import needs_timesteps
 
 
-def table(problem: Problem, *, eta: float, set_alpha_to_one: bool, steps_offset: int) -> Table:
-    needs_timesteps(problem, "tcd")
-    points = (*problem.points, problem.end)
+def table(grid: Grid, *, eta: float, set_alpha_to_one: bool, steps_offset: int) -> SolverTable:
+    needs_timesteps(grid, "tcd")
+    points = (*grid.points, grid.end)
     rows = []
     for now, then in pairwise(points):
         middle = then
         if then.sigma > 0.0:
-            middle = problem.at_times(np.floor(np.array([(1.0 - eta) * then.time])))[0]
+            middle = grid.at_times(np.floor(np.array([(1.0 - eta) * then.time])))[0]
             middle = max(middle, then, key=lambda point: point.lam)  # not before t', where that is told rounded up
         forward = then.alpha / middle.alpha
         added = 0.0 if middle.lam == then.lam else -math.expm1(2.0 * (then.lam - middle.lam))
-        p, q = problem.data(now)
-        a, b, d = problem.noise_terms(now, forward * middle.sigma, rederive=problem.clips)
+        p, q = grid.data(now)
+        a, b, d = grid.noise_terms(now, forward * middle.sigma, rederive=grid.clips)
         row = Row(
             timestep=now.time,
             p=p,
             q=q,
-            lo=problem.lo,
-            hi=problem.hi,
+            lo=grid.lo,
+            hi=grid.hi,
             a=a,
             b=b,
             d=forward * middle.alpha + d,
             s=then.sigma * math.sqrt(added),
         )
         rows.append(row.folded())
-    return Table(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points))
+    return SolverTable(rows=tuple(rows), marginals=tuple((point.alpha, point.sigma) for point in points))
 
 
 SOLVER = Solver(

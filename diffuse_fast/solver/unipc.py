@@ -23,11 +23,11 @@ import numpy as np
 
 from . import leaps, multistep
 from .multistep import Transfer
-from .solver import Option, Point, Problem, Solver, Table
+from .solver import Grid, Option, Point, Solver, SolverTable
 
 
 def table(
-    problem: Problem,
+    grid: Grid,
     *,
     solver_order: int,
     solver_type: str,
@@ -36,15 +36,15 @@ def table(
     lower_order_final: bool,
     final_sigmas_type: str,
     steps_offset: int,
-) -> Table:
-    points = (*problem.points, problem.end)
+) -> SolverTable:
+    points = (*grid.points, grid.end)
     orders = multistep.orders(points, solver_order, lower_order_final=lower_order_final, euler_at_final=False, short=len(points))
     form = "data" if predict_x0 else "noise"
-    guard = leaps.Guard(problem)
+    guard = leaps.Guard(grid)
     corrects = [i not in disable_corrector and i < len(orders) - 1 for i in range(len(orders))]
     bounded = form == "data" and solver_type == "bh2"
     for i in () if bounded else range(len(orders)):
-        while (orders[i] > 1 or corrects[i]) and _too_long(problem, guard, points, i, orders[i], solver_type, form, corrects[i]):
+        while (orders[i] > 1 or corrects[i]) and _too_long(grid, guard, points, i, orders[i], solver_type, form, corrects[i]):
             if orders[i] > 1:
                 orders[i] -= 1
             else:
@@ -67,22 +67,22 @@ def table(
         weights[:order] = predictor.weights
         weights[: len(correction)] += predictor.x * correction
         transfers.append(Transfer(predictor.x, weights.tolist()))
-    return multistep.table(problem, points, transfers, form)
+    return multistep.table(grid, points, transfers, form)
 
 
 def _too_long(
-    problem: Problem, guard: leaps.Guard, points: Sequence[Point], i: int, order: int, solver_type: str, form: str, corrects: bool
+    grid: Grid, guard: leaps.Guard, points: Sequence[Point], i: int, order: int, solver_type: str, form: str, corrects: bool
 ) -> bool:
     """Whether step i is too long for this order (``leaps.py``), with its correction or without."""
     now, then, back = points[i], points[i + 1], multistep.steps_back(points, i, order)
     predictor = _step(now, then, back, solver_type, form, corrector=False)
-    landed = multistep.along(problem, points, i, predictor, form)
+    landed = multistep.along(grid, points, i, predictor, form)
     # The prediction there stays, also where the state is corrected.
     if corrects and not guard.too_long(then, landed):
         corrector = _step(now, then, back, solver_type, form, corrector=True)
         newest, *past = corrector.weights
-        prediction = leaps.predicted(problem, then, landed)[form == "noise"]
-        landed = multistep.along(problem, points, i, Transfer(corrector.x, past), form) + newest * prediction
+        prediction = leaps.predicted(grid, then, landed)[form == "noise"]
+        landed = multistep.along(grid, points, i, Transfer(corrector.x, past), form) + newest * prediction
     return guard.too_long(then, landed)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ArgumentError
-from ..schedule.checks import numeric, table
+from ..schedule.checks import to_float64, to_vector
 from .forward import level, marginal, posterior
 from .gaussian import Gaussian, kl, per_sample
 from .reverse import reverse
@@ -53,7 +53,7 @@ def prior_term(schedule: Schedule, x0: Any, *, t: Any = None, scale: float = 1.0
         >>> df.theory.prior_term(df.Schedule.flow(), np.ones((2, 3)))  # pure noise at the end
         array([0., 0.])
     """
-    data = numeric("x0", x0)
+    data = to_float64("x0", x0)
     q = marginal(schedule, data, schedule.t_max if t is None else t)
     return kl(q, Gaussian(np.zeros_like(data), np.asarray(scale**2)))
 
@@ -115,7 +115,7 @@ def decoder_term(
         >>> df.theory.decoder_term(np.array([[1.0]]), np.array([[0.0]]), 1.0, levels=2)  # mass above 0: a half
         array([0.69314718])
     """
-    data, center, width = numeric("x0", x0), numeric("mean", mean), numeric("std", std)
+    data, center, width = to_float64("x0", x0), to_float64("mean", mean), to_float64("std", std)
     if not np.all(width > 0.0):
         raise ArgumentError("std has a value that is not above 0.")
     if levels is None:
@@ -236,12 +236,12 @@ def elbo(
         >>> bool(abs(np.mean(bound.total - truth)) < 0.1)
         True
     """
-    data = numeric("x0", x0)
+    data = to_float64("x0", x0)
     if times is None:
         if schedule.family != "discrete":
             raise ArgumentError(f"times is None; a schedule of the family {schedule.family} has no timesteps of its own.")
         times = np.arange(schedule.num_train_timesteps)  # type: ignore[attr-defined]  # checked: the family has it
-    grid = table("times", times)
+    grid = to_vector("times", times)
     if not np.all(np.diff(grid) > 0.0):
         raise ArgumentError("times must rise.")
     diffusion = np.zeros(len(data))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..schedule.checks import numeric
+from ..schedule.checks import to_float64
 
 
 def probability_flow(x: Any, epsilon: Any, alpha: float, sigma: float) -> np.ndarray:
@@ -33,7 +33,7 @@ def probability_flow(x: Any, epsilon: Any, alpha: float, sigma: float) -> np.nda
         >>> df.theory.probability_flow(x, 0.6 * x, 0.8, 0.6)
         array([[0.]])
     """
-    state, noise = numeric("x", x), numeric("epsilon", epsilon)
+    state, noise = to_float64("x", x), to_float64("epsilon", epsilon)
     rho = np.hypot(alpha, sigma)
     data = (state - sigma * noise) / alpha
     return (alpha * noise - sigma * data) / rho

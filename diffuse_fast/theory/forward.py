@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import ArgumentError
-from ..schedule.checks import numeric, plain
+from ..schedule.checks import to_float64, unwrap_scalar
 from .gaussian import Gaussian
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def level(schedule: Schedule, t: Any, ndim: int) -> Level:
     """The marginal at ``t``; None is the data."""
     if t is None:
         return Level(1.0, 0.0, 0.0, np.inf)
-    times = numeric("t", t)
+    times = to_float64("t", t)
     if times.ndim > 1:
         raise ArgumentError(f"t has shape {times.shape}; it must be a number, or one per sample.")
     each = times.reshape(times.shape + (1,) * (ndim - 1)) if times.ndim else times
@@ -66,7 +66,7 @@ def transition(schedule: Schedule, x_s: Any, *, s: Any, t: Any) -> Gaussian:
         >>> bool(np.isclose(q.variance, schedule.betas[500], rtol=1e-12))
         True
     """
-    x = numeric("x_s", x_s)
+    x = to_float64("x_s", x_s)
     now, before = level(schedule, t, x.ndim), level(schedule, s, x.ndim)
     ratio, gain = added(now, before)
     return Gaussian(ratio * x, np.asarray(gain * now.sigma**2))
@@ -86,7 +86,7 @@ def marginal(schedule: Schedule, x0: Any, t: Any) -> Gaussian:
         >>> q.mean.item(), q.variance.item()
         (0.75, 0.0625)
     """
-    x = numeric("x0", x0)
+    x = to_float64("x0", x0)
     now = level(schedule, t, x.ndim)
     return Gaussian(now.alpha * x, np.asarray(now.sigma**2))
 
@@ -114,7 +114,7 @@ def posterior(schedule: Schedule, x_t: Any, x0: Any, *, t: Any, s: Any) -> Gauss
         >>> bool(np.isclose(q.mean.item(), schedule.posterior_mean_coef_xt[10], rtol=1e-10))
         True
     """
-    state, data = numeric("x_t", x_t), numeric("x0", x0)
+    state, data = to_float64("x_t", x_t), to_float64("x0", x0)
     now, before = level(schedule, t, state.ndim), level(schedule, s, state.ndim)
     ratio, gain = added(now, before)
     mean = before.alpha * gain * data + ratio * (before.sigma / now.sigma) ** 2 * state
@@ -131,9 +131,9 @@ def score(schedule: Schedule, x_t: Any, x0: Any, t: Any) -> np.ndarray:
         >>> df.theory.score(df.Schedule.flow(), np.array([[1.0]]), np.array([[1.0]]), 500)
         array([[-2.]])
     """
-    state = numeric("x_t", x_t)
+    state = to_float64("x_t", x_t)
     now = level(schedule, t, state.ndim)
-    return -(state - now.alpha * numeric("x0", x0)) / now.sigma**2
+    return -(state - now.alpha * to_float64("x0", x0)) / now.sigma**2
 
 
 def snr(schedule: Schedule, t: Any) -> Any:
@@ -148,4 +148,4 @@ def snr(schedule: Schedule, t: Any) -> Any:
         >>> round(df.theory.snr(df.Schedule.linear(), 0), 6)
         9999.0
     """
-    return plain(np.exp(schedule.log_snr(t)))
+    return unwrap_scalar(np.exp(schedule.log_snr(t)))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError
-from ..schedule.checks import numeric
+from ..schedule.checks import to_float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Gaussian:
         """
         if not np.all(self.variance > 0.0):
             raise ArgumentError("a variance is 0; a point has no density.")
-        each = -0.5 * (np.log(2.0 * math.pi * self.variance) + (numeric("x", x) - self.mean) ** 2 / self.variance)
+        each = -0.5 * (np.log(2.0 * math.pi * self.variance) + (to_float64("x", x) - self.mean) ** 2 / self.variance)
         return per_sample(each)
 
     def sample(self, z: Any) -> np.ndarray:
@@ -49,7 +49,7 @@ class Gaussian:
             >>> df.theory.Gaussian(np.ones((1, 2)), np.array(4.0)).sample(np.array([[0.0, 1.0]]))
             array([[1., 3.]])
         """
-        return self.mean + np.sqrt(self.variance) * numeric("z", z)
+        return self.mean + np.sqrt(self.variance) * to_float64("z", z)
 
 
 def kl(q: Gaussian, p: Gaussian) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ArgumentError, suggest
-from ..schedule.checks import numeric
+from ..schedule.checks import to_float64
 from ..solver.prediction import convert_prediction
 from .forward import added, level, posterior
 from .gaussian import Gaussian
@@ -68,7 +68,7 @@ def reverse(
         raise ArgumentError(f"variance_type is {variance_type!r}.{suggest(str(variance_type), REVERSE_VARIANCES)}")
     if v is None and variance_type.startswith("learned"):
         raise ArgumentError(f"variance_type is {variance_type!r}, which needs v, what the network says of the variance.")
-    state, output = numeric("x_t", x_t), numeric("model_output", model_output)
+    state, output = to_float64("x_t", x_t), to_float64("model_output", model_output)
     data = convert_prediction(
         output,
         state,
@@ -82,7 +82,7 @@ def reverse(
     if variance_type == "fixed_small":
         return small
     if variance_type == "learned":
-        return Gaussian(small.mean, np.exp(numeric("v", v)))
+        return Gaussian(small.mean, np.exp(to_float64("v", v)))
     now = level(schedule, t, state.ndim)
     gain = added(now, level(schedule, s, state.ndim))[1]
     large = gain * now.sigma**2
@@ -90,5 +90,5 @@ def reverse(
         return Gaussian(small.mean, np.asarray(large))
     if np.any(small.variance == 0.0):
         raise ArgumentError("variance_type is 'learned_range', whose lower end is 0 here; s=None and s=t have no range.")
-    share = 0.5 * (numeric("v", v) + 1.0)
+    share = 0.5 * (to_float64("v", v) + 1.0)
     return Gaussian(small.mean, np.exp(share * np.log(large) + (1.0 - share) * np.log(small.variance)))

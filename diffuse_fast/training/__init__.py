@@ -1,6 +1,6 @@
-"""The training wing: from arrays to a trained network. Needs torch; sampling from an artifact never comes here.
+"""Training: from data to a trained network. Needs torch; sampling from an artifact does not use this package.
 
-Names are loaded on first use, so that settings are checked before torch is loaded.
+Names are loaded on first use, so that a configuration is checked before torch is loaded.
 """
 
 from __future__ import annotations

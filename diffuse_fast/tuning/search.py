@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from .. import machine
-from ..engine.arguments import whole
-from ..engine.sample import loaded
+from ..engine.arguments import require_int
+from ..engine.sample import load_cached
 from ..errors import ArgumentError, ArgumentTypeError, DiffuseFastError
 from ..model import Model
 from ..runtimes import network
@@ -76,8 +76,8 @@ def tune(
         >>> tuning.best["float32"][1].runtime                                              # doctest: +SKIP
         'onnx'
     """
-    model = model if isinstance(model, Model) else loaded(model)
-    sizes = [whole("batch_sizes", size, 1) for size in batch_sizes]
+    model = model if isinstance(model, Model) else load_cached(model)
+    sizes = [require_int("batch_sizes", size, 1) for size in batch_sizes]
     if not sizes or not precisions or isinstance(precisions, str):
         raise ArgumentError("batch_sizes and precisions are lists of at least one.")
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
@@ -132,7 +132,7 @@ def _tried(
     for choice in sorted(choices, key=lambda choice: choice != default):  # the default is the first, which a contest keeps
         error = float("nan")
         try:
-            net = network(model, choice.runtime, threads=choice.threads, split=choice.split, precision=choice.computes)
+            net = network(model, choice.runtime, threads=choice.threads, split=choice.split, precision=choice.runtime_precision)
             call = net.bind(batch, model.shape, inputs.cond)
             error = max(apart(got, want) for got, want in zip(inputs.outputs(call), expected, strict=True))
             most = LIKE_ROUNDING if choice.shortcuts else limit
@@ -190,7 +190,7 @@ def _explained(winner: Candidate, held: Contest) -> Candidate:
 
 
 def _spoken(choice: Choice) -> str:
-    return f"{choice.way}, {choice.threads} threads, {choice.split} parts"
+    return f"{choice.label}, {choice.threads} threads, {choice.split} parts"
 
 
 def _reference() -> str:

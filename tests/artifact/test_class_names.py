@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.artifact import document as documents
+from diffuse_fast.artifact import read_document
 from diffuse_fast.errors import ArgumentError, ArtifactError
 
 NAMES = ["circles", "squares", "10", "0"]
@@ -22,30 +22,30 @@ def named(document):
 
 
 def test_both_ways(named, document):
-    parsed = documents.parse(json.dumps(named))
+    parsed = read_document.parse(json.dumps(named))
     assert parsed.conditioning[0].class_names == tuple(NAMES)
     assert parsed.to_json() == named
     unnamed = json.loads(json.dumps(named))
     unnamed["conditioning"][0]["class_names"] = None
-    assert documents.parse(json.dumps(unnamed)).to_json()["version"] == 1
+    assert read_document.parse(json.dumps(unnamed)).to_json()["version"] == 1
 
 
 @pytest.mark.parametrize(
     ("value", "says"),
     [("circles", "a list of names"), ([1, 2, 3, 4], "a list of names"), (["", "b", "c", "d"], "a list of names"),
-     (["a"], "one name for each of the classes, of which there are 4"), (["a", "b", "c", "a"], "none is said twice")],
+     (["a"], "one name for each of the 4 classes"), (["a", "b", "c", "a"], "different names")],
 )  # fmt: skip
 def test_names_that_are_none_are_refused(named, value, says):
     named["conditioning"][0]["class_names"] = value
     with pytest.raises(ArtifactError, match=rf"class_names.*{says}"):
-        documents.parse(json.dumps(named))
+        read_document.parse(json.dumps(named))
 
 
 def test_the_field_is_of_version_4(named):
     without = [{k: v for k, v in named["conditioning"][0].items() if k != "class_names"}]
     for version, more in ((3, {}), (4, {"conditioning": without})):
         with pytest.raises(ArtifactError, match=r"class_names|quantization"):
-            documents.parse(json.dumps({**named, **more, "version": version}))
+            read_document.parse(json.dumps({**named, **more, "version": version}))
 
 
 def test_classes_are_asked_for_by_name(named, small):

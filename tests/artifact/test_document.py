@@ -9,6 +9,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.artifact import document as documents
+from diffuse_fast.artifact import read_document
 from diffuse_fast.errors import ArtifactError
 
 FIELDS = [
@@ -34,12 +35,12 @@ def put(document, path, value):
 
 
 def test_both_ways(document):
-    parsed = documents.parse(json.dumps(document))
+    parsed = read_document.parse(json.dumps(document))
     assert parsed.to_json() == document
     assert parsed.schedule == df.Schedule.linear()
     assert parsed.shape == (2, 3) and parsed.clip == (-1.0, 1.0) and parsed.output_shape == (2, 3)
     assert parsed.conditioning == (documents.Conditioning("label", "int64", (), 4, 4),)
-    assert documents.parse(json.dumps({**document, "variance": "learned_range"})).output_shape == (4, 3)
+    assert read_document.parse(json.dumps({**document, "variance": "learned_range"})).output_shape == (4, 3)
 
 
 @pytest.mark.parametrize("field", FIELDS)
@@ -47,13 +48,13 @@ def test_a_missing_field_is_named(document, field):
     where, last = parent(document, field)
     del where[last]
     with pytest.raises(ArtifactError, match=last):
-        documents.parse(json.dumps(document))
+        read_document.parse(json.dumps(document))
 
 
 @pytest.mark.parametrize("field", ["extra", "time.extra", "sample.extra", "conditioning.0.extra"])
 def test_an_unknown_field_is_named(document, field):
     with pytest.raises(ArtifactError, match="extra"):
-        documents.parse(json.dumps(put(document, field, 1)))
+        read_document.parse(json.dumps(put(document, field, 1)))
 
 
 NULLABLE = {"clip", "license", "sample.value_range", "conditioning.0.null", "conditioning.0.classes"}
@@ -76,10 +77,10 @@ def test_a_field_of_a_wrong_type_is_named(document, field, value):
         or (field == "sample.shape" and value == [3, 1])
     )
     if fine:
-        documents.parse(text)
+        read_document.parse(text)
     else:
         with pytest.raises(ArtifactError, match=last):
-            documents.parse(text)
+            read_document.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_a_field_of_a_wrong_type_is_named(document, field, value):
 )
 def test_a_senseless_value_is_named(document, field, value):
     with pytest.raises(ArtifactError, match=field.split(".")[-1]):
-        documents.parse(json.dumps(put(document, field, value)))
+        read_document.parse(json.dumps(put(document, field, value)))
 
 
 def test_fields_that_contradict_each_other(document):
@@ -126,7 +127,7 @@ def test_fields_that_contradict_each_other(document):
         for field, value in changes:
             changed = put(changed, field, value)
         with pytest.raises(ArtifactError, match=says):
-            documents.parse(json.dumps(changed))
+            read_document.parse(json.dumps(changed))
 
     refused("time.dtype", ("time.convention", "sigma"))
     refused("different names", ("time.input", "x"))
@@ -144,7 +145,7 @@ def test_fields_that_contradict_each_other(document):
 )  # fmt: skip
 def test_what_is_no_document(text):
     with pytest.raises(ArtifactError):
-        documents.parse(text)
+        read_document.parse(text)
 
 
 def test_a_huge_value_makes_a_short_message(document):
@@ -153,7 +154,7 @@ def test_a_huge_value_makes_a_short_message(document):
         deep = [deep]
     for value in ("x" * 1_000_000, list(range(100_000)), deep):
         with pytest.raises(ArtifactError) as caught:
-            documents.parse(json.dumps(put(document, "variance", value)))
+            read_document.parse(json.dumps(put(document, "variance", value)))
         assert len(str(caught.value)) < 1000
 
 

@@ -8,7 +8,7 @@ import json
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.artifact import document as documents
+from diffuse_fast.artifact import read_document
 from diffuse_fast.errors import ArtifactError
 from diffuse_fast.plans.plan import Reduction
 
@@ -24,18 +24,18 @@ def with_plans(document, *plans):
 
 def test_both_ways(document):
     plans = learned(2), learned(5)
-    parsed = documents.parse(json.dumps(with_plans(document, *plans)))
+    parsed = read_document.parse(json.dumps(with_plans(document, *plans)))
     assert parsed.plans == plans
     assert parsed.to_json() == with_plans(document, *plans)
 
 
 def test_without_plans_the_document_is_what_older_readers_know(document):
-    parsed = documents.parse(json.dumps(document))
+    parsed = read_document.parse(json.dumps(document))
     assert parsed.plans == () and parsed.to_json() == document
     with pytest.raises(ArtifactError, match="unknown field 'plans'"):
-        documents.parse(json.dumps({**document, "plans": []}))
+        read_document.parse(json.dumps({**document, "plans": []}))
     with pytest.raises(ArtifactError, match="lacks the field 'plans'"):
-        documents.parse(json.dumps({**document, "version": 2}))
+        read_document.parse(json.dumps({**document, "version": 2}))
 
 
 def rows(**change):
@@ -51,7 +51,7 @@ def rows(**change):
         ([learned(), learned()], "plans"),
         ([dataclasses.replace(learned(), solver="ddim")], r"plans\[0\]\.solver"),
         ([learned(), learned(3, prediction_type="sample")], r"plans\[1\]\.prediction_type"),
-        ([rows(timestep=500.5)], r"timestep.*whole"),
+        ([rows(timestep=500.5)], r"timestep.*integer"),
         ([rows(timestep=1000.0)], r"timestep.*from 0 to 999"),
         ([rows(timestep=-1.0)], r"timestep.*from 0 to 999"),
         ([rows(g=(2.0, -1.0))], "guidance"),
@@ -63,15 +63,15 @@ def rows(**change):
 )
 def test_a_plan_that_does_not_fit_is_named(document, plans, message):
     with pytest.raises(ArtifactError, match=message):
-        documents.parse(json.dumps(with_plans(document, *plans)))
+        read_document.parse(json.dumps(with_plans(document, *plans)))
 
 
 @pytest.mark.parametrize("plans", [None, {}, "learned", 1])
 def test_plans_are_a_list(document, plans):
     with pytest.raises(ArtifactError, match="'plans'"):
-        documents.parse(json.dumps({**document, "version": 2, "plans": plans}))
+        read_document.parse(json.dumps({**document, "version": 2, "plans": plans}))
 
 
 def test_a_plan_may_reduce(document):
     fine = rows(reduce=Reduction("dynamic_threshold", (0.99, 1.0)))
-    assert documents.parse(json.dumps(with_plans(document, fine))).plans == (fine,)
+    assert read_document.parse(json.dumps(with_plans(document, fine))).plans == (fine,)

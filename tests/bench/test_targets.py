@@ -1,4 +1,4 @@
-"""The judge and the page, on figures made up so that what must come out is known."""
+"""The verdicts and the page, on made-up figures with a known result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from bench import page, page_cases
 from bench.measure import Timing
 from bench.report import Line
-from bench.targets import judge
+from bench.targets import verdicts
 
 AVX512 = {"instruction_sets": ["avx2", "avx512f"]}
 
@@ -22,8 +22,8 @@ def _line(name, rounds, *, network="cifar10", batch=1, precision="float32", ours
     ).to_json()
 
 
-def _by_what(verdicts):
-    return {v.what: v for v in verdicts}
+def _by_what(found):
+    return {v.what: v for v in found}
 
 
 def test_a_ratio_is_taken_within_rounds_and_against_the_fastest_exact_peer():
@@ -34,11 +34,11 @@ def test_a_ratio_is_taken_within_rounds_and_against_the_fastest_exact_peer():
         _line("slow", [9.0, 9.0, 9.0], network="digits"),
         _line("fast but bf16", [0.5, 0.5, 0.5], network="digits", precision="bfloat16"),
     ]
-    verdicts = _by_what(judge({"small": lines}, AVX512))
-    best = verdicts["digits, batch 1, over the best float32 peer"]
+    found = _by_what(verdicts({"small": lines}, AVX512))
+    best = found["digits, batch 1, over the best float32 peer"]
     assert (best.measured, best.met, best.note) == (3.0, True, "diffuse_fast over torch loop, 3 .. 3")
-    assert verdicts["digits, batch 1, over torch eager"].met is False
-    compiled = verdicts["digits, batch 1, over torch.compile"]
+    assert found["digits, batch 1, over torch eager"].met is False
+    compiled = found["digits, batch 1, over torch.compile"]
     assert (compiled.measured, compiled.met) == (None, None)
 
 
@@ -49,7 +49,7 @@ def test_the_best_peer_is_the_one_whose_ratio_is_the_least():
         _line("lucky", [1.4, 1.4, 1.5, 3.0, 3.0], network="digits", batch=16),
         _line("steady", [1.2, 1.2, 2.2, 2.2, 2.2], network="digits", batch=16),
     ]
-    best = _by_what(judge({"small": lines}, AVX512))["digits, batch 16, over the best float32 peer"]
+    best = _by_what(verdicts({"small": lines}, AVX512))["digits, batch 16, over the best float32 peer"]
     assert (best.measured, best.note) == (pytest.approx(1.1), "diffuse_fast over steady, 1.1 .. 1.2")
 
 
@@ -59,8 +59,8 @@ def test_a_runtime_in_a_loop_by_hand_is_stated_beside_what_is_a_target():
         _line("OpenVINO + diffusers", [1.4] * 3, network="policy"),
         _line("OpenVINO loop", [1.05] * 3, network="policy"),
     ]
-    verdicts = _by_what(judge({"tiny": lines}, AVX512))
-    target, stated = (verdicts[f"policy, batch 1, over the best float32 peer{more}"] for more in ("", ", loops by hand among them"))
+    found = _by_what(verdicts({"tiny": lines}, AVX512))
+    target, stated = (found[f"policy, batch 1, over the best float32 peer{more}"] for more in ("", ", loops by hand among them"))
     assert (target.measured, target.met) == (1.4, True)
     assert (stated.measured, stated.target) == (1.05, None)
 
@@ -72,8 +72,8 @@ def test_a_peer_with_shortcuts_is_held_to_what_is_exact_and_to_what_has_them_too
         _line("shortcuts", [3.0] * 3, network="unet28", batch=16, error_of_call=3e-4),
         {**_line("exact", [5.0] * 3, network="unet28", batch=16), "share": 0.9},
     ]
-    verdicts = _by_what(judge({"small": lines}, AVX512))
-    of = {what.removeprefix("unet28, batch 16, over "): (v.measured, v.met) for what, v in verdicts.items()}
+    found = _by_what(verdicts({"small": lines}, AVX512))
+    of = {what.removeprefix("unet28, batch 16, over "): (v.measured, v.met) for what, v in found.items()}
     assert of["the best float32 peer"] == (0.75, False)
     assert of["the best peer that is exact to rounding"] == (1.25, True)
     assert of["the best float32 peer, in float32-fast"] == (1.5, True)
@@ -83,7 +83,7 @@ def test_what_misses_says_what_the_limit_would_make_of_it():
     """Ours takes 1 s, of which the limit is 0.75 s; the peer takes 1.5 s."""
     ours = {**_line("diffuse_fast", [1.0] * 3, network="unet28", ours=True), "share": 0.75}
     lines = [ours, _line("torch loop", [1.5] * 3, network="unet28")]
-    note = _by_what(judge({"small": lines}, AVX512))["unet28, batch 1, over torch eager"].note
+    note = _by_what(verdicts({"small": lines}, AVX512))["unet28, batch 1, over torch eager"].note
     assert note == "diffuse_fast over torch loop, 1.5 .. 1.5; the limit itself is 2x"
 
 
@@ -95,10 +95,10 @@ def test_the_fastest_precision_must_keep_its_error():
         _line("torch loop", [10.0] * 3),
         _line("diffusers, bf16", [3.0] * 3, precision="bfloat16"),
     ]
-    verdicts = _by_what(judge({"medium": lines}, AVX512))
-    eager = verdicts["cifar10, batch 1, over torch eager, the fastest precision under 5 % error"]
+    found = _by_what(verdicts({"medium": lines}, AVX512))
+    eager = found["cifar10, batch 1, over torch eager, the fastest precision under 5 % error"]
     assert (eager.measured, eager.met) == (5.0, True)
-    assert verdicts["cifar10, batch 1, over the best bf16 peer, the fastest precision under 5 % error"].measured == 1.5
+    assert found["cifar10, batch 1, over the best bf16 peer, the fastest precision under 5 % error"].measured == 1.5
 
 
 def test_what_was_tuned_is_held_to_the_best_single_choice():
@@ -109,12 +109,12 @@ def test_what_was_tuned_is_held_to_the_best_single_choice():
         _line("diffuse_fast, tuned", [2.0] * 3, network="digits", ours=True),
         _line("torch loop", [8.0] * 3, network="digits"),
     ]
-    verdicts = _by_what(judge({"small": lines}, AVX512))
-    single = verdicts["digits, batch 1, over the best single choice of ours"]
+    found = _by_what(verdicts({"small": lines}, AVX512))
+    single = found["digits, batch 1, over the best single choice of ours"]
     assert (single.measured, single.met) == (0.95, False)
     assert single.note == "diffuse_fast, tuned over diffuse_fast, openvino, 0.95 .. 0.95"
-    assert verdicts["digits, batch 1, over torch eager"].measured == 4.0
-    untuned = _by_what(judge({"small": [lines[0], lines[4]]}, AVX512))
+    assert found["digits, batch 1, over torch eager"].measured == 4.0
+    untuned = _by_what(verdicts({"small": [lines[0], lines[4]]}, AVX512))
     assert "digits, batch 1, over the best single choice of ours" not in untuned
 
 
@@ -130,26 +130,26 @@ def test_the_step_is_held_to_what_its_machine_has(sets, met):
               for j in (job, noisy)),
         ]  # fmt: skip
 
-    verdicts = judge({"step_sizes": [*pair(10, 20.0), *pair(1000, 6.0)]}, {"instruction_sets": sets})
-    steps = [v for v in verdicts if "over diffusers" in v.what]
+    found = verdicts({"step_sizes": [*pair(10, 20.0), *pair(1000, 6.0)]}, {"instruction_sets": sets})
+    steps = [v for v in found if "over diffusers" in v.what]
     assert [(v.measured, v.note, v.met) for v in steps] == [(6.0, "at 1,000 elements", met)] * 2
 
 
 def test_a_start_and_a_size_must_be_small():
     start = Line("first digit", seconds=Timing(0.5, 0.7, 0.8), limit=0.6).to_json()
     size = Line("production", value=150.0, unit="MB", limit=200.0).to_json()
-    assert [v.met for v in judge({"start": [start], "installation": [size]}, AVX512)] == [False, True]
+    assert [v.met for v in verdicts({"start": [start], "installation": [size]}, AVX512)] == [False, True]
 
 
 def test_a_start_that_is_not_known_is_not_missed():
     gone = Line("first digit", limit=0.6, note="left out: no index").to_json()
-    (verdict,) = judge({"start": [gone]}, AVX512)
+    (verdict,) = verdicts({"start": [gone]}, AVX512)
     assert (verdict.measured, verdict.met, verdict.note) == (None, None, "no index")
 
 
 def test_a_size_that_is_not_known_is_not_missed():
     gone = Line("production", limit=200.0, note="left out: no index").to_json()
-    (verdict,) = judge({"installation": [gone]}, AVX512)
+    (verdict,) = verdicts({"installation": [gone]}, AVX512)
     assert (verdict.met, verdict.note) == (None, "no index")
     assert list(page_cases.installation([gone]))[-1] == "| production |  | left out: no index |"
 

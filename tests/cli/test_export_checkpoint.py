@@ -19,8 +19,8 @@ from PIL import Image
 
 import diffuse_fast as df
 from diffuse_fast.training import TrainConfig
+from diffuse_fast.training.config import recipe
 from diffuse_fast.training.config.recipe import export_checkpoint
-from diffuse_fast.training.config.train_config import recipe
 from diffuse_fast.training.run import checkpoint
 
 
@@ -46,7 +46,7 @@ STOPPED = """
 import signal
 
 from diffuse_fast.cli import main
-from diffuse_fast.training import loop
+from diffuse_fast.training.run import loop
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a process started in the background ignores it
 step = loop._Run.step
@@ -94,10 +94,33 @@ def test_from_a_stopped_run_to_samples_without_its_data(run, pictures, tmp_path,
     monkeypatch.setattr(recipe, "export", lambda network, path, **options: path.write_bytes(b"") or model)
     assert run("export", "runs", "n.onnx").exit_code == 0
     (tmp_path / "empty").mkdir()
-    for name, told in (("empty", "there is no checkpoint in empty"), ("absent.safetensors", "absent.safetensors")):
-        refused = run("export", name, "n.onnx")
+    for name, message in (("empty", "there is no checkpoint in empty"), ("absent.safetensors", "absent.safetensors")):
+        refused = run("export", name, "o.onnx")
         assert refused.exit_code == 1
-        assert told in refused.stderr
+        assert message in refused.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of one step."""
+    path = tmp_path_factory.mktemp("run")
+    np.save(path / "a.npy", np.zeros((4, 2), np.float32))
+    settings = {"data": {"kind": "arrays", "path": str(path / "a.npy")}, "network": {"type": "MLP", "width": 8, "depth": 1}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recipe, "export", lambda *_, **__: None)
+        recipe.run(recipe.recipe({**settings, "train": {"steps": 1, "batch_size": 4}}), path / "r", progress=False)
+    return path / "r"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["m.pt"], "must end in '.onnx'"), (["absent/m.onnx"], "there is no folder"), (["m.onnx", "--opset", "17"], "opset is 17")],
+)
+def test_export_refuses_files_and_opsets(run, folder, tmp_path, arguments, message):
+    refused = run("export", folder, *arguments)
+    assert refused.exit_code == 1
+    assert message in refused.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -134,4 +157,4 @@ def test_a_checkpoint_of_a_call_in_python_says_what_to_do(run, tmp_path):
     df.train(df.nn.MLP(2, width=8, depth=1), data, schedule=df.Schedule.linear(), config=config, folder=tmp_path / "r")
     refused = run("export", "r/checkpoint-00000002.safetensors", "m.onnx")
     assert refused.exit_code == 1
-    assert "does not say how its network is built" in refused.stderr and "steps=2" in refused.stderr
+    assert "does not have its network's settings" in refused.stderr and "steps=2" in refused.stderr

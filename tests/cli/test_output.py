@@ -67,16 +67,16 @@ def test_without_utf_8_every_command_prints_what_it_can(tmp_path):
     assert b"> fastest by 2 % +- 1" in done.stdout  # what `tune` prints with an arrow and a plus-minus sign
 
 
-def test_recipes_and_training_without_utf_8(tmp_path):
+def test_recipes_and_evaluate_without_utf_8(tmp_path):
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")
     code = """
 import sys
 from pathlib import Path
 from diffuse_fast.cli import main
-from diffuse_fast.training import digits, emoji, quality, recipe
-from diffuse_fast.training.evaluation.image_quality import Quality, REAL
-from diffuse_fast.training import evaluation
+from diffuse_fast.training.evaluation import REAL, Quality, image_quality
+from examples.digits import train as digits
+from examples.emoji import train as emoji
 
 def card(out, **_):
     Path(out).mkdir(exist_ok=True)
@@ -84,23 +84,20 @@ def card(out, **_):
         (Path(out) / f"{name}.md").write_text("Fréchet → ±", encoding="utf-8")
 
 digits.train_digits = emoji.train_emoji = card
-quality.evaluate = lambda *a, progress, **k: progress("é")
-quality.table = lambda found: "Fréchet"
 rows = [Quality(name, n, n, 50.0, 5.0, 9.0, 0.5, 0.5) for name, n in ((REAL, 0), ("ddim", 5))]
-evaluation.evaluate = lambda *a, **k: iter(rows)
-for run in (lambda: digits.main(["--out", "d"]), lambda: emoji.main(["--out", "e"]), lambda: quality.main([])):
-    run()
-for arguments in (["train", "--out", "t"], ["evaluate", "digits", "--out", "q"]):
-    sys.argv = ["diffuse-fast", *arguments]
-    try:
-        main()
-    except SystemExit as end:
-        assert not end.code, arguments
+image_quality.evaluate = lambda *a, **k: iter(rows)
+digits.main(["--out", "d"])
+emoji.main(["--out", "e"])
+sys.argv = ["diffuse-fast", "evaluate", "digits", "--out", "q"]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
 """
     done = plain_terminal(code, tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     shown = done.stdout.decode("ascii")  # and nothing but ASCII
-    assert shown.count("Frechet > +-") == 3
+    assert shown.count("Frechet > +-") == 2
     assert "Frechet distance" in shown
     assert "ddim,5,5" in (tmp_path / "q" / "quality.csv").read_text()
     assert (tmp_path / "q" / "quality.png").exists()
@@ -122,7 +119,7 @@ def test_evaluate_keeps_what_it_measured(run, tmp_path, monkeypatch):
     pytest.importorskip("sklearn")
     pytest.importorskip("matplotlib")
     from diffuse_fast.cli import tables
-    from diffuse_fast.training.evaluation.image_quality import image_quality
+    from diffuse_fast.training.evaluation import image_quality
 
     rows = [image_quality.Quality(name, n, n, 50.0, 5.0, 9.0, 0.5, 0.5) for name, n in ((image_quality.REAL, 0), ("ddim", 5))]
 
@@ -146,7 +143,7 @@ def test_evaluate_keeps_what_it_measured(run, tmp_path, monkeypatch):
 def test_evaluate_fails_where_nothing_could_be_drawn(run, monkeypatch, drawn, status):
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")
-    from diffuse_fast.training.evaluation.image_quality import image_quality
+    from diffuse_fast.training.evaluation import image_quality
 
     rows = [image_quality.Quality(name, n, n, 50.0, 5.0, 9.0, 0.5, 0.5) for name, n in ((image_quality.REAL, 0), ("ddim", 5))]
     monkeypatch.setattr(image_quality, "evaluate", lambda *_args, **_options: iter(rows[: 1 + drawn]))
@@ -156,7 +153,7 @@ def test_evaluate_fails_where_nothing_could_be_drawn(run, monkeypatch, drawn, st
 def test_evaluate_asks_for_matplotlib_before_it_measures(run, monkeypatch):
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")
-    from diffuse_fast.training.evaluation.image_quality import image_quality
+    from diffuse_fast.training.evaluation import image_quality
 
     monkeypatch.setattr(image_quality, "evaluate", lambda *_args, **_options: pytest.fail("measured"))
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

@@ -170,7 +170,7 @@ def test_an_npz_says_how_to_draw_it_again(run, tmp_path):
         (["--rho", "3"], 1, "rho"),
         (["--timestep-spacing", "karras", "--sigma-min", "90", "--sigma-max", "20"], 1, "sigma_m"),
         (["--sigmas", "3,x"], 2, "a number"),
-        (["--sigmas", "3,5"], 1, "must fall"),
+        (["--sigmas", "3,5"], 1, "must decrease"),
         (["--timestep-spacing", "karas"], 1, "Did you mean 'karras'"),
         (["--runtime", "onx"], 1, "Did you mean 'onnx'"),
         (["--columns", "0"], 2, "columns is 0"),

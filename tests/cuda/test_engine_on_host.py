@@ -17,8 +17,8 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast import _core
-from diffuse_fast.engine import device as devices
-from diffuse_fast.engine.device_core import core_device
+from diffuse_fast.engine.devices import choose as devices
+from diffuse_fast.engine.devices.core import core_device
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, NonFiniteError, UnavailableError
 from diffuse_fast.kernels import cuda, registry
 
@@ -183,7 +183,7 @@ def test_given_step_noise_and_callback(model):
     seen, expected = [], []
     sampler = df.Sampler(model, chosen, device="cuda")
     call = {"seed": 1, "cond": LABELS, "step_noise": lambda i: draws[i]}
-    got = sampler.sample(3, callback=lambda i, x: seen.append(x.copy_to_host(sampler._backend.device.stream)), **call)
+    got = sampler.sample(3, callback=lambda i, x: seen.append(x.copy_to_host(sampler.setup.device.stream)), **call)
     want = cpu(chosen).sample(3, callback=lambda i, x: expected.append(x.copy()), **call)
     np.testing.assert_array_equal(got, want)
     np.testing.assert_array_equal(seen, expected)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.engine.device import Backend
+from diffuse_fast.engine.devices.base import Backend
 from diffuse_fast.kernels import get_kernel
 from diffuse_fast.kernels.rows import pack
 
@@ -258,7 +258,7 @@ def mocked(monkeypatch):
     def make(function, plan, **options):
         device, net = MockDevice(), MockNetwork(function)
         with monkeypatch.context() as patch:
-            patch.setattr("diffuse_fast.engine.sampler.backend_for", lambda *_: Backend(device, net, MockKernel(device)))
+            patch.setattr("diffuse_fast.engine.setup.backend_for", lambda *_: Backend(device, net, MockKernel(device)))
             sampler = df.Sampler(function, plan, **options)
         return SimpleNamespace(sampler=sampler, device=device, network=net)
 

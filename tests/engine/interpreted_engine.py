@@ -12,9 +12,9 @@ import triton.language as tl
 from triton.runtime import interpreter
 
 import diffuse_fast as df
-from diffuse_fast.engine import sampler as of_sampler
-from diffuse_fast.engine.device import Backend
-from diffuse_fast.engine.device_torch import TorchDevice
+from diffuse_fast.engine import setup as of_setup
+from diffuse_fast.engine.devices.base import Backend
+from diffuse_fast.engine.devices.torch import TorchDevice
 from diffuse_fast.kernels.triton import TritonKernel
 from diffuse_fast.runtimes.torch_cuda import network
 
@@ -48,11 +48,11 @@ def here(module, plan, **options):
     device = object.__new__(Device)
     stream = SimpleNamespace(wait_stream=lambda other: None, cuda_stream=0)
     device.name, device._device, device._side = "cuda:0", torch.device("cpu"), stream
-    on_cpu, of_sampler.backend_for = of_sampler.backend_for, lambda *_: Backend(device, network(module), TritonKernel())
+    on_cpu, of_setup.backend_for = of_setup.backend_for, lambda *_: Backend(device, network(module), TritonKernel())
     try:
         return df.Sampler(module, plan, shape=SHAPE, **options)
     finally:
-        of_sampler.backend_for = on_cpu
+        of_setup.backend_for = on_cpu
 
 
 def plan(solver, steps=4, **options):

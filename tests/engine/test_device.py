@@ -165,7 +165,7 @@ def test_given_step_noise_and_callback(mocked):
     np.testing.assert_array_equal(m.sampler.sample(2, seed=1), cpu(chosen).sample(2, seed=1))  # the generator again
 
 
-def test_what_lies_on_the_device_is_read_there(mocked, there):
+def test_what_device_of_the_device_is_read_there(mocked, there):
     chosen = plan("ddpm", 5)
     rng = np.random.default_rng(0)
     noise, *draws = rng.standard_normal((6, 3, *SHAPE)).astype(np.float32)
@@ -191,7 +191,7 @@ def test_what_lies_on_the_device_is_read_there(mocked, there):
     assert len(m.device.graphs) == captured  # of the same form, wherever it lay
 
 
-def test_batches_are_parts_of_what_lies_on_the_device(mocked, there):
+def test_batches_are_parts_of_what_device_of_the_device(mocked, there):
     m = mocked(network, plan(), shape=SHAPE)
     label, noise = np.arange(5), np.random.default_rng(1).standard_normal((5, *SHAPE)).astype(np.float32)
     got = m.sampler.sample(5, noise=there(noise), cond={"label": there(label)}, batch_size=2)
@@ -200,7 +200,7 @@ def test_batches_are_parts_of_what_lies_on_the_device(mocked, there):
     assert at == {array[first:].ctypes.data for array in (label, noise) for first in (0, 2, 4)}
 
 
-def test_requests_bring_what_lies_on_the_device(mocked, there):
+def test_requests_bring_what_device_of_the_device(mocked, there):
     noise = np.random.default_rng(0).standard_normal((2, *SHAPE)).astype(np.float32)
     scaled = plan("euler", 4)  # whose initial scale is not 1
 
@@ -216,7 +216,7 @@ def test_requests_bring_what_lies_on_the_device(mocked, there):
     np.testing.assert_array_equal(m.sampler.sample_requests(requests(there)), expected)
 
 
-def test_what_lies_on_a_device_is_refused_where_the_host_reads(there):
+def test_what_device_of_a_device_is_refused_where_the_host_reads(there):
     sampler = cpu(plan())
     for call in (
         lambda: sampler.sample(2, seed=0, cond={"label": there(np.arange(2))}),

@@ -11,7 +11,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast import _core
-from diffuse_fast.engine import device as devices
+from diffuse_fast.engine.devices import choose as devices
 from diffuse_fast.errors import ArgumentError, UnavailableError
 
 LINEAR = df.Schedule.linear()
@@ -94,13 +94,13 @@ def module(*places):
 
 
 def test_where_a_module_lies():
-    assert devices._lies_on(module(("cpu", None), ("cpu", None))) is None
-    assert devices._lies_on(module(("cuda", 1), ("cuda", 1))) == 1
+    assert devices._device_of(module(("cpu", None), ("cpu", None))) is None
+    assert devices._device_of(module(("cuda", 1), ("cuda", 1))) == 1
 
 
 def test_a_module_on_two_devices_is_refused():
     with pytest.raises(UnavailableError, match="move it to one device"):
-        devices._lies_on(module(("cuda", 0), ("cuda", 1)))
+        devices._device_of(module(("cuda", 0), ("cuda", 1)))
 
 
 @pytest.fixture

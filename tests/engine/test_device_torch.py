@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.engine.device import Backend
+from diffuse_fast.engine.devices.base import Backend
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, NetworkError, NonFiniteError
 
 torch = pytest.importorskip("torch")
 
-from diffuse_fast.engine.device_torch import TorchDevice  # noqa: E402  (only where there is torch)
+from diffuse_fast.engine.devices.torch import TorchDevice  # noqa: E402  (only where there is torch)
 from diffuse_fast.runtimes.torch_cuda import network  # noqa: E402
 
 SHAPE = (2, 5)
@@ -96,7 +96,7 @@ def here(log, tensor_kernel, monkeypatch):
         device.name, device._device, device._side = "cuda:0", torch.device("cpu"), Stream(log, "side")
         with monkeypatch.context() as patch:
             backend = Backend(device, network(module), tensor_kernel(device))
-            patch.setattr("diffuse_fast.engine.sampler.backend_for", lambda *_: backend)
+            patch.setattr("diffuse_fast.engine.setup.backend_for", lambda *_: backend)
             return df.Sampler(module, chosen, shape=SHAPE, **options)
 
     return make
@@ -178,7 +178,7 @@ class There:
 
 
 def test_arrays_of_other_libraries_are_tensors_at_the_same_address(here):
-    device = here(Elementwise().eval(), plan(), graph="none")._backend.device
+    device = here(Elementwise().eval(), plan(), graph="none").setup.device
     for dtype in (torch.float32, torch.bfloat16, torch.int64, torch.bool):
         given = There(torch.ones(3, 4, dtype=dtype))
         taken = device.take("cond", given)
@@ -192,7 +192,7 @@ def test_arrays_of_other_libraries_are_tensors_at_the_same_address(here):
         device.take_noise("noise", torch.zeros(2, dtype=torch.int64))
 
 
-def test_what_lies_on_the_device_gives_the_bits_of_the_host(here, log):
+def test_what_device_of_the_device_gives_the_bits_of_the_host(here, log):
     module, generator = Elementwise().eval(), torch.Generator().manual_seed(0)
     noise, *draws = torch.randn(7, 3, *SHAPE, generator=generator)
     guided = {"guidance_scale": 1.5}

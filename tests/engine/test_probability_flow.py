@@ -10,7 +10,7 @@ import pytest
 import diffuse_fast as df
 from diffuse_fast.engine.probability_flow import integrate
 from diffuse_fast.errors import ArgumentError, NonFiniteError
-from diffuse_fast.solver.solver import Problem
+from diffuse_fast.solver.solver import Grid
 
 MEAN, VARIANCE = np.array([0.5, -1.0]), np.array([0.2, 1.5])
 
@@ -83,7 +83,7 @@ def test_it_follows_the_exact_path(family):
 def test_the_path_to_rounding(schedule, prediction_type):
     """The same with a network in float64: from no signal at all, where there is none."""
     noise = np.random.default_rng(2).standard_normal((16, 2))
-    problem = Problem(schedule=schedule, points=(), prediction_type=prediction_type, lo=-np.inf, hi=np.inf)
+    problem = Grid(schedule=schedule, points=(), prediction_type=prediction_type, lo=-np.inf, hi=np.inf)
     problem = dataclasses.replace(problem, points=problem.at_times(np.array([schedule.t_max, schedule.t_min])))
 
     def predict(x, point):

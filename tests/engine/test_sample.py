@@ -186,5 +186,5 @@ def test_a_copy_of_a_sampler_has_workspaces_of_its_own():
     sampler = df.Sampler(lambda x, t: 0.1 * x, df.plan(schedule, "ddim", 2, prediction_type="epsilon"), shape=(3,))
     want = sampler.sample(2, seed=0)
     other = copy.copy(sampler)
-    assert other._idle is not sampler._idle and not other._idle and other._lock is not sampler._lock
+    assert other._pool is not sampler._pool
     np.testing.assert_array_equal(other.sample(2, seed=0), want)

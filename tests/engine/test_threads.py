@@ -133,3 +133,9 @@ print("here:", _core.num_threads() > 0)
 """
     out = run(code.replace("FOUND", found))
     assert "refused: diffuse_fast runs in the first interpreter" in out and "here: True" in out
+
+
+@pytest.mark.parametrize(("said", "threads"), [("1", 1), ("3", 3), ("9999", 1024)])
+def test_the_environment_says_how_many_threads_there_are(said, threads, monkeypatch):
+    monkeypatch.setenv("DIFFUSE_FAST_NUM_THREADS", said)
+    assert run("from diffuse_fast import _core; print(_core.num_threads())").split() == [str(threads)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from diffuse_fast.engine.device import core_reasons, torch_reasons
+from diffuse_fast.engine.devices.choose import core_reasons, torch_reasons
 from diffuse_fast.kernels import kernels
 
 

@@ -13,13 +13,13 @@ pytestmark = pytest.mark.gpu
 
 def test_the_forward_process_has_the_bits_of_the_cpu(cuda):
     """As training calls it: noise by its address, or given."""
-    from diffuse_fast.training.objectives import ForwardProcess, Place
+    from diffuse_fast.training.objectives import BatchPosition, ForwardProcess
 
     process = ForwardProcess(df.Schedule.cosine(), "v_prediction")
     x0, t = cuda.randn(5, 3, 33, 31), cuda.arange(5) * 200
-    for noise in (Place(seed=2**62, step=7, first=3, batch=9), cuda.randn(x0.shape)):
+    for noise in (BatchPosition(seed=2**62, step=7, first=3, batch=9), cuda.randn(x0.shape)):
         expected = process(x0, t, noise)
-        found = process(x0.cuda(), t.cuda(), noise if isinstance(noise, Place) else noise.cuda())
+        found = process(x0.cuda(), t.cuda(), noise if isinstance(noise, BatchPosition) else noise.cuda())
         for mine, other in zip(found, expected, strict=True):
             np.testing.assert_array_equal(mine.cpu().numpy().view(np.uint32), other.numpy().view(np.uint32))
 

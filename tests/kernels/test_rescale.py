@@ -89,3 +89,13 @@ def test_a_conditional_output_without_a_weight_is_asked_for_and_looked_at(kernel
     bad[1, 3] = np.nan
     with pytest.raises(NonFiniteError, match="sample 1"):
         step(x, [bad, np.arange(10, dtype=np.float32).reshape(2, 5)], row, kernel=kernel)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_conditional_output_is_looked_at_beside_a_constant_one(kernel):
+    """A constant mixture keeps its weights, but not where what it is compared with is not finite."""
+    row = Row(b=1.0, g=(0.0, 1.0), reduce=Reduction("guidance_rescale", (0.7,)))
+    x, bad = np.ones((2, 5), np.float32), np.ones((2, 5), np.float32)
+    bad[1, 3] = np.nan
+    with pytest.raises(NonFiniteError, match="sample 1"):
+        step(x, [bad, np.full((2, 5), 0.25, np.float32)], row, kernel=kernel)

@@ -122,6 +122,66 @@ def test_a_bad_output_is_found(kernel, value):
 
 
 @pytest.mark.parametrize("kernel", COMPILED)
+@pytest.mark.parametrize("bounds", [{"hi": 1.0}, {"lo": -1.0}])
+def test_a_prediction_may_have_one_bound(kernel, bounds):
+    row = Row(p=1.5, q=-1.1, d=0.8, **bounds)
+    out, _ = run(kernel, row)
+    np.testing.assert_allclose(out, run("reference", row)[0], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("kernel", COMPILED)
+@pytest.mark.parametrize("offset", [1, 2, 3, 5])
+def test_a_langevin_step_is_sized_by_the_noise_of_its_own_elements(kernel, offset):
+    # Of a shard that begins inside a counter; few elements, so that one more would show.
+    out, _ = run(kernel, ROWS["langevin"], shape=(3, 6), offset=offset)
+    np.testing.assert_allclose(out, run("reference", ROWS["langevin"], shape=(3, 6), offset=offset)[0], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("kernel", COMPILED)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_the_threshold_of_a_sample_that_is_not_finite_is_1(kernel, value):
+    x, m = np.linspace(-4, 4, 70, dtype=np.float32).reshape(1, 70), np.zeros((1, 70), np.float32)
+    m[0, 0], out = value, np.empty_like(x)
+    row = Row(p=1.0, q=1.0, d=1.0, reduce=Reduction("dynamic_threshold", (0.9, 9.0)))
+    bound = get_kernel(kernel).bind([row], x=x, out=out, outputs=[m], registers=None, seeds=np.zeros(1, np.uint64),
+                                    indices=np.zeros(1, np.uint32))  # fmt: skip
+    assert bound.run(0, 0) == 0
+    np.testing.assert_array_equal(out[0, 1:], np.clip(x[0, 1:], -1.0, 1.0))
+
+
+@pytest.mark.parametrize("kernel", COMPILED)
+def test_threads_beside_each_other_find_thresholds_of_their_own(kernel):
+    row = Row(p=1.0, d=1.0, reduce=Reduction("dynamic_threshold", (0.5, 1e6)))
+    size = 300_000  # six samples of it are work for several threads
+    x = np.linspace(0.0, 2.0, size, dtype=np.float32) * np.arange(1, 7, dtype=np.float32)[:, None]
+    out = np.empty_like(x)
+    set_num_threads(3)
+    bound = get_kernel(kernel).bind([row], x=x, out=out, outputs=[x], registers=None, seeds=np.zeros(6, np.uint64),
+                                    indices=np.zeros(6, np.uint32))  # fmt: skip
+    for _ in range(3):
+        assert bound.run(0, 0) == -1
+        np.testing.assert_allclose(out, np.minimum(x / np.arange(1, 7, dtype=np.float32)[:, None], 1.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", COMPILED)
+@pytest.mark.parametrize(("log_s", "held"), [(200.0, 88.0), (87.5, 87.5), (-200.0, -87.0), (-86.5, -86.5)])
+def test_a_learned_deviation_is_held_to_normal_numbers(kernel, log_s, held):
+    out, _ = run(kernel, Row(log_s=(log_s, 0.0)), shape=(1, 9))
+    z = np.array([reference.normals(9, seed=7, index=0, row=11, stream=1)])
+    np.testing.assert_allclose(out.astype(np.float64), np.exp(held) * z, rtol=2e-5)
+
+
+@pytest.mark.parametrize("kernel", COMPILED)
+def test_of_several_bad_samples_the_first_is_told(kernel):
+    x, m = np.zeros((4, 5), np.float32), np.zeros((4, 5), np.float32)
+    m[1, 2] = m[3, 4] = np.nan
+    bound = get_kernel(kernel).bind([Row(b=1.0)], x=x, out=x.copy(), outputs=[m], registers=None, seeds=np.zeros(4, np.uint64),
+                                    indices=np.zeros(4, np.uint32))  # fmt: skip
+    assert bound.run(0, 0) == 1 and bound.bad_samples() == [1, 3]
+    assert bound.run_each(np.zeros(4, np.int64), np.zeros(4, np.uint32)) == 1 and bound.bad_samples() == [1, 3]
+
+
+@pytest.mark.parametrize("kernel", COMPILED)
 def test_a_term_with_weight_zero_is_not_read(kernel):
     x, m = np.full((1, 33), np.nan, np.float32), np.ones((1, 33), np.float32)
     out = np.empty_like(x)

@@ -72,6 +72,12 @@ def test_a_fit_that_nothing_helps_ends_where_it_began(monkeypatch):
     assert len(task.moves) < 20
 
 
+@pytest.mark.parametrize("size", [1e-3, 1e3])
+def test_a_fit_ends_where_a_step_gains_little_of_what_is_left(monkeypatch, size):
+    task, _, distance = fitted(monkeypatch, [size * part for part in (1.0, 0.9, 0.899, 0.5)], iterations=3)
+    assert (distance, len(task.moves)) == (pytest.approx(0.899 * size), 3)
+
+
 def test_times_keep_their_order_and_a_distance_to_their_neighbours():
     free = Parameters.of(4, 0)
     gaps = -np.diff(TIMES)

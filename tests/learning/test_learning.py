@@ -109,6 +109,13 @@ def test_what_has_another_form_is_told(known):
     assert of("ddim") is not None
 
 
+def test_a_plan_that_keeps_an_unclipped_output_has_another_form(known):
+    plan = df.plan(known["schedule"], "dpmpp_2m", 6, prediction_type="epsilon", timestep_spacing="power", clip=(-1, 1))
+    assert of_plan(plan, known["schedule"]) is not None and plan.rows[0].b == 0.0
+    changed = dataclasses.replace(plan, rows=(dataclasses.replace(plan.rows[0], e_m=0.5), *plan.rows[1:]))
+    assert of_plan(changed, known["schedule"]) is None
+
+
 def test_the_derivative_is_that_of_the_samples(network, known):
     """Against central differences of the whole run, in float64, of each parameter."""
     a_task = task(network, known)

@@ -13,7 +13,7 @@ from scipy import stats
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, NonFiniteError
 from diffuse_fast.log_likelihood import adams, bound
-from diffuse_fast.solver.solver import Problem
+from diffuse_fast.solver.solver import Grid
 
 # A Gaussian whose Jacobian is not diagonal, so that a probe does not give the trace by itself.
 MEAN = np.array([0.3, -0.2, 0.1])
@@ -153,6 +153,23 @@ def wide_data(n, d=64):
     return x, predict, bits(stats.norm(mean, std).logpdf(x).sum(1), x)
 
 
+def test_the_divergence_error_does_not_depend_on_what_the_network_is_given():
+    """The denoiser of two blurred points, on x0 + σ·ε and on EDM's own state: density and doubt are of the same function."""
+    schedule = df.Schedule.edm(0.02, 20.0)
+    x = np.random.default_rng(0).choice([-1.0, 1.0], (20, 2))
+
+    def denoised(y, c_noise, by_alpha):
+        level = np.exp(4 * np.asarray(c_noise, np.float64))[:, None]
+        y = y.astype(np.float64) * (1.0 if by_alpha else np.hypot(level, 0.5))
+        return np.tanh(y / (level**2 + 0.05)).astype(np.float32)
+
+    options = {"schedule": schedule, "prediction_type": "denoised", "trace": "exact", "rtol": 1e-3, "atol": 1e-4}
+    one = df.likelihood(lambda y, t: denoised(y, t, True), x, "ode", input_scale="1/alpha", **options)
+    other = df.likelihood(lambda y, t: denoised(y, t, False), x, "ode", input_scale="none", **options)
+    assert one.mean == pytest.approx(other.mean, abs=1e-4)
+    assert one.divergence_error == pytest.approx(other.divergence_error, rel=0.02) and one.divergence_error > 1e-4
+
+
 def test_the_bound_is_the_gaussians_likelihood():
     x, predict, truth = wide_data(192)
     found = df.likelihood(predict, x, "elbo", steps=600, draws=1, seed=0, schedule=VP, prediction_type="epsilon")
@@ -234,6 +251,24 @@ def test_a_learned_variance_that_is_right_leaves_no_gap(tmp_path):
     assert abs(found.mean - truth) < 4 * found.mean_error + 1e-3
     assert found.mean_error < 0.01
     assert fixed.mean > truth + 0.1
+
+
+@pytest.mark.parametrize("v", [-1.0, 0.0, 0.6, 1.0])
+def test_the_decoder_of_a_learned_range_lies_between_the_posterior_and_beta(v):
+    """A network that knows the data: what is left of the last term is the logarithm of its deviation (Improved DDPM, eq. 15)."""
+    schedule, level = df.Schedule.linear(), 0.25
+    beta, cumulative = schedule.betas, schedule.alphas_cumprod
+    small = beta[1] * (1 - cumulative[0]) / (1 - cumulative[1])  # the code of that paper has the next step's, where its own is 0
+    log_std = 0.5 * (0.5 * (1 + v) * np.log(beta[0]) + 0.5 * (1 - v) * np.log(small))
+
+    def knows(x, t):
+        alpha, sigma = schedule.alpha(t)[:, None], schedule.sigma(t)[:, None]
+        return np.concatenate([(x - alpha * level) / sigma, np.full_like(x, v)], 1).astype(np.float32)
+
+    options = {"schedule": schedule, "prediction_type": "epsilon", "variance": "learned_range", "evaluations": 1, "seed": 0}
+    found = df.likelihood(knows, np.full((3, 4), level), **options)
+    # float32 knows the data to 1e-8 or so, a ten-thousandth of a deviation.
+    np.testing.assert_allclose(found.terms["decoder"], (0.5 * np.log(2 * np.pi) + log_std) / np.log(2), rtol=0, atol=1e-4)
 
 
 def test_levels_are_a_distribution():
@@ -410,7 +445,7 @@ def test_every_term_of_a_bound_has_noise_of_its_own():
     """Strata, terms and decoder of all draws, each from another row of the stream."""
     drawn = []
     schedule = df.Schedule.linear(20)
-    problem = Problem(schedule=schedule, points=(), prediction_type="epsilon", lo=-np.inf, hi=np.inf, time_convention=None)
+    problem = Grid(schedule=schedule, points=(), prediction_type="epsilon", lo=-np.inf, hi=np.inf, time_convention=None)
 
     def noise(row, shape):
         drawn.append(row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffuse_fast.onnx.graph import Nodes
+from diffuse_fast.onnx.graph import Graph
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402  # only where onnx is installed
@@ -37,7 +37,7 @@ def graph(tmp_path):
     ]  # fmt: skip
     path = tmp_path / "m.onnx"
     path.write_bytes(helper.make_model(helper.make_graph(nodes, "g", [x], [y], weights)).SerializeToString())
-    return Nodes(path)
+    return Graph(path)
 
 
 def test_constants(graph):
@@ -46,16 +46,16 @@ def test_constants(graph):
     assert {name: graph.constant_integers(name) for name in (*numbers, *others)} == {**numbers, **others}
     assert all(graph.is_constant(name) for name in (*numbers, "floats", "float"))
     assert not graph.is_constant("x")
-    assert graph.constant_integers(graph.constant("x", np.array([4, 5]))) == (4, 5)
+    assert graph.constant_integers(graph.add_constant("x", np.array([4, 5]))) == (4, 5)
 
 
 def test_shapes(graph):
     shapes = {"raw": (3,), "packed": (2,), "floats": (2, 3), "tensor": (1, 2), "int": (), "float": ()}
     shapes |= {"x": ("B", 4), "nothing": None}
     assert {name: graph.shape(name) for name in shapes} == shapes
-    assert graph.shape(graph.constant("x", np.zeros((4, 5), np.float32))) == (4, 5)
+    assert graph.shape(graph.add_constant("x", np.zeros((4, 5), np.float32))) == (4, 5)
 
 
 def test_subgraphs(graph):
-    assert sorted(node.op for node in graph.inner) == ["Cos", "If", "Sin", "Tanh"]
-    assert all(node.domain == "" for node in graph.inner)
+    assert sorted(node.op for node in graph.subgraph_nodes) == ["Cos", "If", "Sin", "Tanh"]
+    assert all(node.domain == "" for node in graph.subgraph_nodes)

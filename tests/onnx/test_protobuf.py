@@ -5,27 +5,27 @@ from __future__ import annotations
 import pytest
 
 from diffuse_fast.errors import ArtifactError
-from diffuse_fast.onnx.protobuf import Span, Wire
+from diffuse_fast.onnx.protobuf import Span, WireReader
 
 
 def walk(data: bytes, **options):
-    wire = Wire(data, **options)
-    return list(wire.fields(wire.whole, "the message"))
+    wire = WireReader(data, **options)
+    return list(wire.fields(wire.root, "the message"))
 
 
 def test_the_examples_of_the_encoding_guide():
     # protobuf.dev/programming-guides/encoding: field 1 = 150; field 2 = "testing".
     (number,) = walk(bytes.fromhex("089601"))
     assert (number.number, number.value) == (1, 150)
-    wire = Wire(bytes.fromhex("120774657374696e67"))
-    (text,) = wire.fields(wire.whole, "m")
+    wire = WireReader(bytes.fromhex("120774657374696e67"))
+    (text,) = wire.fields(wire.root, "m")
     assert text.number == 2 and text.span == Span(2, 9)
     assert wire.text(text, "m") == "testing"
 
 
 def test_negative_integers_are_two_complement_of_64_bits():
-    wire = Wire(b"\x08" + b"\xfe" + b"\xff" * 8 + b"\x01")  # -2, as the guide writes it
-    (field,) = wire.fields(wire.whole, "m")
+    wire = WireReader(b"\x08" + b"\xfe" + b"\xff" * 8 + b"\x01")  # -2, as the guide writes it
+    (field,) = wire.fields(wire.root, "m")
     assert wire.integer(field, "m") == -2
 
 
@@ -59,21 +59,21 @@ def test_damage_is_named(data, says):
 
 def test_a_length_may_not_reach_beyond_its_own_message():
     # The inner message ends at byte 4, the file at 10.
-    wire = Wire(b"\x0a\x02\x0a\x05abcdef")
+    wire = WireReader(b"\x0a\x02\x0a\x05abcdef")
     outer = next(iter(wire.fields(Span(0, 4), "outer")))
     with pytest.raises(ArtifactError, match="beyond its end"):
         list(wire.fields(outer.span, "inner"))
 
 
 def test_the_number_of_fields_is_bounded_across_messages():
-    with pytest.raises(ArtifactError, match="more protobuf fields"):
+    with pytest.raises(ArtifactError, match="protobuf fields; it is not read further"):
         walk(b"\x08\x01" * 101, max_fields=100)
     assert len(walk(b"\x08\x01" * 100, max_fields=100)) == 100
 
 
 def test_text_is_bounded_and_must_be_utf8():
-    wire = Wire(b"\x0a\x04abcd\x12\x02\xff\xfe\x18\x01")
-    fields = list(wire.fields(wire.whole, "m"))
+    wire = WireReader(b"\x0a\x04abcd\x12\x02\xff\xfe\x18\x01")
+    fields = list(wire.fields(wire.root, "m"))
     with pytest.raises(ArtifactError, match="at most 3"):
         wire.text(fields[0], "m", limit=3)
     with pytest.raises(ArtifactError, match="UTF-8"):

@@ -244,11 +244,11 @@ def test_a_plan_is_read_from_text(given):
 @pytest.mark.parametrize("depth", [17, 700, 5000])
 def test_options_nested_deep_are_refused(depth):
     plan, deep = df.plan(df.Schedule.linear(), "ddim", 1, prediction_type="epsilon", eta=0.5), ()
-    with pytest.raises(PlanError, match=r"more than 16 deep|must be JSON"):
+    with pytest.raises(PlanError, match=r"more than 16 deep|valid JSON"):
         Plan.from_json(plan.to_json().replace('"eta": 0.5', f'"eta": {"[" * depth}{"]" * depth}'))
     for _ in range(depth):
         deep = (deep,)
-    with pytest.raises(PlanError, match="at most 16 deep"):
+    with pytest.raises(PlanError, match="at most 16 levels deep"):
         dataclasses.replace(plan, options=(("deep", deep),))
 
 
@@ -265,7 +265,7 @@ def test_nan_in_json_is_refused():
     text = json.dumps(document()).replace('"lo": -1.0', '"lo": NaN')
     with pytest.raises(PlanError, match="lo must be below hi"):
         Plan.from_json(text)
-    with pytest.raises(PlanError, match="not finite"):
+    with pytest.raises(PlanError, match="finite in float32"):
         Plan.from_json(json.dumps(document()).replace('"lo": -1.0', '"known_y": Infinity'))
 
 

@@ -11,11 +11,12 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.artifact import document as documents
+from diffuse_fast.artifact import read_document
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, ArtifactError, OutputError
-from diffuse_fast.onnx.graph import Node, Nodes
+from diffuse_fast.onnx.graph import Graph, Node
 from diffuse_fast.quantization import calibrate, sensitivity
 from diffuse_fast.quantization.choose import candidates, choose, multiply_adds, values
-from diffuse_fast.rewrites.insert_qdq import parameters
+from diffuse_fast.rewrites.insert_qdq import scale_and_zero_point
 
 pytest.importorskip("onnxruntime")
 
@@ -48,7 +49,7 @@ def test_int8_is_near_and_says_how_near(quantized, runtime):
 def test_the_document_holds_it(quantized):
     found = quantized.quantization
     assert quantized.to_json()["version"] == 3
-    assert documents.build(quantized.to_json()).quantization == found == df.load(quantized.path).quantization
+    assert read_document.build(quantized.to_json()).quantization == found == df.load(quantized.path).quantization
     assert len(found.layers) == 35 and found.frechet_distance is None
     assert not {"conv2d", "output"} & set(found.layers)  # the first and the last stay in float32,
     assert all(name.startswith("conv2d") for name in found.layers)  # and so do the linear layers, which embed the time
@@ -77,12 +78,12 @@ def test_what_is_no_quantization(quantized, change, says):
     document = copy.deepcopy(quantized.to_json())
     document["quantization"].update(change)
     with pytest.raises(ArtifactError, match=says):
-        documents.build(document)
+        read_document.build(document)
 
 
 def test_an_older_version_has_none(quantized):
     with pytest.raises(ArtifactError, match="unknown field 'quantization'"):
-        documents.build({**quantized.to_json(), "version": 2})
+        read_document.build({**quantized.to_json(), "version": 2})
 
 
 @pytest.mark.parametrize(
@@ -120,12 +121,12 @@ def test_a_layer_alone_is_the_graph_with_its_input_rounded(looked_at):
     found = sensitivity.alone(model, nodes, seen.ranges, calls)
     assert list(found) == [node.outputs[0] for node in nodes]
     for node in nodes:
-        graph, x = Nodes(model.path), node.inputs[0]
+        graph, x = Graph(model.path), node.inputs[0]
         at = next(i for i, n in enumerate(graph.nodes) if n.outputs == node.outputs)
-        scale, zero = parameters(seen.ranges[x])
-        names = [graph.constant(x, np.float32(c)) for c in (scale, -float(zero), 255 - float(zero))]
+        scale, zero = scale_and_zero_point(seen.ranges[x])
+        names = [graph.add_constant(x, np.float32(c)) for c in (scale, -float(zero), 255 - float(zero))]
         # Written down in float32: divide, round, clip, multiply.
-        a, b, c, d = (graph.fresh(x) for _ in range(4))
+        a, b, c, d = (graph.new_name(x) for _ in range(4))
         graph.nodes[at : at + 1] = [
             Node("Div", (x, names[0]), (a,)), Node("Round", (a,), (b,)), Node("Clip", (b, *names[1:]), (c,)),
             Node("Mul", (c, names[0]), (d,)), graph.rewired(node, (d, *node.inputs[1:]), node.outputs),
@@ -144,7 +145,7 @@ def test_the_work_of_a_layer(looked_at):
     from torch.utils.flop_counter import FlopCounterMode
 
     model, nodes, seen, _ = looked_at
-    graph, found = Nodes(model.path), multiply_adds(model, nodes, seen.sizes)
+    graph, found = Graph(model.path), multiply_adds(model, nodes, seen.sizes)
     for node in nodes:
         weight = torch.from_numpy(graph.weight(node.inputs[1]).copy())
         out, into = (int(np.sqrt(seen.sizes[name] // weight.shape[i])) for i, name in enumerate((node.outputs[0], node.inputs[0])))
@@ -204,7 +205,30 @@ def test_a_range_is_no_worse_than_the_whole():
         assert low < high and low <= 0 <= high
 
         def error(over, numbers=numbers):
-            scale, zero = (float(v) for v in parameters(over))
+            scale, zero = (float(v) for v in scale_and_zero_point(over))
             return np.mean(((np.clip(np.rint(numbers / scale) + zero, 0, 255) - zero) * scale - numbers) ** 2)
 
         assert error((low, high)) <= error((min(numbers.min(), 0.0), max(numbers.max(), 0.0))) + 1e-12
+
+
+def test_the_ends_of_what_was_seen_count_as_single_numbers(monkeypatch):
+    """Those picked stand for all numbers of a value; its least and its largest for themselves."""
+    model, given = df.load("digits"), []
+    monkeypatch.setattr(calibrate, "best_range", lambda numbers, weights: given.append((numbers, weights)) or (-1.0, 1.0))
+    samples, steps = 3, 2
+    seen = calibrate.observe(model, [model.input], samples, steps, 0, None)
+    (numbers, weights), size = given[0], samples * seen.sizes[model.input]
+    assert len(given) == 1 and size == samples * 64
+    picked = calibrate.KEPT // steps
+    assert len(weights) == steps * (picked + 2)
+    for part, found in zip(weights.reshape(steps, -1), numbers.reshape(steps, -1), strict=True):
+        np.testing.assert_allclose(part, [*np.ones(picked), picked / size, picked / size])
+        assert (found.min(), found.max()) == (found[-2], found[-1])
+
+
+def test_numbers_beyond_a_range_are_off_by_their_distance_to_it():
+    numbers, over = np.array([-0.5, 1.7, 0.2], np.float32), (-0.25, 1.0)
+    scale, zero = (float(v) for v in scale_and_zero_point(over))
+    levels = np.clip(np.rint(numbers.astype(np.float64) / scale) + zero, 0, 255) - zero
+    weights = np.array([1.0, 2.0, 3.0], np.float32)
+    assert calibrate._error(numbers, weights, over) == pytest.approx(float(weights @ (levels * scale - numbers) ** 2), rel=1e-6)

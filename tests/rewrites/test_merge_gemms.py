@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from diffuse_fast.onnx.graph import Nodes
-from diffuse_fast.rewrites.merge_gemms import layers_as_one
+from diffuse_fast.onnx.graph import Graph
+from diffuse_fast.rewrites.merge_gemms import merge_gemms
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -49,8 +49,8 @@ def test_two_layers(tmp_path, second):
     path = tmp_path / "m.onnx"
     made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
     path.write_bytes(made.SerializeToString())
-    nodes = Nodes(path)
-    assert layers_as_one(nodes) == (second in MERGED)
+    nodes = Graph(path)
+    assert merge_gemms(nodes) == (second in MERGED)
     assert sum(one.op == "Gemm" for one in nodes.nodes) == (1 if second in MERGED else 2)
     x = rng.standard_normal((3, 4))
     first = x @ w.T + b

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.onnx.graph import Nodes
+from diffuse_fast.onnx.graph import Graph
 from diffuse_fast.rewrites import passes
+from diffuse_fast.rewrites.group_norm_to_instance_norm import group_norm_to_instance_norm
 from diffuse_fast.runtimes import network
 
 onnx = pytest.importorskip("onnx")
@@ -20,7 +21,7 @@ def model():
 
 
 def test_an_unchanged_graph_is_the_same_message(model):
-    again = onnx.load_from_string(Nodes(model.path).to_bytes())
+    again = onnx.load_from_string(Graph(model.path).to_bytes())
     assert again == onnx.load(model.path)
 
 
@@ -30,7 +31,7 @@ def count(content, op):
 
 def test_what_is_changed(model):
     file = model.path.read_bytes()
-    norms, made = count(file, "GroupNormalization"), passes.for_onnxruntime(model)
+    norms, made = count(file, "GroupNormalization"), passes.rewritten(model, "onnxruntime")
     assert norms > 20
     assert [count(made, f"{kind}Normalization") for kind in ("Group", "Instance", "Batch")] == [0, norms, norms]
     onnx.checker.check_model(onnx.load_from_string(made), full_check=True)
@@ -55,14 +56,16 @@ def test_equal_within_rounding(model, runtime, batch):
 
 def test_norms_of_an_older_opset_are_another_operation(model):
     """Until opset 21 a scale was that of a group."""
-    nodes = Nodes(model.path)
+    nodes = Graph(model.path)
     before = list(nodes.nodes)
-    assert not passes.instance_norms(nodes, 20) and nodes.nodes == before
-    assert passes.instance_norms(nodes, 21) and nodes.nodes != before
+    nodes.opset = 20
+    assert not group_norm_to_instance_norm(nodes) and nodes.nodes == before
+    nodes.opset = 21
+    assert group_norm_to_instance_norm(nodes) and nodes.nodes != before
 
 
 def test_a_file_without_norms_is_opened_as_it_is(small):
-    assert passes.for_onnxruntime(df.load(small())) is None
+    assert passes.rewritten(df.load(small()), "onnxruntime") is None
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino", "mnn"])
@@ -94,7 +97,7 @@ def test_inputs_that_the_network_does_not_use(tmp_path, runtime):
         None, {"sample": x, "timestep": np.zeros(3, np.float32), "cond": cond}
     )
     model = df.load(path, {"convention": "sigma"})
-    assert passes.for_openvino(model) is not None
+    assert passes.rewritten(model, "openvino") is not None
     call = network(model, runtime, threads=1).bind(3, (2, 4, 4), {"cond": cond})
     call.x[...] = x
     assert np.abs(call(2.0) - want).max() <= 1e-5 * np.abs(want).max()

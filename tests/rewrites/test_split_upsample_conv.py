@@ -9,9 +9,9 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.artifact.document import Quantization
-from diffuse_fast.onnx.graph import Nodes
+from diffuse_fast.onnx.graph import Graph
 from diffuse_fast.rewrites import passes
-from diffuse_fast.rewrites.split_upsample_conv import take_apart
+from diffuse_fast.rewrites.split_upsample_conv import split_upsample_conv, split_upsample_convs
 from diffuse_fast.runtimes import network
 
 onnx = pytest.importorskip("onnx")
@@ -83,9 +83,9 @@ def expected(x, weight=WEIGHT):
     "told", [LIKE_TORCH, {}, {**LIKE_TORCH, "coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_floor"}]
 )
 def test_the_same_numbers(doubling, told):
-    graph = Nodes(doubling(told=told))
-    apart = take_apart(graph)["y"]
-    assert (apart.doubled, apart.small) == ("doubled", "small")
+    graph = Graph(doubling(told=told))
+    split = split_upsample_convs(graph)["y"]
+    assert (split.upsampled, split.small) == ("doubled", "small")
     made = onnx.load_from_string(graph.to_bytes())
     onnx.checker.check_model(made, full_check=True)
     assert "w" not in [i.name for i in made.graph.initializer]  # the weight is there once
@@ -108,9 +108,9 @@ def test_the_same_numbers(doubling, told):
 )  # fmt: skip
 def test_others_stay_as_they_are(doubling, other):
     path = doubling(**other)
-    graph = Nodes(path)
+    graph = Graph(path)
     before = [node.outputs for node in graph.nodes]
-    assert not take_apart(graph)
+    assert not split_upsample_conv(graph)
     assert [node.outputs for node in graph.nodes] == before
     x = np.random.default_rng(1).standard_normal((1, 3, 8, 12)).astype(np.float32)
     np.testing.assert_array_equal(run(graph.to_bytes(), x), run(path.read_bytes(), x))
@@ -170,7 +170,7 @@ def test_in_int8_the_parts_are(doubling, runtime):
     pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
     quantization = Quantization(layers=("y",), ranges={"doubled": (-1.0, 1.0), "y": (-8.0, 8.0)}, relative_error={"onnx": 0.01})
     model = df.load(doubling(quantization=quantization))
-    made = onnx.load_from_string(passes.in_int8(model, outputs=False).to_bytes())
+    made = onnx.load_from_string(passes.int8_graph(model, "openvino").to_bytes())
     assert [n.op_type for n in made.graph.node].count("Conv") == 4
     assert [i.data_type for i in made.graph.initializer if list(i.dims)[2:] == [2, 2]] == [onnx.TensorProto.INT8] * 4
     x = np.random.default_rng(1).uniform(-1, 1, (2, 3, 8, 12)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Forms of operators that a runtime computes otherwise than ONNX says: refused by name, and wrong indeed."""
+"""Forms of operators that a runtime computes incorrectly: rejected by name, and wrong indeed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WRONG = [
     ("mnn", "Resize with antialias=1", 20, "Resize", RESIZED, {"mode": "linear", "antialias": 1, **REPEATED}),
     ("mnn", "Resize with nearest_mode='ceil'", 20, "Resize", RESIZED, {"mode": "nearest", **REPEATED, "nearest_mode": "ceil"}),
     ("mnn", "Softmax before opset 13", 12, "Softmax", {}, {}),
-    ("mnn", "Softplus of numbers above 87", 20, "Softplus", {}, {}),
+    ("mnn", "Softplus of inputs above 87", 20, "Softplus", {}, {}),
     ("mnn", "not known to compute Mod", 20, "Mod", {"two": np.array([2], np.float32)}, {"fmod": 1}),
     ("mnn", "not known to compute Round", 20, "Round", {}, {}),
     ("openvino", "Softmax of opset 11 and 12", 12, "Softmax", {}, {}),
@@ -95,7 +95,7 @@ def test_what_is_wrong_is_refused(tmp_path, monkeypatch, case):
     path = saved(tmp_path / "m.onnx", *form)
     with pytest.raises(ArtifactError, match=f"{runtime}.*{words}.*runtime='onnx'"):
         network(loaded(path), runtime, threads=1)
-    monkeypatch.setattr(unsupported_forms, "refuse", lambda *_: None)
+    monkeypatch.setattr(unsupported_forms, "check", lambda *_: None)
     assert apart(path, runtime) > 1e-3, "it is right now: let it through"
 
 
@@ -141,7 +141,7 @@ def test_what_is_in_a_branch_is_refused(tmp_path, runtime):
         network(loaded(path), runtime, threads=1)
 
 
-@pytest.mark.parametrize(("domain", "words"), [("ai.onnx", "Softplus of numbers above 87"), ("own", "compute own.Softplus")])
+@pytest.mark.parametrize(("domain", "words"), [("ai.onnx", "Softplus of inputs above 87"), ("own", "compute own.Softplus")])
 def test_domains(tmp_path, domain, words):
     """MNN does not look at them."""
     pytest.importorskip("MNN")

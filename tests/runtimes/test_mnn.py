@@ -50,16 +50,16 @@ def test_the_operator_that_it_lacks_is_named(small):
 
 
 def test_the_operator_that_its_converter_lacks_is_named(small, monkeypatch):
-    monkeypatch.setattr(unsupported_forms, "refuse", lambda *_: None)
+    monkeypatch.setattr(unsupported_forms, "check", lambda *_: None)
     path = small()
     path.write_bytes(path.read_bytes().replace(b"Gather", b"Gathxx"))
-    with pytest.raises(ArtifactError, match=r"converter refuses .*Gathxx"):
+    with pytest.raises(ArtifactError, match=r"converter rejects .*Gathxx"):
         bound(path)
 
 
 def test_the_converter_has_a_time_limit(small, monkeypatch):
-    monkeypatch.setattr(mnn, "_LONGEST", 0.01)
-    with pytest.raises(ArtifactError, match=r"not done with .* after 0.01 s.*'onnx'"):
+    monkeypatch.setattr(mnn, "_CONVERTER_TIMEOUT", 0.01)
+    with pytest.raises(ArtifactError, match=r"did not finish .* within 0.01 s.*'onnx'"):
         bound(small())
 
 

@@ -187,7 +187,7 @@ def test_conditioning_that_lies_on_the_device_is_copied_there(ort, model):
     call.condition([{"label": (other := Array((3,), np.int64))}])
     (at, first), (again, second) = memory.uploads
     assert first is label and second is other and at == again  # nothing read it before
-    with pytest.raises(ArgumentTypeError, match=r"cond\['label'\] is int32 there; the network takes int64: convert it on the"):
+    with pytest.raises(ArgumentTypeError, match=r"cond\['label'\] has the dtype int32; the network takes int64: convert it on the"):
         made(model).bind_device(Memory(), 3, (1, 8, 8), [{"label": Array((3,), np.int32)}])
     with pytest.raises(ArgumentError, match="its first dimension must be the batch, 2"):
         made(model).bind_device(Memory(), 2, (1, 8, 8), [{"label": label}])

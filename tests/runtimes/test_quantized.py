@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 import diffuse_fast as df
 from diffuse_fast.artifact.document import Quantization
 from diffuse_fast.errors import ArgumentError, ArtifactError, UnavailableError
-from diffuse_fast.onnx.graph import Nodes
+from diffuse_fast.onnx.graph import Graph
 from diffuse_fast.rewrites import passes
-from diffuse_fast.rewrites.insert_qdq import layers, parameters, per_channel
+from diffuse_fast.rewrites.insert_qdq import quantizable_layers, quantize_weight, scale_and_zero_point
 from diffuse_fast.runtimes import network
 
 onnx = pytest.importorskip("onnx")
@@ -110,7 +110,7 @@ def test_the_bias_of_a_channel_with_next_to_no_weights(small_int8):
     call.x[...] = np.random.default_rng(1).uniform(-0.5, 2, call.x.shape)
     scale = (OVER["b"][1] - OVER["b"][0]) / 255  # of the output, which is rounded to 8 bits as well
     assert np.abs(call(0.0)[:, :3] - bias[:3, None, None]).max() <= 0.51 * scale
-    made = onnx.load_from_string(passes.for_onnxruntime(model, "int8")).graph
+    made = onnx.load_from_string(passes.rewritten(model, "onnxruntime", "int8")).graph
     arrays = {w.name: onnx.numpy_helper.to_array(w) for w in made.initializer}
     pairs = [[arrays.get(name) for name in node.input[:2]] for node in made.node if node.op_type == "DequantizeLinear"]
     ((levels, scales),) = [(levels, scales) for levels, scales in pairs if levels is not None and levels.dtype == np.int32]
@@ -119,7 +119,7 @@ def test_the_bias_of_a_channel_with_next_to_no_weights(small_int8):
 
 
 def test_the_graph_is_one(small_int8):
-    made = onnx.load_from_string(passes.for_onnxruntime(small_int8(), "int8"))
+    made = onnx.load_from_string(passes.rewritten(small_int8(), "onnxruntime", "int8"))
     onnx.checker.check_model(made, full_check=True)
     assert "w" not in [i.name for i in made.graph.initializer]  # the weight is there once
     assert {a.name: a.s for n in made.graph.node for a in n.attribute if a.name == "auto_pad"} == {"auto_pad": b"VALID"}
@@ -140,7 +140,7 @@ def test_without_ranges_the_command_is_named(small):
 
 
 def test_the_layers_of_a_network():
-    found = layers(Nodes(df.load("digits").path))
+    found = quantizable_layers(Graph(df.load("digits").path))
     assert {node.op for node in found} == {"Conv", "Gemm"} and len(found) == 51
 
 
@@ -148,7 +148,7 @@ def test_the_layers_of_a_network():
 @given(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
 def test_zero_is_exact_and_the_range_is_covered(one, other):
     low, high = min(one, other), max(one, other)
-    scale, zero = (float(v) for v in parameters((low, high)))
+    scale, zero = (float(v) for v in scale_and_zero_point((low, high)))
     assert zero == int(zero) and 0 <= zero <= 255
     ends = (0 - zero) * scale, (255 - zero) * scale
     assert ends[0] <= min(low, 0) + scale and ends[1] >= max(high, 0) - scale
@@ -157,7 +157,7 @@ def test_zero_is_exact_and_the_range_is_covered(one, other):
 def test_weights_round_by_half_a_step_of_their_channel():
     weight = np.random.default_rng(0).standard_normal((5, 3, 2)).astype(np.float32)
     weight[2] = 0
-    scales, levels = per_channel(weight, 0)
+    scales, levels = quantize_weight(weight, 0)
     assert levels.dtype == np.int8 and np.abs(levels.astype(int)).max() == 127
     error = np.abs(levels * scales[:, None, None] - weight)
     assert (error <= 0.501 * scales[:, None, None]).all() and not levels[2].any()

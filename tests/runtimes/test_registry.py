@@ -85,7 +85,7 @@ def test_cores_that_share_units_count_once_for_every_runtime(small, monkeypatch)
     monkeypatch.setattr(machine, "physical_cores", lambda: 3)
     model = df.load(small())
     assert runtimes.network(model, "onnx").session.get_session_options().intra_op_num_threads == 3
-    assert runtimes.network(model, "mnn")._way[0] == 3
+    assert runtimes.network(model, "mnn")._settings[0] == 3
 
 
 @pytest.mark.parametrize("model", [lambda x, t: x, "module", "session"])

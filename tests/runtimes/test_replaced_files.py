@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.engine.sample import loaded
+from diffuse_fast.engine.sample import load_cached
 from diffuse_fast.errors import ArtifactError
 from diffuse_fast.onnx import protobuf
 from diffuse_fast.runtimes import network
@@ -75,11 +75,11 @@ def test_replaced_while_a_session_is_kept(written):
 
 def test_a_path_is_loaded_again(written):
     path = written()
-    first = loaded(path)
-    assert loaded(path) is first
+    first = load_cached(path)
+    assert load_cached(path) is first
     replace(path, written)
-    again = loaded(path)
-    assert again is not first and again.files.current and loaded(path) is again
+    again = load_cached(path)
+    assert again is not first and again.files.current and load_cached(path) is again
 
 
 def test_sampling_by_path_takes_the_new_weights(written):
@@ -100,13 +100,13 @@ def test_the_digest_is_never_that_of_other_files(written):
 
 def test_replaced_while_it_is_loaded(small, monkeypatch):
     path = small()
-    text = protobuf.Wire.text
+    text = protobuf.WireReader.text
 
     def replacing(self, *rest):
         path.write_bytes(path.read_bytes())
         return text(self, *rest)
 
-    monkeypatch.setattr(protobuf.Wire, "text", replacing)
+    monkeypatch.setattr(protobuf.WireReader, "text", replacing)
     with pytest.raises(ArtifactError, match="replaced or written to"):
         df.load(path)
 
@@ -134,7 +134,7 @@ def test_links_of_a_hubs_cache(tmp_path, small):
     for name, digest in (("model.onnx", "0a1b"), ("model.bin", "2c3d")):
         (blobs / name).rename(blobs / digest)
         (snapshot / name).symlink_to(f"../../blobs/{digest}")
-    with pytest.raises(ArtifactError, match=r"'model.bin' lies beside the link.*blobs.*cp -rL.*local_dir"):
+    with pytest.raises(ArtifactError, match=r"'model.bin' is beside the link.*blobs.*cp -rL.*local_dir"):
         df.load(snapshot / "model.onnx")
     for name in ("model.onnx", "model.bin"):  # as cp -rL does
         (tmp_path / name).write_bytes((snapshot / name).read_bytes())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 
-from diffuse_fast.runtimes.session_pool import Sessions
+from diffuse_fast.runtimes.session_pool import SessionPool
 
 
 class Call:
@@ -29,7 +29,7 @@ def run(*calls):
 
 
 def test_shapes_that_bound_calls_have_stay():
-    sessions = Sessions(2)
+    sessions = SessionPool(2)
     calls = [Call(sessions, key) for key in range(5)]
     run(*calls)
     assert sessions.idle() == dict.fromkeys(range(5), 1)
@@ -38,7 +38,7 @@ def test_shapes_that_bound_calls_have_stay():
 
 
 def test_no_more_stay_than_calls_can_use():
-    sessions = Sessions(2)
+    sessions = SessionPool(2)
     calls = [Call(sessions, "a") for _ in range(4)]
     run(*calls)
     assert sessions.idle() == {"a": 4}
@@ -50,7 +50,7 @@ def test_no_more_stay_than_calls_can_use():
 
 def test_a_call_may_be_collected_while_the_lock_is_held():
     """By the collector, in the thread that holds it."""
-    sessions = Sessions(1)
+    sessions = SessionPool(1)
     run(*[Call(sessions, key) for key in "ab"])
     call = Call(sessions, "a")
     run(call)
@@ -67,7 +67,7 @@ def test_a_session_may_hold_a_call():
     class Holder:
         pass
 
-    sessions = Sessions(0)
+    sessions = SessionPool(0)
     calls = [Call(sessions, "a"), Call(sessions, "a")]
     first, second = Holder(), Holder()
     first.call = Call(sessions, "b")
@@ -81,7 +81,7 @@ def test_a_session_may_hold_a_call():
 
 
 def test_threads():
-    sessions = Sessions(2)
+    sessions = SessionPool(2)
     inside, most = set(), []
 
     def work(seed):

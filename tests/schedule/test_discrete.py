@@ -262,6 +262,14 @@ def test_other_interpolations_are_straight_lines_of_the_noise_level(schedule, in
     assert other.with_interpolation("log_alpha").to_json() == schedule.to_json()
 
 
+def test_the_ends_of_the_log_snr_may_be_a_rounding_error_off():
+    schedule = df.Schedule.from_betas([0.25])  # log(0.75/0.25)
+    for value in (np.nextafter(np.log(3.0), -1.0), np.log(3.0), np.log(3.0) + 1e-14):
+        assert schedule.timestep_at_log_snr(value) == 0.0
+    with pytest.raises(df.errors.ArgumentError, match=r"log_snr is 1\.0986"):
+        schedule.timestep_at_log_snr(np.log(3.0) + 1e-11)
+
+
 def test_interpolation_survives_rescaling():
     one = df.Schedule.linear().with_interpolation("log_sigma").rescale_zero_terminal_snr()
     assert one == df.Schedule.linear().rescale_zero_terminal_snr().with_interpolation("log_sigma")
@@ -375,7 +383,7 @@ def test_repr_is_how_it_was_made():
         (lambda: df.Schedule.from_json([]), df.errors.ArgumentError, "object"),
         (lambda: df.Schedule.from_json({}), df.errors.ArgumentError, "'type'"),
         (lambda: df.Schedule.from_json({"type": "liner"}), df.errors.ArgumentError, "Did you mean 'linear'"),
-        (lambda: df.Schedule.from_json({"type": "_make"}), df.errors.ArgumentError, "not known"),
+        (lambda: df.Schedule.from_json({"type": "_make"}), df.errors.ArgumentError, "unknown schedule type"),
         (lambda: df.Schedule.from_json({"type": "linear", "beta_start": 0.1, "beta_end": 0.2}),
          df.errors.ArgumentError, "lacks the field 'num_train_timesteps'"),
         (lambda: df.Schedule.from_json({"type": "from_betas", "betas": [0.1], "s": 1}), df.errors.ArgumentError,

@@ -47,7 +47,7 @@ def laid():
     `df.plan` refuses by name, as it starts in the middle of the schedule. The peers start there all the same."""
 
     def times(schedule, solver, name, steps, **options):
-        return spacing.grid(spacing.checked(schedule, name, **options), schedule, steps, df.solvers()[solver].grid)
+        return spacing.grid(spacing.resolve(schedule, name, **options), schedule, steps, df.solvers()[solver].grid)
 
     return times
 

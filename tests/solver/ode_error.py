@@ -18,7 +18,7 @@ import numpy as np
 
 import diffuse_fast as df
 from diffuse_fast.kernels.reference import apply_row
-from diffuse_fast.solver.spacing import checked, grid
+from diffuse_fast.solver.spacing import grid, resolve
 
 MEAN, DEVIATION = 0.3, 0.5
 NOISE = np.random.default_rng(0).standard_normal(4096)
@@ -155,7 +155,7 @@ def _prediction(schedule: str) -> str:
 def ddim_error(schedule: str, calls: int, spacing: str, style: str) -> float:
     """Of the yardstick, on a grid of the solver's own style (``diffuse_fast/solver/spacing.py``)."""
     made = SCHEDULES[schedule]
-    times = grid(checked(made, spacing), made, calls, style)
+    times = grid(resolve(made, spacing), made, calls, style)
     plan = df.plan(made, "ddim", prediction_type=_prediction(schedule), timesteps=times, time_convention="log_snr")
     return error(plan, made)
 

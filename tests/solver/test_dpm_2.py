@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
+from tests.solver.unguarded import unguarded_plan
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 LINEAR, COSINE = df.Schedule.linear(), df.Schedule.cosine()
@@ -42,7 +43,7 @@ def test_k_diffusion(gaussian, run, denoiser, laid, prediction_type, eta, clip):
         for steps, spacing in ((1, "trailing"), (2, "linspace"), (5, "leading"), (23, "linspace")):
             if schedule is COSINE and spacing != "leading":
                 continue  # it begins with sigma/alpha = 2e4, which the formulas multiply rounding errors with
-            plan = df.plan(
+            plan = unguarded_plan(
                 schedule,
                 "dpm_2",
                 steps,
@@ -50,7 +51,6 @@ def test_k_diffusion(gaussian, run, denoiser, laid, prediction_type, eta, clip):
                 clip=clip,
                 eta=eta,
                 timesteps=laid(schedule, "dpm_2", spacing, steps),
-                _guarded=False,
             )
             x, noises = rng.standard_normal((6, 4)), rng.standard_normal((len(plan.rows), 6, 4))
             sigmas = [schedule.sigma(t) / schedule.alpha(t) for t in plan.timesteps[::2]]
@@ -76,7 +76,7 @@ def test_diffusers(gaussian, run, peer_loop, laid, eta, betas, spacing, predicti
     schedule = getattr(df.Schedule, betas)()
     start, end = schedule.to_json()["beta_start"], schedule.to_json()["beta_end"]
     grid = laid(schedule, "dpm_2", spacing, steps)
-    plan = df.plan(schedule, "dpm_2", steps, prediction_type=prediction_type, timesteps=grid, eta=eta, _guarded=False)
+    plan = unguarded_plan(schedule, "dpm_2", steps, prediction_type=prediction_type, timesteps=grid, eta=eta)
     rng = np.random.default_rng(1)
     x, noises = rng.standard_normal((6, 4)), rng.standard_normal((len(plan.rows), 6, 4))
     network = gaussian.network(schedule, prediction_type)

@@ -8,6 +8,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.errors import PlanError
+from tests.solver.unguarded import unguarded_plan
 
 LINEAR = df.Schedule.linear()
 ALGORITHMS = ("dpmsolver++", "dpmsolver", "sde-dpmsolver++")
@@ -31,7 +32,7 @@ def test_diffusers_logic_in_float64(gaussian, run, peer_loop, algorithm_type, or
                "lower_order_final": lower_order_final, "final_sigmas_type": "sigma_min"}  # fmt: skip
     network = gaussian.network(LINEAR)
     for steps in (1, 2, 3, 4, 5, 6, 10, 50):
-        plan = df.plan(LINEAR, "dpmsolver_singlestep", steps, prediction_type="epsilon", _guarded=False, **options)
+        plan = unguarded_plan(LINEAR, "dpmsolver_singlestep", steps, prediction_type="epsilon", **options)
         rng = np.random.default_rng(steps)
         x, noises = rng.standard_normal((6, 4)), rng.standard_normal((steps, 6, 4))
         scheduler = DPMSolverSinglestepScheduler(**options)
@@ -52,7 +53,7 @@ def test_the_parabola_with_noise(run):
     from scipy.interpolate import lagrange
 
     times = [900.0, 700.0, 400.0, 100.0]
-    plan = df.plan(
+    plan = unguarded_plan(
         LINEAR,
         "dpmsolver_singlestep",
         prediction_type="sample",
@@ -60,7 +61,6 @@ def test_the_parabola_with_noise(run):
         solver_order=3,
         solver_type="heun",
         algorithm_type="sde-dpmsolver++",
-        _guarded=False,
     )
     lam = 0.5 * LINEAR.log_snr(np.array(times))
     data = dict(zip(times, (0.3, -0.7, 1.1, 0.0), strict=True))

@@ -165,8 +165,8 @@ def test_begin_keeps_the_grid():
     ("arguments", "error", "says"),
     [
         ({"sigmas": [3.0, 1.0]}, ArgumentError, r"ends in 1\.0.*end='data'.*end='last'"),
-        ({"sigmas": [3.0, 1.0, 0.0], "end": 5.0}, ArgumentError, "ends in 0, which is the data, and end is 5.0"),
-        ({"sigmas": [3.0], "end": "last"}, ArgumentError, "a noise level to start from"),
+        ({"sigmas": [3.0, 1.0, 0.0], "end": 5.0}, ArgumentError, "ends in 0, which is the data, but end is 5.0"),
+        ({"sigmas": [3.0], "end": "last"}, ArgumentError, "at least one noise level must come before"),
         ({"sigmas": [3.0, 2.0, 1.0], "steps": 3, "end": "last"}, ArgumentError, "steps is 3, but sigmas has 2"),
         ({"timesteps": [30, 10], "end": "last"}, ArgumentError, "the last of sigmas"),
         ({"steps": 10, "end": "last"}, ArgumentError, "the last of sigmas"),

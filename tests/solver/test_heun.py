@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
+from tests.solver.unguarded import unguarded_plan
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 LINEAR = df.Schedule.linear()
@@ -44,9 +45,7 @@ def test_algorithm_2(gaussian, run, denoiser, laid, solver, prediction_type, chu
         network = gaussian.network(schedule, prediction_type)
         for steps, spacing in ((1, "trailing"), (2, "linspace"), (5, "leading"), (23, "linspace")):
             grid = laid(schedule, solver, spacing, steps)
-            plan = df.plan(
-                schedule, solver, steps, prediction_type=prediction_type, clip=clip, timesteps=grid, _guarded=False, **churn
-            )
+            plan = unguarded_plan(schedule, solver, steps, prediction_type=prediction_type, clip=clip, timesteps=grid, **churn)
             x, noises = rng.standard_normal((6, 4)), rng.standard_normal((len(plan.rows), 6, 4))
             sigmas = [schedule.sigma(t) / schedule.alpha(t) for t in grid]
             drawn = [z for z, row in zip(noises, plan.rows, strict=True) if row.stochastic]
@@ -83,12 +82,12 @@ def test_diffusers(gaussian, run, peer_loop, laid, betas, spacing, prediction_ty
         clip_sample_range=clip or 1.0,
     )
     scheduler.set_timesteps(steps)
-    arguments = {"prediction_type": prediction_type, "clip": clip and (-clip, clip), "_guarded": False}
+    arguments = {"prediction_type": prediction_type, "clip": clip and (-clip, clip)}
     if spacing == "linspace":  # its linspace is not rounded, and between timesteps it takes σ, not log(alpha), to be linear
         grid = np.unique(scheduler.timesteps.numpy().astype(np.float64))[::-1]
-        plan = df.plan(schedule, "heun", timesteps=grid, **arguments)
+        plan = unguarded_plan(schedule, "heun", timesteps=grid, **arguments)
     else:
-        plan = df.plan(schedule, "heun", steps, timesteps=laid(schedule, "heun", spacing, steps), **arguments)
+        plan = unguarded_plan(schedule, "heun", steps, timesteps=laid(schedule, "heun", spacing, steps), **arguments)
     assert plan.timesteps.tolist() == scheduler.timesteps.tolist()
     network = gaussian.network(schedule, prediction_type)
     x = np.random.default_rng(1).standard_normal((6, 4))

@@ -15,6 +15,7 @@ from diffuse_fast.errors import ArgumentError, PlanError
 from diffuse_fast.kernels.reference import apply_row
 from diffuse_fast.solver import multistep
 from diffuse_fast.solver.solver import Point
+from tests.solver.unguarded import unguarded_plan
 
 LINEAR = df.Schedule.linear()
 SCHEDULES = {"linear": LINEAR, "scaled_linear": df.Schedule.quadratic(), "squaredcos_cap_v2": df.Schedule.cosine()}
@@ -58,7 +59,7 @@ def test_the_polynomial_is_integrated_exactly(order):
 
 
 def test_lms_integrates_lagrange_in_sigma():
-    plan = make(LINEAR, "lms", None, timesteps=[900, 700, 650, 300, 20], _guarded=False)
+    plan = unguarded_plan(LINEAR, "lms", None, timesteps=[900, 700, 650, 300, 20])
     sigma = [s / a for a, s in plan.marginals]
     # Row 4: x'/alpha' = x/alpha + Σ ε_j ∫ ℓ_j; the registers hold ε, ε itself has weight b.
     alpha_next = plan.marginals[4][0]
@@ -153,7 +154,7 @@ def against_peer(gaussian, run, solver, options, name, peer_options, steps, beta
     times = list(dict.fromkeys(peer.timesteps.tolist()))
     if options.get("skip_prk_steps") is False:
         times = [t for t in times if t in set(peer._timesteps.tolist())]
-    plan = make(schedule, solver, None, prediction_type, timesteps=times, _guarded=False, **options)
+    plan = unguarded_plan(schedule, solver, None, prediction_type, timesteps=times, **options)
     rng = np.random.default_rng(steps)
     x = rng.standard_normal((3, 4))
     noises = rng.standard_normal((len(plan.rows), 3, 4))
@@ -256,6 +257,14 @@ def test_lower_order_final_acts_in_runs_of_fewer_than_15_steps(steps, last):
     times = np.linspace(900.0, 10.0, steps + 1)
     points = [Point(t, LINEAR.log_alpha(t), LINEAR.alpha(t), LINEAR.sigma(t)) for t in times]
     assert multistep.orders(points, 3, lower_order_final=True, euler_at_final=False)[-3:] == last
+
+
+@pytest.mark.parametrize("steps", [6, 20])
+def test_unipc_lowers_its_last_steps_in_runs_of_any_length(steps):
+    # As in diffusers: min(solver_order, len(timesteps) - step_index), and no more than there are predictions.
+    plan = make(LINEAR, "unipc", steps, solver_order=3, disable_corrector=range(steps), _guarded=False)
+    earlier = [sum(c != 0.0 for c in row.c) for row in plan.rows]
+    assert earlier == [min(3, i + 1, steps - i) - 1 for i in range(steps)]
 
 
 # ---- marginals --------------------------------------------------------------------------------------------

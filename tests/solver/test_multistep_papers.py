@@ -12,7 +12,7 @@ import pytest
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, PlanError
 from diffuse_fast.kernels.reference import apply_row
-from diffuse_fast.solver.solver import Point, Problem
+from diffuse_fast.solver.solver import Grid, Point
 
 LINEAR = df.Schedule.linear()
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
@@ -267,7 +267,7 @@ def test_a_state_in_another_scale_takes_the_same_path(run, solver, prediction_ty
     times = uneven(9, seed=3)
     k = dict(zip(times, np.exp(np.random.default_rng(1).uniform(-2, 2, 9)), strict=True))
     points = Paper(times, prediction_type, None)
-    plain = Problem(LINEAR, tuple(_points(points)), prediction_type, -math.inf, math.inf)
+    plain = Grid(LINEAR, tuple(_points(points)), prediction_type, -math.inf, math.inf)
     scaled = dataclasses.replace(
         plain,
         points=tuple(
@@ -424,6 +424,23 @@ def test_unipc_from_a_state_without_signal(run, kind):
 def test_a_runge_kutta_start_between_neighbours_is_refused():
     with pytest.raises(PlanError, match="no whole one between 59 and 58"):
         df.plan(df.Schedule.linear(60, 0.001, 0.2), "pndm", 50, prediction_type="epsilon")
+
+
+def test_a_runge_kutta_start_calls_the_network_at_whole_timesteps():
+    """diffusers: half a step of 15 timesteps is 15 // 2 = 7 of them."""
+    # Timestep 975, found by its log-SNR, is a rounding error off.
+    plan = df.plan(LINEAR, "pndm", prediction_type="epsilon", timesteps=[975, 960, 945, 930, 915], _guarded=False)
+    assert plan.timesteps.tolist() == [975, 968, 968, 960, 960, 953, 953, 945, 945, 938, 938, 930, 930, 915]
+
+
+def test_ipndm_clips_the_data_of_a_start_without_signal(run):
+    schedule = df.Schedule.scaled_linear().rescale_zero_terminal_snr()
+    options = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "clip": (-0.5, 0.6)}
+    plan = df.plan(schedule, "ipndm", 4, **options)
+    x, x0 = np.array([0.3, -1.2, 0.8]), np.array([0.2, -2.0, 3.0])
+    alpha, sigma = schedule.alpha(plan.timesteps[1]), schedule.sigma(plan.timesteps[1])
+    # v is -x0 where there is no signal.
+    np.testing.assert_allclose(run(plan, lambda *_: -x0, x)[1], sigma * x + alpha * np.clip(x0, -0.5, 0.6), rtol=1e-12)
 
 
 @pytest.mark.parametrize("family", ["linear", "edm", "vp_sde", "sub_vp_sde", "ve_sde"])

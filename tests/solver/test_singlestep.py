@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
+from tests.solver.unguarded import unguarded_plan
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 LINEAR, COSINE = df.Schedule.linear(), df.Schedule.cosine()
@@ -97,9 +98,7 @@ def test_paper(gaussian, run, laid, name, options, prediction_type, clip):
             if schedule is COSINE and spacing != "leading":
                 continue  # it begins with sigma/alpha = 2e4, which the formulas multiply rounding errors with
             grid = laid(schedule, name, spacing, steps)
-            plan = df.plan(
-                schedule, name, steps, prediction_type=prediction_type, clip=clip, timesteps=grid, _guarded=False, **options
-            )
+            plan = unguarded_plan(schedule, name, steps, prediction_type=prediction_type, clip=clip, timesteps=grid, **options)
             lambdas = 0.5 * schedule.log_snr(plan.timesteps[:: SOLVERS[name]])
             x = y = rng.standard_normal((6, 4))
             for lam, lam_next in pairwise(lambdas):
@@ -120,7 +119,7 @@ def test_diffusers(gaussian, run, peer_loop, name, options, steps, prediction_ty
     from diffusers import DPMSolverSinglestepScheduler
 
     schedule = LINEAR
-    plan = df.plan(schedule, name, steps, prediction_type=prediction_type, _guarded=False, **options)
+    plan = unguarded_plan(schedule, name, steps, prediction_type=prediction_type, **options)
     order = SOLVERS[name]
     scheduler = DPMSolverSinglestepScheduler(
         beta_schedule="linear",

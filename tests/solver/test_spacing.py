@@ -9,7 +9,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, PlanError
-from diffuse_fast.solver.spacing import LEVELS, SPACINGS, beta_quantile, checked, grid
+from diffuse_fast.solver.spacing import LEVELS, SPACINGS, beta_quantile, grid, resolve
 
 # The peer makes NumPy arrays of tensors in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -32,7 +32,7 @@ def timesteps(spacing, steps, train=1000, **options):
 
 
 def lay(schedule, spacing, steps, style="closed", **options):
-    return grid(checked(schedule, spacing, **options), schedule, steps, style)
+    return grid(resolve(schedule, spacing, **options), schedule, steps, style)
 
 
 # ---- integer timesteps --------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def test_no_grid_starts_in_the_middle_of_the_schedule_from_pure_noise(solver, st
         if leads:
             assert df.plan(**call, timestep_spacing="leading").timesteps[0] == start
         else:
-            with pytest.raises(ArgumentError, match=f"start at timestep {start} of {train}.*timestep_spacing='trailing'"):
+            with pytest.raises(ArgumentError, match=f"starts at timestep {start} of {train}.*timestep_spacing='trailing'"):
                 df.plan(**call, timestep_spacing="leading")
         if df.solvers()[solver].timestep_spacing == "leading":  # what is taken where no spacing is named
             default = df.plan(**call)
@@ -124,13 +124,13 @@ def test_linspace_of_one_step_starts_at_the_noise():
     default = df.plan(LINEAR, "euler", 1, prediction_type="epsilon")
     assert default.timesteps.tolist() == [999.0] and dict(default.options)["timestep_spacing"] == "trailing"
     assert df.plan(LINEAR, "euler", 2, prediction_type="epsilon").timesteps.tolist() == [999.0, 0.0]
-    with pytest.raises(ArgumentError, match=r"linspace spacing and 1 steps.*start at timestep 0 of 1000.*'trailing'"):
+    with pytest.raises(ArgumentError, match=r"linspace spacing and 1 steps.*starts at timestep 0 of 1000.*'trailing'"):
         df.plan(LINEAR, "euler", 1, prediction_type="epsilon", timestep_spacing="linspace")
     assert df.plan(df.Schedule.linear(5), "ddim", 5, prediction_type="epsilon").timesteps[0] == 4  # the last there is
 
 
 def test_an_offset_does_not_choose_another_spacing():
-    with pytest.raises(ArgumentError, match=r"start at timestep 751 of 1000.*'trailing', and leave steps_offset out"):
+    with pytest.raises(ArgumentError, match=r"starts at timestep 751 of 1000.*'trailing', and leave steps_offset out"):
         df.plan(LINEAR, "ddim", 4, prediction_type="epsilon", steps_offset=1)
     assert df.plan(LINEAR, "ddim", 10, prediction_type="epsilon", steps_offset=1).timesteps[0] == 901
 
@@ -428,28 +428,33 @@ def test_rounding_changes_what_is_told_and_no_marginal():
         ({"timestep_spacing": "beta", "beta_shape": 0.6}, ArgumentTypeError, r"beta_shape is 0.6; it must be a pair"),
         ({"timestep_spacing": "beta", "beta_shape": (0.6, 0.0)}, ArgumentError, r"beta_shape\[1\] is 0.0"),
         ({"timestep_spacing": "beta", "beta_shape": (0.6, 11)}, ArgumentError, "at most 10"),
+        ({"timestep_spacing": "beta", "beta_shape": (0.6, 10)}, None, ""),
         ({"timesteps": [3, 2, 1], "beta_shape": (1, 1)}, ArgumentError, "beta_shape is an option of a spacing"),
         ({"timestep_spacing": "power", "rho": -1}, ArgumentError, "rho is -1"),
         ({"timestep_spacing": "karras", "steps_offset": 1}, ArgumentError, "only leading"),
         ({"timestep_spacing": "karras", "steps": 0}, ArgumentError, "steps is 0; it must be at least 1"),
         ({"schedule": LINEAR.rescale_zero_terminal_snr(), "timestep_spacing": "karras"}, ArgumentError, "sigma_max="),
         ({"schedule": df.Schedule.flow(), "prediction_type": "flow", "timestep_spacing": "log_snr"}, ArgumentError, "sigma_max="),
-        ({"sigmas": [1.0, 2.0]}, ArgumentError, "sigmas must fall; 2.0 comes after 1.0"),
-        ({"sigmas": [1.0, 1.0]}, ArgumentError, "sigmas must fall"),
+        ({"sigmas": [1.0, 2.0]}, ArgumentError, "sigmas must decrease; 2.0 comes after 1.0"),
+        ({"sigmas": [1.0, 1.0]}, ArgumentError, "sigmas must decrease"),
         ({"sigmas": [0.0]}, ArgumentError, "a noise level above 0"),
-        ({"sigmas": [1.0, -1.0], "steps": None, "end": "data"}, ArgumentError, "sigmas are from -1.0 to 1.0.*above 0"),
-        ({"sigmas": [1e5, 1.0], "steps": None, "end": "data"}, ArgumentError, "sigmas are from 1.0 to 100000.0"),
+        ({"sigmas": [1.0, -1.0], "steps": None, "end": "data"}, ArgumentError, "sigmas go from 1.0 to -1.0.*above 0"),
+        ({"sigmas": [1e5, 1.0], "steps": None, "end": "data"}, ArgumentError, "sigmas go from 100000.0 to 1.0"),
         ({"sigmas": [3.0, 2.0, 1.0, 0.0], "steps": 4}, ArgumentError, "steps is 4, but sigmas has 3"),
-        ({"sigmas": [1.0], "timesteps": [1]}, ArgumentError, "timesteps and sigmas all say"),
+        ({"sigmas": [1.0], "timesteps": [1]}, ArgumentError, "timesteps and sigmas all determine"),
         ({"sigmas": [1.0], "steps": None, "rho": 7}, ArgumentError, "rho is an option of a spacing"),
         ({"timestep_rounding": "up"}, ArgumentError, "timestep_rounding is 'up'"),
         ({"time_convention": "c_noise"}, ArgumentError, "time convention is 'c_noise'"),
         ({"schedule": df.Schedule.edm()}, None, ""),
-        ({"schedule": df.Schedule.edm(), "prediction_type": "flow"}, ArgumentError, "family edm predicts one of edm, denoised"),
-        ({"schedule": df.Schedule.sub_vp_sde(), "prediction_type": "v_prediction"}, ArgumentError, "family sub_vp_sde predicts"),
+        ({"schedule": df.Schedule.edm(), "prediction_type": "flow"}, ArgumentError, "family edm it must be one of edm, denoised"),
+        ({"schedule": df.Schedule.sub_vp_sde(), "prediction_type": "v_prediction"}, ArgumentError, "family sub_vp_sde it must be"),
         ({"schedule": df.Schedule.flow()}, PlanError, "zero signal-to-noise ratio"),
-        ({"schedule": df.Schedule.flow(), "prediction_type": "flow", "time_convention": "log_snr"}, ArgumentError, "told -inf"),
-        ({"schedule": df.Schedule.edm(), "timesteps": [3, 1, 0]}, ArgumentError, "at time 0 no noise is left"),
+        (
+            {"schedule": df.Schedule.flow(), "prediction_type": "flow", "time_convention": "log_snr"},
+            ArgumentError,
+            "with time -inf",
+        ),
+        ({"schedule": df.Schedule.edm(), "timesteps": [3, 1, 0]}, ArgumentError, "at time 0 there is no noise left"),
         ({"schedule": df.Schedule.edm(), "set_alpha_to_one": False}, ArgumentError, "set_alpha_to_one=False"),
     ],
 )

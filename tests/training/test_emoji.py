@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 import json
 import tarfile
@@ -18,10 +17,10 @@ from PIL import Image
 
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, DownloadError, OutputError, TrainingError
-from diffuse_fast.training import emoji as recipe
 from diffuse_fast.training.data import hold_out
+from diffuse_fast.training.data import twemoji as source
+from examples.emoji import train as recipe
 
-source = importlib.import_module("diffuse_fast.training.data.emoji")  # its name in the package is the function's
 RED, CLEAR = (255, 0, 0, 255), (0, 0, 0, 0)
 
 
@@ -56,7 +55,7 @@ def small(tmp_path):
         entry("b.png", "Flags"), entry("a.png"), entry("c.png"), entry("skin.png", "Component"), entry("elsewhere.png", here=False),
     ]  # fmt: skip
     colors = {"a.png": RED, "b.png": (0, 255, 0, 255), "c.png": (0, 0, 255, 255), "skin.png": RED}
-    files = {source.PICTURES + name: picture(color) for name, color in colors.items()}
+    files = {source.IMAGES + name: picture(color) for name, color in colors.items()}
     return archive(tmp_path / "p.tgz", entries, {**files, "package/img/twitter/sheets/64.png": b"a sheet", "../../out": b"x"})
 
 
@@ -92,7 +91,7 @@ def test_another_archive_is_refused_whoever_brings_it(small, monkeypatch, tmp_pa
         source.emoji(tmp_path / "absent.tgz")
     monkeypatch.setenv("PATH", npm(tmp_path / "bin", f'/bin/cp "{small}" "{source.ARCHIVE}"'))
     monkeypatch.setenv("DIFFUSE_FAST_CACHE", str(tmp_path / "kept"))
-    with pytest.raises(DownloadError, match="npm fetched something else"):
+    with pytest.raises(DownloadError, match="npm downloaded a wrong file"):
         source.emoji()
     assert not list((tmp_path / "kept" / "data").iterdir())
     (tmp_path / "kept" / "data" / source.ARCHIVE).write_bytes(b"cut off")
@@ -126,17 +125,17 @@ def test_no_npm_no_network_and_no_place_are_told_apart(small, monkeypatch, tmp_p
     monkeypatch.setenv("PATH", npm(tmp_path / "hollow", "exit 0"))
     with pytest.raises(DownloadError, match="wrote no such file"):
         source.emoji()
-    monkeypatch.setattr(source, "PATIENCE", 0.05)
+    monkeypatch.setattr(source, "TIMEOUT", 0.05)
     monkeypatch.setenv("PATH", npm(tmp_path / "hangs", "exec /bin/sleep 20"))
     with pytest.raises(DownloadError, match="timed out"):
         source.emoji()
     monkeypatch.setenv("DIFFUSE_FAST_CACHE", str(small))  # a file
-    with pytest.raises(OutputError, match="cannot keep"):
+    with pytest.raises(OutputError, match="cannot cache"):
         source.emoji()
 
 
 def test_missing_and_broken_drawings_are_named(tmp_path):
-    files = {source.PICTURES + "good.png": picture(RED), source.PICTURES + "bad.png": b"no picture"}
+    files = {source.IMAGES + "good.png": picture(RED), source.IMAGES + "bad.png": b"no picture"}
     path = archive(tmp_path / "p.tgz", [entry("good.png"), entry("bad.png"), entry("gone.png")], files)
     with pytest.raises(TrainingError, match=r"bad\.png cannot be read"):
         source.drawings(path, size=8, on_error="raise")
@@ -148,7 +147,7 @@ def test_missing_and_broken_drawings_are_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("index", "message"),
-    [(b"{", "no list of drawings"), (b"[1]", "no list of drawings"), (b'[{"image": "a.png"}]', "'has_img_twitter'")],
+    [(b"{", "not a list of drawings"), (b"[1]", "not a list of drawings"), (b'[{"image": "a.png"}]', "'has_img_twitter'")],
 )
 def test_an_index_that_is_none_is_refused(tmp_path, index, message):
     path = archive(tmp_path / "p.tgz", None, {}, index)
@@ -160,13 +159,13 @@ def test_files_that_are_no_package_or_too_large_are_refused(tmp_path, monkeypatc
     (tmp_path / "x.tgz").write_bytes(b"no archive")
     (tmp_path / "cut.tgz").write_bytes(small.read_bytes()[:-200])
     archive(tmp_path / "empty.tgz", [], {})
-    for name, message in (("x.tgz", "no archive"), ("cut.tgz", "no archive"), ("empty.tgz", "no pictures")):
+    for name, message in (("x.tgz", "not an archive"), ("cut.tgz", "not an archive"), ("empty.tgz", "no pictures")):
         with pytest.raises(ArgumentError, match=message):
             source.drawings(tmp_path / name, size=8, on_error="raise")
     for limit in ("LARGEST_FILE", "LARGEST_ALL"):
         with monkeypatch.context() as patch:
             patch.setattr(source, limit, 100)
-            with pytest.raises(ArgumentError, match="more than that has"):
+            with pytest.raises(ArgumentError, match="makes it too large"):
                 source.drawings(small, size=8, on_error="raise")
 
 
@@ -177,7 +176,7 @@ def test_the_recipe_from_an_archive_to_a_card(tmp_path, monkeypatch):
     names = [f"{i}.png" for i in range(45)]
     entries = [entry(name, source.CLASSES[i % len(source.CLASSES)]) for i, name in enumerate(names)]
     colors = rng.integers(0, 256, (len(names), 3))
-    files = {source.PICTURES + name: picture((*map(int, color), 255), 16) for name, color in zip(names, colors, strict=True)}
+    files = {source.IMAGES + name: picture((*map(int, color), 255), 16) for name, color in zip(names, colors, strict=True)}
     path = archive(tmp_path / "p.tgz", entries, files)
     pin(monkeypatch, path)
     quick = {
@@ -186,7 +185,13 @@ def test_the_recipe_from_an_archive_to_a_card(tmp_path, monkeypatch):
         "network": {"type": "UNet", "channels": 8, "multipliers": [1], "blocks": 1, "groups": 4},
         "train": {"steps": 2, "batch_size": 4, "warmup_steps": 0, "prediction_type": "v_prediction"},
     }
-    for name, value in {"SETTINGS": quick, "JUDGE_PASSES": 1, "JUDGED_STEPS": (2,), "DRAWN": 1, "DRAWN_STEPS": 2}.items():
+    for name, value in {
+        "SETTINGS": quick,
+        "CLASSIFIER_PASSES": 1,
+        "EVALUATED_STEPS": (2,),
+        "SAMPLES": 1,
+        "SAMPLE_STEPS": 2,
+    }.items():
         monkeypatch.setattr(recipe, name, value)
     model = recipe.train_emoji(tmp_path / "out", archive=path, progress=False)
     assert (model.license, model.training["data"], model.shape) == ("CC-BY-4.0", source.ATTRIBUTION, (3, 8, 8))

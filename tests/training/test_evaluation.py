@@ -1,4 +1,4 @@
-"""The curve of quality, with a judge that is quick to train, and what does not fit it."""
+"""The evaluation, with a classifier that is quick to train, and arguments that it refuses."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ pytest.importorskip("sklearn")
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, OutputError
 from diffuse_fast.training.data import Split, digits
-from diffuse_fast.training.evaluation.classifier import train_judge
+from diffuse_fast.training.evaluation import image_quality, plot
+from diffuse_fast.training.evaluation.classifier import train_classifier
 from diffuse_fast.training.evaluation.held_out import split_npz
-from diffuse_fast.training.evaluation.image_quality import image_quality, plot
 
 
 @pytest.fixture(scope="module")
 def few():
-    """A few digits, so that training the judge takes a second."""
+    """A few digits, so that training the classifier takes a second."""
     whole = digits()
     return Split(whole.images[:256], whole.labels[:256], whole.held_out_images[:60], whole.held_out_labels[:60])
 
 
 @pytest.fixture(scope="module")
-def judge(few):
-    return train_judge(few.images, few.labels, passes=10)
+def classifier(few):
+    return train_classifier(few.images, few.labels, passes=10)
 
 
 @pytest.fixture(scope="module")
-def rows(few, judge):
+def rows(few, classifier):
     refused = []
     made = list(
         image_quality.evaluate(
@@ -39,14 +39,14 @@ def rows(few, judge):
             solvers=["ddim", "learned", "flow_euler"],
             steps=[4, 8],
             seed=3,
-            judge=judge,
+            classifier=classifier,
             on_refused=lambda *why: refused.append(why),
         )
     )
     return made, refused
 
 
-def test_every_solver_is_judged_or_named(rows):
+def test_every_solver_is_measured_or_refused(rows):
     made, refused = rows
     assert [(row.solver, row.steps) for row in made] == [(image_quality.REAL, 0), ("ddim", 4), ("ddim", 8), ("learned", 8)]
     assert [row.nfe for row in made] == [0, 4, 8, 8]
@@ -54,17 +54,28 @@ def test_every_solver_is_judged_or_named(rows):
     assert all(why for *_, why in refused)
 
 
-def test_the_figures_are_in_range_and_tell_digits_from_noise(rows, few, judge):
+def test_the_figures_are_in_range_and_tell_digits_from_noise(rows, few, classifier):
     made, _ = rows
     for row in made:
         assert 0 <= row.accuracy <= 100 and 1 <= row.score <= 10 and 0 <= row.precision <= 1 and 0 <= row.recall <= 1
     noise = np.random.default_rng(0).uniform(-1, 1, few.held_out_images.shape).astype(np.float32)
-    reference = image_quality._features(judge, few.images)
-    spoilt = image_quality._judged(judge, reference, noise, few.held_out_labels, "noise", 0, 0)
+    reference = image_quality.features(classifier, few.images)
+    spoilt = image_quality.measure(classifier, reference, few, noise, few.held_out_labels)
     drawn = made[-1]
     assert drawn.accuracy > 80 > spoilt.accuracy
     assert drawn.frechet_distance < spoilt.frechet_distance
     assert drawn.precision > spoilt.precision
+
+
+def test_sets_and_guidance_scales(few, classifier):
+    one, two = (
+        list(image_quality.evaluate("digits", few, steps=[2], guidance_scales=(1.0, 2.0), sets=sets, classifier=classifier))
+        for sets in (1, 2)
+    )
+    assert [(row.label, row.samples) for row in two] == [(image_quality.REAL, 60), ("ddim", 120), ("ddim, guidance 2", 120)]
+    assert one[1].frechet_distance_std == 0.0 < two[1].frechet_distance_std
+    assert one[1].frechet_distance != one[2].frechet_distance
+    assert len(two[1].accuracy_per_class) == 10
 
 
 def test_table_and_plot_are_written(rows, tmp_path):
@@ -119,14 +130,15 @@ def test_the_plot_of_nothing_drawn(tmp_path):
         ({"data": Split(*(np.zeros((9, 1, 4, 4), np.float32), np.zeros(9, np.int64)) * 2)}, "have the shape"),
         ({"few": 3}, "more than 3"),
         ({"solvers": ["nothing"], "on_refused": None}, "nothing"),
+        ({"sets": 0}, "sets is 0"),
     ],
 )
-def test_what_does_not_fit_is_refused(few, judge, change, message):
-    told = {"data": few, "judge": judge, "solvers": ["ddim"], "steps": [1], **change}
-    if count := told.pop("few", None):
-        told["data"] = Split(few.images, few.labels, few.held_out_images[:count], few.held_out_labels[:count])
+def test_what_does_not_fit_is_refused(few, classifier, change, message):
+    options = {"data": few, "classifier": classifier, "solvers": ["ddim"], "steps": [1], **change}
+    if count := options.pop("few", None):
+        options["data"] = Split(few.images, few.labels, few.held_out_images[:count], few.held_out_labels[:count])
     with pytest.raises(df.DiffuseFastError, match=message):
-        list(image_quality.evaluate("digits", told.pop("data"), **told))
+        list(image_quality.evaluate("digits", options.pop("data"), **options))
 
 
 def test_an_npz_is_split_by_class(tmp_path, few):
@@ -149,16 +161,16 @@ def test_an_npz_is_split_by_class(tmp_path, few):
                 "images": np.tile(np.linspace(0, 1, 4, dtype=np.float32)[:, None, None, None], (1, 1, 8, 8)),
                 "labels": np.zeros(4, int),
             },
-            r"no value below 0.*write 2 \* images - 1",
+            r"no value below 0.*by 2 \* images - 1",
         ),
         ({"images": np.zeros((4, 8, 8), np.float32), "labels": np.zeros(4, int)}, "N, C, H, W"),
         ({"images": np.zeros((4, 1, 8, 8), np.uint8), "labels": np.zeros(4, int)}, "floats"),
         ({"images": np.zeros((4, 1, 8, 8), np.float32), "labels": np.zeros(3, int)}, "one per image"),
         ({"images": np.zeros((4, 1, 8, 8), np.float32), "labels": np.array([0, 1, 2, -1])}, "from 0"),
-        ({"images": np.full((4, 1, 8, 8), 2.0, np.float32), "labels": np.zeros(4, int)}, "leave"),
-        ({"images": np.full((4, 1, 8, 8), np.nan, np.float32), "labels": np.zeros(4, int)}, "leave"),
-        ({"images": np.zeros((2, 1, 8, 8), np.float32), "labels": np.arange(2)}, "none would be left"),
-        ({"images": np.array([object()]), "labels": np.arange(2)}, "is no .npz"),
+        ({"images": np.full((4, 1, 8, 8), 2.0, np.float32), "labels": np.zeros(4, int)}, "outside"),
+        ({"images": np.full((4, 1, 8, 8), np.nan, np.float32), "labels": np.zeros(4, int)}, "outside"),
+        ({"images": np.zeros((2, 1, 8, 8), np.float32), "labels": np.arange(2)}, "leaves none to train on"),
+        ({"images": np.array([object()]), "labels": np.arange(2)}, "is not an .npz"),
     ],
 )
 def test_an_npz_that_does_not_fit_is_refused(tmp_path, arrays, message):
@@ -169,10 +181,10 @@ def test_an_npz_that_does_not_fit_is_refused(tmp_path, arrays, message):
 
 def test_a_file_that_is_no_npz_is_refused(tmp_path):
     (tmp_path / "d.npz").write_bytes(b"no archive")
-    with pytest.raises(ArgumentError, match=r"no \.npz"):
+    with pytest.raises(ArgumentError, match=r"not an \.npz"):
         split_npz(tmp_path / "d.npz")
-    with pytest.raises(ArgumentError, match=r"no \.npz"):
+    with pytest.raises(ArgumentError, match=r"not an \.npz"):
         split_npz(tmp_path / "missing.npz")
     np.save(tmp_path / "d.npy", np.zeros(3))
-    with pytest.raises(ArgumentError, match=r"no \.npz"):
+    with pytest.raises(ArgumentError, match=r"not an \.npz"):
         split_npz(tmp_path / "d.npy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -12,7 +13,7 @@ import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, TrainingError
 from diffuse_fast.training import TrainConfig
 from diffuse_fast.training.data import Arrays
-from diffuse_fast.training.run.batch_order import Feed
+from diffuse_fast.training.run.batch_order import BatchOrder
 from diffuse_fast.training.run.loop import rate_factor
 
 SCHEDULE = df.Schedule.cosine(num_train_timesteps=100)
@@ -139,6 +140,31 @@ def test_labels_are_dropped_with_the_probability_asked_for(probability, expected
         assert set(seen.tolist()) >= {0, 1, 2}
 
 
+def test_the_average_has_the_buffers_of_the_last_step():
+    class Counting(Recorder):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
+
+        def forward(self, x, t, label=None):
+            if self.training:
+                self.passes += 1
+            return super().forward(x, t, label)
+
+    data, labels = problem()
+    result = df.train(Counting(), data, labels, schedule=SCHEDULE, config=config())
+    assert result.network.passes.item() == 6
+
+
+def test_a_logged_loss_is_the_mean_since_the_last_line(tmp_path):
+    data, labels = problem()
+    result = df.train(Recorder(), data, labels, schedule=SCHEDULE, config=config(log_every=2), folder=tmp_path)
+    losses = result.record.losses
+    with open(tmp_path / "log.csv", newline="", encoding="utf-8") as file:
+        found = {int(line["step"]): float(line["loss"]) for line in csv.DictReader(file)}
+    assert found == {step: pytest.approx(np.mean(losses[step - 2 : step]), rel=1e-6) for step in (2, 4, 6)}
+
+
 def test_times_are_uniform_whole_numbers_of_the_schedule():
     data, labels = problem()
     network = Recorder()
@@ -150,14 +176,14 @@ def test_times_are_uniform_whole_numbers_of_the_schedule():
 
 
 def test_every_sample_is_seen_once_per_pass():
-    feed = Feed(Arrays(np.arange(10.0)[:, None]), seed=0)
+    feed = BatchOrder(Arrays(np.arange(10.0)[:, None]), seed=0)
     drawn = torch.cat([feed.take(4 * i, 4 * i + 4)[0] for i in range(5)])[:, 0]
     first, second = drawn[:10], drawn[10:]
     assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(10))
     assert first.tolist() != second.tolist()
     # A function of the place alone: nothing that came before it counts.
-    assert torch.equal(Feed(Arrays(np.arange(10.0)[:, None]), seed=0).take(7, 15)[0][:, 0], drawn[7:15])
-    assert not torch.equal(Feed(Arrays(np.arange(10.0)[:, None]), seed=1).take(0, 20)[0][:, 0], drawn)
+    assert torch.equal(BatchOrder(Arrays(np.arange(10.0)[:, None]), seed=0).take(7, 15)[0][:, 0], drawn[7:15])
+    assert not torch.equal(BatchOrder(Arrays(np.arange(10.0)[:, None]), seed=1).take(0, 20)[0][:, 0], drawn)
 
 
 def test_the_rate_rises_then_falls_to_nothing():
@@ -252,7 +278,7 @@ def test_an_objective_that_takes_no_place_is_refused():
     def objective(network, x0, cond=None, *, generator):
         raise AssertionError("it is not called")
 
-    with pytest.raises(ArgumentTypeError, match=r"objective takes no place="):
+    with pytest.raises(ArgumentTypeError, match=r"objective .* must take"):
         df.train(small(), *problem(), objective=objective, config=config())
 
 

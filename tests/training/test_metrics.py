@@ -22,7 +22,7 @@ def test_it_is_the_definition_by_brute_force():
     rng = np.random.default_rng(1)
     real, generated = rng.standard_normal((40, 2)), rng.standard_normal((30, 2)) * 1.5
 
-    def share(points, manifold, k):
+    def draw_part(points, manifold, k):
         inside = 0
         for p in points:
             for q in manifold:
@@ -34,7 +34,7 @@ def test_it_is_the_definition_by_brute_force():
 
     for k in (1, 3, 5):
         assert precision_recall(real, generated, neighbours=k) == pytest.approx(
-            (share(generated, real, k), share(real, generated, k)), abs=1e-12
+            (draw_part(generated, real, k), draw_part(real, generated, k)), abs=1e-12
         )
 
 

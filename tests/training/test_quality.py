@@ -1,6 +1,8 @@
-"""The figures: the distance against its closed form, and the judge on digits whose worth is known."""
+"""The figures: the distance against its closed form, and the classifier on digits of known quality."""
 
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 import pytest
@@ -8,15 +10,17 @@ import torch
 
 pytest.importorskip("sklearn")
 from diffuse_fast.training.data import digits
-from diffuse_fast.training.evaluation.classifier import train_judge
+from diffuse_fast.training.evaluation.classifier import train_classifier
+from diffuse_fast.training.evaluation.image_quality import features, measure, to_csv
 from diffuse_fast.training.evaluation.metrics import frechet_distance
-from diffuse_fast.training.quality import measure, table
 
 
 @pytest.fixture(scope="module")
-def judge():
+def figures():
+    """``figures(images, labels, sets=1)``: what a classifier of six passes measures."""
     split = digits()
-    return train_judge(split.images, split.labels, passes=6)
+    classifier = train_classifier(split.images, split.labels, passes=6)
+    return functools.partial(measure, classifier, features(classifier, split.images), split)
 
 
 def whitened(rng: np.random.Generator, count: int, width: int) -> np.ndarray:
@@ -49,53 +53,62 @@ def test_frechet_distance_does_not_turn_with_the_axes():
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.slow  # trains a judge
-def test_the_judge_reads_digits_it_has_not_seen(judge):
+@pytest.mark.slow  # trains a classifier
+def test_the_classifier_recognises_held_out_digits(figures):
     split = digits()
-    figures = measure(split.held_out_images, split.held_out_labels, split, judge, set_size=360)
-    assert figures.accuracy > 95
-    assert figures.copies == 0
-    wrong = measure(split.held_out_images, (split.held_out_labels + 1) % 10, split, judge, set_size=360)
+    right = figures(split.held_out_images, split.held_out_labels)
+    assert right.accuracy > 95
+    assert (right.copies, right.samples, right.frechet_distance_std) == (0, 360, 0.0)
+    wrong = figures(split.held_out_images, (split.held_out_labels + 1) % 10)
     assert wrong.accuracy < 5
-    assert wrong.frechet_distance == figures.frechet_distance
+    assert wrong.frechet_distance == right.frechet_distance
 
 
-@pytest.mark.slow  # trains a judge
-def test_the_judge_is_the_same_twice():
+def test_the_classifier_is_the_same_twice_and_with_any_number_of_threads():
     split = digits()
-    one, two = (train_judge(split.images[:128], split.labels[:128], passes=1) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    before = torch.get_num_threads()
+    trained = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            trained.append(train_classifier(split.images[:128], split.labels[:128], passes=1))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*(c.parameters() for c in trained), strict=True))
 
 
-@pytest.mark.slow  # trains a judge
-def test_memorised_and_spoilt_digits_are_told_apart(judge):
+@pytest.mark.slow  # trains a classifier
+def test_memorised_and_spoilt_digits_differ_in_their_figures(figures):
     split = digits()
-    copied = measure(split.images[:360], split.labels[:360], split, judge, set_size=360)
+    copied = figures(split.images[:360], split.labels[:360])
     assert copied.copies == 360
-    assert copied.nearest == 0.0
+    assert copied.nearest == pytest.approx(0.0, abs=5e-4)
     # Off by less than half a level is still the same digit, at the data's levels.
-    nearly = measure(split.images[:360] + np.float32(0.04), split.labels[:360], split, judge, set_size=360)
+    nearly = figures(split.images[:360] + np.float32(0.04), split.labels[:360])
     assert nearly.copies == 360
     rng = np.random.default_rng(0)
     noise = rng.uniform(-1, 1, (360, 1, 8, 8)).astype(np.float32)
-    spoilt = measure(noise, split.labels[:360], split, judge, set_size=360)
+    spoilt = figures(noise, split.labels[:360])
     assert spoilt.accuracy < 40
     assert spoilt.copies == 0
     assert spoilt.frechet_distance > 3 * copied.frechet_distance
 
 
-@pytest.mark.slow  # trains a judge
-def test_accuracy_per_class_and_sets(judge):
+@pytest.mark.slow  # trains a classifier
+def test_accuracy_per_class_and_sets(figures, tmp_path):
     split = digits()
     labels = split.held_out_labels.copy()
     labels[split.held_out_labels == 7] = 3  # sevens that claim to be threes
     labels[np.flatnonzero(split.held_out_labels == 8)[0]] = 7
-    figures = measure(split.held_out_images, labels, split, judge, set_size=120)
-    assert figures.accuracy_per_class[7] == 0.0
-    assert 40 < figures.accuracy_per_class[3] < 60
-    assert figures.frechet_distance_std > 0
-    held_out = vars(figures)
-    guided = {"guidance_scale": 1.5, **held_out}
-    text = table({"held_out": held_out, "generated": [guided], "set_size": 120})
-    assert "generated, guidance 1.5 |" in text
-    assert len({line.count("|") for line in text.splitlines()}) == 1
+    found = figures(split.held_out_images, labels, sets=3)
+    assert found.accuracy_per_class[7] == 0.0
+    assert 40 < found.accuracy_per_class[3] < 60
+    each = [figures(split.held_out_images[i : i + 120], labels[i : i + 120]) for i in (0, 120, 240)]
+    for name in ("accuracy", "score", "frechet_distance", "precision", "recall"):
+        assert getattr(found, name) == pytest.approx(np.mean([getattr(one, name) for one in each]), rel=1e-6)
+    assert found.frechet_distance_std == pytest.approx(np.std([one.frechet_distance for one in each]), rel=1e-6)
+    assert found.copies == sum(one.copies for one in each)
+    to_csv([found], tmp_path / "q.csv")
+    head, line = (text.split(",") for text in (tmp_path / "q.csv").read_text().splitlines())
+    assert dict(zip(head, line, strict=True))["accuracy_7"] == "0"

@@ -156,7 +156,7 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog):
     assert newest.name in caplog.text
     for path in checkpoint.found(tmp_path / "r"):
         path.write_bytes(b"\x80\x04pickle")
-    with pytest.raises(ArgumentError, match="no whole checkpoint"):
+    with pytest.raises(ArgumentError, match="no intact checkpoint"):
         run(tmp_path / "r", resume=True)
     torch.save({}, tmp_path / "p.safetensors")
     with pytest.raises(ArgumentError, match="Only safetensors"):
@@ -258,7 +258,7 @@ def test_parts_of_a_batch_add_up_to_its_gradient(tmp_path):
     """Gradient accumulation with a loss that has no randomness: four parts are the whole."""
 
     class Square:
-        def __call__(self, network, x0, cond=None, *, generator, place=None):
+        def __call__(self, network, x0, cond=None, *, generator, position=None):
             from diffuse_fast.training.objectives import Losses
 
             t = torch.zeros(len(x0), dtype=torch.int64)
@@ -360,3 +360,9 @@ def test_seconds_go_on_where_the_checkpoint_is(tmp_path):
     record = run(tmp_path / "r", resume=True).record
     assert 1000.0 < record.seconds < 1200.0
     assert 1000.0 < checkpoint.newest(tmp_path / "r").document["seconds"] <= record.seconds
+
+
+def test_what_a_run_did_not_have_before_is_a_difference():
+    then, now = {"config": {"seed": 1, "old": 2}}, {"config": {"seed": 1, "new": True}, "data": 3}
+    lines = ["config.old was 2 and is None", "config.new was None and is True", "data was None and is 3"]
+    assert checkpoint.differences(then, now) == lines

@@ -16,7 +16,7 @@ import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, DiffuseFastError, TrainingError
 from diffuse_fast.training import TrainConfig
 from diffuse_fast.training.data import Arrays, Framing, Generated, Images, from_disk, hold_out
-from diffuse_fast.training.run.batch_order import Feed
+from diffuse_fast.training.run.batch_order import BatchOrder
 
 
 def picture(path, *, color=(255, 0, 0), size=(6, 6), mode="RGB"):
@@ -143,7 +143,7 @@ def test_a_data_set_on_the_disk(tmp_path):
     assert source.classes == ("2", "10") and source.fetch([0, 1])[1].tolist() == [1, 0]
     with pytest.raises(ArgumentError, match="has train"):
         from_disk(tmp_path / "several", split="test")
-    with pytest.raises(ArgumentError, match="no folder of a Hugging Face"):
+    with pytest.raises(ArgumentError, match="not a folder of a Hugging Face"):
         from_disk(tmp_path)
 
 
@@ -161,7 +161,7 @@ def test_arrays_in_files(tmp_path):
     np.save(tmp_path / "objects.npy", np.array([[{}]]), allow_pickle=True)
     np.savez(tmp_path / "unnamed.npz", data)
     np.save(tmp_path / "nan.npy", np.full((2, 2), np.nan))
-    for name, named in (("objects.npy", "no .npy"), ("unnamed.npz", "no array 'data'"), ("absent.npy", "absent")):
+    for name, named in (("objects.npy", "not an .npy"), ("unnamed.npz", "no array 'data'"), ("absent.npy", "absent")):
         with pytest.raises(ArgumentError, match=named):
             Arrays.from_file(tmp_path / name)
     with pytest.raises(ArgumentError, match="finite"):
@@ -173,7 +173,7 @@ def test_a_generator_function_goes_round_and_back():
         for i in range(3):
             yield np.full(2, i), i
 
-    feed = Feed(Generated(make, num_classes=3), seed=0)
+    feed = BatchOrder(Generated(make, num_classes=3), seed=0)
     assert feed.take(0, 5)[1].tolist() == [0, 1, 2, 0, 1]
     assert feed.take(7, 9)[0][:, 0].tolist() == [1.0, 2.0]
     assert feed.take(2, 4)[1].tolist() == [2, 0]
@@ -187,9 +187,9 @@ def test_a_generator_function_goes_round_and_back():
         ([np.zeros(2), np.full(2, np.inf)], None, "finite"),
         ([(np.zeros(2), 0), (np.zeros(2), 3)], 3, "label 3"),
         ([(np.zeros(2), 0), (np.zeros(2), -1)], 3, "label -1"),
-        ([(np.zeros(2), 0), (np.zeros(2), 0.5)], 3, "a whole label"),
+        ([(np.zeros(2), 0), (np.zeros(2), 0.5)], 3, "an integer label"),
         ([(np.zeros(2), 0)], None, "need num_classes"),
-        ([np.zeros(2)], 3, "pairs of numbers and a whole label"),
+        ([np.zeros(2)], 3, "pairs of an array and an integer label"),
         ([["a", "b"]], None, "no sample"),
     ],
 )
@@ -278,10 +278,10 @@ def test_what_a_deep_picture_counts_to_is_asked_for(tmp_path):
             Images.from_folder(tmp_path, on_error=on_error)
     x = Images.from_folder(tmp_path, framing=Framing(data_range=(0, 65535))).fetch([0])[0].numpy()
     np.testing.assert_allclose(x[0, 0], SCALED, atol=1e-6)
-    with pytest.raises(ArgumentError, match=r"whole\.tif cannot be used: there are values from 0 to 65535, outside of 0 to 4095"):
+    with pytest.raises(ArgumentError, match=r"whole\.tif cannot be used: there are values from 0 to 65535, outside 0 to 4095"):
         Images.from_folder(tmp_path, framing=Framing(data_range=(0, 4095)), on_error="skip").fetch([0])
     (tmp_path / "whole.tif").write_bytes(tiff((DEEP / 257).astype(np.float32), 3))
-    with pytest.raises(ArgumentError, match="values from 0 to 255, outside of 0 to 1"):
+    with pytest.raises(ArgumentError, match="values from 0 to 255, outside 0 to 1"):
         Images.from_folder(tmp_path).fetch([0])
     x = Images.from_folder(tmp_path, framing=Framing(data_range=(0, 255))).fetch([0])[0].numpy()
     np.testing.assert_allclose(x[0, 0], SCALED, atol=1e-6)
@@ -346,7 +346,7 @@ def test_pictures_stand_upright(tmp_path, suffix, options, orientation):
         try:
             source.fetch([0])
         except TrainingError as error:
-            assert "this Pillow misreads TIFF" in str(error)
+            assert "misreads rotated uncompressed TIFF" in str(error)
             return
     found = (source.fetch([0])[0][0, 0].numpy() + 1) * 127.5
     assert np.abs(found - expected).max() < 8  # of a lossy format
@@ -365,7 +365,7 @@ def test_a_turned_picture_whose_header_does_not_say_so_is_named(tmp_path):
     data = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
     chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
     (tmp_path / "a.png").write_bytes(png16(DEEP, after=chunk))
-    with pytest.raises(ArgumentError, match=r"a\.png is \(1, 4, 2\); its header said \(1, 2, 4\)"):
+    with pytest.raises(ArgumentError, match=r"a\.png is \(1, 4, 2\); its header says \(1, 2, 4\)"):
         Images.from_folder(tmp_path).fetch([0])
     x = Images.from_folder(tmp_path, framing=Framing(size=2)).fetch([0])[0]
     assert x[0, 0, 0, 1] > x[0, 0, 1, 1] - 2  # it can be framed
@@ -426,12 +426,12 @@ def test_what_is_left_out_is_counted_and_links_are_followed(tmp_path, caplog):
     assert x[:, 1, 0, 0].tolist() == [-1, 1]
     for told in (
         "2 hidden",
-        "1 pictures in no folder of a class",
+        "1 images outside a class folder",
         "1 .txt",
         "1 .heic",
-        "1 folders without a picture",
-        "1 links to a folder they are in",
-        "1 links to nothing",
+        "1 folders without an image",
+        "1 links to a parent folder",
+        "1 broken links",
     ):
         assert told in caplog.text
     (tmp_path / "only").mkdir()
@@ -457,7 +457,7 @@ def test_levels_are_scaled_wherever_they_come_from(tmp_path, where, dtype):
         np.savez(tmp_path / "a.npz", data=data)
         source = Arrays.from_file(tmp_path / "a.npz")
     elif where == "generator":
-        source = Feed(Generated(lambda: iter(data)), 0)
+        source = BatchOrder(Generated(lambda: iter(data)), 0)
         np.testing.assert_allclose(source.take(0, 12)[0].numpy(), expected, atol=1e-6)
         return
     else:
@@ -500,7 +500,7 @@ def test_other_numbers_are_taken_as_they_are():
         source = Arrays(data)
         assert source.value_range is None
         np.testing.assert_array_equal(source.fetch([1])[0].numpy(), data[[1]].astype(np.float32))
-    with pytest.raises(ArgumentError, match="values from 2 to 2, outside of 0 to 1"):
+    with pytest.raises(ArgumentError, match="values from 2 to 2, outside 0 to 1"):
         Arrays(np.array([[0.0], [2.0]]), data_range=(0, 1)).fetch([1])
     for bad in ((1, 0), (0,), "ab", True, (0, np.inf)):
         with pytest.raises(DiffuseFastError, match="data_range is"):

@@ -176,12 +176,20 @@ def test_importance_sampling_is_unbiased_and_steadier():
     assert abs(estimate.mean() - cost.mean()) < 5 * estimate.std() / 4000**0.5 + 1e-6
 
 
+def test_times_are_uniform_until_every_history_is_full():
+    times = ImportanceTimes(df.Schedule.linear(2), history=2, uniform=0.0)
+    times.update(torch.tensor([0, 1, 0]), torch.tensor([3.0, 1.0, 3.0]))
+    assert times.probabilities.tolist() == [0.5, 0.5]
+    times.update(torch.tensor([1]), torch.tensor([1.0]))
+    assert times.probabilities.tolist() == [0.75, 0.25]
+
+
 def test_the_history_goes_into_a_checkpoint():
     sampler, again = (ImportanceTimes(df.Schedule.linear(5), history=1) for _ in range(2))
     sampler.update(torch.arange(5), torch.arange(1.0, 6.0))
     again.load_state_dict(sampler.state_dict())
     assert torch.equal(again.probabilities, sampler.probabilities)
-    with pytest.raises(ArgumentError, match="history is of"):
+    with pytest.raises(ArgumentError, match="history has"):
         ImportanceTimes(df.Schedule.linear(6)).load_state_dict(sampler.state_dict())
 
 
@@ -268,6 +276,21 @@ def test_the_decoders_gradient_is_finite_in_float32_and_points_to_the_data():
     objective.terms(x0, x0, output, None, torch.tensor([0])).sum().backward()
     assert output.grad.isfinite().all()
     assert (output.grad.sign() == torch.tensor([[1.0, -1.0, -1.0]])).all()
+
+
+def test_a_term_of_the_bound_stands_for_all_of_them():
+    """One of T terms, drawn uniformly, times T is the sum in expectation: T = 7, the decoder's among them."""
+    objective, seen = VariationalObjective(df.Schedule.cosine(7), "epsilon"), []
+
+    def network(x, t):
+        seen.append(x.double())
+        return torch.zeros_like(x)
+
+    x0 = torch.randn(40, 3, generator=torch.Generator().manual_seed(1))
+    losses = objective(network, x0, generator=torch.Generator().manual_seed(0))
+    assert set(losses.t.tolist()) == set(range(7))
+    term = objective.terms(x0.double(), seen[0], torch.zeros_like(seen[0]), None, losses.t)
+    torch.testing.assert_close(losses.each.double(), 7 * term, rtol=1e-4, atol=1e-6)
 
 
 def test_in_the_hybrid_the_bound_teaches_the_variance_alone():
@@ -494,7 +517,7 @@ assert "torch" not in sys.modules
         (lambda: Objective(COSINE, "flow"), "prediction_type is 'flow'"),
         (lambda: Objective(COSINE, "epsilon", convention="c_noise"), "convention is 'c_noise'"),
         (lambda: Objective(COSINE, "epsilon", offset_noise=-1.0), "offset_noise"),
-        (lambda: Objective(COSINE.rescale_zero_terminal_snr(), "epsilon", weighting=MinSNR()), "says nothing of x0"),
+        (lambda: Objective(COSINE.rescale_zero_terminal_snr(), "epsilon", weighting=MinSNR()), "does not determine x0"),
         (lambda: MinSNR(0.0), "gamma"),
         (lambda: P2(k=0.0), "k is"),
         (lambda: EDM(-1.0), "sigma_data"),
@@ -503,13 +526,13 @@ assert "torch" not in sys.modules
         (lambda: ImportanceTimes(COSINE, history=0), "history"),
         (lambda: LogNormalTimes(COSINE), "discrete"),
         (lambda: LogitNormalTimes(df.Schedule.edm()), "of a flow"),
-        (lambda: VariationalObjective(COSINE, "epsilon", simple=True), "is for one that is learned"),
+        (lambda: VariationalObjective(COSINE, "epsilon", simple=True), "needs a learned one"),
         (lambda: VariationalObjective(df.Schedule.edm(), "edm"), "discrete"),
         (lambda: VariationalObjective(COSINE, "epsilon", levels=1), "levels"),
         (lambda: VariationalObjective(COSINE, "epsilon", variance_type="small"), "variance_type"),
         (lambda: LearnedScheduleObjective(LogSNRNetwork(), "flow"), "prediction_type"),
         (lambda: LogSNRNetwork(-3.0, 3.0), "must fall"),
-        (lambda: df.train(Tiny(), np.zeros((64, 2)), schedule=COSINE, objective=Objective(COSINE, "epsilon")), "not both"),
+        (lambda: df.train(Tiny(), np.zeros((64, 2)), schedule=COSINE, objective=Objective(COSINE, "epsilon")), "either a schedule"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, says):

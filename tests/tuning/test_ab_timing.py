@@ -75,6 +75,10 @@ def test_what_is_surely_faster_is_found():
         assert found.gain(2) == pytest.approx(30 / 22, rel=0.15)
 
 
+def test_of_several_that_are_surely_faster_the_fastest_is_taken():
+    assert Track(1.0, 0.8, 0.78, 0.79).contest().winner == 2
+
+
 def test_a_bad_spell_of_the_machine_is_survived():
     # The first is twice as slow in a third of the time, and then slower than the other.
     found = Track(lambda now: 0.04 if now % 1.5 < 0.5 else 0.02, 0.03).contest()

@@ -95,7 +95,7 @@ def test_shortcuts_count_as_float32_where_their_error_is_rounding(cache, model, 
     )
     np.testing.assert_array_equal(found, shortcuts)
     assert (found != exact).any()
-    assert tuning_cache.here()[-1]["way"] == "mnn float32-fast"
+    assert tuning_cache.entries()[-1]["way"] == "mnn float32-fast"
 
 
 def test_a_split_batch_has_the_same_bits(model):
@@ -123,7 +123,7 @@ def test_answers_are_added_to_those_there_are(cache, model):
     keep(model, (8, Choice("openvino", 2)), (1, Choice("openvino", 1, precision="bfloat16")))
     keep(model, (1, Choice("onnx", 2)))
     assert tuning_cache.read(model)["float32"] == {1: Choice("onnx", 2), 8: Choice("openvino", 2)}
-    assert len(tuning_cache.here()) == 3 and {a["model"] for a in tuning_cache.here()} == {"digits"}
+    assert len(tuning_cache.entries()) == 3 and {a["model"] for a in tuning_cache.entries()} == {"digits"}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_corrupt_cache_is_ignored_and_said(cache, model, content, caplog, monk
     file = keep(model, (1, Choice("openvino", 1)))
     file.write_text(content)
     with caplog.at_level(logging.WARNING, "diffuse_fast"):
-        assert network(model).name == "onnx" and tuning_cache.here() == []
+        assert network(model).name == "onnx" and tuning_cache.entries() == []
     assert "ignored" in caplog.text
     keep(model, (1, Choice("openvino", 1)))  # and written anew
     assert network(model).name == "tuned"
@@ -150,7 +150,7 @@ def test_another_machine_artifact_or_runtime(cache, model, small, monkeypatch):
     assert network(df.load(small())).name == "onnx"
     here = tuning_cache.machine_key()
     monkeypatch.setattr(tuning_cache, "machine_key", lambda: here | {"cores": 99})
-    assert network(model).name == "onnx" and tuning_cache.here() == []
+    assert network(model).name == "onnx" and tuning_cache.entries() == []
     monkeypatch.undo()
     monkeypatch.setenv(tuning_cache.ENVIRONMENT, str(cache))
     file.write_text(file.read_text().replace('"openvino",', '"os",'))
@@ -172,9 +172,9 @@ def test_another_version_under_another_name(cache, model, monkeypatch):
     installed("1.20.0")
     assert tuning_cache.machine_key()["versions"]["onnxruntime"] == "1.20.0"
     keep(model, (1, Choice("openvino", 1)))
-    assert tuning_cache.here()
+    assert tuning_cache.entries()
     installed("1.21.0")
-    assert not tuning_cache.here() and not tuning_cache.read(model)
+    assert not tuning_cache.entries() and not tuning_cache.read(model)
 
 
 def test_no_cache(model, monkeypatch, tmp_path):
@@ -245,7 +245,7 @@ def test_a_cache_that_cannot_be_looked_into_is_as_if_empty(cache, model, denied,
     for name in denied:
         monkeypatch.setattr(os, name, denies(getattr(os, name)))
     with caplog.at_level(logging.WARNING, "diffuse_fast"):
-        assert network(model).name == "onnx" and tuning_cache.here() == []
+        assert network(model).name == "onnx" and tuning_cache.entries() == []
     assert str(cache) in caplog.text and "PermissionError" in caplog.text
 
 
@@ -254,7 +254,7 @@ def test_a_pipe_in_the_cache_is_not_waited_for(cache, model):
     file = keep(model, (1, Choice("openvino", 1)))
     file.unlink()
     os.mkfifo(file)
-    asked = threading.Thread(target=lambda: (network(model), tuning_cache.here()), daemon=True)
+    asked = threading.Thread(target=lambda: (network(model), tuning_cache.entries()), daemon=True)
     asked.start()
     asked.join(20)
     assert not asked.is_alive()
@@ -357,7 +357,28 @@ def test_what_won_is_kept_with_its_reason(cache, model, monkeypatch, winner, rou
     assert (default.choice.runtime, default.choice.threads, default.choice.split) == ("onnx", 2, 1)
     assert (best == default.choice) == (winner == 0)
     assert says in best.why
-    assert tuning_cache.of(model, "float32") == {2: best} and tuning_cache.here()[0]["why"] == best.why
+    assert tuning_cache.choices(model, "float32") == {2: best} and tuning_cache.entries()[0]["why"] == best.why
+
+
+def test_the_spared_take_fewer_cores_than_the_default(cache, model, monkeypatch):
+    told = []
+
+    def held(runs, seconds, *, spared, **_):
+        told.append(spared)
+        return Contest(tuple(np.full(20, 0.02 + 0.001 * i) for i in range(len(runs))), 0, 0.0)
+
+    monkeypatch.setattr(search, "contest", held)
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    monkeypatch.setattr(machine, "physical_cores", lambda: 2)
+    found = df.tune(model, [2], runtimes=["onnx"])
+    taken = [c.choice.threads * c.choice.split for c in found.candidates]  # in their order, as each is slower than the one before
+    assert taken[0] == 2 and set(taken) == {1, 2, 4}
+    assert set(told[0]) == {i for i, cores in enumerate(taken) if cores == 1}
+
+
+def test_a_batch_may_be_larger_than_any_number_of_threads(cache, model):
+    keep(model, (5000, Choice("onnx", 2)))
+    assert tuning_cache.of(model, "float32") == {5000: Choice("onnx", 2)}
 
 
 def test_where_the_default_is_refused_the_next_is_held_to(cache, model, monkeypatch):

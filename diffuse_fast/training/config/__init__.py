@@ -1,1 +1,1 @@
-"""The configuration of a training run: the record, and the TOML file that describes one."""
+"""The configuration of a training run, as a TOML file and as objects."""

@@ -1,6 +1,6 @@
-"""The settings of a run: read from TOML, checked as far as that goes without torch and data, and used for calls.
+"""The sections of a configuration: read from TOML, checked without torch and data, and passed to constructors.
 
-All faults that :func:`check` finds are told at once, before anything that takes time is loaded.
+:func:`check` lists all faults at once, before torch and the data are loaded.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ...artifact.document import TIME_DTYPES
 from ...errors import ArgumentError, ArgumentTypeError, DiffuseFastError, TrainingError, suggest
 from ...plans.plan import PREDICTION_TYPES
 from ...schedule import Schedule
-from ...schedule.base import DISCRETE, TYPES, ZERO_SNR
 from ...schedule.discrete import DiscreteSchedule
+from ...schedule.types import DISCRETE, TYPES, ZERO_SNR
 from ..data.decode import ON_ERROR, Framing
 from .train_config import TrainConfig
 
@@ -26,7 +26,7 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 SECTIONS = ("data", "network", "schedule", "objective", "weighting", "times", "train", "artifact")
 FRAMING = ("size", "channels", "crop", "data_range")
-DATA = {  # what each kind of data takes
+DATA = {  # settings of each kind of data
     "images": ("path", "labels", "on_error", *FRAMING),
     "datasets": ("path", "split", "image", "label", "on_error", *FRAMING),
     "arrays": ("path", "data_range"),
@@ -40,11 +40,11 @@ WEIGHTINGS = ("min_snr", "p2", "edm")
 TIMES = ("uniform", "importance", "log_normal", "logit_normal")
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
-    """The settings in a TOML file, by section.
+def read_config(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+    """Read the settings of a TOML file, by section.
 
     Raises:
-        ArgumentError: it cannot be read or is no TOML.
+        ArgumentError: the file cannot be read or is not TOML.
     """
     try:
         with open(path, "rb") as file:
@@ -53,15 +53,15 @@ def read(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
         raise ArgumentError(f"cannot read the configuration {os.fspath(path)!r}: {error}.") from error
 
 
-def called(section: str, make: Callable[..., Any], known: Sequence[str], options: Mapping[str, Any]) -> Any:
-    """``make(**options)``.
+def call_section(section: str, make: Callable[..., Any], known: Sequence[str], options: Mapping[str, Any]) -> Any:
+    """Call ``make(**options)`` for the options of a section.
 
     Raises:
-        ArgumentError: an option is not known, or the call refuses what it is given; the message names the section.
+        ArgumentError: an option is unknown, or ``make`` refuses a value; the message names the section.
     """
     for name in options:
         if name not in known:
-            raise ArgumentError(f"{section}.{name} is no setting.{suggest(name, known)}")
+            raise ArgumentError(f"unknown setting {section}.{name}.{suggest(name, known)}")
     try:
         return make(**options)
     except (ArgumentError, ArgumentTypeError, TrainingError) as error:
@@ -71,23 +71,23 @@ def called(section: str, make: Callable[..., Any], known: Sequence[str], options
 
 
 def check(settings: Settings) -> None:
-    """Look for all faults that can be found without torch and without opening the data.
+    """Check settings without loading torch or the data.
 
     Raises:
-        ArgumentError: there are some; the message lists them, with section and key.
+        ArgumentError: settings are wrong; the message lists all of them with section and key.
     """
     faults = list(_faults(settings))
     if len(faults) == 1:
         raise ArgumentError(faults[0])
     if faults:
-        raise ArgumentError("\n".join([f"{len(faults)} settings cannot be used:", *(f"  {fault}" for fault in faults)]))
+        raise ArgumentError("\n".join([f"{len(faults)} settings are invalid:", *(f"  {fault}" for fault in faults)]))
 
 
-def schedule(options: Mapping[str, Any]) -> Schedule | None:
-    """The schedule of a section ``schedule``; None of one that is learned.
+def make_schedule(options: Mapping[str, Any]) -> Schedule | None:
+    """Make the schedule of a section ``schedule``; None for a learned one.
 
     Raises:
-        ArgumentError: it is no such section.
+        ArgumentError: a setting is unknown or invalid.
     """
     options = dict(options)
     name = options.pop("type", "cosine")
@@ -97,7 +97,7 @@ def schedule(options: Mapping[str, Any]) -> Schedule | None:
         raise ArgumentError(f"schedule.type is {name!r}.{suggest(str(name), TYPES)}")
     make = getattr(Schedule, name)
     rescale = options.pop(ZERO_SNR, False) if name in DISCRETE else False
-    made: Schedule = called("schedule", make, list(inspect.signature(make).parameters), options)
+    made: Schedule = call_section("schedule", make, list(inspect.signature(make).parameters), options)
     if not isinstance(rescale, bool):
         raise ArgumentError(f"schedule.{ZERO_SNR} is {rescale!r}; it must be true or false.")
     return made.rescale_zero_terminal_snr() if rescale and isinstance(made, DiscreteSchedule) else made
@@ -109,7 +109,7 @@ def _faults(settings: Settings) -> Iterator[str]:
         if section not in SECTIONS:
             yield f"there is no section [{section}].{suggest(section, SECTIONS)}"
         elif not isinstance(content, Mapping):
-            yield f"{section} is {content!r}; it must be a section of settings."
+            yield f"{section} is {content!r}; it must be a section."
         else:
             sections[section] = dict(content)
     yield from _of_data(sections["data"])
@@ -138,7 +138,7 @@ def _of_data(options: dict[str, Any]) -> Iterator[str]:
         return
     for name in options:
         if name not in DATA[kind]:
-            yield f"data.{name} is no setting.{suggest(name, DATA[kind])}"
+            yield f"unknown setting data.{name}.{suggest(name, DATA[kind])}"
     for name, value in options.items():
         if name in FRAMING and name in DATA[kind] and not (kind == "arrays" and value is False):
             try:
@@ -151,7 +151,7 @@ def _of_data(options: dict[str, Any]) -> Iterator[str]:
         return
     path = options.get("path")
     if not isinstance(path, str):
-        yield f"data.path is {path!r}; it must name the data."
+        yield f"data.path is {path!r}; it must be the path of the data."
     elif kind == "arrays" and not Path(path).is_file():
         yield f"section [data]: there is no file {path!r}."
     elif kind != "arrays" and not Path(path).is_dir():
@@ -161,10 +161,10 @@ def _of_data(options: dict[str, Any]) -> Iterator[str]:
 def _of_training(options: Mapping[str, Any], of_schedule: Mapping[str, Any]) -> Iterator[str]:
     names = [field.name for field in fields(TrainConfig)]
     prediction_type = options.get("prediction_type", TrainConfig.prediction_type)
-    yield from (f"train.{name} is no setting.{suggest(name, names)}" for name in options if name not in names)
+    yield from (f"unknown setting train.{name}.{suggest(name, names)}" for name in options if name not in names)
     yield from (f"section [train]: {fault}" for fault, _ in TrainConfig.faults({n: v for n, v in options.items() if n in names}))
     try:
-        made = schedule(of_schedule)
+        made = make_schedule(of_schedule)
     except DiffuseFastError as error:
         yield str(error)
         return
@@ -176,15 +176,15 @@ def _of_training(options: Mapping[str, Any], of_schedule: Mapping[str, Any]) -> 
 def _of_artifact(options: Mapping[str, Any]) -> Iterator[str]:
     for name, value in options.items():
         if name not in ARTIFACT:
-            yield f"artifact.{name} is no setting.{suggest(name, ARTIFACT)}"
+            yield f"unknown setting artifact.{name}.{suggest(name, ARTIFACT)}"
         elif name in ("name", "license") and not (isinstance(value, str) and value):
-            yield f"artifact.{name} is {value!r}; it must be a text."
+            yield f"artifact.{name} is {value!r}; it must be a non-empty string."
         elif name == "name" and Path(value).name != value:
-            yield f"artifact.name is {value!r}; it must be a file's name without a folder."
+            yield f"artifact.name is {value!r}; it must be a file name without a folder."
         elif name == "time_dtype" and value not in TIME_DTYPES:
             yield f"artifact.time_dtype is {value!r}; it must be one of {', '.join(TIME_DTYPES)}."
         elif name in ("value_range", "clip") and not _is_pair(value):
-            yield f"artifact.{name} is {value!r}; it must be two numbers, the lower one first."
+            yield f"artifact.{name} is {value!r}; it must be two numbers in ascending order."
 
 
 def _is_pair(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What a configuration says of the objective: sections ``objective``, ``weighting`` and ``times``, as objects."""
+"""Make an objective from the sections ``objective``, ``weighting`` and ``times`` of a configuration."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from ..objectives import (
     VariationalObjective,
 )
 from ..objectives.objective import AnyObjective
-from ..objectives.times import Listening
-from .config_section import OBJECTIVES, called
+from ..objectives.times import AdaptiveTimes
+from .config_section import OBJECTIVES, call_section
 
 WEIGHTINGS: dict[str, Callable[..., Any]] = {"min_snr": MinSNR, "p2": P2, "edm": EDM}
 TIMES: dict[str, Callable[..., TimeSampler]] = {
@@ -32,34 +32,34 @@ TIMES: dict[str, Callable[..., TimeSampler]] = {
 }  # fmt: skip
 
 
-def objective(
+def make_objective(
     schedule: Schedule | LogSNRNetwork, prediction_type: str, settings: Mapping[str, Mapping[str, Any]]
 ) -> tuple[AnyObjective, AnyObjective]:
-    """The objective that settings describe, and one for measuring: the same, at times that do not follow what was trained.
+    """Make the training objective, and the same objective for evaluation, with times that do not adapt to the training.
 
     Args:
-        schedule: Given, or a network that makes it and is trained with the objective.
-        prediction_type: One of the schedule's.
-        settings: ``objective`` (``type``: simple, vlb, hybrid, and its arguments), ``weighting`` (``type``: min_snr, p2, edm, of a
-            simple one), ``times`` (``type``: uniform, importance, log_normal, logit_normal).
+        schedule: The noise schedule, or the network of a learned one.
+        prediction_type: One of the schedule's prediction types.
+        settings: ``objective`` (``type``: simple, vlb, hybrid, and its arguments), ``weighting`` (``type``: min_snr, p2, edm; only
+            for simple), ``times`` (``type``: uniform, importance, log_normal, logit_normal).
 
     Raises:
-        ArgumentError: a setting is unknown, or they do not go together; the message names section and key.
+        ArgumentError: a setting is unknown, or settings do not fit together; the message names section and key.
     """
     options = dict(settings["objective"])
     kind = options.pop("type", None)
     if isinstance(schedule, LogSNRNetwork):
         for section, given in (("objective.type", kind), ("weighting", settings["weighting"]), ("times", settings["times"])):
             if given:
-                raise ArgumentError(f"{section} is given, but a schedule that is learned has its own objective: the ELBO.")
+                raise ArgumentError(f"{section} is given, but a learned schedule has its own objective, the ELBO.")
         known = ["levels", "value_range"]
-        made = called("objective", lambda **rest: LearnedScheduleObjective(schedule, prediction_type, **rest), known, options)
+        made = call_section("objective", lambda **rest: LearnedScheduleObjective(schedule, prediction_type, **rest), known, options)
         return made, made
     kind = "simple" if kind is None else kind
     if kind not in OBJECTIVES:
         raise ArgumentError(f"objective.type is {kind!r}.{suggest(str(kind), OBJECTIVES)}")
     times = _named("times", TIMES, {"type": "uniform", **settings["times"]}, schedule)
-    steady = UniformTimes(schedule) if isinstance(times, Listening) else times
+    steady = UniformTimes(schedule) if isinstance(times, AdaptiveTimes) else times
     if kind == "simple":
         weighting = _named("weighting", WEIGHTINGS, settings["weighting"]) if settings["weighting"] else None
 
@@ -69,7 +69,7 @@ def objective(
         known = ["convention", "offset_noise"]
     else:
         if settings["weighting"]:
-            raise ArgumentError(f"weighting is given, but objective.type is {kind}, which weighs times by itself.")
+            raise ArgumentError(f"weighting is given, but objective.type is {kind}, which has its own weights.")
         if kind == "hybrid":
             options = {"variance_type": "learned_range", **options}
 
@@ -78,7 +78,7 @@ def objective(
 
         known = ["variance_type", "levels", "value_range", *(["vlb_weight"] if kind == "hybrid" else [])]
     first, second = (
-        called("objective", lambda sampler=sampler, **rest: make(times=sampler, **rest), known, options)
+        call_section("objective", lambda sampler=sampler, **rest: make(times=sampler, **rest), known, options)
         for sampler in (times, steady)
     )
     return first, second
@@ -90,4 +90,4 @@ def _named(section: str, kinds: Mapping[str, Callable[..., Any]], options: Mappi
     if name not in kinds:
         raise ArgumentError(f"{section}.type is {name!r}.{suggest(str(name), kinds)}")
     known = list(inspect.signature(kinds[name]).parameters)[len(first) :]
-    return called(section, lambda **rest: kinds[name](*first, **rest), known, options)
+    return call_section(section, lambda **rest: kinds[name](*first, **rest), known, options)

@@ -1,4 +1,4 @@
-"""A training run as a file: data, network, schedule, rates and artifact in TOML, and the one command that runs it."""
+"""Run a training configuration: data, network, schedule, objective, training settings and artifact."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from ..objectives import LogSNRNetwork
 from ..objectives.objective import AnyObjective
 from ..run import checkpoint as checkpoints
 from ..run.checkpoint import Checkpoint
-from ..run.description import meaning
-from ..run.distributed import first_alone, process_group
+from ..run.description import output_spec
+from ..run.distributed import first_process_only, process_group
 from ..run.loop import train
 from ..run.results import TrainResult
 from ..run.state import restore
-from .config_section import DATA, NETWORKS, SECTIONS, Settings, called, check, schedule
-from .objective_config import objective
+from .config_section import DATA, NETWORKS, SECTIONS, Settings, call_section, check, make_schedule
+from .objective_config import make_objective
 from .train_config import TrainConfig
 
 log = logging.getLogger(__name__)
 
-MEASURED = 512  # held-out samples that are measured along the way
+EVALUATED = 512  # held-out samples evaluated during training
 
 
 def _images(path: str, labels: bool = False, on_error: str = "raise", **framing: Any) -> Source:
@@ -59,7 +59,7 @@ KINDS: dict[str, Callable[..., Source]] = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What a network and its artifact must know of the data, without having them."""
+    """The properties of the data that the network and its artifact need."""
 
     shape: tuple[int, ...]
     num_classes: int | None
@@ -75,8 +75,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Trained:
-    """A network with its objective, as settings describe them: what is trained and exported. ``measure`` is the objective at times
-    that training does not move."""
+    """A network and its objective, made from settings. ``measure`` is the objective with times that do not adapt to training."""
 
     network: nn.Module
     objective: AnyObjective
@@ -89,26 +88,26 @@ class Trained:
 
 @dataclass(frozen=True)
 class Recipe(Trained):
-    """A run that is ready to start."""
+    """A training run that is ready to start."""
 
     source: Source
     held_out: Source | None
 
 
 def recipe(settings: Settings) -> Recipe:
-    """Open the data and build the network that settings describe.
+    """Open the data and build the network of a configuration.
 
     Args:
-        settings: By section. ``data``: ``kind`` (images, datasets, arrays, digits, emoji), ``path`` and the rest of what it takes;
-            ``held_out``, a fraction. ``network``: ``type`` (UNet, UNet1D, UNet3D, MLP, DiT) and its options; what the data say
-            (channels, size, classes, channels of a learned variance) need not be said. ``schedule``: ``type`` and the
-            arguments of that class method of :class:`Schedule`; ``rescale_zero_terminal_snr`` of a discrete one; ``learned``
-            without a table is trained with the network, and takes the arguments of :class:`LogSNRNetwork`. ``objective``,
-            ``weighting``, ``times``: see :func:`~.aim.objective`. ``train``: :class:`TrainConfig`.
+        settings: By section. ``data``: ``kind`` (images, datasets, arrays, digits, emoji), its arguments, and
+            ``held_out``, a fraction. ``network``: ``type`` (UNet, UNet1D, UNet3D, MLP, DiT) and its options; the data determine
+            channels, size and classes. ``schedule``: ``type`` and the arguments of that class method of :class:`Schedule`, and
+            ``rescale_zero_terminal_snr`` for a discrete one; ``learned`` without a table is trained with the network and takes
+            the arguments of :class:`LogSNRNetwork`. ``objective``,
+            ``weighting``, ``times``: see :func:`~.objective_config.make_objective`. ``train``: :class:`TrainConfig`.
             ``artifact``: ``name``, ``license``, ``value_range``, ``clip``, ``time_dtype``.
 
     Raises:
-        ArgumentError: an unknown or missing setting, or one that the data do not fit; the message names section and key.
+        ArgumentError: a setting is unknown or missing, or does not fit the data; the message names section and key.
 
     Example:
         >>> from diffuse_fast.training.config.recipe import recipe
@@ -119,11 +118,11 @@ def recipe(settings: Settings) -> Recipe:
     check(settings)
     given = {section: dict(settings.get(section, {})) for section in SECTIONS}
     with torch.random.fork_rng(devices=[]):
-        _aim(given)  # its faults first: opening the data may take long
+        _objectives(given)  # report faults before opening the data, which may take long
     _network_options(given["network"])
     data = dict(given["data"])
     kind, fraction = data.pop("kind"), data.pop("held_out", None)
-    source: Source = called("data", KINDS[kind], DATA[kind], data)
+    source: Source = call_section("data", KINDS[kind], DATA[kind], data)
     held_out: Source | None = None
     made = _trained(given, Facts.of(source))
     if fraction is not None:
@@ -131,45 +130,45 @@ def recipe(settings: Settings) -> Recipe:
     return Recipe(**{name: getattr(made, name) for name in Trained.__annotations__}, source=source, held_out=held_out)
 
 
-def _aim(given: Settings) -> tuple[AnyObjective, AnyObjective, TrainConfig]:
+def _objectives(given: Settings) -> tuple[AnyObjective, AnyObjective, TrainConfig]:
     config = TrainConfig(**given["train"])
-    noise: Any = schedule(given["schedule"])
+    noise: Any = make_schedule(given["schedule"])
     if noise is None:
         options = {name: value for name, value in given["schedule"].items() if name != "type"}
-        noise = called("schedule", LogSNRNetwork, list(inspect.signature(LogSNRNetwork).parameters), options)
-    return *objective(noise, config.prediction_type, given), config
+        noise = call_section("schedule", LogSNRNetwork, list(inspect.signature(LogSNRNetwork).parameters), options)
+    return *make_objective(noise, config.prediction_type, given), config
 
 
 def _trained(given: dict[str, dict[str, Any]], facts: Facts) -> Trained:
-    aim, measure, config = _aim(given)
-    read = meaning(aim)
+    objective, measure, config = _objectives(given)
+    spec = output_spec(objective)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = _network(given["network"], facts, twice=read is not None and read.variance != "none")
+        network = _network(given["network"], facts, learned_variance=spec is not None and spec.variance != "none")
     artifact = {"value_range": facts.value_range, "clip": facts.value_range, **given["artifact"]}
-    return Trained(network, aim, measure, config, artifact, given, facts)
+    return Trained(network, objective, measure, config, artifact, given, facts)
 
 
 def run(
     made: Recipe, out: str | os.PathLike[str], *, resume: bool = False, progress: bool = True, device: str = "cpu"
 ) -> Model | None:
-    """Train as a recipe says and write the artifact ``<out>/<name>.onnx`` (``model`` where no name is given); the checkpoints,
-    logs and sample grids lie beside it.
+    """Train and write the artifact ``<out>/<name>.onnx`` (default name: ``model``), with checkpoints, logs and sample grids
+    beside it.
 
-    Under ``torchrun`` the processes share the work, and the first writes the artifact.
+    Under ``torchrun`` the processes share the work, and the first one writes the artifact.
 
     Returns:
-        The artifact, loaded; None in other processes than the first.
+        The artifact, loaded; None in all processes but the first.
 
     Raises:
-        As :func:`diffuse_fast.train` and :func:`diffuse_fast.export`. OutputError: the artifact is there already, and is not of the
-        run in the folder.
+        As :func:`diffuse_fast.train` and :func:`diffuse_fast.export`. OutputError: the artifact exists and is not from the run in
+        the folder.
     """
     folder = Path(out)
     target = folder / f"{made.artifact.get('name', 'model')}.onnx"
     if target.exists() and not checkpoints.found(folder):
         raise OutputError(
-            f"{str(target)!r} is there already, and not of a run in this folder; choose another folder, or another name (the "
+            f"{str(target)!r} exists and is not from a run in this folder; choose another folder, or another name (the "
             f"setting artifact.name)."
         )
     network = made.network.to(device)
@@ -177,7 +176,7 @@ def run(
         made.objective.to(device)
     evaluate = None
     if (held_out := made.held_out) is not None:
-        x, label = held_out.fetch(range(min(len(held_out), MEASURED)))
+        x, label = held_out.fetch(range(min(len(held_out), EVALUATED)))
 
         def evaluate(average: nn.Module) -> dict[str, float]:
             at = next(average.parameters()).device
@@ -201,23 +200,23 @@ def run(
         )
         if broken := result.record.broken:
             few = ", ".join(broken[:3]) + (", ..." if len(broken) > 3 else "")
-            log.warning("%d of the pictures cannot be read and were left out: %s", len(broken), few)
+            log.warning("%d of the images cannot be read and were skipped: %s", len(broken), few)
         model = None
-        with first_alone() as here:
+        with first_process_only() as here:
             if here:
                 model = _export(made, result, target)
     return model
 
 
 def export_checkpoint(kept: Checkpoint, path: str | os.PathLike[str], *, opset: int | None = None) -> Model:
-    """The artifact of a run's averaged weights as they are in one of its checkpoints. The data are not needed.
+    """Export the averaged weights in a checkpoint. The data are not needed.
 
     Args:
-        kept: As :func:`~.checkpoint.read` and :func:`~.checkpoint.newest` give it.
-        path, opset: As of :func:`diffuse_fast.export`.
+        kept: The result of :func:`~.checkpoint.read` or :func:`~.checkpoint.newest`.
+        path, opset: As for :func:`diffuse_fast.export`.
 
     Raises:
-        ArgumentError: the checkpoint is not of a run of :func:`run`.
+        ArgumentError: the checkpoint is not from :func:`run`.
         ExportError, OutputError: as :func:`diffuse_fast.export`.
     """
     document = kept.document
@@ -228,7 +227,7 @@ def export_checkpoint(kept: Checkpoint, path: str | os.PathLike[str], *, opset: 
         made = _trained({section: dict(settings[section]) for section in SECTIONS}, Facts(**facts))
     except (KeyError, TypeError):
         raise ArgumentError(
-            "the checkpoint does not say how its network is built: df.train wrote it, called in Python. Call that again with "
+            "the checkpoint does not have its network's settings, because df.train wrote it. Call df.train again with "
             f"resume=True and steps={document['step']}, and export the network of its result with df.export."
         ) from None
     restore(made.network, made.objective, kept.tensors)
@@ -247,8 +246,8 @@ def _write(
 ) -> Model:
     classes = getattr(network, "num_classes", None)
     names = made.facts.classes if made.facts.num_classes == classes else None
-    read = meaning(made.objective)
-    assert read is not None
+    spec = output_spec(made.objective)
+    assert spec is not None
     training = {**record, **{n: made.settings[n] for n in ("network", "objective", "weighting", "times") if made.settings[n]}}
     if made.facts.attribution:
         training["data"] = made.facts.attribution
@@ -258,13 +257,13 @@ def _write(
         path,
         name=made.artifact.get("name", "model"),
         shape=made.facts.shape,
-        schedule=read.schedule,
-        prediction_type=read.prediction_type,
+        schedule=spec.schedule,
+        prediction_type=spec.prediction_type,
         conditioning=[] if classes is None else [label],
-        convention=read.convention,
+        convention=spec.convention,
         time_dtype=made.artifact.get("time_dtype"),
-        variance=read.variance,
-        input_scale="none",  # trained on the state as the schedule has it
+        variance=spec.variance,
+        input_scale="none",  # trained on unscaled states
         value_range=made.artifact["value_range"],
         clip=made.artifact["clip"],
         training=training,
@@ -274,29 +273,31 @@ def _write(
 
 
 def _network_options(options: Mapping[str, Any]) -> tuple[Any, list[str]]:
-    """The class of a network, and which settings it has.
+    """The class of a network and the names of its settings.
 
     Raises:
-        ArgumentError: one is given that it does not have.
+        ArgumentError: a setting is unknown.
     """
     kind = getattr(networks, options.get("type", "UNet"))
-    said = ("in_channels", "features", "out_channels", "out_features")  # by the data
-    known = [name for name in inspect.signature(kind).parameters if name not in said]
-    called("network", dict, ["type", *known], options)
+    from_data = ("in_channels", "features", "out_channels", "out_features")
+    known = [name for name in inspect.signature(kind).parameters if name not in from_data]
+    call_section("network", dict, ["type", *known], options)
     return kind, known
 
 
-def _network(options: Mapping[str, Any], facts: Facts, *, twice: bool) -> nn.Module:
+def _network(options: Mapping[str, Any], facts: Facts, *, learned_variance: bool) -> nn.Module:
     kind, known = _network_options(options)
     options, shape = dict(options), facts.shape
     name = options.pop("type", "UNet")
     if len(shape) != NETWORKS[name]:
-        raise ArgumentError(f"network.type is {name}, for samples of {NETWORKS[name]} axes; those of the data are {shape}.")
+        raise ArgumentError(f"network.type is {name}, for samples of {NETWORKS[name]} axes; the data have the shape {shape}.")
     if name == "DiT":
         if shape[1] != shape[2]:
-            raise ArgumentError(f"a DiT takes square samples; those of the data are {shape}.")
+            raise ArgumentError(f"a DiT needs square samples; the data have the shape {shape}.")
         options = {"size": shape[1], **options}
     if facts.num_classes is not None:
         options = {"num_classes": facts.num_classes, **options}
-    made: nn.Module = called("network", lambda **rest: kind(shape[0], 2 * shape[0] if twice else shape[0], **rest), known, options)
+    made: nn.Module = call_section(
+        "network", lambda **rest: kind(shape[0], 2 * shape[0] if learned_variance else shape[0], **rest), known, options
+    )
     return made

@@ -1,4 +1,4 @@
-"""How to train: one frozen record, checked when it is made."""
+"""The training settings: a frozen dataclass, checked when it is made."""
 
 from __future__ import annotations
 
@@ -12,44 +12,42 @@ from ...errors import ArgumentError, ArgumentTypeError
 from ...plans.plan import PREDICTION_TYPES
 
 PRECISIONS = ("float32", "bfloat16")
-KINDS = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
-# A resumed run may have others. All but ``steps`` change what is written, not what is computed.
+KINDS = {"int": "an integer", "float": "a number", "str": "a string", "bool": "true or false"}
+# A resumed run may change these. All but ``steps`` affect only what is written, not what is computed.
 FREE = ("steps", "checkpoint_every", "keep_checkpoints", "sample_every", "evaluate_every", "log_every", "tensorboard")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What a training run needs besides network, data and schedule.
+    """The settings of a training run besides network, data and schedule.
 
     Attributes:
-        steps: Optimizer steps. A resumed run may have more or fewer than it began with: its learning rate then falls to 0 over
-            the new number.
+        steps: Optimizer steps. A resumed run may change this; its learning rate then falls to 0 over the new number.
         batch_size: Samples per step, over all processes.
-        micro_batch: Samples per pass through the network; gradients of passes are added up (gradient accumulation), on one process
-            or several. None is the whole batch, or each process's part of it. The batches of a run, its noise and its gradients
-            are a function of ``seed``, ``batch_size`` and ``micro_batch``, whatever the number of processes.
-        prediction_type: What the network learns to predict: one of the schedule's ``prediction_types``. An objective that is
-            given has its own.
-        learning_rate: Of AdamW, after the warm-up.
-        warmup_steps: Steps over which the rate rises linearly; from there it falls to 0 along half a cosine. None is a tenth of
-            ``steps``, 100 at most.
-        weight_decay: Of AdamW.
-        gradient_clip: Largest global norm of the gradient; None does not clip.
-        ema_decay: Decay of the moving average of the weights, which is what a run returns.
-        condition_dropout: Probability with which a label is replaced by the null class (classifier-free guidance).
+        micro_batch: Samples per forward pass; the gradients of the passes are accumulated. None is the full batch, or each
+            process's part of it. Batches, noise and gradients depend on ``seed``, ``batch_size`` and ``micro_batch``, and not on
+            the number of processes.
+        prediction_type: What the network predicts: one of the schedule's ``prediction_types``. Ignored if an objective is given.
+        learning_rate: AdamW's learning rate after the warm-up.
+        warmup_steps: Steps over which the rate rises linearly; it then falls to 0 along half a cosine. None is a tenth of
+            ``steps``, at most 100.
+        weight_decay: AdamW's weight decay.
+        gradient_clip: Maximum global norm of the gradient; None does not clip.
+        ema_decay: Decay of the moving average of the weights, which a run returns.
+        condition_dropout: Probability of replacing a label by the null class (classifier-free guidance).
         precision: ``float32``, or ``bfloat16`` for autocast (the weights stay float32, and no loss scaling is needed).
         compile: Run the network through ``torch.compile``.
-        sharded: With several processes, shard weights, gradients and optimizer state among them (FSDP) instead of copying (DDP).
-        seed: Of everything random: order of the data, times, noise, dropout.
-        checkpoint_every: Steps between checkpoints, where there is a folder for them; the last step has one always.
-        keep_checkpoints: How many of the newest are kept.
+        sharded: With several processes, shard weights, gradients and optimizer state (FSDP) instead of replicating them (DDP).
+        seed: Seed of all randomness: order of the data, times, noise, dropout.
+        checkpoint_every: Steps between checkpoints, if there is a folder; the last step always writes one.
+        keep_checkpoints: Number of newest checkpoints to keep.
         sample_every: Steps between sample grids; None draws none.
         evaluate_every: Steps between calls of ``evaluate``.
-        log_every: Steps that a line of ``log.csv`` is the mean of.
-        tensorboard: Write TensorBoard's event files too.
+        log_every: Steps that each line of ``log.csv`` averages.
+        tensorboard: Write TensorBoard event files too.
 
     Raises:
-        ArgumentError: Values are out of their ranges; the message names all. ArgumentTypeError: they are of a wrong type.
+        ArgumentError: values are out of range; the message names all of them. ArgumentTypeError: values have a wrong type.
     """
 
     steps: int = 5000
@@ -81,7 +79,7 @@ class TrainConfig:
 
     @classmethod
     def faults(cls, options: Mapping[str, Any]) -> list[tuple[str, bool]]:
-        """Everything that is wrong with settings (those left out have their defaults), and of each whether it is its type."""
+        """List the faults of settings (missing ones have their defaults), each with whether it is one of type."""
         given = {field.name: options.get(field.name, field.default) for field in dataclasses.fields(cls)}
         found: list[tuple[str, bool]] = []
         right = {name: value for name, value in given.items() if _is(cls.__annotations__[name], value)}
@@ -126,11 +124,11 @@ class TrainConfig:
 
     @property
     def warmup(self) -> int:
-        """``warmup_steps``, or what follows from ``steps``."""
+        """``warmup_steps``, or its default."""
         return min(100, self.steps // 10) if self.warmup_steps is None else self.warmup_steps
 
     def binding(self) -> dict[str, Any]:
-        """What a run must not change when it is resumed."""
+        """The settings that a resumed run must not change."""
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in FREE}
 
 
@@ -141,7 +139,3 @@ def _is(annotation: str, value: Any) -> bool:
     if kind == "bool" or isinstance(value, bool):
         return kind == "bool" and isinstance(value, bool)
     return isinstance(value, {"int": int, "float": int | float, "str": str}[kind])
-
-
-# How the bundled model of the digits was trained.
-DIGITS = TrainConfig(steps=6000, batch_size=64, prediction_type="v_prediction", learning_rate=2e-3)

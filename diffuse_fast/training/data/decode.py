@@ -1,4 +1,4 @@
-"""A picture file as an array: decoded, resized, cropped, in the channels asked for."""
+"""Decode an image file: resized, cropped, with the requested channels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import ArgumentError, ArgumentTypeError, MissingDependencyError, install_hint
-from .value_range import SAY, Range, range_given, scaled
+from .value_range import HINT, Range, parse_range, scaled
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,8 +17,8 @@ ON_ERROR = ("raise", "skip")
 CROPS = ("center", "none")
 MODES = {1: "L", 3: "RGB"}
 TRANSPARENT = ("RGBA", "LA", "PA")
-DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # modes of one channel with more than 8 bits
-ORIENTATION = 0x0112  # of EXIF: how the picture is to be turned to stand upright
+DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # one-channel modes with more than 8 bits
+ORIENTATION = 0x0112  # EXIF tag: how to rotate the image
 WIDTH, HEIGHT, BITS, PHOTOMETRIC = 256, 257, 258, 262  # of TIFF
 
 
@@ -37,20 +37,20 @@ def pillow() -> Any:
 
 @dataclass(frozen=True)
 class Framing:
-    """How pictures are brought to one shape and to [-1, 1].
+    """How images are brought to one shape and to [-1, 1].
 
-    They are turned upright as their EXIF orientation says, and what is transparent is white. Pictures of 8 bits go from 0 to 255,
-    those of 16 from 0 to 65535, those of float numbers from 0 to 1.
+    They are rotated by their EXIF orientation, and transparent pixels become white. The values of 8-bit images go from 0 to 255,
+    of 16-bit images from 0 to 65535, and of float images from 0 to 1.
 
     Attributes:
-        size: Height and width; None leaves them as they are, and then all must be alike.
-        channels: 1 (grey) or 3 (colour); None takes them as they are, and then all must be alike.
-        crop: ``center`` scales the shorter side to ``size`` and cuts the middle; ``none`` scales both sides.
-        data_range: Of pictures with more than 8 bits: the values that become -1 and 1. None is as above; whole numbers of 32 bits
-            need it, because nothing says what they count to.
+        size: Height and width; None does not resize, and all images must have the same size.
+        channels: 1 (grey) or 3 (colour); None does not convert, and all images must have the same channels.
+        crop: ``center`` scales the shorter side to ``size`` and crops the centre; ``none`` scales both sides.
+        data_range: For images with more than 8 bits: the values that become -1 and 1. None is as above; 32-bit integers need it,
+            because their maximum is unknown.
 
     Raises:
-        ArgumentError, ArgumentTypeError: a value is none of these.
+        ArgumentError, ArgumentTypeError: a value is invalid.
     """
 
     size: int | None = None
@@ -62,23 +62,23 @@ class Framing:
         for name in ("size", "channels"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | None):
-                raise ArgumentTypeError(f"{name} is {value!r}; it must be a whole number.")
+                raise ArgumentTypeError(f"{name} is {value!r}; it must be an integer.")
         if self.size is not None and self.size < 1:
             raise ArgumentError(f"size is {self.size}; it must be at least 1.")
         if self.channels is not None and self.channels not in MODES:
             raise ArgumentError(f"channels is {self.channels}; it must be 1 or 3.")
         if self.crop not in CROPS:
             raise ArgumentError(f"crop is {self.crop!r}; it must be one of {', '.join(CROPS)}.")
-        given = range_given(self.data_range)
+        given = parse_range(self.data_range)
         if isinstance(given, bool):
-            raise ArgumentError("data_range is False, which is for arrays: pictures always become -1 to 1.")
-        object.__setattr__(self, "data_range", given)  # a list of a configuration becomes a pair
+            raise ArgumentError("data_range is False, which is for arrays: images are always scaled to [-1, 1].")
+        object.__setattr__(self, "data_range", given)  # a list from a configuration becomes a pair
 
     def shape(self, image: Image) -> tuple[int, int, int]:
-        """The (C, H, W) that :meth:`frame` will give; the file's header is enough.
+        """The (C, H, W) of the result of :meth:`frame`, from the file's header.
 
         Raises:
-            ArgumentError: nothing says what its numbers count to.
+            ArgumentError: the maximum of its values is unknown.
         """
         if image.mode in DEEP:
             self._range(image)
@@ -89,15 +89,15 @@ class Framing:
         return channels, height, width
 
     def frame(self, image: Image) -> np.ndarray:
-        """(C, H, W): uint8 levels of a picture of 8 bits, float32 in [-1, 1] of a deeper one.
+        """Decode an image to (C, H, W): uint8 levels for 8 bits, float32 in [-1, 1] for more.
 
         Raises:
-            OSError: the file ends early or is damaged. ArgumentError: its numbers leave their range.
+            OSError: the file is truncated or damaged. ArgumentError: values are outside their range.
         """
         size = _upright_size(image)
         image.load()
         if image.format == "TIFF" and image.size != size:
-            raise OSError("this Pillow misreads TIFF pictures that lie on their side and are not compressed; save it upright")
+            raise OSError("this version of Pillow misreads rotated uncompressed TIFF images; save it upright")
         channels = self._channels(image)
         turn = _turn(image)
         image = self._scaled(image) if image.mode in DEEP else _opaque(image).convert(MODES[channels])
@@ -106,16 +106,16 @@ class Framing:
         if self.size is not None:
             image = self._sized(image, self.size)
         if image.mode == "F":
-            # Resizing overshoots at edges; of 8 bits Pillow itself cuts that off.
+            # Resizing overshoots at edges; for 8 bits Pillow clips this itself.
             return np.repeat(np.clip(np.asarray(image), -1.0, 1.0)[None], channels, axis=0)
-        levels = np.array(image, dtype=np.uint8)  # a copy: Pillow's own memory cannot be written
+        levels = np.array(image, dtype=np.uint8)  # a copy: Pillow's memory is read-only
         return levels[None] if channels == 1 else np.ascontiguousarray(levels.transpose(2, 0, 1))
 
     def _channels(self, image: Image) -> int:
         return self.channels or (1 if image.mode in ("1", "L", "LA", *DEEP) else 3)
 
     def _scaled(self, image: Image) -> Image:
-        """A deep picture in [-1, 1], of the mode F."""
+        """Scale an image of more than 8 bits to [-1, 1], with the mode F."""
         values = np.asarray(image)
         x = scaled(values, self._range(image))
         if _tags(image).get(PHOTOMETRIC) == 0:  # TIFF's "white is zero"
@@ -131,7 +131,7 @@ class Framing:
         if image.mode == "F":
             return 0.0, 1.0
         if image.mode == "I" and image.format not in ("PNG", "PPM"):
-            raise ArgumentError(f"its numbers have a sign or 32 bits, and nothing says what they count to; say {SAY}.")
+            raise ArgumentError(f"its values are signed or have 32 bits, and their maximum is unknown; {HINT}.")
         bits = _tags(image).get(BITS, (16,))[0]
         return 0.0, float((1 << bits) - 1)
 
@@ -145,7 +145,7 @@ class Framing:
 
 
 def _opaque(image: Image) -> Image:
-    """On white, where it is transparent."""
+    """Put transparent pixels on white."""
     if image.mode in TRANSPARENT or "transparency" in image.info:
         image = image.convert("RGBA")
         pil = pillow()
@@ -154,12 +154,12 @@ def _opaque(image: Image) -> Image:
 
 
 def _tags(image: Image) -> Any:
-    """Of a TIFF file."""
+    """The tags of a TIFF file."""
     return getattr(image, "tag_v2", {})
 
 
 def _turn(image: Image) -> Any:
-    """How to turn a loaded picture upright; None where it stands so. Of a TIFF file Pillow has done it."""
+    """The transposition that turns a loaded image upright, or None. For TIFF files Pillow has done it."""
     way = pillow().Transpose
     turns: dict[Any, Any] = {
         2: way.FLIP_LEFT_RIGHT, 3: way.ROTATE_180, 4: way.FLIP_TOP_BOTTOM, 5: way.TRANSPOSE, 6: way.ROTATE_270, 7: way.TRANSVERSE,
@@ -171,16 +171,16 @@ def _turn(image: Image) -> Any:
 def _orientation(image: Image) -> Any:
     try:
         return image.getexif().get(ORIENTATION)
-    except Exception:  # damaged EXIF, of which Pillow raises errors of many kinds, turns nothing: the pixels are whole
+    except Exception:  # damaged EXIF raises errors of many kinds; the pixels are intact
         return None
 
 
 def _upright_size(image: Image) -> tuple[int, int]:
-    """(width, height) of a picture that is not loaded yet, when it stands upright."""
-    if image.format == "TIFF":  # versions of Pillow differ in whether ``size`` is that of the picture as it lies in the file
+    """The (width, height), upright, of an image that is not loaded yet."""
+    if image.format == "TIFF":  # versions of Pillow differ in whether ``size`` is before or after rotation
         size, orientation = (_tags(image)[WIDTH], _tags(image)[HEIGHT]), _tags(image).get(ORIENTATION)
     elif image.format == "PNG" and not {"exif", "Raw profile type exif"} & set(image.info):
-        return image.size  # it would be read whole to look for EXIF at its end
+        return image.size  # looking for EXIF at its end would read the whole file
     else:
         size, orientation = image.size, _orientation(image)
     return (size[1], size[0]) if orientation in (5, 6, 7, 8) else size

@@ -1,4 +1,4 @@
-"""Samples that a generator function makes, one after the other."""
+"""Samples from a generator function."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .value_range import LEVELS, channels_first, scaled
 
 
 class Generated:
-    """What a generator function yields: samples, or pairs of a sample and a label.
+    """The samples, or pairs of a sample and a label, of a generator function.
 
-    It is called again when it ends. A resumed run skips what was used before, so that it goes on where it stopped; for that the
-    function must yield the same every time.
+    The function is called again when it ends. A resumed run skips the samples that it has used, so the function must yield the
+    same samples every time.
 
     Args:
         make: Called without arguments; yields arrays of one shape, or (array, label). uint8 and uint16 are levels: 0 becomes -1
-            and the largest 1. Other numbers are taken as they are.
-        num_classes: Of the labels; None without labels.
+            and the largest 1. Other numbers are not scaled.
+        num_classes: Number of classes; None without labels.
 
     Raises:
-        ArgumentError: nothing is yielded, or it is not as said.
+        ArgumentError: the function yields nothing, or something other than this.
 
     Example:
         >>> import numpy as np
@@ -51,7 +51,7 @@ class Generated:
         self.shape: tuple[int, ...] = sample.shape
 
     def take(self, start: int, stop: int) -> Batch:
-        """Samples ``start`` to ``stop`` of the endless sequence, as of :meth:`Source.fetch`."""
+        """Samples ``start`` to ``stop`` of the endless sequence, as in :meth:`Source.fetch`."""
         if start < self._at:
             self._iterator, self._at = iter(()), 0
         while self._at < start:
@@ -64,20 +64,23 @@ class Generated:
                 raise ArgumentError(f"the generator yields the label {bad[0].item()}; labels are 0 to {self.num_classes - 1}.")
         for array in arrays:
             if array.shape != self.shape or not np.isfinite(array).all():
-                raise ArgumentError(f"the generator yields {array.shape}; it must be finite and {self.shape}, as the first was.")
+                raise ArgumentError(f"the generator yields {array.shape}; it must be finite and {self.shape}, like the first.")
         return torch.from_numpy(np.stack(arrays)), labels
 
     def _read(self, item: Any) -> tuple[np.ndarray, int | None]:
-        """A sample, and its label where there are labels."""
+        """A sample and its label, or None without labels."""
         try:
             if self.num_classes is None:
                 return _numbers(item), None
             sample, label = item
             return _numbers(sample), operator.index(label)
         except (TypeError, ValueError) as error:
-            what = "numbers alone" if self.num_classes is None else "pairs of numbers and a whole label"
-            said = "; pairs with a label need num_classes=" if self.num_classes is None else ""
-            raise ArgumentError(f"the generator yields what is no sample ({error}); it must yield {what}{said}.") from error
+            what = (
+                "arrays; pairs with a label need num_classes="
+                if self.num_classes is None
+                else "pairs of an array and an integer label"
+            )
+            raise ArgumentError(f"the generator yields an invalid sample ({error}); it must yield {what}.") from error
 
     def _next(self) -> Any:
         for item in self._iterator:
@@ -87,7 +90,7 @@ class Generated:
         for item in self._iterator:
             self._at += 1
             return item
-        raise TrainingError("the generator function yields nothing any more.")
+        raise TrainingError("the generator function no longer yields samples.")
 
 
 def _numbers(sample: Any) -> np.ndarray:

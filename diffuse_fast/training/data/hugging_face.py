@@ -1,4 +1,4 @@
-"""A folder that Hugging Face ``datasets`` wrote (``save_to_disk``), as images with labels from a column."""
+"""Images in a folder that Hugging Face ``datasets`` wrote with ``save_to_disk``."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def from_disk(
     framing: Framing | None = None,
     on_error: str = "raise",
 ) -> Images:
-    """The images of a data set on the disk.
+    """Open the images of a data set on disk.
 
     Args:
-        split: Of a folder with several (``train``, ...).
+        split: The split of a folder with several (``train``, ...).
         image: The column of images.
-        label: The column of labels: whole numbers from 0, or names, which are numbered in their order (2 before 10); None for no
+        label: The column of labels: integers from 0, or names, which are numbered in natural order (2 before 10); None for no
             labels.
-        framing, on_error: As of :class:`Images`.
+        framing, on_error: As for :class:`Images`.
 
     Raises:
-        ArgumentError: no such data set, split or column. MissingDependencyError: ``datasets`` is not installed.
+        ArgumentError: there is no such data set, split or column. MissingDependencyError: ``datasets`` is not installed.
     """
     try:
         import datasets
@@ -40,10 +40,10 @@ def from_disk(
     try:
         data = datasets.load_from_disk(os.fspath(path))
     except (OSError, ValueError) as error:
-        raise ArgumentError(f"{path} is no folder of a Hugging Face data set: {error}.") from error
+        raise ArgumentError(f"{path} is not a folder of a Hugging Face data set: {error}.") from error
     if isinstance(data, datasets.DatasetDict):
         if split not in data:
-            raise ArgumentError(f"split is {split!r}; {path} has {', '.join(data)}: name one of them.")
+            raise ArgumentError(f"split is {split!r}; it must be one of {', '.join(data)} of {path}.")
         data = data[split]
     for column in (image, *([] if label is None else [label])):
         if column not in data.column_names:
@@ -56,14 +56,14 @@ def from_disk(
             classes = sorted(set(values), key=natural)
             values = [classes.index(value) for value in values]
         labels = np.array(values)
-    # Not decoded by datasets: a broken image is ours to name.
-    pictures = data.cast_column(image, datasets.Image(decode=False)).select_columns(image)
+    # Not decoded by datasets, so that we can name a broken image.
+    images = data.cast_column(image, datasets.Image(decode=False)).select_columns(image)
     pil = pillow()
 
     def opened(index: int):
         import io
 
-        row = pictures[index][image]
+        row = images[index][image]
         return pil.open(io.BytesIO(row["bytes"]) if row["bytes"] is not None else row["path"])
 
     names = [f"row {i}" for i in range(len(data))]

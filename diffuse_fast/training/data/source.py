@@ -1,4 +1,4 @@
-"""What the loop asks of data, and the checks that every source shares."""
+"""The protocol of a data source, and the checks that all sources share."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Batch = tuple[Tensor, Tensor | None]
 
 
 class Source(Protocol):
-    """Samples of one shape, float32, with or without a label each.
+    """Float32 samples of one shape, optionally with labels.
 
     Attributes:
-        shape: Of one sample.
-        num_classes: Labels are below it; None without labels.
+        shape: Shape of one sample.
+        num_classes: Number of classes; None without labels.
 
-    A source may have more attributes: ``classes``, the names of the classes; ``value_range``, (-1, 1) where it has scaled its
-    values to that; ``broken`` and ``attribution`` as of :class:`~.images.Images`.
+    Optional attributes: ``classes``, the names of the classes; ``value_range``, (-1, 1) if the source scales its values to it;
+    ``broken`` and ``attribution`` as in :class:`~.image_folder.Images`.
     """
 
     shape: tuple[int, ...]
@@ -31,19 +31,17 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def fetch(self, indices: Sequence[int]) -> Batch:
-        """(B, *shape) float32 and (B,) int64, or None without labels."""
+        """Return samples (B, *shape) float32 and labels (B,) int64, or None without labels."""
         ...
 
 
-def whole_labels(labels: np.ndarray | Tensor, samples: int) -> Tensor:
-    """Labels (N,) as int64.
+def int_labels(labels: np.ndarray | Tensor, samples: int) -> Tensor:
+    """Convert labels (N,) to int64.
 
     Raises:
-        ArgumentError: they are not one whole number from 0 up for each sample.
+        ArgumentError: the labels are not one integer per sample.
     """
     label = torch.as_tensor(labels)
     if label.shape != (samples,) or label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
-        raise ArgumentError(
-            f"labels are {tuple(label.shape)} of {label.dtype}; they must be {samples} whole numbers, one per sample."
-        )
+        raise ArgumentError(f"labels are {tuple(label.shape)} of {label.dtype}; they must be {samples} integers, one per sample.")
     return label.to(torch.int64)

@@ -1,8 +1,8 @@
-"""How stored numbers become those that a network is trained on: one rule for arrays, generators and pictures.
+"""Scaling of stored values to those that a network is trained on: one rule for arrays, generators and images.
 
-Whole numbers of 8 or 16 bits without a sign are levels: 0 becomes -1 and the largest (255, 65535) becomes 1. All other numbers are
-taken as they are. Pictures (samples of three axes or more) that have no value below 0 are refused, because they may be 0..1, 0..255
-or in the network's range already: ``data_range`` says which.
+Unsigned integers of 8 or 16 bits are levels: 0 becomes -1 and the largest (255, 65535) becomes 1. Other numbers are not
+scaled. Images (samples of three axes or more) without a negative value are refused, because they could be 0..1, 0..255 or in the
+network's range already; ``data_range`` resolves this.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import numpy as np
 from ...errors import ArgumentError, ArgumentTypeError
 
 LEVELS = {"uint8": (0.0, 255.0), "uint16": (0.0, 65535.0)}
-CHANNELS = (1, 3, 4)  # of pictures
-SAY = "data_range=(lo, hi), the values that become -1 and 1"
+CHANNELS = (1, 3, 4)  # of images
+HINT = "give data_range=(lo, hi), the values that become -1 and 1"
 
 Range = tuple[float, float]
 
 
-def range_given(data_range: Any) -> Range | bool | None:
-    """A ``data_range`` as an argument or a setting: a pair, False (as they are), or None (not said).
+def parse_range(data_range: Any) -> Range | bool | None:
+    """Check a ``data_range``: a pair, False (do not scale), or None (not given).
 
     Raises:
         ArgumentError, ArgumentTypeError: it is none of these.
@@ -33,23 +33,23 @@ def range_given(data_range: Any) -> Range | bool | None:
     try:
         lo, hi = (float(value) for value in data_range)
     except (TypeError, ValueError):
-        raise ArgumentTypeError(f"data_range is {data_range!r}; it must be two numbers, as (0, 1), or False.") from None
+        raise ArgumentTypeError(f"data_range is {data_range!r}; it must be two numbers, such as (0, 1), or False.") from None
     if not (math.isfinite(lo) and math.isfinite(hi) and lo < hi):
-        raise ArgumentError(f"data_range is {data_range!r}; it must be two finite numbers, the lower one first.")
+        raise ArgumentError(f"data_range is {data_range!r}; it must be two finite numbers in ascending order.")
     return lo, hi
 
 
-def range_of(kind: str, shape: Sequence[int], few: np.ndarray, data_range: Range | bool | None) -> Range | None:
-    """What is scaled to [-1, 1] in an array; None where its numbers are taken as they are.
+def infer_range(kind: str, shape: Sequence[int], few: np.ndarray, data_range: Range | bool | None) -> Range | None:
+    """The range of an array that becomes [-1, 1]; None if its values are not scaled.
 
     Args:
-        kind: Its dtype's name.
-        shape: Of one sample.
+        kind: Name of its dtype.
+        shape: Shape of one sample.
         few: Some of its samples.
-        data_range: As it was said.
+        data_range: See :func:`parse_range`.
 
     Raises:
-        ArgumentError: nothing was said, and the numbers may mean several things.
+        ArgumentError: no range is given, and the values are ambiguous.
     """
     if data_range is not None:
         return None if isinstance(data_range, bool) else data_range
@@ -57,32 +57,32 @@ def range_of(kind: str, shape: Sequence[int], few: np.ndarray, data_range: Range
         return LEVELS[kind]
     if len(shape) >= 3 and few.size and few.min() >= 0 and few.max() > 0:
         raise ArgumentError(
-            f"data is {kind} of {tuple(shape)} with values from {few.min():g} to {few.max():g}, and none below 0: that may be "
-            "0..1, 0..255, or the network's own range. Say which: data_range=(0, 1), data_range=(0, 255), or data_range=False to "
-            "take them as they are (an argument of training.data.Arrays, a setting of [data])."
+            f"data is {kind} of {tuple(shape)} with values from {few.min():g} to {few.max():g}, and none below 0: this may be "
+            "0..1, 0..255, or the network's own range. Give data_range=(0, 1), data_range=(0, 255), or data_range=False for no "
+            "scaling (an argument of training.data.Arrays, a setting of [data])."
         )
     return None
 
 
 def scaled(values: np.ndarray, data_range: Range) -> np.ndarray:
-    """Numbers of a range in [-1, 1], float32.
+    """Scale values from a range to [-1, 1], float32.
 
     Raises:
-        ArgumentError: one lies outside of the range.
+        ArgumentError: a value is outside the range.
     """
     lo, hi = data_range
     if values.size and not (values.min() >= lo and values.max() <= hi):
-        raise ArgumentError(f"there are values from {values.min():g} to {values.max():g}, outside of {lo:g} to {hi:g}; say {SAY}.")
+        raise ArgumentError(f"there are values from {values.min():g} to {values.max():g}, outside {lo:g} to {hi:g}; {HINT}.")
     if data_range == (-1.0, 1.0):
         return values.astype(np.float32)
-    # float32 holds 16 bits; what is wider is rounded once, at the end.
+    # float32 holds 16 bits exactly; wider values are rounded once, at the end.
     wide: Any = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
     x: np.ndarray = ((wide - lo) / (0.5 * (hi - lo)) - 1.0).astype(np.float32)
     return x
 
 
 def channels_first(shape: Sequence[int]) -> None:
-    """Refuse pictures whose channels are the last axis.
+    """Check that the channels of images are not the last axis.
 
     Raises:
         ArgumentError: they are.
@@ -90,6 +90,6 @@ def channels_first(shape: Sequence[int]) -> None:
     if len(shape) >= 3 and shape[-1] in CHANNELS and min(shape[:-1]) > max(CHANNELS):
         order = (0, len(shape), *range(1, len(shape)))
         raise ArgumentError(
-            f"samples of {tuple(shape)} have their channels last; they must come first, (channels, height, width): "
+            f"samples of {tuple(shape)} have their channels last; they must be first, (channels, height, width): "
             f"data.transpose{order}."
         )

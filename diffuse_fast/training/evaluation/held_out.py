@@ -1,4 +1,4 @@
-"""Real images with labels, out of an .npz, a fifth of every class held out."""
+"""Labelled real images from an .npz file, with a fifth of every class held out."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 
 from ...errors import ArgumentError, ArgumentTypeError
 from ..data import Split
-from ..data.digits import HELD_OUT, SPLIT_SEED
+from ..data.sklearn_digits import HELD_OUT, SPLIT_SEED
 
 
 def split_npz(path: str | os.PathLike[str]) -> Split:
-    """The arrays ``images`` (N, C, H, W), real numbers in [-1, 1], and ``labels`` (N,), whole numbers from 0.
+    """Read the arrays ``images`` (N, C, H, W), floats in [-1, 1], and ``labels`` (N,), integers from 0.
 
-    The split is a function of the labels alone: of every class the same fifth (at least one) is held out each time.
+    The split depends on the labels alone: the same fifth of every class (at least one image) is held out each time.
 
     Raises:
-        ArgumentError, ArgumentTypeError: it is no such file, or an array is missing or of a wrong shape, type or range.
+        ArgumentError, ArgumentTypeError: the file is not an .npz, or an array is missing or has a wrong shape, type or range.
     """
     try:
         with zipfile.ZipFile(path):
-            pass  # np.load takes other files too
+            pass  # np.load reads other files too
         with np.load(path, allow_pickle=False) as file:
             missing = {"images", "labels"} - set(file.files)
             if missing:
@@ -31,15 +31,15 @@ def split_npz(path: str | os.PathLike[str]) -> Split:
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         if isinstance(error, ArgumentError):
             raise
-        raise ArgumentError(f"{path} is no .npz with images and labels: {error}") from error
+        raise ArgumentError(f"{path} is not an .npz file with images and labels: {error}") from error
     if images.ndim != 4 or images.dtype.kind != "f" or not len(images):
         raise ArgumentTypeError(f"images in {path} have shape {images.shape} and dtype {images.dtype}; give (N, C, H, W) floats.")
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise ArgumentTypeError(f"labels in {path} must be {len(images)} whole numbers from 0, one per image.")
+        raise ArgumentTypeError(f"labels in {path} must be {len(images)} integers from 0, one per image.")
     if not (np.abs(images) <= 1.0).all():
-        raise ArgumentError(f"images in {path} leave [-1, 1]; scale them.")
+        raise ArgumentError(f"images in {path} have values outside [-1, 1]; scale them.")
     if images.min() >= 0.0 and images.max() > 0.0:
-        raise ArgumentError(f"images in {path} have no value below 0: they are not in [-1, 1]. Of 0..1 write 2 * images - 1.")
+        raise ArgumentError(f"images in {path} have no value below 0, so they are not in [-1, 1]. Scale 0..1 by 2 * images - 1.")
     rng = np.random.default_rng(SPLIT_SEED)
     held = np.zeros(len(images), bool)
     for label in np.unique(labels):
@@ -47,6 +47,6 @@ def split_npz(path: str | os.PathLike[str]) -> Split:
         held[rng.permutation(members)[: max(1, round(HELD_OUT * len(members)))]] = True
     if held.all():
         classes = len(np.unique(labels))
-        raise ArgumentError(f"{path} has {len(images)} images of {classes} classes: none would be left to learn from.")
+        raise ArgumentError(f"{path} has {len(images)} images of {classes} classes, which leaves none to train on.")
     images, labels = images.astype(np.float32), labels.astype(np.int64)
     return Split(images[~held], labels[~held], images[held], labels[held])

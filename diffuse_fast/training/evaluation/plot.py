@@ -1,4 +1,4 @@
-"""The picture of :mod:`.image_quality`: a row of dots for each solver, one for each number of network calls."""
+"""Plot the figures of :mod:`.image_quality`: one row of dots per solver, one dot per number of network calls."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .image_quality import REAL, Quality
 
 
 def needs_matplotlib() -> None:
-    """Whether plots can be drawn here.
+    """Check that plots can be drawn.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
     try:
-        import matplotlib.figure  # noqa: F401  (asked for here, before anything is measured)
+        import matplotlib.figure  # noqa: F401  (checked before anything is measured)
     except ImportError as error:
         raise MissingDependencyError(f"the plot needs matplotlib: {install_hint('evaluate')}") from error
 
 
 def plot(rows: Sequence[Quality], path: Path, title: str) -> None:
-    """Draw the Fréchet distance and the accuracy of every solver; the colour of a dot says how many network calls it took.
+    """Draw the Fréchet distance and the accuracy of every solver; the colour of a dot is the number of network calls.
 
-    The solver with the least distance is at the top, the real images are a vertical line, and values far beyond the others stand
-    at the edge as numbers.
+    The solver with the smallest distance is at the top. A vertical line marks the real images. Outliers are written as numbers
+    at the edge.
 
     Raises:
         MissingDependencyError: matplotlib is not installed. OutputError: the file cannot be written.
@@ -40,19 +40,19 @@ def plot(rows: Sequence[Quality], path: Path, title: str) -> None:
 
     drawn = [row for row in rows if row.solver != REAL]
     real = next((row for row in rows if row.solver == REAL), None)
-    names = sorted({row.solver for row in drawn}, key=lambda name: (-_best(drawn, name), name))  # from the bottom
+    names = sorted({row.label for row in drawn}, key=lambda name: (-_best(drawn, name), name))  # from the bottom
     calls = sorted({row.nfe for row in drawn}) or [1]
     colours = ScalarMappable(LogNorm(calls[0], max(calls[-1], calls[0] + 1)), "viridis_r")
     figure = Figure(figsize=(11, 2.0 + 0.24 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     distances, accuracies = [row.frechet_distance for row in drawn], [row.accuracy for row in drawn]
-    # An error counts from half a per cent: below it is chance.
+    # Errors below half a per cent are not significant.
     most = 5.0 * statistics.median(distances or [1.0])
     least = 100.0 - 10.0 * max(0.5, statistics.median(100.0 - a for a in accuracies or [100.0]))
     left.set_xscale("log")
     for panel, values, limit, sign in ((left, distances, most, 1), (right, accuracies, least, -1)):
         for height, name in enumerate(names):
-            own = [(row.nfe, value) for row, value in zip(drawn, values, strict=True) if row.solver == name]
+            own = [(row.nfe, value) for row, value in zip(drawn, values, strict=True) if row.label == name]
             _row(panel, height, sorted(own), limit, sign, colours)
         if any(sign * value > sign * limit for value in values):
             panel.set_xlim(**{"right" if sign > 0 else "left": limit})
@@ -62,10 +62,10 @@ def plot(rows: Sequence[Quality], path: Path, title: str) -> None:
         right.axvline(real.accuracy, color="black", linewidth=0.8, linestyle="-.", label=REAL)
         right.legend(loc="lower left", fontsize="small")
     left.set(xlabel="Fréchet distance to the training images", yticks=range(len(names)), yticklabels=names)
-    right.set(xlabel="read as the class asked for, %")
+    right.set(xlabel="recognised as the class asked for, %")
     wide = min(most, max(distances, default=1.0)) > 20 * min(distances, default=1.0)
     _plain_ticks(left.xaxis, (1, 2, 5) if wide else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9))
-    bar = figure.colorbar(colours, ax=right, label="calls of the network (NFE)")
+    bar = figure.colorbar(colours, ax=right, label="network calls (NFE)")
     _plain_ticks(bar.ax.yaxis, (1, 2, 5))
     figure.suptitle(title)
     try:
@@ -75,12 +75,12 @@ def plot(rows: Sequence[Quality], path: Path, title: str) -> None:
         raise OutputError(f"cannot write {path}: {error}") from error
 
 
-def _best(rows: Sequence[Quality], solver: str) -> float:
-    return min(row.frechet_distance for row in rows if row.solver == solver)
+def _best(rows: Sequence[Quality], name: str) -> float:
+    return min(row.frechet_distance for row in rows if row.label == name)
 
 
 def _row(panel: Any, height: int, points: list[tuple[int, float]], limit: float, sign: int, colours: Any) -> None:
-    """The dots of a solver, ``points`` being pairs of calls and value; those beyond the limit as numbers at the edge."""
+    """Draw the dots of a solver at ``points``, pairs of calls and value; those beyond the limit become numbers at the edge."""
     inside = [(nfe, value) for nfe, value in points if sign * value <= sign * limit]
     beyond = [f"{value:.3g}" for _, value in points if sign * value > sign * limit]
     x, y = [value for _, value in inside], [height] * len(inside)
@@ -92,7 +92,7 @@ def _row(panel: Any, height: int, points: list[tuple[int, float]], limit: float,
 
 
 def _plain_ticks(axis: Any, of_a_decade: tuple[float, ...]) -> None:
-    """Plain numbers along a logarithmic axis."""
+    """Label a logarithmic axis with plain numbers."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axis.set_major_locator(LogLocator(subs=of_a_decade, numticks=99))

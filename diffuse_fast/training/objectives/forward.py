@@ -1,8 +1,8 @@
-"""What a network learns to predict, and the loss: L_simple (Ho et al. 2020, equation 14).
+"""The forward process, which makes noisy samples and training targets, and L_simple (Ho et al. 2020, equation 14).
 
-With x_t = alpha·x0 + sigma·ε, the loss is the mean of ‖target − network(x_t, t)‖² over data, times and noise, where the
-target is what ``solver/prediction.py`` says of the prediction type: ε, x0, v = alpha·ε − sigma·x0, ε − x0, ... Each is a linear
-function of the others given x_t, so they differ only in how they weigh times.
+With x_t = alpha·x0 + sigma·ε, the loss is the mean of ‖target − network(x_t, t)‖² over data, times and noise. The prediction type
+defines the target (``solver/prediction.py``): ε, x0, v = alpha·ε − sigma·x0, ε − x0, ... Given x_t, each is linear in the
+others, so they differ only in how they weigh times.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ...kernels import forward as fused
 from ...kernels import kernels
 from ...schedule.discrete import DiscreteSchedule
 from ...solver.prediction import target_weights
-from .place import Place
+from .batch_position import BatchPosition
 
 if TYPE_CHECKING:
     from ...schedule import Schedule
@@ -36,17 +36,18 @@ class Levels(NamedTuple):
 
 
 class ForwardProcess:
-    """The forward process of a schedule: makes x_t and the target from clean data, in one compiled pass
-    (:func:`diffuse_fast.kernels.forward`) where the data are float32 on the CPU, or on a CUDA device with triton; else by torch's
-    operations.
+    """Makes x_t and the training target from clean data.
+
+    Float32 data on the CPU, or on a CUDA device with triton, take one compiled pass (:func:`diffuse_fast.kernels.forward`); other
+    data take torch's operations.
 
     Args:
-        schedule: Any. A discrete one has whole times, 0 to ``num_train_timesteps`` − 1.
+        schedule: Any schedule. The times of a discrete one are integers from 0 to ``num_train_timesteps`` − 1.
         prediction_type: One of the schedule's ``prediction_types``.
-        convention: What the network is told of the time, one of its ``time_conventions``; None is the first.
+        convention: The time convention of the network's input, one of the schedule's ``time_conventions``; None is the first.
 
     Raises:
-        ArgumentError: the schedule's family has no such prediction type or convention.
+        ArgumentError: the schedule's family does not have this prediction type or convention.
 
     Example:
         >>> import torch, diffuse_fast as df
@@ -70,24 +71,28 @@ class ForwardProcess:
         if isinstance(schedule, DiscreteSchedule):
             self.num_train_timesteps = schedule.num_train_timesteps
             self._tables = self._at(np.arange(schedule.num_train_timesteps))
-            # In a table of their own in float32, as every step reads them.
+            # A float32 copy, because every step reads them.
             weights = target_weights(prediction_type, self._tables.alpha, self._tables.sigma, schedule.sigma_data)
             each = (self._tables.alpha, self._tables.sigma, *weights)
             self._float = [torch.as_tensor(v, dtype=torch.float64).expand(self.num_train_timesteps).float() for v in each]
 
-    def __call__(self, x0: Tensor, t: Tensor, noise: Tensor | Place) -> tuple[Tensor, Tensor]:
-        """x_t and the target for data x0 (B, ...), times t (B,), int64 where they are whole, and noise of the shape of x0, or the
-        place of the samples in a run, of which it is a function.
+    def __call__(self, x0: Tensor, t: Tensor, noise: Tensor | BatchPosition) -> tuple[Tensor, Tensor]:
+        """Return x_t and the target.
 
-        The two ways differ by float32 rounding: the compiled pass rounds a product and its sum once, torch twice.
+        Args:
+            x0: Data (B, ...).
+            t: Times (B,), int64 for a discrete schedule.
+            noise: Noise of the shape of x0, or the position of the samples in a run, which determines their noise.
+
+        The compiled pass and torch's operations differ by float32 rounding: one rounds a product and its sum once, the other twice.
         """
         alpha, sigma, u, w = self._coefficients(t)
         given = noise if isinstance(noise, Tensor) else None
         if all(_plain(value) for value in (x0, given) if value is not None):
-            if isinstance(noise, Place):
+            if isinstance(noise, BatchPosition):
                 return fused(x0, alpha, sigma, target=(u, w), seed=noise.seed, step=noise.step, index=noise.first)
             return fused(x0, alpha, sigma, target=(u, w), noise=noise)
-        if isinstance(noise, Place):
+        if isinstance(noise, BatchPosition):
             noise = noise.normals(x0.shape).to(x0.device)
         each = (-1,) + (1,) * (x0.ndim - 1)
         alpha, sigma, u, w = (v.to(x0.device).reshape(each) for v in (alpha, sigma, u, w))
@@ -107,8 +112,8 @@ class ForwardProcess:
             return Levels(*(v[t.cpu()] for v in self._tables))
         return self._at(t.double().cpu().numpy())
 
-    def told(self, t: Tensor) -> Tensor:
-        """What the network is told: whole timesteps as int64, all else as float32."""
+    def network_time(self, t: Tensor) -> Tensor:
+        """The network's time input: int64 for timesteps of a discrete schedule, else float32."""
         if self.convention == "timestep" and self._tables is not None:
             return t
         values: Any = self.schedule.network_time(t.double().cpu().numpy(), self.convention)
@@ -120,7 +125,7 @@ class ForwardProcess:
 
 
 def _plain(value: Tensor) -> bool:
-    """Whether a compiled pass takes a tensor: there is one where it lies, it has no gradient, and its memory is in order."""
+    """Whether the compiled pass supports a tensor: its device, dtype and memory layout; and it needs no gradient."""
     return (
         _compiled_on(value.device.type)
         and value.dtype == torch.float32
@@ -145,8 +150,7 @@ def simple_loss(network: nn.Module, x_t: Tensor, t: Tensor, target: Tensor, labe
 def evaluate_loss(
     network: nn.Module, data: Tensor, labels: Tensor | None, forward_process: ForwardProcess, *, draws: int, seed: int
 ) -> float:
-    """The simple loss of a network in eval mode on given data (N, ...), each sample at ``draws`` seeded times and
-    noises."""
+    """The simple loss of a network in eval mode on data (N, ...), with ``draws`` seeded times and noises per sample."""
     generator = torch.Generator().manual_seed(seed)
     total = 0.0
     for _ in range(draws):

@@ -11,9 +11,9 @@ from torch import Tensor
 from ...errors import ArgumentError
 from ...kernels.reference import STREAM_TRAINING_REST
 from ...solver.prediction import target_weights
+from .batch_position import BatchPosition, draw_part
 from .forward import ForwardProcess, Levels
-from .place import Place, share
-from .times import Listening, Times, TimeSampler, UniformTimes
+from .times import AdaptiveTimes, Times, TimeSampler, UniformTimes
 from .weighting import Weighting
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ Conditions = Mapping[str, Tensor]
 
 
 class Losses(NamedTuple):
-    """What a batch costs.
+    """The losses of a batch.
 
     Attributes:
-        loss: The mean over the batch, of which the gradient is taken; a scalar.
+        loss: The mean over the batch, a scalar with a gradient.
         each: The loss of each sample before the sampler's weight, (B,), without a gradient.
-        t: The times that were drawn, (B,).
+        t: The drawn times, (B,).
     """
 
     loss: Tensor
@@ -38,7 +38,7 @@ class Losses(NamedTuple):
 
 
 class AnyObjective(Protocol):
-    """What the loop is given. One that is a ``nn.Module`` has parameters of its own, to be trained with the network's."""
+    """An objective of the training loop. The parameters of one that is a ``nn.Module`` are trained with the network's."""
 
     def __call__(
         self,
@@ -47,27 +47,29 @@ class AnyObjective(Protocol):
         cond: Conditions | None = None,
         *,
         generator: torch.Generator,
-        place: Place | None = None,
+        position: BatchPosition | None = None,
     ) -> Losses: ...
 
 
 class Objective:
-    """E[w(t)·‖target − network(x_t, t)‖²], the mean over elements, for x_t = alpha·x0 + sigma·ε: L_simple of DDPM (Ho et al. 2020,
-    arXiv:2006.11239, eq. 14), v-prediction, EDM, flow matching (Lipman et al. 2023, arXiv:2210.02747, eq. 23), by what is given.
+    """The weighted squared error of a prediction, E[w(t)·‖target − network(x_t, t)‖²], for x_t = alpha·x0 + sigma·ε.
+
+    Schedule, prediction type and weighting make it L_simple of DDPM (Ho et al. 2020, arXiv:2006.11239, eq. 14), v-prediction, EDM
+    or flow matching (Lipman et al. 2023, arXiv:2210.02747, eq. 23). The error is a mean over elements.
 
     Args:
-        schedule: Any.
-        prediction_type: One of the schedule's.
-        weighting: None, so that the error of what is predicted counts the same at every time; or a function of SNR that weighs the
-            error of x0 (``weighting.py``).
-        times: What draws the times; None draws them uniformly.
-        convention: What the network is told of the time; None is the schedule's first.
-        offset_noise: Standard deviation of a noise that is one number for each sample and channel, added to ε (Guttenberg 2023,
+        schedule: Any schedule.
+        prediction_type: One of the schedule's prediction types.
+        weighting: A function of SNR that weighs the error of x0 (``weighting.py``); None weighs the prediction's error equally at
+            all times.
+        times: Sampler of times; None draws them uniformly.
+        convention: The time convention of the network's input; None is the schedule's first.
+        offset_noise: Standard deviation of extra noise with one value per sample and channel, added to ε (Guttenberg 2023,
             "Diffusion with Offset Noise").
 
     Raises:
-        ArgumentError: an argument does not fit the schedule; ε is predicted where nothing is left of the data, so that x0's error
-            has no weight there.
+        ArgumentError: an argument does not fit the schedule, or ``weighting`` is given for ε at zero terminal SNR, where the error
+            of x0 is undefined.
 
     Example:
         >>> import torch, diffuse_fast as df
@@ -89,10 +91,10 @@ class Objective:
         offset_noise: float = 0.0,
     ):
         if not 0.0 <= offset_noise < float("inf"):
-            raise ArgumentError(f"offset_noise is {offset_noise!r}; it must be from 0, and finite.")
+            raise ArgumentError(f"offset_noise is {offset_noise!r}; it must be finite and at least 0.")
         if weighting is not None and prediction_type in ("epsilon", "score") and schedule.alpha(schedule.t_max) == 0.0:
             raise ArgumentError(
-                f"{prediction_type} says nothing of x0 at the end of this schedule; predict v, or leave weighting out."
+                f"{prediction_type} does not determine x0 at the end of this schedule; predict v, or omit weighting."
             )
         self.process = ForwardProcess(schedule, prediction_type, convention)
         self.weighting, self.offset_noise = weighting, offset_noise
@@ -105,7 +107,7 @@ class Objective:
         cond: Conditions | None = None,
         *,
         generator: torch.Generator,
-        place: Place | None = None,
+        position: BatchPosition | None = None,
     ) -> Losses:
         """The losses of a batch.
 
@@ -114,23 +116,23 @@ class Objective:
             x0: (B, ...) float32 data.
             cond: Conditioning by name, each (B, ...).
             generator: Draws times and noise, on the CPU.
-            place: Of a part of a batch, in a run: times are then the part's of those that the generator draws for the whole batch,
-                noise is a function of the place alone, and it is the caller who lets ``times`` hear of the losses (:func:`tell`),
-                once all parts are there.
+            position: Where x0 lies in a larger batch of a run. The generator then draws times for the full batch, of which these
+                samples get theirs; noise depends on the position alone; and the caller reports the losses to ``times``
+                (:func:`report_losses`) when all parts are done.
         """
-        t, correction = drawn_times(self.times, len(x0), generator, place)
-        noise = drawn_noise(x0, generator, place, self.offset_noise)
+        t, correction = drawn_times(self.times, len(x0), generator, position)
+        noise = drawn_noise(x0, generator, position, self.offset_noise)
         x_t, target = self.process(x0, t, noise)
-        prediction = network(x_t, self.process.told(t).to(x0.device), **(cond or {}))
+        prediction = network(x_t, self.process.network_time(t).to(x0.device), **(cond or {}))
         each = (prediction - target).square().flatten(1).mean(1)
         if self.weighting is not None:
             each = each * self.weight(t).to(each)
-        if place is None:
-            tell(self.times, t, each.detach())
+        if position is None:
+            report_losses(self.times, t, each.detach())
         return Losses((each * correction.to(each)).mean(), each.detach(), t)
 
     def weight(self, t: Tensor) -> Tensor:
-        """What the squared error of the prediction counts at times (B,), float64."""
+        """The weight of the prediction's squared error at times (B,), float64."""
         levels = self.process.levels(t)
         if self.weighting is None:
             return torch.ones(len(t), dtype=torch.float64)
@@ -139,53 +141,64 @@ class Objective:
 
 
 def sensitivity(prediction_type: str, levels: Levels, sigma_data: float) -> Tensor:
-    """dm/dx0 at a given state: by how much the error of a prediction m is that of x0. With ε = (x − alpha·x0)/sigma, of m = u·x0 +
-    w·ε it is u − w·alpha/sigma."""
+    """dm/dx0 at a given state, for a prediction m = u·x0 + w·ε. With ε = (x − alpha·x0)/sigma it is u − w·alpha/sigma."""
     u, w = target_weights(prediction_type, levels.alpha, levels.sigma, sigma_data)
     return torch.as_tensor(u - w * levels.alpha / levels.sigma)
 
 
-def drawn_times(times: TimeSampler, count: int, generator: torch.Generator, place: Place | None) -> Times:
-    """Times of a batch of ``count`` samples, or of those at a place of a larger one."""
-    if place is None:
+def drawn_times(times: TimeSampler, count: int, generator: torch.Generator, position: BatchPosition | None) -> Times:
+    """Draw times for ``count`` samples: a batch, or the part at ``position`` of a larger one."""
+    if position is None:
         return times.sample(count, generator)
-    whole = times.sample(place.batch, generator)
-    return Times(*(value[place.first : place.first + count] for value in whole))
+    drawn = times.sample(position.batch, generator)
+    return Times(*(value[position.first : position.first + count] for value in drawn))
 
 
-def tell(times: TimeSampler, t: Tensor, losses: Tensor) -> None:
-    """Let a sampler of times hear what those (B,) that were drawn have cost, if it wants to."""
-    if isinstance(times, Listening):
+def report_losses(times: TimeSampler, t: Tensor, losses: Tensor) -> None:
+    """Report the losses (B,) at times (B,) to a sampler that adapts to them; others ignore them."""
+    if isinstance(times, AdaptiveTimes):
         times.update(t, losses)
 
 
-def drawn_noise(x0: Tensor, generator: torch.Generator, place: Place | None, offset: float = 0.0) -> Tensor | Place:
-    """Standard normal noise of the shape of x0, drawn on the CPU; with ``offset`` times one number per sample and channel. A place
-    stands for its noise where nothing is added to it."""
-    if place is not None and not offset:
-        return place
-    noise = torch.randn(x0.shape, generator=generator) if place is None else place.normals(x0.shape)
+def drawn_noise(
+    x0: Tensor, generator: torch.Generator, position: BatchPosition | None, offset: float = 0.0
+) -> Tensor | BatchPosition:
+    """Draw standard normal noise of the shape of x0, plus ``offset`` times one normal per sample and channel.
+
+    Without an offset, a position is returned as it is: the forward process makes its noise.
+    """
+    if position is not None and not offset:
+        return position
+    noise = torch.randn(x0.shape, generator=generator) if position is None else position.normals(x0.shape)
     if offset:
         each = (*x0.shape[:2], *(1,) * (x0.ndim - 2))
-        noise += offset * (torch.randn(each, generator=generator) if place is None else place.normals(each, STREAM_TRAINING_REST))
+        noise += offset * (
+            torch.randn(each, generator=generator) if position is None else position.normals(each, STREAM_TRAINING_REST)
+        )
     return noise.to(x0.device)
 
 
 def drop_conditions(
-    cond: Conditions, null: Mapping[str, float], probability: float, generator: torch.Generator, place: Place | None = None
+    cond: Conditions,
+    null: Mapping[str, float],
+    probability: float,
+    generator: torch.Generator,
+    position: BatchPosition | None = None,
 ) -> dict[str, Tensor]:
-    """Conditioning with that of some samples, drawn with ``probability``, replaced by its null values, all of a sample's together
-    (Ho & Salimans 2022, "Classifier-Free Diffusion Guidance", arXiv:2207.12598, Algorithm 1).
+    """Replace the conditioning of randomly chosen samples by its null values, for classifier-free guidance.
+
+    All conditions of a chosen sample are replaced (Ho & Salimans 2022, "Classifier-Free Diffusion Guidance", arXiv:2207.12598,
+    Algorithm 1).
 
     Args:
-        cond: By name, each (B, ...).
-        null: The null value of each.
-        probability: From 0 to 1.
-        generator: Draws who loses it, on the CPU.
-        place: Of a part of a batch, in a run: the draw is the part's of one for the whole batch.
+        cond: Conditions by name, each (B, ...).
+        null: The null value of each condition.
+        probability: Probability that a sample is chosen, from 0 to 1.
+        generator: Draws the samples, on the CPU.
+        position: Where the samples lie in a larger batch of a run, which is drawn for as a whole.
 
     Raises:
-        ArgumentError: a null value is missing, or the probability is none.
+        ArgumentError: a null value is missing, or the probability is outside [0, 1].
 
     Example:
         >>> import torch
@@ -196,11 +209,11 @@ def drop_conditions(
     if not 0.0 <= probability <= 1.0:
         raise ArgumentError(f"probability is {probability!r}; it must be from 0 to 1.")
     if missing := [name for name in cond if name not in null]:
-        raise ArgumentError(f"null lacks {missing[0]!r}, which cond has.")
+        raise ArgumentError(f"null has no value for {missing[0]!r}, which is in cond.")
     if not cond:
         return {}
     batch = len(next(iter(cond.values())))
-    drop = share(batch, place, lambda count: torch.rand(count, generator=generator)) < probability
+    drop = draw_part(batch, position, lambda count: torch.rand(count, generator=generator)) < probability
 
     def dropped(value: Tensor, replacement: float) -> Tensor:
         where = drop.to(value.device).reshape(-1, *(1,) * (value.ndim - 1))

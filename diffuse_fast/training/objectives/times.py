@@ -1,4 +1,4 @@
-"""Which times an objective draws."""
+"""Samplers of the times at which an objective is evaluated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ArgumentError, suggest
-from ...schedule.checks import positive, whole
+from ...schedule.checks import require_int, require_positive
 from ...schedule.discrete import DiscreteSchedule
 
 if TYPE_CHECKING:
@@ -19,25 +19,25 @@ SPREADS = ("independent", "antithetic", "low_discrepancy")
 
 
 class Times(NamedTuple):
-    """Times (B,), int64 of a discrete schedule, else float64; and what a loss at each must be multiplied by, (B,) float32, for the
-    mean to be that of the objective."""
+    """Times (B,), int64 for a discrete schedule, else float64; and importance weights (B,) float32 of the losses at these times,
+    with which their mean is that of the objective."""
 
     t: Tensor
     weight: Tensor
 
 
 class TimeSampler(Protocol):
-    """Draws times."""
+    """A sampler of times."""
 
     def sample(self, n: int, generator: torch.Generator) -> Times: ...
 
 
 @runtime_checkable
-class Listening(TimeSampler, Protocol):
-    """Draws times by what they cost; what it remembers lies in a checkpoint."""
+class AdaptiveTimes(TimeSampler, Protocol):
+    """A sampler that adapts to the losses; checkpoints keep its state."""
 
     def update(self, t: Tensor, losses: Tensor) -> None:
-        """The times (B,) of a batch, of all processes, and the loss of each sample before it was multiplied by its weight."""
+        """Take in the times (B,) of a batch, from all processes, and the unweighted loss of each sample."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -46,16 +46,16 @@ class Listening(TimeSampler, Protocol):
 
 
 class UniformTimes:
-    """Every time as often: of a discrete schedule each timestep, else t from ``t_min`` to ``t_max``.
+    """Uniform times: every timestep of a discrete schedule, else t in [``t_min``, ``t_max``].
 
     Args:
-        schedule: Any.
-        spread: How the times of a batch lie to each other. Each alone is uniform.
+        schedule: Any schedule.
+        spread: How the times of a batch depend on each other. Each alone is uniform.
 
             ===================  ===========================================================================
-            ``independent``      as they fall
-            ``antithetic``       half of them, and those mirrored in the middle (the code of Song et al. 2020, DDIM)
-            ``low_discrepancy``  even from a random start (Kingma et al. 2021, arXiv:2107.00630, appendix I.1)
+            ``independent``      independent draws
+            ``antithetic``       one half is the mirror image of the other (the code of Song et al. 2020, DDIM)
+            ``low_discrepancy``  evenly spaced from a random start (Kingma et al. 2021, arXiv:2107.00630, appendix I.1)
             ===================  ===========================================================================
 
     Example:
@@ -82,7 +82,7 @@ class UniformTimes:
         if self.spread == "independent":
             return torch.rand(n, generator=generator, dtype=torch.float64)
         half = torch.rand(-(-n // 2), generator=generator, dtype=torch.float64)
-        # Of an integer grid the mirror is exact: T·(1 − u), rounded down, is T − 1 − floor(T·u) but where T·u is whole.
+        # On an integer grid the mirror is exact: floor(T·(1 − u)) is T − 1 − floor(T·u), except where T·u is an integer.
         return torch.cat([half, torch.nextafter(1.0 - half, torch.zeros_like(half))])[:n]
 
     def _times(self, u: Tensor) -> Tensor:
@@ -93,13 +93,13 @@ class UniformTimes:
 
 
 class ImportanceTimes:
-    """Timesteps as often as the root of the second moment of their last losses, which makes the variance of the estimate least
-    (Nichol & Dhariwal 2021, "Improved DDPM", arXiv:2102.09672, eq. 18); uniform until each has ``history`` of them.
+    """Timesteps in proportion to the root mean square of their last losses, which minimises the variance of the estimate
+    (Nichol & Dhariwal 2021, "Improved DDPM", arXiv:2102.09672, eq. 18). Uniform until every timestep has ``history`` losses.
 
     Args:
-        schedule: A discrete one.
-        history: How many losses of each timestep are kept.
-        uniform: Share of the probability that is uniform, for a time whose losses were 0.
+        schedule: A discrete schedule.
+        history: Number of losses kept per timestep.
+        uniform: Uniform share of the probability, so that a timestep with losses of 0 is still drawn.
 
     Raises:
         ArgumentError: the schedule has no timesteps, or a number is out of range.
@@ -115,8 +115,8 @@ class ImportanceTimes:
 
     def __init__(self, schedule: Schedule, *, history: int = 10, uniform: float = 1e-3):
         if not isinstance(schedule, DiscreteSchedule):
-            raise ArgumentError(f"schedule is of the family {schedule.family}; a history of losses needs whole timesteps.")
-        if whole("history", history) < 1:
+            raise ArgumentError(f"schedule is of the family {schedule.family}; importance times need a discrete one.")
+        if require_int("history", history) < 1:
             raise ArgumentError(f"history is {history}; it must be at least 1.")
         if not 0.0 <= uniform <= 1.0:
             raise ArgumentError(f"uniform is {uniform!r}; it must be from 0 to 1.")
@@ -126,7 +126,7 @@ class ImportanceTimes:
 
     @property
     def probabilities(self) -> Tensor:
-        """How likely each timestep is drawn now, (T,) float64."""
+        """The current probability of each timestep, (T,) float64."""
         count, history = self._losses.shape
         flat = torch.full((count,), 1.0 / count, dtype=torch.float64)
         if (self._seen < history).any():
@@ -143,7 +143,7 @@ class ImportanceTimes:
     def update(self, t: Tensor, losses: Tensor) -> None:
         history = self._losses.shape[1]
         for i, loss in zip(t.tolist(), losses.tolist(), strict=True):
-            self._losses[i, int(self._seen[i]) % history] = loss  # the oldest goes
+            self._losses[i, int(self._seen[i]) % history] = loss  # overwrites the oldest
             self._seen[i] += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -151,21 +151,21 @@ class ImportanceTimes:
         return {"losses": self._losses.clone(), "seen": self._seen.clone()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the history of :meth:`state_dict`.
+        """Restore the history from :meth:`state_dict`.
 
         Raises:
-            ArgumentError: it is of another number of timesteps or losses.
+            ArgumentError: it has another number of timesteps or losses.
         """
         if state["losses"].shape != self._losses.shape:
             given, own = tuple(state["losses"].shape), tuple(self._losses.shape)
-            raise ArgumentError(f"the history is of {given} timesteps and losses; this one is of {own}.")
+            raise ArgumentError(f"the history has {given} timesteps and losses; this sampler has {own}.")
         self._losses.copy_(state["losses"])
         self._seen.copy_(state["seen"])
 
 
 class LogNormalTimes:
-    """Noise levels sigma/alpha with log σ ~ N(mean, std²) (Karras et al. 2022, arXiv:2206.00364, Table 1), brought back into what
-    the schedule has. How often a time is drawn is part of this objective: its weights are 1.
+    """Noise levels sigma/alpha with log σ ~ N(mean, std²) (Karras et al. 2022, arXiv:2206.00364, Table 1), clamped to the range of
+    the schedule. The distribution is part of the objective: the importance weights are 1.
 
     Example:
         >>> import torch, diffuse_fast as df
@@ -177,10 +177,12 @@ class LogNormalTimes:
 
     def __init__(self, schedule: Schedule, *, mean: float = -1.2, std: float = 1.2):
         if isinstance(schedule, DiscreteSchedule):
-            raise ArgumentError("schedule is discrete; log-normal levels lie between its timesteps. Weigh UniformTimes instead.")
+            raise ArgumentError(
+                "schedule is discrete; log-normal levels are not on its timesteps. Use UniformTimes and a weighting."
+            )
         if not math.isfinite(mean):
             raise ArgumentError(f"mean is {mean!r}; it must be finite.")
-        self.schedule, self.mean, self.std = schedule, mean, positive("std", std)
+        self.schedule, self.mean, self.std = schedule, mean, require_positive("std", std)
 
     def sample(self, n: int, generator: torch.Generator) -> Times:
         log_level = self.mean + self.std * torch.randn(n, generator=generator, dtype=torch.float64)
@@ -190,8 +192,8 @@ class LogNormalTimes:
 
 
 class LogitNormalTimes:
-    """σ = sigmoid(N(mean, std²)) of a flow: more of the middle (Esser et al. 2024, arXiv:2403.03206, eq. 19). Weights are 1, as of
-    :class:`LogNormalTimes`.
+    """Times of a flow with σ = sigmoid(N(mean, std²)), denser in the middle (Esser et al. 2024, arXiv:2403.03206, eq. 19). The
+    importance weights are 1, as for :class:`LogNormalTimes`.
 
     Example:
         >>> import torch, diffuse_fast as df
@@ -203,10 +205,10 @@ class LogitNormalTimes:
 
     def __init__(self, schedule: Schedule, *, mean: float = 0.0, std: float = 1.0):
         if schedule.family != "flow":
-            raise ArgumentError(f"schedule is of the family {schedule.family}; logit-normal times are of a flow.")
+            raise ArgumentError(f"schedule is of the family {schedule.family}; logit-normal times need a flow.")
         if not math.isfinite(mean):
             raise ArgumentError(f"mean is {mean!r}; it must be finite.")
-        self.schedule, self.mean, self.std = schedule, mean, positive("std", std)
+        self.schedule, self.mean, self.std = schedule, mean, require_positive("std", std)
 
     def sample(self, n: int, generator: torch.Generator) -> Times:
         sigma = (self.mean + self.std * torch.randn(n, generator=generator, dtype=torch.float64)).sigmoid()

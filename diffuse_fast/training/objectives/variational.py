@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ...errors import ArgumentError, suggest
-from ...schedule.checks import whole
+from ...schedule.checks import require_int
 from ...schedule.discrete import DiscreteSchedule
 from ...solver.prediction import data_prediction
 from ...theory import REVERSE_VARIANCES, posterior
+from .batch_position import BatchPosition
 from .forward import ForwardProcess
-from .objective import Conditions, Losses, Network, drawn_noise, drawn_times, tell
-from .place import Place
+from .objective import Conditions, Losses, Network, drawn_noise, drawn_times, report_losses
 from .times import TimeSampler, UniformTimes
 
 if TYPE_CHECKING:
@@ -24,27 +24,29 @@ if TYPE_CHECKING:
 
 
 class VariationalObjective:
-    """L_vlb, in bits per dimension: one term of the ELBO for each sample, times their number (Ho et al. 2020, eq. 5), for the
-    reverse process of :func:`diffuse_fast.theory.reverse`. The prior's term, which no network changes, is left out. With
-    ``simple=True`` the hybrid of Improved DDPM, L_simple + vlb_weight·L_vlb, where L_vlb teaches the variance alone: the mean
-    gets no gradient of it (Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 16).
+    """L_vlb, the ELBO in bits per dimension, or the hybrid objective of Improved DDPM.
 
-    The decoder, at timestep 0, has for β̃, which is 0 there, that of timestep 1, as the code of that paper has it.
+    L_vlb evaluates one random term of the ELBO per sample, times the number of terms (Ho et al. 2020, eq. 5), for the reverse
+    process of :func:`diffuse_fast.theory.reverse`. It omits the prior's term, which does not depend on the network. With
+    ``simple=True`` it is the hybrid L_simple + vlb_weight·L_vlb, where the mean gets no gradient of L_vlb (Nichol & Dhariwal 2021,
+    arXiv:2102.09672, eq. 16).
+
+    At timestep 0, the decoder, β̃ is 0; as in that paper's code, the value of timestep 1 is used.
 
     Args:
-        schedule: A discrete one of at least two timesteps, with something left of the data at each for what is predicted.
-        prediction_type: One of the schedule's.
-        variance_type: ``fixed_small``, ``fixed_large``, ``learned`` or ``learned_range``; with the last two the network returns
-            twice the channels, the second half v.
-        levels: Number of values that data has over ``value_range``, for the discretised decoder (Ho et al. 2020, eq. 13); None is
-            continuous data.
-        value_range: The first and the last value.
-        simple: Whether this is the hybrid. It needs a learned variance.
+        schedule: A discrete schedule of at least two timesteps; with ``epsilon`` its terminal SNR must be above 0.
+        prediction_type: One of the schedule's prediction types.
+        variance_type: ``fixed_small``, ``fixed_large``, ``learned`` or ``learned_range``; for the last two the network returns
+            twice the channels, the second half being v.
+        levels: Number of evenly spaced values of the data over ``value_range``, for the discretised decoder (Ho et al. 2020,
+            eq. 13); None for continuous data.
+        value_range: The lowest and the highest value.
+        simple: Use the hybrid. It needs a learned variance.
         vlb_weight: λ of the hybrid.
-        times: What draws the times; None draws them uniformly.
+        times: Sampler of times; None draws them uniformly.
 
     Raises:
-        ArgumentError: an argument is out of range, or the parts do not fit each other.
+        ArgumentError: an argument is out of range, or the arguments do not fit each other.
 
     Example:
         >>> import torch, diffuse_fast as df
@@ -70,14 +72,14 @@ class VariationalObjective:
         if variance_type not in REVERSE_VARIANCES:
             raise ArgumentError(f"variance_type is {variance_type!r}.{suggest(str(variance_type), REVERSE_VARIANCES)}")
         if simple and not variance_type.startswith("learned"):
-            raise ArgumentError(f"variance_type is {variance_type!r}; the hybrid is for one that is learned.")
+            raise ArgumentError(f"variance_type is {variance_type!r}; the hybrid needs a learned one.")
         if not isinstance(schedule, DiscreteSchedule) or schedule.num_train_timesteps < 2:
             raise ArgumentError("schedule must be a discrete one of at least 2 timesteps; the ELBO is a sum over them.")
         if prediction_type == "epsilon" and schedule.alpha(schedule.t_max) == 0.0:
-            raise ArgumentError("epsilon says nothing of x0 at the end of this schedule; predict v.")
+            raise ArgumentError("epsilon does not determine x0 at the end of this schedule; predict v.")
         if not 0.0 < vlb_weight < math.inf:
             raise ArgumentError(f"vlb_weight is {vlb_weight!r}; it must be above 0 and finite.")
-        if levels is not None and whole("levels", levels) < 2:
+        if levels is not None and require_int("levels", levels) < 2:
             raise ArgumentError(f"levels is {levels}; it must be at least 2, or None for continuous data.")
         if not value_range[0] < value_range[1]:
             raise ArgumentError(f"value_range is {value_range!r}; it must be (lo, hi) with lo < hi.")
@@ -89,7 +91,7 @@ class VariationalObjective:
 
     @staticmethod
     def _made(schedule: DiscreteSchedule, prediction_type: str) -> dict[str, Tensor]:
-        """Per timestep: x̂0 = p·x + q·m, the weight of x0 in the posterior's mean, and the logarithms of β̃ and β."""
+        """Tables over timesteps: p and q of x̂0 = p·x + q·m, the weight of x0 in the posterior's mean, log β̃ and log β."""
         count = schedule.num_train_timesteps
         each = [
             data_prediction(prediction_type, a, s, schedule.sigma_data)
@@ -114,12 +116,12 @@ class VariationalObjective:
         cond: Conditions | None = None,
         *,
         generator: torch.Generator,
-        place: Place | None = None,
+        position: BatchPosition | None = None,
     ) -> Losses:
         """The losses of a batch; arguments as of :meth:`Objective.__call__`."""
-        t, correction = drawn_times(self.times, len(x0), generator, place)
-        x_t, target = self.process(x0, t, drawn_noise(x0, generator, place))
-        output = network(x_t.clone(), self.process.told(t).to(x0.device), **(cond or {}))
+        t, correction = drawn_times(self.times, len(x0), generator, position)
+        x_t, target = self.process(x0, t, drawn_noise(x0, generator, position))
+        output = network(x_t.clone(), self.process.network_time(t).to(x0.device), **(cond or {}))
         v = None
         if self.variance_type.startswith("learned"):
             output, v = output.chunk(2, dim=1)
@@ -127,8 +129,8 @@ class VariationalObjective:
         each = bits
         if self.simple:
             each = (output - target).square().flatten(1).mean(1) + self.vlb_weight * bits
-        if place is None:
-            tell(self.times, t, each.detach())
+        if position is None:
+            report_losses(self.times, t, each.detach())
         return Losses((each * correction.to(each)).mean(), each.detach(), t)
 
     def terms(self, x0: Tensor, x_t: Tensor, model_output: Tensor, v: Tensor | None, t: Tensor) -> Tensor:
@@ -161,19 +163,19 @@ class VariationalObjective:
 
 
 def negative_log_decoder(x0: Tensor, mean: Tensor, log_std: Tensor, levels: int | None, value_range: tuple[float, float]) -> Tensor:
-    """:func:`diffuse_fast.theory.decoder_term` with a gradient, for every element: of the shape of x0."""
+    """:func:`diffuse_fast.theory.decoder_term` with a gradient: one value per element of x0."""
     if levels is None:
         return 0.5 * (math.log(2.0 * math.pi) + ((x0 - mean) * torch.exp(-log_std)).square()) + log_std
     lo, hi = value_range
     half = 0.5 * (hi - lo) / (levels - 1)
     scale = torch.exp(-log_std)
     below, above = (x0 - half - mean) * scale, (x0 + half - mean) * scale
-    # The outermost cells have no end; far is as good, and has a gradient of 0 instead of none.
+    # The outermost cells are unbounded. A far finite bound has the same value, and a gradient of 0 instead of NaN.
     far = 1e6
     below = torch.where(x0 - half < lo, above.detach() - far, below)
     above = torch.where(x0 + half > hi, below.detach() + far, above)
-    flip = below > 0.0  # from the side where both are small
+    flip = below > 0.0  # use the tail in which both are small
     low, high = torch.where(flip, -above, below), torch.where(flip, -below, above)
     log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
-    gap = (log_low - log_high).clamp(max=-1e-12)  # of cells that rounding has closed
+    gap = (log_low - log_high).clamp(max=-1e-12)  # for cells that rounding has closed
     return -(log_high + torch.log(-torch.expm1(gap)))

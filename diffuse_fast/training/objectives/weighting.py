@@ -1,6 +1,6 @@
-"""How much the times of an objective count: weights of the error of the data prediction, ‖x0 − x̂0‖², by signal to noise.
+"""Weightings of an objective over time: weights of the error of the data prediction, ‖x0 − x̂0‖², as functions of SNR.
 
-In these terms the squared error of ε counts SNR, that of v SNR + 1, and L_simple is that of whatever is predicted.
+In these terms an unweighted error of ε has the weight SNR, and one of v the weight SNR + 1.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def _above_zero(name: str, value: float) -> None:
 
 @dataclass(frozen=True)
 class MinSNR:
-    """min(SNR, γ) (Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy", arXiv:2303.09556, eq. 8): for ε
-    min(SNR, γ)/SNR, for v min(SNR, γ)/(SNR + 1)."""
+    """min(SNR, γ) (Hang et al. 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy", arXiv:2303.09556, eq. 8).
+    It weighs ε's error by min(SNR, γ)/SNR, and v's by min(SNR, γ)/(SNR + 1)."""
 
     gamma: float = 5.0
 
@@ -38,8 +38,8 @@ class MinSNR:
 
 @dataclass(frozen=True)
 class P2:
-    """1/(k + SNR)^γ of ε's error (Choi et al. 2022, "Perception Prioritized Training of Diffusion Models", arXiv:2204.00227,
-    eq. 8)."""
+    """The weight 1/(k + SNR)^γ for ε's error (Choi et al. 2022, "Perception Prioritized Training of Diffusion Models",
+    arXiv:2204.00227, eq. 8)."""
 
     gamma: float = 1.0
     k: float = 1.0
@@ -54,8 +54,8 @@ class P2:
 
 @dataclass(frozen=True)
 class EDM:
-    """λ(σ) = (σ² + sigma_data²)/(σ·sigma_data)² (Karras et al. 2022, arXiv:2206.00364, Table 1), with which the error of the raw
-    network F counts the same at every σ."""
+    """λ(σ) = (σ² + sigma_data²)/(σ·sigma_data)² (Karras et al. 2022, arXiv:2206.00364, Table 1). The error of
+    the raw network F then has the same weight at every σ."""
 
     sigma_data: float = 0.5
 

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file each, whole or not there; never a pickle."""
+"""Checkpoints: one safetensors file each, written atomically; never a pickle."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAME = re.compile(r"checkpoint-(\d{8})\.safetensors")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by name, and plain data about them."""
+    """The tensors of a checkpoint by name, and its JSON document."""
 
     tensors: dict[str, Tensor]
     document: dict[str, Any]
@@ -36,7 +36,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], document: Mappi
     """Write the checkpoint of a step, then remove all but the ``keep`` newest.
 
     Raises:
-        OutputError: it cannot be written, on a full disk for one; older ones stay.
+        OutputError: the checkpoint cannot be written, for example on a full disk; older ones are kept.
     """
     torch_files = _safetensors()
     from safetensors import SafetensorError
@@ -46,7 +46,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], document: Mappi
     with replacing(path) as partial:
         try:
             torch_files.save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata=metadata)
-            # On the disk before it takes its name: a power cut must not leave a name without the data.
+            # Flushed before the rename, so that a power cut cannot leave the name without the data.
             with open(partial, "rb+") as file:
                 os.fsync(file.fileno())
         except SafetensorError as error:
@@ -62,16 +62,16 @@ def found(folder: Path) -> list[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed runs left half-written."""
+    """Remove the partial files of killed runs."""
     for partial in folder.glob(".checkpoint-*.safetensors"):
         partial.unlink(missing_ok=True)
 
 
 def newest(folder: Path) -> Checkpoint | None:
-    """The last whole checkpoint in a folder; one that is damaged is passed over with a warning. None if there is none at all.
+    """Read the newest intact checkpoint in a folder; damaged ones are skipped with a warning. None if there is no checkpoint.
 
     Raises:
-        ArgumentError: there are checkpoints, and all are damaged.
+        ArgumentError: all checkpoints are damaged.
     """
     errors = []
     for path in reversed(found(folder)):
@@ -81,28 +81,15 @@ def newest(folder: Path) -> Checkpoint | None:
             log.warning("%s", error)
             errors.append(str(error))
     if errors:
-        raise ArgumentError(f"there is no whole checkpoint in {folder}: {errors[0]}")
+        raise ArgumentError(f"there is no intact checkpoint in {folder}: {errors[0]}")
     return None
 
 
-def is_one(path: Path) -> bool:
-    """Whether a file is a checkpoint by its name, whole or not, or by its metadata."""
-    from safetensors import SafetensorError, safe_open
-
-    if NAME.fullmatch(path.name):
-        return True
-    try:
-        with safe_open(path, framework="pt") as file:
-            return KEY in (file.metadata() or {})
-    except (OSError, SafetensorError):
-        return False
-
-
 def read(path: str | os.PathLike[str]) -> Checkpoint:
-    """A checkpoint file.
+    """Read a checkpoint file.
 
     Raises:
-        ArgumentError: it cannot be read, is cut short, is a pickle, or is no checkpoint of this version.
+        ArgumentError: the file cannot be read, is truncated, is a pickle, or is not a checkpoint of this version.
     """
     files = _safetensors()
     from safetensors import SafetensorError, safe_open
@@ -111,23 +98,23 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             document = json.loads((file.metadata() or {})[KEY])
         if document["version"] != VERSION:
-            raise ArgumentError(f"{path} is a checkpoint of version {document['version']}; this is version {VERSION}.")
+            raise ArgumentError(f"{path} is a checkpoint of version {document['version']}; this release reads version {VERSION}.")
         tensors = files.load_file(path)
-        _whole(document, tensors)
+        _check(document, tensors)
         return Checkpoint(tensors, document)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, ArgumentError):
             raise
         raise ArgumentError(
-            f"{path} is no whole checkpoint of a training run ({type(error).__name__}: {error}). Only safetensors files are read."
+            f"{path} is not an intact checkpoint ({type(error).__name__}: {error}). Only safetensors files are read."
         ) from error
 
 
-def _whole(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Whether everything is there that a run goes on from.
+def _check(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Check that a checkpoint has everything that a run needs to resume.
 
     Raises:
-        KeyError, TypeError, ValueError: it is not.
+        KeyError, TypeError, ValueError: something is missing or has a wrong type or value.
     """
     for name, kind in (("step", int), ("seconds", int | float), ("run", dict), ("versions", dict)):
         if not isinstance(document[name], kind) or isinstance(document[name], bool):
@@ -139,7 +126,7 @@ def _whole(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Where two documents differ, a line each."""
+    """List the differences of two documents, one line each."""
     lines = []
     for name in dict.fromkeys([*then, *now]):
         a, b = then.get(name), now.get(name)

@@ -1,4 +1,4 @@
-"""What an objective is, as plain data, and what it makes of a network: for checkpoints, previews and artifacts."""
+"""Descriptions of objectives: as JSON for checkpoints, and of the network's output for previews and artifacts."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ..objectives import (
 from ..objectives.objective import AnyObjective
 
 
-class Meaning(NamedTuple):
-    """How what a network puts out is to be read.
+class OutputSpec(NamedTuple):
+    """How to interpret the output of a network.
 
     Attributes:
-        schedule: Of its training, as it is now.
-        prediction_type: What it predicts.
-        convention: What it is told of the time.
+        schedule: The noise schedule of its training; the current one if it is learned.
+        prediction_type: What the network predicts.
+        convention: The time convention of its input.
         variance: ``none``, ``learned`` or ``learned_range``.
     """
 
@@ -35,21 +35,21 @@ class Meaning(NamedTuple):
     variance: str
 
 
-def meaning(objective: AnyObjective) -> Meaning | None:
-    """Of a network trained for an objective; None where it is one of the caller's own."""
+def output_spec(objective: AnyObjective) -> OutputSpec | None:
+    """The output of a network that is trained with an objective; None for an objective of the caller's own."""
     if isinstance(objective, LearnedScheduleObjective):
         schedule = objective.schedule()
-        return Meaning(schedule, objective.prediction_type, schedule.time_conventions[0], "none")
+        return OutputSpec(schedule, objective.prediction_type, schedule.time_conventions[0], "none")
     if not isinstance(objective, Objective | VariationalObjective):
         return None
     kind = objective.variance_type if isinstance(objective, VariationalObjective) else ""
     process = objective.process
-    return Meaning(process.schedule, process.prediction_type, process.convention, kind if kind.startswith("learned") else "none")
+    return OutputSpec(process.schedule, process.prediction_type, process.convention, kind if kind.startswith("learned") else "none")
 
 
 def description(objective: AnyObjective) -> dict[str, Any]:
-    """Its class and settings as JSON has them: what must be the same when a run is resumed. Of an objective of the caller's own the
-    class alone."""
+    """The class and settings of an objective as JSON, which must be the same when a run is resumed. An objective of the caller's
+    own has only its class."""
     out: dict[str, Any] = {"type": type(objective).__name__}
     if isinstance(objective, LearnedScheduleObjective):
         out |= {name: getattr(objective, name) for name in ("prediction_type", "levels", "value_range")}

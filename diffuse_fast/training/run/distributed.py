@@ -1,7 +1,7 @@
 """The processes of one run: one, or as many as ``torchrun`` started.
 
-Plain ``torch.distributed``, not ``accelerate``: what is needed are DDP, fully_shard and three collectives, and a run must not
-depend on a launcher's configuration file beside its own.
+Plain ``torch.distributed``, not ``accelerate``: training needs only DDP, fully_shard and three collectives, and a run must not
+depend on a launcher's configuration file.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ...errors import TrainingError
 
 @contextmanager
 def process_group(device: str = "cpu") -> Iterator[None]:
-    """Within it the processes that ``torchrun`` started know each other (gloo on the CPU, NCCL on GPUs). Without ``torchrun``,
-    or where a group is there already, it does nothing."""
+    """Initialise the process group of ``torchrun`` (gloo on the CPU, NCCL on GPUs), and destroy it on exit. Without
+    ``torchrun``, or if there is a group already, do nothing."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
         yield
         return
@@ -34,12 +34,12 @@ def process_group(device: str = "cpu") -> Iterator[None]:
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
+    """The rank of this process."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -52,8 +52,8 @@ def mean(value: Tensor) -> Tensor:
     return value
 
 
-def anyone(flag: bool, device: torch.device) -> bool:
-    """Whether a flag is set in any process; every process must call it."""
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether a flag is set in any process. Every process must call this."""
     if world() == 1:
         return flag
     value = torch.tensor(float(flag), device=device)
@@ -61,8 +61,8 @@ def anyone(flag: bool, device: torch.device) -> bool:
     return value.item() > 0.0
 
 
-def everyone(values: Tensor) -> Tensor:
-    """A tensor of each process, of one shape, after each other in the order of the processes."""
+def all_gather(values: Tensor) -> Tensor:
+    """Concatenate the tensors of all processes, which have one shape, in the order of ranks."""
     if world() == 1:
         return values
     parts = [torch.empty_like(values) for _ in range(world())]
@@ -71,31 +71,31 @@ def everyone(values: Tensor) -> Tensor:
 
 
 @contextmanager
-def first_alone() -> Iterator[bool]:
-    """What only the first process does, while the others wait; it yields whether this is the first. If it fails there, it fails
-    everywhere."""
+def first_process_only() -> Iterator[bool]:
+    """Run a block on the first process while the others wait; yields whether this is the first. A failure there raises in all
+    processes."""
     error: BaseException | None = None
     try:
         yield rank() == 0
     except Exception as raised:
         error = raised
     if world() > 1:
-        told: list[str | None] = [None if error is None else str(error)]
-        dist.broadcast_object_list(told)
-        if error is None and told[0] is not None:
-            raise TrainingError(f"the first process failed: {told[0]}")
+        message: list[str | None] = [None if error is None else str(error)]
+        dist.broadcast_object_list(message)
+        if error is None and message[0] is not None:
+            raise TrainingError(f"the first process failed: {message[0]}")
     if error is not None:
         raise error
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor that may be sharded among the processes, in full; every process must call it."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Gather a tensor that may be sharded. Every process must call this."""
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
 @torch.no_grad()
-def fill(tensor: Tensor, values: Tensor) -> None:
-    """Give a tensor, perhaps sharded, the values of a full one."""
+def load_full(tensor: Tensor, values: Tensor) -> None:
+    """Copy a full tensor into one that may be sharded."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     if isinstance(tensor, DTensor):

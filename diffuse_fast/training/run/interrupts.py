@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a run: they wait for the end of a step, so that a checkpoint can be written."""
+"""Postpone Ctrl-C and SIGTERM to the end of a training step, so that a checkpoint can be written."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ DEFAULTS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SI
 
 @contextmanager
 def postponed(wanted: bool) -> Iterator[list[int]]:
-    """Within it, what it gives lists the signals that have come. A second one of the same kind acts at once.
+    """Collect signals in the list that it yields. A second signal of the same kind acts at once.
 
-    Only signals that nobody else handles are postponed, and only in the main thread: Python has them nowhere else.
+    Only signals with their default handlers are postponed, and only in the main thread, where Python handles signals.
     """
     caught: list[int] = []
 

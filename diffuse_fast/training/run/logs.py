@@ -1,4 +1,4 @@
-"""What a run writes as it goes: ``log.csv`` (a line per stretch of steps), ``metrics.csv``, TensorBoard's files."""
+"""The logs of a run: ``log.csv`` (one line per ``log_every`` steps), ``metrics.csv``, TensorBoard's files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ METRICS = ("step", "metric", "value")
 
 
 class Logs:
-    """Tables in a folder. A resumed run goes on where its checkpoint is: later lines are of steps that are done again.
+    """Writes the logs of a run. A resumed run drops the lines after its checkpoint, because it repeats those steps.
 
     Args:
-        folder: Where; None writes nothing.
-        start: The step that the run goes on from.
+        folder: Folder of the logs; None writes nothing.
+        start: The step of the checkpoint that the run resumes from, or 0.
         tensorboard: Write event files too.
 
     Raises:
@@ -42,17 +42,17 @@ class Logs:
             self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
 
     def line(self, values: Mapping[str, float]) -> None:
-        """A line of ``log.csv``: the values of :data:`LOG`."""
+        """Write a line of ``log.csv``: the values of :data:`LOG`."""
         self._append("log.csv", [[values[name] for name in LOG]])
         self._scalars("train", int(values["step"]), {name: values[name] for name in LOG[1:5]})
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Lines of ``metrics.csv``."""
+        """Write lines of ``metrics.csv``."""
         self._append("metrics.csv", [[step, name, value] for name, value in values.items()])
         self._scalars("metrics", step, values)
 
-    def picture(self, step: int, levels: Any) -> None:
-        """A grid of samples, (H, W) or (H, W, 3) uint8, for TensorBoard."""
+    def image(self, step: int, levels: Any) -> None:
+        """Write a grid of samples, (H, W) or (H, W, 3) uint8, to TensorBoard."""
         if self._writer is not None:
             self._writer.add_image("samples", levels, step, dataformats="HW" if levels.ndim == 2 else "HWC")
 
@@ -76,7 +76,7 @@ class Logs:
 
 
 def _begin(path: Path, columns: tuple[str, ...], start: int) -> None:
-    """The table with its header and the lines up to a step."""
+    """Begin a table: the header, and the existing lines up to a step."""
     rows: list[list[str]] = []
     if start and path.exists():
         with open(path, newline="", encoding="utf-8") as file:

@@ -28,9 +28,9 @@ from ..data.source import Batch, Source
 from ..objectives import Objective
 from ..objectives.objective import AnyObjective
 from . import checkpoint as checkpoints
-from .batch_order import Feed
-from .description import description, meaning
-from .distributed import anyone, first_alone, mean, rank, world
+from .batch_order import BatchOrder
+from .description import description, output_spec
+from .distributed import any_process, first_process_only, mean, rank, world
 from .interrupts import postponed
 from .logs import Logs
 from .previews import preview
@@ -63,42 +63,42 @@ def train(
     """Train a network to predict the noise of a diffusion process (or x0, or v).
 
     On one thread of the CPU the result is a function of the arguments alone: the same weights, data, schedule and configuration
-    give the same bits, in one go or killed and resumed. The given network is trained in place, on the device where it is, and
-    keeps its last weights; the caller's random state is left as it was. Where ``torch.distributed`` is initialised, as under
+    give the same bits, whether the run is interrupted and resumed or not. The network is trained in place, on its device, and
+    keeps its last weights; the caller's random state does not change. If ``torch.distributed`` is initialised, as under
     ``torchrun``, every process calls this with the same arguments.
 
     Args:
         network: Called as ``network(x, t)``, or ``network(x, t, label=label)`` with labels; x (B, *shape) float32, t (B,)
-            int64 or as the objective tells it, label (B,) int64. With labels it has the attribute ``num_classes``, which is also
-            the number of its null class.
+            int64 or in the objective's time convention, label (B,) int64. With labels it has the attribute ``num_classes``, which
+            is also the index of its null class.
         data: (N, *shape), real numbers in the network's value range, usually [-1, 1], or uint8 or uint16, which become [-1, 1]
-            (:class:`~.data.Arrays` has the rule); or a source of :mod:`diffuse_fast.training.data`, which brings its own labels.
-        labels: (N,) whole numbers in [0, ``num_classes``), or None.
-        schedule: The noise schedule; training draws its times uniformly. None with an objective, which has its own.
-        objective: What to train for instead of L_simple: one of :mod:`diffuse_fast.training.objectives`. Its own parameters,
-            where it has any, are trained with the network's.
+            (see :class:`~.data.Arrays`); or a source of :mod:`diffuse_fast.training.data`, which has its own labels.
+        labels: (N,) integers in [0, ``num_classes``), or None.
+        schedule: The noise schedule, with uniform times; None if an objective is given, which has its own.
+        objective: The objective, from :mod:`diffuse_fast.training.objectives`; None is L_simple. Its parameters, if it has any, are
+            trained with the network's.
         config: Steps, rates, seed; see :class:`TrainConfig`.
-        folder: Where checkpoints, logs and sample grids go, made if it is not there; None keeps nothing.
-        resume: Go on from the last whole checkpoint in the folder; without one, begin.
-        evaluate: Called with the averaged network every ``evaluate_every`` steps and at the end; its figures are logged.
+        folder: Folder for checkpoints, logs and sample grids, made if it does not exist; None writes nothing.
+        resume: Resume from the last intact checkpoint in the folder, if there is one.
+        evaluate: Called with the averaged network every ``evaluate_every`` steps and at the end; its values are logged.
         clip: The range that sample grids clip x0 to.
-        progress: Show a progress bar (lines of text where rich is not installed).
+        progress: Show a progress bar (lines of text without rich or a terminal).
         callback: Called with the step (from 1) and its loss after every step.
-        about: Plain data that every checkpoint keeps.
+        about: JSON data to store in every checkpoint.
 
-    With a folder, Ctrl-C and SIGTERM wait for the end of the step and leave a checkpoint; a second one stops at once. Handlers of
-    the caller's own are left alone.
+    With a folder, Ctrl-C and SIGTERM wait for the end of the step and write a checkpoint; a second signal stops at once. The
+    caller's own signal handlers are not replaced.
 
     Returns:
         The moving average of the network and the record of the run.
 
     Raises:
-        ArgumentTypeError: the objective is not called as one is (:class:`~.objectives.objective.AnyObjective`).
+        ArgumentTypeError: the objective has a wrong signature (see :class:`~.objectives.objective.AnyObjective`).
         ArgumentError: data or labels have a wrong shape, type or range, or are not finite; the folder has a run already and
-            ``resume`` is False; what is resumed had another configuration, schedule, data or network: the message says what.
-        TrainingError: There are fewer samples than a batch, or a loss is not finite; the message names the step and the last
+            ``resume`` is False; the resumed run had another configuration, schedule, data or network.
+        TrainingError: there are fewer samples than a batch, or a loss is not finite; the message names the step and the last
             checkpoint.
-        OutputError: the folder cannot be written, on a full disk for one.
+        OutputError: the folder cannot be written, for example on a full disk.
 
     Example:
         >>> import numpy as np, diffuse_fast as df
@@ -111,11 +111,11 @@ def train(
     """
     config = config or TrainConfig()
     if (schedule is None) == (objective is None):
-        raise ArgumentError("give a schedule, or an objective, which has its own; not both.")
+        raise ArgumentError("give either a schedule or an objective, which has its own schedule.")
     if objective is None:
         assert schedule is not None
         objective = Objective(schedule, config.prediction_type)
-    _called_with_a_place(objective)
+    _check_signature(objective)
     source = _source(data, labels)
     _fits(network, source, config)
     if resume and folder is None:
@@ -128,8 +128,7 @@ def train(
 
 
 def rate_factor(step: int, config: TrainConfig) -> float:
-    """The learning rate of a step (from 1) as a part of ``config.learning_rate``: linear warm-up, then half a cosine
-    to 0."""
+    """The learning rate of a step (from 1) relative to ``config.learning_rate``: linear warm-up, then half a cosine to 0."""
     if step <= config.warmup:
         return step / config.warmup
     done = (step - config.warmup) / (config.steps - config.warmup)
@@ -137,7 +136,7 @@ def rate_factor(step: int, config: TrainConfig) -> float:
 
 
 class _Run:
-    """One run from where it begins to its end."""
+    """One training run."""
 
     def __init__(
         self,
@@ -155,7 +154,7 @@ class _Run:
         self.folder, self.clip, self.evaluate = folder, clip, evaluate
         self.parts, self.micro_batch = _parts(config)
         self.device = next(iter(network.parameters())).device
-        self.feed = Feed(source, config.seed)
+        self.order = BatchOrder(source, config.seed)
         network.train()
         copied = world() > 1 and not config.sharded
         self.state = TrainState(network, objective, config, self._batch(0, self.micro_batch) if copied else None)
@@ -165,11 +164,11 @@ class _Run:
     # ---- the folder ---------------------------------------------------------------------------
 
     def open(self, resume: bool) -> None:
-        """Make or find the folder, and take the last checkpoint if asked to."""
+        """Make or find the folder, and load the last checkpoint if ``resume``."""
         self.logs = Logs(None, 0, tensorboard=False)
         if self.folder is None:
             return
-        with first_alone() as here:
+        with first_process_only() as here:
             if here:
                 _make(self.folder)
                 if not resume and (old := checkpoints.found(self.folder)):
@@ -179,7 +178,7 @@ class _Run:
         if last is not None:
             if different := checkpoints.differences(last.document["run"], self._described()):
                 what = "; ".join(different)
-                raise ArgumentError(f"the run in {self.folder} was another one: {what}. Resume it with what it had.")
+                raise ArgumentError(f"the run in {self.folder} had other settings: {what}. Resume it with the same settings.")
             tensors = dict(last.tensors)
             self.losses = tensors.pop("losses").tolist()
             if len(self.losses) > self.config.steps:
@@ -188,12 +187,12 @@ class _Run:
                 raise ArgumentError(f"steps is {steps}, but the run in {self.folder} has done {done}; give at least {done}.")
             self.seconds = last.document["seconds"]
             self.state.load(tensors)
-        with first_alone() as here:
+        with first_process_only() as here:
             if here:
                 self.logs = Logs(self.folder, len(self.losses), tensorboard=self.config.tensorboard)
 
     def _described(self) -> dict[str, Any]:
-        """What must be the same when the run is resumed, as plain data."""
+        """The JSON data that must be the same when the run is resumed."""
         source = self.source
         return {
             "config": self.config.binding(),
@@ -205,12 +204,12 @@ class _Run:
         }  # fmt: skip
 
     def save(self, step: int) -> None:
-        """Write a checkpoint; every process must call it."""
+        """Write a checkpoint. Every process must call this."""
         if self.folder is None:
             return
         tensors = self.state.tensors()
         tensors["losses"] = torch.tensor(self.losses, dtype=torch.float64)
-        with first_alone() as here:
+        with first_process_only() as here:
             if here:
                 document = {
                     "step": step, "seconds": self.seconds, "run": self._described(), "versions": _versions(), "about": self.about,
@@ -242,7 +241,7 @@ class _Run:
                     last = step == config.steps
                     if step % config.log_every == 0 or last:
                         count, seconds = step - stretch[0], max(now - stretch[1], 1e-9)
-                        with first_alone():
+                        with first_process_only():
                             self.logs.line(
                                 {
                                     "step": step,
@@ -254,9 +253,9 @@ class _Run:
                                 }
                             )
                         stretch, norms = (step, now), []
-                    # Looked at before the checkpoint: a resumed run repeats what came after one, never leaves it out.
-                    self.look(step, last)
-                    stopped = self.folder is not None and anyone(bool(caught), self.device)
+                    # Before the checkpoint: a resumed run may repeat this, but never omits it.
+                    self.preview_and_evaluate(step, last)
+                    stopped = self.folder is not None and any_process(bool(caught), self.device)
                     if step % config.checkpoint_every == 0 or last or stopped:
                         self.save(step)
                     if stopped:
@@ -280,20 +279,20 @@ class _Run:
         return TrainResult(self.state.averaged(), record)
 
     def step(self, step: int, rate: float) -> tuple[float, float]:
-        """One optimizer step: the loss and the norm of its gradient."""
+        """Take one optimizer step; returns the loss and the norm of its gradient."""
         own = self.parts // world()
         total = torch.zeros((), device=self.device)
         times: list[Tensor] = []
         costs: list[Tensor] = []
         self.state.optimizer.zero_grad()
         for i in range(own):
-            place = (rank() * own + i) * self.micro_batch
-            first = (step - 1) * self.config.batch_size + place
-            # Where this fails on one process, torchrun ends the others.
+            offset = (rank() * own + i) * self.micro_batch
+            first = (step - 1) * self.config.batch_size + offset
+            # If this fails on one process, torchrun ends the others.
             x0, label = self._batch(first, first + self.micro_batch)
-            alone = i < own - 1 and isinstance(self.state.forward, nn.parallel.DistributedDataParallel)
-            with self.state.forward.no_sync() if alone else contextlib.nullcontext():  # type: ignore[operator]  # DDP's
-                loss, each, t = self.state.forward(x0, label, step, place)
+            accumulate = i < own - 1 and isinstance(self.state.forward, nn.parallel.DistributedDataParallel)
+            with self.state.forward.no_sync() if accumulate else contextlib.nullcontext():  # type: ignore[operator]  # DDP's
+                loss, each, t = self.state.forward(x0, label, step, offset)
                 loss = loss / own
                 total += loss.detach()
                 loss.backward()
@@ -305,25 +304,25 @@ class _Run:
         norm = self.state.apply(step, rate)
         if not math.isfinite(norm):
             raise TrainingError(self._stopped(f"the gradient of step {step} is {norm}"))
-        self.state.hear(times, costs)
+        self.state.update_times(times, costs)
         return value, norm
 
     def _batch(self, start: int, stop: int) -> Batch:
-        """Samples of the run on the network's device."""
-        x0, label = self.feed.take(start, stop)
+        """Samples of the run, on the network's device."""
+        x0, label = self.order.take(start, stop)
         _labels_fit(label, getattr(self.network, "num_classes", None))
         return x0.to(self.device, non_blocking=True), None if label is None else label.to(self.device, non_blocking=True)
 
     def _end(self, caught: list[int]) -> None:
-        """Act as the signal would have that stopped the run."""
+        """Raise the signal that stopped the run."""
         step = len(self.losses)
         if rank() == 0:
-            text = "stopped after step %d of %d, with a checkpoint in %s; resume goes on from it"
+            text = "stopped after step %d of %d, with a checkpoint in %s; resume continues from it"
             log.warning(text, step, self.config.steps, self.folder)
         if caught:
             sys.stdout.flush()  # SIGTERM ends the process here
             signal.raise_signal(caught[0])
-        raise TrainingError(f"another process was told to stop, after step {step}.")
+        raise TrainingError(f"another process received a signal to stop, after step {step}.")
 
     def _stopped(self, what: str) -> str:
         kept = checkpoints.found(self.folder) if self.folder is not None else []
@@ -333,24 +332,24 @@ class _Run:
             f"{self.config.gradient_clip}), and look for extreme values in the data.{last}"
         )
 
-    def look(self, step: int, last: bool) -> None:
-        """Draw and measure, where it is time to."""
+    def preview_and_evaluate(self, step: int, last: bool) -> None:
+        """Draw a sample grid and call ``evaluate``, if they are due."""
         every = self.config.sample_every
-        read = meaning(self.state.objective)
-        drawn = self.folder is not None and read is not None and every is not None and (step % every == 0 or last)
+        spec = output_spec(self.state.objective)
+        drawn = self.folder is not None and spec is not None and every is not None and (step % every == 0 or last)
         measured = self.evaluate is not None and (step % self.config.evaluate_every == 0 or last)
         if not (drawn or measured):
             return
         average = self.state.averaged()
-        with first_alone() as here:
+        with first_process_only() as here:
             if here and measured:
                 assert self.evaluate is not None
                 self.logs.metrics(step, self.evaluate(average))
             if here and drawn:
-                assert self.folder is not None and read is not None
-                levels = preview(average, self.folder, step, shape=self.source.shape, read=read, clip=self.clip)
+                assert self.folder is not None and spec is not None
+                levels = preview(average, self.folder, step, shape=self.source.shape, spec=spec, clip=self.clip)
                 if levels is not None:
-                    self.logs.picture(step, levels)
+                    self.logs.image(step, levels)
 
 
 def _make(folder: Path) -> None:
@@ -374,7 +373,7 @@ def _source(data: Any, labels: Any) -> Source | Generated:
         if not hasattr(data, "shape") or not (hasattr(data, "fetch") or isinstance(data, Generated)):
             raise ArgumentError(f"data is a {type(data).__name__}; it must be an array or a source of diffuse_fast.training.data.")
         if labels is not None:
-            raise ArgumentError("labels were given beside a source of data, which brings its own.")
+            raise ArgumentError("labels were given with a source of data, which has its own.")
         return data
     source = Arrays(data, labels)
     if not (data.isfinite() if isinstance(data, Tensor) else np.isfinite(data)).all():
@@ -383,7 +382,7 @@ def _source(data: Any, labels: Any) -> Source | Generated:
 
 
 def _fits(network: nn.Module, source: Source | Generated, config: TrainConfig) -> None:
-    """Whether network, data and configuration go together."""
+    """Check that network, data and configuration fit together."""
     if not isinstance(source, Generated) and len(source) < config.batch_size:
         raise TrainingError(f"there are {len(source)} samples, too few for a batch of {config.batch_size}; lower batch_size.")
     if source.num_classes is None:
@@ -392,14 +391,16 @@ def _fits(network: nn.Module, source: Source | Generated, config: TrainConfig) -
     if classes is None:
         raise ArgumentError("labels were given, but the network has no num_classes; build it with num_classes=...")
     if source.num_classes > classes:
-        raise ArgumentError(f"labels go to {source.num_classes - 1}; a network of {classes} classes takes 0 to {classes - 1}.")
+        raise ArgumentError(f"labels go up to {source.num_classes - 1}; a network of {classes} classes takes 0 to {classes - 1}.")
 
 
-def _called_with_a_place(objective: AnyObjective) -> None:
+def _check_signature(objective: AnyObjective) -> None:
     given = inspect.signature(objective).parameters.values()
-    if not any(p.name == "place" or p.kind is p.VAR_KEYWORD for p in given):
+    if not any(p.name == "position" or p.kind is p.VAR_KEYWORD for p in given):
         name = getattr(objective, "__name__", type(objective).__name__)
-        raise ArgumentTypeError(f"objective takes no place=; {name} is called (network, x0, cond, generator=..., place=...).")
+        raise ArgumentTypeError(
+            f"objective {name} has no argument position; it must be (network, x0, cond, *, generator, position)."
+        )
 
 
 def _labels_fit(label: Tensor | None, classes: int | None) -> None:
@@ -408,7 +409,7 @@ def _labels_fit(label: Tensor | None, classes: int | None) -> None:
 
 
 def _parts(config: TrainConfig) -> tuple[int, int]:
-    """Into how many parts a batch is cut, over all processes, and how large they are."""
+    """The number of parts of a batch, over all processes, and their size."""
     size = config.micro_batch
     if size is None:
         if config.batch_size % world():
@@ -417,7 +418,7 @@ def _parts(config: TrainConfig) -> tuple[int, int]:
     parts = config.batch_size // size
     if parts % world():
         raise ArgumentError(
-            f"micro_batch is {size}, which cuts a batch of {config.batch_size} into {parts}; {world()} processes cannot share "
+            f"micro_batch is {size}, which makes {parts} parts of a batch of {config.batch_size}; {world()} processes cannot share "
             "them evenly."
         )
     return parts, size

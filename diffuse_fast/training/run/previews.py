@@ -1,4 +1,4 @@
-"""Samples of the network as it is now, from the same noise every time."""
+"""Sample grids during training, always from the same noise."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ...errors import ArgumentError
 from ...files import replacing
 from ...image_grid import check_shape, grid, png
 from ...schedule.discrete import DiscreteSchedule
-from .description import Meaning
+from .description import OutputSpec
 
 SAMPLES, STEPS, SEED = 16, 20, 0
 
 
 class _Half(nn.Module):
-    """A network without the variance that it has learned: what is drawn here takes the schedule's."""
+    """A network without its learned variance; previews use the schedule's."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -30,32 +30,31 @@ class _Half(nn.Module):
 
 
 def preview(
-    network: nn.Module, folder: Path, step: int, *, shape: tuple[int, ...], read: Meaning, clip: tuple[float, float] | None
+    network: nn.Module, folder: Path, step: int, *, shape: tuple[int, ...], spec: OutputSpec, clip: tuple[float, float] | None
 ) -> np.ndarray | None:
-    """Draw 16 samples in 20 steps, or in as many as the schedule has, and write them into ``folder/samples``: pictures as a PNG,
-    others as ``.npy``.
+    """Draw 16 samples in at most 20 steps and write them to ``folder/samples``: images as a PNG, others as ``.npy``.
 
-    A network with classes draws them in turn.
+    A class-conditional network draws its classes in turn.
 
     Returns:
-        The grid of pictures, (H, W) or (H, W, 3) uint8; None where the samples are none.
+        The grid of images, (H, W) or (H, W, 3) uint8; None if the samples are not images.
 
     Raises:
         OutputError: the file cannot be written.
     """
     classes = getattr(network, "num_classes", None)
     cond = None if classes is None else {"label": np.arange(SAMPLES) % classes}
-    schedule = read.schedule
+    schedule = spec.schedule
     steps = min(STEPS, schedule.num_train_timesteps) if isinstance(schedule, DiscreteSchedule) else STEPS
     drawn = sample(
-        network if read.variance == "none" else _Half(network),
+        network if spec.variance == "none" else _Half(network),
         SAMPLES,
         steps,
         seed=SEED,
         shape=shape,
         schedule=schedule,
-        prediction_type=read.prediction_type,
-        time_convention=read.convention,
+        prediction_type=spec.prediction_type,
+        time_convention=spec.convention,
         clip=clip,
         cond=cond,
     )

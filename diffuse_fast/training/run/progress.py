@@ -1,4 +1,4 @@
-"""The progress of training: a bar on a terminal, elsewhere lines of text."""
+"""The progress of training: a bar on a terminal, else lines of text."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ...console import Interval, say
 
 Report = Callable[[int, float], None]
 
-# The loss of one step is a noisy thing: what is shown is its moving average.
+# The loss of single steps is noisy, so its moving average is shown.
 SMOOTHING = 0.98
 
 
 @contextmanager
 def progress_bar(steps: int, *, shown: bool, start: int = 0, batch_size: int = 1) -> Iterator[Report]:
-    """Within it, call what it gives with each step (from ``start`` + 1) and its loss: it shows the loss, samples per second and
-    the time that is left."""
+    """Show loss, samples per second and remaining time. Call the function that it yields with each step (from ``start`` + 1)
+    and its loss."""
     if not shown:
         yield lambda step, loss: None
         return
@@ -36,7 +36,7 @@ def progress_bar(steps: int, *, shown: bool, start: int = 0, batch_size: int = 1
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     except ImportError:
-        Console = None  # type: ignore[assignment,misc]  # where rich is not there
+        Console = None  # type: ignore[assignment,misc]  # without rich
 
     if Console is None or not (console := Console(stderr=True)).is_terminal:
         due = Interval()
@@ -52,9 +52,9 @@ def progress_bar(steps: int, *, shown: bool, start: int = 0, batch_size: int = 1
         return
 
     columns = (
-        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"), TimeElapsedColumn(),
+        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[status]}"), TimeElapsedColumn(),
         TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("training", total=steps, completed=start, told="")
-        yield lambda step, loss: bar.update(task, completed=step, told=f"loss {average(loss):.4f} {speed(step):.4g} samples/s")
+        task = bar.add_task("training", total=steps, completed=start, status="")
+        yield lambda step, loss: bar.update(task, completed=step, status=f"loss {average(loss):.4f} {speed(step):.4g} samples/s")

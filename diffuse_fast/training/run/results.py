@@ -1,4 +1,4 @@
-"""What happened in a run."""
+"""The result of a training run."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..config.train_config import TrainConfig
 
 @dataclass(frozen=True)
 class TrainRecord:
-    """What happened in a run: the losses of every step, how long it took, and what it would take to repeat it.
+    """The record of a run: the loss of every step, the duration, and what is needed to repeat it.
 
-    ``samples`` is the number of samples in the data, None for a generator; ``broken`` names the pictures that were skipped.
+    ``samples`` is the number of samples in the data, None for a generator; ``broken`` names the images that were skipped.
     """
 
     config: TrainConfig
@@ -30,11 +30,11 @@ class TrainRecord:
     versions: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data. The losses are averaged over fifty equal stretches of the run."""
-        stretches = np.array_split(np.array(self.losses), min(50, len(self.losses)))
+        """JSON data. The losses are averaged over fifty equal parts of the run."""
+        parts = np.array_split(np.array(self.losses), min(50, len(self.losses)))
         return {
             **dataclasses.asdict(self),
-            "losses": [float(f"{stretch.mean():.5g}") for stretch in stretches],
+            "losses": [float(f"{part.mean():.5g}") for part in parts],
             "seconds": round(self.seconds, 1),
         }
 
