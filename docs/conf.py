@@ -29,7 +29,7 @@ myst_heading_anchors = 3
 # ---- The navigation: the pages of each section, in their order ------------------------------------------------------------------
 
 TUTORIALS = ("sample", "train", "guidance-and-requests", "few-steps", "deploy")
-API = ("sampling", "plans", "schedules", "models", "training", "learning", "theory", "errors")
+API = ("sampling", "plans", "schedules", "models", "training", "learning", "interop", "theory", "errors")
 GUIDE = ["features", "command-line", "solvers", "runtimes", "gpu", "artifact", "training", "learned-solvers", "quality", "emoji"]
 
 
