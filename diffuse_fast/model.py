@@ -113,55 +113,41 @@ def bundled() -> tuple[str, ...]:
 def load(model: str | Path, mapping: Mapping[str, Any] | None = None) -> Model:
     """Load and check a model file. No runtime is opened and no weight is read.
 
-        Args:
-            model: Path of an .onnx file, or the name of a bundled model (``"digits"``).
-            mapping: The description of an .onnx file that has none. Keys:
+    Args:
+        model: Path of an .onnx file, or the name of a bundled model (``"digits"``).
+        mapping: The description of an .onnx file that has none. Keys:
 
-                =================== =========================================================================
-                ``sample``          name of the input that takes the sample; default ``"sample"``
-                ``time``            name of the time input; default ``"timestep"``
-                ``output``          name of the output; default: the only one
-                ``schedule``        a :class:`Schedule` or its JSON; may be left to ``df.sample(schedule=...)``
-                ``prediction_type`` ``"epsilon"``, ...; may be left to ``df.sample(prediction_type=...)``
-    ||||||| bdfd01c
-                ``shape``          shape of one sample; default: the graph's, where it is fixed
-                ``convention``     what it is told of the time, of the schedule's ``time_conventions``; default the first
-                ``value_range``    ``(lo, hi)`` or None (default)
-                ``clip``           ``(lo, hi)`` or None (default)
-                ``variance``       ``"none"`` (default), ``"learned"``, ``"learned_range"``
-                ``input_scale``    ``"none"`` (default) or ``"1/alpha"``, for a network that takes x0 + (sigma/alpha)·ε; must be
-                                   said of one that predicts ``"denoised"`` with ``Schedule.edm()``
-                ``conditioning``   ``{input name: {"null": ..., "classes": ...}}`` for inputs that need it said; every other
-                                   input of the graph becomes a conditioning input without a null value
-                ``name``           default: the file's name
-                ``license``        default: None
-                ================== ==========================================================================
-    =======
-                ``shape``          shape of one sample; default: the graph's, where it is fixed
-                ``convention``     form of the time input, of the schedule's ``time_conventions``; default: the first
-                ``value_range``    ``(lo, hi)`` or None (default)
-                ``clip``           ``(lo, hi)`` or None (default)
-                ``variance``       ``"none"`` (default), ``"learned"``, ``"learned_range"``
-                ``input_scale``    ``"none"`` (default) or ``"1/alpha"``, for a network that takes x0 + (sigma/alpha)·ε;
-                                   required if it predicts ``"denoised"`` with ``Schedule.edm()``
-                ``conditioning``   ``{input name: {"null": ..., "classes": ...}}``; every other input of the graph becomes a
-                                   conditioning input without a null value
-                ``name``           default: the file's name
-                ``license``        default: None
-                ================== ==========================================================================
+            =================== =========================================================================
+            ``sample``          name of the input that takes the sample; default ``"sample"``
+            ``time``            name of the time input; default ``"timestep"``
+            ``output``          name of the output; default: the only one
+            ``schedule``        a :class:`Schedule` or its JSON; may be left to ``df.sample(schedule=...)``
+            ``prediction_type`` ``"epsilon"``, ...; may be left to ``df.sample(prediction_type=...)``
+            ``shape``           shape of one sample; default: the graph's, where it is fixed
+            ``convention``      form of the time input, of the schedule's ``time_conventions``; default: the first
+            ``value_range``     ``(lo, hi)`` or None (default)
+            ``clip``            ``(lo, hi)`` or None (default)
+            ``variance``        ``"none"`` (default), ``"learned"``, ``"learned_range"``
+            ``input_scale``     ``"none"`` (default) or ``"1/alpha"``, for a network that takes x0 + (sigma/alpha)·ε;
+                                required if it predicts ``"denoised"`` with ``Schedule.edm()``
+            ``conditioning``    ``{input name: {"null": ..., "classes": ...}}``; every other input of the graph becomes a
+                                conditioning input without a null value
+            ``name``            default: the file's name
+            ``license``         default: None
+            =================== =========================================================================
 
-        Returns:
-            The model.
+    Returns:
+        The model.
 
-        Raises:
-            ArtifactNotFoundError: no such file, and no bundled model of that name.
-            ArtifactError: the file is truncated, damaged, hostile, a pickle, does not describe itself, or contradicts itself.
-            ArgumentError: the mapping has an unknown key, or the file describes itself.
+    Raises:
+        ArtifactNotFoundError: no such file, and no bundled model of that name.
+        ArtifactError: the file is truncated, damaged, hostile, a pickle, does not describe itself, or contradicts itself.
+        ArgumentError: the mapping has an unknown key, or the file describes itself.
 
-        Example:
-            >>> import diffuse_fast as df
-            >>> df.load("digits").license
-            'Apache-2.0'
+    Example:
+        >>> import diffuse_fast as df
+        >>> df.load("digits").license
+        'Apache-2.0'
     """
     path = find(model)
     before = state(path)

@@ -78,8 +78,8 @@ def save(
 
     Example:
         >>> import diffuse_fast as df
-        >>> x = df.sample("digits", 16, 20, seed=0)                                  # doctest: +SKIP
-        >>> df.save("digits.png", x, recipe={"seed": 0, "steps": 20})                # doctest: +SKIP
+        >>> x = df.sample("digits", 16, 20, seed=0)
+        >>> df.save("digits.png", x, recipe={"seed": 0, "steps": 20})
     """
     target = Path(path)
     check_suffix(target)

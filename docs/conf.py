@@ -21,6 +21,7 @@ source_suffix = {".md": "markdown"}
 root_doc = "index"
 exclude_patterns = ["_ext"]
 nitpicky = True
+highlight_language = "text"  # of a block that names none
 
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
@@ -28,7 +29,7 @@ myst_heading_anchors = 3
 # ---- The navigation: the pages of each section, in their order ------------------------------------------------------------------
 
 TUTORIALS = ("sample", "train", "guidance-and-requests", "few-steps", "deploy")
-API = ("sampling", "plans", "schedules", "models", "training", "learning", "theory", "errors")
+API = ("sampling", "plans", "schedules", "models", "training", "learning", "interop", "theory", "errors")
 GUIDE = ["features", "command-line", "solvers", "runtimes", "gpu", "artifact", "training", "learned-solvers", "quality", "emoji"]
 
 
@@ -60,7 +61,6 @@ contents = {
 
 autodoc_mock_imports = ["torch"]  # the training wing is imported for its docstrings only
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = False
 python_maximum_signature_line_length = 88
 napoleon_numpy_docstring = False

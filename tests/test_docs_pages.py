@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.artifact import document
+from diffuse_fast.artifact import read_document
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -96,7 +96,7 @@ def test_decisions_are_numbered_dated_and_listed():
 
 def test_the_artifact_that_the_page_shows_is_the_bundled_one():
     shown = json.loads(re.search(r"^```json\n(.*?)^```$", text(DOCS / "artifact.md"), re.M | re.S)[1])
-    document.parse(json.dumps(shown))
+    read_document.parse(json.dumps(shown))
     bundled = df.load("digits").to_json()
     assert shown == {**{k: v for k, v in bundled.items() if k != "plans"}, "version": 1, "training": {}}
 
@@ -106,7 +106,7 @@ def test_the_configuration_that_the_page_shows_is_accepted(tmp_path):
     shown = re.search(r"^```toml\n(.*?)^```$", text(DOCS / "training.md"), re.M | re.S)[1]
     assert set(tomllib.loads(shown)) >= {"data", "network", "train"}
     (tmp_path / "faces.toml").write_text(shown, encoding="utf-8")
-    assert config_section.read(tmp_path / "faces.toml")
+    assert config_section.read_config(tmp_path / "faces.toml")
 
 
 def commands() -> list[tuple[Path, str]]:
