@@ -138,7 +138,7 @@ def _convert(model: Model, packages: Path) -> bytes:
             )
         except subprocess.TimeoutExpired:
             raise ArtifactError(
-                f"MNN's converter did not finish {str(model.path)!r} within {_CONVERTER_TIMEOUT} s; use runtime='onnx' for this model."
+                f"MNN's converter did not finish {str(model.path)!r} within {_CONVERTER_TIMEOUT} s; use runtime='onnx'."
             ) from None
         if done.returncode or not target.exists():
             errors = [line for line in (done.stdout + done.stderr).splitlines() if "Not Support" in line or "rror" in line]
