@@ -1,8 +1,8 @@
 """The document of an artifact: what a sampler must know about a network, as JSON in the metadata of its ONNX file.
 
-``docs/artifact.md`` describes it field by field. Version 1 has exactly the fields below but ``plans``, which version 2 adds,
-``quantization``, which version 3 adds, and ``conditioning[].class_names``, which version 4 adds: one that is missing, unknown, of
-the wrong type or at odds with another or with the graph is an :class:`~diffuse_fast.errors.ArtifactError` that names it.
+``docs/artifact.md`` describes each field. Version 2 adds ``plans``, version 3 ``quantization``, and version 4
+``conditioning[].class_names``. A field that is missing, unknown, of the wrong type, or inconsistent with another field or with the
+graph is an :class:`~diffuse_fast.errors.ArtifactError` that names it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..schedule import Schedule
 KEY = "diffuse_fast"  # of the entry in the file's metadata
 FORMAT = "diffuse_fast.model"
 VERSION = 1
-# Written only where there are such: older readers go on reading what they can.
+# A later version is written only if a document uses its field, so that older readers can read the others.
 VERSION_WITH_PLANS = 2
 VERSION_WITH_QUANTIZATION = 3
 VERSION_WITH_CLASS_NAMES = 4
@@ -31,16 +31,16 @@ CONVENTIONS = ("timestep", "sigma", "continuous", "log_snr", "c_noise")
 VARIANCES = ("none", "learned", "learned_range")
 TIME_DTYPES = ("int64", "int32", "float32")
 SAMPLE_DTYPES = ("float32",)
-LEARNED = "learned"  # the solver of a stored plan
+LEARNED = "learned"  # solver name of a stored plan
 CONDITIONING_DTYPES = ("int64", "int32", "float32", "bool")
 
-MAX_ELEMENTS = 1 << 34  # of a sample: the noise counter's reach
+MAX_ELEMENTS = 1 << 34  # of one sample: limit of the noise counter
 MAX_TRAIN_TIMESTEPS = 1_000_000  # a schedule's tables are built when the file is loaded
 MAX_RANK = 8
 
 MAX_LAYERS = 100_000
-MAX_CLASSES = 1 << 20  # every one of them is drawn for calibration
-MAX_VALUES = MAX_TRAIN_TIMESTEPS + 400_000  # of JSON: each becomes an object of some 100 bytes
+MAX_CLASSES = 1 << 20  # calibration draws every class
+MAX_VALUES = MAX_TRAIN_TIMESTEPS + 400_000  # of JSON; each becomes an object of about 100 bytes
 
 Range = tuple[float, float]
 
@@ -53,9 +53,9 @@ class Conditioning:
         name: Its name, in the graph and as key of ``cond``.
         dtype: NumPy's name of its type.
         shape: Its shape for one sample; ``()`` is one number per sample.
-        null: The value that means "no condition" (every element), for classifier-free guidance; None if there is none.
-        classes: Number of classes of a label, which are 0 to ``classes`` − 1; None for what is no label.
-        class_names: The name of each class of a label, in their order; None where they have none.
+        null: The value of every element that means "no condition", for classifier-free guidance; None if there is none.
+        classes: Number of classes of a label, which are 0 to ``classes`` − 1; None for an input that is not a label.
+        class_names: The names of the classes in order; None if they have no names.
     """
 
     name: str
@@ -66,15 +66,15 @@ class Conditioning:
     class_names: tuple[str, ...] | None = None
 
     def to_json(self, *, names: bool) -> dict[str, Any]:
-        """It as JSON, with the field ``class_names`` or without."""
+        """Return JSON, with or without the field ``class_names``."""
         fields = {**dataclasses.asdict(self), "shape": list(self.shape)}
-        given = fields.pop("class_names")
-        return {**fields, "class_names": given and list(given)} if names else fields
+        class_names = fields.pop("class_names")
+        return {**fields, "class_names": class_names and list(class_names)} if names else fields
 
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """The network's time input: its name, what its numbers mean, and their dtype."""
+    """The network's time input: its name, its time convention, and its dtype."""
 
     input: str = "t"
     convention: str = "timestep"
@@ -86,13 +86,13 @@ class Quantization:
     """How a network computes in int8, found by ``df.quantize``.
 
     Attributes:
-        layers: The layers that compute in int8, each by the name of its output.
-        ranges: By name, the values that they round to 8 bits: inputs and outputs of the layers, as (lo, hi).
-        relative_error: What that costs, by runtime: root mean square of ‖y − y32‖/‖y32‖ over the calls y of the network on
-            trajectories that were not calibrated on.
-        frechet_distance: Fréchet distance to training images of as many as are held out, by ``float32`` and ``int8``; None where
-            it was not measured.
-        calibration: How they were found, free-form.
+        layers: The layers that compute in int8, by the names of their outputs.
+        ranges: Ranges (lo, hi) of the inputs and outputs of the layers, by name of value.
+        relative_error: Measured error by runtime: root mean square of ‖y − y32‖/‖y32‖ over the calls y of the network on
+            trajectories that were not used for calibration.
+        frechet_distance: Fréchet distance to training images, of as many samples as there are held-out images, by ``float32`` and
+            ``int8``; None if it was not measured.
+        calibration: How the ranges were found, free-form.
     """
 
     layers: tuple[str, ...]
@@ -102,35 +102,35 @@ class Quantization:
     calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """It as JSON."""
+        """Return JSON."""
         return {**dataclasses.asdict(self), "layers": list(self.layers), "ranges": {n: list(r) for n, r in self.ranges.items()}}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Document:
-    """What an artifact says about its network.
+    """The description of a network in an artifact.
 
     Attributes:
         name: A short name.
-        schedule: The noise schedule it was trained with. None only where a foreign file's mapping does not say.
+        schedule: The noise schedule of the training. None only if the mapping of a foreign file does not give it.
         prediction_type: ``epsilon``, ``sample``, ``v_prediction``, ``flow`` or ``denoised``. None as above.
         time: Its time input.
         input: Name of the input that takes the sample.
         output: Name of the output that holds the prediction.
         shape: Shape of one sample.
-        dtype: Type of sample and output at the graph's edge.
-        value_range: The values data had in training, as ``(lo, hi)``; None for data without bounds, as latents.
-        input_scale: What the network takes of the state: ``none``, the state alpha·x0 + sigma·ε itself, or ``1/alpha``,
-            x0 + (sigma/alpha)·ε. None only where a foreign file's mapping leaves schedule or prediction_type open.
+        dtype: Type of the sample and the output in the graph.
+        value_range: Range of the data in training, as ``(lo, hi)``; None for unbounded data, such as latents.
+        input_scale: Scale of the network's input: ``none`` for the state alpha·x0 + sigma·ε, or ``1/alpha`` for
+            x0 + (sigma/alpha)·ε. None only if the mapping of a foreign file does not give schedule or prediction_type.
         variance: ``none``, ``learned`` or ``learned_range``; with the last two the output has twice the channels.
-        clip: Where to clip the data prediction unless the user says otherwise; None for not at all.
+        clip: Default range to clip the data prediction to; None for no clipping.
         conditioning: Its other inputs.
         training: Provenance, free-form.
-        license: SPDX expression or any text; None if not said.
-        producer: What wrote the file.
+        license: SPDX expression or any text; None if unknown.
+        producer: The program that wrote the file.
         opset: Version of the operator set it uses.
-        plans: Plans learned for it, at most one for each number of steps; ``solver="learned"`` takes them.
-        quantization: What ``precision="int8"`` needs to know; None where ``df.quantize`` was not asked.
+        plans: Plans learned for the network, at most one per number of steps, for ``solver="learned"``.
+        quantization: What ``precision="int8"`` needs; None if the model was not quantized by ``df.quantize``.
     """
 
     name: str
@@ -155,11 +155,11 @@ class Document:
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Shape of the network's output for one sample: that of the sample, channels doubled for a learned variance."""
+        """Shape of the network's output for one sample: that of the sample, with doubled channels for a learned variance."""
         return output_shape(self.shape, self.variance)
 
     def to_json(self) -> dict[str, Any]:
-        """The document as JSON, of the version this library writes."""
+        """Return the document as JSON, in the lowest version that has its fields."""
         if self.schedule is None or self.prediction_type is None or self.input_scale is None:
             raise ArtifactError("a document needs a schedule, a prediction_type and an input_scale.")
         named = any(c.class_names is not None for c in self.conditioning)
@@ -196,28 +196,28 @@ class Document:
 
 
 def output_shape(shape: tuple[int, ...], variance: str) -> tuple[int, ...]:
-    """Shape of a network's output for one sample: that of the sample, channels doubled for a learned variance."""
+    """Return the shape of a network's output for one sample; a learned variance doubles the channels."""
     return shape if variance == "none" else (2 * shape[0], *shape[1:])
 
 
 def clear_input_scale(given: str | None, prediction_type: str, *, scaled: bool) -> str:
-    """The input scale of a network: the one that is given, else ``none`` where that is not in doubt.
+    """Return the input scale of a network: the given one, or ``none`` if that is unambiguous.
 
     Args:
-        given: What the caller says, or None.
+        given: The caller's value, or None.
         prediction_type: What the network predicts.
-        scaled: Whether the schedule keeps the state on a scale of its own while sampling, as EDM's c_in·x.
+        scaled: Whether the schedule scales the state while sampling, such as EDM's c_in·x.
 
     Raises:
-        ArgumentError: it is unknown, or in doubt and not given.
+        ArgumentError: the value is unknown, or it is ambiguous and not given.
     """
     if given is not None and given not in INPUT_SCALES:
         raise ArgumentError(f"input_scale is {given!r}.{suggest(str(given), INPUT_SCALES)}")
     if given is None and prediction_type == "denoised" and scaled:
         raise ArgumentError(
-            "input_scale is not known: this schedule keeps the state as alpha·x0 + sigma·ε (EDM's c_in·x), and a network that "
-            "predicts 'denoised' may take another. Say input_scale='1/alpha' if it takes x0 + (sigma/alpha)·ε, as EDM's denoiser "
-            "D(x; sigma) does, or input_scale='none' if it takes the state as it is kept."
+            "input_scale is not known: this schedule scales the state to alpha·x0 + sigma·ε (EDM's c_in·x), and a network that "
+            "predicts 'denoised' may take another scale. Give input_scale='1/alpha' if it takes x0 + (sigma/alpha)·ε, as EDM's "
+            "denoiser D(x; sigma) does, or input_scale='none' if it takes the scaled state."
         )
     return given or "none"
 
@@ -226,10 +226,10 @@ def clear_input_scale(given: str | None, prediction_type: str, *, scaled: bool) 
 
 
 def parse(text: str) -> Document:
-    """The document in a file's metadata.
+    """Parse the document in a file's metadata.
 
     Raises:
-        ArtifactError: it is no JSON or no such document; the message names the field.
+        ArtifactError: the text is not JSON, or not a valid document; the message names the field.
     """
     document = build(_load(text))
     check_schedule(document)
@@ -237,17 +237,17 @@ def parse(text: str) -> Document:
 
 
 def build(raw: Any) -> Document:
-    """The document in a JSON value: each field checked by itself, then against the others.
+    """Build a document from a JSON value. Checks each field, then the fields against each other.
 
     Raises:
-        ArtifactError: it is no such document; the message names the field.
+        ArtifactError: the value is not a valid document; the message names the field.
     """
     top = _Object(raw, "")
     if top.raw.get("format") != FORMAT:
         _fail("format", top.raw.get("format"), repr(FORMAT))
     version = top.raw.get("version")
     if type(version) is not int or not VERSION <= version <= VERSION_WITH_CLASS_NAMES:
-        _fail("version", version, f"{VERSION} to {VERSION_WITH_CLASS_NAMES}; this library reads no other")
+        _fail("version", version, f"{VERSION} to {VERSION_WITH_CLASS_NAMES}, which this version of diffuse_fast can read")
     top.only(
         "format",
         "version",
@@ -288,7 +288,7 @@ def build(raw: Any) -> Document:
         training=_Object(top.take("training"), "training").raw,
         license=None if top.take("license") is None else top.text("license", empty=True),
         producer=top.text("producer", empty=True),
-        opset=top.whole("opset", 1, 1 << 31),
+        opset=top.integer("opset", 1, 1 << 31),
         plans=plans_from(top.raw.get("plans", [])),
         quantization=_quantization(top, version),
     )
@@ -297,25 +297,25 @@ def build(raw: Any) -> Document:
 
 
 def schedule_from(raw: Any) -> Schedule:
-    """The schedule of a document's field ``schedule``."""
+    """Build the schedule from a document's field ``schedule``."""
     fields = _Object(raw, "schedule")
     if "num_train_timesteps" in fields.raw:
-        fields.whole("num_train_timesteps", 1, MAX_TRAIN_TIMESTEPS)
+        fields.integer("num_train_timesteps", 1, MAX_TRAIN_TIMESTEPS)
     try:
         return Schedule.from_json(raw)
     except (DiffuseFastError, RecursionError) as error:
-        raise ArtifactError(f"the model's field 'schedule' cannot be used: {error}") from None
+        raise ArtifactError(f"the model's field 'schedule' is invalid: {error}") from None
 
 
 def _quantization(top: _Object, version: int) -> Quantization | None:
-    """Of a version that has the field; with the class names of version 4 there may be none."""
+    """Build the quantization, if the version has the field. It may be null from version 4 on."""
     if version < VERSION_WITH_QUANTIZATION or (version >= VERSION_WITH_CLASS_NAMES and top.take("quantization") is None):
         return None
     return quantization_from(top.take("quantization"))
 
 
 def conditioning_from(raw: Any, *, names: bool = False) -> tuple[Conditioning, ...]:
-    """The conditioning inputs of a document's field ``conditioning``, of a version with the field ``class_names`` or without."""
+    """Build the conditioning inputs from a document's field ``conditioning``; with ``names`` it has the field ``class_names``."""
     if not isinstance(raw, list | tuple):
         _fail("conditioning", raw, "a list of inputs")
     inputs = []
@@ -327,7 +327,7 @@ def conditioning_from(raw: Any, *, names: bool = False) -> tuple[Conditioning, .
             dtype=fields.one_of("dtype", CONDITIONING_DTYPES),
             shape=fields.shape("shape", scalar=True),
             null=fields.number_or_none("null"),
-            classes=None if fields.take("classes") is None else fields.whole("classes", 1, MAX_CLASSES),
+            classes=None if fields.take("classes") is None else fields.integer("classes", 1, MAX_CLASSES),
             class_names=_class_names(fields) if names else None,
         )
         inputs.append(one)
@@ -342,14 +342,14 @@ def _class_names(fields: _Object) -> tuple[str, ...] | None:
     if not isinstance(given, list | tuple) or not all(isinstance(name, str) and name for name in given):
         _fail(where, given, "a list of names, or null")
     if len(given) != classes:
-        _fail(where, given, f"one name for each of the classes, of which there are {classes}")
+        _fail(where, given, f"a list with one name for each of the {classes} classes")
     if len(set(given)) < len(given):
-        _fail(where, given, "names of which none is said twice")
+        _fail(where, given, "a list without duplicates")
     return tuple(given)
 
 
 def plans_from(raw: Any) -> tuple[Plan, ...]:
-    """The plans of a document's field ``plans``."""
+    """Build the plans from a document's field ``plans``."""
     if not isinstance(raw, list | tuple):
         _fail("plans", raw, "a list of plans")
     plans = []
@@ -357,19 +357,19 @@ def plans_from(raw: Any) -> tuple[Plan, ...]:
         try:
             plans.append(Plan.from_json(json.dumps(item)))
         except PlanError as error:
-            raise ArtifactError(f"the model's field 'plans[{i}]' cannot be used: {error}") from None
+            raise ArtifactError(f"the model's field 'plans[{i}]' is invalid: {error}") from None
     return tuple(plans)
 
 
 def quantization_from(raw: Any) -> Quantization:
-    """What a document's field ``quantization`` says."""
+    """Build the quantization from a document's field ``quantization``."""
     top = _Object(raw, "quantization")
     top.only("layers", "ranges", "relative_error", "frechet_distance", "calibration")
     layers = top.take("layers")
     if not isinstance(layers, list) or not 0 < len(layers) <= MAX_LAYERS or not all(isinstance(n, str) and n for n in layers):
         _fail("quantization.layers", layers, f"a list of 1 to {MAX_LAYERS} names of values")
     if len(set(layers)) < len(layers):
-        _fail("quantization.layers", layers, "names of which none is said twice")
+        _fail("quantization.layers", layers, "a list without duplicates")
     ranges = _Object(top.take("ranges"), "quantization.ranges")
     errors = _Object(top.take("relative_error"), "quantization.relative_error")
     distances = None
@@ -386,7 +386,7 @@ def quantization_from(raw: Any) -> Quantization:
 
 
 def check(document: Document) -> None:
-    """Whether the fields of a document agree with one another.
+    """Check that the fields of a document agree with each other.
 
     Raises:
         ArtifactError: two fields contradict each other; the message names them.
@@ -397,7 +397,7 @@ def check(document: Document) -> None:
         _fail("time.dtype", document.time.dtype, f"'float32' for the convention {document.time.convention!r}")
     names = [document.input, document.time.input, *(c.name for c in document.conditioning)]
     if len(set(names)) < len(names):
-        raise ArtifactError(f"the model's inputs must have different names; 'sample', 'time' and 'conditioning' say {names}.")
+        raise ArtifactError(f"the model's inputs must have different names; 'sample', 'time' and 'conditioning' name {names}.")
     for c in document.conditioning:
         where = f"conditioning[{c.name!r}]"
         if c.null is not None and c.dtype != "float32":
@@ -410,89 +410,91 @@ def check(document: Document) -> None:
         _check_plan(f"plans[{i}]", plan, document)
     counts = [plan.steps for plan in document.plans]
     if len(set(counts)) < len(counts):
-        raise ArtifactError(f"the model's field 'plans' has plans of {counts} steps; one for each number of steps is possible.")
+        raise ArtifactError(
+            f"the model's field 'plans' has plans with {counts} steps; there must be at most one for each number of steps."
+        )
 
 
 def _check_plan(where: str, plan: Plan, document: Document) -> None:
-    """Whether a stored plan is one that a sampler can run on this network."""
+    """Check that a sampler can run a stored plan on this network."""
     if plan.solver != LEARNED:
-        _fail(f"{where}.solver", plan.solver, f"{LEARNED!r}; others are not stored, but made")
+        _fail(f"{where}.solver", plan.solver, f"{LEARNED!r}; plans of other solvers are not stored")
     if plan.prediction_type != document.prediction_type:
-        _fail(f"{where}.prediction_type", plan.prediction_type, f"{document.prediction_type!r}, as the model's own")
-    if plan.steps != len(plan.rows):  # what a sampler is asked for is what it runs
+        _fail(f"{where}.prediction_type", plan.prediction_type, f"{document.prediction_type!r}, that of the model")
+    if plan.steps != len(plan.rows):  # the number of steps that a user asks for must be the number that runs
         _fail(f"{where}.steps", plan.steps, f"{len(plan.rows)}, the number of its rows: a learned plan has one for each step")
     if plan.nfe == 0 or any(row.g != (1.0,) for row in plan.rows):
-        raise ArtifactError(f"the model's field {where!r} must call the network, without guidance: a sampler adds that.")
+        raise ArtifactError(f"the model's field {where!r} must have network calls, and no guidance, which the sampler adds.")
     if any(row.log_s is not None for row in plan.rows) and document.variance == "none":
-        raise ArtifactError(f"the model's field {where!r} has a learned noise, and the field 'variance' says 'none'.")
-    told = dict(plan.options).get("time_convention", document.time.convention)
-    if told != document.time.convention:
-        _fail(f"{where}.options.time_convention", told, f"{document.time.convention!r}, as the model's own")
+        raise ArtifactError(f"the model's field {where!r} uses a learned variance, but the field 'variance' is 'none'.")
+    convention = dict(plan.options).get("time_convention", document.time.convention)
+    if convention != document.time.convention:
+        _fail(f"{where}.options.time_convention", convention, f"{document.time.convention!r}, that of the model")
     last = getattr(document.schedule, "num_train_timesteps", math.inf) if document.time.convention == "timestep" else math.inf
     for t in plan.timesteps.tolist():
         if document.time.dtype != "float32" and t != int(t):
-            _fail(f"{where}.rows[].timestep", t, f"whole: the model's time is {document.time.dtype}")
+            _fail(f"{where}.rows[].timestep", t, f"an integer, because the model's time is {document.time.dtype}")
         if document.time.convention == "timestep" and not 0.0 <= t < last:
             _fail(f"{where}.rows[].timestep", t, f"from 0 to {last - 1}, the schedule's last")
 
 
 def check_schedule(document: Document) -> None:
-    """Whether a document's prediction type and time convention are such as its schedule's family has.
+    """Check that the schedule's family has the document's prediction type and time convention.
 
     Raises:
-        ArtifactError: they are not, or are not said; the message names the field.
+        ArtifactError: it does not have them, or they are missing; the message names the field.
     """
     schedule = document.schedule
     if schedule is None:
         raise ArtifactError("the model's field 'schedule' is missing.")
-    family = f"of a schedule of the family {schedule.family}"
+    family = f"for a schedule of the family {schedule.family}"
     if document.prediction_type not in schedule.prediction_types:
-        _fail("prediction_type", document.prediction_type, f"one of {', '.join(schedule.prediction_types)}, {family}")
+        _fail("prediction_type", document.prediction_type, f"one of {', '.join(schedule.prediction_types)} {family}")
     if document.time.convention not in schedule.time_conventions:
-        _fail("time.convention", document.time.convention, f"one of {', '.join(schedule.time_conventions)}, {family}")
+        _fail("time.convention", document.time.convention, f"one of {', '.join(schedule.time_conventions)} {family}")
 
 
 # ---- against the graph --------------------------------------------------------------------------
 
 
 def check_graph(document: Document, header: Header) -> None:
-    """Whether a document describes the graph it came with.
+    """Check that a document describes the graph of its file.
 
     Raises:
-        ArtifactError: an input or output is missing, unaccounted for, of another type or shape, or its batch is fixed.
+        ArtifactError: an input or output is missing, not described, of another type or shape, or its batch is fixed.
     """
     inputs = {v.name: v for v in header.inputs}
     outputs = {v.name: v for v in header.outputs}
 
-    x = _known(inputs, document.input, "sample.input", "input")
-    _agree(x, "sample", document.dtype, document.shape)
-    t = _known(inputs, document.time.input, "time.input", "input")
+    x = _find(inputs, document.input, "sample.input", "input")
+    _check_value(x, "sample", document.dtype, document.shape)
+    t = _find(inputs, document.time.input, "time.input", "input")
     if t.dtype != document.time.dtype:
         _fail("time.dtype", document.time.dtype, f"{t.dtype!r}, the type of the graph's input {t.name!r}")
     if t.shape is None or len(t.shape) > 1 or (t.shape and isinstance(t.shape[0], int) and t.shape[0] != 1):
-        _fail("time.input", t.name, f"an input of shape [batch], [1] or []; the graph's has {_shape(t)}")
+        _fail("time.input", t.name, f"an input of shape [batch], [1] or []; in the graph it has the shape {_shape(t)}")
     for c in document.conditioning:
         where = f"conditioning[{c.name!r}]"
-        _agree(_known(inputs, c.name, f"{where}.name", "input"), where, c.dtype, c.shape)
+        _check_value(_find(inputs, c.name, f"{where}.name", "input"), where, c.dtype, c.shape)
     spare = set(inputs) - {document.input, document.time.input} - {c.name for c in document.conditioning}
     if spare:
         raise ArtifactError(
             f"the graph has inputs that the model's 'sample', 'time' and 'conditioning' do not name: "
-            f"{', '.join(map(repr, sorted(spare)))}. A sampler would not know what to give them."
+            f"{', '.join(map(repr, sorted(spare)))}. A sampler needs to know their values."
         )
-    output = _known(outputs, document.output, "sample.output", "output")
-    _agree(output, "sample.output", document.dtype, document.output_shape, variance=document.variance)
+    output = _find(outputs, document.output, "sample.output", "output")
+    _check_value(output, "sample.output", document.dtype, document.output_shape, variance=document.variance)
     if document.opset != header.opset:
         _fail("opset", document.opset, f"{header.opset}, which the graph imports")
 
 
-def _known(values: dict[str, Value], name: str, where: str, kind: str) -> Value:
+def _find(values: dict[str, Value], name: str, where: str, kind: str) -> Value:
     if name not in values:
         _fail(where, name, f"an {kind} of the graph, which has {', '.join(map(repr, values)) or 'none'}")
     return values[name]
 
 
-def _agree(value: Value, where: str, dtype: str, shape: tuple[int, ...], variance: str = "none") -> None:
+def _check_value(value: Value, where: str, dtype: str, shape: tuple[int, ...], variance: str = "none") -> None:
     if value.dtype != dtype:
         _fail(f"{where}.dtype", dtype, f"{value.dtype!r}, the type of {value.name!r} in the graph")
     dims = value.shape
@@ -500,17 +502,17 @@ def _agree(value: Value, where: str, dtype: str, shape: tuple[int, ...], varianc
         _fail(f"{where}.shape", list(shape), f"the shape of {value.name!r} in the graph without its batch: {_shape(value)}")
     if isinstance(dims[0], int):
         raise ArtifactError(
-            f"the graph fixes the batch of {value.name!r} at {dims[0]}; a sampler needs it dynamic. Export it again with "
+            f"the graph fixes the batch of {value.name!r} at {dims[0]}; it must be dynamic. Export the network again with "
             f"df.export, or with a dynamic first dimension."
         )
     if any(isinstance(d, int) and d != s for d, s in zip(dims[1:], shape, strict=True)):
-        twice = "" if variance == "none" else f" (channels doubled by the field 'variance', {variance!r})"
-        _fail(f"{where}.shape", list(shape), f"{_shape(value)} without its batch, as the graph says of {value.name!r}{twice}")
+        doubled = "" if variance == "none" else f" (the channels are doubled by the field 'variance', {variance!r})"
+        _fail(f"{where}.shape", list(shape), f"{_shape(value)} without its batch, as the graph says of {value.name!r}{doubled}")
 
 
 def _shape(value: Value) -> str:
     if value.shape is None:
-        return "no known rank"
+        return "an unknown rank"
     return "[" + ", ".join(str(d) if d != "" else "?" for d in value.shape) + "]"
 
 
@@ -518,7 +520,7 @@ def _shape(value: Value) -> str:
 
 
 class _Object:
-    """A JSON object, and how its fields are taken: each check names the field by its path."""
+    """A JSON object with checked access to its fields. Errors name the field by its path."""
 
     def __init__(self, raw: Any, where: str):
         if not isinstance(raw, dict):
@@ -545,7 +547,7 @@ class _Object:
     def text(self, name: str, *, empty: bool = False) -> str:
         value = self.raw[name]
         if not isinstance(value, str) or not (value or empty):
-            _fail(self.path(name), value, "a text")
+            _fail(self.path(name), value, "a string")
         return value
 
     def one_of(self, name: str, choices: tuple[str, ...]) -> str:
@@ -554,10 +556,10 @@ class _Object:
             _fail(self.path(name), value, f"one of {', '.join(choices)}")
         return value
 
-    def whole(self, name: str, low: int, high: int) -> int:
+    def integer(self, name: str, low: int, high: int) -> int:
         value = self.raw[name]
         if type(value) is not int or not low <= value <= high:
-            _fail(self.path(name), value, f"a whole number from {low} to {high}")
+            _fail(self.path(name), value, f"an integer from {low} to {high}")
         return value
 
     def number(self, name: str) -> float:
@@ -589,7 +591,7 @@ class _Object:
             or not least <= len(value) <= MAX_RANK
             or not all(type(n) is int and 0 < n <= MAX_ELEMENTS for n in value)
         ):
-            _fail(self.path(name), value, f"a list of {least} to {MAX_RANK} positive whole numbers")
+            _fail(self.path(name), value, f"a list of {least} to {MAX_RANK} positive integers")
         return tuple(value)
 
 
@@ -600,7 +602,7 @@ def _finite(value: Any) -> bool:
 
 
 def _fail(where: str, given: Any, expected: str) -> NoReturn:
-    # reprlib: what was given may be of any size and depth.
+    # reprlib, because the value may have any size and depth.
     raise ArtifactError(f"the model's field {where!r} is {reprlib.repr(given)}; it must be {expected}.")
 
 
@@ -615,7 +617,7 @@ def _load(text: str) -> Any:
         raise ValueError(f"{name} is not JSON")
 
     if (values := sum(map(text.count, ",[{"))) > MAX_VALUES:
-        raise ArtifactError(f"the metadata {KEY!r} of the file have {values} values; at most {MAX_VALUES} are read.")
+        raise ArtifactError(f"the metadata {KEY!r} of the file have {values} values; at most {MAX_VALUES} are allowed.")
     try:
         return json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
     except (ValueError, RecursionError) as error:

@@ -33,7 +33,7 @@ def test_both_ways(named, document):
 @pytest.mark.parametrize(
     ("value", "says"),
     [("circles", "a list of names"), ([1, 2, 3, 4], "a list of names"), (["", "b", "c", "d"], "a list of names"),
-     (["a"], "one name for each of the classes, of which there are 4"), (["a", "b", "c", "a"], "none is said twice")],
+     (["a"], "a list with one name for each of the 4 classes"), (["a", "b", "c", "a"], "without duplicates")],
 )  # fmt: skip
 def test_names_that_are_none_are_refused(named, value, says):
     named["conditioning"][0]["class_names"] = value

@@ -51,7 +51,7 @@ def rows(**change):
         ([learned(), learned()], "plans"),
         ([dataclasses.replace(learned(), solver="ddim")], r"plans\[0\]\.solver"),
         ([learned(), learned(3, prediction_type="sample")], r"plans\[1\]\.prediction_type"),
-        ([rows(timestep=500.5)], r"timestep.*whole"),
+        ([rows(timestep=500.5)], r"timestep.*an integer"),
         ([rows(timestep=1000.0)], r"timestep.*from 0 to 999"),
         ([rows(timestep=-1.0)], r"timestep.*from 0 to 999"),
         ([rows(g=(2.0, -1.0))], "guidance"),
