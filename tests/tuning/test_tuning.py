@@ -23,7 +23,7 @@ from diffuse_fast.runtimes.onnx import OnnxNetwork
 from diffuse_fast.runtimes.tuned import nearest
 from diffuse_fast.runtimes.tuning_cache import Choice
 from diffuse_fast.tuning import search
-from diffuse_fast.tuning.ab_timing import Contest
+from diffuse_fast.tuning.ab_timing import Comparison
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
@@ -325,29 +325,30 @@ def test_what_cannot_be_tuned(cache, model):
 def test_ways_use_no_more_than_the_cores():
     for cores in range(1, 40):
         for batch in (1, 3, 64):
-            found = search.ways(cores, batch)
+            found = search.thread_splits(cores, batch)
             assert all(t * parts <= cores and parts <= batch for t, parts in found)
             assert {(1, 1), (cores, 1)} <= set(found)
             assert cores > batch or (1, cores) in found
             half = max(1, cores // 2)
-            assert (half, 1) in search.ways(cores, batch, half) and set(found) <= set(search.ways(cores, batch, half))
+            halves = set(search.thread_splits(cores, batch, half))
+            assert (half, 1) in halves and set(found) <= halves
 
 
 @pytest.mark.parametrize(
     ("winner", "rounds", "others", "says"),
     [
-        (0, 20, 0.0, "the default, as none was surely faster in 20 rounds"),
+        (0, 20, 0.0, "the default, because no other was significantly faster in 20 rounds"),
         (0, 4, 0.0, "4 rounds are too few"),
-        (0, 20, 0.4, "others took 40% of the cores"),
+        (0, 20, 0.4, "other processes took 40% of the cores"),
         (2, 20, 0.0, "2.00 times as fast as the default, and faster in 20 of 20 rounds"),
     ],
 )
 def test_what_won_is_kept_with_its_reason(cache, model, monkeypatch, winner, rounds, others, says):
     def held(runs, seconds, **_):
         assert all(isinstance(run(), np.ndarray) for run in runs)
-        return Contest(tuple(np.full(rounds, 0.02 if i != 2 else 0.01) for i in range(len(runs))), winner, others)
+        return Comparison(tuple(np.full(rounds, 0.02 if i != 2 else 0.01) for i in range(len(runs))), winner, others)
 
-    monkeypatch.setattr(search, "contest", held)
+    monkeypatch.setattr(search, "compare", held)
     monkeypatch.setattr(machine, "cores", lambda: 4)
     monkeypatch.setattr(machine, "physical_cores", lambda: 2)
     found = df.tune(model, [2], runtimes=["onnx"])
