@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "step/kernels.h"
-#include "step/stepper.h"
+#include "step/cpu/kernels.h"
+#include "step/cpu/stepper.h"
 
 // Reproducible data without libm: the same on every machine.  (splitmix64, Steele et al. 2014)
 class Random {

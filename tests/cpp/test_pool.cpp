@@ -15,7 +15,7 @@
 
 #include "check.h"
 #include "fixtures.h"
-#include "step/kernels.h"
+#include "step/cpu/kernels.h"
 #include "threads/pool.h"
 
 namespace {

@@ -83,9 +83,9 @@ TEST(step_in_place_changes_no_bit) {
     for (const df::Kernel* kernel : runnable_kernels()) {
       Case what{row};
       what.elements = 83;
-      const Outcome apart = apply(*kernel, what);
+      const Outcome separate = apply(*kernel, what);
       what.in_place = true;
-      CHECK_WITH(apply(*kernel, what) == apart, " " + name + describe(*kernel, what));
+      CHECK_WITH(apply(*kernel, what) == separate, " " + name + describe(*kernel, what));
     }
 }
 
@@ -107,7 +107,7 @@ TEST(step_threads_change_no_bit) {
   df::set_num_threads(2);
 }
 
-// A sample in two shards is the sample whole.
+// Two shards of a sample are the sample.
 TEST(step_shards_agree) {
   df::Row row = empty_row();
   row.calls_network = 0;
@@ -246,7 +246,7 @@ TEST(step_finds_the_bad_sample) {
         b.output_stride = 70;
         df::Stepper stepper(*kernel, &row, 1, 3, 70, 0, DType::kFloat32, DType::kFloat32, b, seeds, indices);
         CHECK(stepper.run(0, 0) == 1);
-        CHECK(!stepper.bad(0) && stepper.bad(1) && !stepper.bad(2));
+        CHECK(stepper.bad_samples() == std::vector<int64_t>{1});
         const int64_t each[3] = {-1, 0, 0};
         CHECK(stepper.run_each(each, indices) == 1);
         // The reductions meet it as well, and must come to an end.
@@ -273,12 +273,12 @@ TEST(step_reductions_lead_to_no_other_tensor) {
           row.reduce = static_cast<int32_t>(reduce);
           row.reduce_0 = reduce == df::Reduce::kDynamicThreshold ? 0.5f : value;
           row.reduce_1 = value;
-          const df::ReadyRow ready_row = df::ready(row);
+          const df::PreparedRow prepared = df::prepare_row(row);
           float x[20] = {}, m[20], out[20];
           std::fill_n(m, 20, output);
           m[3] = 1.0f;
           df::Sample sample{};
-          sample.row = &ready_row;
+          sample.row = &prepared;
           sample.x = x;
           sample.out = out;
           sample.m[0] = m;
@@ -286,7 +286,7 @@ TEST(step_reductions_lead_to_no_other_tensor) {
         }
 }
 
-// A constant output keeps its weights, exactly, whatever the guidance; and a small deviation is told from none.
+// A constant output keeps its weights, exactly, whatever the guidance; and a small deviation is not taken for a constant.
 TEST(step_rescales_what_is_nearly_constant) {
   const uint64_t seed = 0;
   const uint32_t index = 0;

@@ -24,7 +24,7 @@ NVCC = shutil.which("nvcc")
 pytestmark = pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
 
 ARCHITECTURES = ["80", "90", pytest.param("100", marks=pytest.mark.slow), pytest.param("120", marks=pytest.mark.slow)]
-COVERS = ["one_step", "one_step_noise", "multistep", "general"]
+TERM_SETS = ["one_step", "one_step_noise", "multistep", "general"]
 TYPES = {"DTypeE0ELS": "f32", "DTypeE1ELS": "f16", "DTypeE2ELS": "bf16", "AnyTypes": "any"}
 
 
@@ -32,8 +32,8 @@ def readable(mangled: str) -> str:
     for name in ("reduce_kernel", "normals_kernel", "settle_kernel"):
         if name in mangled:
             return name
-    cover = COVERS[int(re.search(r"CoverE(\d)", mangled)[1])]
-    return f"step {cover} {next(short for key, short in TYPES.items() if key in mangled)}"
+    term_set = TERM_SETS[int(re.search(r"TermSetE(\d)", mangled)[1])]
+    return f"step {term_set} {next(short for key, short in TYPES.items() if key in mangled)}"
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def compiled(architecture: str) -> Compiled:
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [NVCC, "-std=c++20", "-O3", "-fmad=false", f"-arch=sm_{architecture}", "-Xptxas=-v", "--keep", "--keep-dir", folder,
-             f"-I{ROOT / 'csrc'}", '-DDF_CUDA_ARCHITECTURES="80"', "-c", ROOT / "csrc/step/step_cuda.cu", "-o", f"{folder}/out.o"],
+             f"-I{ROOT / 'csrc'}", '-DDF_CUDA_ARCHITECTURES="80"', "-c", ROOT / "csrc/step/cuda/step.cu", "-o", f"{folder}/out.o"],
             capture_output=True, text=True, timeout=280,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]

@@ -8,7 +8,7 @@
 
 #include "check.h"
 #include "fixtures.h"
-#include "step/cuda.h"
+#include "step/cuda/device_step.h"
 
 using df::DType;
 namespace cuda = df::cuda;
@@ -49,8 +49,8 @@ df::Row named(const char* name) {
   return empty_row();
 }
 
-const char* cover_of(const df::Row& row, bool masked = false) {
-  return cuda::kCoverNames[static_cast<int>(cuda::variant_of(&row, 1, masked).cover)];
+const char* term_set_of(const df::Row& row, bool masked = false) {
+  return cuda::kTermSetNames[static_cast<int>(cuda::variant_of(&row, 1, masked).term_set)];
 }
 
 }  // namespace
@@ -182,9 +182,9 @@ TEST(cuda_rows_follow_on_the_device) {
   const uint64_t other_seeds[samples] = {};
   const df::Row other = named("one step");
   const auto step = cuda::bind(binding, &other, 1, times, other_seeds, indices, 0);
-  CHECK((step->variant() == cuda::Variant{cuda::Cover::kOneStep, false}));
+  CHECK((step->variant() == cuda::Variant{cuda::TermSet::kOneStep, false}));
   step->load(rows.data(), count, times, 0);
-  CHECK((step->variant() == cuda::Variant{cuda::Cover::kGeneral, true}));
+  CHECK((step->variant() == cuda::Variant{cuda::TermSet::kGeneral, true}));
   step->seed(seeds, indices, 0);
   step->place(first, first_noise, 0);
   CHECK(t[0] == 900.0f && t[1] == 500.0f && t[3] == 100.0f);
@@ -320,15 +320,15 @@ TEST(cuda_bytes_per_element) {
   CHECK(per_element("nothing", DType::kFloat32) == 4.0);
 }
 
-TEST(cuda_covers) {
-  CHECK(std::string(cover_of(named("one step"))) == "one_step");
-  CHECK(std::string(cover_of(named("clipped posterior"))) == "one_step");
-  CHECK(std::string(cover_of(named("clipped posterior and noise"))) == "one_step_noise");
-  CHECK(std::string(cover_of(named("clipped history of two registers"))) == "multistep");
-  CHECK(std::string(cover_of(named("learned variance"))) == "general");
-  CHECK(std::string(cover_of(named("langevin"))) == "general");
-  CHECK(std::string(cover_of(named("one step"), true)) == "general");
-  CHECK(std::string(cover_of(named("known region without noise"))) == "one_step");  // without a mask it is a plain step
+TEST(cuda_term_sets) {
+  CHECK(std::string(term_set_of(named("one step"))) == "one_step");
+  CHECK(std::string(term_set_of(named("clipped posterior"))) == "one_step");
+  CHECK(std::string(term_set_of(named("clipped posterior and noise"))) == "one_step_noise");
+  CHECK(std::string(term_set_of(named("clipped history of two registers"))) == "multistep");
+  CHECK(std::string(term_set_of(named("learned variance"))) == "general");
+  CHECK(std::string(term_set_of(named("langevin"))) == "general");
+  CHECK(std::string(term_set_of(named("one step"), true)) == "general");
+  CHECK(std::string(term_set_of(named("known region without noise"))) == "one_step");  // without a mask it is a plain step
 }
 
 TEST(cuda_normals_have_the_bits_of_the_cpu) {

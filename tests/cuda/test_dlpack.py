@@ -147,11 +147,11 @@ def test_a_capsule_is_taken_once(core):
         core.take_dlpack(capsule)
 
 
-@pytest.mark.parametrize(("stream", "told"), [(0, 1), (7, 7), (None, -1)])
-def test_the_other_library_is_told_where_we_read(stream, told):
+@pytest.mark.parametrize(("stream", "received"), [(0, 1), (7, 7), (None, -1)])
+def test_the_other_library_gets_the_stream_that_reads(stream, received):
     theirs = Theirs(torch.ones(2))
     DeviceArray.from_dlpack(theirs, stream)
-    assert theirs.streams == [told]
+    assert theirs.streams == [received]
 
 
 def test_readers_wait_for_the_stream_that_wrote(core):

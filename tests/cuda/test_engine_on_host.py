@@ -6,6 +6,7 @@ onnxruntime is a stand-in that computes a function of NumPy on the memory that i
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import importlib.machinery
 import sys
 import threading
@@ -101,7 +102,8 @@ def there(core, monkeypatch):
     monkeypatch.setattr(
         devices, "_core", SimpleNamespace(cuda_unavailable_reason=core.cuda_unavailable_reason, environment=_core.environment)
     )
-    monkeypatch.setitem(registry._DEVICE_KERNELS, "cuda", core.cuda_unavailable_reason)
+    kernel = dataclasses.replace(registry._IMPLEMENTATIONS["cuda"], unavailable=core.cuda_unavailable_reason)
+    monkeypatch.setitem(registry._IMPLEMENTATIONS, "cuda", kernel)
     monkeypatch.delenv("DIFFUSE_FAST_KERNEL", raising=False)
     forget()
     yield state

@@ -320,7 +320,7 @@ def test_a_launch_replayed_for_rows_of_another_variant_is_found(captured, other)
     after = run.out.copy_to_host()
     np.testing.assert_array_equal(after[[0, 2]], before[[0, 2]])  # not stepped by half a row
     assert (after[1] != before[1]).any()
-    with pytest.raises(DeviceError, match="sample 0 met a row that the launch was not made for: a graph captured for another"):
+    with pytest.raises(DeviceError, match="sample 0 is at a row that the launch does not support: a graph captured for another"):
         run.step.first_bad_rows()
     run.step.place([0, 0, 0], [0, 0, 0])  # forgotten
     tape.replay()
@@ -411,8 +411,8 @@ def test_a_bound_step_stays_as_it_is_where_something_does_not_fit():
         (lambda: step.place([0, 1], [0, 0]), "sample 1 is placed at row 1 of 1"),
         (lambda: step.place([0], [0]), "rows has 1 entries"),
         (lambda: step.seed([1], [2]), "seeds has 1 entries"),
-        (lambda: step.launch(outputs=[]), "differ from those that were bound"),
-        (lambda: step.launch(outputs=[on_device(np.zeros((2, 6), np.float16))]), "differ from those that were bound"),
+        (lambda: step.launch(outputs=[]), "differ from the bound ones"),
+        (lambda: step.launch(outputs=[on_device(np.zeros((2, 6), np.float16))]), "differ from the bound ones"),
     ):
         with pytest.raises(ArgumentError, match=said):
             call()

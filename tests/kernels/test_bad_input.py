@@ -22,7 +22,7 @@ def read_only(shape):
     return given
 
 
-# Not whole numbers from 0 to a bound.
+# Not integers from 0 to a bound.
 NUMBERS = [-1, 1.5, 0.0, None, "1", b"1", True, np.float32(1), np.nan, [1], (1,), {}, array(), 2**64, 10**400, -(2**63), 1j]
 
 ROW = Row(a=1.0, b=1.0, s=0.5)

@@ -41,14 +41,14 @@ def test_it_is_the_formula(kernel, shape, target, given):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_kernel_thread_count_and_shard_gives_the_same_bits(shape):
     x0, alpha, sigma = problem(shape)
-    told = {"target": (-sigma, alpha), "seed": 3, "step": 2**32 - 1}
-    x_t, target = forward(x0, alpha, sigma, **told)
+    call = {"target": (-sigma, alpha), "seed": 3, "step": 2**32 - 1}
+    x_t, target = forward(x0, alpha, sigma, **call)
     threads = num_threads()
     try:
         for kernel in COMPILED:
             for set_num in (1, 2, 5):
                 set_num_threads(set_num)
-                again = forward(x0, alpha, sigma, **told, kernel=kernel)
+                again = forward(x0, alpha, sigma, **call, kernel=kernel)
                 np.testing.assert_array_equal(again[0], x_t)
                 np.testing.assert_array_equal(again[1], target)
     finally:
@@ -119,10 +119,10 @@ def test_tensors_come_back_as_tensors():
         ({"index": 2**32 - 1}, "index"),
         ({"out": (np.ones((2, 3), np.float32), np.ones((2, 3), np.float32))}, "out must be a pair"),
         ({"out": (SHARED, SHARED), "target": (0.0, 1.0)}, "overlap"),
-        ({"noise": np.ones((2, 4), np.float32)}, "x's shape"),
+        ({"noise": np.ones((2, 4), np.float32)}, "x0's shape"),
     ],
 )
 def test_what_does_not_fit_is_refused(change, message):
-    told = {"x0": np.ones((2, 3), np.float32), "alpha": 0.6, "sigma": 0.8, **change}
+    call = {"x0": np.ones((2, 3), np.float32), "alpha": 0.6, "sigma": 0.8, **change}
     with pytest.raises(df.DiffuseFastError, match=message):
-        forward(told.pop("x0"), told.pop("alpha"), told.pop("sigma"), **told)
+        forward(call.pop("x0"), call.pop("alpha"), call.pop("sigma"), **call)

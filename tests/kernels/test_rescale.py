@@ -63,7 +63,7 @@ def test_the_factor_is_right_however_small_the_deviation(kernel, deviation, scal
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_one_value_apart_from_many_equal_ones(kernel):
-    """The first value, from which differences are taken, is the one that lies apart."""
+    """The first value, from which differences are taken, is the outlier."""
     conditional, other = np.full((1, 3001), 1e3, np.float32), np.full((1, 3001), 2e3, np.float32)
     conditional[0, 0], other[0, 0] = -7e6, 3.0
     got = rescaled(kernel, conditional, other, 2.0, 1.0)

@@ -169,7 +169,7 @@ def test_normals_are_normal(kernel):
 def damaged(reduction, value):
     """A packed row whose reduction has another first value than a row may have."""
     table = pack([Row(d=1.0, q=1.0, reduce=reduction)])
-    table["reduce_values"][0, 0] = value
+    table["reduce_0"][0] = value
     return table
 
 

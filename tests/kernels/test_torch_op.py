@@ -1,4 +1,4 @@
-"""The step as an operator of torch: it computes what ``df.step`` does, keeps torch's rules, and stays whole when compiled."""
+"""The step as an operator of torch: it computes what ``df.step`` does, keeps torch's rules, and is not split when compiled."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from triton.compiler import ASTSource
 from diffuse_fast.kernels import triton_forward, triton_reduce, triton_step
 from diffuse_fast.kernels.rows import pack
 from diffuse_fast.kernels.triton import TritonKernel, TritonStep
-from diffuse_fast.kernels.triton_variant import terms_of, tidy
+from diffuse_fast.kernels.triton_variant import canonicalize, terms_of
 from diffuse_fast.plans.plan import Reduction, Row
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -131,7 +131,7 @@ def launches_of(case: Case) -> dict:
     else:
         kernel = TritonKernel()
         kernel._step = kernels
-        kernel._forward = SimpleNamespace(TOLD=triton_forward.TOLD, **vars(kernels))
+        kernel._forward = SimpleNamespace(WORDS=triton_forward.WORDS, **vars(kernels))
         kernel.forward(
             *(tensor(samples, elements) for _ in range(3)),
             coefficients=np.ones((4, samples), np.float32),
@@ -209,7 +209,7 @@ def wide_accesses(case: Case) -> tuple[int, int]:
         return 0, 0
     block = max(min(case.elements, 1024), 128)
     per_thread = block // (32 * max(1, block // 256))
-    has = terms_of(tidy(pack(case.rows)), case.masked)
+    has = terms_of(canonicalize(pack(case.rows)), case.masked)
 
     def vectors(dtype: torch.dtype) -> int:
         return -(-per_thread * dtype.itemsize // 16)

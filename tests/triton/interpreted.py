@@ -23,7 +23,7 @@ from diffuse_fast.kernels import forward as forward_on_cpu
 from diffuse_fast.kernels import get_kernel, reference, triton_noise
 from diffuse_fast.kernels import step as step_on_cpu
 from diffuse_fast.kernels import triton as host
-from diffuse_fast.kernels.device_step import step_on_device
+from diffuse_fast.kernels.arrays import DeviceArrays
 from diffuse_fast.kernels.rows import pack
 from diffuse_fast.plans.plan import Reduction, Row
 from diffuse_fast.schedule import Schedule
@@ -35,7 +35,8 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 
 KERNEL = host.TritonKernel()
-forward_module = sys.modules["diffuse_fast.kernels.forward"]  # its function has the same name
+# The functions of diffuse_fast.kernels have the names of these modules.
+forward_module, step_module = (sys.modules[f"diffuse_fast.kernels.{name}"] for name in ("forward", "step"))
 SEEDS, INDICES = [7, 7, 2**63 + 5, 0, 1], [0, 4, 1, 2**32 - 1, 9]
 
 HALF = [(torch.float16, torch.float16), (torch.bfloat16, torch.bfloat16), (torch.float32, torch.bfloat16)]
@@ -211,8 +212,8 @@ def test_sizes(elements):
 def test_in_place_changes_no_bit(name, state):
     run = Run([ROWS[name]], state=state, masked=_masked(name), in_place=True).both([0] * 3, [11] * 3)
     run.assert_same_bits()
-    apart = Run([ROWS[name]], state=state, masked=_masked(name)).both([0] * 3, [11] * 3)
-    np.testing.assert_array_equal(_bits(run.out), _bits(apart.out))
+    separate = Run([ROWS[name]], state=state, masked=_masked(name)).both([0] * 3, [11] * 3)
+    np.testing.assert_array_equal(_bits(run.out), _bits(separate.out))
 
 
 @pytest.mark.parametrize("offset", [1, 2, 3, 4, 7, 2**33 + 5])
@@ -263,12 +264,12 @@ def test_the_forward_process_has_the_bits_of_the_cpu(elements, aimed, given):
     # The last sample is all noise, and must not read what it lacks.
     coefficients = np.array([[0.8, 0.0, 0.0], [0.6, -0.5, 1.0], [-0.6, 1.0, 0.0], [0.8, 0.0, 0.0]], np.float32)
     indices = np.array([0, 2**31, 2**32 - 1], np.uint32)
-    told = {"coefficients": coefficients, "indices": indices, "seed": 2**63 + 5, "row": 2**32 - 1}
+    call = {"coefficients": coefficients, "indices": indices, "seed": 2**63 + 5, "row": 2**32 - 1}
     ours, theirs = ([torch.full_like(x0, 9.0).to(DEVICE) for _ in range(2)] for _ in range(2))
-    KERNEL.forward(x0.to(DEVICE), ours[0], ours[1] if aimed else None, noise=noise.to(DEVICE) if given else None, **told)
+    KERNEL.forward(x0.to(DEVICE), ours[0], ours[1] if aimed else None, noise=noise.to(DEVICE) if given else None, **call)
     theirs = [t.cpu().numpy() for t in theirs]
     get_kernel("scalar").forward(
-        x0.numpy(), theirs[0], theirs[1] if aimed else None, noise=noise.numpy() if given else None, **told
+        x0.numpy(), theirs[0], theirs[1] if aimed else None, noise=noise.numpy() if given else None, **call
     )
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(_bits(mine), _bits(torch.from_numpy(other)))
@@ -277,21 +278,21 @@ def test_the_forward_process_has_the_bits_of_the_cpu(elements, aimed, given):
 def test_the_forward_process_of_a_tensor_on_a_device(monkeypatch):
     """What ``kernels.forward`` does with one, the device being the CPU."""
     x0 = torch.randn(3, 5, 7, generator=torch.Generator().manual_seed(0))
-    told = {"target": ([-0.6, -0.8, 0.0], [0.8, 0.6, 1.0]), "seed": 5, "step": 3, "index": 4}
+    call = {"target": ([-0.6, -0.8, 0.0], [0.8, 0.6, 1.0]), "seed": 5, "step": 3, "index": 4}
     alpha, sigma = [0.8, 0.6, 1.0], torch.tensor([0.6, 0.8, 0.0])
-    expected = forward_on_cpu(x0, alpha, sigma, **told)
-    monkeypatch.setattr(forward_module, "_away", lambda value: isinstance(value, torch.Tensor))
+    expected = forward_on_cpu(x0, alpha, sigma, **call)
+    monkeypatch.setattr(forward_module, "arrays_for", DeviceArrays)
     monkeypatch.setattr(forward_module, "get_kernel", lambda name, device: KERNEL)
     out = torch.empty_like(x0), torch.empty_like(x0)
-    result = forward_on_cpu(x0, alpha, sigma, out=out, **told)
+    result = forward_on_cpu(x0, alpha, sigma, out=out, **call)
     assert result[0] is out[0] and result[1] is out[1]
-    for mine, other in zip((*result, *forward_on_cpu(x0, alpha, sigma, **told)), expected * 2, strict=True):
+    for mine, other in zip((*result, *forward_on_cpu(x0, alpha, sigma, **call)), expected * 2, strict=True):
         assert torch.equal(mine, other)
     assert forward_on_cpu(x0, alpha, sigma, seed=5)[1] is None
     for change, named in (
-        ({"noise": np.zeros((3, 5, 7), np.float32)}, "noise is not a tensor on cpu"),
-        ({"noise": torch.zeros(3, 5)}, r"noise must be torch.float32, contiguous, of x0's shape \(3, 5, 7\)"),
-        ({"out": (x0.double(), None)}, "out must be torch.float32"),
+        ({"noise": np.zeros((3, 5, 7), np.float32)}, "noise is a ndarray; x0 is on cpu: give a tensor there"),
+        ({"noise": torch.zeros(3, 5)}, r"noise has shape \(3, 5\); it must have x0's shape \(3, 5, 7\)"),
+        ({"out": (x0.double(), None)}, "out has dtype torch.float64; it must be float32"),
         ({"out": (out[0], out[0]), "target": (0.0, 1.0)}, "overlap"),
     ):
         with pytest.raises(DiffuseFastError, match=named):
@@ -477,7 +478,7 @@ def test_the_outputs_of_one_launch_may_lie_elsewhere():
 def damaged(reduction, value):
     """A packed row whose reduction has another first value than a row may have."""
     table = pack([Row(d=1.0, q=1.0, reduce=reduction)])
-    table["reduce_values"][0, 0] = value
+    table["reduce_0"][0] = value
     return table
 
 
@@ -589,7 +590,7 @@ def words_kernel(out, seeds, first, row, index, BLOCK: tl.constexpr):
 def test_words_are_those_of_the_paper(seed):
     first, row, index = 2**32 - 20, 2**31 + 7, 2**32 - 1  # the counter's word wraps
     out = torch.empty(128, 4, dtype=torch.int32)
-    words_kernel[(1,)](out, host._keys([seed], out), first, row, index, BLOCK=128)
+    words_kernel[(1,)](out, host._seeds([seed], out), first, row, index, BLOCK=128)
     counters = np.empty((128, 4), np.uint32)
     counters[:, 0] = (first + np.arange(128)) % 2**32
     counters[:, 1:] = row, index, 3
@@ -615,8 +616,11 @@ def test_normals_have_the_bits_of_the_cpu(offset, monkeypatch):
 
 
 def _device_step(x, m, row, **given):
-    everything = dict.fromkeys(("registers", "index", "out", "variance", "known", "mask"))
-    return step_on_device(KERNEL, x, m, row, **everything | {"seed": 0, "step": 0, "element_offset": 0} | given)
+    everything = dict.fromkeys(("registers", "index", "out", "variance", "known", "mask")) | {"seed": 0, "element_offset": 0}
+    number = given.pop("step", 0)
+    buffers, result = step_module.bind_arguments(DeviceArrays(x, "x"), x, m, row, **everything | given)
+    step_module.launch_once(KERNEL, row, number, buffers)
+    return result
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

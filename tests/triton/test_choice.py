@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import importlib.util
 import subprocess
 import sys
@@ -70,15 +71,16 @@ def test_what_is_missing_is_named(monkeypatch, driver, cuda, answers, reason):
 
 
 def test_a_kernel_is_not_taken_for_data_that_lie_elsewhere(monkeypatch):
-    with pytest.raises(KernelUnavailableError, match="'scalar' was forced and steps on cpu; the data are on cuda"):
+    with pytest.raises(KernelUnavailableError, match="'scalar' was forced and runs on cpu; the data are on cuda"):
         get_kernel("scalar", device="cuda")
-    monkeypatch.setitem(registry._DEVICE_KERNELS, "triton", lambda: None)
+    kernel = dataclasses.replace(registry._IMPLEMENTATIONS["triton"], unavailable=lambda: None)
+    monkeypatch.setitem(registry._IMPLEMENTATIONS, "triton", kernel)
     monkeypatch.setattr(host, "TritonKernel", lambda: SimpleNamespace(name="triton", device="cuda"))
     registry._get.cache_clear()
     try:
         assert get_kernel(device="cuda").name == "triton"  # the default beside torch
         x = np.zeros((1, 4), np.float32)
-        with pytest.raises(KernelUnavailableError, match="'triton' was forced and steps on cuda; the data are on cpu"):
+        with pytest.raises(KernelUnavailableError, match="'triton' was forced and runs on cuda; the data are on cpu"):
             step(x, x, Row(a=1.0), kernel="triton")
     finally:
         registry._get.cache_clear()
