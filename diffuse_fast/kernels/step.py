@@ -75,16 +75,8 @@ def step(
     check_row(row)
     step = require_int("step", step, _U32)
     element_offset = require_int("element_offset", element_offset, MAX_ELEMENTS)
-    arrays = arrays_for(x, "x")
-    given = {
-        "registers": registers, "seed": seed, "index": index, "out": out, "variance": variance, "known": known, "mask": mask,
-        "element_offset": element_offset,
-    }  # fmt: skip
-    if arrays.device == "cuda":
-        buffers, result = bind_arguments(arrays, x, model_output, row, **given)
-        launch_once(get_kernel(kernel, device="cuda"), row, step, buffers)
-        return result
-    chosen = get_kernel(kernel, device="cpu")
+    on_device = getattr(x, "is_cuda", False)
+    chosen = get_kernel(kernel, device="cuda" if on_device else "cpu")
     first = 0 if index is None else index
     simple = registers is None and variance is None and known is None and mask is None and out is not None and element_offset == 0
     if (
@@ -101,8 +93,21 @@ def step(
         if bad != _NOT_SIMPLE:
             finite = np.isfinite(model_output).reshape(len(model_output), -1).all(axis=1)
             raise not_finite(np.flatnonzero(~finite).tolist(), step)
-    buffers, result = bind_arguments(arrays, x, model_output, row, **given)
-    run_once(chosen, row, step, buffers)
+    buffers, result = bind_arguments(
+        arrays_for(x, "x"),
+        x,
+        model_output,
+        row,
+        registers=registers,
+        seed=seed,
+        index=index,
+        out=out,
+        variance=variance,
+        known=known,
+        mask=mask,
+        element_offset=element_offset,
+    )
+    (launch_once if on_device else run_once)(chosen, row, step, buffers)
     return result
 
 

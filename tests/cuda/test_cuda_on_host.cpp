@@ -1,4 +1,4 @@
-// The CUDA step on a device made of the host, against the CPU's scalar kernel to the bit.
+// The CUDA step on a device emulated on the host, bit for bit against the CPU's scalar kernel.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -63,7 +63,7 @@ TEST(cuda_named_rows) {
         what.elements = elements;
         what.element_offset = offset;
         what.samples = elements % 2 == 0 ? 1 : 3;
-        what.masked = elements % 3 != 0;  // a mask makes every row one for the general kernel
+        what.masked = elements % 3 != 0;  // with a mask every row needs the general kernel
         check_against_scalar(what, name);
       }
 }
@@ -75,7 +75,7 @@ TEST(cuda_random_rows) {
   for (uint64_t i = 0; i < 1500; ++i) check_against_scalar(random_case(random, i), "random row " + std::to_string(i));
 }
 
-// More elements than the grid has threads, so that a thread takes several; and a reduction's threads several each.
+// More elements than the grid has threads: each thread processes several, in the step and in a reduction.
 TEST(cuda_many_elements) {
   for (const int processors : {1, 3}) {
     on_host::processors = processors;
@@ -91,7 +91,7 @@ TEST(cuda_many_elements) {
   on_host::processors = 1;
 }
 
-// More samples than a grid is high.
+// More samples than the largest grid height.
 TEST(cuda_many_samples) {
   Case what{named("one step and noise")};
   what.samples = 65'540;
@@ -110,7 +110,7 @@ TEST(cuda_far_elements) {
   }
 }
 
-// Outputs further apart than 32 bits reach: only the last sample's is there, and only that sample is not resting.
+// Output strides beyond 32 bits: only the last sample's output exists, and only that sample is active.
 TEST(cuda_addresses_are_wide) {
   df::Row row = empty_row();
   row.b = 2.0f;
@@ -135,7 +135,7 @@ TEST(cuda_addresses_are_wide) {
   for (int i = 0; i < 24; ++i) CHECK(out[i] == (i < 16 ? 0.0f : 3.0f));
 }
 
-// A plan by one launch after another: rows follow on the device, samples apart, one resting; t follows the table.
+// A plan, one launch per row: row numbers advance on the device, samples are at different rows, one is inactive, and t follows.
 TEST(cuda_rows_follow_on_the_device) {
   std::vector<df::Row> rows;
   for (const char* name : {"one step and noise", "history of two registers", "clipped raw epsilon", "langevin", "one step"})
@@ -281,7 +281,7 @@ TEST(cuda_finds_the_first_bad_row) {
     }
 }
 
-// Quantiles at every place of a small sample with many equal values, against the CPU's selection by comparison.
+// Quantiles at every rank of a small sample with many equal values, against the CPU's selection.
 TEST(cuda_quantiles) {
   for (int i = 0; i <= 20; ++i) {
     Case what{named("dynamic threshold")};
@@ -295,7 +295,7 @@ TEST(cuda_quantiles) {
   }
 }
 
-// Bytes of a step's tensors, counted where they are read and written: the least that the row can do with.
+// The bytes of a step's tensors, counted at each access: the minimum for the row.
 TEST(cuda_bytes_per_element) {
   const auto per_element = [](const char* name, DType type) {
     Case what{named(name)};

@@ -112,7 +112,7 @@ def test_every_row_has_the_bits_of_the_cpu(name):
                 Run([ROWS[name]], dtypes=dtypes, elements=elements, offset=offset, in_place=in_place).once().assert_same_bits()
 
 
-@pytest.mark.parametrize("name", [n for n in [*ROWS, *SUMS] if n != "learned variance alone"])  # its exponent is held, here
+@pytest.mark.parametrize("name", [n for n in [*ROWS, *SUMS] if n != "learned variance alone"])  # its exponent is clipped
 @pytest.mark.parametrize("elements", [1, 67])
 def test_every_row_is_the_oracles(name, elements):
     # About a dozen float32 roundings of terms of order 1 to 10; the noise itself is good to 1e-5 where |z| is large.
@@ -261,7 +261,7 @@ def test_the_first_bad_row_of_each_sample_is_kept():
     run.step.place([0, 0, 0, 4, -1], [0] * 5)
     assert run.step.first_bad_rows().tolist() == [-1] * 5
     run.step.launch()
-    assert run.step.first_bad_rows().tolist() == [0, 0, -1, 4, -1]  # what is read is looked at, with any weight
+    assert run.step.first_bad_rows().tolist() == [0, 0, -1, 4, -1]  # every output that is read is checked, whatever its weight
 
 
 # ---- captured launches ---------------------------------------------------------------------------------------
@@ -438,7 +438,7 @@ def test_torch_tensors_on_the_cpu_are_refused():
     ],
 )
 def test_what_is_missing_is_named(module, pretend, said):
-    # A process of its own each: what is missing is found out once.
+    # A process each: the reason is determined once per process.
     code = f"""
 import importlib.util
 from diffuse_fast.errors import KernelUnavailableError
