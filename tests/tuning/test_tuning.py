@@ -361,20 +361,20 @@ def test_what_won_is_kept_with_its_reason(cache, model, monkeypatch, winner, rou
     assert tuning_cache.choices(model, "float32") == {2: best} and tuning_cache.entries()[0]["why"] == best.why
 
 
-def test_the_spared_take_fewer_cores_than_the_default(cache, model, monkeypatch):
-    told = []
+def test_the_candidates_on_fewer_cores_take_fewer_than_the_default(cache, model, monkeypatch):
+    passed = []
 
-    def held(runs, seconds, *, spared, **_):
-        told.append(spared)
-        return Contest(tuple(np.full(20, 0.02 + 0.001 * i) for i in range(len(runs))), 0, 0.0)
+    def compared(runs, seconds, *, on_fewer_cores, **_):
+        passed.append(on_fewer_cores)
+        return Comparison(tuple(np.full(20, 0.02 + 0.001 * i) for i in range(len(runs))), 0, 0.0)
 
-    monkeypatch.setattr(search, "contest", held)
+    monkeypatch.setattr(search, "compare", compared)
     monkeypatch.setattr(machine, "cores", lambda: 4)
     monkeypatch.setattr(machine, "physical_cores", lambda: 2)
     found = df.tune(model, [2], runtimes=["onnx"])
     taken = [c.choice.threads * c.choice.split for c in found.candidates]  # in their order, as each is slower than the one before
     assert taken[0] == 2 and set(taken) == {1, 2, 4}
-    assert set(told[0]) == {i for i, cores in enumerate(taken) if cores == 1}
+    assert set(passed[0]) == {i for i, cores in enumerate(taken) if cores == 1}
 
 
 def test_a_batch_may_be_larger_than_any_number_of_threads(cache, model):
