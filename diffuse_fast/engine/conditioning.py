@@ -46,13 +46,16 @@ def conditions(argument: str, given: Any, n: int, inputs: Any, device: Any = Non
             raise ArgumentError(f"{argument} has {name!r}; the model's conditioning inputs: {', '.join(known) or 'none'}.")
     out = {}
     for name, c in known.items():
-        value = values.get(name, c.null)
+        if name not in values and c.null is not None:
+            out[name] = np.full((n, *c.shape), c.null, c.dtype)
+            continue
+        value = values.get(name)
         if value is None:
             raise ArgumentError(f"{argument} lacks {name!r}, and the model has no null value for it.")
         value = _numbered(f"{argument}[{name!r}]", value, getattr(c, "class_names", None))
         array = _of_model(f"{argument}[{name!r}]", value, n, tuple(c.shape), c.dtype, device)
-        looked_at = c.classes is not None and name in values and isinstance(array, np.ndarray)
-        if looked_at and (((array < 0) | (array >= c.classes)) & (array != c.null)).any():
+        inspected = c.classes is not None and isinstance(array, np.ndarray)
+        if inspected and (((array < 0) | (array >= c.classes)) & (array != c.null)).any():
             null = "" if c.null is None else f" that is not {c.null}, which means no class"
             raise ArgumentError(f"{argument}[{name!r}] has a label outside 0..{c.classes - 1}{null}.")
         out[name] = array

@@ -16,7 +16,7 @@ from .arguments import Seed, callable_or_none, is_tensor, require_int, seeds_of
 from .known_region import known_region
 from .loop import draw_batch, draw_requests, joined
 from .request import Batch, Defaults, Request
-from .setup import check_one_form, check_plan, make_setup
+from .setup import check_plan, setup_for
 from .slots import OnRow, Pool
 from .start import start_of
 
@@ -68,7 +68,7 @@ class Sampler:
     ):
         model = load(model) if isinstance(model, str | Path) else model
         self.model = model
-        self.setup = make_setup(
+        self.setup = setup_for(
             model,
             shape=shape,
             variance=variance,
@@ -173,11 +173,10 @@ class Sampler:
         size = n if batch_size is None else min(n, require_int("batch_size", batch_size, 1))
         seeds, indices = seeds_of(seed, n, first_index)
         as_tensor = is_tensor(noise) or is_tensor(data) or self.setup.network.name == "torch"
-        region = known_region(known, mask, n, self.shape)
+        region = known_region(known, mask, n, self.setup.shape)
         plan = self.plan if region is None else self.setup.plan(self._given_plan, self._guidance_scale, known=True)
-        start = start_of(plan, data, noise, (n, *self.shape), seeds, indices, self.setup.device)
+        start = start_of(plan, data, noise, (n, *self.setup.shape), seeds, indices, self.setup.device)
         conditions = self.setup.conditions(plan, cond, negative_cond, n)
-        check_one_form(conditions)
         if step_noise is not None and n > size:
             raise ArgumentError("step_noise is given for the whole batch; leave batch_size out.")
         batch = Batch(plan, seeds, indices, conditions, start, region, step_noise)

@@ -47,7 +47,7 @@ class Slots(ABC):
         self._plans: list[Plan | None] = [None] * capacity
         self._at = [0] * capacity
         self._numbers = list(range(capacity))
-        self._conditions: list[list[Conditions]] = [[] for _ in range(capacity)]
+        self._conditions: list[list[Conditions]] = [[]] * capacity
         self._seeds, self._indices = np.zeros(capacity, np.uint64), np.zeros(capacity, np.uint32)
         self._regions: list[KnownRegion | None] = [None] * capacity
         self._batch: Batch | None = None
