@@ -29,13 +29,17 @@ class Sampler:
     Args:
         model: As for :func:`~diffuse_fast.sample`.
         plan: A plan; or the name of a solver, for the plan that :func:`~diffuse_fast.sample` would follow.
-        steps: With a solver's name: its steps.
-        shape: Shape of one sample, where the model does not know it.
+        steps: Number of steps, with the name of a solver.
+        shape: Shape of one sample, if the model does not say it.
         variance, input_scale, guidance_scale, guidance_interval, guidance_rescale, guidance_batch, runtime, threads, device,
-            precision: As for :func:`~diffuse_fast.sample`; the guidance scale is one number.
-
-        **plan_options: With a solver's name, what :func:`~diffuse_fast.sample` takes for the plan: ``schedule``,
+            precision, graph: As for :func:`~diffuse_fast.sample`; the guidance scale is one number.
+        **plan_options: With the name of a solver, the options of :func:`~diffuse_fast.sample` for the plan: ``schedule``,
             ``prediction_type``, ``clip``, ``timestep_spacing``, ``timesteps``, options of the solver.
+
+    Attributes:
+        model: The model.
+        plan: The plan, with guidance.
+        setup: The network, kernel and device that were chosen.
 
     Example:
         >>> import diffuse_fast as df
@@ -91,8 +95,8 @@ class Sampler:
         return self.setup.shape
 
     def with_plan(self, plan: Plan, guidance_scale: float = 1.0) -> Sampler:
-        """The same model by another plan. On a CUDA device both share what has been captured: a graph is of the network and the
-        batch, and runs the rows of any plan.
+        """Return a sampler of the same model with another plan. On a CUDA device both share the captured graphs, which run the rows
+        of any plan.
 
         Example:
             >>> import diffuse_fast as df
@@ -108,7 +112,7 @@ class Sampler:
         return other
 
     def __copy__(self) -> Sampler:
-        """The same network, with slots of its own."""
+        """Return a sampler of the same network, with slots of its own."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._pool = Pool()
@@ -166,7 +170,10 @@ class Sampler:
         progress: bool = False,
         callback: Callback | None = None,
     ) -> Iterator[Any]:
-        """As :meth:`sample`, but yield one array per batch, when it is done. Arguments are checked before the first."""
+        """Draw n samples, and yield one array per batch as soon as it is done; options as for :func:`~diffuse_fast.sample`.
+
+        Arguments are checked before the first batch.
+        """
         require_int("n", n, 1)
         callable_or_none("callback", callback)
         callable_or_none("step_noise", step_noise)
@@ -190,19 +197,19 @@ class Sampler:
         progress: bool = False,
         callback: Callback | None = None,
     ) -> Any:
-        """Draw samples that have nothing in common but the model: each its own plan, seed, guidance and conditioning.
+        """Draw samples that share the model only: each has its own plan, seed, guidance, conditioning and known region.
 
-        With a network whose result for a sample does not depend on the batch, each is bit for bit what it is alone.
+        With a batch-invariant network, each sample has the same bits as when it is drawn alone.
 
         Args:
-            requests: What is asked for, from 1.
-            batch_size: Samples that run together at most.
+            requests: The requests, at least one.
+            batch_size: The most samples that run together.
             progress: Show a bar for each batch.
-            callback: Called as ``callback(tick, x)`` after each joint call of the network; x is a view, not to be kept.
+            callback: Called as ``callback(tick, x)`` after each joint call of the network; x is a view that changes.
 
         Returns:
-            (len(requests), *shape) float32, in the order of the requests, the caller's own: NumPy, or for a torch module on a CUDA
-            device a tensor there.
+            (len(requests), *shape) float32, in the order of the requests: a new NumPy array, or for a torch module on a CUDA device
+            a tensor on it.
 
         Raises:
             ArgumentError, ArgumentTypeError: a request does not fit the model; the message says which.

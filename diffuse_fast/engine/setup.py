@@ -1,4 +1,4 @@
-"""Setup: a model ready to be sampled, apart from any plan. What every part of the engine reads, and nothing changes."""
+"""Setup: a model ready to be sampled with any plan. Every part of the engine reads it; nothing changes it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Setup:
         shape: Shape of one sample.
         output_shape: Shape of the network's output for one sample.
         inputs: The model's conditioning inputs; None for a bare network, which takes any.
-        time_convention: What the model is told of the time; None if unknown.
+        time_convention: The time that the model takes (``timestep``, ``sigma``, ...); None if unknown.
         prediction_type: What the model predicts; None if unknown.
         variance: ``none``, ``learned`` or ``learned_range``.
         input_scale: ``none`` or ``1/alpha``; None if unknown.
