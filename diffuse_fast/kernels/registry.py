@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, overload
 
 from .. import _core
-from ..errors import ArgumentTypeError, UnavailableError
+from ..errors import ArgumentTypeError, UnavailableError, suggest
 from . import triton
 from .base import DeviceKernel, HostKernel, Kernel
 from .cpu import CpuKernel

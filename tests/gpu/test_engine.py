@@ -78,7 +78,7 @@ def test_device_arrays_are_read_on_the_device(cuda, module, monkeypatch):
 
     expected = df.sample(module, 3, 6, **call(lambda tensor: tensor))
     with monkeypatch.context() as patch:
-        for reader in ("arguments.noise_array", "conditioning._read"):
+        for reader in ("arguments.noise_array", "conditioning._host_array"):
             patch.setattr(f"diffuse_fast.engine.{reader}", lambda *_: pytest.fail("read on the host"))
         got = df.sample(module.cuda(), 3, 6, **call(lambda tensor: tensor.cuda()))
     assert cuda.equal(got.cpu(), expected)

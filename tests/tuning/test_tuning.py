@@ -379,7 +379,7 @@ def test_the_candidates_on_fewer_cores_take_fewer_than_the_default(cache, model,
 
 def test_a_batch_may_be_larger_than_any_number_of_threads(cache, model):
     keep(model, (5000, Choice("onnx", 2)))
-    assert tuning_cache.of(model, "float32") == {5000: Choice("onnx", 2)}
+    assert tuning_cache.choices(model, "float32") == {5000: Choice("onnx", 2)}
 
 
 def test_where_the_default_is_refused_the_next_is_held_to(cache, model, monkeypatch):
