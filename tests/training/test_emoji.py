@@ -162,7 +162,7 @@ def test_files_that_are_no_package_or_too_large_are_refused(tmp_path, monkeypatc
     (tmp_path / "x.tgz").write_bytes(b"no archive")
     (tmp_path / "cut.tgz").write_bytes(small.read_bytes()[:-200])
     archive(tmp_path / "empty.tgz", [], {})
-    for name, message in (("x.tgz", "not an archive"), ("cut.tgz", "not an archive"), ("empty.tgz", "no pictures")):
+    for name, message in (("x.tgz", "not an archive"), ("cut.tgz", "not an archive"), ("empty.tgz", "no readable images")):
         with pytest.raises(ArgumentError, match=message):
             source.drawings(tmp_path / name, size=8, on_error="raise")
     for limit in ("LARGEST_FILE", "LARGEST_ALL"):
