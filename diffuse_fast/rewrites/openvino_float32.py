@@ -11,11 +11,15 @@ from collections.abc import Callable
 from typing import Any
 
 _LAYERS = {"Convolution", "GroupConvolution", "MatMul"}
+_ATTRIBUTES = {"precise_0", "DisablePrecisionConversion_0"}
 
-# OpenVINO's attribute of a node that keeps its precision can be read from a model's XML, but cannot be made in Python.
+# OpenVINO's attribute of a node that keeps its precision can be read from a model's XML, but cannot be made in Python. Version
+# 2026.4 reads "precise" as "not in float16" only, so bfloat16 is named too. Earlier versions ignore the second attribute.
 _MARKED = """<?xml version="1.0"?><net name="mark" version="11"><layers>
 <layer id="0" name="in" type="Parameter" version="opset1"><data shape="1" element_type="f32"/>
-<rt_info><attribute name="precise" version="0"/></rt_info><output><port id="0" precision="FP32"><dim>1</dim></port></output></layer>
+<rt_info><attribute name="precise" version="0"/>
+<attribute name="DisablePrecisionConversion" version="0" value="dynamic:bf16,f16"/></rt_info>
+<output><port id="0" precision="FP32"><dim>1</dim></port></output></layer>
 <layer id="1" name="out" type="Result" version="opset1"><input><port id="0" precision="FP32"><dim>1</dim></port></input></layer>
 </layers><edges><edge from-layer="0" from-port="0" to-layer="1" to-port="0"/></edges></net>"""
 
@@ -37,6 +41,28 @@ def keep_float32(core: Any, sample: str) -> Callable[[Any], bool]:
         return bool(nodes)
 
     return run
+
+
+def rounded_layers(graph: Any, compiled: Any) -> list[str]:
+    """Return the layers that :func:`keep_float32` marked and that OpenVINO computes in bfloat16 nevertheless.
+
+    OpenVINO drops the attribute when a transformation replaces a node and does not copy it.
+
+    Args:
+        graph: The ``openvino.Model`` that was compiled.
+        compiled: Its runtime model, ``CompiledModel.get_runtime_model()``.
+    """
+    marked = {
+        op.get_friendly_name()
+        for op in graph.get_ordered_ops()
+        if op.get_type_name() in _LAYERS and not _ATTRIBUTES.isdisjoint(op.get_rt_info())
+    }
+    found: set[str] = set()
+    for op in compiled.get_ordered_ops():
+        info = op.get_rt_info()
+        if str(info["runtimePrecision"].value) == "bf16":
+            found.update(marked.intersection(str(info["originalLayersNames"].value).split(",")))
+    return sorted(found)
 
 
 def _inputs_of_sinusoids(graph: Any) -> list[Any]:

@@ -19,7 +19,7 @@ from ..artifact.file_identity import Files
 from ..errors import ArgumentError, ArtifactError, DiffuseFastError, MissingDependencyError, UnavailableError, install_hint
 from ..model import Model
 from ..rewrites import passes
-from ..rewrites.openvino_float32 import keep_float32
+from ..rewrites.openvino_float32 import keep_float32, rounded_layers
 from ..rewrites.openvino_group_norm import flatten_group_norms
 from .base import Inputs, MemoryCall, aligned, check_output
 from .fork_safety import ThreadOwner, forget_in_child
@@ -178,6 +178,11 @@ class OpenVINONetwork(ThreadOwner):
             used = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
             if used != hint:
                 raise UnavailableError(f"precision is {self._precision!r}, but OpenVINO computes in {used} on this machine.")
+            if rounded := hint == _HINTS["bfloat16"] and rounded_layers(graph, compiled.get_runtime_model()):
+                raise UnavailableError(
+                    f"precision is {self._precision!r}, but OpenVINO would compute {', '.join(rounded)} in bfloat16, which must be "
+                    f"float32 (docs/runtimes.md); use precision='float32' or another runtime."
+                )
             made.compiled[key] = compiled
             while len(made.compiled) > _KEPT:
                 made.compiled.popitem(last=False)

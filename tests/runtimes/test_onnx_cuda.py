@@ -213,6 +213,11 @@ def test_what_does_not_fit_is_refused(ort, model):
         call(1, True)
 
 
+def test_a_runtime_of_the_cpu_is_refused(model):
+    with pytest.raises(ArgumentError, match=r"'openvino' is not known.*Known: auto, callable, onnx, tensorrt, torch"):
+        made(model, "openvino")
+
+
 def test_the_real_one_without_a_gpu_is_refused(model):
     real = pytest.importorskip("onnxruntime")
     if "CUDAExecutionProvider" in real.get_available_providers():
