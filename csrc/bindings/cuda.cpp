@@ -80,7 +80,7 @@ void bind_cuda(py::module_& m) {
     try {
       if (error) std::rethrow_exception(error);
     } catch (const cuda::Unavailable& e) {
-      raise("KernelUnavailableError", (std::string("CUDA cannot be used: ") + e.what() + ".").c_str());
+      raise("UnavailableError", (std::string("CUDA cannot be used: ") + e.what() + ".").c_str());
     } catch (const cuda::Error& e) {
       raise("DeviceError", (std::string("CUDA: ") + e.what() + ".").c_str());
     }

@@ -37,7 +37,7 @@ PYBIND11_MODULE(_core, m) {
 extern "C" PYBIND11_EXPORT PyObject* PyInit__core() {
   if (PyInterpreterState_Get() == PyInterpreterState_Main()) return init_core();
   PyObject* const errors = PyImport_ImportModule("diffuse_fast.errors");
-  PyObject* const error = errors == nullptr ? nullptr : PyObject_GetAttrString(errors, "RuntimeUnavailableError");
+  PyObject* const error = errors == nullptr ? nullptr : PyObject_GetAttrString(errors, "UnavailableError");
   if (error != nullptr)
     PyErr_SetString(error,
                     "diffuse_fast runs in the first interpreter of a process only, and this is a subinterpreter; import it in the "
