@@ -1,12 +1,13 @@
-"""Peers drawing the same samples: each in a process of its own, in turns, with equal threads, held to one reference first."""
+"""Time peers that draw the same samples: in separate processes that take turns, with equal threads, after a check against one
+reference."""
 
 from __future__ import annotations
 
 import functools
 import random
-import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from .cores import thread_counts
 from .limits import limits
-from .measure import Timing
+from .measure import Timing, take_turns
 from .networks import FOLDER, NETWORKS
 from .peers import PEERS, Entry, Job
 from .process import Process, left_out
@@ -125,26 +126,21 @@ def _counted(network: str) -> tuple[int, int]:
 
 
 def _rounds(names: list[str], seconds: float) -> tuple[dict[str, list[float]], dict[str, dict]]:
-    """Seconds per call in turns, every round one turn of each in an order of its own; and the answers of those that failed."""
-    times: dict[str, list[float]] = {name: [] for name in names}
-    orders = {name: {"do": "run", "calls": 1, "warm": True} for name in names}
+    """Seconds per call of each round, in random order within a round; and the answers of the peers that failed."""
     failed: dict[str, dict] = {}
-    shuffled, end = random.Random(0), None
-    done = -1  # the first round tells how many calls make a turn
-    while times and (done < FEWEST_ROUNDS or (time.perf_counter() < end and done < MOST_ROUNDS)):
-        for name in shuffled.sample(list(times), len(times)):
-            answer = _workers[name][1].ask(orders[name])
-            if "unavailable" in answer:
-                failed[name] = answer
-                del times[name]
-            elif done >= 0:
-                times[name].append(answer["seconds"])
-            else:
-                once = answer["seconds"]
-                orders[name] = {"do": "run", "calls": max(1, int(TURN / once)), "warm": once < LONG}
-        done += 1
-        end = end or time.perf_counter() + seconds
-    return times, failed
+
+    def turn(name: str, calls: int, warm: bool) -> float | None:
+        answer = _workers[name][1].ask({"do": "run", "calls": calls, "warm": warm})
+        if "unavailable" in answer:
+            failed[name] = answer
+            return None
+        return answer["seconds"]
+
+    shuffle = random.Random(0)
+    # One call of each decides how many calls make a turn.
+    first = take_turns({n: partial(turn, n, 1, True) for n in names}, seconds=0.0, fewest=1, shuffle=shuffle)
+    turns = {n: partial(turn, n, max(1, int(TURN / once)), once < LONG) for n, (once,) in first.items()}
+    return take_turns(turns, seconds=seconds, fewest=FEWEST_ROUNDS, most=MOST_ROUNDS, shuffle=shuffle), failed
 
 
 @functools.cache

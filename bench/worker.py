@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def serve(entry: Entry, answers) -> None:
-    from diffuse_fast.tuning.wait_idle import rest  # here: with it comes what the cold start of a peer must not pay
+    from diffuse_fast.tuning.wait_idle import wait_idle as rest  # here: with it comes what the cold start of a peer must not pay
 
     peer = None
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""The compiled core (csrc/bindings): the schedule math, the fused step, the noise. Buffers of the step go by address."""
+"""The compiled core (csrc/bindings): schedule math, the fused step, noise. Buffers of the step are passed by address."""
 
 from collections.abc import Sequence
 from typing import Any, overload
@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 __version__: str
 NOISE_VERSION: int
-ROW_BYTES: int
+ROW: np.dtype[np.void]
 
 def linear_betas(num_train_timesteps: int, beta_start: float, beta_end: float) -> NDArray[np.float64]: ...
 def scaled_linear_betas(num_train_timesteps: int, beta_start: float, beta_end: float) -> NDArray[np.float64]: ...
@@ -69,8 +69,8 @@ class Stepper:
         *,
         elements: int,
         element_offset: int,
-        state_dtype: int,
-        output_dtype: int,
+        state_dtype: str,
+        output_dtype: str,
         x: int,
         out: int,
         outputs: Sequence[int],
@@ -98,8 +98,8 @@ class DeviceStep:
         capacity: int,
         elements: int,
         element_offset: int,
-        state_dtype: int,
-        output_dtype: int,
+        state_dtype: str,
+        output_dtype: str,
         x: int,
         out: int,
         outputs: Sequence[int],
@@ -110,7 +110,7 @@ class DeviceStep:
         y: int,
         mask: int,
         t: int,
-        time_dtype: int,
+        time_dtype: str,
         seeds: ArrayLike,
         indices: ArrayLike,
         stream: int,
@@ -148,7 +148,7 @@ class DeviceStream:
     def synchronize(self) -> None: ...
 
 class SingleRow:
-    def __init__(self, kernel: str, row: NDArray[Any]) -> None: ...
+    def __init__(self, kernel: str, rows: NDArray[Any]) -> None: ...
     def run(self, x: object, model_output: object, out: object, seed: int, index: int, noise_row: int) -> int: ...
 
 def normals(

@@ -1,4 +1,4 @@
-"""Writing files: whole or not at all."""
+"""Write files atomically: either the complete file is written, or nothing changes."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from .errors import DiffuseFastError, OutputError
 
 try:
     import fcntl
-except ImportError:  # not on Windows, where leftovers stay
+except ImportError:  # not on Windows, where leftover files are not removed
     fcntl = None  # type: ignore[assignment]
 
 
 def writable(path: str | os.PathLike[str]) -> Path:
-    """The path, if a file can be put there: asked before the work whose result it is to hold.
+    """Check that a file can be written, before the work whose result it will hold, and return the path.
 
     Raises:
-        OutputError: its folder is not there or cannot be written, or what is there is no file.
+        OutputError: the folder does not exist or cannot be written, or the path exists and is not a file.
     """
     if "\0" in str(path):
-        raise OutputError(f"cannot write {str(path)!r}: no path has a null character.")
+        raise OutputError(f"cannot write {str(path)!r}: a path must not have a null character.")
     target = _followed(path)
-    with _told(target):
+    with _as_output_error(target):
         if target.exists() and not target.is_file():
             raise OutputError(f"cannot write {str(target)!r}: it exists and is not a file.")
         if not target.parent.is_dir():
             raise OutputError(f"cannot write {str(target)!r}: there is no folder {str(target.parent)!r}.")
-        # Permissions, quotas and read-only mounts are told by trying.
+        # Permissions, quotas and read-only mounts are found by trying.
         partial = _beside(target)
         partial.touch(exist_ok=False)
         partial.unlink()
@@ -41,11 +41,10 @@ def writable(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Within it, write the file whose path it gives, which lies beside ``path`` and has its suffix. At the end that file
-    takes the place of ``path``; after an exception, an interrupt too, it is gone and ``path`` is as it was.
+    """Context that yields the path of a temporary file, beside ``path`` and with its suffix, to write to.
 
-    A file that is replaced keeps its permissions, and a link is followed. What killed processes left of earlier writes of ``path``
-    goes.
+    At the end the temporary file replaces ``path``. After an exception or an interrupt it is removed and ``path`` is unchanged.
+    A replaced file keeps its permissions, and a symbolic link is followed. Temporary files that killed processes left are removed.
 
     Raises:
         OutputError: the file cannot be written.
@@ -57,10 +56,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = _followed(path)
     partial = _beside(target)
-    with _told(target):
+    with _as_output_error(target):
         _sweep(target)
         before = os.stat(target) if target.exists() else None
-        # The lock is held as long as this process lives: what nobody holds one on was left by a killed one.
+        # The lock is held while this process lives. A temporary file without a lock was left by a killed process.
         descriptor = os.open(partial, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666 if before is None else before.st_mode & 0o777)
         try:
             _lock(descriptor)
@@ -76,21 +75,21 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _followed(path: str | os.PathLike[str]) -> Path:
-    """Where a path leads: a link stays, and what it leads to is written."""
+    """Return the target of a symbolic link, or the path itself. The link is kept and its target is written."""
     return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
 
 
 def _sweep(target: Path) -> None:
-    """Remove what killed processes left of earlier writes of a file."""
+    """Remove temporary files that killed processes left when they wrote this file."""
     if fcntl is None:
         return
     name = re.compile(rf"\.{re.escape(target.stem)}\.[0-9a-f]{{8}}{re.escape(target.suffix)}")
     for path in target.parent.iterdir():
         try:
-            # One of the last second may not be locked yet.
+            # A file of the last second may not be locked yet.
             if name.fullmatch(path.name) and path.stat().st_mtime < time.time() - 1 and _abandoned(path):
                 path.unlink()
-        except OSError:  # somebody else's, or gone meanwhile
+        except OSError:  # owned by another user, or already removed
             continue
 
 
@@ -103,7 +102,7 @@ def _abandoned(path: Path) -> bool:
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether the file could be locked; False where another process has it, or where the file system has no locks."""
+    """Lock a file; return False if another process holds the lock or the file system has no locks."""
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -118,8 +117,8 @@ def _beside(target: Path) -> Path:
 
 
 @contextmanager
-def _told(target: Path) -> Iterator[None]:
-    """What the system says of a file, as the error of this package."""
+def _as_output_error(target: Path) -> Iterator[None]:
+    """Context that turns an OSError into an OutputError."""
     try:
         yield
     except DiffuseFastError:

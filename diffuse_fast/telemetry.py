@@ -1,6 +1,6 @@
-"""Telemetry of the runtimes: off unless the user asks for it (``docs/runtimes.md``).
+"""Switch off the telemetry of the runtimes unless the user asks for it (``docs/runtimes.md``).
 
-onnxruntime, from 1.32 on, contacts its maker within seconds of being imported and keeps a database in the user's cache folder.
+onnxruntime 1.32 and later contacts Microsoft within seconds of being imported and keeps a database in the user's cache folder.
 Importing openvino reports the import to an analytics service.
 """
 
@@ -16,22 +16,24 @@ ONNXRUNTIME = "ORT_DISABLE_TELEMETRY"  # read once, when onnxruntime is imported
 
 
 def decline() -> None:
-    """Switch onnxruntime's telemetry off for this process and its children, unless the user has set the variable. Where
-    onnxruntime is imported already it is too late: ``diffuse-fast doctor`` and :func:`started` say so."""
+    """Switch off onnxruntime's telemetry for this process and its children, unless the user has set the variable.
+
+    This has no effect if onnxruntime was imported before; ``diffuse-fast doctor`` and :func:`started` report that.
+    """
     if "onnxruntime" not in sys.modules:
         os.environ.setdefault(ONNXRUNTIME, "1")
 
 
 @contextmanager
 def declined_by_openvino() -> Iterator[None]:
-    """Within it, import openvino: it then finds no ``openvino_telemetry`` and uses its own stub, which sends nothing.
+    """Context in which ``import openvino`` finds no ``openvino_telemetry`` and uses its own stub, which sends nothing.
 
-    A user who ran ``opt_in_out --opt_in``, and a module that is imported already, are left alone.
+    Has no effect if the user ran ``opt_in_out --opt_in``, or if the module was imported before.
     """
     if "openvino_telemetry" in sys.modules or _opted_in():
         yield
         return
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # what the import system takes for "not there"
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # makes the import system raise ImportError
     try:
         yield
     finally:
@@ -39,7 +41,7 @@ def declined_by_openvino() -> Iterator[None]:
 
 
 def started() -> list[str]:
-    """Packages whose telemetry was on when they were imported, before this package could switch it off."""
+    """Return the packages that were imported with telemetry on, before this package could switch it off."""
     out = []
     if "onnxruntime" in sys.modules and ONNXRUNTIME not in os.environ:
         out.append("onnxruntime")
@@ -49,7 +51,7 @@ def started() -> list[str]:
 
 
 def _opted_in() -> bool:
-    """Whether the user's consent is on file, where OpenVINO keeps it."""
+    """Return whether OpenVINO's file has the user's consent."""
     try:
         return (Path.home() / "intel" / "openvino_telemetry").read_text().strip() == "1"
     except (OSError, RuntimeError, ValueError):

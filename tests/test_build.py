@@ -1,4 +1,4 @@
-"""The build: the CUDA switch, the C++ tests here and on AArch64, the rebuild on import. Minutes, so all of it is slow."""
+"""The build: the CUDA switch, the C++ tests here and on AArch64, the rebuild on import. All are slow: they take minutes."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # builds share the cores with whatever else runs
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]  # builds may share the cores with other work
 
 ROOT = Path(__file__).parents[1]
 CORE = ["-DDIFFUSE_FAST_PYTHON=OFF", "-DDIFFUSE_FAST_TESTS=ON"]
@@ -18,7 +18,7 @@ CORE = ["-DDIFFUSE_FAST_PYTHON=OFF", "-DDIFFUSE_FAST_TESTS=ON"]
 
 def run(*command, env=None, cwd=None):
     env = {**os.environ, **(env or {})}
-    # The tools of this environment first: the build's requirements are installed there.
+    # This environment's tools first: the build's requirements are installed there.
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
     return subprocess.run([str(part) for part in command], env=env, cwd=cwd, capture_output=True, text=True)
 
@@ -30,7 +30,7 @@ def checked(*command, **options):
 
 
 def sharing(venv):
-    """The interpreter of a new environment that sees what this one has, but for diffuse_fast: its editable hook is not run."""
+    """The interpreter of a new environment with this one's packages, except for diffuse_fast (no editable hook runs)."""
     checked(sys.executable, "-m", "venv", venv)
     python = venv / "bin/python"
     site = checked(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
@@ -61,7 +61,7 @@ def test_cuda_may_be_left_out(tmp_path):
     assert "CUDA" not in done.stdout
 
 
-def test_a_word_that_is_no_choice_is_refused(tmp_path):
+def test_an_unknown_value_is_refused(tmp_path):
     done = configured(tmp_path, "-DUSE_CUDA=maybe")
     assert done.returncode != 0
     assert "USE_CUDA is 'maybe'; it must be AUTO, ON or OFF." in " ".join(done.stderr.split())  # CMake wraps its messages
@@ -69,7 +69,7 @@ def test_a_word_that_is_no_choice_is_refused(tmp_path):
 
 @pytest.mark.parametrize("compiler", ["none", "CUDACXX", "path", "option"])
 @pytest.mark.parametrize("value", ["AUTO", "ON"])
-def test_a_cuda_compiler_that_is_missing_or_broken_is_none(tmp_path, value, compiler):
+def test_a_missing_or_broken_cuda_compiler_is_ignored(tmp_path, value, compiler):
     broken = script(tmp_path / "broken/nvcc", "exit 1")
     options, env = [f"-DUSE_CUDA={value}"], {"PATH": WITHOUT_NVCC}
     if compiler == "CUDACXX":
@@ -88,11 +88,11 @@ def test_a_cuda_compiler_that_is_missing_or_broken_is_none(tmp_path, value, comp
 
 
 @needs_nvcc
-def test_the_cuda_compiler_is_the_one_that_is_named(tmp_path):
+def test_the_named_cuda_compiler_is_used(tmp_path):
     named = script(tmp_path / "named/nvcc", f'exec "{NVCC}" "$@"')
     build = tmp_path / "build"
     assert "building without" in configured(build, PATH=WITHOUT_NVCC).stdout
-    # One that comes later is found, the variable before the path; and it is kept where nothing names it any more.
+    # A compiler that appears later is found, from the variable before the path. It is kept when nothing names it any more.
     for env in ({"CUDACXX": named}, {"PATH": WITHOUT_NVCC}):
         done = configured(build, "-DUSE_CUDA=ON", **env)
         assert done.returncode == 0, done.stderr
@@ -111,7 +111,7 @@ def test_a_wheel_with_cuda_is_small_and_needs_no_cuda(tmp_path):
         machine_code = archive.read(core)
     assert wheel.stat().st_size - models < 2_000_000
     assert b"75-real,80-real,86-real,89-real,90-real,100-real,120-real,120-virtual" in machine_code
-    assert b"libcuda.so" in machine_code  # opened when asked for,
+    assert b"libcuda.so" in machine_code  # opened on demand,
     python, without = sharing(tmp_path / "venv"), {"PATH": WITHOUT_NVCC}
     checked(python, "-m", "pip", "install", "--no-deps", "--ignore-installed", wheel)
     where = checked(python, "-P", "-c", "from diffuse_fast import _core; print(_core.__file__)", cwd=tmp_path).strip()
@@ -119,7 +119,7 @@ def test_a_wheel_with_cuda_is_small_and_needs_no_cuda(tmp_path):
     assert "cuda" not in checked("ldd", where)  # and never linked
     why = checked(python, "-P", "-c", "from diffuse_fast import _core; print(_core.cuda_unavailable_reason())", cwd=tmp_path)
     assert "this build has no CUDA kernels" not in why
-    # The tests that need nothing but the package, on the installed one.
+    # The tests that need only the package, on the installed one.
     tests = [ROOT / "tests" / name for name in ("kernels", "engine", "schedule", "plans", "test_model.py")]
     options = ["-q", "-n", "2", "-p", "no:cacheprovider", "-m", "not slow", "--rootdir", ROOT, "-c", ROOT / "pyproject.toml"]
     assert " passed" in checked(python, "-P", "-m", "pytest", *options, *tests, cwd=tmp_path, env=without)
@@ -136,7 +136,7 @@ def test_neon_has_the_bits_of_x86(tmp_path):
     if not compiler or not emulator:
         pytest.skip("needs aarch64-linux-gnu-g++ and qemu-aarch64 (Debian: g++-aarch64-linux-gnu, qemu-user)")
     target = ["-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_SYSTEM_PROCESSOR=aarch64", f"-DCMAKE_CXX_COMPILER={compiler}"]
-    target += ["-DUSE_CUDA=OFF"]  # a CUDA toolkit that is found is this machine's, and its libraries are not for the other
+    target += ["-DUSE_CUDA=OFF"]  # this machine's CUDA toolkit has no libraries for the other architecture
     checked("cmake", "-S", ROOT, "-B", tmp_path, *CORE, *target)
     checked("cmake", "--build", tmp_path, "--parallel", "2")
     # pool_forked_child is left out: qemu 7 in user mode cannot start a thread after a fork.

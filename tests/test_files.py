@@ -94,7 +94,7 @@ def test_what_a_killed_process_left_is_swept(tmp_path):
     for name in (".x.0123456.txt", ".y.01234567.txt", ".x.01234567.csv"):  # of nobody here, or of another file
         (tmp_path / name).write_text("kept")
     others = {p.name for p in tmp_path.iterdir()}
-    subprocess.run([sys.executable, "-c", KILLED, path, "killed"], timeout=120)
+    subprocess.run([sys.executable, "-c", KILLED, path, "killed"], timeout=280)
     (left,) = {p.name for p in tmp_path.iterdir()} - others
     command = [sys.executable, "-c", KILLED, path, "alive"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as alive:
@@ -104,7 +104,7 @@ def test_what_a_killed_process_left_is_swept(tmp_path):
         with replacing(path) as partial:
             partial.write_text("whole")
         assert {p.name for p in tmp_path.iterdir()} == {"x.txt", writing.name, *others} and left != writing.name
-        alive.communicate(timeout=120)
+        alive.communicate(timeout=280)
     assert alive.returncode == 0 and path.read_text() == "half"
 
 

@@ -54,5 +54,5 @@ def test_the_theory_needs_no_torch():
 
     heavy = "{'torch', 'scipy', 'onnxruntime'}"
     code = f"import sys, diffuse_fast as df; df.theory.elbo; df.likelihood; assert not {heavy} & set(sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr

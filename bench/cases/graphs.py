@@ -10,15 +10,18 @@ from collections.abc import Callable
 
 import numpy as np
 import onnxruntime
-import openvino
 
 import diffuse_fast as df
+from diffuse_fast import telemetry
 from diffuse_fast.runtimes import network
 
 from ..measure import Timing, interleaved, ratio
 from ..modules import prepare
 from ..networks import plain
 from ..report import Line
+
+with telemetry.declined_by_openvino():
+    import openvino
 
 NETWORK = "digits"
 BATCHES = (1, 16, 64)

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 import diffuse_fast as df
 from diffuse_fast.kernels.rows import pack
-from diffuse_fast.kernels.triton_variant import terms_of, tidy
+from diffuse_fast.kernels.triton_variant import canonicalize, terms_of
 from diffuse_fast.plans.plan import Row
 
 from ..report import Line
@@ -44,7 +44,7 @@ def bytes_per_element(call: Callable[[], torch.Tensor]) -> float:
 
 def fused_bytes_per_element(row: Row) -> int:
     """What the fused step reads and writes in float32: each tensor that the row names, once."""
-    has = terms_of(tidy(pack([row])), masked=False)
+    has = terms_of(canonicalize(pack([row])), masked=False)
     touched = ("x", "g0", "g1", "g2", "learned_s", "write")
     return 4 * (1 + sum(int(has[name][0]) for name in touched) + int((has["c"] | has["f"]).sum()))
 

@@ -7,13 +7,13 @@ many images per second.
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 
 import numpy as np
 
 from ..cores import thread_counts
 from ..digits_recipe import CONFIG
-from ..measure import Timing
+from ..measure import Timing, take_turns
 from ..process import Process, left_out
 from ..report import Line
 from ..trainers import TRAINERS
@@ -32,30 +32,27 @@ def run(seconds: float) -> list[Line]:
 def _run(seconds: float, threads: int) -> list[Line]:
     started = {name: Process(f"training {name}", ["bench.trainer", name, str(threads), str(STEPS)]) for name in TRAINERS}
     lines: list[Line] = []
-    times: dict[str, list[float]] = {}
+    turns: dict[str, Callable[[], float | None]] = {}
     try:
-        for name, process in started.items():  # one after the other: what sets up takes cores from none that is timed
+        for name, process in started.items():  # one after the other, so that setting up takes no cores from timing
             answer = process.ask({})
             if "unavailable" in answer:
                 lines.append(Line(f"{name}, {threads} threads", note=left_out(answer)))
             else:
-                times[name] = []
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end or len(times[OURS]) < FEWEST_ROUNDS:
-            for name, values in times.items():
-                values.append(started[name].ask({})["seconds"] / STEPS)
+                turns[name] = lambda process=process: process.ask({})["seconds"] / STEPS
+        times = take_turns(turns, seconds=seconds, fewest=FEWEST_ROUNDS)
     finally:
         for process in started.values():
             process.close()
     ours = np.array(times[OURS])
     images = CONFIG.batch_size
-    told = [Line(f"{OURS}, {threads} threads", seconds=Timing.of(ours), value=images / float(np.median(ours)), unit="images/s")]
+    found = [Line(f"{OURS}, {threads} threads", seconds=Timing.of(ours), value=images / float(np.median(ours)), unit="images/s")]
     for name in times:
         if name != OURS:
             values = np.array(times[name])
             rate = images / float(np.median(values))
-            told += [
+            found += [
                 Line(f"{name}, {threads} threads", seconds=Timing.of(values), value=rate, unit="images/s"),
                 Line(f"{OURS} over {name}, {threads} threads", ratio=Timing.of(ours / values), peer=name, limit=LIMIT),
             ]
-    return told + lines
+    return found + lines

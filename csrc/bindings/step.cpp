@@ -1,134 +1,85 @@
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
+// The CPU step, the noise and the forward process.
 #include <pybind11/stl.h>
 
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "bindings/arguments.h"
 #include "random/normal.h"
-#include "step/forward.h"
-#include "step/kernels.h"
-#include "step/stepper.h"
+#include "step/cpu/kernels.h"
+#include "step/cpu/stepper.h"
 #include "threads/pool.h"
 
 namespace py = pybind11;
+using namespace df::bindings;
 
 namespace {
 
-using Seeds = py::array_t<uint64_t, py::array::c_style>;
 using Numbers = py::array_t<int64_t, py::array::c_style>;
-using Indices = py::array_t<uint32_t, py::array::c_style>;
 using Coefficients = py::array_t<float, py::array::c_style>;
 
-const df::Kernel& kernel_named(const std::string& name) {
-  const df::Kernel* kernel = df::find_kernel(name.c_str());
-  if (kernel == nullptr) throw std::invalid_argument("no kernel '" + name + "' in this build");
-  if (const char* why = kernel->unavailable()) throw std::runtime_error("kernel '" + name + "': " + why);
-  return *kernel;
-}
-
-// Rows arrive as bytes of a NumPy record array of the layout of df::Row (diffuse_fast/kernels/rows.py).
-std::vector<df::Row> rows_from(const py::buffer& buffer) {
-  const py::buffer_info info = buffer.request();
-  if (info.ndim != 1 || info.itemsize != static_cast<py::ssize_t>(sizeof(df::Row)) || info.strides[0] != info.itemsize)
-    throw std::invalid_argument("rows must be a contiguous 1-D array of row records");
-  const auto* first = static_cast<const df::Row*>(info.ptr);
-  return {first, first + info.shape[0]};
-}
-
-template <class T>
-T* pointer(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
-
 std::unique_ptr<df::Stepper> make_stepper(const std::string& kernel, const py::buffer& rows, int64_t elements,
-                                          uint64_t element_offset, int state, int output, uintptr_t x, uintptr_t out,
-                                          const std::vector<uintptr_t>& outputs, int64_t output_stride, int64_t output_count,
-                                          int64_t variance_offset, uintptr_t registers, int register_count, uintptr_t y,
-                                          uintptr_t mask, const Seeds& seeds, const Indices& indices) {
-  if (seeds.ndim() != 1 || indices.ndim() != 1 || seeds.size() != indices.size())
-    throw std::invalid_argument("seeds and indices must be 1-D and of one length");
-  if (outputs.size() > df::kMaxOutputs) throw std::invalid_argument("at most three network outputs");
-  if (state < 0 || state > 2 || output < 0 || output > 2) throw std::invalid_argument("unknown dtype code");
-  const std::vector<df::Row> table = rows_from(rows);
-  df::Buffers b;
-  b.x = pointer<void>(x);
-  b.out = pointer<void>(out);
-  for (size_t j = 0; j < outputs.size(); ++j) b.outputs[j] = pointer<void>(outputs[j]);
-  b.output_stride = output_stride;
-  b.output_count = output_count;
-  b.variance_offset = variance_offset;
-  b.registers = pointer<float>(registers);
-  b.register_count = register_count;
-  b.y = pointer<float>(y);
-  b.mask = pointer<float>(mask);
-  return std::make_unique<df::Stepper>(kernel_named(kernel), table.data(), static_cast<int64_t>(table.size()), seeds.size(),
-                                       elements, element_offset, static_cast<df::DType>(state), static_cast<df::DType>(output), b,
+                                          uint64_t element_offset, const std::string& state, const std::string& output, uintptr_t x,
+                                          uintptr_t out, const std::vector<uintptr_t>& outputs, int64_t output_stride,
+                                          int64_t output_count, int64_t variance_offset, uintptr_t registers, int register_count,
+                                          uintptr_t y, uintptr_t mask, const Seeds& seeds, const Indices& indices) {
+  check_keys(seeds, indices);
+  const py::buffer_info info = rows.request();
+  const auto table = rows_of(info);
+  df::Buffers buffers = buffers_of(x, out, outputs, output_stride, variance_offset, registers, register_count, y, mask);
+  buffers.output_count = output_count;
+  return std::make_unique<df::Stepper>(df::require_kernel(kernel.c_str()), table.data(), static_cast<int64_t>(table.size()),
+                                       seeds.size(), elements, element_offset, dtype_named(state), dtype_named(output), buffers,
                                        seeds.data(), indices.data());
-}
-
-void check_row(const df::Stepper& stepper, int64_t row) {
-  if (row >= stepper.rows()) throw py::index_error("row " + std::to_string(row) + " of " + std::to_string(stepper.rows()));
 }
 
 }  // namespace
 
 void bind_step(py::module_& m) {
-  py::class_<df::Stepper>(m, "Stepper", "The step bound to the buffers of one sampling run. Addresses must outlive it.")
+  PYBIND11_NUMPY_DTYPE(df::Row, g, p, q, r, lo, hi, a, b, d, s, c, log_s_a, log_s_b, known_y, known_z, e_x, e_m, e_0, f, reduce_0,
+                       reduce_1, reduce, write, learned_s, calls_network);
+  m.attr("ROW") = py::dtype::of<df::Row>();
+
+  py::class_<df::Stepper>(m, "Stepper", "The step bound to the buffers of one sampling run. The buffers must outlive it.")
       .def(py::init(&make_stepper), py::arg("kernel"), py::arg("rows"), py::kw_only(), py::arg("elements"),
            py::arg("element_offset"), py::arg("state_dtype"), py::arg("output_dtype"), py::arg("x"), py::arg("out"),
            py::arg("outputs"), py::arg("output_stride"), py::arg("output_count"), py::arg("variance_offset"), py::arg("registers"),
            py::arg("register_count"), py::arg("y"), py::arg("mask"), py::arg("seeds"), py::arg("indices"))
-      .def(
-          "run",
-          [](df::Stepper& self, int64_t row, uint32_t noise_row) {
-            check_row(self, row);
-            if (row < 0) throw py::index_error("row must not be negative");
-            py::gil_scoped_release release;
-            return self.run(row, noise_row);
-          },
-          py::arg("row"), py::arg("noise_row"), "Apply one row to every sample; the first bad sample, or -1.")
+      .def("run", &df::Stepper::run, py::arg("row"), py::arg("noise_row"), py::call_guard<py::gil_scoped_release>(),
+           "Apply one row to every sample. Return the first bad sample, or -1.")
       .def(
           "run_each",
           [](df::Stepper& self, const Numbers& rows, const Indices& noise_rows, const std::optional<Numbers>& outputs) {
-            if (rows.size() != self.samples() || noise_rows.size() != self.samples())
-              throw std::invalid_argument("one row and one noise row per sample");
+            check_per_sample(rows.size(), self.samples(), "rows");
+            check_per_sample(noise_rows.size(), self.samples(), "noise_rows");
             if (outputs && outputs->size() != self.samples() * df::kMaxOutputs)
-              throw std::invalid_argument("three output numbers per sample");
-            for (py::ssize_t i = 0; i < rows.size(); ++i) check_row(self, rows.data()[i]);
+              throw std::invalid_argument("outputs must have three entries per sample");
             py::gil_scoped_release release;
             return self.run_each(rows.data(), noise_rows.data(), outputs ? outputs->data() : nullptr);
           },
           py::arg("rows"), py::arg("noise_rows"), py::arg("outputs") = py::none(),
-          "Apply a row to each sample (negative: none), with the outputs of those numbers; the first bad sample, or -1.")
+          "Apply to each sample its own row (negative: none), with the outputs of those numbers. Return the first bad sample, or "
+          "-1.")
       .def(
           "seed",
           [](df::Stepper& self, const Seeds& seeds, const Indices& indices) {
-            if (seeds.size() != self.samples() || indices.size() != self.samples())
-              throw std::invalid_argument("one seed and one index per sample");
+            check_per_sample(seeds.size(), self.samples(), "seeds");
+            check_per_sample(indices.size(), self.samples(), "indices");
             self.seed(seeds.data(), indices.data());
           },
-          py::arg("seeds"), py::arg("indices"), "Other keys of the noise from here on.")
-      .def(
-          "bad_samples",
-          [](const df::Stepper& self) {
-            std::vector<int64_t> bad;
-            for (int64_t i = 0; i < self.samples(); ++i)
-              if (self.bad(i)) bad.push_back(i);
-            return bad;
-          },
-          "Samples whose model output held NaN or Inf in the last run.");
+          py::arg("seeds"), py::arg("indices"), "Set the noise keys.")
+      .def("bad_samples", &df::Stepper::bad_samples, "Samples whose model output held NaN or Inf in the last run.");
 
   m.def(
       "normals",
       [](const std::string& kernel, uintptr_t out, int64_t elements, uint64_t element_offset, const Seeds& seeds,
          const Indices& indices, uint32_t row, uint32_t stream, float scale) {
-        if (seeds.ndim() != 1 || indices.ndim() != 1 || seeds.size() != indices.size())
-          throw std::invalid_argument("seeds and indices must be 1-D and of one length");
-        const df::Kernel& k = kernel_named(kernel);
+        check_keys(seeds, indices);
+        const df::Kernel& k = df::require_kernel(kernel.c_str());
         py::gil_scoped_release release;
         df::run_normals(k, pointer<float>(out), seeds.size(), elements, element_offset, seeds.data(), indices.data(), row, stream,
                         scale);
@@ -142,8 +93,8 @@ void bind_step(py::module_& m) {
          const Coefficients& coefficients, uint64_t seed, uint32_t row, const Indices& indices) {
         const py::ssize_t count = indices.size();
         if (coefficients.ndim() != 2 || coefficients.shape(0) != 4 || coefficients.shape(1) != count)
-          throw std::invalid_argument("coefficients must be (4, samples): alpha, sigma and the target's of x0 and noise");
-        const df::Kernel& k = kernel_named(kernel);
+          throw std::invalid_argument("coefficients must be (4, samples): alpha, sigma, target_x0, target_z");
+        const df::Kernel& k = df::require_kernel(kernel.c_str());
         const float* c = coefficients.data();
         const df::Forward what{pointer<float>(x0),
                                pointer<float>(noise),
@@ -162,14 +113,14 @@ void bind_step(py::module_& m) {
       },
       py::arg("kernel"), py::arg("x0"), py::arg("noise"), py::arg("x_t"), py::arg("target"), py::arg("elements"),
       py::arg("coefficients"), py::arg("seed"), py::arg("row"), py::arg("indices"),
-      "The forward process of float32 memory: x_t and, where its address is not 0, the target.");
+      "Run the forward process on float32 memory: write x_t and, if its address is not 0, the target.");
 
   m.def(
       "philox",
       [](const std::string& kernel, uint64_t seed, uint64_t first, uint32_t row, uint32_t index, uint32_t stream,
          int64_t counters) {
         py::array_t<uint32_t> out({counters, int64_t{4}});
-        kernel_named(kernel).philox(seed, first, row, index, stream, counters, out.mutable_data());
+        df::require_kernel(kernel.c_str()).philox(seed, first, row, index, stream, counters, out.mutable_data());
         return out;
       },
       py::arg("kernel"), py::arg("seed"), py::arg("first"), py::arg("row"), py::arg("index"), py::arg("stream"),
@@ -188,8 +139,7 @@ void bind_step(py::module_& m) {
         return list;
       },
       "Compiled kernels, best first: (name, None or the reason why this machine cannot run it).");
-  m.def("num_threads", &df::num_threads, "Threads a call of the compiled core may use.");
+  m.def("num_threads", &df::num_threads, "The number of threads that a call of the compiled core may use.");
   m.def("set_num_threads", &df::set_num_threads, py::arg("threads"));
   m.attr("NOISE_VERSION") = df::kNoiseVersion;
-  m.attr("ROW_BYTES") = sizeof(df::Row);
 }

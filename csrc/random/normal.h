@@ -1,21 +1,21 @@
-// Standard normals from 32-bit words, by Box and Muller: noise version 1.
+// Standard normals from 32-bit words by the Box-Muller transform: noise version 1.
 //
 // A pair of words (u, w) gives a pair of normals (z0, z1) = radius(u) * direction(w). The four words of a counter give
 // the elements 4i, 4i+1 = pair(word 0, word 1) and 4i+2, 4i+3 = pair(word 2, word 3).
 //
 //   radius     sqrt(-2 ln U),  U = (u >> 1) * 2^-31 + 2^-32, rounded to float32: in (0, 1], so |z| <= 6.66
 //   direction  a point of the unit circle: phi = pi/4 * (int32(w << 2) * 2^-31) in [-pi/4, pi/4); C = cos phi, S = sin phi;
-//              bit 31 of w flips the sign of C, bit 30 exchanges the two: (C, S) or (S, C)
+//              bit 31 of w flips the sign of C, bit 30 swaps the two: (C, S) or (S, C)
 //
 // These definitions, the polynomials and the order of the operations below are part of the contract: every implementation
 // gives the same float32 bits. So: explicit fma, square root rounded to nearest, no division, no approximate instruction.
-// Change any of it and noise_version changes, with a new major version of the library.
+// Any change needs a new noise version and a new major version of the library.
 
 #pragma once
 
 #include <cstdint>
 
-#include "random/host_device.h"
+#include "simd/host_device.h"
 
 namespace df {
 
@@ -24,9 +24,9 @@ inline constexpr int kNoiseVersion = 1;
 // -2 ln(U) for U in (0, 1], as U = 2^e * m with m in [sqrt(1/2), sqrt(2)) and f = m - 1:
 // ln U = e ln2 + f - f^2/2 + f^3 P(f). P is the Cephes logf polynomial. Absolute error of the logarithm < 1.2e-7 * max(1, |ln U|).
 //
-// What is computed is g = 2f, P/4 and so on, each scaled by a power of two, which is exact and saves operations: the bits are those
-// of f = m - 1, the polynomial, y = f^3 P, y += -2.12194440e-4 e, y += -1/2 f^2, y = f + y, ln U = 0.693359375 e + y, every
-// += one fma, and a product with -2.
+// The code computes g = 2f and a scaled P. Scaling by powers of two is exact and saves operations, so the bits are those of:
+// f = m - 1, the polynomial, y = f^3 P, y += -2.12194440e-4 e, y += -1/2 f^2, y = f + y, ln U = 0.693359375 e + y (every +=
+// one fma), and a product with -2.
 template <class V>
 DF_INLINE typename V::F minus_two_log(typename V::F u) {
   using F = typename V::F;
@@ -50,7 +50,7 @@ DF_INLINE typename V::F minus_two_log(typename V::F u) {
   y = V::fma(e, V::set(2.0f * -2.12194440e-4f), y);  // ln2 = 0.693359375 - 2.12194440e-4
   y = V::fma(V::set(-0.25f), g2, y);
   y = V::add(g, y);
-  // At U = 1 all terms are +0 and the result is -0, whose root is -0: the sign of a zero, the same everywhere.
+  // At U = 1 all terms are +0, so the result and its root are -0, on every implementation.
   return V::minus_fma(e, V::set(2.0f * 0.693359375f), y);
 }
 
@@ -78,14 +78,14 @@ DF_INLINE void normal_direction(typename V::I w, typename V::F& first, typename 
   second = s;
 }
 
-// exp(x), for a learned standard deviation: 2^n * exp(r), the Cephes expf polynomial, relative error below 2e-7.
-// x is held to [-87, 88], where the result is a normal float32; NaN is passed on.
+// exp(x) for a learned standard deviation: 2^n * exp(r), the Cephes expf polynomial, relative error below 2e-7.
+// x is clipped to [-87, 88], where the result is a normal float32. NaN is passed on.
 template <class V>
-DF_INLINE typename V::F exp_held(typename V::F x) {
+DF_INLINE typename V::F exp_clipped(typename V::F x) {
   using F = typename V::F;
-  const F held = V::min_keep_nan(V::set(88.0f), V::max_keep_nan(V::set(-87.0f), x));
-  const F n = V::round_even(V::mul_f(held, V::set(1.44269504088896341f)));
-  F r = V::fma(n, V::set(-0.693359375f), held);
+  const F clipped = V::min_keep_nan(V::set(88.0f), V::max_keep_nan(V::set(-87.0f), x));
+  const F n = V::round_even(V::mul_f(clipped, V::set(1.44269504088896341f)));
+  F r = V::fma(n, V::set(-0.693359375f), clipped);
   r = V::fma(n, V::set(2.12194440e-4f), r);
   F p = V::fma(V::set(1.9875691500e-4f), r, V::set(1.3981999507e-3f));
   p = V::fma(p, r, V::set(8.3334519073e-3f));

@@ -3,17 +3,17 @@
 //   key     = (seed low, seed high)
 //   counter = (element / 4, row, sample index, stream)
 //
-// One counter gives four 32-bit words, for the elements 4i .. 4i+3 of a sample. Nothing is stored and nothing depends on
-// what was drawn before: the same (seed, index) gives the same sample in any batch, order, thread or implementation.
+// One counter gives four 32-bit words, for the elements 4i .. 4i+3 of a sample. The generator has no state: the same
+// (seed, index) gives the same sample in any batch, order, thread or implementation.
 //
-// The rounds are written once for a type V whose words sit in the low half of 64-bit lanes: the widening multiplication
-// of x86 reads just that half, so the upper half may hold anything and nothing is ever masked or shuffled.
+// The rounds are written once for a type V that holds words in the low halves of 64-bit lanes. The widening multiplication
+// of x86 reads only that half, so the upper half may hold anything, and nothing is masked or shuffled.
 
 #pragma once
 
 #include <cstdint>
 
-#include "random/host_device.h"
+#include "simd/host_device.h"
 
 namespace df {
 
@@ -60,8 +60,8 @@ DF_INLINE void philox4x32_10(typename V::W (&c)[4], const PhiloxKeys& keys) {
   philox_rounds<V>(c, keys, PhiloxKeys::kRounds);
 }
 
-// The same words side by side, as Box and Muller's pairs want them: words 0 and 2 of every counter in u, words 1 and 3 in w.
-// V::low_pair and V::high_pair put the low, or the high, halves of two vectors side by side; the last round needs no shift then.
+// The same words arranged for the Box-Muller pairs: words 0 and 2 of every counter in u, words 1 and 3 in w. V::low_pair and
+// V::high_pair put the low or the high halves of two vectors side by side, which saves the shifts of the last round.
 template <class V>
 DF_INLINE void philox4x32_10_pairs(typename V::W (&c)[4], const PhiloxKeys& keys, typename V::I& u, typename V::I& w) {
   constexpr int last = PhiloxKeys::kRounds - 1;

@@ -48,7 +48,7 @@ double log_alpha_squared_of(double log_snr) {
   return log_snr > 0.0 ? -std::log1p(std::exp(-log_snr)) : log_snr - std::log1p(std::exp(log_snr));
 }
 
-// What is linear between two integer timesteps, as a function of L and back.
+// The quantity that is interpolated, as a function of L, and its inverse.
 double interpolated(Interpolation kind, double log_alpha_squared) {
   if (kind == Interpolation::kLogAlpha) return log_alpha_squared;
   const double log_sigma = -log_snr_of(log_alpha_squared) / 2.0;
@@ -107,7 +107,7 @@ Schedule Schedule::from_betas(std::vector<double> betas) {
   const int64_t count = static_cast<int64_t>(betas.size());
   check_count(count);
   std::vector<double> log_cumprod(count), cumprod(count);
-  double sum = 0.0, lost = 0.0;  // Kahan: the error of a thousand additions would show in sigma near t = 0
+  double sum = 0.0, lost = 0.0;  // Kahan summation: the rounding of a thousand additions would show in sigma near t = 0
   for (int64_t t = 0; t < count; ++t) {
     const bool last = t == count - 1 && t > 0;
     if (!(betas[t] > 0.0 && (betas[t] < 1.0 || (last && betas[t] == 1.0))))
@@ -135,7 +135,7 @@ Schedule Schedule::from_alphas_cumprod(std::vector<double> alphas_cumprod) {
     const bool last = t == count - 1 && t > 0;
     if (!(value < before && (value > 0.0 || (last && value == 0.0))))
       fail("alphas_cumprod[", t, "] is ", value, " after ", before,
-           "; the values must fall strictly from below 1 and stay above 0 (the last of several may be 0).");
+           "; the values must be strictly decreasing, below 1 and above 0 (the last of several may be 0).");
     log_cumprod[t] = std::log(value);
     betas[t] = (before - value) / before;  // before - value is exact where they are close
   }
@@ -149,7 +149,7 @@ Schedule Schedule::rescaled_zero_terminal_snr() const {
   const double first = log_alphas_cumprod_.front() / 2.0, final = log_alphas_cumprod_.back() / 2.0;
   std::vector<double> log_cumprod(count), cumprod(count), betas(count);
   for (int64_t t = 0; t < count; ++t) {
-    // alpha' = (alpha - alpha_T) * alpha_0 / (alpha_0 - alpha_T); of two equal forms the one without cancellation.
+    // alpha' = (alpha - alpha_T) * alpha_0 / (alpha_0 - alpha_T), in the form without cancellation.
     const double here = log_alphas_cumprod_[t] / 2.0;
     const double fallen = std::expm1(here - first) / std::expm1(final - first);  // (alpha_0 - alpha)/(alpha_0 - alpha_T)
     const double log_left =
@@ -217,7 +217,7 @@ double Schedule::log_alphas_cumprod(double t) const {
   if (!(t >= 0.0 && t <= last)) fail("timestep is ", t, "; it must be from 0 to ", last, ".");
   const double below = std::floor(t), weight = t - below;
   const size_t i = static_cast<size_t>(below);
-  if (weight == 0.0) return log_alphas_cumprod_[i];  // also the last, and keeps 0 * inf out
+  if (weight == 0.0) return log_alphas_cumprod_[i];  // also for the last timestep; avoids 0 * inf
   const double before = interpolated(interpolation_, log_alphas_cumprod_[i]);
   const double after = interpolated(interpolation_, log_alphas_cumprod_[i + 1]);
   return log_alpha_squared_at(interpolation_, before + weight * (after - before));
@@ -236,7 +236,7 @@ double Schedule::timestep_at_log_snr(double value) const {
   const size_t last = table.size() - 1;
   if (value == -kInfinity && table[last] == -kInfinity) return static_cast<double>(last);
   const size_t low = table[last] == -kInfinity ? last - 1 : last;
-  // The ends as log_snr() gives them must come back in spite of rounding.
+  // The values of log_snr() at the ends must be accepted in spite of rounding.
   const double highest = log_snr_of(table.front()), lowest = log_snr_of(table[low]);
   const double slack = 1e-12 * (1.0 + std::max(std::fabs(highest), std::fabs(lowest)));
   if (!(value >= lowest - slack && value <= highest + slack))

@@ -2,11 +2,11 @@
 //
 //   q(x_t | x_0) = N(alpha(t) x_0, sigma(t)^2 I),   alpha(t)^2 = alphas_cumprod[t],   alpha^2 + sigma^2 = 1
 //
-// Timesteps are 0-based: t = 0 is the cleanest, t = T - 1 the noisiest. Between integers log(alpha) is linear, or what
-// Interpolation says.
+// Timesteps are 0-based: t = 0 is the cleanest, t = T - 1 the noisiest. Between integers log(alpha) is linear, unless an
+// Interpolation is chosen.
 //
 // Everything is derived from L[t] = log(alphas_cumprod[t]), not from alphas_cumprod itself: near t = 0 the product is close
-// to 1 and 1 - alphas_cumprod[t] would keep few digits, while sigma^2 = -expm1(L) keeps all.
+// to 1, where 1 - alphas_cumprod[t] has few correct digits and sigma^2 = -expm1(L) has all.
 
 #pragma once
 
@@ -18,7 +18,7 @@ namespace df {
 
 inline constexpr int64_t kMaxTrainTimesteps = 1'000'000;
 
-// An argument that cannot be used; the message names it.
+// An invalid argument; the message names it.
 class ScheduleError : public std::invalid_argument {
  public:
   using std::invalid_argument::invalid_argument;
@@ -36,7 +36,7 @@ std::vector<double> cosine_betas(int64_t num_train_timesteps, double s, double m
 // betas[t] = beta_start + (beta_end - beta_start) * sigmoid(u),  u = -6 .. 6, evenly.   (the code of Xu et al. 2022, GeoDiff)
 std::vector<double> sigmoid_betas(int64_t num_train_timesteps, double beta_start, double beta_end);
 
-// What is linear between integer timesteps; the last two are for agreement with other libraries.
+// The quantity that is linear between integer timesteps. The last two match other libraries.
 enum class Interpolation {
   kLogAlpha,  // log(alpha)
   kLogSigma,  // log(sigma/alpha): k-diffusion
@@ -47,9 +47,9 @@ class Schedule {
  public:
   // Each in (0, 1); the last of several may be 1 (zero terminal SNR).
   static Schedule from_betas(std::vector<double> betas);
-  // Strictly falling in (0, 1); the last of several may be 0 (zero terminal SNR).
+  // Strictly decreasing in (0, 1); the last of several may be 0 (zero terminal SNR).
   static Schedule from_alphas_cumprod(std::vector<double> alphas_cumprod);
-  // alpha shifted and scaled so that the last is 0 and the first stays.   (Lin et al. 2023, Algorithm 1)
+  // alpha shifted and scaled so that the last is 0 and the first is unchanged.   (Lin et al. 2023, Algorithm 1)
   Schedule rescaled_zero_terminal_snr() const;
   Schedule with_interpolation(Interpolation) const;
 

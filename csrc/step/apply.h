@@ -1,12 +1,12 @@
-// One row applied to one vector of elements: the arithmetic of step.h, written once for every implementation.
+// Applies one row to one vector of elements: the arithmetic of step.h, written once for every implementation.
 //
-// V is the vector (vector_*.h), Terms answers has(term) (a constant in the specialised loops, so that what is not there
-// costs nothing), Io loads and stores. A term that is not there is not loaded.
+// V is the vector (simd/vector_*.h). Terms answers has(term): a constant in the specialised loops, where absent terms cost
+// nothing. Io loads and stores; an absent term is not loaded.
 
 #pragma once
 
-#include "random/host_device.h"
 #include "random/normal.h"
+#include "simd/host_device.h"
 #include "step/step.h"
 
 namespace df {
@@ -44,10 +44,10 @@ DF_INLINE typename V::F raw_prediction(const Row& row, const Terms& terms, typen
 }
 
 template <class V, class Terms, class Io>
-DF_INLINE void apply_row(const ReadyRow& ready_row, const Terms& terms, Io& io) {
-  using F = typename V::F;
-  const Row& row = ready_row.row;
-  F x{}, m{}, x0{};
+DF_INLINE void apply_row(const PreparedRow& prepared, const Terms& terms, Io& io) {
+  using Floats = typename V::F;
+  const Row& row = prepared.row;
+  Floats x{}, m{}, x0{};
   if (terms.has(kA | kP | kEx)) x = io.x();
   if (terms.has(kG0 | kG1 | kG2)) {
     m = model_output<V>(row, terms, io);
@@ -64,14 +64,14 @@ DF_INLINE void apply_row(const ReadyRow& ready_row, const Terms& terms, Io& io) 
   if (terms.has(kB)) next.add(row.b, m);
   if (terms.has(kD)) next.add(row.d, x0);
   if (terms.has(kHistory))
-    for (int i = 0; i < terms.history_count(ready_row); ++i) next.add(row.c[ready_row.history[i]], io.h(ready_row.history[i]));
+    for (int i = 0; i < terms.history_count(prepared); ++i) next.add(row.c[prepared.history[i]], io.h(prepared.history[i]));
   if (terms.has(kS)) next.add(row.s, io.z());
   if (terms.has(kLearnedS)) {
-    const F s = exp_held<V>(V::fma(V::set(row.log_s_b), io.v(), V::set(row.log_s_a)));
+    const Floats s = exp_clipped<V>(V::fma(V::set(row.log_s_b), io.v(), V::set(row.log_s_a)));
     next.value = next.empty ? V::mul_f(s, io.z()) : V::fma(s, io.z(), next.value);
     next.empty = false;
   }
-  F result = next.get();
+  Floats result = next.get();
 
   if (terms.has(kMask)) {
     Sum<V> known;
@@ -86,7 +86,7 @@ DF_INLINE void apply_row(const ReadyRow& ready_row, const Terms& terms, Io& io) 
     if (terms.has(kEm)) kept.add(row.e_m, m);
     if (terms.has(kE0)) kept.add(row.e_0, x0);
     if (terms.has(kKeep))
-      for (int i = 0; i < ready_row.keep_count; ++i) kept.add(row.f[ready_row.keep[i]], io.h(ready_row.keep[i]));
+      for (int i = 0; i < prepared.keep_count; ++i) kept.add(row.f[prepared.keep[i]], io.h(prepared.keep[i]));
     io.store_h(row.write, kept.get());
   }
   io.store(result);

@@ -1,6 +1,6 @@
 // The step: the contract between a plan and the kernels that apply it.
 //
-// A row is applied to one sample in one pass over memory, element by element:
+// A kernel applies one row to one sample in one pass over memory, element by element:
 //
 //   m   = sum_j g[j] * m_j                                 guidance over up to three network outputs
 //   x0  = r * clamp(p*x + q*m, lo, hi)                     network output -> data prediction
@@ -8,25 +8,26 @@
 //   x'  = x' + M * (known_y*y + known_z*z_y - x')          the known region, z_y ~ N(0, 1) of stream 2
 //   h_w = e_x*x + e_m*m + e_0*x0 + sum_k f[k]*h_k          what register w keeps for later rows
 //
-// with s replaced by exp(log_s_a + log_s_b * v) when the network also predicts a variance.
+// s is exp(log_s_a + log_s_b * v) where the network also predicts a variance v.
 //
-// The arithmetic, which every implementation follows to the bit:
-//  - float32 throughout, whatever the dtypes of the tensors; results are rounded to nearest even once, when stored.
+// Every implementation follows this arithmetic to the bit:
+//  - All arithmetic is float32, whatever the dtypes of the tensors. Results are rounded to nearest even once, when stored.
 //  - A sum runs over its terms in the order written. The first term present is a product; each later term is one fused
-//    multiply-add onto the sum so far. A term whose coefficient is exactly 0 is neither read nor added. A sum with no
-//    term is +0. One exception: a sum for m with the single coefficient 1 is m_j itself.
-//  - clamp passes NaN on, and a bound that equals the value returns the value (so -0 stays -0 at a bound of +0).
-//  - A NaN comes out as a NaN; its sign and payload are the machine's.
-//  - x, h_k and f refer to the values before the row: x' may overwrite x, and h_w may overwrite h_k.
-//  - h_w is written from x, m, x0 and the old registers. It does not see x', the noise or the mask.
+//    multiply-add onto the sum so far. A term whose coefficient is exactly 0 is neither read nor added. A sum without
+//    terms is +0. One exception: a sum for m with the single coefficient 1 is m_j itself.
+//  - clamp passes NaN on. A value equal to a bound is returned unchanged (so -0 stays -0 at a bound of +0).
+//  - A NaN stays a NaN; its sign and payload depend on the machine.
+//  - x and h_k are the values before the row: x' may overwrite x, and h_w may overwrite h_k.
+//  - h_w is computed from x, m, x0 and the old registers. It does not see x', the noise or the mask.
 //
-// The noise is counter-based; its definition is in random/philox.h and random/normal.h.
+// The noise is counter-based; it is defined in random/philox.h and random/normal.h.
 
 #pragma once
 
 #include <cstdint>
 
-#include "random/host_device.h"
+#include "simd/dtype.h"
+#include "simd/host_device.h"
 
 namespace df {
 
@@ -36,25 +37,24 @@ inline constexpr int kMaxRegisters = 8;
 // Streams of the generator (the fourth counter word).
 enum Stream : uint32_t { kStreamInitial = 0, kStreamRow = 1, kStreamKnown = 2, kStreamTraining = 3 };
 
-enum class DType : int32_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
-
-// What the reduction computes from a sample, before the row is applied, and which coefficients it sets.
+// The reduction of a row: what is computed from a sample before the row is applied, and the coefficients that it sets.
 enum class Reduce : int32_t {
   kNone = 0,
   // t = clip(quantile(|p*x + q*m|, ratio), 1, max); lo = -t, hi = t, r = 1/t.   (Imagen, section 2.3)
   //   reduce_0 = ratio, reduce_1 = max
   kDynamicThreshold = 1,
   // g[j] *= phi * std(m_0) / std(m) + 1 - phi.   (Lin et al. 2023, section 3.4)
-  //   reduce_0 = phi, from 0 to 1. Output 0 is read even where its weight is 0. A constant m keeps its weights.
+  //   reduce_0 = phi, from 0 to 1. Output 0 is read even if its weight is 0. A constant m keeps its weights.
   kGuidanceRescale = 2,
   // step = 2 * (snr * |z| / |kappa*m|)^2; b = step * kappa, s = sqrt(2 * step).   (Song et al. 2021, Algorithm 4)
   //   reduce_0 = snr, reduce_1 = kappa, which turns m into the score
   kLangevin = 3,
-  // The same where z is given: it lies in register k, the last one that the row reads; b = step * kappa, c[k] = sqrt(2 * step).
+  // The same with z given in register k, the last one that the row reads; b = step * kappa, c[k] = sqrt(2 * step).
   kLangevinGiven = 4,
 };
 
-// One row of a plan, in float32. Layout is shared with Python (a NumPy record) and with CUDA: 4-byte members only.
+// One row of a plan, in float32. The layout is shared with CUDA and with Python, which gets it as a NumPy dtype from
+// bindings/step.cpp: add a member there too. 4-byte members only.
 struct Row {
   float g[kMaxOutputs];
   float p, q, r, lo, hi;
@@ -70,13 +70,12 @@ struct Row {
   int32_t learned_s;      // 1: s is exp(log_s_a + log_s_b * v)
   int32_t calls_network;  // 0: the row has no m; g, q, b and e_m must be 0
 };
-static_assert(sizeof(Row) == 41 * 4, "the record in diffuse_fast/kernels/rows.py has the same layout");
 
-// Everything a row touches for one sample. Pointers may be null where no row of the call needs them. Each tensor is
-// contiguous within the sample; x and out may be the same memory, any other overlap is undefined.
-struct ReadyRow;
+// The tensors of one sample. Pointers that no row of the call needs may be null. Each tensor is contiguous within the
+// sample. x and out may be the same memory; any other overlap is undefined behaviour.
+struct PreparedRow;
 struct Sample {
-  const ReadyRow* row;
+  const PreparedRow* row;
   const void* x;               // state, dtype Call::state
   void* out;                   // new state, dtype Call::state
   const void* m[kMaxOutputs];  // network outputs, dtype Call::output
@@ -89,18 +88,18 @@ struct Sample {
   uint32_t noise_row;          // row of the plan, second counter word
 };
 
-// One call of the kernel: the same number of elements for every sample, a row for each.
+// One call of the kernel: every sample has its own row, and all have the same number of elements.
 struct Call {
   const Sample* samples;
   int64_t count;
   int64_t elements;         // per sample
-  uint64_t element_offset;  // logical index of the first element, so that shards of one sample agree
+  uint64_t element_offset;  // logical index of the first element: shards of one sample draw the sample's own noise
   DType state;
   DType output;
-  uint8_t* bad;  // per sample: set to 1 when m holds NaN or Inf, else left alone; may be null
+  uint8_t* bad;  // per sample: set to 1 where m holds NaN or Inf, else not written; may be null
 };
 
-// Which terms a row has: computed once per row, read by the kernels.
+// The terms that a row has: computed once per row, read by the kernels.
 enum Term : uint32_t {
   kG0 = 1u << 0,  // kG0 << j: output j has a weight
   kG1 = kG0 << 1,
@@ -124,20 +123,20 @@ enum Term : uint32_t {
   kEm = 1u << 19,
   kE0 = 1u << 20,
   kKeep = 1u << 21,  // some f[k] is not 0
-  kMask = 1u << 22,  // a property of the sample: set by the kernel where there is a mask
+  kMask = 1u << 22,  // a property of the sample: the kernel sets it where there is a mask
 };
 
-// A row, with what a kernel wants to know of it before it starts.
-struct ReadyRow {
+// A row with its terms and the lists of registers that it reads.
+struct PreparedRow {
   Row row;
   uint32_t terms;
   int32_t history_count, keep_count;
-  int32_t history[kMaxRegisters];  // the k with c[k] != 0, rising
-  int32_t keep[kMaxRegisters];     // the k with f[k] != 0, rising
+  int32_t history[kMaxRegisters];  // the k with c[k] != 0, ascending
+  int32_t keep[kMaxRegisters];     // the k with f[k] != 0, ascending
 };
 
-// The terms of a row; `history` and `keep` say whether some c[k] and some f[k] are not 0.
-DF_BOTH uint32_t terms_of(const Row& row, bool history, bool keep) {
+// The terms of a row. `history` and `keep`: whether any c[k] and any f[k] is not 0.
+DF_HOST_DEVICE uint32_t terms_of(const Row& row, bool history, bool keep) {
   constexpr float inf = __builtin_huge_valf();
   uint32_t t = 0;
   int outputs = 0;
@@ -176,9 +175,10 @@ DF_BOTH uint32_t terms_of(const Row& row, bool history, bool keep) {
   return t;
 }
 
-// Always inlined, like all that the kernels of several instruction sets share: a copy out of line would be one of theirs for all.
-DF_BOTH ReadyRow ready(const Row& row) {
-  ReadyRow out{};
+// Always inlined, like everything that the kernels of several instruction sets share: the linker would keep one out-of-line
+// copy for all of them, perhaps with instructions that this machine does not have.
+DF_HOST_DEVICE PreparedRow prepare_row(const Row& row) {
+  PreparedRow out{};
   out.row = row;
   for (int k = 0; k < kMaxRegisters; ++k)
     if (row.c[k] != 0.0f) out.history[out.history_count++] = k;
@@ -188,14 +188,14 @@ DF_BOTH ReadyRow ready(const Row& row) {
   return out;
 }
 
-// Whether the row reads network output j: it weighs it, or a reduction compares with it.
-DF_BOTH bool reads_output(const ReadyRow& r, int j) {
+// Whether the row reads network output j: it has a weight, or a reduction reads it.
+DF_HOST_DEVICE bool reads_output(const PreparedRow& r, int j) {
   return (r.terms & (kG0 << j)) != 0 || (j == 0 && r.row.reduce == static_cast<int32_t>(Reduce::kGuidanceRescale));
 }
 
-// The terms of a row after its reduction, from those before it and those of the coefficients that it left. No term that reads
-// memory appears, whatever the numbers: a weight that came out as NaN must not lead to a tensor that the row never named.
-DF_BOTH uint32_t terms_after_reduction(uint32_t before, uint32_t after) {
+// The terms of a row after its reduction, from the terms before it and the terms of the new coefficients. A reduction never
+// adds a term that reads memory: a coefficient that came out as NaN must not make the row read a tensor it does not have.
+DF_HOST_DEVICE uint32_t terms_after_reduction(uint32_t before, uint32_t after) {
   return after & (before | kPlainM | kR | kClamp | kB | kS);
 }
 

@@ -32,7 +32,7 @@ int default_threads() {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
-std::atomic<int> g_threads{0};  // 0: not asked yet
+std::atomic<int> g_threads{0};  // 0: not set yet
 
 class Pool {
  public:
@@ -63,7 +63,7 @@ class Pool {
   }
 
  private:
-  // Whether the system had a thread to give. Where it has none, the work is done by those that are there.
+  // Whether the thread was created. If not, the existing threads do the work.
   bool start_worker() {
     const auto id = static_cast<int>(workers_.size());
     try {
@@ -92,7 +92,7 @@ class Pool {
     }
   }
 
-  std::mutex turn_;  // held by the call that has the workers
+  std::mutex turn_;  // held by the call that uses the workers
   std::mutex mutex_;
   std::condition_variable wake_, done_;
   std::vector<std::thread> workers_;
@@ -104,13 +104,13 @@ class Pool {
   uint64_t generation_ = 0;
 };
 
-// Never destroyed: at exit, and in a forked child, the workers are simply gone.
+// Never destroyed: workers end with the process, and do not exist in a forked child.
 std::atomic<Pool*> g_pool{nullptr};
 
-// The child has only the thread that forked; the parent's pool, its locks included, is left behind there.
+// A forked child has only the thread that forked. It abandons the parent's pool and its locks.
 [[maybe_unused]] const int g_registered = pthread_atfork(nullptr, nullptr, [] { g_pool.store(nullptr); });
 
-// Without a lock, which a fork at the wrong moment would leave held in the child.
+// Lock-free: a fork could leave a lock held in the child forever.
 Pool& pool() {
   Pool* p = g_pool.load(std::memory_order_acquire);
   if (p != nullptr) return *p;
@@ -148,7 +148,7 @@ FloatMode::FloatMode() {
   uint64_t fpcr;
   __asm__ volatile("mrs %0, fpcr" : "=r"(fpcr));
   saved_ = fpcr;
-  // All zero: nearest even, denormals kept, IEEE halves, NaN passed on, as on x86.
+  // All zero: round to nearest even, keep denormals, IEEE half precision, propagate NaN, as on x86.
   __asm__ volatile("msr fpcr, %0" ::"r"(uint64_t{0}));
 }
 FloatMode::~FloatMode() { __asm__ volatile("msr fpcr, %0" ::"r"(saved_)); }

@@ -1,10 +1,9 @@
-// One pool of threads for all of csrc.
+// One thread pool for the whole core.
 //
-// run(parts, threads, fn) calls fn(0) .. fn(parts-1), each once, on the caller and on at most threads - 1 of the pool, and
-// returns when all are done.
-// Which thread runs which part is not defined, so parts must not depend on one another. Calls from several threads are
-// safe: one at a time has the workers, the others run their parts themselves. A forked child starts with no workers and
-// makes its own on first use. Where the system gives no more threads, a call goes on with those it has. Workers run with the
+// run(parts, threads, fn) calls fn(0) .. fn(parts-1), each once, on the caller and on at most threads - 1 workers, and returns
+// when all are done. Parts run in any order on any thread, so they must be independent. Calls from several threads are safe:
+// one of them uses the workers, the others run their parts on their own thread. A forked child starts without workers and
+// creates its own on first use. If the system cannot create a thread, a call continues with the existing ones. Workers use the
 // default rounding and denormal modes; see FloatMode.
 
 #pragma once
@@ -22,12 +21,12 @@ void run(int64_t parts, int threads, Fn&& fn) {
   run_parts(parts, threads, [](void* context, int64_t part) { (*static_cast<Fn*>(context))(part); }, &fn);
 }
 
-// Number of threads a call may use, the caller included. Starts as DIFFUSE_FAST_NUM_THREADS, else the number of cores
-// this process may run on.
+// The number of threads that a call may use, including the caller. Initially DIFFUSE_FAST_NUM_THREADS, else the number of
+// cores that the process may run on.
 int num_threads();
 void set_num_threads(int threads);
 
-// Round to nearest even, denormals kept: set while it lives, the caller's mode restored after.
+// Sets rounding to nearest even without flushing denormals for a scope, then restores the caller's modes.
 class FloatMode {
  public:
   FloatMode();

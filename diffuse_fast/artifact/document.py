@@ -28,7 +28,7 @@ CONVENTIONS = ("timestep", "sigma", "continuous", "log_snr", "c_noise")
 VARIANCES = ("none", "learned", "learned_range")
 TIME_DTYPES = ("int64", "int32", "float32")
 SAMPLE_DTYPES = ("float32",)
-LEARNED = "learned"  # the solver of a stored plan
+LEARNED = "learned"  # solver name of a stored plan
 CONDITIONING_DTYPES = ("int64", "int32", "float32", "bool")
 
 MAX_ELEMENTS = 1 << 34  # of a sample: the range of the noise counter
@@ -65,13 +65,13 @@ class Conditioning:
     def to_json(self, *, names: bool) -> dict[str, Any]:
         """As JSON, with or without the field ``class_names``."""
         fields = {**dataclasses.asdict(self), "shape": list(self.shape)}
-        given = fields.pop("class_names")
-        return {**fields, "class_names": given and list(given)} if names else fields
+        class_names = fields.pop("class_names")
+        return {**fields, "class_names": class_names and list(class_names)} if names else fields
 
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """The network's time input: its name, what its numbers mean, and their dtype."""
+    """The network's time input: its name, its time convention, and its dtype."""
 
     input: str = "t"
     convention: str = "timestep"

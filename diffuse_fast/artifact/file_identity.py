@@ -1,5 +1,7 @@
-"""What a model is: all its files, as they were when they were checked. A file that was replaced or written to since is told by its
-inode, size and times, before it is read again and afterwards."""
+"""Detect model files that were replaced or written to after they were checked, by inode, size and times.
+
+Files are checked before and after they are read again.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +18,25 @@ State = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The files of a model, the .onnx first, each with its state."""
+    """The files of a model, the .onnx file first, each with its state."""
 
     paths: tuple[Path, ...] = ()
     states: tuple[State, ...] = ()
 
     @property
     def current(self) -> bool:
-        """Whether the files are still those."""
+        """Whether the files are unchanged."""
         try:
             return all(state(path) == known for path, known in zip(self.paths, self.states, strict=True))
         except ArtifactNotFoundError:
             return False
 
     def check(self) -> None:
-        """Refuse files that are others than those that were checked.
+        """Check that the files are unchanged.
 
         Raises:
-            ArtifactNotFoundError: one is gone. ArtifactError: one was replaced or written to.
+            ArtifactNotFoundError: a file was removed.
+            ArtifactError: a file was replaced or written to.
         """
         for path, known in zip(self.paths, self.states, strict=True):
             if state(path) != known:
@@ -44,7 +47,7 @@ class Files:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Within it, read the files: they are checked before and afterwards, so that what was read is of one model.
+        """Context for reading the files: they are checked before and after, so that all that is read belongs to one model.
 
         Raises:
             ArtifactNotFoundError, ArtifactError: as :meth:`check`.
@@ -57,10 +60,10 @@ class Files:
 
 
 def state(path: Path) -> State:
-    """What tells a file from what takes its place; ctime among it, which nobody can set back as mtime can.
+    """Return what identifies a file and its content. It includes ctime, which cannot be set back as mtime can.
 
     Raises:
-        ArtifactNotFoundError: it cannot be looked at.
+        ArtifactNotFoundError: the file cannot be accessed.
     """
     try:
         found = os.stat(path)

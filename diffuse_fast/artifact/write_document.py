@@ -1,4 +1,4 @@
-"""Another document for a model file: every other byte of it is copied as it is, without onnx."""
+"""Replace the document in a model file. All other bytes are copied, without the onnx package."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ _CHUNK = 1 << 24
 
 
 def rewrite(source: Path, target: Path, document: str) -> None:
-    """Write ``source`` to ``target`` with another document, which takes the place of the old one, or stands at the end where
-    there was none.
+    """Copy ``source`` to ``target`` with another document, which replaces the old one or is appended if there is none.
 
     Raises:
-        ArtifactError: ``source`` is no model file.
+        ArtifactError: ``source`` is not a model file.
         OSError: ``target`` cannot be written.
     """
-    read(source)  # all that can be wrong with it is told here
+    read(source)  # raises errors about the file
     with open(source, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer, open(target, "wb") as out:
         old = _entry_at(WireReader(buffer))
         _copy(buffer, Span(0, old.start), out)
@@ -31,7 +30,7 @@ def rewrite(source: Path, target: Path, document: str) -> None:
 
 
 def _entry_at(wire: WireReader) -> Span:
-    """Where the entry with the document lies, its key and length included."""
+    """Return the range of the entry with the document, including its key and length."""
     for f in wire.fields(wire.root, "the model"):
         if f.number == _METADATA:
             for part in wire.fields(wire.message(f, "a metadata entry"), "a metadata entry"):
@@ -41,7 +40,7 @@ def _entry_at(wire: WireReader) -> Span:
 
 
 def _entry(document: str) -> bytes:
-    """A StringStringEntryProto, as a field of ModelProto."""
+    """Encode the document as a metadata entry, a field of ModelProto."""
     return bytes_field(_METADATA, bytes_field(1, KEY.encode()) + bytes_field(2, document.encode()))
 
 

@@ -40,6 +40,7 @@ def likelihood(
     import numpy as np
 
     from .. import files
+    from ..console import say
     from ..log_likelihood import likelihood as estimate
     from ..model import load
 
@@ -69,6 +70,7 @@ def likelihood(
         trace=trace,
         batch_size=batch_size,
         runtime=runtime,
+        progress=say,
     )
     if out is not None:
         with files.replacing(out) as partial, partial.open("wb") as file:

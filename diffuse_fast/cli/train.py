@@ -72,9 +72,9 @@ def train(
     }
     settings["train"] = {**settings.get("train", {}), **{name: value for name, value in flags.items() if value is not None}}
     types = {"schedule": schedule, "objective": objective, "weighting": weighting, "times": times}
-    for section, kind in types.items():
-        if kind is not None:
-            settings[section] = {**settings.get(section, {}), "type": kind}
+    for section, name in types.items():
+        if name is not None:
+            settings[section] = {**settings.get(section, {}), "type": name}
     for text in change or []:
         section, key, value = _assignment(text)
         settings[section] = {**settings.get(section, {}), key: value}

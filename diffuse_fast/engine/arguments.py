@@ -20,6 +20,8 @@ _log = logging.getLogger("diffuse_fast")
 
 Seed = int | Sequence[int] | None
 
+_U32, _U64 = 1 << 32, 1 << 64
+
 # NumPy before 2.0 has 32; one is the batch's and one the registers'.
 _MAX_AXES = 30
 
@@ -68,7 +70,9 @@ def seeds_of(seed: Seed, n: int, first_index: int) -> tuple[np.ndarray, np.ndarr
     if seed is None:
         seed = secrets.randbits(64)
         _log.info("seed: %d", seed)
-    elif isinstance(seed, bool) or not isinstance(seed, int | np.integer | Sequence | np.ndarray) or isinstance(seed, str):
+    if type(seed) is int and 0 <= seed < _U64 and first_index + n <= _U32:  # the common case, without the checks below
+        return np.full(n, seed, np.uint64), np.arange(first_index, first_index + n, dtype=np.uint32)
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer | Sequence | np.ndarray) or isinstance(seed, str):
         raise ArgumentTypeError(f"seed is a {type(seed).__name__}; give a whole number, a list of them, or None.")
     many = not isinstance(seed, int | np.integer)
     if many and first_index:

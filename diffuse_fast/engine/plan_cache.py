@@ -1,4 +1,4 @@
-"""What the engine derives from a plan, computed once per plan object.
+"""Cache of what the engine derives from a plan: facts, packed rows, and the plan with guidance.
 
 Plans are keyed by identity: hashing one reads all of its rows.
 """
@@ -16,7 +16,7 @@ from ..kernels.rows import pack
 from ..plans.plan import Plan
 
 # Plans whose facts, and derived plans, are kept.
-_KEPT = 128
+_KEPT = 64
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The probability-flow ODE by an adaptive solver: slow, and right. What every few-step solver is measured against."""
+"""The probability-flow ODE by an adaptive solver: slow and accurate, the reference for few-step solvers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .arguments import Seed, noise_array, require_int, seeds_of, shape_of_sample
 from .conditioning import conditions
 from .sample import load_cached
 
-# What the network says of a state at a point.
+# The network's prediction for a state at a point.
 Predict = Callable[[np.ndarray, Point], np.ndarray]
 
 
@@ -66,15 +66,15 @@ def probability_flow(
         The samples (n, *shape), float64, and the number of network evaluations.
 
     Raises:
-        ArgumentError: the model takes whole timesteps only; there is no signal at the start, and the network predicts ε or the
-            score, or the schedule is a table, which has no times between its last two; or something is missing or does not fit.
-        NonFiniteError: the network returned NaN or Inf, or the solver could not go on.
+        ArgumentError: the model takes integer timesteps only; the start has no signal, and the network predicts ε or the score, or
+            the schedule is a table, which has no times between its last two; or an argument is missing or does not fit.
+        NonFiniteError: the network returned NaN or Inf, or the solver could not continue.
         MissingDependencyError: SciPy is not installed.
 
     Example:
         >>> import numpy as np, diffuse_fast as df
         >>> schedule = df.Schedule.vp_sde()
-        >>> def network(x, t):  # the best there is for data N(0, 1)
+        >>> def network(x, t):  # the exact one for data N(0, 1)
         ...     return x * schedule.sigma(np.asarray(t, np.float64))[:, None].astype(np.float32)
         >>> x, nfe = df.probability_flow(network, 4, shape=(2,), schedule=schedule, prediction_type="epsilon", seed=0)
         >>> x.shape, nfe > 20
@@ -120,11 +120,11 @@ def probability_flow(
     evaluations = 0
 
     def predict(state: np.ndarray, point: Point) -> np.ndarray:
-        """What the network says at a point, in float64."""
+        """Return the network's prediction at a point, in float64."""
         nonlocal evaluations
         evaluations += 1
         call.x[...] = state / point.alpha if by_alpha else state
-        output = call(float(point.time))[:, : sample_shape[0]]  # without the variance, where there is one
+        output = call(float(point.time))[:, : sample_shape[0]]  # without the variance, if there is one
         if not np.isfinite(output).all():
             bad = tuple(np.flatnonzero(~np.isfinite(output).reshape(n, -1).all(axis=1)).tolist())
             raise NonFiniteError(f"the network returned NaN or Inf at time {point.time:g} for sample {bad[0]}.", row=0, samples=bad)
@@ -134,10 +134,10 @@ def probability_flow(
 
 
 def takes_by_alpha(input_scale: str | None, known: Model | None, grid: Grid) -> bool:
-    """Whether the network takes the state divided by alpha.
+    """Return whether the network takes the state divided by alpha.
 
     Raises:
-        ArgumentError: the scale is unknown, not the model's, or in doubt; or alpha is 0 at the start.
+        ArgumentError: the scale is unknown, contradicts the model or is ambiguous; or alpha is 0 at the start.
     """
     given = trait("input_scale", input_scale, known, INPUT_SCALES)
     by_alpha = clear_input_scale(given, grid.prediction_type, scaled=grid.schedule.family == "edm") == "1/alpha"
@@ -149,10 +149,10 @@ def takes_by_alpha(input_scale: str | None, known: Model | None, grid: Grid) -> 
 
 
 def integrate(grid: Grid, predict: Predict, state: np.ndarray, rtol: float, atol: float) -> np.ndarray:
-    """The state at the first of the two points of the grid carried to the last, and from there to the data by Euler's step.
+    """Carry the state from the first of the two points of the grid to the last, and from there to the data by a step of Euler's.
 
     Raises:
-        NonFiniteError: the solver could not go on.
+        NonFiniteError: the solver could not continue.
         MissingDependencyError: SciPy is not installed.
     """
     try:
@@ -190,7 +190,7 @@ def integrate(grid: Grid, predict: Predict, state: np.ndarray, rtol: float, atol
 
 
 def _check_start(grid: Grid) -> None:
-    """Whether a start without signal is regular."""
+    """Refuse a start without signal where the ODE is singular."""
     if grid.prediction_type in ("epsilon", "score"):
         raise ArgumentError(
             f"the schedule starts with no signal at all, where a network that predicts {grid.prediction_type} says nothing of "

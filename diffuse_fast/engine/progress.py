@@ -1,4 +1,4 @@
-"""The progress of sampling: a bar on a terminal, elsewhere a line now and then."""
+"""Show the progress of sampling: a bar on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..console import Interval, say
 
 @contextmanager
 def bar(show: bool, total: int) -> Iterator[Callable[[], None] | None]:
-    """A bar over all rows: the function that advances it, or None where there is no bar."""
+    """Show a bar over all rows. Yields the function that advances it, or None if nothing is shown."""
     if not show:
         yield None
         return
@@ -21,7 +21,7 @@ def bar(show: bool, total: int) -> Iterator[Callable[[], None] | None]:
     except ImportError:
         yield _lines(total)
         return
-    console = Console(stderr=True)  # what a program prints is its own
+    console = Console(stderr=True)  # standard output is the program's
     if not (console.is_terminal or console.is_jupyter):
         yield _lines(total)
         return

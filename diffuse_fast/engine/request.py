@@ -124,8 +124,10 @@ class Batch:
     @cached_property
     def form(self) -> tuple[Any, ...]:
         """What buffers must fit: names, shapes and dtypes of the conditioning, and whether there is a known region."""
-        first = [(name, tuple(value.shape), dtype_of(value)) for name, value in self.conditions[0].items()]
-        return len(self.seeds), len(self.conditions), self.known is not None, *first
+        form: tuple[Any, ...] = len(self.seeds), len(self.conditions), self.known is not None
+        for name, value in self.conditions[0].items():
+            form += name, tuple(value.shape), dtype_of(value)
+        return form
 
 
 @dataclass(frozen=True, eq=False)

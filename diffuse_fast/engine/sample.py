@@ -1,4 +1,4 @@
-"""``sample``: one call from a model to samples. It finds what is not said, and hands over to :class:`Sampler`."""
+"""``sample``: one call from a model to samples. It makes the plan and a :class:`Sampler`, and delegates."""
 
 from __future__ import annotations
 
@@ -67,69 +67,85 @@ def sample(
             callable ``f(x, t, **cond)`` with x (batch, *shape) float32 and t (batch,).
         n: Number of samples, from 1.
         steps: Intervals of the time grid (num_inference_steps); None with ``timesteps``.
-        solver: Name of a solver; ``df.solvers()`` lists them. ``learned`` takes the plan that the artifact has for ``steps``
-            (:func:`diffuse_fast.learn_solver`): its times, clip and rows are given, and no option of a grid or solver goes with it.
+        solver: Name of a solver; ``df.solvers()`` lists them. ``learned`` takes the artifact's own plan for ``steps``
+            (:func:`diffuse_fast.learn_solver`), which fixes the times, the clip and the rows: no option of a grid or solver may be
+            given with it.
         seed: One seed (samples are its indices 0..n-1), a list of n seeds (each sample is its seed's index 0), or None for a
             fresh one, which is logged.
-        timestep_spacing, timesteps: How the grid is laid, or the grid itself, falling. The default of ``ddim`` and ``ddpm`` is
-            ``leading``, but ``trailing`` where leading would start below 0.9·num_train_timesteps (:func:`diffuse_fast.plan`). A
-            model that takes whole timesteps is told the nearest where a spacing lies between them; ``timesteps`` must be whole
-            for it.
-        guidance_scale: Classifier-free guidance, one scale or one per sample; a sample with 1 is the conditional model, at the
-            cost of one evaluation.
+        timestep_spacing, timesteps: Name of a spacing, or the times themselves, falling. The default of ``ddim`` and ``ddpm`` is
+            ``leading``, or ``trailing`` if leading would start below 0.9·num_train_timesteps (:func:`diffuse_fast.plan`). For a
+            model of integer timesteps, the times of a spacing are rounded to the nearest, and ``timesteps`` must be integers.
+        guidance_scale: Scale of classifier-free guidance, one number or one per sample. A sample with scale 1 uses the conditional
+            model alone, and costs one evaluation.
         guidance_interval: Guide only where the noise level sigma/alpha is in ``[low, high)`` (Kynkäänniemi et al. 2024).
-        guidance_rescale: How far the guided output's standard deviation is brought back to the conditional one's, 0 to 1 (Lin
-            et al. 2023, section 3.4).
+        guidance_rescale: How far the standard deviation of the guided output is moved back to that of the conditional one, 0 to 1
+            (Lin et al. 2023, section 3.4).
         guidance_batch: ``joined`` calls the network once with both evaluations of every guided sample, ``separate`` twice, with
             half the memory for its activations. With a batch-invariant network the results are the same.
-        cond, negative_cond: Conditioning by input name. For an artifact an array has the declared shape of its input, for all
-            samples, or one axis more with one entry per sample. For a callable or module axis 0 always is the batch, of length n,
-            or 1 for all samples alike: an embedding (77, 64) for all is ``emb[None]``; a number is for all. What is left out
-            takes the model's null value. An array on the CUDA device that is sampled on stays there, as ``noise`` and what
-            ``step_noise`` gives do; its values are not looked at.
-        shape, schedule, prediction_type: What an artifact knows and a bare callable must be told.
+        cond, negative_cond: Conditioning by input name. For an artifact, an array has the declared shape of its input, for all
+            samples, or one axis more with one entry per sample. For a callable or module, axis 0 is always the batch, of length n,
+            or 1 for all samples: an embedding (77, 64) for all is ``emb[None]``; a number is for all. An input that is not given
+            gets the model's null value. An array on the CUDA device that is sampled on stays there, like ``noise`` and the results
+            of ``step_noise``; its values are not inspected.
+        shape, schedule, prediction_type: Needed for a callable or module; an artifact has them.
         variance: ``none`` (default), or ``learned`` or ``learned_range`` for a callable or module with twice the channels, whose
-            second half is the variance (Improved DDPM, ADM, DiT): ``ddpm`` takes it with ``variance_type="learned_range"``, other
-            solvers leave it aside. An artifact says it itself.
-        input_scale: ``none`` (default) where the network takes the state alpha·x0 + sigma·ε as the schedule has it, which is
-            c_in·x with ``Schedule.edm()``; ``1/alpha`` where it takes x0 + (sigma/alpha)·ε, as EDM's denoiser D(x; σ) and
-            k-diffusion's wrappers do. It must be said of a callable or module that predicts ``denoised`` with
-            ``Schedule.edm()``. An artifact says it itself.
-        clip: None for what the artifact says (a callable: no clip), False for none, (lo, hi), or a ``df.DynamicThreshold``.
-        data: What to start from, (n, *shape) in the model's value range: it is noised to the start of the plan, which ``begin``
+            second half is the variance (Improved DDPM, ADM, DiT): ``ddpm`` uses it with ``variance_type="learned_range"``, other
+            solvers ignore it. An artifact has it.
+        input_scale: ``none`` (default) if the network takes the state alpha·x0 + sigma·ε of the schedule, which is c_in·x with
+            ``Schedule.edm()``; ``1/alpha`` if it takes x0 + (sigma/alpha)·ε, as EDM's denoiser D(x; σ) and k-diffusion's wrappers
+            do. Needed for a callable or module that predicts ``denoised`` with ``Schedule.edm()``. An artifact has it.
+        clip: None for the artifact's clip (a callable: no clip), False for no clip, (lo, hi), or a ``df.DynamicThreshold``.
+        data: Data to start from, (n, *shape) in the model's value range. It is noised to the start of the plan, which ``begin``
             sets (image-to-image: ``begin`` is where diffusers' ``strength`` starts). Needed with ``begin``, unless ``noise`` is.
         noise: N(0, 1) of shape (n, *shape) to start from, in place of the generator. With ``begin`` and without ``data`` it is
             the noised state itself, as a run with ``end`` at that time returns it.
+        known, mask: Data to keep, and where to keep it (inpainting). ``known`` is floating, in the model's value range, of shape
+            ``shape`` for all samples or (n, *shape). ``mask`` is 1 where the data is kept and 0 elsewhere; it broadcasts to
+            ``shape``, or has one axis more, of length n or 1. After each row, the state there is replaced by the data noised to the
+            level of that row (stream 2 of the generator); values between 0 and 1 blend. Where the mask is 1, samples are exactly
+            the data. This is the replacement method (Song et al. 2021, arXiv:2011.13456, appendix I.2; Lugmayr et al. 2022,
+            arXiv:2201.09865, without its resampling), which approximates the conditional distribution. Both are read on the host.
         step_noise: ``i -> N(0, 1)`` of that shape for row i, in place of the generator.
-        batch_size: Samples per network call at most; bounds memory and changes no result of a batch-invariant network.
-        first_index: Index of the first sample under ``seed``: continue where another call stopped.
-        runtime: ``auto``, which is what :func:`diffuse_fast.tune` found where it was asked, or the name of a runtime.
-        threads: Threads inside one call of an artifact's network; None is what :func:`diffuse_fast.tune` found, else the
-            physical cores. A module and a session have theirs already (``torch.set_num_threads``, its ``SessionOptions``). How many
-            the step takes at most is ``df.set_num_threads``.
-        precision: What the network is computed in, as far as the runtime has it: ``float32`` (exact to rounding), ``float32-fast``
-            (MNN), ``bfloat16`` (OpenVINO and torch, where the CPU has it), ``int8`` (an artifact of
+        batch_size: The most samples per network call; bounds memory, and changes no result of a batch-invariant network.
+        first_index: Index of the first sample under ``seed``: continues where another call stopped.
+        runtime: Name of a runtime, or ``auto``: the choice of :func:`diffuse_fast.tune` if there is one, else by the order of the
+            registry.
+        threads: Threads inside one network call of an artifact; None for the choice of :func:`diffuse_fast.tune`, else the physical
+            cores. A module and a session have their own setting (``torch.set_num_threads``, ``SessionOptions``);
+            ``df.set_num_threads`` is for the step.
+        precision: Precision of the network, as far as the runtime has it: ``float32`` (exact to rounding), ``float32-fast``
+            (MNN), ``bfloat16`` (OpenVINO and torch, if the CPU has it), ``int8`` (an artifact from
             :func:`diffuse_fast.quantize`).
-        device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: a torch module is sampled where it lies, everything else on the CPU.
+        device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: a torch module is sampled on its device, everything else on the CPU.
         graph: On a CUDA device: ``tick`` captures a network call and its step as one graph, replayed for every row; ``trajectory``
             captures all rows; ``none`` captures nothing. ``auto`` is ``tick`` for torch modules and functions, ``none`` for a model
-            file (``tick`` lets onnxruntime capture it). What a module's ``forward`` reads from Python is fixed when it is captured.
+            file (``tick`` lets onnxruntime capture it). Python values that a module's ``forward`` reads are fixed by the capture.
         progress: Show a bar on a terminal, elsewhere a line now and then, on standard error.
-        callback: Called as ``callback(row, x)`` after each row; x is a view, not to be kept.
+        callback: Called as ``callback(row, x)`` after each row; x is a view that changes.
         **solver_options: Options of the solver (``eta``, ``variance_type``, ...) and of the grid (``sigmas``, ``begin``, ``end``,
             ``rho``, ``sigma_min``, ``sigma_max``, ``beta_shape``, ``time_convention``: see :func:`diffuse_fast.plan`).
 
     Returns:
-        (n, *shape) float32, the caller's own: a NumPy array; for a torch module, or where ``noise`` is one, a tensor, on
-        the device that was sampled on.
+        (n, *shape) float32: a new NumPy array; for a torch module, or if ``noise`` is a tensor, a tensor on the device that was
+        sampled on.
 
     Raises:
-        DiffuseFastError: see :mod:`diffuse_fast.errors`; every error is also the built-in one would expect.
+        DiffuseFastError: see :mod:`diffuse_fast.errors`; every error is also the built-in that one would expect.
 
     Example:
         >>> import diffuse_fast as df
         >>> df.sample("digits", 4, 10, seed=0, cond={"label": 7}).shape
         (4, 1, 8, 8)
+
+        Keep the upper half of a digit, and draw three lower halves:
+
+        >>> import numpy as np
+        >>> seven = df.sample("digits", 1, 10, seed=0, cond={"label": 7})
+        >>> mask = np.zeros((1, 8, 8))
+        >>> mask[:, :4] = 1
+        >>> x = df.sample("digits", 3, 10, seed=1, known=seven[0], mask=mask)
+        >>> bool((x[:, :, :4] == seven[:, :, :4]).all())
+        True
     """
     if isinstance(model, str | Path):
         model = load_cached(model)

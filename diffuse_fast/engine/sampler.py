@@ -16,7 +16,7 @@ from .arguments import Seed, callable_or_none, is_tensor, require_int, seeds_of
 from .known_region import known_region
 from .loop import draw_batch, draw_requests, joined
 from .request import Batch, Defaults, Request
-from .setup import check_one_form, check_plan, make_setup
+from .setup import check_plan, setup_for
 from .slots import OnRow, Pool
 from .start import start_of
 
@@ -36,6 +36,11 @@ class Sampler:
         guidance_batch, runtime, threads, device, precision, graph: As for :func:`~diffuse_fast.sample`.
         **plan_options: With a solver's name, what :func:`~diffuse_fast.sample` takes for the plan: ``schedule``,
             ``prediction_type``, ``clip``, ``timestep_spacing``, ``timesteps``, options of the solver.
+
+    Attributes:
+        model: The model.
+        plan: The plan, with guidance.
+        setup: The network, kernel and device that were chosen.
 
     Example:
         >>> import diffuse_fast as df
@@ -68,7 +73,7 @@ class Sampler:
     ):
         model = load(model) if isinstance(model, str | Path) else model
         self.model = model
-        self.setup = make_setup(
+        self.setup = setup_for(
             model,
             shape=shape,
             variance=variance,
@@ -91,8 +96,8 @@ class Sampler:
         return self.setup.shape
 
     def with_plan(self, plan: Plan, guidance_scale: float = 1.0) -> Sampler:
-        """The same model by another plan. On a CUDA device both share what has been captured: a graph is of the network and the
-        batch, and runs the rows of any plan.
+        """Return a sampler of the same model with another plan. On a CUDA device both share the captured graphs, which run the rows
+        of any plan.
 
         Example:
             >>> import diffuse_fast as df
@@ -108,7 +113,7 @@ class Sampler:
         return other
 
     def __copy__(self) -> Sampler:
-        """The same network, with slots of its own."""
+        """Return a sampler of the same network, with slots of its own."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._pool = Pool()
@@ -166,18 +171,20 @@ class Sampler:
         progress: bool = False,
         callback: Callback | None = None,
     ) -> Iterator[Any]:
-        """As :meth:`sample`, but yield one array per batch, when it is done. Arguments are checked before the first."""
+        """Draw n samples, and yield one array per batch as soon as it is done; options as for :func:`~diffuse_fast.sample`.
+
+        Arguments are checked before the first batch.
+        """
         require_int("n", n, 1)
         callable_or_none("callback", callback)
         callable_or_none("step_noise", step_noise)
         size = n if batch_size is None else min(n, require_int("batch_size", batch_size, 1))
         seeds, indices = seeds_of(seed, n, first_index)
         as_tensor = is_tensor(noise) or is_tensor(data) or self.setup.network.name == "torch"
-        region = known_region(known, mask, n, self.shape)
+        region = known_region(known, mask, n, self.setup.shape)
         plan = self.plan if region is None else self.setup.plan(self._given_plan, self._guidance_scale, known=True)
-        start = start_of(plan, data, noise, (n, *self.shape), seeds, indices, self.setup.device)
+        start = start_of(plan, data, noise, (n, *self.setup.shape), seeds, indices, self.setup.device)
         conditions = self.setup.conditions(plan, cond, negative_cond, n)
-        check_one_form(conditions)
         if step_noise is not None and n > size:
             raise ArgumentError("step_noise is given for the whole batch; leave batch_size out.")
         batch = Batch(plan, seeds, indices, conditions, start, region, step_noise)
@@ -191,19 +198,19 @@ class Sampler:
         progress: bool = False,
         callback: Callback | None = None,
     ) -> Any:
-        """Draw samples that have nothing in common but the model: each its own plan, seed, guidance and conditioning.
+        """Draw samples that share the model only: each has its own plan, seed, guidance, conditioning and known region.
 
-        With a network whose result for a sample does not depend on the batch, each is bit for bit what it is alone.
+        With a batch-invariant network, each sample has the same bits as when it is drawn alone.
 
         Args:
-            requests: What is asked for, from 1.
-            batch_size: Samples that run together at most.
+            requests: The requests, at least one.
+            batch_size: The most samples that run together.
             progress: Show a bar for each batch.
-            callback: Called as ``callback(tick, x)`` after each joint call of the network; x is a view, not to be kept.
+            callback: Called as ``callback(tick, x)`` after each joint call of the network; x is a view that changes.
 
         Returns:
-            (len(requests), *shape) float32, in the order of the requests, the caller's own: NumPy, or for a torch module on a CUDA
-            device a tensor there.
+            (len(requests), *shape) float32, in the order of the requests: a new NumPy array, or for a torch module on a CUDA device
+            a tensor on it.
 
         Raises:
             ArgumentError, ArgumentTypeError: a request does not fit the model; the message says which.

@@ -1,8 +1,11 @@
-"""Setup: a model ready to be sampled, apart from any plan. What every part of the engine reads, and nothing changes."""
+"""Setup: a model ready to be sampled with any plan. Every part of the engine reads it; nothing changes it."""
 
 from __future__ import annotations
 
 import math
+import os
+import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +15,8 @@ from ..errors import ArgumentError, ArgumentTypeError
 from ..kernels import get_kernel
 from ..model import Model
 from ..plans.plan import INPUT_SCALES, Plan
-from ..runtimes import network
+from ..runtimes import network, tuning_cache
+from ..runtimes.fork_safety import forget_in_child
 from .arguments import shape_of_sample, trait
 from .conditioning import Conditions, check_form, conditions
 from .devices.base import Device
@@ -34,7 +38,7 @@ class Setup:
         shape: Shape of one sample.
         output_shape: Shape of the network's output for one sample.
         inputs: The model's conditioning inputs; None for a bare network, which takes any.
-        time_convention: What the model is told of the time; None if unknown.
+        time_convention: The time that the model takes (``timestep``, ``sigma``, ...); None if unknown.
         prediction_type: What the model predicts; None if unknown.
         variance: ``none``, ``learned`` or ``learned_range``.
         input_scale: ``none`` or ``1/alpha``; None if unknown.
@@ -129,7 +133,57 @@ class Setup:
             raise ArgumentError(f"{where}guidance with a bare network needs negative_cond: what stands for no condition.")
         first = conditions(f"cond{of}", cond, n, self.inputs, self.device)
         second = conditions(f"negative_cond{of}", negative_cond, n, self.inputs, self.device)
+        check_form(second, f"negative_cond{of}", first, f"cond{of}")
         return [first, second]
+
+
+# By model file: the arguments of the last setup on the CPU, and the setup. A setup does not keep its model alive.
+_last: weakref.WeakKeyDictionary[Model, tuple[Any, Setup]] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def _forget() -> None:
+    """A forked child makes its own: sessions do not survive a fork."""
+    global _last, _lock
+    _last, _lock = weakref.WeakKeyDictionary(), threading.Lock()
+
+
+forget_in_child(lambda: list(_last.values()), _forget)
+
+
+def setup_for(model: Any, **options: Any) -> Setup:
+    """Return the setup of a model, as :func:`make_setup`. A model file on the CPU gets the one of its last call with equal options,
+    as long as nothing that the choice depends on has changed: its files, answers of ``tune``, the forced kernel, the cores that the
+    process may use.
+    """
+    key = _key(model, options)
+    if key is None:
+        return make_setup(model, **options)
+    with _lock:
+        found = _last.get(model)
+    if found is not None and found[0] == key and found[1].kernel is get_kernel():
+        model.files.check()
+        return found[1]
+    setup = make_setup(model, **options)
+    with _lock:
+        _last[model] = key, setup
+    return setup
+
+
+def _key(model: Any, options: dict[str, Any]) -> Any:
+    """Return what a setup depends on; None for one that is not kept: on a device, of a torch module, of an answer of ``tune``."""
+    if not isinstance(model, Model) or options["device"] not in ("auto", "cpu") or options["graph"] not in ("auto", "none"):
+        return None
+    if options["runtime"] == "auto" and tuning_cache.choices(model, options["precision"]):
+        return None
+    cores = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    # The types too: threads=True equals threads=1, and is refused.
+    key = tuple(options.values()), tuple(map(type, options.values())), cores
+    try:
+        hash(key)
+    except TypeError:  # the caller may change it
+        return None
+    return key
 
 
 def make_setup(
@@ -192,9 +246,3 @@ def check_plan(plan: Any, of: str = "plan") -> Plan:
     if not isinstance(plan, Plan):
         raise ArgumentTypeError(f"{of} is a {type(plan).__name__}; give what df.plan() returns.")
     return plan
-
-
-def check_one_form(conditions: list[Conditions]) -> None:
-    """Check that ``cond`` and ``negative_cond`` of one batch have the same names, shapes and dtypes."""
-    if len(conditions) > 1:
-        check_form(conditions[1], "negative_cond", conditions[0], "cond")

@@ -47,7 +47,7 @@ class Slots(ABC):
         self._plans: list[Plan | None] = [None] * capacity
         self._at = [0] * capacity
         self._numbers = list(range(capacity))
-        self._conditions: list[list[Conditions]] = [[] for _ in range(capacity)]
+        self._conditions: list[list[Conditions]] = [[]] * capacity
         self._seeds, self._indices = np.zeros(capacity, np.uint64), np.zeros(capacity, np.uint32)
         self._regions: list[KnownRegion | None] = [None] * capacity
         self._batch: Batch | None = None
@@ -118,11 +118,12 @@ class Slots(ABC):
 
         Raises:
             NetworkError: the network failed.
-            NonFiniteError: the network returned NaN or Inf; on a CUDA device :meth:`check` raises it.
+            NonFiniteError: the network returned NaN or Inf; on a CUDA device :meth:`check` raises it. The row has been applied to
+                every slot: once those that it names are retired, the others can go on.
         """
 
     def check(self) -> None:  # noqa: B027  (the CPU has nothing left to report)
-        """Raise what the device has not reported yet. Waits for it.
+        """Wait for the device, and raise what it has not reported yet.
 
         Raises:
             NonFiniteError: the network returned NaN or Inf since the last check.
@@ -147,7 +148,12 @@ class Slots(ABC):
     # ---- results --------------------------------------------------------------------------------
 
     def result(self, slot: int) -> Any:
-        """Return a copy of the sample of a finished slot, (*shape)."""
+        """Return a copy of the sample of a finished slot, of shape ``setup.shape``.
+
+        Raises:
+            NonFiniteError: as :meth:`check`.
+        """
+        self.check()
         sample, region = self._own(self._part(slot), False), self._regions[slot]
         if self._batch is not None and self._batch.known is not None:
             region = self._batch.known.part(slice(slot, slot + 1))
@@ -156,7 +162,12 @@ class Slots(ABC):
         return sample
 
     def results(self, as_tensor: bool = False) -> Any:
-        """Return a copy of the finished samples of all slots, (capacity, *shape): NumPy, or a tensor."""
+        """Return a copy of the finished samples of all slots, (capacity, *shape): NumPy, or a tensor.
+
+        Raises:
+            NonFiniteError: as :meth:`check`.
+        """
+        self.check()
         samples = self._own(self.state, as_tensor)
         if self._batch is not None:
             if self._batch.known is not None:

@@ -1,4 +1,5 @@
-"""The step kernels: one arithmetic (``csrc/step/step.h``), several implementations, chosen by :mod:`.registry`."""
+"""The step kernels: several implementations of one arithmetic (``csrc/step/step.h``). :mod:`.base` states their interface,
+:mod:`.registry` chooses one."""
 
 from __future__ import annotations
 
@@ -14,22 +15,22 @@ from .step import step
 __all__ = ["KernelInfo", "forward", "get_kernel", "kernels", "num_threads", "set_num_threads", "step"]
 
 
-# The core counts the cores of the process's affinity; a container's quota may pay for fewer.
+# The core uses the cores of the process's affinity; a container's CPU quota may allow fewer.
 if quota() is not None and not os.environ.get("DIFFUSE_FAST_NUM_THREADS"):
     _core.set_num_threads(cores())
 
 
 def set_num_threads(threads: int) -> None:
-    """Threads a call of the compiled core may use, the caller included; results do not depend on it.
+    """Set the number of threads that a call of the compiled core may use, including the caller. Results do not depend on it.
 
-    Starts as ``DIFFUSE_FAST_NUM_THREADS``, else the cores this process may run on, or that its
-    container's CPU quota pays for.
+    The default is ``DIFFUSE_FAST_NUM_THREADS``, else the number of cores that the process may run on, or fewer if its
+    container's CPU quota allows fewer.
     """
     if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= 1024:
-        raise ArgumentError(f"threads is {threads!r}; it must be a whole number from 1 to 1024.")
+        raise ArgumentError(f"threads is {threads!r}; it must be an integer from 1 to 1024.")
     _core.set_num_threads(threads)
 
 
 def num_threads() -> int:
-    """Threads a call of the compiled core may use."""
+    """The number of threads that a call of the compiled core may use."""
     return _core.num_threads()

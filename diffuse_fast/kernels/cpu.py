@@ -1,31 +1,42 @@
-"""The compiled step on the CPU: NumPy arrays in, addresses handed to ``diffuse_fast._core``."""
+"""The compiled step on the CPU: NumPy arrays in, addresses passed to ``diffuse_fast._core``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from .. import _core
 from ..errors import ArgumentError
 from ..plans.plan import Row
-from .rows import ROW, pack
+from .base import Rows
+from .rows import pack
 
-assert ROW.itemsize == _core.ROW_BYTES, "diffuse_fast/kernels/rows.py and csrc/step/step.h disagree; rebuild the extension"
+MAX_SINGLE_ROWS = 4096
 
-MAX_SINGLES = 4096
+# NumPy has no bfloat16: its bits are passed as uint16.
+_DTYPE_NAMES = {np.dtype(np.float32): "float32", np.dtype(np.float16): "float16", np.dtype(np.uint16): "bfloat16"}
 
-# Codes of DType in csrc/step/step.h. NumPy has no bfloat16: its bits travel as uint16.
-DTYPE_CODES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, np.dtype(np.uint16): 2}
+
+def dtype_name(array: np.ndarray) -> str:
+    """The dtype as the core names it: ``float32``, ``float16`` or ``bfloat16``, or NumPy's name of another one."""
+    return _DTYPE_NAMES.get(array.dtype) or str(array.dtype)
+
+
+def address_of(array: np.ndarray | None) -> int:
+    """The address of the array's memory; 0 for None."""
+    # ctypes.data is several times slower, and df.step calls this for every array.
+    return 0 if array is None else array.__array_interface__["data"][0]
 
 
 class CpuStep:
-    """A row table bound to the buffers of one run. Holds references to the arrays, so that they outlive it."""
+    """A table of rows bound to the buffers of one run; see :class:`~.base.HostStep`. Keeps the arrays alive."""
 
     def __init__(
         self,
         kernel: str,
-        rows: Sequence[Row] | np.ndarray,
+        rows: Rows,
         *,
         x: np.ndarray,
         out: np.ndarray,
@@ -44,27 +55,27 @@ class CpuStep:
         try:
             self._stepper = _core.Stepper(
                 kernel,
-                rows if isinstance(rows, np.ndarray) else pack(rows),
+                pack(rows),
                 elements=elements,
                 element_offset=element_offset,
-                state_dtype=DTYPE_CODES[x.dtype],
-                output_dtype=DTYPE_CODES[outputs[0].dtype] if outputs else 0,
-                x=_address(x),
-                out=_address(out),
-                outputs=[_address(m) for m in outputs],
+                state_dtype=dtype_name(x),
+                output_dtype=dtype_name(outputs[0]) if outputs else "float32",
+                x=address_of(x),
+                out=address_of(out),
+                outputs=[address_of(m) for m in outputs],
                 output_stride=outputs[0].size // len(outputs[0]) if outputs else 0,
                 output_count=len(outputs[0]) if outputs else 0,
                 variance_offset=variance_offset,
-                registers=_address(registers),
+                registers=address_of(registers),
                 register_count=0 if registers is None else len(registers),
-                y=_address(y),
-                mask=_address(mask),
+                y=address_of(y),
+                mask=address_of(mask),
                 seeds=seeds,
                 indices=indices,
             )
         except ValueError as error:
             raise ArgumentError(f"the rows do not fit the buffers: {error}.") from None
-        # Bound methods of the compiled object: a call per row and nothing around it.
+        # The compiled object's own methods, so that a call per row costs nothing more.
         self.run = self._stepper.run
         self.run_each = self._stepper.run_each
         self.seed = self._stepper.seed
@@ -74,45 +85,55 @@ class CpuStep:
 class CpuKernel:
     """One compiled implementation, by name (``scalar``, ``avx2``, ``avx512``, ``neon``)."""
 
+    device = "cpu"
+
     def __init__(self, name: str):
         self.name = name
-        self._singles: dict[int, tuple[Row, _core.SingleRow]] = {}
+        self._single_rows: dict[int, tuple[Row, _core.SingleRow]] = {}
 
-    def single(self, row: Row) -> _core.SingleRow:
-        """The row for plain float32 arrays (``csrc/bindings/single_row.cpp``), made once for each row object."""
-        known = self._singles.get(id(row))
-        if known is not None and known[0] is row:
-            return known[1]
-        if len(self._singles) >= MAX_SINGLES:
-            self._singles.clear()
+    def single_row(self, row: Row) -> _core.SingleRow:
+        """The row for contiguous float32 arrays (``csrc/step/cpu/single_row.h``), created once per row object."""
+        cached = self._single_rows.get(id(row))
+        if cached is not None and cached[0] is row:
+            return cached[1]
+        if len(self._single_rows) >= MAX_SINGLE_ROWS:
+            self._single_rows.clear()
         single = _core.SingleRow(self.name, pack([row]))
-        self._singles[id(row)] = (row, single)  # holds the row, so that its id stays its own
+        self._single_rows[id(row)] = (row, single)  # keeps the row alive, so that no other object gets its id
         return single
 
-    def bind(self, rows: Sequence[Row] | np.ndarray, **buffers) -> CpuStep:
-        """The rows, or what :func:`~.rows.pack` made of them, bound to buffers; see :class:`CpuStep`."""
+    def bind(self, rows: Rows, **buffers: Any) -> CpuStep:
+        """Bind rows to NumPy arrays; see :meth:`~.base.Kernel.bind`."""
         return CpuStep(self.name, rows, **buffers)
 
-    def normals(self, out: np.ndarray, *, seeds, indices, row: int, stream: int, scale: float = 1.0, element_offset: int = 0):
+    def normals(
+        self, out: np.ndarray, *, seeds: Any, indices: Any, row: int, stream: int, scale: float = 1.0, element_offset: int = 0
+    ) -> None:
         """Fill ``out`` (samples, ...), float32, C-contiguous, with ``scale`` times N(0, 1)."""
-        _core.normals(self.name, _address(out), out.size // len(seeds), element_offset, seeds, indices, row, stream, scale)
+        _core.normals(self.name, address_of(out), out.size // len(seeds), element_offset, seeds, indices, row, stream, scale)
 
-    def forward(self, x0, x_t, target, *, coefficients, indices, seed: int, row: int, noise=None):
+    def forward(
+        self,
+        x0: np.ndarray,
+        x_t: np.ndarray,
+        target: np.ndarray | None,
+        *,
+        coefficients: np.ndarray,
+        indices: np.ndarray,
+        seed: int,
+        row: int,
+        noise: np.ndarray | None = None,
+    ) -> None:
         """The forward process on (samples, ...) float32 arrays; ``coefficients`` float32 (4, samples); see :mod:`.forward`."""
         _core.forward(
             self.name,
-            _address(x0),
-            _address(noise),
-            _address(x_t),
-            _address(target),
+            address_of(x0),
+            address_of(noise),
+            address_of(x_t),
+            address_of(target),
             x0.size // len(indices),
             coefficients,
             seed,
             row,
             indices,
         )
-
-
-def _address(array: np.ndarray | None) -> int:
-    # ctypes.data is several times slower, and this is on the path of a single step.
-    return 0 if array is None else array.__array_interface__["data"][0]

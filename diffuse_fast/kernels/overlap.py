@@ -1,4 +1,4 @@
-"""Which memory a kernel may write: memory that it does not read, or exactly what it reads, element on element."""
+"""Checks for overlapping memory. A kernel may write an array that it reads, element by element, but no part of another one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..errors import ArgumentError
 
 
 class Memory(NamedTuple):
-    """A contiguous array in memory: what the caller calls it, its address, and its sizes in bytes."""
+    """The memory of a contiguous array: its name for messages, its address, its size and the size of an element in bytes."""
 
     name: str
     address: int
@@ -18,16 +18,17 @@ class Memory(NamedTuple):
 
 
 def overlap(first: Memory, second: Memory) -> bool:
-    """Whether two pieces of memory share bytes."""
+    """Whether the two share bytes."""
     return first.address < second.address + second.size and second.address < first.address + first.size
 
 
-def check_apart(written: Sequence[Memory], read: Sequence[Memory]) -> None:
-    """Refuses memory that is written and shares bytes with other memory: an element would be read after it was overwritten.
-    What is written may be exactly what is read, with elements of one size.
+def check_no_overlap(written: Sequence[Memory], read: Sequence[Memory]) -> None:
+    """Raise an error if an array that is written overlaps another one: an element would be read after it was overwritten.
+
+    A written array may be one that is read: the same address, size and size of an element.
 
     Raises:
-        ArgumentError: two arrays overlap; it names them.
+        ArgumentError: two arrays overlap; the message names them.
     """
     for i, target in enumerate(written):
         for source in read:
@@ -40,15 +41,15 @@ def check_apart(written: Sequence[Memory], read: Sequence[Memory]) -> None:
 
 
 def check_out(x: int, out: int, size: int) -> None:
-    """:func:`check_apart` for a state alone: ``out`` is ``x`` or apart from it. Both are addresses of as many bytes."""
-    check_apart([Memory("out", out, size, 1)], [Memory("x", x, size, 1)])
+    """:func:`check_no_overlap` for the state: ``x`` and ``out`` are addresses of ``size`` bytes."""
+    check_no_overlap([Memory("out", out, size, 1)], [Memory("x", x, size, 1)])
 
 
 def check_step(out: Memory, read: Sequence[Memory], registers: Memory | None, count: int, write: int | None) -> None:
-    """:func:`check_apart` for a step: ``registers`` holds ``count`` of them, and the row writes number ``write``."""
+    """:func:`check_no_overlap` for a step. ``registers``: the memory of ``count`` registers; the row writes number ``write``."""
     banks = []
     if registers is not None:
         size = registers.size // count
         banks = [registers._replace(name=f"register {k}", address=registers.address + k * size, size=size) for k in range(count)]
     written = [out] if write is None else [out, banks[write]]
-    check_apart(written, [*read, *(bank for k, bank in enumerate(banks) if k != write)])
+    check_no_overlap(written, [*read, *(bank for k, bank in enumerate(banks) if k != write)])

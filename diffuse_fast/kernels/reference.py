@@ -1,7 +1,7 @@
-"""The step in NumPy, float64: the definition that every other kernel is held against. Slow, and meant to be read.
+"""The step in NumPy, in float64: the definition that every other kernel is tested against. Slow, and meant to be read.
 
-The noise is also here (:func:`philox`, :func:`normals`), from the papers and in float64, so that it shares nothing with
-the compiled core but the definition in ``csrc/random``.
+The noise is here too (:func:`philox`, :func:`normals`), written from the papers in float64: it shares only the definition in
+``csrc/random`` with the compiled core.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def apply_row(row: Row, x, outputs=(), registers=None, *, z=None, v=None, y=None
         row: The row.
         x: The state, any shape.
         outputs: Network outputs, each of x's shape.
-        registers: A list of arrays; the register the row writes is replaced in place.
+        registers: A list of arrays; the entry of the register that the row writes is replaced.
         z, z_known: Standard normals for the row and for the known region.
         v: The network's variance channel.
         y, mask: The known region and where it is known.
@@ -73,20 +73,19 @@ def apply_row(row: Row, x, outputs=(), registers=None, *, z=None, v=None, y=None
 
 
 def deviation(values) -> float:
-    """The standard deviation: exactly 0 for a constant, which a mean that is rounded would not give. NaN where a value is not
-    finite."""
+    """The standard deviation: exactly 0 for a constant, in spite of the mean's rounding. NaN if a value is not finite."""
     values = np.asarray(values, np.float64)
     with np.errstate(invalid="ignore"):
         return float(np.std(values - values.flat[0]))
 
 
 def combine(weights, tensors):
-    """Σ weight·tensor over the weights that are not 0; the other tensors may be anything, or None."""
+    """Σ weight·tensor over the weights that are not 0. Tensors with weight 0 are not read."""
     return sum((w * np.asarray(t, np.float64) for w, t in zip(weights, tensors or (), strict=False) if w != 0.0), 0.0)
 
 
 def philox(seed: int, counters: np.ndarray) -> np.ndarray:
-    """Philox4x32-10 (Salmon et al. 2011): words of ``counters``, both uint32 of shape (n, 4)."""
+    """Philox4x32-10 (Salmon et al. 2011): the words of ``counters``, both uint32 of shape (n, 4)."""
     c: list[Any] = [counters[:, j].astype(np.uint64) for j in range(4)]
     k0, k1, low = seed & 0xFFFFFFFF, seed >> 32, np.uint64(0xFFFFFFFF)
     for _ in range(10):
@@ -97,7 +96,7 @@ def philox(seed: int, counters: np.ndarray) -> np.ndarray:
 
 
 def normals(elements: int, *, seed: int, index: int, row: int, stream: int, element_offset: int = 0) -> np.ndarray:
-    """The noise of one sample, float64, by the definition in ``csrc/random/normal.h``."""
+    """The noise of one sample, float64, as defined in ``csrc/random/normal.h``."""
     first, last = element_offset // 4, (element_offset + elements + 3) // 4
     counters = np.empty((last - first, 4), np.uint32)
     counters[:, 0] = np.arange(first, last)
@@ -114,7 +113,7 @@ def normals(elements: int, *, seed: int, index: int, row: int, stream: int, elem
 
 
 class ReferenceStep:
-    """The reference behind the interface of the compiled kernels, so that the engine can run on it."""
+    """A table of rows bound to the buffers of one run; see :class:`~.base.HostStep`."""
 
     def __init__(
         self, rows, *, x, out, outputs, registers, seeds, indices, y=None, mask=None, variance_offset=-1, element_offset=0
@@ -151,7 +150,7 @@ class ReferenceStep:
                 n, seed=int(self._seeds[i]), index=int(self._indices[i]), row=noise_row, stream=stream, element_offset=self._offset
             )
 
-        # A negative number is an output that was not evaluated, and that the row does not weigh.
+        # A negative number is an output that was not evaluated; the row does not read it.
         flat = [output[number].reshape(-1) for output, number in zip(self._outputs, at, strict=False)]
         outputs = [m[:n] for m in flat]
         registers: Any = None if self._registers is None else [h[i].reshape(-1).astype(np.float64) for h in self._registers]
@@ -178,17 +177,31 @@ class ReferenceKernel:
     """``DIFFUSE_FAST_KERNEL=reference``: float64 arithmetic on float32 or float16 buffers."""
 
     name = "reference"
+    device = "cpu"
 
-    def bind(self, rows, **buffers) -> ReferenceStep:
+    def bind(self, rows: Any, **buffers: Any) -> ReferenceStep:
         return ReferenceStep(rows, **buffers)
 
-    def normals(self, out, *, seeds, indices, row, stream, scale=1.0, element_offset=0):
+    def normals(
+        self, out: Any, *, seeds: Any, indices: Any, row: int, stream: int, scale: float = 1.0, element_offset: int = 0
+    ) -> None:
         for sample, seed, index in zip(out, seeds, indices, strict=True):
             sample.reshape(-1)[:] = scale * normals(
                 sample.size, seed=int(seed), index=int(index), row=row, stream=stream, element_offset=element_offset
             )
 
-    def forward(self, x0, x_t, target, *, coefficients, indices, seed, row, noise=None):
+    def forward(
+        self,
+        x0: Any,
+        x_t: Any,
+        target: Any,
+        *,
+        coefficients: np.ndarray,
+        indices: np.ndarray,
+        seed: int,
+        row: int,
+        noise: Any = None,
+    ) -> None:
         for i, index in enumerate(indices):
             z = normals(x0[i].size, seed=seed, index=int(index), row=row, stream=STREAM_TRAINING) if noise is None else noise[i]
             pair = x0[i].reshape(-1), np.asarray(z).reshape(-1)

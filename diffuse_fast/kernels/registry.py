@@ -1,4 +1,4 @@
-"""Which step kernels there are, and which one is used. Plain data, best first; a forced choice runs or fails."""
+"""The table of step kernels, best first, and the choice of one. A forced kernel runs or fails; there is no silent fallback."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, overload
 
 from .. import _core
 from ..errors import ArgumentTypeError, UnavailableError, suggest
 from . import triton
+from .base import DeviceKernel, HostKernel, Kernel
 from .cpu import CpuKernel
 from .cuda import CudaKernel
 from .reference import ReferenceKernel
@@ -21,72 +22,105 @@ _log = logging.getLogger("diffuse_fast")
 
 @dataclass(frozen=True, slots=True)
 class KernelInfo:
-    """One implementation: its name, where its data lives, and None or the reason why it cannot run here."""
+    """One implementation.
+
+    Attributes:
+        name: Its name.
+        device: ``"cpu"`` or ``"cuda"``: where its data are.
+        unavailable: Why it cannot run on this machine, or None.
+    """
 
     name: str
     device: str
     unavailable: str | None
 
 
-# Why a kernel cannot run here, or None. Asked only where it matters: to answer may load torch or start a driver.
-_DEVICE_KERNELS: dict[str, Callable[[], str | None]] = {"triton": triton.unavailable_reason, "cuda": _core.cuda_unavailable_reason}
+@dataclass(frozen=True, slots=True)
+class _Implementation:
+    """A kernel that can be chosen. ``unavailable`` is called only when needed: it may load torch or initialise a driver."""
+
+    device: str
+    unavailable: Callable[[], str | None]
+    create: Callable[[], Kernel]
+
+
+def _compiled(name: str, reason: str | None) -> _Implementation:
+    def create() -> HostKernel:
+        return CpuKernel(name)
+
+    return _Implementation("cpu", lambda: reason, create)
+
+
+def _create_triton() -> DeviceKernel:
+    return triton.TritonKernel()
+
+
+def _create_cuda() -> DeviceKernel:
+    return CudaKernel()
+
+
+def _create_reference() -> HostKernel:
+    return ReferenceKernel()
+
+
+# Best first for each device. The reference is last: it is the oracle and is never chosen automatically.
+_IMPLEMENTATIONS: dict[str, _Implementation] = {
+    **{name: _compiled(name, reason) for name, reason in _core.kernels()},
+    "triton": _Implementation("cuda", triton.unavailable_reason, _create_triton),
+    "cuda": _Implementation("cuda", _core.cuda_unavailable_reason, _create_cuda),
+    "reference": _Implementation("cpu", lambda: None, _create_reference),
+}
 
 
 @functools.cache
 def kernels() -> tuple[KernelInfo, ...]:
-    """All step kernels, best first for the CPU, then for a CUDA device; ``reference`` last: it is the oracle, never chosen by
-    itself."""
-    return (
-        *(KernelInfo(name, "cpu", why) for name, why in _core.kernels()),
-        *(KernelInfo(name, "cuda", unavailable()) for name, unavailable in _DEVICE_KERNELS.items()),
-        KernelInfo("reference", "cpu", None),
-    )
+    """All step kernels, best first for each device; ``reference`` is last and never chosen automatically."""
+    return tuple(KernelInfo(name, kernel.device, kernel.unavailable()) for name, kernel in _IMPLEMENTATIONS.items())
 
 
+@overload
+def get_kernel(name: str | None = None, *, device: Literal["cpu"]) -> HostKernel: ...
+@overload
+def get_kernel(name: str | None = None, *, device: Literal["cuda"]) -> DeviceKernel: ...
+@overload
+def get_kernel(name: str | None = None, *, device: str | None = None) -> Any: ...
 def get_kernel(name: str | None = None, *, device: str | None = None) -> Any:
-    """The kernel of that name, else the one ``DIFFUSE_FAST_KERNEL`` names, else the best this machine has for the device.
+    """The kernel of that name, else the one that ``DIFFUSE_FAST_KERNEL`` names, else the best available one for the device.
 
     Args:
         name: One of :func:`kernels`.
-        device: ``"cpu"`` or ``"cuda"``: where the data are. None asks nothing of a kernel that was named, and else means the CPU.
+        device: ``"cpu"`` or ``"cuda"``: where the data are. None: any device for a named kernel, else the CPU.
 
     Raises:
-        ArgumentTypeError: the name is no text.
-        UnavailableError: the kernel is unknown, this machine cannot run it, or it runs elsewhere than on ``device``.
+        ArgumentTypeError: the name is not a string.
+        UnavailableError: the kernel is unknown, cannot run on this machine, or runs on another device than ``device``.
     """
     if name is not None and not isinstance(name, str):
-        raise ArgumentTypeError(f"kernel is {name!r}; give the name of a kernel, as 'scalar', or leave it out.")
+        raise ArgumentTypeError(f"kernel is {name!r}; give the name of a kernel, for example 'scalar', or leave it out.")
     kernel = _get(name or _core.environment(ENVIRONMENT) or None, device or "cpu")
-    runs_on = getattr(kernel, "device", "cpu")
-    if device is not None and runs_on != device:
-        raise UnavailableError(f"kernel {kernel.name!r} was forced and steps on {runs_on}; the data are on {device}.")
+    if device is not None and kernel.device != device:
+        raise UnavailableError(f"kernel {kernel.name!r} was forced and runs on {kernel.device}; the data are on {device}.")
     return kernel
 
 
 @functools.cache
-def _get(name: str | None, device: str) -> Any:
+def _get(name: str | None, device: str) -> Kernel:
     if name is None:
         name = _best(device)
         _log.debug("step kernel: %s (the best of this machine for %s)", name, device)
-    compiled = dict(_core.kernels())
-    if name == "reference":
-        return ReferenceKernel()
-    if name not in compiled and name not in _DEVICE_KERNELS:
-        raise UnavailableError(f"there is no kernel {name!r}.{suggest(name, (*compiled, *_DEVICE_KERNELS, 'reference'))}")
-    why = compiled[name] if name in compiled else _DEVICE_KERNELS[name]()
-    if why is not None:
-        raise UnavailableError(f"kernel {name!r} was forced and cannot run: {why}.")
-    if name == "cuda":
-        return CudaKernel()
-    return triton.TritonKernel() if name == "triton" else CpuKernel(name)
+    if name not in _IMPLEMENTATIONS:
+        raise UnavailableError(f"there is no kernel {name!r}.{suggest(name, _IMPLEMENTATIONS)}")
+    kernel = _IMPLEMENTATIONS[name]
+    if (reason := kernel.unavailable()) is not None:
+        raise UnavailableError(f"kernel {name!r} was forced and cannot run: {reason}.")
+    return kernel.create()
 
 
 def _best(device: str) -> str:
-    if device == "cpu":
-        return next(name for name, why in _core.kernels() if why is None)
-    reasons = {name: unavailable() for name, unavailable in _DEVICE_KERNELS.items()}
-    for name, why in reasons.items():
-        if why is None:
-            return name
-    told = "; ".join(f"{name}: {why}" for name, why in reasons.items())
-    raise UnavailableError(f"no step kernel runs on a CUDA device here ({told}).")
+    reasons = []
+    for name, kernel in _IMPLEMENTATIONS.items():
+        if kernel.device == device:
+            if (reason := kernel.unavailable()) is None:
+                return name
+            reasons.append(f"{name}: {reason}")
+    raise UnavailableError(f"no step kernel runs on a CUDA device here ({'; '.join(reasons)}).")

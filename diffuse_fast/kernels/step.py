@@ -1,23 +1,25 @@
-"""``df.step``: one row on one batch, NumPy arrays or tensors. The engine binds once instead; this is the kernel, bare."""
+"""``df.step``: apply one row to one batch of NumPy arrays or tensors. The engine binds a whole table of rows once instead."""
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError, NonFiniteError, UnavailableError
+from ..errors import ArgumentError, ArgumentTypeError, NonFiniteError
 from ..plans.plan import MAX_OUTPUTS, MAX_REGISTERS, Row
-from .cpu import DTYPE_CODES, CpuKernel, _address
-from .overlap import Memory, check_step
+from .arrays import SINGLE, Arrays, arrays_for
+from .base import DeviceKernel, HostKernel
+from .cpu import CpuKernel
+from .overlap import check_step
 from .registry import get_kernel
 
 _U64 = 1 << 64
 _U32 = 1 << 32
-# Answers of SingleRow.run besides the number of a bad sample.
-_ALL_GOOD, _NOT_PLAIN = -1, -2
+# What SingleRow.run returns besides the number of a bad sample.
+_ALL_FINITE, _NOT_SIMPLE = -1, -2
 MAX_ELEMENTS = 1 << 34  # four per counter, and the counter's word has 32 bits
 
 
@@ -40,27 +42,27 @@ def step(
     """Apply one row of a plan: ``x' = a·x + b·m + d·x0 + Σ c·h + s·z`` in one pass (``csrc/step/step.h``).
 
     Args:
-        x: The state (batch, ...): a NumPy array, float32 or float16, or a tensor, also bfloat16. Contiguous. With a tensor
-            on a CUDA device, all are tensors on that device, and the call waits for it: the output is looked at.
+        x: The state (batch, ...), contiguous: a NumPy array, float32 or float16, or a tensor, also bfloat16. If it is on a CUDA
+            device, all arrays must be tensors on that device, and the call waits for the device to check the model output.
         model_output: One array of x's shape, or up to three (conditional first), all of one dtype.
         row: A row of a plan.
         registers: float32 (registers, batch, ...); the register the row writes is changed in place.
         seed: Seed of the generator, or one per sample; 0 <= seed < 2**64.
         step: Number of the row in its plan: the second counter word of the noise, 0 <= step < 2**32.
-        index: Sample indices, 0 <= index < 2**32; a whole number is the first of consecutive ones. Default: 0, 1, ...; with a list
-            of seeds, all 0.
-        out: Where to write: ``x`` or another array that is read, exactly, or memory apart from all of them. Default: a new array.
+        index: Sample indices, 0 <= index < 2**32; an integer is the first of consecutive ones. Default: 0, 1, ...; with a list of
+            seeds, all 0.
+        out: Where to write: ``x`` or another input itself, or an array that overlaps none of them. Default: a new array.
         variance: The variance half of the network's output, for rows with a learned standard deviation.
         known, mask: float32, of x's shape: the known region, and where it is known.
         element_offset: Logical index of the first element of each sample, for shards of one sample.
-        kernel: A kernel by name; default: the best of this machine for where x is.
+        kernel: Name of a kernel. Default: the best one for x's device.
 
     Returns:
         The new state: ``out``, or a new array of x's kind and dtype.
 
     Raises:
-        ArgumentError, ArgumentTypeError: shapes, dtypes or values that do not fit; arrays are never copied silently.
-        UnavailableError: the kernel that is forced cannot run here, or does not run where x is.
+        ArgumentError, ArgumentTypeError: a shape, dtype or value does not fit; arrays are never copied silently.
+        UnavailableError: the forced kernel cannot run on this machine, or not on x's device.
         NonFiniteError: the model output holds NaN or Inf. ``out`` has been written.
 
     Example:
@@ -71,115 +73,155 @@ def step(
         (2, 3, 4)
     """
     check_row(row)
-    step = whole("step", step, _U32)
-    element_offset = whole("element_offset", element_offset, MAX_ELEMENTS)
-    if getattr(x, "is_cuda", False):
-        from .device_step import step_on_device
-
-        return step_on_device(
-            get_kernel(kernel, device="cuda"),
-            x,
-            model_output,
-            row,
-            registers=registers,
-            seed=seed,
-            step=step,
-            index=index,
-            out=out,
-            variance=variance,
-            known=known,
-            mask=mask,
-            element_offset=element_offset,
-        )
-    chosen = get_kernel(kernel, device="cpu")
-    plain = registers is None and variance is None and known is None and mask is None and out is not None and element_offset == 0
+    step = require_int("step", step, _U32)
+    element_offset = require_int("element_offset", element_offset, MAX_ELEMENTS)
+    on_device = getattr(x, "is_cuda", False)
+    chosen = get_kernel(kernel, device="cuda" if on_device else "cpu")
     first = 0 if index is None else index
+    simple = registers is None and variance is None and known is None and mask is None and out is not None and element_offset == 0
     if (
-        plain
+        simple
         and type(seed) is int
         and 0 <= seed < _U64
         and type(first) is int
         and 0 <= first < _U32
         and isinstance(chosen, CpuKernel)
     ):
-        bad = chosen.single(row).run(x, model_output, out, seed, first, step)
-        if bad == _ALL_GOOD:
+        bad = chosen.single_row(row).run(x, model_output, out, seed, first, step)
+        if bad == _ALL_FINITE:
             return out
-        if bad != _NOT_PLAIN:
+        if bad != _NOT_SIMPLE:
             finite = np.isfinite(model_output).reshape(len(model_output), -1).all(axis=1)
-            raise not_finite(tuple(np.flatnonzero(~finite).tolist()), step)
-    state = _as_array(x, "x")
-    if state.ndim < 1 or state.size == 0:
-        raise ArgumentError(f"x has shape {state.shape}; it needs a batch axis and at least one element.")
-    batch = len(state)
-    if element_offset + state.size // batch > MAX_ELEMENTS:
+            raise not_finite(np.flatnonzero(~finite).tolist(), step)
+    buffers, result = bind_arguments(
+        arrays_for(x, "x"),
+        x,
+        model_output,
+        row,
+        registers=registers,
+        seed=seed,
+        index=index,
+        out=out,
+        variance=variance,
+        known=known,
+        mask=mask,
+        element_offset=element_offset,
+    )
+    step_once: Any = launch_once if on_device else run_once
+    step_once(chosen, row, step, buffers)
+    return result
+
+
+def bind_arguments(
+    arrays: Arrays,
+    x: Any,
+    model_output: Any,
+    row: Row,
+    *,
+    registers: Any,
+    seed: Any,
+    index: Any,
+    out: Any,
+    variance: Any,
+    known: Any,
+    mask: Any,
+    element_offset: int,
+) -> tuple[dict[str, Any], Any]:
+    """The checked arguments of :func:`step` as keywords of :meth:`~.base.Kernel.bind`, and the array to return."""
+    state = arrays.check(x, "x")
+    if state.ndim < 1 or 0 in state.shape:
+        raise ArgumentError(f"x has shape {tuple(state.shape)}; it needs a batch axis and at least one element.")
+    shape, batch = state.shape, len(state)
+    elements = math.prod(shape[1:])
+    if not 0 <= element_offset <= MAX_ELEMENTS - elements:
         raise ArgumentError(f"element_offset is {element_offset}; a sample has the elements 0 to 2**34 - 1.")
     given = model_output if isinstance(model_output, list | tuple) else [] if model_output is None else [model_output]
-    outputs = [_fitting(m, "model_output", state.shape) for m in given]
+    outputs = [arrays.check(m, "model_output", shape=shape) for m in given]
     if len({m.dtype for m in outputs}) > 1:
-        raise ArgumentTypeError("the model outputs have different dtypes; give all in one.")
+        raise ArgumentTypeError("the model outputs have different dtypes; all must have one.")
     check_outputs(row, len(outputs))
-    target, result = _target(x, state, out)
+    target, result = arrays.target(out, "out", x, state)
     needed = registers_of(row)
     bank = None
     if needed:
         if registers is None:
             raise ArgumentError(f"the row uses {needed} registers; give registers=, float32 of shape ({needed}, *x.shape).")
-        bank = _as_array(registers, "registers")
-        if bank.dtype != np.float32 or bank.ndim != state.ndim + 1 or bank.shape[1:] != state.shape or len(bank) < needed:
-            raise ArgumentError(
-                f"registers has shape {bank.shape} and dtype {bank.dtype}; it must be float32, ({needed}, *{state.shape})."
-            )
-        if row.write is not None and not bank.flags.writeable:
-            raise ArgumentError(f"registers is read-only, and the row writes register {row.write}; give memory to write to.")
-    known_array, mask_array = (
-        None if a is None else _fitting(a, name, state.shape, np.float32) for a, name in ((known, "known"), (mask, "mask"))
+        bank = arrays.check(registers, "registers", dtypes=SINGLE)
+        if bank.ndim != state.ndim + 1 or bank.shape[1:] != shape or len(bank) < needed:
+            raise ArgumentError(f"registers has shape {tuple(bank.shape)}; it must be float32, ({needed}, *{tuple(shape)}).")
+        if row.write is not None and not arrays.is_writeable(bank):
+            raise ArgumentError(f"registers is read-only, and the row writes register {row.write}; give a writeable array.")
+    known, mask = (
+        None if a is None else arrays.check(a, name, dtypes=SINGLE, shape=shape) for a, name in ((known, "known"), (mask, "mask"))
     )
-    if mask_array is not None and known_array is None and row.known_y != 0.0:
+    if mask is not None and known is None and row.known_y != 0.0:
         raise ArgumentError("mask is given without known; give known=, the values where the mask is 1.")
     variance_offset = -1
     if row.log_s is not None:
         if variance is None:
             raise ArgumentError("the row has a learned standard deviation; give variance=, the other half of the output.")
-        v = _fitting(variance, "variance", state.shape, outputs[0].dtype)
-        # The kernel finds the variance beside output 0 of each sample, as networks emit it.
-        outputs = [np.stack([m.reshape(batch, -1), v.reshape(batch, -1)], axis=1) for m in outputs]
-        variance_offset = state.size // batch
-    read = (("x", state), *(("model_output", m) for m in outputs), ("known", known_array), ("mask", mask_array))
+        v = arrays.check(variance, "variance", dtypes=(arrays.dtype(outputs[0]),), shape=shape)
+        # The kernel reads the variance from the memory of output 0, after each sample's output, where networks write it.
+        outputs = [arrays.stack(m, v) for m in outputs]
+        variance_offset = elements
+    read = (("x", state), *(("model_output", m) for m in outputs), ("known", known), ("mask", mask))
     check_step(
-        _memory("out", target),
-        [_memory(name, a) for name, a in read if a is not None],
-        None if bank is None else _memory("registers", bank),
+        arrays.memory("out", target),
+        [arrays.memory(name, a) for name, a in read if a is not None],
+        None if bank is None else arrays.memory("registers", bank),
         0 if bank is None else len(bank),
         row.write,
     )
     seeds, indices = noise_address(seed, index, batch)
-    bound = chosen.bind(
-        [row], x=state, out=target, outputs=outputs, registers=bank, seeds=seeds, indices=indices, y=known_array,
-        mask=mask_array, variance_offset=variance_offset, element_offset=element_offset,
-    )  # fmt: skip
+    return {
+        "x": state, "out": target, "outputs": outputs, "registers": bank, "seeds": seeds, "indices": indices, "y": known,
+        "mask": mask, "variance_offset": variance_offset, "element_offset": element_offset,
+    }, result  # fmt: skip
+
+
+def run_once(kernel: HostKernel, row: Row, step: int, buffers: dict[str, Any]) -> None:
+    """Bind and apply one row on the host.
+
+    Raises:
+        NonFiniteError: a model output holds NaN or Inf.
+    """
+    bound = kernel.bind([row], **buffers)
     if bound.run(0, step) >= 0:
-        raise not_finite(tuple(bound.bad_samples()), step)
-    return result
+        raise not_finite(bound.bad_samples(), step)
+
+
+def launch_once(kernel: DeviceKernel, row: Row, step: int, buffers: dict[str, Any]) -> None:
+    """Bind and apply one row on a device, and wait for it.
+
+    Raises:
+        NonFiniteError: a model output holds NaN or Inf.
+    """
+    bound = kernel.bind([row], **buffers)
+    batch = len(buffers["seeds"])
+    bound.place([0] * batch, [step] * batch)
+    bound.launch()
+    bad = np.flatnonzero(bound.first_bad_rows() >= 0)
+    if bad.size:
+        raise not_finite(bad.tolist(), step)
 
 
 def check_row(row: Any) -> None:
-    """Refuses what is no row."""
+    """Raise an error if ``row`` is not a row of a plan."""
     if not isinstance(row, Row):
-        raise ArgumentTypeError(f"row is a {type(row).__name__}; give a row of a plan, as plan.rows[0].")
+        raise ArgumentTypeError(f"row is a {type(row).__name__}; give a row of a plan, for example plan.rows[0].")
 
 
-def whole(name: str, value: Any, end: int) -> int:
-    """A whole number from 0 to below ``end``, a power of two."""
+def require_int(name: str, value: Any, end: int) -> int:
+    """The value as an int, checked to be an integer from 0 to ``end`` - 1; ``end`` is a power of two."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ArgumentTypeError(f"{name} is {value!r}; it must be a whole number.")
+        raise ArgumentTypeError(f"{name} is {value!r}; it must be an integer.")
     if not 0 <= value < end:
-        raise ArgumentError(f"{name} is {value}; it must be a whole number from 0 to 2**{end.bit_length() - 1} - 1.")
+        raise ArgumentError(f"{name} is {value}; it must be an integer from 0 to 2**{end.bit_length() - 1} - 1.")
     return int(value)
 
 
 def check_outputs(row: Row, given: int) -> None:
-    """Refuses fewer model outputs than the row reads, and more than there can be."""
+    """Raise an error if fewer model outputs are given than the row reads, or more than a row can read."""
     if given > MAX_OUTPUTS:
         raise ArgumentError(f"{given} model outputs were given; a row reads at most {MAX_OUTPUTS}.")
     if row.reads and row.reads[-1] >= given:
@@ -187,94 +229,46 @@ def check_outputs(row: Row, given: int) -> None:
 
 
 def registers_of(row: Row) -> int:
-    """How many registers the row needs."""
+    """The number of registers that the row needs."""
     needed = max([row.write + 1 if row.write is not None else 0, *(k + 1 for w in (row.c, row.f) for k, c in enumerate(w) if c)])
     if needed > MAX_REGISTERS:
         raise ArgumentError(f"the row names register {needed - 1}; there are {MAX_REGISTERS}, from 0.")
     return needed
 
 
-def not_finite(samples: tuple[int, ...], row: int) -> NonFiniteError:
-    return NonFiniteError(f"the model output of sample {samples[0]} holds NaN or Inf (row {row}).", row=row, samples=samples)
+def not_finite(samples: Sequence[int], row: int) -> NonFiniteError:
+    message = f"the model output of sample {samples[0]} holds NaN or Inf (row {row})."
+    return NonFiniteError(message, row=row, samples=tuple(samples))
 
 
 def noise_address(seed: Any, index: Any, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Seeds (uint64) and sample indices (uint32), one per sample, checked."""
-    values = _wholes("seed", seed)
+    """The checked noise keys: seeds (uint64) and sample indices (uint32), one per sample."""
+    values = _require_ints("seed", seed)
     many = isinstance(values, list)
     if isinstance(values, int):
         values = [values]
     elif len(values) != batch:
-        raise ArgumentError(f"seed is a list of {len(values)}; it must hold one seed per sample ({batch}), or be one number.")
+        raise ArgumentError(f"seed is a list of {len(values)}; it must hold one seed per sample ({batch}), or be one integer.")
     if not all(0 <= s < _U64 for s in values):
-        raise ArgumentError("a seed must be a whole number from 0 to 2**64 - 1.")
-    given = _wholes("index", ([0] * batch if many else 0) if index is None else index)
-    # One number is the first sample's: all are checked before memory is taken for them.
+        raise ArgumentError("a seed must be an integer from 0 to 2**64 - 1.")
+    given = _require_ints("index", ([0] * batch if many else 0) if index is None else index)
+    # A single integer is the first sample's index. Check the range before allocating memory.
     numbers = range(given, given + batch) if isinstance(given, int) else given
     ends = (numbers[0], numbers[-1]) if isinstance(numbers, range) and numbers else numbers
     if len(numbers) != batch or not all(0 <= i < _U32 for i in ends):
-        raise ArgumentError(f"index must be one whole number or one per sample ({batch}), from 0 to 2**32 - 1.")
+        raise ArgumentError(f"index must be one integer or one per sample ({batch}), from 0 to 2**32 - 1.")
     seeds = np.array(values, np.uint64) if many else np.full(batch, values[0], np.uint64)
     indices = np.arange(numbers.start, numbers.stop) if isinstance(numbers, range) else np.array(numbers)
     return seeds, indices.astype(np.uint32)
 
 
-def _wholes(name: str, values: Any) -> int | list[int]:
-    """A whole number, or those of a list."""
+def _require_ints(name: str, values: Any) -> int | list[int]:
+    """An integer, or a list of integers, checked."""
     if isinstance(values, int | np.integer) and not isinstance(values, bool):
         return int(values)
     if isinstance(values, str | bytes) or not isinstance(values, Sequence | np.ndarray) or np.ndim(values) == 0:
-        raise ArgumentTypeError(f"{name} is {values!r}; it must be a whole number, or a list of one per sample.")
+        raise ArgumentTypeError(f"{name} is {values!r}; it must be an integer, or a list with one per sample.")
     for value in values:
         if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise ArgumentTypeError(f"{name} holds {value!r}; it must hold whole numbers.")
+            raise ArgumentTypeError(f"{name} holds {value!r}; it must hold integers.")
     return [int(value) for value in values]
-
-
-def _as_array(value: Any, name: str) -> np.ndarray:
-    """The memory of a NumPy array or a CPU tensor, never a copy; bfloat16 as its bits."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        if value.requires_grad:
-            raise ArgumentError(f"{name} requires grad; pass {name}.detach(): the step is not differentiable.")
-        if value.device.type != "cpu":
-            raise UnavailableError(f"{name} is on {value.device}; give all tensors on one device, the CPU or a CUDA device.")
-        try:
-            value = (value.view(torch.uint16) if value.dtype == torch.bfloat16 else value).numpy()
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise ArgumentTypeError(f"{name} is a tensor without memory of its own to read: {error}") from None
-    elif isinstance(value, np.ndarray) and value.dtype == np.uint16:
-        raise ArgumentTypeError(f"{name} has dtype uint16; give float32 or float16.")
-    if not isinstance(value, np.ndarray):
-        raise ArgumentTypeError(f"{name} is a {type(value).__name__}; give a NumPy array or a CPU tensor.")
-    if value.dtype not in DTYPE_CODES:
-        raise ArgumentTypeError(f"{name} has dtype {value.dtype}; give float32, float16, or a bfloat16 tensor.")
-    if not value.flags.c_contiguous:
-        raise ArgumentError(f"{name} is not contiguous; pass np.ascontiguousarray({name}) (or {name}.contiguous()).")
-    if not value.flags.aligned:
-        raise ArgumentError(f"{name} does not begin at a multiple of its elements' size; pass {name}.copy().")
-    return value
-
-
-def _fitting(value: Any, name: str, shape: tuple[int, ...], dtype: Any = None) -> np.ndarray:
-    array = _as_array(value, name)
-    if array.shape != shape:
-        raise ArgumentError(f"{name} has shape {array.shape}; it must have x's shape {shape}.")
-    if dtype is not None and array.dtype != dtype:
-        raise ArgumentTypeError(f"{name} has dtype {array.dtype}; it must be {np.dtype(dtype)}.")
-    return array
-
-
-def _target(x: Any, state: np.ndarray, out: Any) -> tuple[np.ndarray, Any]:
-    """The memory to write and what to return for it."""
-    if out is None:
-        result = np.empty_like(x) if isinstance(x, np.ndarray) else x.new_empty(x.shape)
-        return _as_array(result, "out"), result
-    target = _fitting(out, "out", state.shape, state.dtype)
-    if not target.flags.writeable:
-        raise ArgumentError("out is read-only.")
-    return target, out
-
-
-def _memory(name: str, array: np.ndarray) -> Memory:
-    return Memory(name, _address(array), array.nbytes, array.itemsize)

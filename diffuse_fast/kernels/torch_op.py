@@ -1,7 +1,7 @@
-"""The step as an operator of torch, ``torch.ops.diffuse_fast.step``: what ``torch.compile`` keeps whole in a graph of its own.
+"""The step as a torch operator, ``torch.ops.diffuse_fast.step``, which ``torch.compile`` calls without tracing into it.
 
-``df.step`` is for eager code; a loop that is compiled calls :func:`step` here, with the rows as a tensor (:func:`rows_tensor`).
-Importing this imports torch and registers the operator.
+``df.step`` is for eager code. A compiled loop calls :func:`step` of this module, with the rows as a tensor (:func:`rows_tensor`).
+Importing this module imports torch and registers the operator.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .rows import ROW, pack
 
 
 def rows_tensor(rows: Sequence[Row]) -> torch.Tensor:
-    """Rows as the operator takes them: (rows, bytes of a row) uint8, on the CPU.
+    """The rows as a tensor for the operator: (rows, bytes of a row) uint8, on the CPU.
 
     Example:
         >>> import diffuse_fast as df
@@ -31,7 +31,7 @@ def rows_tensor(rows: Sequence[Row]) -> torch.Tensor:
     return torch.from_numpy(pack(rows).view(np.uint8).reshape(len(rows), ROW.itemsize))
 
 
-# A launch copies the row to the device, which a CUDA graph cannot hold: the engine's own graphs bind rows once instead.
+# A launch copies the row to the device, which cannot be captured in a CUDA graph: the engine's own graphs bind rows once instead.
 @torch.library.custom_op("diffuse_fast::step", mutates_args={"registers"}, tags=(torch.Tag.cudagraph_unsafe,))
 def step(
     x: torch.Tensor,
@@ -42,21 +42,21 @@ def step(
     indices: torch.Tensor,
     registers: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Apply one row: the operator ``diffuse_fast::step``, on CPU and CUDA tensors, without a gradient.
+    """Apply one row: the operator ``diffuse_fast::step``, for CPU and CUDA tensors, not differentiable.
 
     Args:
         x: The state (batch, ...), float32, float16 or bfloat16, contiguous.
         outputs: Up to three model outputs of x's shape, of one dtype; the conditional one first.
-        rows: What :func:`rows_tensor` made of a plan's rows.
-        row: Number of the row, which is also that of its noise.
+        rows: A plan's rows from :func:`rows_tensor`.
+        row: Number of the row, also used for its noise.
         seeds, indices: int64 (batch,) on the CPU: the seed of each sample (its 64 bits) and its index.
         registers: float32 (registers, batch, ...); the register that the row writes is changed in place.
 
     Raises:
-        ArgumentError: a tensor has another shape or dtype, or there is no such row.
+        ArgumentError: a tensor has a wrong shape or dtype, or there is no such row.
 
     Returns:
-        The new state. NaN and Inf of a model output are handed on, not raised: a compiled loop does not wait to look.
+        The new state. NaN and Inf of a model output are passed on and not reported, so that a compiled loop does not wait.
 
     Example:
         >>> import torch, diffuse_fast as df
@@ -73,7 +73,7 @@ def step(
     keys = seeds.numpy().view(np.uint64), indices.numpy().astype(np.uint32)
     if x.is_cuda:
         kernel = _kernel("cuda")
-        # Triton finds torch's current stream itself.
+        # Triton launches on torch's current stream.
         on = {} if kernel.name == "triton" else {"stream": torch.cuda.current_stream(x.device).cuda_stream}
         bound = kernel.bind(
             record, x=tensors[0], out=out, outputs=tensors[2:], registers=registers, seeds=keys[0], indices=keys[1], **on
@@ -101,7 +101,7 @@ def _(x, outputs, rows, row, seeds, indices, registers=None):  # its types are t
 
 
 def _check(x, outputs, rows, row, seeds, indices, registers) -> None:  # its types are those of `step`
-    """Refuses what would be read or written outside its memory."""
+    """Raise an error for arguments that would make a kernel access memory outside the tensors."""
     if rows.dtype != torch.uint8 or rows.ndim != 2 or rows.shape[1] != ROW.itemsize or not 0 <= row < len(rows):
         raise ArgumentError(f"row is {row}, rows is {rows.dtype} {tuple(rows.shape)}; give rows_tensor(plan.rows), a row of them.")
     for m in outputs:
@@ -118,7 +118,7 @@ def _check(x, outputs, rows, row, seeds, indices, registers) -> None:  # its typ
 
 
 def _kernel(device: str) -> Any:
-    """The kernel that is forced, else the best: Triton's on CUDA."""
+    """The forced kernel, else the best one: Triton's on CUDA."""
     name = _core.environment(ENVIRONMENT)
     if name is None:
         able = [k.name for k in kernels() if k.device == device and k.unavailable is None]

@@ -1,8 +1,8 @@
 """The step in Triton, for torch tensors on a CUDA device: a table of rows bound to static device memory.
 
-A launch applies to every sample its own row and moves it to the next one; nothing is read back, so that a launch can be
-captured in a CUDA graph and replayed for every row of any table of the same :class:`~.triton_variant.Variant`. The device code
-is in :mod:`.triton_step`, :mod:`.triton_reduce` and :mod:`.triton_noise`; triton and torch are loaded when a kernel is made.
+A launch applies to every sample its own row and advances it to the next one. Nothing is read back, so a launch can be captured
+in a CUDA graph and replayed for every row of any table of the same :class:`~.triton_variant.Variant`. The device code is in
+:mod:`.triton_step`, :mod:`.triton_reduce` and :mod:`.triton_noise`; triton and torch are loaded when a kernel is created.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, install_hint
-from ..plans.plan import MAX_OUTPUTS, Row
+from ..plans.plan import MAX_OUTPUTS
+from .base import Rows
 from .overlap import check_out
 from .rows import pack
-from .triton_variant import ROW_WORDS, Variant, check, tidy, variant_of
+from .triton_variant import ROW_WORDS, Variant, canonicalize, check, variant_of
 
-# Elements per program, of a step and of a reduction; a small sample takes fewer. Eight elements per thread: two accesses of
+# Elements per program, of a step and of a reduction; small samples use fewer. Eight elements per thread: two accesses of
 # 128 bits in float32, one in float16.
 BLOCK = 1024
 REDUCE_BLOCK = 2048
 _SMALLEST_BLOCK = 128
 _PER_THREAD = 8
 _MAX_GRID_Y = 65535
-# Contraction would change bits; so would libdevice with denormals flushed.
+# Contraction of multiplies and adds, and libdevice flushing denormals, would change bits.
 _OPTIONS = {"enable_fp_fusion": False, "enable_reflect_ftz": False}
 
 
 def unavailable_reason() -> str | None:
-    """None where the kernel can run, else what is missing. Loads torch only where a driver and triton are there."""
+    """What is missing to run the kernel, or None. Loads torch only if a driver and triton are present."""
     if importlib.util.find_spec("triton") is None:
         return f"triton is not installed; {install_hint('gpu')}"
     if importlib.util.find_spec("torch") is None:
@@ -52,7 +53,7 @@ def unavailable_reason() -> str | None:
 
 
 def driver_reason() -> str | None:
-    """None where there is an NVIDIA driver, else that there is none. Starts nothing: a process may still fork."""
+    """A message if the NVIDIA driver is missing, else None. Does not initialise it: the process may still fork."""
     try:
         ctypes.CDLL("libcuda.so.1" if sys.platform != "win32" else "nvcuda.dll")
     except OSError:
@@ -71,13 +72,13 @@ class TritonKernel:
         self._reduce = importlib.import_module(f"{__package__}.triton_reduce")
         self._forward = importlib.import_module(f"{__package__}.triton_forward")
 
-    def bind(self, rows: Sequence[Row] | np.ndarray, **buffers: Any) -> TritonStep:
-        """The rows, or what :func:`~.rows.pack` made of them, bound to buffers; see :class:`TritonStep`."""
+    def bind(self, rows: Rows, **buffers: Any) -> TritonStep:
+        """Bind rows to tensors; see :meth:`~.base.Kernel.bind` and :class:`TritonStep`."""
         return TritonStep(self._step, self._reduce, rows, **buffers)
 
     def variant_of(
         self,
-        rows: Sequence[Row] | np.ndarray,
+        rows: Rows,
         *,
         x: Any,
         outputs: Sequence[Any],
@@ -87,7 +88,7 @@ class TritonKernel:
         element_offset: int = 0,
         **_: Any,
     ) -> Variant:
-        """What a launch of the rows on these buffers has built in; takes what :meth:`bind` takes."""
+        """The variant of a step with these rows and buffers; takes the arguments of :meth:`bind`."""
         return _variant(_table(rows), x, outputs, len(seeds), mask, variance_offset, element_offset)
 
     def normals(self, out: Any, *, seeds: Any, indices: Any, row: int, stream: int, scale: float = 1.0, element_offset: int = 0):
@@ -98,7 +99,7 @@ class TritonKernel:
         with _on(out):
             self._step.normals_kernel[_grid(samples, elements + lead, block)](
                 out,
-                _keys(seeds, out),
+                _seeds(seeds, out),
                 _indices(indices, out),
                 samples,
                 elements,
@@ -127,10 +128,10 @@ class TritonKernel:
         :mod:`.forward`."""
         samples = len(indices)
         elements = x0.numel() // samples
-        told = np.empty((samples, self._forward.TOLD), np.uint32)
-        told[:, :4] = coefficients.view(np.uint32).T
-        told[:, 4] = indices
-        told[:, 5:] = seed & 0xFFFFFFFF, seed >> 32, row
+        parameters = np.empty((samples, self._forward.WORDS), np.uint32)
+        parameters[:, :4] = coefficients.view(np.uint32).T
+        parameters[:, 4] = indices
+        parameters[:, 5:] = seed & 0xFFFFFFFF, seed >> 32, row
         block = _block(elements, BLOCK)
         with _on(x0):
             self._forward.forward_kernel[_grid(samples, elements, block)](
@@ -138,11 +139,11 @@ class TritonKernel:
                 noise,
                 x_t,
                 target,
-                _copied(told.view(np.int32), x0),
+                _copied(parameters.view(np.int32), x0),
                 samples,
                 elements,
                 GIVEN=noise is not None,
-                AIMED=target is not None,
+                WITH_TARGET=target is not None,
                 WHOLE=elements % block == 0,
                 BLOCK=block,
                 **_launch_options(block),
@@ -150,32 +151,27 @@ class TritonKernel:
 
 
 class TritonStep:
-    """A row table bound to the buffers of one run. Holds the tensors, so that they outlive it.
+    """A table of rows bound to the tensors of one run; see :class:`~.base.DeviceStep`. Keeps the tensors alive.
+
+    Work is queued on torch's current stream: the ``stream`` that methods take is ignored.
 
     Args:
-        rows: Plan rows, or what :func:`~.rows.pack` made of them.
-        x, out: The state and the new one, (samples, ...), float32, float16 or bfloat16; ``out`` may be ``x``, and overlaps it in
-            no other way.
-        outputs: Up to three network outputs of one dtype.
-        registers: float32, (registers, samples, ...), or None.
-        seeds, indices: Per sample, on the host.
-        y, mask: float32, of x's shape: the known region and where it is known.
-        variance_offset: Elements from a sample of output 0 to its variance channel, or -1.
-        element_offset: Logical index of the first element of each sample.
-        times: float32, one per row: what ``t`` is given.
-        t: A tensor of one time per sample, which a launch sets to the time of each sample's next row.
-        capacity: Rows that the static table holds; default: as many as ``rows``.
+        rows: Rows of a plan, or their :func:`~.rows.pack`.
+        x, out, outputs, registers, seeds, indices, y, mask, variance_offset, element_offset: As in :meth:`~.base.Kernel.bind`.
+        times: float32, one per row: the values written to ``t``.
+        t: One time per sample, which a launch sets to the time of each sample's next row.
+        capacity: Rows that the static table can hold; default: as many as ``rows``.
 
     Raises:
-        ArgumentError: a row needs a tensor that is not there, the table is larger than ``capacity``, or ``out`` overlaps ``x``
-            without being it.
+        ArgumentError: a row needs a tensor that is missing, the table is larger than ``capacity``, or ``out`` overlaps ``x``
+            without being ``x``.
     """
 
     def __init__(
         self,
         step: Any,
         reduce: Any,
-        rows: Sequence[Row] | np.ndarray,
+        rows: Rows,
         *,
         x: Any,
         out: Any,
@@ -218,16 +214,11 @@ class TritonStep:
         nowhere = np.full(self._samples, -1, np.int32)
         self.place(nowhere, nowhere)
 
-    # The methods take `stream` as those of every device kernel do; triton launches on torch's current stream, and so do copies.
-
-    def load(
-        self, rows: Sequence[Row] | np.ndarray, times: Sequence[float] | np.ndarray | None = None, *, stream: int | None = None
-    ) -> None:
-        """Copy another table, and its times, into the static memory. ``variant`` is then the table's: where it is another one,
-        a captured launch must be captured again.
+    def load(self, rows: Rows, times: Sequence[float] | np.ndarray | None = None, *, stream: int | None = None) -> None:
+        """Replace the table, and the times of its rows. If that changes ``variant``, a captured launch must be captured again.
 
         Raises:
-            ArgumentError: a row needs a tensor that is not there, or there are more rows than ``capacity``. Nothing was changed.
+            ArgumentError: a row needs a tensor that is missing, or there are more rows than ``capacity``. Nothing has changed.
         """
         import torch
 
@@ -237,7 +228,7 @@ class TritonStep:
         if times is not None and len(times) != len(table):
             raise ArgumentError(f"there are {len(times)} times for {len(table)} rows; give one per row.")
         if times is None and self._t is not None:
-            raise ArgumentError("the table comes without times, and t is bound; give times=, one per row.")
+            raise ArgumentError("t is bound, and the table has no times; give times=, one per row.")
         check(
             table,
             outputs=len(self._outputs),
@@ -256,13 +247,13 @@ class TritonStep:
         self._row_count.fill_(len(table))
 
     def seed(self, seeds: Sequence[int] | np.ndarray, indices: Sequence[int] | np.ndarray, *, stream: int | None = None) -> None:
-        """Other keys of the noise from here on: a seed and an index for each sample."""
-        self._seeds.copy_(_keys(seeds, self._x))
+        """Set the noise keys: a seed and a sample index per sample."""
+        self._seeds.copy_(_seeds(seeds, self._x))
         self._indices.copy_(_indices(indices, self._x))
 
     def place(self, rows: Sequence[int] | np.ndarray, noise_rows: Sequence[int] | np.ndarray, *, stream: int | None = None) -> None:
-        """Put each sample at a row of the table and of the noise, and its ``t`` at the row's time. A sample at a negative row sits
-        out and keeps its ``t``. Forgets the bad rows found so far."""
+        """Set each sample's row, the row number of its noise, and its ``t``. A negative row makes the sample inactive and keeps its
+        ``t``. Clears the bad rows."""
         self._numbers.copy_(_int32(rows, self._x))
         self._noise_rows.copy_(_int32(noise_rows, self._x))
         self._bad.fill_(-1)
@@ -271,12 +262,12 @@ class TritonStep:
             self._t.copy_(self._times[self._numbers.clamp(min=0).long()].to(self._t.dtype).where(placed, self._t))
 
     def launch(self, *, stream: int | None = None, outputs: Sequence[Any] | None = None) -> None:
-        """Apply to every sample its row and move it to the next one, on torch's current stream; a sample past the last row is left
-        alone. The first launch of a variant compiles it: launch once, with all samples sitting out, before a capture.
+        """Apply to every active sample its row and advance it. A sample past the last row is inactive.
+
+        The first launch of a variant compiles it: before a capture, launch once with all samples inactive.
 
         Args:
-            stream: Not used: torch's current stream is.
-            outputs: Tensors of the dtypes, shapes and alignment of those that were bound, in their place for this launch.
+            outputs: Tensors that replace the bound outputs for this launch; of the same dtypes, shapes and alignment.
         """
         outputs = self._outputs if outputs is None else outputs
         variant, lead = self.variant, self._element_offset % 4
@@ -355,13 +346,13 @@ class TritonStep:
                 **_launch_options(advance_block),
             )
 
-    def first_bad_rows(self) -> np.ndarray:
+    def first_bad_rows(self, *, stream: int | None = None) -> np.ndarray:
         """For each sample the first row since ``place`` whose model output held NaN or Inf, or -1: int32. Synchronises."""
         return self._bad.cpu().numpy()
 
     def _private(self, block: int, outputs: Sequence[Any]) -> bool:
-        """Whether each thread writes the elements that it has read itself: all in one dtype and aligned, so that triton gives
-        every tensor the same layout. Else threads must wait for one another before they write."""
+        """Whether each thread writes only elements that it has read. Then all tensors have one dtype and alignment, so triton gives
+        them the same layout. Otherwise threads must synchronise before they write."""
         variant = self.variant
         tensors = [t for t in (self._x, self._out, *self._outputs, self._registers, self._y, self._mask) if t is not None]
         return (
@@ -372,8 +363,8 @@ class TritonStep:
         )
 
 
-def _table(rows: Sequence[Row] | np.ndarray) -> np.ndarray:
-    return tidy(rows if isinstance(rows, np.ndarray) else pack(rows))
+def _table(rows: Rows) -> np.ndarray:
+    return canonicalize(pack(rows))
 
 
 def _variant(
@@ -400,7 +391,7 @@ def _dtype(tensor: Any, name: str) -> str:
 
 
 def _block(elements: int, largest: int) -> int:
-    """The power of two that holds the elements, within bounds."""
+    """The smallest power of two that holds the elements, from _SMALLEST_BLOCK to ``largest``."""
     return min(max(1 << (elements - 1).bit_length(), _SMALLEST_BLOCK), largest)
 
 
@@ -414,13 +405,13 @@ def _launch_options(block: int) -> dict[str, Any]:
 
 
 def _on(tensor: Any) -> contextlib.AbstractContextManager[Any]:
-    """Triton launches on the current device: make it the tensor's."""
+    """Makes the tensor's device current, because triton launches there."""
     import torch
 
     return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
 
 
-def _keys(seeds: Any, like: Any) -> Any:
+def _seeds(seeds: Any, like: Any) -> Any:
     return _copied(np.asarray(seeds, np.uint64).view(np.int64), like)
 
 

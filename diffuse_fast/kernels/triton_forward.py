@@ -1,7 +1,7 @@
 """The forward process of ``csrc/step/forward.h`` in Triton: one program per piece of a sample. Loaded by :mod:`.triton`.
 
-12 bytes per element: x0 is read, x_t and the target are written; the noise is made in registers. The arithmetic is that of the
-CPU's pass to the bit: a first term that is a product, a second that is fused onto it, no term whose coefficient is 0.
+12 bytes per element: x0 is read, x_t and the target are written; the noise is drawn in registers. The arithmetic follows the CPU's
+to the bit: the first term is a product, the second a fused multiply-add, and a term whose coefficient is 0 is skipped.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .reference import STREAM_TRAINING
 from .triton_noise import normals
 from .triton_step import here
 
-# 32-bit words per sample: alpha, sigma, the target's weights of x0 and z, the index, the halves of the seed, the training step.
-TOLD = 8
-_TOLD = tl.constexpr(TOLD)
-_STREAM_TRAINING = tl.constexpr(3)
+# 32-bit words per sample: alpha, sigma, the target's coefficients of x0 and z, the index, the two halves of the seed, the step.
+WORDS = 8
+_WORDS = tl.constexpr(WORDS)
+_STREAM_TRAINING = tl.constexpr(STREAM_TRAINING)
 
 
 @triton.jit
 def combined(a, x, b, z):
-    """a*x + b*z; a sum starts as -0, so that its first term is a product, rounded once, with the sign of a zero kept."""
+    """a*x + b*z. A sum starts at -0: its first term is then a product, rounded once, which keeps the sign of a zero."""
     nothing = tl.full(x.shape, -0.0, tl.float32)
     total = tl.where(a != 0.0, tl.fma(a, x, nothing), nothing)
     total = tl.where(b != 0.0, tl.fma(b, z, total), total)
@@ -28,13 +29,13 @@ def combined(a, x, b, z):
 
 
 @triton.jit
-def word(told, number: tl.constexpr):
-    return tl.load(told + number).to(tl.uint32, bitcast=True)
+def word(parameters, number: tl.constexpr):
+    return tl.load(parameters + number).to(tl.uint32, bitcast=True)
 
 
 @triton.jit
-def coefficient(told, number: tl.constexpr):
-    return tl.load(told + number).to(tl.float32, bitcast=True)
+def coefficient(parameters, number: tl.constexpr):
+    return tl.load(parameters + number).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -43,26 +44,26 @@ def forward_kernel(
     noise,
     x_t,
     target,
-    told,
+    parameters,
     samples,
     elements,
     GIVEN: tl.constexpr,
-    AIMED: tl.constexpr,
+    WITH_TARGET: tl.constexpr,
     WHOLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """x_t, and the target where it is AIMED at.
+    """Writes x_t, and the target if there is one (WITH_TARGET).
 
     Args:
-        x0, noise, x_t, target: float32, (samples, elements). GIVEN: whether the noise is read, and not made.
-        told: int32, ``TOLD`` words per sample, as bits.
-        WHOLE: no piece has a part outside the sample.
+        x0, noise, x_t, target: float32, (samples, elements). GIVEN: whether the noise is read instead of drawn.
+        parameters: int32, ``WORDS`` words per sample, as bits.
+        WHOLE: every piece is inside the sample.
     """
     piece, sample = here()
-    samples = tl.to_tensor(samples).to(tl.int64)  # the number 1 arrives as a constant
+    samples = tl.to_tensor(samples).to(tl.int64)  # triton passes the number 1 as a constant
     if sample >= samples:
         return
-    row = told + sample * _TOLD
+    row = parameters + sample * _WORDS
     base = piece * BLOCK
     lane = tl.arange(0, BLOCK)
     inside = None if WHOLE else lane < tl.minimum(elements - base, BLOCK).to(tl.int32)
@@ -74,5 +75,5 @@ def forward_kernel(
         seed = word(row, 5).to(tl.uint64) | (word(row, 6).to(tl.uint64) << 32)
         z = normals(seed, (piece * (BLOCK // 4)).to(tl.uint32), word(row, 7), word(row, 4), _STREAM_TRAINING, BLOCK)
     tl.store(x_t + at + lane, combined(coefficient(row, 0), x, coefficient(row, 1), z), mask=inside)
-    if AIMED:
+    if WITH_TARGET:
         tl.store(target + at + lane, combined(coefficient(row, 2), x, coefficient(row, 3), z), mask=inside)

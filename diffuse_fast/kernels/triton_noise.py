@@ -1,7 +1,7 @@
-"""The noise of ``csrc/random`` in Triton: Philox4x32-10 words to standard normals, made in registers (noise version 1).
+"""The noise of ``csrc/random`` in Triton: Philox4x32-10 words to standard normals, drawn in registers (noise version 1).
 
-Every operation, constant and order of operations is that of ``csrc/random/normal.h``, so that the float32 bits are the same:
-explicit ``tl.fma``, ``tl.sqrt_rn`` (``tl.sqrt`` is an approximate instruction), no division. Loaded by :mod:`.triton` only.
+Operations, constants and their order are those of ``csrc/random/normal.h``, so the float32 bits are the same: explicit ``tl.fma``,
+``tl.sqrt_rn`` (``tl.sqrt`` is an approximate instruction), no division. Loaded by :mod:`.triton` only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import triton.language as tl
 _QUARTER_PI = tl.constexpr(float.fromhex("0x1.921fb6p-32"))  # pi/4 * 2**-31, rounded to float32
 _UNIT = tl.constexpr(2.0**-31)
 _HALF_UNIT = tl.constexpr(2.0**-32)
-_ROUND = tl.constexpr(1.5 * 2.0**23)  # adding it leaves no bits below 1: rounds to nearest even where |x| < 2**22
+_ROUND = tl.constexpr(1.5 * 2.0**23)  # adding and subtracting it rounds to nearest even, for |x| < 2**22
 
 
 @triton.jit
@@ -68,15 +68,15 @@ def normals(seed, first, row, index, stream: tl.constexpr, BLOCK: tl.constexpr):
     """The BLOCK normals from counter ``first`` (uint32) on, in element order."""
     counter = first + tl.arange(0, BLOCK // 4).to(tl.uint32)
     w0, w1, w2, w3 = words(seed, counter, row, index, stream)
-    # (counter, pair): the pairs are (word 0, word 1) and (word 2, word 3).
+    # Axes (counter, pair); the pairs are (word 0, word 1) and (word 2, word 3).
     length = radius(tl.join(w0, w2))
     one, two = direction(tl.join(w1, w3))
     return tl.reshape(tl.join(length * one, length * two), [BLOCK])
 
 
 @triton.jit
-def exp_held(x):
-    """exp(x) with x held to [-87, 88]; NaN is passed on."""
+def exp_clipped(x):
+    """exp(x) with x clipped to [-87, 88]; NaN is passed on."""
     held = tl.where(x < -87.0, -87.0, x)
     held = tl.where(held > 88.0, 88.0, held)
     n = (held * 1.44269504088896341 + _ROUND) - _ROUND

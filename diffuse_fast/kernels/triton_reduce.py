@@ -1,9 +1,8 @@
-"""The reduction of ``csrc/step/step.h`` in Triton: one program per sample takes a number from the data and writes the sample's
-own row. Loaded by :mod:`.triton`.
+"""The reductions of ``csrc/step/step.h`` in Triton: one program per sample computes coefficients and writes the sample's own row.
+Loaded by :mod:`.triton`.
 
-The quantile is exact: a radix selection over the bits of the magnitudes, eight at a time, so a sample is read five times.
-Sums are float64, over as many lanes as the block has: another order than on the CPU, so that a coefficient may differ in the
-last bit of its float32.
+The quantile is exact: a radix selection over the bits of the magnitudes, eight at a time, which reads a sample five times. Sums are
+float64, in another order than on the CPU, so a float32 coefficient may differ in its last bit.
 """
 
 from __future__ import annotations
@@ -11,26 +10,28 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from .reference import STREAM_ROW
+from .rows import REDUCE_CODES
 from .triton_noise import normals
 from .triton_step import model_output, raw_prediction, read
-from .triton_variant import BIT, REDUCE_CODES, ROW_WORDS, WORD
+from .triton_variant import BIT, ROW_WORDS, WORD
 
 _ROW_WORDS = tl.constexpr(ROW_WORDS)
-_G, _P, _R, _LO, _HI, _B, _S, _C, _VALUES, _REDUCE = (
-    tl.constexpr(WORD[name]) for name in ("g", "p", "r", "lo", "hi", "b", "s", "c", "reduce_values", "reduce")
+_G, _P, _R, _LO, _HI, _B, _S, _C, _REDUCE_0, _REDUCE = (
+    tl.constexpr(WORD[name]) for name in ("g", "p", "r", "lo", "hi", "b", "s", "c", "reduce_0", "reduce")
 )
 _HAS_P, _HAS_G0, _HAS_G1, _HAS_G2 = (tl.constexpr(BIT[name]) for name in ("p", "g0", "g1", "g2"))
 _DYNAMIC_THRESHOLD, _GUIDANCE_RESCALE, _LANGEVIN, _LANGEVIN_GIVEN = (tl.constexpr(code) for code in REDUCE_CODES.values())
 _DYNAMIC_THRESHOLD_BIT, _GUIDANCE_RESCALE_BIT, _LANGEVIN_BIT, _LANGEVIN_GIVEN_BIT = (
     tl.constexpr(1 << code) for code in REDUCE_CODES.values()
 )
-_STREAM_ROW = tl.constexpr(1)
+_STREAM_ROW = tl.constexpr(STREAM_ROW)
 _INFINITY_BITS = tl.constexpr(0x7F800000)
 
 
 @triton.jit
 def magnitudes(row, x, m_0, m_1, m_2, at, at_output, start, elements, SOME: tl.constexpr, EVERY: tl.constexpr, BLOCK: tl.constexpr):
-    """Bits of |p*x + q*m|, which rise with the value, and which of them are inside the sample."""
+    """The bits of |p*x + q*m|, ordered like the values, and which of them are inside the sample."""
     lane = tl.arange(0, BLOCK)
     inside = lane < tl.minimum(elements - start, BLOCK).to(tl.int32)
     state = tl.zeros([BLOCK], tl.float32)
@@ -58,7 +59,10 @@ def select_digit(
     EVERY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Bits SHIFT to ABOVE - 1 of the value sought: ``rank`` is its place among those that share the bits from ABOVE on."""
+    """Find bits SHIFT to ABOVE - 1 of a value, given its rank among the values with the same bits from ABOVE on.
+
+    Returns: the bits found so far, the rank among the values that share them, and the number of these values.
+    """
     histogram = tl.zeros([256], tl.int64)
     for start in range(0, elements, BLOCK):
         bits, inside = magnitudes(row, x, m_0, m_1, m_2, at, at_output, start, elements, SOME, EVERY, BLOCK)
@@ -75,9 +79,9 @@ def select_digit(
 
 @triton.jit
 def dynamic_threshold(row, x, m_0, m_1, m_2, at, at_output, elements, SOME: tl.constexpr, EVERY: tl.constexpr, BLOCK: tl.constexpr):
-    """clip(quantile(|p*x + q*m|, ratio), 1, max), float64; 1 where something is not finite: the step reports the sample."""
+    """clip(quantile(|p*x + q*m|, ratio), 1, max), float64; 1 if a value is not finite (the step reports the sample)."""
     last = (elements - 1).to(tl.float64)
-    position = tl.load(row + _VALUES).to(tl.float64) * last
+    position = tl.load(row + _REDUCE_0).to(tl.float64) * last
     below = tl.minimum(position.to(tl.int64), elements - 1)
     found = tl.full([], 0, tl.int32)
     found, rank, equal = select_digit(found, below, row, x, m_0, m_1, m_2, at, at_output, elements, 23, 31, SOME, EVERY, BLOCK)
@@ -85,30 +89,30 @@ def dynamic_threshold(row, x, m_0, m_1, m_2, at, at_output, elements, SOME: tl.c
     found, rank, equal = select_digit(found, rank, row, x, m_0, m_1, m_2, at, at_output, elements, 7, 15, SOME, EVERY, BLOCK)
     found, rank, equal = select_digit(found, rank, row, x, m_0, m_1, m_2, at, at_output, elements, 0, 7, SOME, EVERY, BLOCK)
     greatest = tl.full([], 0, tl.int32)
-    following = tl.full([], 0x7FFFFFFF, tl.int32)  # the least value above the one found
+    following = tl.full([], 0x7FFFFFFF, tl.int32)  # the smallest value above the one found
     for start in range(0, elements, BLOCK):
         bits, inside = magnitudes(row, x, m_0, m_1, m_2, at, at_output, start, elements, SOME, EVERY, BLOCK)
         greatest = tl.maximum(greatest, tl.max(tl.where(inside, bits, 0), axis=0))
         following = tl.minimum(following, tl.min(tl.where(inside & (bits > found), bits, 0x7FFFFFFF), axis=0))
     low = found.to(tl.float32, bitcast=True).to(tl.float64)
-    # The next in rank is the same value again, or the least above it, or there is none.
+    # The next value in rank is an equal one, or the smallest above it; after the last one there is none.
     high = tl.where((rank + 1 < equal) | (below + 1 >= elements), found, following).to(tl.float32, bitcast=True).to(tl.float64)
     quantile = low + (position - below.to(tl.float64)) * (high - low)
-    limit = tl.load(row + _VALUES + 1).to(tl.float64)
+    limit = tl.load(row + _REDUCE_0 + 1).to(tl.float64)
     threshold = tl.where(quantile < limit, quantile, limit)
     return tl.where((greatest < _INFINITY_BITS) & (threshold > 1.0), threshold, 1.0)
 
 
 @triton.jit
 def variance(total, squares, count):
-    """As ``variance_of`` in ``csrc/step/reduce.h``: of sums of differences to one of the values. NaN stays."""
+    """The variance, from the sums of differences to one value and of their squares: ``variance_of`` in ``csrc/step/reduce.h``."""
     value = (squares - total * total / count) / count
     return tl.where(value < 0.0, 0.0, value)
 
 
 @triton.jit
-def weighed(row, m_0, m_1, m_2, at, lane, inside, SOME: tl.constexpr):
-    """m in float64: where all values lie close together, the deviations of a rounded m would be its roundings."""
+def weighted(row, m_0, m_1, m_2, at, lane, inside, SOME: tl.constexpr):
+    """m in float64: if all values are close together, the deviations of a rounded m would be its rounding errors."""
     m = tl.zeros(lane.shape, tl.float64)
     if _HAS_G0 & SOME:
         g_0 = tl.load(row + _G)
@@ -124,12 +128,11 @@ def weighed(row, m_0, m_1, m_2, at, lane, inside, SOME: tl.constexpr):
 
 @triton.jit
 def rescale_factor(row, m_0, m_1, m_2, at_output, elements, SOME: tl.constexpr, BLOCK: tl.constexpr):
-    """phi * std(m_0) / std(m) + 1 - phi, float64; 1 where m is constant and has no scale to restore. NaN where m_0 is not finite:
-    the step reports the sample."""
+    """phi * std(m_0) / std(m) + 1 - phi, float64; 1 if m is constant; NaN if m_0 is not finite (the step reports the sample)."""
     lane = tl.arange(0, BLOCK)
     alone = tl.arange(0, 1)
     first_0 = tl.load(m_0 + at_output).to(tl.float64)
-    first_m = tl.sum(weighed(row, m_0, m_1, m_2, at_output, alone, alone == 0, SOME), axis=0)
+    first_m = tl.sum(weighted(row, m_0, m_1, m_2, at_output, alone, alone == 0, SOME), axis=0)
     sum_0 = tl.zeros([BLOCK], tl.float64)
     squares_0 = tl.zeros([BLOCK], tl.float64)
     sum_m = tl.zeros([BLOCK], tl.float64)
@@ -137,7 +140,7 @@ def rescale_factor(row, m_0, m_1, m_2, at_output, elements, SOME: tl.constexpr, 
     for start in range(0, elements, BLOCK):
         inside = lane < tl.minimum(elements - start, BLOCK).to(tl.int32)
         of_0 = tl.load(m_0 + at_output + start + lane, mask=inside, other=0.0).to(tl.float64) - first_0
-        of_m = weighed(row, m_0, m_1, m_2, at_output + start, lane, inside, SOME) - first_m
+        of_m = weighted(row, m_0, m_1, m_2, at_output + start, lane, inside, SOME) - first_m
         of_0 = tl.where(inside, of_0, 0.0)
         of_m = tl.where(inside, of_m, 0.0)
         sum_0 += of_0
@@ -147,7 +150,7 @@ def rescale_factor(row, m_0, m_1, m_2, at_output, elements, SOME: tl.constexpr, 
     count = elements.to(tl.float64)
     to = variance(tl.sum(sum_0, axis=0), tl.sum(squares_0, axis=0), count)
     start_from = variance(tl.sum(sum_m, axis=0), tl.sum(squares_m, axis=0), count)
-    phi = tl.load(row + _VALUES).to(tl.float64)
+    phi = tl.load(row + _REDUCE_0).to(tl.float64)
     factor = phi * tl.sqrt(to / start_from) + (1.0 - phi)
     return tl.where((start_from > 0.0) | (to != to), factor, 1.0)
 
@@ -171,11 +174,11 @@ def langevin_size(
     LEAD: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """2 * (snr * |z| / |kappa*m|)^2, float64; 0 where the score is 0. GIVEN: z lies at ``given``."""
+    """2 * (snr * |z| / |kappa*m|)^2, float64; 0 if the score is 0. GIVEN: z is read from ``given``."""
     lane = tl.arange(0, BLOCK)
     squares_z = tl.zeros([BLOCK], tl.float64)
     squares_m = tl.zeros([BLOCK], tl.float64)
-    for start in range(0, elements + LEAD, BLOCK):  # whole counters: this sample's own elements begin LEAD into the first
+    for start in range(0, elements + LEAD, BLOCK):  # from the first counter; its first LEAD elements are another shard's
         at = start - LEAD
         inside = (lane < tl.minimum(elements - at, BLOCK).to(tl.int32)) & (lane >= tl.maximum(-at, 0).to(tl.int32))
         if GIVEN:
@@ -185,8 +188,8 @@ def langevin_size(
         squares_z += tl.where(inside, z * z, 0.0)
         m = model_output(row, m_0, m_1, m_2, at_output + at, lane, inside, SOME, EVERY, False).to(tl.float64)
         squares_m += m * m
-    snr = tl.load(row + _VALUES).to(tl.float64)
-    kappa = tl.load(row + _VALUES + 1).to(tl.float64)
+    snr = tl.load(row + _REDUCE_0).to(tl.float64)
+    kappa = tl.load(row + _REDUCE_0 + 1).to(tl.float64)
     score = kappa * kappa * tl.sum(squares_m, axis=0)
     size = 2.0 * snr * snr * tl.sum(squares_z, axis=0) / score
     return tl.where(score > 0.0, size, 0.0)
@@ -216,12 +219,12 @@ def reduce_kernel(
     LEAD: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Writes each sample's row to ``live``, with the coefficients that its reduction sets. Parameters as in ``step_kernel``."""
+    """Write each sample's row, with the coefficients from its reduction, to ``live``. Parameters as in ``step_kernel``."""
     sample = tl.program_id(0).to(tl.int64)
     number = tl.load(row_numbers + sample)
     if (number < 0) | (number >= tl.load(row_count)):
         return
-    elements = tl.to_tensor(elements).to(tl.int64)  # the number 1 arrives as a constant
+    elements = tl.to_tensor(elements).to(tl.int64)  # triton passes the number 1 as a constant
     row = table + number.to(tl.int64) * _ROW_WORDS
     kind = tl.load(row + _REDUCE).to(tl.int32, bitcast=True)
     at = sample * elements
@@ -262,18 +265,18 @@ def reduce_kernel(
                 LEAD,
                 BLOCK,
             )
-            kappa = tl.load(row + _VALUES + 1).to(tl.float64)
+            kappa = tl.load(row + _REDUCE_0 + 1).to(tl.float64)
             values = tl.where(word == _B, (size * kappa).to(tl.float32), values)
             values = tl.where(word == _S, tl.sqrt(2.0 * size).to(tl.float32), values)
     if _LANGEVIN_GIVEN_BIT & REDUCTIONS:
         if kind == _LANGEVIN_GIVEN:
-            # z lies in the last register that the row reads.
+            # z is in the last register that the row reads.
             last = tl.max(tl.where((word >= _C) & (word < _C + 8) & (values != 0.0), word, 0), axis=0)
             given = registers + ((last - _C) * tl.to_tensor(samples).to(tl.int64) + sample) * elements
             size = langevin_size(
                 row, m_0, m_1, m_2, given, 0, 0, 0, at_output, elements, first_counter, SOME, EVERY, True, LEAD, BLOCK
             )
-            kappa = tl.load(row + _VALUES + 1).to(tl.float64)
+            kappa = tl.load(row + _REDUCE_0 + 1).to(tl.float64)
             values = tl.where(word == _B, (size * kappa).to(tl.float32), values)
             values = tl.where(word == last, tl.sqrt(2.0 * size).to(tl.float32), values)
     tl.store(live + sample * _ROW_WORDS + word, values, mask=word < _ROW_WORDS)

@@ -1,9 +1,9 @@
 """The step of ``csrc/step/step.h`` in Triton: one program per piece of a sample, one row per sample. Loaded by :mod:`.triton`.
 
-Bytes per element in float32: 12 for x, m -> out; 4 more per register read or written; noise costs none. The arithmetic is that
-of the contract to the bit: the terms in their order, each an explicit fused multiply-add, a clamp that passes NaN on.
+Bytes per element in float32: 12 for x, m -> out; 4 more per register read or written; none for noise. The arithmetic follows the
+contract to the bit: the terms in order, each an explicit fused multiply-add, and a clamp that passes NaN on.
 
-A sum starts as -0: fma(w, x, -0) is w*x, rounded once, with the sign of a zero kept.
+A sum starts at -0: fma(w, x, -0) is w*x, rounded once, which keeps the sign of a zero.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_noise import exp_held, normals
+from .reference import STREAM_KNOWN, STREAM_ROW
+from .triton_noise import exp_clipped, normals
 from .triton_variant import BIT, ROW_WORDS, WORD
 
 # Device code may read module constants only in this form.
@@ -69,18 +70,18 @@ _G, _P, _Q, _R, _LO, _HI, _A, _B, _D, _S, _C, _LOG_A, _LOG_B, _KNOWN_Y, _KNOWN_Z
     _HAS_CLAMP,
     _HAS_R,
 ) = (tl.constexpr(bit) for bit in BIT.values())
-_STREAM_ROW, _STREAM_KNOWN = tl.constexpr(1), tl.constexpr(2)
+_STREAM_ROW, _STREAM_KNOWN = tl.constexpr(STREAM_ROW), tl.constexpr(STREAM_KNOWN)
 
 
 @triton.jit
 def here():
-    """Which piece of which sample this program does. Samples take two axes of the grid, for one axis ends at 65,535."""
+    """The piece and the sample of this program. Samples use two axes of the grid, because one axis is limited to 65,535."""
     return tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
 
 
 @triton.jit
 def weight(row, word: tl.constexpr, TERM: tl.constexpr, SOME: tl.constexpr):
-    """A coefficient of the row, or 0 where no row has the term."""
+    """A coefficient of the row, or 0 if no row has the term."""
     if TERM & SOME:
         return tl.load(row + word)
     else:
@@ -89,7 +90,7 @@ def weight(row, word: tl.constexpr, TERM: tl.constexpr, SOME: tl.constexpr):
 
 @triton.jit
 def add(total, w, value, TERM: tl.constexpr, SOME: tl.constexpr, EVERY: tl.constexpr):
-    """One more term of a sum."""
+    """Add a term to a sum."""
     if TERM & EVERY:
         return tl.fma(w, value, total)
     elif TERM & SOME:
@@ -100,7 +101,7 @@ def add(total, w, value, TERM: tl.constexpr, SOME: tl.constexpr, EVERY: tl.const
 
 @triton.jit
 def finish(total, present, TERM: tl.constexpr, EVERY: tl.constexpr):
-    """The sum; +0 where it has no term."""
+    """The sum, or +0 if it has no term."""
     if TERM & EVERY:
         return total
     else:
@@ -109,7 +110,7 @@ def finish(total, present, TERM: tl.constexpr, EVERY: tl.constexpr):
 
 @triton.jit
 def read(base, lane, inside, present, TERM: tl.constexpr, EVERY: tl.constexpr, WHOLE: tl.constexpr):
-    """The elements as float32; what is outside the sample or not there is 0, and not read."""
+    """The elements as float32. Elements outside the sample, and of absent tensors, are 0 and not read."""
     if TERM & EVERY:
         if WHOLE:
             return tl.load(base + lane).to(tl.float32)
@@ -121,7 +122,7 @@ def read(base, lane, inside, present, TERM: tl.constexpr, EVERY: tl.constexpr, W
 
 @triton.jit
 def model_output(row, m_0, m_1, m_2, at, lane, inside, SOME: tl.constexpr, EVERY: tl.constexpr, WHOLE: tl.constexpr):
-    """m, with what it is made of: the weights tell where it is there."""
+    """m, the weighted sum of the network outputs; +0 if the row has none."""
     g_0 = weight(row, _G, _HAS_G0, SOME)
     g_1 = weight(row, _G + 1, _HAS_G1, SOME)
     g_2 = weight(row, _G + 2, _HAS_G2, SOME)
@@ -150,7 +151,7 @@ def raw_prediction(row, x, m, SOME: tl.constexpr, EVERY: tl.constexpr):
 def noise(
     present, seed, first, noise_row, index, stream: tl.constexpr, BLOCK: tl.constexpr, TERM: tl.constexpr, EVERY: tl.constexpr
 ):
-    """The normals of this piece; not made where the row draws none."""
+    """The normals of this piece; zeros if the row draws none."""
     if TERM & EVERY:
         return normals(seed, first, noise_row, index, stream, BLOCK)
     else:
@@ -196,19 +197,19 @@ def step_kernel(
     WHOLE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Applies to each sample its row.
+    """Apply to each sample its row.
 
     Args:
         table, live: Rows of 32-bit words; ``live`` has a row per sample, written by the reduction kernel (REDUCED).
-        row_count: How many rows the table has: an address, for a table of another length may be loaded.
-        row_numbers, noise_rows, bad: int32 per sample; a sample whose number is no row sits out.
+        row_count: The number of rows, in memory, because a table of another length may be loaded.
+        row_numbers, noise_rows, bad: int32 per sample; a sample is inactive if its number is not a row's.
         seeds, indices: int64 and int32 per sample, as bits.
         first_counter: Philox counter of the first element of piece 0.
-        REDUCED, MASKED: Whether there is a reduction, a mask. PRIVATE: whether every thread writes what it has read itself.
-        LEAD: Elements of the first counter that belong to another shard. WHOLE: no piece has a part outside the sample.
+        REDUCED, MASKED: Whether there is a reduction, a mask. PRIVATE: whether every thread writes only elements it has read.
+        LEAD: Elements of the first counter that belong to another shard. WHOLE: every piece is inside the sample.
     """
     piece, sample = here()
-    samples = tl.to_tensor(samples).to(tl.int64)  # the number 1 arrives as a constant
+    samples = tl.to_tensor(samples).to(tl.int64)  # triton passes the number 1 as a constant
     if sample >= samples:
         return
     number = tl.load(row_numbers + sample)
@@ -218,7 +219,7 @@ def step_kernel(
         row = live + sample * _ROW_WORDS
     else:
         row = table + number.to(tl.int64) * _ROW_WORDS
-    # The base is 64 bits wide; within a piece 32 are enough.
+    # The base has 64 bits; offsets within a piece need 32.
     base = piece * BLOCK - LEAD
     lane = tl.arange(0, BLOCK)
     inside = lane < tl.minimum(elements - base, BLOCK).to(tl.int32)
@@ -243,7 +244,7 @@ def step_kernel(
     m = tl.zeros([BLOCK], tl.float32)
     if _HAS_M & SOME:
         m = model_output(row, m_0, m_1, m_2, at_output, lane, inside, SOME, EVERY, WHOLE)
-        # Negated, so that NaN is found too. Every program that finds one stores the same number.
+        # Negated, so that NaN is detected too. Every program that detects one stores the same number.
         if tl.max((~(tl.abs(m) < float("inf"))).to(tl.int32), axis=0) != 0:
             if tl.load(bad + sample) < 0:
                 tl.store(bad + sample, number)
@@ -258,7 +259,7 @@ def step_kernel(
         if _HAS_R & SOME:
             x_0 = x_0 * tl.load(row + _R)
 
-    # ---- the new state, and beside it what a register keeps: each register is read once for both
+    # ---- the new state and the register's new value: each register is read once for both
     new = tl.full([BLOCK], -0.0, tl.float32)
     new = add(new, a, old, _HAS_A, SOME, EVERY)
     new = add(new, b, m, _HAS_B, SOME, EVERY)
@@ -303,7 +304,7 @@ def step_kernel(
         if _HAS_LEARNED & SOME:
             v = read(m_0 + at_output + variance_offset, lane, inside, learned, _HAS_LEARNED, EVERY, WHOLE)
             log_s = tl.fma(tl.load(row + _LOG_B), v, tl.load(row + _LOG_A))
-            new = tl.where(learned, tl.fma(exp_held(log_s), z, new), new)
+            new = tl.where(learned, tl.fma(exp_clipped(log_s), z, new), new)
         new_present = new_present | present
     new = finish(new, new_present, _HAS_NEXT, EVERY)
 
@@ -322,7 +323,7 @@ def step_kernel(
         where = tl.load(mask + at + lane, mask=inside, other=0.0)
         new = tl.fma(where, known - new, new)
 
-    # ---- what the row writes, perhaps over what it reads
+    # ---- what the row writes, perhaps in place
     if not PRIVATE:
         tl.debug_barrier()
     if _HAS_WRITE & SOME:
@@ -338,7 +339,7 @@ def step_kernel(
 
 @triton.jit
 def advance_kernel(row_count, row_numbers, noise_rows, times, t, samples, TIMED: tl.constexpr, BLOCK: tl.constexpr):
-    """Each sample that has done a row stands at its next one; t is that row's time, or the last row's."""
+    """Advance each active sample to its next row, and set t to that row's time, or keep the last row's."""
     sample = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = sample < samples
     number = tl.load(row_numbers + sample, mask=inside, other=-1)

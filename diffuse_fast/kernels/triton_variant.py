@@ -1,7 +1,7 @@
-"""What a compiled Triton step has built in: which terms occur in a table of rows, and the shapes. NumPy only.
+"""The compile-time constants of a Triton step: which terms occur in a table of rows, and the shapes. NumPy only.
 
-A kernel is compiled for the *union* of a table's rows: a term that no row has costs nothing, a term that every row has costs
-no test, and only a term that some rows have is looked at when the row runs.
+A kernel is compiled for the *union* of a table's rows: a term that no row has costs nothing, a term that every row has needs
+no test, and only a term that some rows have is tested when the row runs.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ..errors import ArgumentError
-from ..plans.plan import MAX_OUTPUTS, MAX_REGISTERS, REDUCTIONS
-from .rows import ROW
+from ..plans.plan import MAX_OUTPUTS, MAX_REGISTERS
+from .rows import REDUCE_CODES, ROW
 
-# Where a coefficient is in a row of 32-bit words.
+# Offset of each field in a row, in 32-bit words.
 WORD = {name: spec[1] // 4 for name, spec in (ROW.fields or {}).items()}
 ROW_WORDS = ROW.itemsize // 4
 
@@ -22,18 +22,17 @@ ROW_WORDS = ROW.itemsize // 4
 TERMS = ("g0", "g1", "g2", "p", "q", "a", "b", "d", "s", "learned_s", "known_y", "known_z", "write", "e_x", "e_m", "e_0",
          "x", "m", "noise", "prediction", "next", "known", "kept", "clamp", "r")  # fmt: skip
 BIT = {name: 1 << number for number, name in enumerate(TERMS)}
-REDUCE_CODES = {kind: code for code, kind in enumerate(REDUCTIONS, start=1)}
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What is constant in a compiled kernel, and so in a captured launch.
+    """The constants of a compiled kernel, and so of a captured launch.
 
     Attributes:
         some, every: Bits of the terms that at least one row has, and that all rows have (``TERMS``).
-        history_some, history_every, keep_some, keep_every: The same for the registers read, a bit for each.
+        history_some, history_every, keep_some, keep_every: The same for the registers read, one bit per register.
         reductions: Bits of the reductions that occur: 1 << code.
-        state, output: dtypes of the state and of the network's output, by name.
+        state, output: Names of the dtypes of the state and of the network's output.
         masked: Whether there is a known region.
         samples, elements, output_stride, variance_offset, element_offset: As in ``bind``.
     """
@@ -55,13 +54,13 @@ class Variant:
     element_offset: int
 
     def terms(self) -> dict[str, int]:
-        """The constants that the device code takes, by the names of its parameters."""
+        """The constants by the names of the device code's parameters."""
         return {f.name.upper(): getattr(self, f.name) for f in fields(self)[:6]}
 
 
-def tidy(table: np.ndarray) -> np.ndarray:
-    """A copy in which a coefficient is not 0 exactly where its term is there, as ``ready()`` in ``csrc/step/step.h`` finds it:
-    the device code then asks nothing but whether a coefficient is 0."""
+def canonicalize(table: np.ndarray) -> np.ndarray:
+    """A copy in which a coefficient is nonzero exactly if the row has the term, by the rules of ``prepare_row()`` in
+    ``csrc/step/step.h``. The device code then only tests whether a coefficient is 0."""
     table = table.copy()
     table["g"][table["calls_network"] == 0] = 0.0
     silent = table["write"] < 0
@@ -76,7 +75,7 @@ def tidy(table: np.ndarray) -> np.ndarray:
 
 
 def terms_of(table: np.ndarray, masked: bool) -> dict[str, np.ndarray]:
-    """For each term, in which rows of a tidy table it is: bool, one per row. ``c`` and ``f`` have an axis of registers."""
+    """For each term, which rows of a canonical table have it: bool, one per row. ``c`` and ``f`` have an axis of registers."""
     has = {
         name: table[name] != 0
         for name in ("p", "q", "a", "b", "d", "s", "learned_s", "known_y", "known_z", "e_x", "e_m", "e_0", "c", "f")
@@ -109,7 +108,7 @@ def variant_of(
     variance_offset: int,
     element_offset: int,
 ) -> Variant:
-    """The variant of a tidy table on buffers of these dtypes and sizes."""
+    """The variant of a canonical table on buffers of these dtypes and sizes."""
     has = terms_of(table, masked)
     some = {name: bool(has[name].any()) for name in TERMS}
     every = {name: bool(has[name].all()) for name in TERMS}
@@ -144,14 +143,14 @@ def variant_of(
 
 
 def check(table: np.ndarray, *, outputs: int, registers: int, variance: bool, masked: bool, known: bool) -> None:
-    """Refuses a tidy table that names a tensor that is not there: after this no row reaches memory that is not the run's.
+    """Check that no row of a canonical table needs a missing tensor. After this no row can access memory outside the run's buffers.
 
     Args:
-        outputs, registers: How many there are.
+        outputs, registers: Their numbers.
         variance, masked, known: Whether there is a variance channel, a mask, and the values of the known region.
 
     Raises:
-        ArgumentError: it names the row and what is missing.
+        ArgumentError: a tensor is missing, or a reduction's value is out of range; the message names the row.
     """
     has = terms_of(table, masked)
     compares = table["reduce"] == REDUCE_CODES["guidance_rescale"]
@@ -165,8 +164,8 @@ def check(table: np.ndarray, *, outputs: int, registers: int, variance: bool, ma
     needs.append((table["write"] >= MAX_REGISTERS, f"a register above {MAX_REGISTERS - 1}"))
     for rows, what in needs:
         if rows.any():
-            raise _misfit(f"row {int(rows.argmax())} needs {what}, which is not there")
-    first = table["reduce_values"][:, 0]
+            raise _misfit(f"row {int(rows.argmax())} needs {what}, which is missing")
+    first = table["reduce_0"]
     fractions = {"dynamic_threshold": "a dynamic threshold at the quantile", "guidance_rescale": "a guidance rescale with phi"}
     for kind, name in fractions.items():
         wrong = (table["reduce"] == REDUCE_CODES[kind]) & ~((first >= 0.0) & (first <= 1.0))
@@ -175,8 +174,8 @@ def check(table: np.ndarray, *, outputs: int, registers: int, variance: bool, ma
             raise _misfit(f"row {at} has {name} {first[at]:g}; it must be from 0 to 1")
 
 
-def _misfit(what: str) -> ArgumentError:
-    return ArgumentError(f"the rows do not fit the buffers: {what}.")
+def _misfit(reason: str) -> ArgumentError:
+    return ArgumentError(f"the rows do not fit the buffers: {reason}.")
 
 
 def _bits(flags) -> int:

@@ -43,6 +43,7 @@ def estimate_bound(
     variance_type: str | None,
     levels: int | None,
     value_range: tuple[float, float],
+    evaluated: Callable[[], None],
 ) -> tuple[list[dict[str, np.ndarray]], int]:
     """The terms of each draw, in nats per sample, and the network evaluations of a sample."""
     schedule, shape = grid.schedule, x0.shape[1:]
@@ -61,6 +62,7 @@ def estimate_bound(
         call.x[...] = x_t / level(schedule, t, x_t.ndim).alpha if by_alpha else x_t
         told = np.asarray(schedule.network_time(t, grid.time_convention), np.float64)
         output = call(float(told[0]) if (told == told[0]).all() else told)
+        evaluated()
         if not np.isfinite(output).all():
             bad = tuple((first + np.flatnonzero(~np.isfinite(output).reshape(len(x0), -1).all(axis=1))).tolist())
             where = f"at time {told[bad[0] - first]:g} for sample {bad[0]}"

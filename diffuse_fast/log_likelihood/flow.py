@@ -53,6 +53,7 @@ def estimate_flow(
     rtol: float,
     atol: float,
     steps: int | None,
+    evaluated: Callable[[], None],
 ) -> tuple[list[dict[str, np.ndarray]], int, float]:
     """The terms of each draw, in nats per sample; the network evaluations of a sample; and about how far finite differences may
     have moved a sum, in nats."""
@@ -76,6 +77,7 @@ def estimate_flow(
         x = flat[: n * elements].reshape(n, *shape) * rho
         scale = 1.0 / alpha if by_alpha else 1.0  # of what the network takes; its derivatives are by that
         output, trace, doubt = derive(x * scale, point.time, sigma * scale, probes)
+        evaluated()
         if not np.isfinite(output).all():
             bad = tuple((first + np.flatnonzero(~np.isfinite(output).reshape(n, -1).all(axis=1))).tolist())
             where = f"at time {point.time:g} for sample {bad[0]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..artifact.document import VARIANCES
+from ..console import Interval
 from ..engine.arguments import Seed, require_int, seeds_of, shape_of_sample, trait
 from ..engine.conditioning import conditions
 from ..engine.probability_flow import takes_by_alpha
@@ -90,6 +91,7 @@ def likelihood(
     trace: str = "hutchinson",
     rtol: float = 1e-5,
     atol: float = 1e-5,
+    progress: Callable[[str], None] | None = None,
 ) -> Likelihood:
     """Bits per dimension of data under a model.
 
@@ -124,6 +126,7 @@ def likelihood(
         trace: Of ``ode``: ``hutchinson`` estimates the divergence with a probe of random signs per draw (Grathwohl et al. 2019,
             arXiv:1810.01367); ``exact`` takes one derivative for every element of the data.
         rtol, atol: Of ``ode``, where times are fractional: tolerance of a step. A network in float32 sets a floor of about 1e-6.
+        progress: Called with a line of text every ten seconds.
 
     Returns:
         The bits per dimension of each sample, their standard errors, and what they are made of.
@@ -193,6 +196,14 @@ def likelihood(
 
     size = n if batch_size is None else min(n, require_int("batch_size", batch_size, 1))
     found: list[list[dict[str, np.ndarray]]] = []
+    due, calls = Interval(), 0
+
+    def evaluated() -> None:
+        nonlocal calls
+        calls += 1
+        if progress is not None and due():
+            progress(f"likelihood: {min(n, len(found) * size):,} of {n:,} samples done, {calls:,} network evaluations")
+
     nfe, divergence_error = 0, 0.0
     for first in range(0, n, size):
         part = slice(first, first + size)
@@ -207,10 +218,18 @@ def likelihood(
         common = (model, known, grid, data[part], chosen, noise, draws, runtime, learned, by_alpha, first)
         if method == "elbo":
             rows, nfe = estimate_bound(
-                *common, steps=steps, evaluations=evaluations, variance_type=variance_type, levels=levels, value_range=bounds
+                *common,
+                steps=steps,
+                evaluations=evaluations,
+                variance_type=variance_type,
+                levels=levels,
+                value_range=bounds,
+                evaluated=evaluated,
             )
         else:
-            rows, nfe, error = estimate_flow(*common, exact=trace == "exact", width=width, rtol=rtol, atol=atol, steps=steps)
+            rows, nfe, error = estimate_flow(
+                *common, exact=trace == "exact", width=width, rtol=rtol, atol=atol, steps=steps, evaluated=evaluated
+            )
             divergence_error = max(divergence_error, error)
         found.append(rows)
 

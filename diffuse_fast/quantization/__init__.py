@@ -1,4 +1,4 @@
-"""int8: which layers compute in it, over which ranges, and what that costs, written into the artifact."""
+"""Quantize a model to int8: choose the layers, calibrate the ranges, measure the error, and write them into the artifact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the values inside a network are on its own trajectories: from pure noise to a sample, at every noise level."""
+"""Calibrate ranges on the values inside a network along its own sampling trajectories, at every noise level."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ..rewrites.insert_qdq import scale_and_zero_point
 from ..runtimes import network
 
 SOLVER = "ddim"
-KEPT = 1 << 14  # numbers of a value that are looked at, of all network calls together
-SHRINK = np.linspace(0.4, 1.0, 41)  # the parts of the largest number at which a range may end
+MAX_NUMBERS = 1 << 14  # numbers sampled from each value, over all network calls
+SHRINK = np.linspace(0.4, 1.0, 41)  # candidates for the end of a range, as fractions of the largest number
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the network on a trajectory: its inputs, and its float32 output."""
+    """One network call on a trajectory: its inputs and its float32 output."""
 
     x: np.ndarray
     t: float
@@ -34,12 +34,12 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What was found of the values of a graph, by name.
+class Calibration:
+    """Ranges and sizes of the values of a graph, by name.
 
     Attributes:
-        ranges: Of each the range whose 256 levels are nearest to it in square mean.
-        sizes: How many numbers it has for one sample.
+        ranges: The range whose 256 levels have the smallest mean square error.
+        sizes: Number of elements for one sample.
     """
 
     ranges: dict[str, Range]
@@ -47,7 +47,7 @@ class Seen:
 
 
 def trajectories(model: Model, samples: int, steps: int, seed: int, given: Mapping[str, Any] | None) -> list[Call]:
-    """The network's calls while ``samples`` are drawn in float32."""
+    """Draw ``samples`` in float32 and return the network calls."""
     bound = network(model, "onnx")
     cond = _conditions(model, samples, seed, given)
     calls: list[Call] = []
@@ -62,11 +62,13 @@ def trajectories(model: Model, samples: int, steps: int, seed: int, given: Mappi
     return calls
 
 
-def observe(model: Model, values: Sequence[str], samples: int, steps: int, seed: int, given: Mapping[str, Any] | None) -> Seen:
-    """Draw ``samples`` in float32 and look at values of the graph meanwhile.
+def calibrate(
+    model: Model, values: Sequence[str], samples: int, steps: int, seed: int, given: Mapping[str, Any] | None
+) -> Calibration:
+    """Draw ``samples`` in float32 and find the ranges of values of the graph.
 
-    The largest number that was seen is at the end of no good range: the levels that it costs are missed where the numbers are.
-    It counts for the one that it is among all that were not looked at.
+    The numbers of each value are subsampled. Its smallest and largest number are always included, with the weight of one number
+    among all, so that a single outlier does not widen the range.
     """
     graph = model.graph()
     inside = [name for name in values if name != model.input]
@@ -76,29 +78,29 @@ def observe(model: Model, values: Sequence[str], samples: int, steps: int, seed:
     group_norm_to_instance_norm(graph)
     session = open_session(graph)
     rng = np.random.default_rng(seed)
-    seen: dict[str, list[np.ndarray]] = {name: [] for name in values}
+    sampled: dict[str, list[np.ndarray]] = {name: [] for name in values}
     weights: dict[str, list[np.ndarray]] = {name: [] for name in values}
     sizes: dict[str, int] = {}
-    kept = max(1, KEPT // steps)
+    kept = max(1, MAX_NUMBERS // steps)
 
     def record(x: np.ndarray, t: np.ndarray, **cond: np.ndarray) -> np.ndarray:
         output, *found = run(session, [model.output, *inside], model, Call(x, float(t[0]), cond, x))
         for name, array in (*zip(inside, found, strict=True), (model.input, x)):
-            if name in seen:
+            if name in sampled:
                 flat = array.reshape(-1)
                 sizes[name] = flat.size // len(x)
-                picked = flat[rng.integers(0, flat.size, kept)]
-                seen[name].append(np.concatenate([picked, [flat.min(), flat.max()]]))
+                numbers = flat[rng.integers(0, flat.size, kept)]
+                sampled[name].append(np.concatenate([numbers, [flat.min(), flat.max()]]))
                 weights[name].append(np.concatenate([np.ones(kept), np.full(2, kept / flat.size)]))
         return output
 
     _draw(model, record, samples, steps, seed, _conditions(model, samples, seed, given))
-    ranges = {name: best_range(np.concatenate(seen[name]), np.concatenate(weights[name])) for name in values}
-    return Seen(ranges, sizes)
+    ranges = {name: best_range(np.concatenate(sampled[name]), np.concatenate(weights[name])) for name in values}
+    return Calibration(ranges, sizes)
 
 
 def _conditions(model: Model, samples: int, seed: int, given: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
-    """Those given; left out, every class and none: what guidance asks for."""
+    """Return the given conditions. Labels that are not given take every class and the null label, as guidance does."""
     labels = {
         c.name: np.array([*range(c.classes), *([] if c.null is None else [c.null])]).astype(c.dtype)
         for c in model.conditioning
@@ -111,14 +113,14 @@ def _draw(
     model: Model, call: Callable[..., np.ndarray], samples: int, steps: int, seed: int, cond: Mapping[str, np.ndarray]
 ) -> None:
     def prediction(x: np.ndarray, t: np.ndarray, **cond: np.ndarray) -> np.ndarray:
-        return call(x, t, **cond)[:, : model.shape[0]]  # without the variance, where there is one
+        return call(x, t, **cond)[:, : model.shape[0]]  # without the learned variance, if any
 
     plan = plan_for(model, SOLVER, steps)
     Sampler(prediction, plan, shape=model.shape, input_scale=model.input_scale).sample(samples, seed=seed, cond=cond)
 
 
 def open_session(graph: Graph) -> Any:
-    """A session of onnxruntime, which is what looks inside: values of a graph become outputs of it."""
+    """Open an onnxruntime session of an edited graph, whose inner values were made outputs."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -127,26 +129,26 @@ def open_session(graph: Graph) -> Any:
 
 
 def run(session: Any, values: Sequence[str], model: Model, call: Call, more: Mapping[str, np.ndarray] | None = None) -> Any:
-    """Values of the graph for the inputs of a call; ``more`` are inputs that the model itself does not have."""
+    """Return values of the graph for the inputs of a call; ``more`` are inputs that were added to the graph."""
     dims = next(i.shape for i in session.get_inputs() if i.name == model.time.input)
-    whole = len(dims) == 1 and dims[0] != 1
-    t = np.full((len(call.x),) if whole else (1,) * len(dims), call.t, model.time.dtype)
+    per_sample = len(dims) == 1 and dims[0] != 1
+    t = np.full((len(call.x),) if per_sample else (1,) * len(dims), call.t, model.time.dtype)
     return session.run(list(values), {model.input: call.x, model.time.input: t, **call.cond, **(more or {})})
 
 
 def best_range(numbers: np.ndarray, weights: np.ndarray | None = None) -> Range:
-    """Of the ranges that end at a part of the largest number, above and below, the one whose levels are nearest in square mean.
+    """Return the range with the smallest mean square quantization error, of those that end at a fraction of the extreme numbers.
 
     Args:
-        numbers: To look at, (n,).
-        weights: How much each counts, (n,); left out, all alike.
+        numbers: The numbers, (n,).
+        weights: Their weights, (n,); None for equal weights.
     """
     low, high = min(float(numbers.min()), 0.0), max(float(numbers.max()), 0.0)
     if low == high:
-        return -1.0, 1.0  # a value that is nothing but 0
+        return -1.0, 1.0  # all numbers are 0
     numbers = numbers.astype(np.float32)
     weight = np.ones(len(numbers), np.float32) if weights is None else weights.astype(np.float32)
-    for _ in range(2):  # above, below, and again
+    for _ in range(2):  # alternate between the upper and the lower end
         if high > 0:
             high *= float(SHRINK[np.argmin([_error(numbers, weight, (low, high * part)) for part in SHRINK])])
         if low < 0:
@@ -161,16 +163,16 @@ def _error(numbers: np.ndarray, weights: np.ndarray, over: Range) -> float:
 
 
 def relative_error(model: Model, runtime: str, calls: Sequence[Call]) -> list[float]:
-    """Of each call, what a model in int8 differs by in the 2-norm, relative to the float32 output."""
+    """Return the relative error of a model in int8 for each call: the 2-norm of the difference to the float32 output."""
     first = calls[0]
     bound = network(model, runtime, precision="int8").bind(len(first.x), model.shape, first.cond, model.output_shape)
     found = []
     for call in calls:
         bound.x[...] = call.x
-        found.append(relative(bound(call.t), call.output))
+        found.append(relative_difference(bound(call.t), call.output))
     return found
 
 
-def relative(got: np.ndarray, exact: np.ndarray) -> float:
-    """‖got − exact‖/‖exact‖."""
+def relative_difference(got: np.ndarray, exact: np.ndarray) -> float:
+    """Return ‖got − exact‖/‖exact‖."""
     return float(np.linalg.norm(got - exact)) / max(float(np.linalg.norm(exact)), 1e-30)

@@ -1,4 +1,4 @@
-"""Which layers compute in int8: all but the first and last, then fewer until the error is small enough."""
+"""Choose the layers that compute in int8: all but the first and the last, then fewer until the error is small enough."""
 
 from __future__ import annotations
 
@@ -11,96 +11,97 @@ from ..artifact.document import Quantization, Range
 from ..model import Model
 from ..onnx.graph import Node
 from ..rewrites.insert_qdq import channel_axis, quantizable_layers
-from .calibrate import Call, Seen, relative_error
-from .sensitivity import alone
+from .calibrate import Calibration, Call, relative_error
+from .sensitivity import errors_alone
 
-TOLD = 3  # trials at where the sums of squares say
+GUIDED_TRIALS = 3  # trials at the number of layers that the sums of squares predict; then bisection
 
 
 def candidates(model: Model) -> list[Node]:
-    """The layers between the first that the sample passes and the last. Those that it does not pass embed time and conditioning:
-    they cost nothing, and what they lose is lost everywhere."""
+    """Return the layers between the first and the last on the paths of the sample.
+
+    Layers off these paths embed time and conditioning. They take no time, and their errors would affect the whole network.
+    """
     graph = model.graph()
-    able = {node.outputs[0]: node for node in quantizable_layers(graph)}
-    passed: dict[str, int] = {model.input: 0}  # values made of the sample -> the layers it has passed at least
+    quantizable = {node.outputs[0]: node for node in quantizable_layers(graph)}
+    passed: dict[str, int] = {model.input: 0}  # values computed from the sample -> fewest layers on the way
     for node in graph.nodes:
         before = [passed[name] for name in node.inputs if name in passed]
         if before:
             for name in node.outputs:
-                passed[name] = min(before) + (name in able)
+                passed[name] = min(before) + (name in quantizable)
     makers = {name: node for node in graph.nodes for name in node.outputs}
     last: set[str] = set()
     waiting, done = [model.output], set[str]()
     while waiting:
         name = waiting.pop()
-        if name in able:
+        if name in quantizable:
             last.add(name)
         elif name in makers and name not in done:
             done.add(name)
             waiting += makers[name].inputs
-    return [node for name, node in able.items() if name not in last and passed.get(node.inputs[0], 0) > 0]
+    return [node for name, node in quantizable.items() if name not in last and passed.get(node.inputs[0], 0) > 0]
 
 
 def values(nodes: Sequence[Node]) -> list[str]:
-    """The values that layers in int8 read and write."""
+    """Return the names of the values that layers read and write."""
     return list(dict.fromkeys(name for node in nodes for name in (node.inputs[0], node.outputs[0])))
 
 
-def described(chosen: Sequence[Node], ranges: Mapping[str, Range]) -> Quantization:
-    """What a document says of these layers in int8, but for what they cost."""
+def quantization_of(chosen: Sequence[Node], ranges: Mapping[str, Range]) -> Quantization:
+    """Return the document's ``quantization`` of these layers, without the measured errors."""
     return Quantization(
         layers=tuple(node.outputs[0] for node in chosen), ranges={n: ranges[n] for n in values(chosen)}, relative_error={}
     )
 
 
 def in_int8(model: Model, chosen: Sequence[Node], ranges: Mapping[str, Range]) -> Model:
-    """The model with these layers in int8, not yet written anywhere."""
-    return dataclasses.replace(model, quantization=described(chosen, ranges))
+    """Return the model with these layers in int8. No file is written."""
+    return dataclasses.replace(model, quantization=quantization_of(chosen, ranges))
 
 
 def choose(
     model: Model,
     nodes: Sequence[Node],
-    seen: Seen,
+    calibration: Calibration,
     calls: Sequence[Call],
     runtime: str,
     max_error: float,
     say: Callable[[str], object],
 ) -> list[Node]:
-    """As much of the work as the error allows: those layers are left out first that cost most for what they compute.
+    """Choose as much work as the error allows. Layers with the largest squared error per multiply-add are left out first.
 
-    Errors of layers are near to independent, so that their squares add up: with each layer's alone it is known how many layers are
-    too many before they are tried, and a few trials settle it.
+    The errors of layers are nearly independent, so their squares add up. The errors of single layers predict how many layers are
+    possible, and a few trials are enough.
 
     Args:
         model: The model in float32.
         nodes: The layers that may compute in int8.
-        seen: Their values.
-        calls: To measure on.
-        runtime: To measure with.
-        max_error: Relative error that all of them together may have: root mean square over the calls.
-        say: Told what is done.
+        calibration: Ranges and sizes of their inputs and outputs.
+        calls: Network calls to measure on.
+        runtime: Runtime to measure with.
+        max_error: Largest relative error of all chosen layers together, root mean square over the calls.
+        say: Called with lines of progress.
     """
 
     def error(chosen: Sequence[Node]) -> float:
-        found = rms(relative_error(in_int8(model, chosen, seen.ranges), runtime, calls))
+        found = rms(relative_error(in_int8(model, chosen, calibration.ranges), runtime, calls))
         say(f"{len(chosen)} layers in int8: relative error {found:.4f}")
         return found
 
-    whole = error(nodes)
-    if whole <= max_error:
+    total = error(nodes)
+    if total <= max_error:
         return list(nodes)
-    cost = {name: found**2 for name, found in alone(model, nodes, seen.ranges, calls).items()}
+    cost = {name: found**2 for name, found in errors_alone(model, nodes, calibration.ranges, calls).items()}
     say(f"each layer alone: relative error {min(cost.values()) ** 0.5:.4f} to {max(cost.values()) ** 0.5:.4f}")
-    work = multiply_adds(model, nodes, seen.sizes)
+    work = multiply_adds(model, nodes, calibration.sizes)
     order = sorted(nodes, key=lambda node: cost[node.outputs[0]] / work[node.outputs[0]])
     sums = np.concatenate([[0.0], np.cumsum([cost[node.outputs[0]] for node in order])])
     fewest, most = 0, len(order)  # with the first `fewest` the error is small enough, with `most` it is not
-    known, at, trials = whole, most, 0
+    known, at, trials = total, most, 0
     while most - fewest > 1:
-        told = np.searchsorted(sums, sums[at] * (max_error / max(known, 1e-30)) ** 2, side="right") - 1
-        # As the sums tell; where they did not settle it, by halves.
-        at = int(np.clip(told, fewest + 1, most - 1)) if trials < TOLD else (fewest + most) // 2
+        predicted = np.searchsorted(sums, sums[at] * (max_error / max(known, 1e-30)) ** 2, side="right") - 1
+        at = int(np.clip(predicted, fewest + 1, most - 1)) if trials < GUIDED_TRIALS else (fewest + most) // 2
         trials += 1
         known = error(order[:at])
         fewest, most = (at, most) if known <= max_error else (fewest, at)
@@ -109,15 +110,16 @@ def choose(
 
 
 def multiply_adds(model: Model, nodes: Sequence[Node], sizes: Mapping[str, int]) -> dict[str, int]:
-    """Of each layer for one sample, by its output's name."""
+    """Return the multiply-adds of each layer for one sample, by the name of its output."""
     graph = model.graph()
     found = {}
     for node in nodes:
         weight = graph.weight(node.inputs[1])
-        assert weight is not None  # that makes it a layer
+        assert weight is not None  # as for every quantizable layer
         found[node.outputs[0]] = weight.size // weight.shape[channel_axis(node, weight)] * sizes[node.outputs[0]]
     return found
 
 
 def rms(errors: Sequence[float]) -> float:
+    """Return the root mean square."""
     return float(np.sqrt(np.mean(np.square(errors))))

@@ -1,4 +1,4 @@
-"""``quantize``: from a model to an artifact that says how it computes in int8."""
+"""``quantize``: write an artifact that can compute in int8."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..files import writable
 from ..model import Model, rewritten
 from ..runtimes.registry import RUNTIMES, select
 from . import calibrate
-from .choose import candidates, choose, described, in_int8, rms, values
+from .choose import candidates, choose, in_int8, quantization_of, rms, values
 
 if TYPE_CHECKING:
     from ..training.data import Split
@@ -37,31 +37,31 @@ def quantize(
     data: Split | None = None,
     progress: Callable[[str], object] | None = None,
 ) -> Model:
-    """Write a model with what ``precision="int8"`` needs to know: layers, ranges, and what it costs.
+    """Write a model with what ``precision="int8"`` needs: the layers, their ranges, and the measured error.
 
-    The network draws ``samples`` in ``steps`` steps, so that the ranges hold at every noise level. The weights stay as they are, in
-    float32, and so does what every other precision computes; int8 weights are made when a session is. Layers at the ends and those
-    that embed time and conditioning stay in float32; if the error is still above ``max_error``, so do those that alone cost most.
-    Needs onnxruntime, and no torch unless ``data`` is given.
+    The network draws ``samples`` in ``steps`` steps, so that the ranges are valid at every noise level. The weights in the file
+    stay float32, and other precisions compute what they did before; int8 weights are made when a session is built. The first and
+    last layers and those that embed time and conditioning stay in float32. If the error is still above ``max_error``, so do the
+    layers that cause the largest errors. Needs onnxruntime, and torch only if ``data`` is given.
 
     Args:
         model: An artifact: its path, a bundled name or a ``df.Model``, with its weights in the file.
         out: The .onnx to write; it may be the model's own.
-        samples, steps, seed: Of the trajectories that are calibrated on. The error is measured on others.
-        cond: Values to draw conditions from, by input name, as for :func:`diffuse_fast.learn_solver`; left out, every class of a
-            label and none.
-        max_error: Relative error that int8 may have: root mean square over the calls of a trajectory of ‖y − y32‖/‖y32‖, with the
+        samples, steps, seed: Of the trajectories used for calibration. The error is measured on other trajectories.
+        cond: Values to draw conditions from, by input name, as for :func:`diffuse_fast.learn_solver`; None for every class of a
+            label and the null label.
+        max_error: Largest relative error of int8: root mean square over the calls of a trajectory of ‖y − y32‖/‖y32‖, with the
             runtime that ``runtime="auto"`` takes for int8.
-        data: Real images with labels: then the Fréchet distance of samples to them is measured in float32 and in int8.
-        progress: Called with a line of text now and then.
+        data: Real images with labels. If given, the Fréchet distance of samples to them is measured in float32 and int8.
+        progress: Called with lines of text.
 
     Returns:
         The written model.
 
     Raises:
-        ArgumentError, ArgumentTypeError: an argument cannot be used, no layer can compute in int8 within ``max_error``, or the
-            weights lie outside the file.
-        OutputError: ``out`` cannot be written; asked before the work begins.
+        ArgumentError, ArgumentTypeError: an argument is invalid, no layer can compute in int8 within ``max_error``, or the
+            weights are outside the file.
+        OutputError: ``out`` cannot be written; checked before the work begins.
 
     Example:
         >>> import diffuse_fast as df
@@ -81,11 +81,11 @@ def quantize(
     if not nodes:
         raise ArgumentError(f"the model {model.name!r} has no layer between its first and last that could compute in int8.")
     say(f"calibration: {samples} samples, {steps} steps")
-    seen = calibrate.observe(model, values(nodes), samples, steps, seed, cond)
-    ranges = seen.ranges
+    calibration = calibrate.calibrate(model, values(nodes), samples, steps, seed, cond)
+    ranges = calibration.ranges
     held_out = calibrate.trajectories(model, HELD_OUT_SAMPLES, HELD_OUT_STEPS, seed + 1, cond)
     runtime = select(in_int8(model, nodes, ranges), precision="int8").name
-    chosen = choose(model, nodes, seen, held_out, runtime, max_error, say)
+    chosen = choose(model, nodes, calibration, held_out, runtime, max_error, say)
     if not chosen:
         raise ArgumentError(f"no layer of {model.name!r} can compute in int8 with a relative error of at most {max_error:g}.")
     draft = in_int8(model, chosen, ranges)
@@ -95,7 +95,7 @@ def quantize(
         "relative_error_by_time": {n: [[c.t, float(f"{e:.4g}")] for c, e in zip(held_out, errors[n], strict=True)] for n in errors},
     }  # fmt: skip
     found = dataclasses.replace(
-        described(chosen, ranges),
+        quantization_of(chosen, ranges),
         relative_error={name: float(f"{rms(e):.4g}") for name, e in errors.items()},
         frechet_distance=None if data is None else _distances(draft, data, seed, say),
         calibration=record,
@@ -125,7 +125,7 @@ def _target(model: Model, out: Any) -> Path:
         raise ArgumentTypeError(f"out is a {type(out).__name__}; it must be the path of the file to write.")
     if model.external:
         beside = model.external[0].name
-        raise ArgumentError(f"the weights of {model.path.name} lie beside it in {beside}; int8 needs them in the file.")
+        raise ArgumentError(f"the weights of {model.path.name} are beside it in {beside}; int8 needs them in the file.")
     check_schedule(model)
     if Path(out).suffix != ".onnx":
         raise ArgumentError(f"out is {str(out)!r}; it must end in '.onnx'.")

@@ -1,6 +1,6 @@
-"""What each layer costs if the values that go into it alone are rounded, from one session: a graph with a switch for every layer.
+"""Measure the error that each layer causes alone, with one session of a graph that has a switch for every layer.
 
-To build a session for each layer takes minutes for a large network; a call of one takes a fraction of a second.
+Building a session per layer takes minutes for a large network; a call takes a fraction of a second.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ from ..model import Model
 from ..onnx.graph import Graph, Node
 from ..rewrites.group_norm_to_instance_norm import group_norm_to_instance_norm
 from ..rewrites.insert_qdq import fake_quantize
-from .calibrate import Call, open_session, relative, run
+from .calibrate import Call, open_session, relative_difference, run
 
-NUMBERS = 2048  # of a call's output that are looked at: all that is asked is how the layers compare
+NUMBERS = 2048  # elements of a call's output that are compared; enough to rank the layers
 
 
-def alone(model: Model, layers: Sequence[Node], ranges: Mapping[str, Range], calls: Sequence[Call]) -> dict[str, float]:
-    """Of each layer, by its output's name, the relative error of a call with its input alone rounded: root mean square.
+def errors_alone(model: Model, layers: Sequence[Node], ranges: Mapping[str, Range], calls: Sequence[Call]) -> dict[str, float]:
+    """Return the root-mean-square relative error of calls in which only the input of one layer is quantized, by the layer's output.
 
-    Weights stay as they are: constant, which is what makes a call quick, and by far the smaller part (a channel of a weight has a
-    scale of its own, a value has one).
+    Weights are not quantized. They cause a much smaller error, because each channel has its own scale, and constants keep the calls
+    fast.
     """
     graph = model.graph()
-    switches = switched(graph, [node.outputs[0] for node in layers], ranges)
+    switches = insert_switches(graph, [node.outputs[0] for node in layers], ranges)
     group_norm_to_instance_norm(graph)
     session = open_session(graph)
     off = dict.fromkeys(switches.values(), np.array(False))
-    # In the middle and at the end, where the noise is least: some layers cost there alone.
+    # In the middle and at the end, where the noise is smallest: some layers matter only there.
     few = [_first(call, -(-NUMBERS // call.output[0].size)) for call in (calls[len(calls) // 2], calls[-1])]
     exact = [run(session, [model.output], model, call, off)[0] for call in few]
     found = {}
     for name, switch in switches.items():
         on = {**off, switch: np.array(True)}
-        errors = [relative(run(session, [model.output], model, c, on)[0], y) for c, y in zip(few, exact, strict=True)]
+        errors = [relative_difference(run(session, [model.output], model, c, on)[0], y) for c, y in zip(few, exact, strict=True)]
         found[name] = float(np.sqrt(np.mean(np.square(errors))))
     return found
 
 
-def switched(graph: Graph, names: Sequence[str], ranges: Mapping[str, Range]) -> dict[str, str]:
-    """Give each of these layers an input of the graph, a bool, that says whether its own input is rounded; their names."""
+def insert_switches(graph: Graph, names: Sequence[str], ranges: Mapping[str, Range]) -> dict[str, str]:
+    """Add a bool input to the graph for each layer, which selects whether the layer's input is quantized; return their names."""
     chosen, nodes = set(names), list[Node]()
     switches: dict[str, str] = {}
     for node in graph.nodes:
@@ -50,9 +50,9 @@ def switched(graph: Graph, names: Sequence[str], ranges: Mapping[str, Range]) ->
         if name in chosen:
             switches[name] = graph.add_input(f"{name}/int8", "bool")
             x = node.inputs[0]
-            rounded, either = graph.new_name(x), graph.new_name(x)
-            nodes += [*fake_quantize(graph, x, rounded, ranges[x]), Node("Where", (switches[name], rounded, x), (either,))]
-            node = graph.rewired(node, (either, *node.inputs[1:]), node.outputs)
+            rounded, selected = graph.new_name(x), graph.new_name(x)
+            nodes += [*fake_quantize(graph, x, rounded, ranges[x]), Node("Where", (switches[name], rounded, x), (selected,))]
+            node = graph.rewired(node, (selected, *node.inputs[1:]), node.outputs)
         nodes.append(node)
     graph.nodes[:] = nodes
     return switches

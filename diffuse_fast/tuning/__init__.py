@@ -1,4 +1,4 @@
-"""Choosing by measurement how a model is run on this machine. The one place where anything is timed."""
+"""Choose how to run a model on this machine by measurement. Nothing else in the package times anything."""
 
 from __future__ import annotations
 

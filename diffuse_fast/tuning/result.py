@@ -1,4 +1,4 @@
-"""What :func:`diffuse_fast.tune` found."""
+"""The result of :func:`diffuse_fast.tune`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ..runtimes.tuning_cache import Choice
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way to run a batch, and what was found of it.
+    """One way to run a batch, and its measurements.
 
     Attributes:
         choice: How it is run; ``seconds`` is the median.
         batch: Samples in a call.
         error: Root mean square of its difference to the float32 reference, relative to that of the reference; the largest over
-            three times. NaN where it did not run.
-        p20, p80: Seconds of a call, 20th and 80th percentile over the turns; NaN where it was not timed.
+            three times. NaN if it did not run.
+        p20, p80: Seconds per call, 20th and 80th percentile over the turns; NaN if it was not timed.
         turns: How often it was timed.
-        gain: How many times as long the default takes: the median over their turns; NaN where it was not timed.
-        won: Turns in which it was faster than the default.
-        default: Whether it is the default: what ``runtime="auto"`` takes without ``tune``, or where that was refused the next.
-        refused: Why it was not timed; None where it was.
+        gain: Speedup over the default, the median over the turns; NaN if it was not timed.
+        won: Number of turns in which it was faster than the default.
+        default: Whether it is the default: what ``runtime="auto"`` takes without ``tune``, or the next one if that was rejected.
+        refused: Why it was not timed; None if it was.
     """
 
     choice: Choice
@@ -39,12 +39,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What :func:`diffuse_fast.tune` found.
+    """The result of :func:`diffuse_fast.tune`.
 
     Attributes:
-        candidates: All that was tried.
-        best: What ``auto`` takes from now on, by precision and by batch size; its ``why`` says why.
-        file: Where the answer is kept; None where none is.
+        candidates: All candidates.
+        best: What ``auto`` takes from now on, by precision and batch size; its ``why`` gives the reason.
+        file: Where the result is stored; None if there is no cache.
     """
 
     candidates: tuple[Candidate, ...]

@@ -1,4 +1,4 @@
-"""``tune``: which runtime, threads and parts run a model fastest on this machine."""
+"""``tune``: find the runtime, threads and batch split that run a model fastest on this machine."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..runtimes import network
 from ..runtimes import tuning_cache as cache
 from ..runtimes.registry import RUNTIMES, select
 from ..runtimes.tuning_cache import Choice
-from .ab_timing import LONGEST, Contest, contest, fewest
-from .cpu_load import Others
-from .inputs import Inputs, apart
+from .ab_timing import MAX_TIME_FACTOR, Comparison, compare, min_rounds
+from .cpu_load import OtherLoad
+from .inputs import Inputs, relative_rms_error
 from .result import Candidate, Tuning
 
-# Two runtimes sum in other orders: some 1e-6 of the scale apart. Another function differs by the scale itself.
+# Largest relative error in float32. Runtimes differ by about 1e-6, because they sum in different orders.
 ROUNDING = 1e-4
-# What a shortcut may be off by to count as float32: ten times what two runtimes are apart on the networks of docs/runtimes.md.
+# Largest relative error of float32-fast that counts as float32: ten times the difference of two runtimes (docs/runtimes.md).
 LIKE_ROUNDING = 1e-5
 
 
@@ -40,35 +40,35 @@ def tune(
     seed: int = 0,
     progress: Callable[[str], object] | None = None,
 ) -> Tuning:
-    """Time the ways to run a model's network on this machine, and remember the fastest: ``runtime="auto"`` then takes it.
+    """Time the ways to run a model's network on this machine and store the fastest, which ``runtime="auto"`` then uses.
 
-    Candidates are the installed runtimes, with one thread to all cores inside a call, and a batch whole or split over the cores.
-    For float32 the shortcuts of float32-fast are candidates too, where their error is that of rounding: below 1e-5.
-    Each is compared with onnxruntime (else the first runtime) in float32 on one thread before it is timed; what differs is not
-    timed. Then they take turns (:mod:`diffuse_fast.tuning.ab_timing`). What ``auto`` takes without ``tune``, the default, stays
-    unless another is faster by 2 % and by more than chance explains: noise does not make it worse. What other processes took
-    of the cores is added to the 2 % for a candidate on fewer cores than the default, which they may have spared.
+    Candidates are the installed runtimes, with one thread up to all cores inside a call, and with the batch whole or split over
+    the cores. For float32, float32-fast is a candidate too if its error is below 1e-5, which is rounding.
+    Each candidate is first compared with onnxruntime (or else the first runtime) in float32 on one thread, and is not timed if its
+    error is larger. Then they take turns (:mod:`diffuse_fast.tuning.ab_timing`). The default, which ``auto`` takes without
+    ``tune``, stays unless another candidate is significantly faster, by at least 2 %. For a candidate on fewer cores than the
+    default, the load of other processes is added to the 2 %.
 
-    The answer holds for this artifact, processor, number of cores and these versions, and for the batch sizes of *network calls*
-    nearest in ratio to a tuned one: guidance doubles the batch. The answer of one precision is never taken for another.
+    The result applies to this artifact, CPU, number of cores and package versions. A *network call* takes the result of the tuned
+    batch size that is nearest in ratio; guidance doubles the batch. Each precision has its own results.
 
     Args:
         model: An artifact: its path, a bundled name or a ``df.Model``.
         batch_sizes: Samples in a network call.
-        precisions: What may be computed in; ``float32`` is what ``df.sample`` asks for unless told otherwise.
-        runtimes: Names of runtimes to try; None for all that run artifacts and are installed.
-        seconds: Time to spend on a batch size and precision once all candidates are made. Where that is too few rounds to be sure
-            of a win, more: up to 15 times as much.
-        max_error: The relative root-mean-square error that a precision other than float32 may have.
-        seed: Of the inputs, and of the orders that the candidates take turns in.
+        precisions: The precisions to tune; ``float32`` is the default of ``df.sample``.
+        runtimes: Names of the runtimes to try; None for all that run artifacts and are installed.
+        seconds: Time to spend on a batch size and precision once all candidates are built. If that is too short for a significant
+            result, up to 15 times as much.
+        max_error: Largest relative root-mean-square error of a precision other than float32.
+        seed: Seed of the inputs, and of the order in which the candidates take turns.
         progress: Called with a line before and after each batch size and precision.
 
     Returns:
-        What was found.
+        The candidates with their measurements, and the best.
 
     Raises:
-        ArgumentError, ArgumentTypeError: an argument cannot be used, or nothing runs the model in a precision.
-        OutputError: the answer cannot be kept.
+        ArgumentError, ArgumentTypeError: an argument is invalid, or no runtime runs the model in a precision.
+        OutputError: the result cannot be stored.
 
     Example:
         >>> import diffuse_fast as df
@@ -79,7 +79,7 @@ def tune(
     model = model if isinstance(model, Model) else load_cached(model)
     sizes = [require_int("batch_sizes", size, 1) for size in batch_sizes]
     if not sizes or not precisions or isinstance(precisions, str):
-        raise ArgumentError("batch_sizes and precisions are lists of at least one.")
+        raise ArgumentError("batch_sizes and precisions must be lists with at least one entry.")
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
         raise ArgumentTypeError(f"seconds is {seconds!r}; it must be a number above 0.")
     installed = [r for r in RUNTIMES if "artifact" in r.runs and r.installed]
@@ -97,31 +97,33 @@ def tune(
             )
         for size in sizes:
             limit = ROUNDING if precision == "float32" else max_error
-            told = progress or (lambda line: None)
-            told(f"batch {size}, {precision}: {seconds:g} s, where calls are slow up to {LONGEST * seconds:g} s")
-            tried, won = _tried(model, size, precision, names, seconds, limit, seed)
+            report = progress or (lambda line: None)
+            report(f"batch {size}, {precision}: {seconds:g} s, up to {MAX_TIME_FACTOR * seconds:g} s if calls are slow")
+            tried, won = _candidates(model, size, precision, names, seconds, limit, seed)
             found += tried
             best.setdefault(precision, {})[size] = won
-            told(f"batch {size}, {precision}: {_spoken(won)}: {won.why}")
+            report(f"batch {size}, {precision}: {_described(won)}: {won.why}")
     return Tuning(tuple(found), best, cache.write(model, best))
 
 
-def ways(cores: int, batch: int, physical: int | None = None) -> list[tuple[int, int]]:
-    """(threads, split) to try: threads in powers of two, as many as there are physical cores, and as there are cores; the batch
-    whole, or in as many parts as cores are left."""
+def thread_splits(cores: int, batch: int, physical: int | None = None) -> list[tuple[int, int]]:
+    """Return the pairs (threads, split) to try.
+
+    Threads are powers of two, the number of physical cores, and the number of cores. The batch is whole, or split over all cores.
+    """
     powers = (1 << i for i in range(cores.bit_length()))
     threads = {*(n for n in powers if n <= cores), cores, physical or cores}
     return sorted({(t, parts) for t in threads for parts in (1, cores // t) if parts <= batch})
 
 
-def _tried(
+def _candidates(
     model: Model, batch: int, precision: str, runtimes: list[str], seconds: float, limit: float, seed: int
 ) -> tuple[list[Candidate], Choice]:
-    """All candidates, the fastest first, and what is to be taken."""
+    """Return all candidates, the fastest first, and the choice to take."""
     inputs = Inputs(model, batch, np.random.default_rng(seed))
     expected = inputs.outputs(network(model, _reference(), threads=1).bind(batch, model.shape, inputs.cond))
     default = _default(model, precision, runtimes)
-    tried = ways(machine.cores(), batch, machine.physical_cores())
+    tried = thread_splits(machine.cores(), batch, machine.physical_cores())
     choices = [Choice(r, *way, precision) for r in runtimes for way in tried]
     if precision == "float32":
         able = [r.name for r in RUNTIMES if r.name in runtimes and "float32-fast" in r.precisions]
@@ -129,17 +131,17 @@ def _tried(
     calls: list[Callable[[], object]] = []
     ready: list[Candidate] = []
     refused: list[Candidate] = []
-    for choice in sorted(choices, key=lambda choice: choice != default):  # the default is the first, which a contest keeps
+    for choice in sorted(choices, key=lambda choice: choice != default):  # the default comes first: it is the baseline
         error = float("nan")
         try:
             net = network(model, choice.runtime, threads=choice.threads, split=choice.split, precision=choice.runtime_precision)
             call = net.bind(batch, model.shape, inputs.cond)
-            error = max(apart(got, want) for got, want in zip(inputs.outputs(call), expected, strict=True))
+            error = max(relative_rms_error(got, want) for got, want in zip(inputs.outputs(call), expected, strict=True))
             most = LIKE_ROUNDING if choice.shortcuts else limit
             why = None if error <= most else f"its relative error is {error:.2g}; at most {most:g}"
         except DiffuseFastError as failed:
             why = str(failed)
-        except Exception as failed:  # whatever a runtime raises: the others run the model all the same
+        except Exception as failed:  # a runtime may raise anything; the other candidates go on
             why = f"{type(failed).__name__}: {str(failed)[:1000]}"
         if why is None:
             calls.append(functools.partial(call, inputs.times[0]))
@@ -147,49 +149,49 @@ def _tried(
         else:
             refused.append(Candidate(choice, batch, error, refused=why))
     if not ready:
-        raise ArgumentError(f"nothing runs the model in {precision} at batch {batch}: {refused[0].refused}")
-    taken = [(c.choice.threads or 1) * c.choice.split for c in ready]
-    spared = {i for i, cores in enumerate(taken) if cores < taken[0]}
-    held = contest(calls, seconds, spared=spared, others=Others().share, seed=seed)
-    timed = [_timed(candidate, held, i) for i, candidate in enumerate(ready)]
-    won = timed[held.winner] = _explained(timed[held.winner], held)
+        raise ArgumentError(f"no runtime runs the model in {precision} at batch {batch}: {refused[0].refused}")
+    cores = [(c.choice.threads or 1) * c.choice.split for c in ready]
+    on_fewer_cores = {i for i, count in enumerate(cores) if count < cores[0]}
+    comparison = compare(calls, seconds, on_fewer_cores=on_fewer_cores, other_load=OtherLoad().share, seed=seed)
+    timed = [_timed(candidate, comparison, i) for i, candidate in enumerate(ready)]
+    won = timed[comparison.winner] = _explained(timed[comparison.winner], comparison)
     return sorted(timed, key=lambda c: c.choice.seconds) + refused, won.choice
 
 
 def _default(model: Model, precision: str, runtimes: list[str]) -> Choice:
-    """What ``auto`` takes where nothing was tuned, of these runtimes: each physical core."""
+    """Return what ``auto`` takes of these runtimes without ``tune``, on all physical cores."""
     first = select(model, "auto", precision).name
     return Choice(first if first in runtimes else runtimes[0], machine.physical_cores(), 1, precision)
 
 
-def _timed(candidate: Candidate, held: Contest, i: int) -> Candidate:
-    p20, median, p80 = (float(v) for v in np.quantile(held.times[i], (0.2, 0.5, 0.8)))
+def _timed(candidate: Candidate, comparison: Comparison, i: int) -> Candidate:
+    p20, median, p80 = (float(v) for v in np.quantile(comparison.times[i], (0.2, 0.5, 0.8)))
     return dataclasses.replace(
         candidate,
         choice=dataclasses.replace(candidate.choice, seconds=median),
         p20=p20,
         p80=p80,
-        turns=len(held.times[i]),
-        gain=held.gain(i),
-        won=held.won(i),
+        turns=len(comparison.times[i]),
+        gain=comparison.gain(i),
+        won=comparison.won(i),
     )
 
 
-def _explained(winner: Candidate, held: Contest) -> Candidate:
-    """The winner, with the reason in its choice."""
+def _explained(winner: Candidate, comparison: Comparison) -> Candidate:
+    """Return the winner with the reason in its choice."""
     rounds = winner.turns
-    if held.winner:
+    if comparison.winner:
         why = f"{winner.gain:.2f} times as fast as the default, and faster in {winner.won} of {rounds} rounds"
-    elif rounds < fewest(len(held.times) - 1):
-        why = f"the default, as {rounds} rounds are too few to be sure of another; give it more seconds"
+    elif rounds < min_rounds(len(comparison.times) - 1):
+        why = f"the default, because {rounds} rounds are too few for a significant result; give it more seconds"
     else:
-        why = f"the default, as none was surely faster in {rounds} rounds"
-    if held.others:
-        why += f"; others took {held.others:.0%} of the cores meanwhile, so tune again when they rest"
+        why = f"the default, because no other was significantly faster in {rounds} rounds"
+    if comparison.other_load:
+        why += f"; other processes took {comparison.other_load:.0%} of the cores meanwhile, so tune again when the machine is idle"
     return dataclasses.replace(winner, choice=dataclasses.replace(winner.choice, why=why))
 
 
-def _spoken(choice: Choice) -> str:
+def _described(choice: Choice) -> str:
     return f"{choice.label}, {choice.threads} threads, {choice.split} parts"
 
 

@@ -1,20 +1,23 @@
-"""A pause until this process rests: a runtime's threads go on spinning after a call, in case another comes (onnxruntime's for
-28 ms), and what is timed then has so many cores less."""
+"""Wait until this process is idle.
+
+The threads of a runtime keep spinning after a call, in case another one follows (onnxruntime's for 28 ms). A call that is timed
+meanwhile has fewer cores.
+"""
 
 from __future__ import annotations
 
 import time
 
-_LOOK = 0.002  # seconds between two looks
-_BUSY = 0.1  # of a core
-_LONGEST = 0.1  # seconds: what does not rest by then never does
+_INTERVAL = 0.002  # seconds between two checks
+_IDLE = 0.1  # of a core: idle below this
+_LIMIT = 0.1  # seconds: a process that is still busy then will not become idle
 
 
-def rest() -> None:
-    """Wait until no thread of this process works."""
-    end = time.perf_counter() + _LONGEST
+def wait_idle() -> None:
+    """Wait until no thread of this process is busy, for 0.1 s at most."""
+    end = time.perf_counter() + _LIMIT
     while time.perf_counter() < end:
         begin, used = time.perf_counter(), time.process_time()
-        time.sleep(_LOOK)
-        if time.process_time() - used < _BUSY * (time.perf_counter() - begin):
+        time.sleep(_INTERVAL)
+        if time.process_time() - used < _IDLE * (time.perf_counter() - begin):
             return

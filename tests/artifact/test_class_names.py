@@ -59,7 +59,7 @@ def test_classes_are_asked_for_by_name(named, small):
     np.testing.assert_array_equal(draw(["10", "circles"]), draw([2, 0]))
     np.testing.assert_array_equal(draw(["squares", 3]), draw([1, 3]))
     np.testing.assert_array_equal(draw("0"), draw(3))  # a text is a name, whatever it looks like
-    with pytest.raises(ArgumentError, match=r"'square', which is no class of the model.*'squares'"):
+    with pytest.raises(ArgumentError, match=r"'square', which is not a class of the model.*'squares'"):
         draw("square")
 
 

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
+from bench.calls import warm_sample
 from bench.cases.solvers import _heaviest, moved
 
 FEW, MANY = 10, 110
 # What this version does. Less is progress, and is written down here; more is a loss that no timing in CI would show.
 MOST_CALLS = {"onnx": 5, "callable": 9}  # Python functions entered per step: the runtime's call, and what it asks of the time
 MOST_COMPILED_CALLS = {"onnx": 7, "callable": 11}  # per step: the network, the step, and what sets the time
+MOST_CALLS_BEFORE, MOST_MOVES_BEFORE = 103, 51  # of a warm df.sample, before the network's first call; moves between files
 NODES = 193
 
 
@@ -54,6 +56,12 @@ def test_python_calls_per_step(runtime):
     few, many = _calls(_sampler(runtime, FEW)), _calls(_sampler(runtime, MANY))
     assert (many["call"] - few["call"]) / (MANY - FEW) <= MOST_CALLS[runtime]
     assert (many["c_call"] - few["c_call"]) / (MANY - FEW) <= MOST_COMPILED_CALLS[runtime]
+
+
+def test_python_calls_before_the_first_network_call():
+    calls = warm_sample()
+    assert calls.total <= MOST_CALLS_BEFORE
+    assert calls.moves <= MOST_MOVES_BEFORE
 
 
 @pytest.mark.parametrize("solver", ["ddim", "ddpm", "dpmpp_2m", "unipc"])

@@ -30,15 +30,22 @@ def threads():
     set_num_threads(before[1])
 
 
-@pytest.mark.parametrize("job", [Job("digits", 2, 4, 1), Job("digits", 2, 11, 1)], ids=["trailing", "leading"])
-def test_peers_draw_the_same_samples(job, tmp_path, monkeypatch):
-    import torch
-
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The folder of the networks' files, with the digits network."""
     import bench.peers.mnn
 
-    for holder in (networks, bench.peers.mnn):
-        monkeypatch.setattr(holder, "FOLDER", tmp_path)
-    export_plainly("digits")
+    folder = tmp_path_factory.mktemp("networks")
+    with pytest.MonkeyPatch.context() as patch:
+        for holder in (networks, bench.peers.mnn):
+            patch.setattr(holder, "FOLDER", folder)
+        export_plainly("digits")
+        yield
+
+
+@pytest.mark.parametrize("job", [Job("digits", 2, 4, 1), Job("digits", 2, 11, 1)], ids=["trailing", "leading"])
+def test_peers_draw_the_same_samples(job, exported):
+    import torch
 
     noise = np.random.default_rng(0).standard_normal((job.batch, *NETWORKS[job.network].shape)).astype(np.float32)
     reference = TorchLoop(job, module(job.network).double(), dtype=torch.float64)

@@ -75,7 +75,7 @@ x = df.sample("o/model.onnx", 16, {STEPS}, solver="ddpm", variance_type="learned
 np.save("x.npy", x)
 assert "torch" not in sys.modules
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     times = df.plan(model.schedule, "ddpm", STEPS, prediction_type="epsilon", variance_type="learned_range").timesteps
     # The noise is a function of (seed, sample, row); here from the oracle.

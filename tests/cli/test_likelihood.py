@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnxruntime")
+from diffuse_fast import console
 
 
 def test_bits_are_said_and_written(run, small, tmp_path):
@@ -20,6 +21,17 @@ def test_bits_are_said_and_written(run, small, tmp_path):
         np.testing.assert_allclose(found["prior"] + found["diffusion"] + found["decoder"], bits)
     assert bits.shape == error.shape == (5,)
     assert f"{bits.mean():.4f} ± " in done.stdout and "60 network evaluations" in done.stdout
+
+
+@pytest.mark.parametrize("method", ["elbo", "ode"])
+def test_long_work_prints_lines(run, small, tmp_path, monkeypatch, method):
+    np.save(tmp_path / "x.npy", np.zeros((3, 2, 3)))
+    arguments = ("likelihood", small(), tmp_path / "x.npy", "--method", method, "--steps", 4, "--batch-size", 2)
+    assert run(*arguments).stderr == ""  # it takes less than the interval
+    monkeypatch.setattr(console, "INTERVAL", 0.0)
+    lines = run(*arguments).stderr.splitlines()
+    assert lines[0] == "likelihood: 0 of 3 samples done, 1 network evaluations"
+    assert lines[-1].startswith("likelihood: 2 of 3 samples done")
 
 
 def test_what_cannot_be_is_refused(run, small, tmp_path):

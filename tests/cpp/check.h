@@ -1,4 +1,4 @@
-// The few lines of a test framework that the C++ tests need. TEST(name) { CHECK(...); } registers itself; main.cpp runs all.
+// A minimal test framework. TEST(name) { CHECK(...); } registers itself; main.cpp runs all.
 #pragma once
 
 #include <string>
@@ -12,7 +12,7 @@ struct Test {
 // Every TEST of the program, in order of registration.
 std::vector<Test>& tests();
 
-// Counts and prints a check that failed.
+// Counts and prints a failed check.
 void report_failure(const char* file, int line, const char* what, const std::string& context = {});
 
 struct Registered {

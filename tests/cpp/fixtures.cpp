@@ -146,7 +146,7 @@ bool Outcome::operator==(const Outcome& other) const {
 }
 
 Outcome apply(const Run& run, const Case& what) {
-  const df::ReadyRow row = df::ready(what.row);
+  const df::PreparedRow row = df::prepare_row(what.row);
   const uint32_t t = row.terms;
   const int64_t values = what.samples * what.elements;
   const int64_t stride = what.elements * (what.row.learned_s ? 2 : 1);
@@ -154,7 +154,7 @@ Outcome apply(const Run& run, const Case& what) {
   for (int i = 0; i < row.history_count; ++i) registers = std::max(registers, row.history[i] + 1);
   for (int i = 0; i < row.keep_count; ++i) registers = std::max(registers, row.keep[i] + 1);
 
-  // The data of a tensor do not depend on which others are there.
+  // The data of a tensor do not depend on which other tensors are present.
   const auto tensor = [&](bool needed, DType type, int64_t count, uint64_t number) {
     Exact memory(needed ? count * bytes_of(type) : 1);
     Random random(what.seed * 1000 + number);
@@ -171,11 +171,11 @@ Outcome apply(const Run& run, const Case& what) {
   Exact mask = tensor(what.masked, DType::kFloat32, values, 6);
   if (what.masked)
     for (int64_t i = 0; i < values; ++i) mask.as<float>()[i] = static_cast<float>(i % 5) * 0.25f;
-  Exact apart(what.in_place ? 1 : values * bytes_of(what.state));
+  Exact separate(what.in_place ? 1 : values * bytes_of(what.state));
 
   df::Buffers b;
   b.x = x.as<void>();
-  b.out = what.in_place ? x.as<void>() : apart.as<void>();
+  b.out = what.in_place ? x.as<void>() : separate.as<void>();
   b.outputs[0] = m0.as<void>(), b.outputs[1] = m1.as<void>(), b.outputs[2] = m2.as<void>();
   b.output_stride = stride;
   b.variance_offset = what.row.learned_s ? what.elements : -1;

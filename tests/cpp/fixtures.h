@@ -1,4 +1,4 @@
-// Rows, data and runs that several tests share.
+// Rows, data and runs shared by several tests.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "step/kernels.h"
-#include "step/stepper.h"
+#include "step/cpu/kernels.h"
+#include "step/cpu/stepper.h"
 
 // Reproducible data without libm: the same on every machine.  (splitmix64, Steele et al. 2014)
 class Random {
@@ -40,13 +40,13 @@ class Exact {
   void* data_;
 };
 
-// A row with no term: one network output of weight 1, no clamp, no register written.
+// A row without terms: one network output of weight 1, no clamp, no register written.
 df::Row empty_row();
 
 // Every kind of row, by name.
 const std::vector<std::pair<std::string, df::Row>>& named_rows();
 
-// A row with each term present or not by chance, within the contract.
+// A row with random terms, within the contract.
 df::Row random_row(Random& random);
 
 // One row on fresh data.
@@ -67,7 +67,7 @@ void for_rows_in_every_dtype(const std::function<void(const Case&, const std::st
 // A random row on a random number of samples and elements, from a random offset.
 Case random_case(Random& random, uint64_t seed);
 
-// What it left: the bytes of the new state, and the registers.
+// The result of a case: the bytes of the new state, and the registers.
 struct Outcome {
   std::vector<uint8_t> state;
   std::vector<float> registers;
@@ -75,12 +75,12 @@ struct Outcome {
   bool operator==(const Outcome& other) const;
 };
 
-// Applies the row to buffers, with noise of row kNoiseRow; the first bad sample, or -1.
+// Applies the row to buffers, with the noise of row kNoiseRow. Returns the first bad sample, or -1.
 using Run = std::function<int64_t(const Case&, const df::Buffers&, const uint64_t* seeds, const uint32_t* indices)>;
 inline constexpr uint32_t kNoiseRow = 11;
 
-// Applies the row on fresh data, through a Stepper or through whatever runs it. A tensor that the row does not need is one
-// byte long: to read it is to overrun.
+// Applies the row to fresh data, through a Stepper or through `run`. A tensor that the row does not need has one byte, so
+// that reading it is an overrun.
 Outcome apply(const Run& run, const Case& what);
 Outcome apply(const df::Kernel& kernel, const Case& what);
 

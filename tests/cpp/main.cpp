@@ -1,5 +1,5 @@
 // core_tests [PREFIX...]: runs the tests whose name starts with one of the prefixes, or all.
-// core_tests --bits: prints the table of expected_bits.inc as this machine computes it.
+// core_tests --bits: prints the table of expected_bits.inc, computed on this machine.
 #include <algorithm>
 #include <cstdio>
 #include <cstring>

@@ -1,4 +1,4 @@
-// Checksums of what every kernel computes, against a table made once: equal bits on other compilers and architectures.
+// Checksums of every kernel's results against a recorded table: the bits are equal on other compilers and architectures.
 #include <cinttypes>
 #include <cstdio>
 #include <cstring>

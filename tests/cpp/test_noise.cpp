@@ -1,4 +1,4 @@
-// Philox against the published words and a plain rendering of the paper; normals against Box and Muller in float64.
+// Philox against published words and the paper's algorithm; normals against the Box-Muller transform in float64.
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -23,7 +23,7 @@ Words plain_philox(Words c, uint64_t seed) {
   return c;
 }
 
-// normal.h's definition in float64.
+// The definition in normal.h, in float64.
 void plain_normals(uint32_t u, uint32_t w, double& z0, double& z1) {
   const double unit = static_cast<float>(static_cast<double>(u >> 1) * 0x1p-31 + 0x1p-32);
   const double radius = std::sqrt(-2.0 * std::log(unit));

@@ -15,19 +15,19 @@
 
 #include "check.h"
 #include "fixtures.h"
-#include "step/kernels.h"
+#include "step/cpu/kernels.h"
 #include "threads/pool.h"
 
 namespace {
 
-// True where every part ran exactly once.
+// Whether every part ran exactly once.
 bool runs_each_part_once(int64_t parts, int threads = df::num_threads()) {
-  std::vector<int> runs(static_cast<size_t>(parts), 0);  // a part is one thread's: no lock
+  std::vector<int> runs(static_cast<size_t>(parts), 0);  // each part runs on one thread, so no lock is needed
   df::run(parts, threads, [&](int64_t part) { ++runs[static_cast<size_t>(part)]; });
   return runs == std::vector<int>(static_cast<size_t>(parts), 1);
 }
 
-// Denormals flushed to zero, as some program may have set it.
+// Sets the mode that flushes denormals to zero, as a program may.
 class FlushDenormals {
  public:
 #if defined(__x86_64__)
@@ -81,7 +81,7 @@ TEST(pool_uses_no_more_threads_than_asked) {
 }
 
 TEST(pool_threads_by_the_work) {
-  // 16 pictures of 3x32x32 with noise, and 256 without, are done too soon for another thread to pay.
+  // 16 images of 3x32x32 with noise, and 256 without, are too little work for a second thread.
   CHECK(df::threads_for(3'072, 0, 8) == 1);
   CHECK(df::threads_for(3'072, 1, 8) == 1);
   CHECK(df::threads_for(49'152, 0, 8) == 1);
@@ -134,7 +134,7 @@ TEST(pool_concurrent_steps) {
   }
 }
 
-#if defined(__has_feature)  // clang's way of saying __SANITIZE_THREAD__
+#if defined(__has_feature)  // clang's form of __SANITIZE_THREAD__
 #if __has_feature(thread_sanitizer)
 #define __SANITIZE_THREAD__ 1
 #endif
@@ -145,7 +145,7 @@ TEST(pool_forked_child) {
   CHECK(runs_each_part_once(100));  // the parent has workers now
   const pid_t child = fork();
   if (child == 0) {
-    alarm(60);  // a child that hangs is a failure, not a wait
+    alarm(60);  // a child that hangs fails the test
     _exit(runs_each_part_once(100) ? 0 : 1);
   }
   int status = -1;
@@ -155,7 +155,7 @@ TEST(pool_forked_child) {
 }
 #endif
 
-// A caller's rounding and denormal modes change no bit, and are its own again after the call.
+// A caller's rounding and denormal modes change no bit, and are restored after the call.
 TEST(pool_float_mode) {
   Case what{empty_row()};
   what.row.a = 0x1p-126f;  // denormal products

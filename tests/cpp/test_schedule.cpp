@@ -1,4 +1,4 @@
-// The schedule math against its definitions in long double, its inverses, and its refusals.
+// The schedule math against its definitions in long double, its inverses, and its errors.
 #include <cmath>
 #include <limits>
 
@@ -69,7 +69,7 @@ TEST(schedule_marginals) {
     for (double t = 0.0; t <= last; t += last / 57.0) {
       const double a = schedule.alpha(t), s = schedule.sigma(t);
       CHECK(near(a * a + s * s, 1.0));
-      // Beyond the last timestep but one of a zero terminal SNR there is no signal, and the inverse is the last.
+      // With zero terminal SNR, no log-SNR lies between the last two timesteps: the inverse is the last.
       const double expected = schedule.log_snr(t) == -kInfinity ? last : t;
       CHECK(std::fabs(schedule.timestep_at_log_snr(schedule.log_snr(t)) - expected) < 1e-8 * (1.0 + last));
     }

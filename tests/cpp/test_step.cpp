@@ -83,9 +83,9 @@ TEST(step_in_place_changes_no_bit) {
     for (const df::Kernel* kernel : runnable_kernels()) {
       Case what{row};
       what.elements = 83;
-      const Outcome apart = apply(*kernel, what);
+      const Outcome separate = apply(*kernel, what);
       what.in_place = true;
-      CHECK_WITH(apply(*kernel, what) == apart, " " + name + describe(*kernel, what));
+      CHECK_WITH(apply(*kernel, what) == separate, " " + name + describe(*kernel, what));
     }
 }
 
@@ -107,7 +107,7 @@ TEST(step_threads_change_no_bit) {
   df::set_num_threads(2);
 }
 
-// A sample in two shards is the sample whole.
+// Two shards of a sample are the sample.
 TEST(step_shards_agree) {
   df::Row row = empty_row();
   row.calls_network = 0;
@@ -134,7 +134,7 @@ TEST(step_shards_agree) {
   }
 }
 
-// Samples at different rows of one plan get what each gets alone.
+// Samples at different rows of one plan get the same results as alone.
 TEST(step_mixed_rows) {
   std::vector<df::Row> rows;
   for (const auto& named : named_rows())
@@ -161,7 +161,7 @@ TEST(step_mixed_rows) {
       for (size_t i = 0; i < chosen.size(); ++i) {
         indices[i] = static_cast<uint32_t>(i);
         noise_rows[i] = static_cast<uint32_t>(100 + i);
-        if (i >= 2) chosen[i] = static_cast<int64_t>(i) - 2;  // the first two rest
+        if (i >= 2) chosen[i] = static_cast<int64_t>(i) - 2;  // the first two are inactive
       }
       df::Stepper stepper(*kernel, rows.data(), row_count, samples, elements, 1, DType::kFloat32, DType::kFloat32, b, seeds.data(),
                           indices.data());
@@ -183,7 +183,7 @@ TEST(step_mixed_rows) {
   }
 }
 
-// Outputs handed out by number from one memory are the outputs side by side; seeds can be exchanged.
+// Outputs given by entry number equal outputs in order; seeds can be replaced.
 TEST(step_outputs_by_number) {
   df::Row rows[2] = {empty_row(), empty_row()};
   rows[0].a = 0.5f, rows[0].b = 2.0f, rows[0].g[1] = -1.0f, rows[0].s = 1.0f;
@@ -246,10 +246,10 @@ TEST(step_finds_the_bad_sample) {
         b.output_stride = 70;
         df::Stepper stepper(*kernel, &row, 1, 3, 70, 0, DType::kFloat32, DType::kFloat32, b, seeds, indices);
         CHECK(stepper.run(0, 0) == 1);
-        CHECK(!stepper.bad(0) && stepper.bad(1) && !stepper.bad(2));
+        CHECK(stepper.bad_samples() == std::vector<int64_t>{1});
         const int64_t each[3] = {-1, 0, 0};
         CHECK(stepper.run_each(each, indices) == 1);
-        // The reductions meet it as well, and must come to an end.
+        // The reductions read it too, and must terminate.
         for (const auto reduce : {df::Reduce::kDynamicThreshold, df::Reduce::kGuidanceRescale, df::Reduce::kLangevin}) {
           df::Row reduced = row;
           reduced.d = reduced.q = 1.0f;
@@ -261,7 +261,7 @@ TEST(step_finds_the_bad_sample) {
       }
 }
 
-// Whatever a reduction makes of the coefficients, the step reads no tensor that the row did not name.
+// Whatever coefficients a reduction sets, the step reads no tensor that the row does not use.
 TEST(step_reductions_lead_to_no_other_tensor) {
   const float odd[] = {0.5f, HUGE_VALF, -HUGE_VALF, NAN, 1e38f, -1.0f};
   for (const df::Kernel* kernel : runnable_kernels())
@@ -273,12 +273,12 @@ TEST(step_reductions_lead_to_no_other_tensor) {
           row.reduce = static_cast<int32_t>(reduce);
           row.reduce_0 = reduce == df::Reduce::kDynamicThreshold ? 0.5f : value;
           row.reduce_1 = value;
-          const df::ReadyRow ready_row = df::ready(row);
+          const df::PreparedRow prepared = df::prepare_row(row);
           float x[20] = {}, m[20], out[20];
           std::fill_n(m, 20, output);
           m[3] = 1.0f;
           df::Sample sample{};
-          sample.row = &ready_row;
+          sample.row = &prepared;
           sample.x = x;
           sample.out = out;
           sample.m[0] = m;
@@ -286,8 +286,8 @@ TEST(step_reductions_lead_to_no_other_tensor) {
         }
 }
 
-// A constant output keeps its weights, exactly, whatever the guidance; and a small deviation is told from none.
-TEST(step_rescales_what_is_nearly_constant) {
+// A constant output keeps its weights, exactly, whatever the guidance; and a small deviation is not taken for a constant.
+TEST(step_rescales_nearly_constant_outputs) {
   const uint64_t seed = 0;
   const uint32_t index = 0;
   for (const df::Kernel* kernel : runnable_kernels())
@@ -308,7 +308,7 @@ TEST(step_rescales_what_is_nearly_constant) {
         stepper.run(1, 0);
         CHECK_WITH(out == plain, std::string(" ") + kernel->name);
         if (n == 1) continue;
-        // The same outputs but for one value: both deviations are its own, in the ratio of the weight that it has.
+        // One value differs: it alone causes both deviations, whose ratio is its weight.
         m0[0] += 1e-6f;
         stepper.run(1, 0);
         const float weight = scale == 0.0f ? 1.0f : 1.0f / scale;
@@ -316,7 +316,7 @@ TEST(step_rescales_what_is_nearly_constant) {
       }
 }
 
-TEST(step_refuses_what_is_not_there) {
+TEST(step_refuses_missing_tensors) {
   const uint64_t seed = 0;
   const uint32_t index = 0;
   float x[8] = {}, h[8] = {};
@@ -378,7 +378,7 @@ TEST(step_conversions) {
                    std::string(" ") + kernel->name + " " + std::to_string(static_cast<int>(from)) + " to " +
                        std::to_string(static_cast<int>(to)));
       }
-    // There and back is the same number: a 16-bit value is a float32.
+    // The round trip is exact: every 16-bit value is a float32.
     const std::vector<uint8_t> back = convert(*kernel, half, DType::kFloat16, DType::kFloat16);
     for (uint32_t i = 0; i < 65536; ++i) {
       const bool nan = (i & 0x7fffu) > 0x7c00u;
@@ -389,7 +389,7 @@ TEST(step_conversions) {
   }
 }
 
-// A bound that equals the value gives the value, and NaN passes: seen through the sign of zero.
+// A value equal to a bound is returned unchanged (shown by the sign of zero), and NaN passes.
 TEST(step_clamp) {
   df::Row row = empty_row();
   row.q = row.d = 1.0f;

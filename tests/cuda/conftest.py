@@ -1,4 +1,4 @@
-"""The compiled CUDA step on a device made of the host (on_host/): ``diffuse_fast.kernels.cuda`` runs on it as on a GPU.
+"""The compiled CUDA step on a device emulated on the host (on_host/): ``diffuse_fast.kernels.cuda`` runs on it as on a GPU.
 
 Everything is the real code but for the driver: the bindings, the host's side of the step, and the kernels, compiled as C++.
 """
@@ -23,14 +23,14 @@ BUILD = ROOT / "build" / "cuda_on_host"
 
 @pytest.fixture(scope="session")
 def module():
-    """The path of the module, built once and again where its sources changed."""
+    """The path of the module, rebuilt when its sources change."""
     if importlib.util.find_spec("pybind11") is None or shutil.which("ninja") is None or shutil.which("cmake") is None:
         pytest.skip("cmake, ninja or pybind11 is not installed")
     import pybind11
 
-    # The tools of this environment first: the build's requirements are installed there.
+    # This environment's tools first: the build's requirements are installed there.
     environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
-    # -O1: compiled in half the time, and no option changes a bit.
+    # -O1 halves the compile time, and no option changes a bit.
     configure = ["cmake", "-S", ROOT, "-B", BUILD, "-G", "Ninja", "-DUSE_CUDA=OFF", "-DDIFFUSE_FAST_TESTS=ON",
                  "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O1", f"-DPython_EXECUTABLE={sys.executable}",
                  f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]  # fmt: skip
@@ -56,7 +56,7 @@ def on_host(module):
 
 @pytest.fixture
 def core(on_host, monkeypatch):
-    """The module, in the place of the compiled core for ``diffuse_fast.kernels.cuda``."""
+    """The module, in place of the compiled core in ``diffuse_fast.kernels.cuda``."""
     monkeypatch.setattr(cuda, "_core", on_host)
     yield on_host
     on_host.finish()

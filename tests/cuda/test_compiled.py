@@ -1,6 +1,6 @@
-"""The CUDA step compiled ahead of time: what can be said of it without a device. Skipped where there is no nvcc.
+"""The CUDA step compiled ahead of time: properties of the code that need no device. Skipped without nvcc.
 
-``python tests/cuda/test_compiled.py`` writes compiled.json anew, after a change of the kernels or of nvcc's version.
+``python tests/cuda/test_compiled.py`` rewrites compiled.json, after a change of the kernels or of nvcc's version.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NVCC = shutil.which("nvcc")
 pytestmark = pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
 
 ARCHITECTURES = ["80", "90", pytest.param("100", marks=pytest.mark.slow), pytest.param("120", marks=pytest.mark.slow)]
-COVERS = ["one_step", "one_step_noise", "multistep", "general"]
+TERM_SETS = ["one_step", "one_step_noise", "multistep", "general"]
 TYPES = {"DTypeE0ELS": "f32", "DTypeE1ELS": "f16", "DTypeE2ELS": "bf16", "AnyTypes": "any"}
 
 
@@ -32,13 +32,13 @@ def readable(mangled: str) -> str:
     for name in ("reduce_kernel", "normals_kernel", "settle_kernel"):
         if name in mangled:
             return name
-    cover = COVERS[int(re.search(r"CoverE(\d)", mangled)[1])]
-    return f"step {cover} {next(short for key, short in TYPES.items() if key in mangled)}"
+    term_set = TERM_SETS[int(re.search(r"TermSetE(\d)", mangled)[1])]
+    return f"step {term_set} {next(short for key, short in TYPES.items() if key in mangled)}"
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """One architecture: text by kernel, what ptxas says by kernel, and the machine code."""
+    """One architecture: PTX by kernel, ptxas's report by kernel, and the machine code."""
 
     ptx: dict[str, str]
     said: dict[str, str]
@@ -46,13 +46,13 @@ class Compiled:
 
     @property
     def figures(self) -> dict[str, list[int]]:
-        """What compiled.json keeps: registers and PTX instructions."""
+        """The figures in compiled.json: registers and PTX instructions."""
         registers = {name: int(re.search(r"Used (\d+) registers", said)[1]) for name, said in self.said.items()}
         return {name: [count, len(re.findall(r";\n", self.ptx[name]))] for name, count in registers.items()}
 
     @functools.cached_property
     def sass(self) -> dict[str, collections.Counter]:
-        """How often each instruction is in each kernel."""
+        """The number of times that each instruction occurs in each kernel."""
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
             file.write(self.cubin)
             file.flush()
@@ -64,7 +64,7 @@ class Compiled:
 
 
 def disassembler() -> str | None:
-    """nvdisasm: of the toolkit, or the one that triton brings."""
+    """nvdisasm, from the toolkit or from triton."""
     triton = importlib.util.find_spec("triton")
     folders = [None, str(Path(triton.origin).parent / "backends/nvidia/bin")] if triton else [None]
     return next((found for folder in folders if (found := shutil.which("nvdisasm", path=folder))), None)
@@ -79,7 +79,7 @@ def compiled(architecture: str) -> Compiled:
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [NVCC, "-std=c++20", "-O3", "-fmad=false", f"-arch=sm_{architecture}", "-Xptxas=-v", "--keep", "--keep-dir", folder,
-             f"-I{ROOT / 'csrc'}", '-DDF_CUDA_ARCHITECTURES="80"', "-c", ROOT / "csrc/step/step_cuda.cu", "-o", f"{folder}/out.o"],
+             f"-I{ROOT / 'csrc'}", '-DDF_CUDA_ARCHITECTURES="80"', "-c", ROOT / "csrc/step/cuda/step.cu", "-o", f"{folder}/out.o"],
             capture_output=True, text=True, timeout=280,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
@@ -112,8 +112,8 @@ def test_arithmetic_is_exact_and_loads_are_coherent(architecture):
 
 @pytest.mark.skipif(disassembler() is None, reason="nvdisasm is not installed (it comes with the CUDA toolkit and with triton)")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_machine_code_takes_128_bits_at_a_time(architecture):
-    """Each access of the loop that takes the last elements one by one has its like of 128 bits in the loop before it.
+def test_accesses_have_128_bits(architecture):
+    """Each access of the loop over the last single elements has a 128-bit counterpart in the loop over the body.
 
     Both loops are the same source; a thread of the first has four elements, or eight where a tensor may have 16 bits.
     """

@@ -1,4 +1,4 @@
-// The CUDA step on a device made of the host, against the CPU's scalar kernel to the bit.
+// The CUDA step on a device emulated on the host, bit for bit against the CPU's scalar kernel.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 
 #include "check.h"
 #include "fixtures.h"
-#include "step/cuda.h"
+#include "step/cuda/device_step.h"
 
 using df::DType;
 namespace cuda = df::cuda;
@@ -49,8 +49,8 @@ df::Row named(const char* name) {
   return empty_row();
 }
 
-const char* cover_of(const df::Row& row, bool masked = false) {
-  return cuda::kCoverNames[static_cast<int>(cuda::variant_of(&row, 1, masked).cover)];
+const char* term_set_of(const df::Row& row, bool masked = false) {
+  return cuda::kTermSetNames[static_cast<int>(cuda::variant_of(&row, 1, masked).term_set)];
 }
 
 }  // namespace
@@ -63,7 +63,7 @@ TEST(cuda_named_rows) {
         what.elements = elements;
         what.element_offset = offset;
         what.samples = elements % 2 == 0 ? 1 : 3;
-        what.masked = elements % 3 != 0;  // a mask makes every row one for the general kernel
+        what.masked = elements % 3 != 0;  // with a mask every row needs the general kernel
         check_against_scalar(what, name);
       }
 }
@@ -75,7 +75,7 @@ TEST(cuda_random_rows) {
   for (uint64_t i = 0; i < 1500; ++i) check_against_scalar(random_case(random, i), "random row " + std::to_string(i));
 }
 
-// More elements than the grid has threads, so that a thread takes several; and a reduction's threads several each.
+// More elements than the grid has threads: each thread processes several, in the step and in a reduction.
 TEST(cuda_many_elements) {
   for (const int processors : {1, 3}) {
     on_host::processors = processors;
@@ -91,7 +91,7 @@ TEST(cuda_many_elements) {
   on_host::processors = 1;
 }
 
-// More samples than a grid is high.
+// More samples than the largest grid height.
 TEST(cuda_many_samples) {
   Case what{named("one step and noise")};
   what.samples = 65'540;
@@ -110,7 +110,7 @@ TEST(cuda_far_elements) {
   }
 }
 
-// Outputs further apart than 32 bits reach: only the last sample's is there, and only that sample is not resting.
+// Output strides beyond 32 bits: only the last sample's output exists, and only that sample is active.
 TEST(cuda_addresses_are_wide) {
   df::Row row = empty_row();
   row.b = 2.0f;
@@ -135,7 +135,7 @@ TEST(cuda_addresses_are_wide) {
   for (int i = 0; i < 24; ++i) CHECK(out[i] == (i < 16 ? 0.0f : 3.0f));
 }
 
-// A plan by one launch after another: rows follow on the device, samples apart, one resting; t follows the table.
+// A plan, one launch per row: row numbers advance on the device, samples are at different rows, one is inactive, and t follows.
 TEST(cuda_rows_follow_on_the_device) {
   std::vector<df::Row> rows;
   for (const char* name : {"one step and noise", "history of two registers", "clipped raw epsilon", "langevin", "one step"})
@@ -182,9 +182,9 @@ TEST(cuda_rows_follow_on_the_device) {
   const uint64_t other_seeds[samples] = {};
   const df::Row other = named("one step");
   const auto step = cuda::bind(binding, &other, 1, times, other_seeds, indices, 0);
-  CHECK((step->variant() == cuda::Variant{cuda::Cover::kOneStep, false}));
+  CHECK((step->variant() == cuda::Variant{cuda::TermSet::kOneStep, false}));
   step->load(rows.data(), count, times, 0);
-  CHECK((step->variant() == cuda::Variant{cuda::Cover::kGeneral, true}));
+  CHECK((step->variant() == cuda::Variant{cuda::TermSet::kGeneral, true}));
   step->seed(seeds, indices, 0);
   step->place(first, first_noise, 0);
   CHECK(t[0] == 900.0f && t[1] == 500.0f && t[3] == 100.0f);
@@ -281,7 +281,7 @@ TEST(cuda_finds_the_first_bad_row) {
     }
 }
 
-// Quantiles at every place of a small sample with many equal values, against the CPU's selection by comparison.
+// Quantiles at every rank of a small sample with many equal values, against the CPU's selection.
 TEST(cuda_quantiles) {
   for (int i = 0; i <= 20; ++i) {
     Case what{named("dynamic threshold")};
@@ -295,7 +295,7 @@ TEST(cuda_quantiles) {
   }
 }
 
-// Bytes of a step's tensors, counted where they are read and written: the least that the row can do with.
+// The bytes of a step's tensors, counted at each access: the minimum for the row.
 TEST(cuda_bytes_per_element) {
   const auto per_element = [](const char* name, DType type) {
     Case what{named(name)};
@@ -320,15 +320,15 @@ TEST(cuda_bytes_per_element) {
   CHECK(per_element("nothing", DType::kFloat32) == 4.0);
 }
 
-TEST(cuda_covers) {
-  CHECK(std::string(cover_of(named("one step"))) == "one_step");
-  CHECK(std::string(cover_of(named("clipped posterior"))) == "one_step");
-  CHECK(std::string(cover_of(named("clipped posterior and noise"))) == "one_step_noise");
-  CHECK(std::string(cover_of(named("clipped history of two registers"))) == "multistep");
-  CHECK(std::string(cover_of(named("learned variance"))) == "general");
-  CHECK(std::string(cover_of(named("langevin"))) == "general");
-  CHECK(std::string(cover_of(named("one step"), true)) == "general");
-  CHECK(std::string(cover_of(named("known region without noise"))) == "one_step");  // without a mask it is a plain step
+TEST(cuda_term_sets) {
+  CHECK(std::string(term_set_of(named("one step"))) == "one_step");
+  CHECK(std::string(term_set_of(named("clipped posterior"))) == "one_step");
+  CHECK(std::string(term_set_of(named("clipped posterior and noise"))) == "one_step_noise");
+  CHECK(std::string(term_set_of(named("clipped history of two registers"))) == "multistep");
+  CHECK(std::string(term_set_of(named("learned variance"))) == "general");
+  CHECK(std::string(term_set_of(named("langevin"))) == "general");
+  CHECK(std::string(term_set_of(named("one step"), true)) == "general");
+  CHECK(std::string(term_set_of(named("known region without noise"))) == "one_step");  // without a mask it is a plain step
 }
 
 TEST(cuda_normals_have_the_bits_of_the_cpu) {

@@ -1,4 +1,4 @@
-"""Device arrays pass between libraries where they lie: the same address, held by whoever reads, ordered on their streams.
+"""Device arrays are exchanged between libraries without a copy: at the same address, kept alive by the reader, in stream order.
 
 There is no second library with CUDA here: torch's CPU arrays stand in for its CUDA arrays, and only the device's type in the
 capsule is another. Capsules are read by the published layout (https://dmlc.github.io/dlpack/latest/c_api.html), by ctypes.
@@ -40,7 +40,7 @@ def inside(capsule) -> Tensor:
 
 
 class Theirs:
-    """A tensor that says it is on a CUDA device."""
+    """A tensor that claims to be on a CUDA device."""
 
     def __init__(self, tensor, place=CUDA):
         self.tensor, self.place, self.streams = tensor, place, []
@@ -56,7 +56,7 @@ class Theirs:
 
 
 class AsCpu:
-    """A device array for who takes arrays of the CPU only."""
+    """A device array that claims to be on the CPU."""
 
     def __init__(self, array):
         self.array = array
@@ -81,10 +81,10 @@ def test_ours_is_theirs_at_the_same_address(dtype):
     bits = (tensor.view(torch.uint16) if dtype == "bfloat16" else tensor).numpy()
     np.testing.assert_array_equal(bits, values)
     bits[...] = values[::-1]
-    np.testing.assert_array_equal(array.copy_to_host(), values[::-1])  # one memory
+    np.testing.assert_array_equal(array.copy_to_host(), values[::-1])  # the same memory
 
 
-def test_what_is_in_our_capsule():
+def test_the_contents_of_our_capsule():
     array = DeviceArray((4, 5), np.float32)
     assert array.__dlpack_device__() == (CUDA, 0)
     capsule = array.__dlpack__(stream=-1)
@@ -119,7 +119,7 @@ def test_a_part_begins_where_it_begins():
         array[::2]
 
 
-def test_memory_is_held_as_long_as_it_is_read_and_no_longer():
+def test_memory_is_kept_alive_as_long_as_it_is_read():
     values = np.ones(3, np.float32)
     alive = weakref.ref(values)
     part = DeviceArray.from_dlpack(Theirs(torch.from_numpy(values)))[1:]
@@ -140,18 +140,18 @@ def test_memory_is_held_as_long_as_it_is_read_and_no_longer():
     np.testing.assert_array_equal(taken.numpy(), [2, 2, 2])
 
 
-def test_a_capsule_is_taken_once(core):
+def test_a_capsule_is_consumed_once(core):
     capsule = Theirs(torch.ones(2)).__dlpack__(stream=1)
     core.take_dlpack(capsule)
     with pytest.raises(ValueError, match="PyCapsule"):
         core.take_dlpack(capsule)
 
 
-@pytest.mark.parametrize(("stream", "told"), [(0, 1), (7, 7), (None, -1)])
-def test_the_other_library_is_told_where_we_read(stream, told):
+@pytest.mark.parametrize(("stream", "received"), [(0, 1), (7, 7), (None, -1)])
+def test_the_other_library_gets_the_stream_that_reads(stream, received):
     theirs = Theirs(torch.ones(2))
     DeviceArray.from_dlpack(theirs, stream)
-    assert theirs.streams == [told]
+    assert theirs.streams == [received]
 
 
 def test_readers_wait_for_the_stream_that_wrote(core):
@@ -162,7 +162,7 @@ def test_readers_wait_for_the_stream_that_wrote(core):
         array.__dlpack__(stream=given)
         assert core.waits() == [(waiting, stream.handle)]
     array.__dlpack__(stream=-1)
-    DeviceArray((2,)).__dlpack__(stream=5)  # its stream is not known: the caller's to order
+    DeviceArray((2,)).__dlpack__(stream=5)  # without a stream the caller orders
     assert core.waits() == []
     assert array.__cuda_array_interface__["stream"] == stream.handle
     assert DeviceArray((2,), stream=0).__cuda_array_interface__["stream"] == 1
@@ -176,7 +176,7 @@ def test_the_kernel_reads_and_writes_theirs_in_place():
     step = cuda.CudaKernel().bind([Row(a=2.0, b=1.0)], x=theirs, out=theirs, outputs=[Theirs(m)], registers=None, seeds=[0, 0],
                                   indices=[0, 1])  # fmt: skip
     step.place([0, 0], [0, 0])
-    del m  # the step holds what it was bound to
+    del m  # the step keeps its buffers alive
     gc.collect()
     step.launch()
     assert step.first_bad_rows().tolist() == [-1, -1]
@@ -203,7 +203,7 @@ def test_copies_between_arrays_of_the_device(core):
 
 
 class Interface:
-    """An array that knows ``__cuda_array_interface__`` only, as Numba's."""
+    """An array with ``__cuda_array_interface__`` only, like Numba's."""
 
     def __init__(self, array, strides=None):
         self.array = array
@@ -211,7 +211,7 @@ class Interface:
                                          "strides": strides, "version": 3}  # fmt: skip
 
 
-def test_strides_of_axes_with_one_entry_mean_nothing():
+def test_strides_of_axes_with_one_entry_are_ignored():
     x = np.ones((2, 1, 4), np.float32)
     odd = torch.ones(2, 1, 4).as_strided((2, 1, 4), (4, 99, 1))
     assert DeviceArray.from_dlpack(Theirs(odd)).shape == (2, 1, 4)
@@ -237,12 +237,12 @@ def test_strides_of_axes_with_one_entry_mean_nothing():
         (lambda: Theirs(torch.zeros(2, requires_grad=True)), ArgumentError, "noise cannot be handed over: .*grad"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_taken_is_refused(value, error, said):
+def test_unsupported_arrays_are_refused(value, error, said):
     with pytest.raises(error, match=said):
         DeviceArray.from_dlpack(value(), 0, "noise")
 
 
-def test_no_copy_is_made_where_one_is_asked_for():
+def test_a_request_for_a_copy_is_refused():
     array = DeviceArray((2,))
     with pytest.raises(BufferError, match="without a copy"):
         array.__dlpack__(copy=True)

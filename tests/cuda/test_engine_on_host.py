@@ -1,4 +1,4 @@
-"""The whole engine for model files on ``device="cuda"``, over the step compiled for the host: bit for bit the CPU's engine.
+"""The whole engine for model files on ``device="cuda"``, on the step compiled for the host: bit for bit the CPU's engine.
 
 onnxruntime is a stand-in that computes a function of NumPy on the memory that it was bound to; all else is what runs on a GPU.
 """
@@ -6,6 +6,7 @@ onnxruntime is a stand-in that computes a function of NumPy on the memory that i
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import importlib.machinery
 import sys
 import threading
@@ -32,7 +33,7 @@ def network(x, t, label):
 
 
 def memory(dtype, shape, address):
-    """What lies at an address."""
+    """The memory at an address as an array."""
     count = int(np.prod(shape))
     raw = (ctypes.c_char * (count * np.dtype(dtype).itemsize)).from_address(address)
     return np.frombuffer(raw, dtype, count).reshape(shape)
@@ -58,7 +59,7 @@ class Options:
 
 @pytest.fixture
 def there(core, monkeypatch):
-    """As if this machine had a GPU, and onnxruntime had CUDA. ``function`` is what sessions compute, ``calls`` how often."""
+    """Pretends that this machine has a GPU and onnxruntime has CUDA. Sessions compute ``function``; ``calls`` counts their runs."""
     state = SimpleNamespace(function=network, calls=0, inputs={"x": "float", "t": "int64", "label": "int64"}, waits=[])
 
     class Session:
@@ -77,7 +78,7 @@ def there(core, monkeypatch):
             return Binding()
 
         def run_with_iobinding(self, binding, options):
-            core.finish()  # what is before it on the stream
+            core.finish()  # the work queued before it
             state.calls += 1
             binding.outputs["output"][...] = state.function(**binding.inputs)
 
@@ -101,7 +102,8 @@ def there(core, monkeypatch):
     monkeypatch.setattr(
         devices, "_core", SimpleNamespace(cuda_unavailable_reason=core.cuda_unavailable_reason, environment=_core.environment)
     )
-    monkeypatch.setitem(registry._DEVICE_KERNELS, "cuda", core.cuda_unavailable_reason)
+    kernel = dataclasses.replace(registry._IMPLEMENTATIONS["cuda"], unavailable=core.cuda_unavailable_reason)
+    monkeypatch.setitem(registry._IMPLEMENTATIONS, "cuda", kernel)
     monkeypatch.delenv("DIFFUSE_FAST_KERNEL", raising=False)
     forget()
     yield state
@@ -110,7 +112,7 @@ def there(core, monkeypatch):
 
 @pytest.fixture
 def model(there):
-    return df.load(df.load("digits").path)  # an object of its own, and so no session of another test
+    return df.load(df.load("digits").path)  # a new object, so that it shares no session with other tests
 
 
 def plan(solver="ddim", steps=6, **options):

@@ -112,7 +112,7 @@ def test_every_row_has_the_bits_of_the_cpu(name):
                 Run([ROWS[name]], dtypes=dtypes, elements=elements, offset=offset, in_place=in_place).once().assert_same_bits()
 
 
-@pytest.mark.parametrize("name", [n for n in [*ROWS, *SUMS] if n != "learned variance alone"])  # its exponent is held, here
+@pytest.mark.parametrize("name", [n for n in [*ROWS, *SUMS] if n != "learned variance alone"])  # its exponent is clipped
 @pytest.mark.parametrize("elements", [1, 67])
 def test_every_row_is_the_oracles(name, elements):
     # About a dozen float32 roundings of terms of order 1 to 10; the noise itself is good to 1e-5 where |z| is large.
@@ -261,7 +261,7 @@ def test_the_first_bad_row_of_each_sample_is_kept():
     run.step.place([0, 0, 0, 4, -1], [0] * 5)
     assert run.step.first_bad_rows().tolist() == [-1] * 5
     run.step.launch()
-    assert run.step.first_bad_rows().tolist() == [0, 0, -1, 4, -1]  # what is read is looked at, with any weight
+    assert run.step.first_bad_rows().tolist() == [0, 0, -1, 4, -1]  # every output that is read is checked, whatever its weight
 
 
 # ---- captured launches ---------------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ def test_a_launch_replayed_for_rows_of_another_variant_is_found(captured, other)
     after = run.out.copy_to_host()
     np.testing.assert_array_equal(after[[0, 2]], before[[0, 2]])  # not stepped by half a row
     assert (after[1] != before[1]).any()
-    with pytest.raises(DeviceError, match="sample 0 met a row that the launch was not made for: a graph captured for another"):
+    with pytest.raises(DeviceError, match="sample 0 is at a row that the launch does not support: a graph captured for another"):
         run.step.first_bad_rows()
     run.step.place([0, 0, 0], [0, 0, 0])  # forgotten
     tape.replay()
@@ -411,8 +411,8 @@ def test_a_bound_step_stays_as_it_is_where_something_does_not_fit():
         (lambda: step.place([0, 1], [0, 0]), "sample 1 is placed at row 1 of 1"),
         (lambda: step.place([0], [0]), "rows has 1 entries"),
         (lambda: step.seed([1], [2]), "seeds has 1 entries"),
-        (lambda: step.launch(outputs=[]), "differ from those that were bound"),
-        (lambda: step.launch(outputs=[on_device(np.zeros((2, 6), np.float16))]), "differ from those that were bound"),
+        (lambda: step.launch(outputs=[]), "differ from the bound ones"),
+        (lambda: step.launch(outputs=[on_device(np.zeros((2, 6), np.float16))]), "differ from the bound ones"),
     ):
         with pytest.raises(ArgumentError, match=said):
             call()
@@ -438,7 +438,7 @@ def test_torch_tensors_on_the_cpu_are_refused():
     ],
 )
 def test_what_is_missing_is_named(module, pretend, said):
-    # A process of its own each: what is missing is found out once.
+    # A process each: the reason is determined once per process.
     code = f"""
 import importlib.util
 from diffuse_fast.errors import UnavailableError

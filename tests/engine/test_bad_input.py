@@ -37,7 +37,7 @@ GUIDED = {"guidance_scale": 2.0, "negative_cond": {"label": 1}}
     ({"guidance_scale": "2"}, "guidance_scale is '2'"), ({"guidance_scale": [2.0]}, "request 0: guidance_scale"),
     ({**GUIDED, "guidance_scale": float("nan"), "cond": {"label": 1}}, "finite"),
     ({"cond": [1]}, "cond of request 0"), ({"cond": {"label": "x"}}, "must be numbers"), ({"cond": {"label": None}}, "numbers"),
-    ({"cond": {"label": [[1], [1, 2]]}}, "differ in shape"), ({"cond": {1: 1}}, "names of inputs are text"),
+    ({"cond": {"label": [[1], [1, 2]]}}, "differ in shape"), ({"cond": {1: 1}}, "names of inputs are strings"),
     ({**GUIDED, "cond": {"label": [1, 2]}}, "of one form"), (GUIDED, "of one form"), ({"noise": "x"}, "noise of request 0"),
     ({"noise": np.zeros(2)}, "noise of request 0"), ({"plan": "ddim"}, "plan is a str"),
 ])  # fmt: skip

@@ -123,7 +123,7 @@ def test_what_torch_lacks_is_all_told_at_once(monkeypatch, driver):
 
 
 def test_a_module_elsewhere_is_not_moved(with_torch_gpus):
-    with pytest.raises(UnavailableError, match=r"the module lies on the CPU; move it: module.to\('cuda:1'\)"):
+    with pytest.raises(UnavailableError, match=r"the module is on the CPU; move it: module.to\('cuda:1'\)"):
         df.sample(with_torch_gpus.nn.Linear(2, 2).eval(), 1, 2, device="cuda:1", **KNOWN)
 
 

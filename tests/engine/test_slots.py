@@ -129,3 +129,23 @@ def test_nan_names_the_number_of_the_request(mocked):
         with pytest.raises(NonFiniteError) as error:
             slots.run()
         assert (error.value.row, error.value.samples) == (0, (41,))
+
+
+@pytest.mark.parametrize("place", ["cpu", "device"])
+@pytest.mark.parametrize("shared", [True, False], ids=["lockstep", "mixed"])
+def test_the_others_go_on_when_a_bad_sample_is_retired(mocked, place, shared):
+    def broken(x, t, label):
+        return np.where((label == 3) & (np.asarray(t) < 600), np.float32(np.nan), 1)[:, None, None] * network(x, t, label)
+
+    chosen = plan("ddpm", 6)
+    sampler = df.Sampler(broken, chosen, shape=SHAPE) if place == "cpu" else mocked(broken, chosen, shape=SHAPE).sampler
+    asked = [df.Request(plan=chosen if shared else plan("ddpm", 6 + i), seed=i, cond={"label": i}) for i in range(2, 5)]
+    slots = slots_of(sampler, 3)
+    taken = {slots.admit(one, number): one for number, one in enumerate(asked)}
+    with pytest.raises(NonFiniteError) as error:
+        slots.run()
+    assert error.value.samples == (1,)
+    slots.retire(1)
+    slots.run()
+    for slot in (0, 2):
+        np.testing.assert_array_equal(slots.result(slot), alone(taken[slot]))

@@ -1,4 +1,4 @@
-"""Tests on a real GPU: ``pytest -m gpu``. Each is skipped, with what is missing, on a machine without one."""
+"""Tests on a real GPU: ``pytest -m gpu``. Without one they are skipped, and the reason says what is missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from diffuse_fast.kernels import kernels
 
 @pytest.fixture
 def cuda():
-    """torch, where it can use a CUDA device and a kernel can step there."""
+    """torch, if it can use a CUDA device and a kernel runs there."""
     missing = torch_reasons()
     if all(k.unavailable for k in kernels() if k.device == "cuda"):
         missing += [f"{k.name}: {k.unavailable}" for k in kernels() if k.device == "cuda"]
@@ -23,7 +23,7 @@ def cuda():
 
 @pytest.fixture
 def core_cuda():
-    """Where artifacts can be sampled on a CUDA device."""
+    """Skips the test unless artifacts can be sampled on a CUDA device."""
     if missing := core_reasons():
         pytest.skip(f"no CUDA device for model files: {'; '.join(missing)}")
 

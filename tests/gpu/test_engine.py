@@ -16,7 +16,7 @@ KNOWN = {"shape": SHAPE, "seed": 3, "schedule": df.Schedule.linear(), "predictio
 
 @pytest.fixture
 def module(cuda):
-    """A product and two sums, each rounded on its own, so that every device has the same bits."""
+    """A product and two sums, each rounded separately, so that every device gives the same bits."""
 
     class Exact(cuda.nn.Module):
         def __init__(self):
@@ -32,7 +32,7 @@ def module(cuda):
 
 @pytest.fixture
 def replays(cuda, monkeypatch):
-    """Replays of each graph, by its id."""
+    """The number of replays of each graph, by its id."""
     counts: dict[int, int] = {}
     replay = cuda.cuda.CUDAGraph.replay
 
@@ -68,7 +68,7 @@ def test_guidance_and_conditioning(cuda, module):
     assert cuda.equal(df.sample(module.cuda(), 2, 8, **call).cpu(), expected)
 
 
-def test_what_lies_on_the_device_is_read_there(cuda, module, monkeypatch):
+def test_device_arrays_are_read_on_the_device(cuda, module, monkeypatch):
     generator = cuda.Generator().manual_seed(0)
     noise, *draws = cuda.randn(7, 3, *SHAPE, generator=generator)
 
@@ -78,7 +78,7 @@ def test_what_lies_on_the_device_is_read_there(cuda, module, monkeypatch):
 
     expected = df.sample(module, 3, 6, **call(lambda tensor: tensor))
     with monkeypatch.context() as patch:
-        for reader in ("arguments.noise_array", "conditioning._read"):
+        for reader in ("arguments.noise_array", "conditioning._host_array"):
             patch.setattr(f"diffuse_fast.engine.{reader}", lambda *_: pytest.fail("read on the host"))
         got = df.sample(module.cuda(), 3, 6, **call(lambda tensor: tensor.cuda()))
     assert cuda.equal(got.cpu(), expected)
@@ -115,7 +115,7 @@ def test_nothing_waits_between_the_first_row_and_the_last(cuda, module):
         cuda.cuda.set_sync_debug_mode("default")
 
 
-def test_nan_is_told_with_row_and_sample(cuda):
+def test_nan_is_reported_with_row_and_sample(cuda):
     def broken(x, t, label):
         return cuda.where((label == 1)[:, None, None] & (t < 400)[:, None, None], float("nan"), x)
 
@@ -134,7 +134,7 @@ def test_what_cannot_be_captured_says_so_and_runs_when_asked(cuda, module):
     with pytest.raises(NetworkError, match="cannot be captured in a CUDA graph"):
         df.sample(looks, 1, 3, device="cuda", **KNOWN)
     assert df.sample(looks, 1, 3, device="cuda", graph="none", **KNOWN).is_cuda
-    assert df.sample(module.cuda(), 1, 3, **KNOWN).is_cuda  # the device is as good as new
+    assert df.sample(module.cuda(), 1, 3, **KNOWN).is_cuda  # the device is usable again
 
 
 def test_requests(cuda, module):
@@ -145,7 +145,7 @@ def test_requests(cuda, module):
     np.testing.assert_array_equal(got.cpu().numpy(), expected)
 
 
-def test_a_device_that_is_not_there(cuda, module):
+def test_a_missing_device(cuda, module):
     with pytest.raises(UnavailableError, match="this machine has"):
         df.sample(module, 1, 2, device="cuda:63", **KNOWN)
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.gpu
 
 
 def test_the_forward_process_has_the_bits_of_the_cpu(cuda):
-    """As training calls it: noise by its address, or given."""
+    """As training calls it: with drawn or given noise."""
     from diffuse_fast.training.objectives import BatchPosition, ForwardProcess
 
     process = ForwardProcess(df.Schedule.cosine(), "v_prediction")

@@ -21,10 +21,10 @@ def test_digits(core_cuda, graph):
     expected = df.sample("digits", 4, 10, device="cpu", **options)
     got = df.sample("digits", 4, 10, device="cuda", graph=graph, **options)
     assert isinstance(got, np.ndarray)
-    np.testing.assert_allclose(got, expected, atol=2e-2)  # TF32 may be in the network; the step is exact
+    np.testing.assert_allclose(got, expected, atol=2e-2)  # the network may use TF32; the step is exact
 
 
-def test_what_lies_on_the_device_is_read_there(core_cuda):
+def test_device_arrays_are_read_on_the_device(core_cuda):
     noise, *draws = np.random.default_rng(0).standard_normal((6, 3, 1, 8, 8)).astype(np.float32)
     label = np.array([3, 4, 5])
 
@@ -49,6 +49,6 @@ def test_no_torch_in_the_process(core_cuda):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_a_device_that_is_not_there(core_cuda):
+def test_a_missing_device(core_cuda):
     with pytest.raises(UnavailableError):
         df.sample("digits", 1, 2, device="cuda:63")

@@ -1,4 +1,4 @@
-"""Every kind of row, by name: what the kernels for devices are held to, beside the CPU's and the oracle."""
+"""Every kind of row, by name, for the tests that compare device kernels with the CPU's kernels and with the oracle."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ROWS = {
     "known region, clean": Row(**BASE, known_y=1.0),
     "dynamic threshold": Row(**CLIP, b=0.4, d=0.8, reduce=Reduction("dynamic_threshold", (0.9, 4.0))),
 }
-# Sums over a sample are taken in another order than on the CPU, in float64: the coefficient may round to its neighbour.
+# Rows with sums over a sample, which devices take in another order than the CPU: a coefficient may differ in its last bit.
 SUMS = {
     "guidance rescale": Row(g=(3.0, -2.0), **BASE, reduce=Reduction("guidance_rescale", (0.7,))),
     "langevin": Row(a=1.0, reduce=Reduction("langevin", (0.16, -1.3))),

@@ -1,4 +1,4 @@
-"""What ``df.step`` and the forward process are given by mistake: a typed error that names the argument, and nothing is written."""
+"""Invalid arguments of ``df.step`` and the forward process: a typed error names the argument, and nothing is written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_only(shape):
     return given
 
 
-# Not whole numbers from 0 to a bound.
+# Not integers from 0 to a bound.
 NUMBERS = [-1, 1.5, 0.0, None, "1", b"1", True, np.float32(1), np.nan, [1], (1,), {}, array(), 2**64, 10**400, -(2**63), 1j]
 
 ROW = Row(a=1.0, b=1.0, s=0.5)
@@ -45,11 +45,11 @@ STEP = {
     "known": [1.0, array((N, 5)), array(dtype=np.float64)],
     "kernel": ["gpu", 5, [], b"scalar", ""],
 }  # fmt: skip
-STEP["kernel"].remove("")  # as where nothing is said
+STEP["kernel"].remove("")  # the default
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in STEP.items() for value in values])
-@pytest.mark.parametrize("plain", [True, False])  # with out given, plain arrays take a way of their own
+@pytest.mark.parametrize("plain", [True, False])  # float32 arrays with out take the short path
 def test_step_refuses(name, value, plain):
     out = np.full((N, ELEMENTS), 7.0, np.float32)
     call = {"x": array(), "model_output": array(), "row": ROW, **({"out": out} if plain else {}), name: value}
@@ -83,7 +83,7 @@ def test_there_must_be_as_many_registers_as_the_row_names(count):
 def test_step_refuses_variance(variance):
     with pytest.raises(DiffuseFastError, match="variance"):
         step(array(), array(), Row(a=1.0, log_s=(0.0, 1.0)), variance=variance)
-    with pytest.raises(ArgumentError, match="reads 1 model outputs"):  # without a network there is none
+    with pytest.raises(ArgumentError, match="reads 1 model outputs"):  # without a network there is no variance
         step(array(), None, Row(calls_network=False, a=1.0, log_s=(0.0, 1.0)), variance=array())
 
 
@@ -218,12 +218,12 @@ def test_a_row_has_coefficients_that_float32_holds(value):
 
 
 @pytest.mark.parametrize("bounds", [{"lo": 1e39}, {"lo": np.inf}, {"hi": -1e39}, {"hi": -np.inf}, {"lo": 1e39, "hi": 1e40}])
-def test_bounds_that_nothing_can_meet_are_refused(bounds):
+def test_empty_ranges_are_refused(bounds):
     with pytest.raises(DiffuseFastError, match="lo must be below hi"):
         Row(**bounds)
 
 
-def test_a_bound_that_float32_does_not_hold_is_none():
+def test_a_bound_beyond_float32_is_no_bound():
     x = np.array([[-3e38, 0.0, 3e38]], np.float32)
     np.testing.assert_array_equal(step(x, x, Row(q=1.0, d=1.0, lo=-1e300, hi=1e39)), x)
 
@@ -248,7 +248,7 @@ def test_a_reduction_has_values_of_its_kind(kind, values):
         Reduction(kind, values)
 
 
-def test_types_are_those_of_the_built_in():
+def test_errors_are_built_in_types_too():
     with pytest.raises(ArgumentTypeError):
         step(array(), array(), ROW, step=1.5)
     with pytest.raises(ArgumentError):

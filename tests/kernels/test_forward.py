@@ -9,7 +9,7 @@ import diffuse_fast as df
 from diffuse_fast.kernels import forward, get_kernel, kernels, num_threads, reference, set_num_threads
 
 COMPILED = [k.name for k in kernels() if k.device == "cpu" and k.unavailable is None and k.name != "reference"]
-SHAPES = [(1, 1), (3, 7), (5, 3, 11, 13), (2, 100_001)]  # the last for two threads
+SHAPES = [(1, 1), (3, 7), (5, 3, 11, 13), (2, 100_001)]  # the last uses two threads
 SHARED = np.empty((2, 3), np.float32)
 TARGETS = [None, (0.0, 1.0), (1.0, 0.0), (-1.0, 1.0), (0.0, 0.0)]
 
@@ -24,7 +24,7 @@ def problem(shape, seed=0):
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kernel", COMPILED)
-def test_it_is_the_formula(kernel, shape, target, given):
+def test_it_computes_the_formula(kernel, shape, target, given):
     x0, alpha, sigma = problem(shape)
     noise = np.random.default_rng(1).standard_normal(shape).astype(np.float32) if given else None
     x_t, aim = forward(x0, alpha, sigma, target=target, seed=2**63 + 5, step=9, index=2**31, noise=noise, kernel=kernel)
@@ -41,14 +41,14 @@ def test_it_is_the_formula(kernel, shape, target, given):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_kernel_thread_count_and_shard_gives_the_same_bits(shape):
     x0, alpha, sigma = problem(shape)
-    told = {"target": (-sigma, alpha), "seed": 3, "step": 2**32 - 1}
-    x_t, target = forward(x0, alpha, sigma, **told)
+    call = {"target": (-sigma, alpha), "seed": 3, "step": 2**32 - 1}
+    x_t, target = forward(x0, alpha, sigma, **call)
     threads = num_threads()
     try:
         for kernel in COMPILED:
             for set_num in (1, 2, 5):
                 set_num_threads(set_num)
-                again = forward(x0, alpha, sigma, **told, kernel=kernel)
+                again = forward(x0, alpha, sigma, **call, kernel=kernel)
                 np.testing.assert_array_equal(again[0], x_t)
                 np.testing.assert_array_equal(again[1], target)
     finally:
@@ -69,7 +69,7 @@ def test_the_noise_is_not_that_of_sampling_and_changes_with_the_step():
     assert not np.array_equal(z, forward(x0, 0.0, 1.0, seed=4, step=1)[0])
 
 
-def test_v_prediction_and_x_t_give_back_data_and_noise():
+def test_v_prediction_and_x_t_recover_data_and_noise():
     """(x_t, v) is a rotation of (x0, z) by the angle of the level (Salimans & Ho 2022): rotate it back."""
     x0, alpha, sigma = problem((4, 1000))
     x_t, v = forward(x0, alpha, sigma, target=(-sigma, alpha), seed=8)
@@ -79,14 +79,14 @@ def test_v_prediction_and_x_t_give_back_data_and_noise():
     np.testing.assert_allclose(s * x_t + a * v, z, atol=2e-6)
 
 
-def test_a_term_that_is_not_there_is_not_read():
+def test_an_absent_term_is_not_read():
     x0 = np.full((1, 9), np.nan, np.float32)
     x_t, target = forward(x0, 0.0, 1.0, target=(0.0, 2.0), seed=1)
     assert np.isfinite(x_t).all()
     np.testing.assert_array_equal(target, 2 * x_t)
 
 
-def test_it_writes_where_it_is_told():
+def test_it_writes_to_out():
     x0, alpha, sigma = problem((3, 7))
     place = np.empty_like(x0), np.empty_like(x0)
     result = forward(x0, alpha, sigma, target=(0.0, 1.0), seed=1, out=place)
@@ -96,7 +96,7 @@ def test_it_writes_where_it_is_told():
     np.testing.assert_array_equal(place[1], expected[1])
 
 
-def test_tensors_come_back_as_tensors():
+def test_tensors_return_tensors():
     torch = pytest.importorskip("torch")
     x0, alpha, sigma = problem((2, 3, 5))
     x_t, target = forward(torch.from_numpy(x0), alpha, sigma, target=(0.0, 1.0), seed=1)
@@ -119,10 +119,10 @@ def test_tensors_come_back_as_tensors():
         ({"index": 2**32 - 1}, "index"),
         ({"out": (np.ones((2, 3), np.float32), np.ones((2, 3), np.float32))}, "out must be a pair"),
         ({"out": (SHARED, SHARED), "target": (0.0, 1.0)}, "overlap"),
-        ({"noise": np.ones((2, 4), np.float32)}, "x's shape"),
+        ({"noise": np.ones((2, 4), np.float32)}, "x0's shape"),
     ],
 )
-def test_what_does_not_fit_is_refused(change, message):
-    told = {"x0": np.ones((2, 3), np.float32), "alpha": 0.6, "sigma": 0.8, **change}
+def test_invalid_arguments_are_refused(change, message):
+    call = {"x0": np.ones((2, 3), np.float32), "alpha": 0.6, "sigma": 0.8, **change}
     with pytest.raises(df.DiffuseFastError, match=message):
-        forward(told.pop("x0"), told.pop("alpha"), told.pop("sigma"), **told)
+        forward(call.pop("x0"), call.pop("alpha"), call.pop("sigma"), **call)

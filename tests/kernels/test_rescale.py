@@ -22,14 +22,14 @@ def variance(values):
 
 
 def factor(conditional, other, scale, phi):
-    """phi * std(m_0) / std(m) + 1 - phi, in rational numbers but for the root."""
+    """phi * std(m_0) / std(m) + 1 - phi, in rational numbers, except for the root."""
     m_0 = [Fraction(float(v)) for v in conditional.ravel()]
     m = [Fraction(scale) * a + (1 - Fraction(scale)) * Fraction(float(b)) for a, b in zip(m_0, other.ravel(), strict=True)]
     return 1.0 if variance(m) == 0 else phi * math.sqrt(variance(m_0) / variance(m)) + 1.0 - phi
 
 
 def rescaled(kernel, conditional, other, scale, phi):
-    """What the row makes of m: x' = m times the factor."""
+    """The row's x' = m times the factor."""
     row = Row(b=1.0, g=(scale, 1.0 - scale), reduce=Reduction("guidance_rescale", (phi,)))
     return step(np.zeros_like(conditional), [conditional, other], row, kernel=kernel)
 
@@ -41,7 +41,7 @@ def mixed(conditional, other, scale):
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("scale", [0.0, 3.0, 7.5])
 @pytest.mark.parametrize("n", [1, 2, 7, 64, 65, 1000])
-def test_constant_outputs_are_left_as_they_are(kernel, scale, n):
+def test_constant_outputs_keep_their_weights(kernel, scale, n):
     conditional, other = np.full((1, n), 0.7, np.float32), np.full((1, n), 0.2, np.float32)
     expected = mixed(conditional, other, scale)
     np.testing.assert_allclose(rescaled(kernel, conditional, other, scale, 1.0), expected, rtol=5e-7)
@@ -62,8 +62,8 @@ def test_the_factor_is_right_however_small_the_deviation(kernel, deviation, scal
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_one_value_apart_from_many_equal_ones(kernel):
-    """The first value, from which differences are taken, is the one that lies apart."""
+def test_one_outlier_among_equal_values(kernel):
+    """The first value, from which differences are taken, is the outlier."""
     conditional, other = np.full((1, 3001), 1e3, np.float32), np.full((1, 3001), 2e3, np.float32)
     conditional[0, 0], other[0, 0] = -7e6, 3.0
     got = rescaled(kernel, conditional, other, 2.0, 1.0)
@@ -81,7 +81,7 @@ def test_a_conditional_output_without_a_weight_counts(kernel):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_a_conditional_output_without_a_weight_is_asked_for_and_looked_at(kernel):
+def test_a_conditional_output_without_a_weight_is_required_and_checked(kernel):
     row = Row(b=1.0, g=(0.0, 1.0), reduce=Reduction("guidance_rescale", (0.7,)))
     x, bad = np.ones((2, 5), np.float32), np.ones((2, 5), np.float32)
     with pytest.raises(ArgumentError, match="reads 2 model outputs; 1 were given"):

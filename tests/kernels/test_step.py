@@ -1,4 +1,4 @@
-"""Every kernel this machine has, forced by name, against the float64 oracle; and bit for bit against one another."""
+"""Every kernel of this machine, forced by name, against the float64 oracle and bit for bit against the others."""
 
 import itertools
 
@@ -41,7 +41,7 @@ ROWS = {
 
 
 def run(kernel, row, *, shape=(3, 37), dtype=np.float32, seed=0, threads=1, in_place=False, offset=0):
-    """One row on fresh data; what it left in the state and in the registers."""
+    """Apply one row to fresh data; return the state and the registers."""
     rng = np.random.default_rng(seed)
 
     def draw(*size):
@@ -72,7 +72,7 @@ def test_kernels_compute_the_row(kernel, name, elements):
     row = ROWS[name]
     out, registers = run(kernel, row, shape=(3, elements))
     expected, kept = run("reference", row, shape=(3, elements))
-    # About a dozen float32 roundings of terms of order 1 to 10; the noise itself is good to 1e-5 where |z| is large.
+    # About a dozen float32 roundings of terms of order 1 to 10; the noise is accurate to 1e-5 where |z| is large.
     np.testing.assert_allclose(out, expected, rtol=2e-5, atol=2e-5)
     np.testing.assert_allclose(registers, kept, rtol=2e-5, atol=2e-5)
 
@@ -114,7 +114,7 @@ def test_a_bad_output_is_found(kernel, value):
                                    seeds=np.zeros(3, np.uint64), indices=np.zeros(3, np.uint32))  # fmt: skip
     assert bound.run(0, 0) == 1
     assert bound.bad_samples() == [1]
-    m[1, 69] = 0.0  # what was found is of one run
+    m[1, 69] = 0.0  # bad samples are those of the last run
     assert bound.run(0, 1) == -1 and bound.bad_samples() == []
     m[2, 0] = value
     assert bound.run_each(np.zeros(3, np.int64), np.zeros(3, np.uint32)) == 2 and bound.bad_samples() == [2]
@@ -227,9 +227,9 @@ def test_normals_are_normal(kernel):
 
 
 def damaged(reduction, value):
-    """A packed row whose reduction has another first value than a row may have."""
+    """A packed row whose reduction has an invalid first value."""
     table = pack([Row(d=1.0, q=1.0, reduce=reduction)])
-    table["reduce_values"][0, 0] = value
+    table["reduce_0"][0] = value
     return table
 
 
@@ -247,7 +247,7 @@ def damaged(reduction, value):
         (damaged(Reduction("guidance_rescale", (0.9,)), np.inf), "phi"),
     ],
 )
-def test_a_row_that_needs_what_is_not_there_is_refused(kernel, row, message):
+def test_a_row_that_needs_a_missing_tensor_is_refused(kernel, row, message):
     x = np.zeros((1, 8), np.float32)
     with pytest.raises(ArgumentError, match=message):
         get_kernel(kernel).bind(
@@ -283,25 +283,25 @@ def test_too_few_model_outputs_are_counted(given):
         step(x, [x.copy()] * given, row)
 
 
-# ---- the path of plain arrays -------------------------------------------------------------------------
+# ---- the short path of float32 arrays -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("solver", ["ddim", "ddpm"])
 @pytest.mark.parametrize("shape", [(1, 7), (5, 3, 33), (2, 70001)])
-def test_plain_arrays_take_a_shorter_way_to_the_same_bits(solver, shape):
+def test_the_short_path_gives_the_same_bits(solver, shape):
     rng = np.random.default_rng(2)
     x, m = (rng.standard_normal(shape).astype(np.float32) for _ in range(2))
     row = plan(Schedule.linear(), solver, 10, prediction_type="epsilon", clip=(-1, 1)).rows[2]
-    long_way = step(x, m, row, seed=[7] * shape[0], index=range(4, 4 + shape[0]), step=2)
+    general = step(x, m, row, seed=[7] * shape[0], index=range(4, 4 + shape[0]), step=2)
     out = np.empty_like(x)
     assert step(x, m, row, seed=7, index=4, step=2, out=out) is out
-    np.testing.assert_array_equal(out, long_way)
+    np.testing.assert_array_equal(out, general)
     in_place = x.copy()
     step(in_place, m, row, seed=7, index=4, step=2, out=in_place)
-    np.testing.assert_array_equal(in_place, long_way)
+    np.testing.assert_array_equal(in_place, general)
 
 
-def test_plain_arrays_with_a_bad_output_name_every_bad_sample():
+def test_the_short_path_names_every_bad_sample():
     x, m = np.zeros((4, 6), np.float32), np.zeros((4, 6), np.float32)
     m[1, 2], m[3, 0] = np.nan, np.inf
     with pytest.raises(NonFiniteError) as caught:
@@ -319,13 +319,13 @@ def test_plain_arrays_with_a_bad_output_name_every_bad_sample():
         ({"index": 2**32 - 2}, "index"),
     ],
 )
-def test_plain_arrays_with_bad_arguments_are_refused_as_others(given, message):
+def test_the_short_path_refuses_bad_arguments(given, message):
     x = np.zeros((4, 6), np.float32)
     with pytest.raises(DiffuseFastError, match=message):
         step(x, x.copy(), Row(a=1.0, b=1.0, s=1.0), **{"out": np.empty_like(x), **given})
 
 
-def test_a_target_that_overlaps_is_refused_on_the_shorter_way_too():
+def test_the_short_path_refuses_an_overlap():
     memory = np.zeros((5, 6), np.float32)
     with pytest.raises(DiffuseFastError, match="overlaps"):
         step(memory[:4], np.zeros((4, 6), np.float32), Row(a=1.0, b=1.0), out=memory[1:])

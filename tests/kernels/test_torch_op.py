@@ -1,4 +1,4 @@
-"""The step as an operator of torch: it computes what ``df.step`` does, keeps torch's rules, and stays whole when compiled."""
+"""The step as an operator of torch: it computes what ``df.step`` does, keeps torch's rules, and is not split when compiled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import diffuse_fast as df
 
 torch = pytest.importorskip("torch")
 
-from diffuse_fast.kernels.torch_op import rows_tensor, step  # noqa: E402  (only where there is torch)
+from diffuse_fast.kernels.torch_op import rows_tensor, step  # noqa: E402  (needs torch)
 
 SHAPE = (2, 3, 5)
 
@@ -53,7 +53,7 @@ def test_guidance_and_registers():
 
 
 @pytest.mark.parametrize("solver", ["ddpm", "dpmpp_2m"])
-def test_the_rules_of_torch_are_kept(solver):
+def test_it_passes_opcheck(solver):
     chosen = plan(solver)
     x, m = inputs()
     registers = torch.zeros(chosen.registers, *SHAPE) if chosen.registers else None
@@ -61,7 +61,7 @@ def test_the_rules_of_torch_are_kept(solver):
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_a_compiled_loop_keeps_it_whole(backend):
+def test_a_compiled_loop_has_no_graph_break(backend):
     chosen = plan("dpmpp_2m", 5)
     rows, x = rows_tensor(chosen.rows), inputs()[0]
 
@@ -92,7 +92,7 @@ def test_it_has_no_gradient():
     assert np.isfinite(out.detach().numpy()).all()
 
 
-def test_what_would_be_read_or_written_outside_its_memory_is_refused():
+def test_accesses_outside_the_tensors_are_refused():
     x, m = inputs()
     rows = rows_tensor(plan("dpmpp_2m").rows)
     registers = torch.zeros(2, *SHAPE)

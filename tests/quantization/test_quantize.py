@@ -111,14 +111,14 @@ def looked_at():
     """The digits model, some of its layers, their values, and three calls."""
     model = df.load("digits")
     nodes = candidates(model)[::6]
-    return model, nodes, calibrate.observe(model, values(nodes), 2, 3, 0, None), calibrate.trajectories(model, 1, 3, 1, None)
+    return model, nodes, calibrate.calibrate(model, values(nodes), 2, 3, 0, None), calibrate.trajectories(model, 1, 3, 1, None)
 
 
 def test_a_layer_alone_is_the_graph_with_its_input_rounded(looked_at):
     import onnxruntime
 
     model, nodes, seen, calls = looked_at
-    found = sensitivity.alone(model, nodes, seen.ranges, calls)
+    found = sensitivity.errors_alone(model, nodes, seen.ranges, calls)
     assert list(found) == [node.outputs[0] for node in nodes]
     for node in nodes:
         graph, x = Graph(model.path), node.inputs[0]
@@ -173,9 +173,9 @@ def test_layers_are_left_out_until_the_error_is_small(monkeypatch):
         return [np.sqrt(sum(cost[n] ** 2 for n in tried[-1])) * (1 - 0.002 * len(tried[-1]))]
 
     monkeypatch.setattr(module, "relative_error", together)
-    monkeypatch.setattr(module, "alone", lambda *_: cost)
+    monkeypatch.setattr(module, "errors_alone", lambda *_: cost)
     monkeypatch.setattr(module, "multiply_adds", lambda *_: work)
-    seen = calibrate.Seen(dict.fromkeys(module.values(nodes), (0.0, 1.0)), {})
+    seen = calibrate.Calibration(dict.fromkeys(module.values(nodes), (0.0, 1.0)), {})
     for limit in (0.5, 3.0, 20.0, 50.0, 100.0, 1e3):
         tried.clear()
         found = [n.outputs[0] for n in choose(model, nodes, seen, [None], "onnx", limit, lambda line: None)]

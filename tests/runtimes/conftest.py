@@ -37,7 +37,7 @@ def forked():
 
     def run(code: str, *arguments: object) -> bytes:
         command = [sys.executable, "-W", "ignore", "-c", BEFORE + code + AFTER, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, timeout=280)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout
 

@@ -234,7 +234,7 @@ importlib.import_module = beside
 network(df.load(sys.argv[1]), "mnn")
 print("after")
 """
-    done = subprocess.run([sys.executable, "-c", code, str(small())], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, str(small())], capture_output=True, text=True, timeout=280)
     assert (done.returncode, done.stdout, done.stderr) == (0, "of another thread\nafter\n", "")
 
 
@@ -249,7 +249,7 @@ def test_without_standard_output(small):
     """As a service may run."""
     code = "import sys; import diffuse_fast as df; from diffuse_fast.runtimes import network; network(df.load(sys.argv[1]), 'mnn')"
     command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", code, str(small())]
-    done = subprocess.run(command, stderr=subprocess.PIPE, timeout=120)
+    done = subprocess.run(command, stderr=subprocess.PIPE, timeout=280)
     assert done.returncode == 0, done.stderr.decode()
 
 

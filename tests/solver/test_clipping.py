@@ -54,7 +54,10 @@ def read():
     return lambda images: fitted.predict(images.reshape(len(images), -1))
 
 
-@pytest.mark.parametrize(("solver", "options"), [("ddim", {}), ("ddim", {"eta": 1.0}), ("tcd", {})])
+@pytest.mark.parametrize(
+    ("solver", "options"),
+    [("ddim", {}), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("ddim", {"eta": 1.0}), ("tcd", {})))],
+)
 def test_guided_samples_are_of_the_class_asked_for(read, solver, options):
     labels = np.arange(50) % 10
 

@@ -97,6 +97,17 @@ def test_the_guard_follows_the_leap_and_not_the_level():
     assert kept(0.3, 0.01)[0] == 0  # the same ratio and more, where the data is nearly seen
 
 
+@pytest.mark.parametrize(("sigma", "then"), [(80.0, 3.0), (1000.0, 10.0), (4e4, 30.0), (80.0, 10.0), (1000.0, 30.0)])
+def test_a_second_stage_may_not_magnify_what_is_unknown_of_the_data(sigma, then):
+    """Heun's second prediction has the weight (σ/σ' − 1)/2. It is wrong by s·σ'/n where the state tells nothing more of the data,
+    n² = s² + σ'², and that must not move the state by more than n."""
+    schedule = df.Schedule.edm(0.002, 1e5)
+    n = math.hypot(schedule.sigma_data, then)
+    moved = 0.5 * (sigma / then - 1.0) * schedule.sigma_data * then / n
+    first = df.plan(schedule, "heun", prediction_type="edm", sigmas=[sigma, then, 0.0]).rows[0]
+    assert (first.write is None) == (moved > n)
+
+
 def test_a_scheduler_keeps_its_rows_with_a_warning():
     config = {"_class_name": "HeunDiscreteScheduler", "beta_schedule": "squaredcos_cap_v2"}
     with pytest.warns(LongStepWarning, match="too long for heun.*df.plan") as told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -17,8 +18,10 @@ from PIL import Image
 
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, DownloadError, OutputError, TrainingError
+from diffuse_fast.training.config import config_section
 from diffuse_fast.training.data import hold_out
 from diffuse_fast.training.data import twemoji as source
+from diffuse_fast.training.evaluation import Quality
 from examples.emoji import train as recipe
 
 RED, CLEAR = (255, 0, 0, 255), (0, 0, 0, 0)
@@ -159,7 +162,7 @@ def test_files_that_are_no_package_or_too_large_are_refused(tmp_path, monkeypatc
     (tmp_path / "x.tgz").write_bytes(b"no archive")
     (tmp_path / "cut.tgz").write_bytes(small.read_bytes()[:-200])
     archive(tmp_path / "empty.tgz", [], {})
-    for name, message in (("x.tgz", "not an archive"), ("cut.tgz", "not an archive"), ("empty.tgz", "no pictures")):
+    for name, message in (("x.tgz", "not an archive"), ("cut.tgz", "not an archive"), ("empty.tgz", "no readable images")):
         with pytest.raises(ArgumentError, match=message):
             source.drawings(tmp_path / name, size=8, on_error="raise")
     for limit in ("LARGEST_FILE", "LARGEST_ALL"):
@@ -169,6 +172,18 @@ def test_files_that_are_no_package_or_too_large_are_refused(tmp_path, monkeypatc
                 source.drawings(small, size=8, on_error="raise")
 
 
+def test_the_settings_of_the_recipe_are_valid_and_its_card_is_written():
+    config_section.check(recipe.SETTINGS)
+    config = {"steps": 10, "batch_size": 4, "precision": "float32", "prediction_type": "epsilon", "seed": 0}
+    row = dataclasses.asdict(Quality("ddim", 20, 20, 50.0, 2.0, 9.0, 0.5, 0.25))
+    made = {"command": recipe.COMMAND, "package": source.PACKAGE, "config": config, "samples": 40, "seconds": 60.0}
+    report = {"parameters": 1000, "bytes": 4000, "license": source.LICENSE, "attribution": source.ATTRIBUTION, "held_out": 4,
+              "loss": {"training": 0.5, "held_out": 0.6}, "nearest": {"drawn": 1.0, "held_out": 2.0},
+              "recipe": made, "quality": [row]}  # fmt: skip
+    assert "| ddim | 20 | 50.0 | 9.00 | 0.50 | 0.25 |" in recipe.card(report)
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of torch, about itself
 def test_the_recipe_from_an_archive_to_a_card(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")

@@ -95,7 +95,9 @@ def test_evaluating_the_exact_network_gives_the_least_loss():
     assert found == evaluate_loss(Exact(), data, None, process, draws=4, seed=0)
 
 
-@pytest.mark.parametrize("prediction_type", TARGETS)
+@pytest.mark.parametrize(
+    "prediction_type", ["v_prediction", *(pytest.param(name, marks=pytest.mark.slow) for name in TARGETS if name != "v_prediction")]
+)
 def test_training_finds_the_best_prediction_of_a_gaussian(prediction_type):
     """A network with a free line per time, trained by ``df.train``, must end at the closed form."""
     times = 4

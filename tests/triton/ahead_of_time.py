@@ -1,6 +1,6 @@
-"""Compiles what a launch would compile, for GPUs that are not here, and looks at what came out.
+"""Compiles the kernels as a launch would, for GPUs that this machine does not have, and examines the result.
 
-A bound step is given kernels that only write down how they are launched; from that comes the signature that triton would
+A bound step gets kernels that only record their launches. From the recorded arguments comes the signature that triton would
 specialise: pointers and sizes divisible by 16, the number 1 and None as constants.
 """
 
@@ -23,7 +23,7 @@ from triton.compiler import ASTSource
 from diffuse_fast.kernels import triton_forward, triton_reduce, triton_step
 from diffuse_fast.kernels.rows import pack
 from diffuse_fast.kernels.triton import TritonKernel, TritonStep
-from diffuse_fast.kernels.triton_variant import terms_of, tidy
+from diffuse_fast.kernels.triton_variant import canonicalize, terms_of
 from diffuse_fast.plans.plan import Reduction, Row
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -35,7 +35,7 @@ OPTIONS = ("num_warps", "enable_fp_fusion", "enable_reflect_ftz")
 CLIP = {"p": 1.5, "q": -1.1, "lo": -1.0, "hi": 1.0}
 DDIM, DDPM, LAST = Row(**CLIP, b=0.4, d=0.8), Row(**CLIP, a=0.4, d=0.8, s=0.3), Row(**CLIP, d=1.0)
 MULTISTEP = Row(**CLIP, a=0.4, d=0.8, c=(0.5,), write=0, e_0=1.0)
-# Every term of the contract, in rows that lack some: what a batch of unlike samples runs.
+# Every term of the contract, in rows that lack some: a batch of different samples.
 GENERAL = [
     Row(g=(2.0, -0.5, -0.5), **CLIP, r=0.7, a=0.1, b=0.2, d=0.3, c=(0.1,) * 8, s=0.3, known_y=0.8, known_z=0.6, write=7, e_x=0.1,
         e_m=0.2, e_0=0.3, f=(-0.1,) * 8),
@@ -88,7 +88,7 @@ CASES = {
 
 
 class Recorder:
-    """Stands where a jitted kernel stands; keeps what it was launched with."""
+    """Replaces a jitted kernel and records the arguments of its launches."""
 
     def __init__(self, name: str, launches: dict):
         self._name, self._launches = name, launches
@@ -101,7 +101,7 @@ class Recorder:
 
 
 def launches_of(case: Case) -> dict:
-    """kernel -> (arguments, keyword arguments) of one launch of the case, as the host code gives them."""
+    """kernel -> (arguments, keyword arguments) of one launch of the case, as the host code passes them."""
     launches: dict = {}
     kernels = SimpleNamespace(**{f"{name}_kernel": Recorder(name, launches) for name in KERNELS})
     samples, elements = 2, case.elements
@@ -131,7 +131,7 @@ def launches_of(case: Case) -> dict:
     else:
         kernel = TritonKernel()
         kernel._step = kernels
-        kernel._forward = SimpleNamespace(TOLD=triton_forward.TOLD, **vars(kernels))
+        kernel._forward = SimpleNamespace(WORDS=triton_forward.WORDS, **vars(kernels))
         kernel.forward(
             *(tensor(samples, elements) for _ in range(3)),
             coefficients=np.ones((4, samples), np.float32),
@@ -145,7 +145,7 @@ def launches_of(case: Case) -> dict:
 
 @dataclass(frozen=True)
 class Compiled:
-    """One kernel for one architecture: its text, and the figures that ptxas gave."""
+    """One kernel for one architecture: its code, and ptxas's figures."""
 
     ptx: str
     sass: str
@@ -155,7 +155,7 @@ class Compiled:
     local: int
 
     def count(self, instruction: str) -> int:
-        """How often an instruction that starts so is in the SASS."""
+        """The number of SASS instructions that start with the text."""
         return len(re.findall(rf"^\s+/\*[0-9a-f]{{4,}}\*/\s+(?:@!?U?P\w+ )?{re.escape(instruction)}", self.sass, re.MULTILINE))
 
     @property
@@ -198,18 +198,18 @@ def compiled(name: str, kernel: str, capability: int) -> Compiled:
 
 
 def figures(name: str, kernel: str, capability: int) -> dict[str, int]:
-    """What compiled.json keeps."""
+    """The figures in compiled.json."""
     built = compiled(name, kernel, capability)
     return {"registers": built.registers, "instructions": built.instructions}
 
 
 def wide_accesses(case: Case) -> tuple[int, int]:
-    """How many 128-bit loads and stores a thread needs for its elements: every access to a tensor is one, where sizes allow."""
+    """The numbers of 128-bit loads and stores per thread, if every access to a tensor is one. 0 where sizes do not allow them."""
     if case.elements % 16:
         return 0, 0
     block = max(min(case.elements, 1024), 128)
     per_thread = block // (32 * max(1, block // 256))
-    has = terms_of(tidy(pack(case.rows)), case.masked)
+    has = terms_of(canonicalize(pack(case.rows)), case.masked)
 
     def vectors(dtype: torch.dtype) -> int:
         return -(-per_thread * dtype.itemsize // 16)

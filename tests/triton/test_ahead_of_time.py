@@ -1,6 +1,6 @@
-"""The Triton kernels compiled for GPUs that are not here: what their PTX and SASS hold, and the figures of compiled.json.
+"""The Triton kernels compiled ahead of time: their PTX and SASS, and the figures of compiled.json. No GPU is needed.
 
-``python tests/triton/test_ahead_of_time.py`` writes compiled.json anew, after a change of the kernels or of triton's version.
+``python tests/triton/test_ahead_of_time.py`` rewrites compiled.json, after a change of the kernels or of triton's version.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class TestCompiled:
         ptx = ahead_of_time.compiled(name, kernel, sm).ptx
         assert re.search(rf"\.target sm_{sm}", ptx)
         assert re.findall(r"^.*\.(?:approx|ftz|full)\b.*$", ptx, re.MULTILINE) == []
-        # Every product and sum in float32 rounds to nearest, and is contracted only where the source says fma.
+        # Every product and sum in float32 rounds to nearest, and is fused only where the source says fma.
         assert set(re.findall(r"\b(?:fma|mul|add|sub|sqrt|div)\.(?:\w+\.)*f32", ptx)) <= {
             f"{name}.rn.f32" for name in ("fma", "sqrt")
         } | {f"{name}{rounding}.f32" for name in ("mul", "add", "sub") for rounding in ("", ".rn")}
@@ -54,7 +54,7 @@ class TestCompiled:
             pytest.skip("only the step's accesses are counted for every case")
         assert (built.count("LDG.E.128"), built.count("STG.E.128")) == ahead_of_time.wide_accesses(case)
 
-    def test_a_thread_that_does_not_wait_writes_what_it_has_read(self, name, kernel, sm, ahead_of_time):
+    def test_a_thread_without_a_barrier_writes_only_what_it_has_read(self, name, kernel, sm, ahead_of_time):
         if kernel == "step" and ahead_of_time.launches_of(ahead_of_time.CASES[name])[kernel][1]["PRIVATE"]:
             assert "ttg.convert_layout" not in ahead_of_time.compiled(name, kernel, sm).ttgir
 
@@ -66,7 +66,7 @@ class TestCompiled:
         assert ahead_of_time.figures(name, kernel, sm) == recorded["kernels"][name][kernel][f"sm_{sm}"]
 
 
-def test_noise_takes_the_root_that_rounds_to_nearest(ahead_of_time):
+def test_noise_uses_the_square_root_rounded_to_nearest(ahead_of_time):
     assert ahead_of_time.compiled("ddpm", "step", 90).ptx.count("sqrt.rn.f32") == 4  # eight normals a thread, two to a root
     assert "sqrt" not in ahead_of_time.compiled("ddim", "step", 90).ptx
 

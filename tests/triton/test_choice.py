@@ -1,8 +1,9 @@
-"""When the Triton kernel can be chosen, and what is said where it cannot."""
+"""When the Triton kernel can be chosen, and the error otherwise."""
 
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import importlib.util
 import subprocess
 import sys
@@ -40,7 +41,7 @@ def test_listing_kernels_loads_neither_torch_nor_triton():
 
 
 @pytest.mark.parametrize("missing", ["triton", "torch"])
-def test_what_is_not_installed_is_named(monkeypatch, missing):
+def test_a_missing_package_is_named(monkeypatch, missing):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == missing else find(name, *rest))
     assert f"{missing} is not installed" in host.unavailable_reason()
@@ -55,7 +56,7 @@ def test_what_is_not_installed_is_named(monkeypatch, missing):
         (True, "13.0", True, None),
     ],
 )
-def test_what_is_missing_is_named(monkeypatch, driver, cuda, answers, reason):
+def test_the_missing_part_is_named(monkeypatch, driver, cuda, answers, reason):
     def load(name):
         if not driver:
             raise OSError(name)
@@ -69,16 +70,17 @@ def test_what_is_missing_is_named(monkeypatch, driver, cuda, answers, reason):
     assert why is None if reason is None else reason in why
 
 
-def test_a_kernel_is_not_taken_for_data_that_lie_elsewhere(monkeypatch):
-    with pytest.raises(UnavailableError, match="'scalar' was forced and steps on cpu; the data are on cuda"):
+def test_a_kernel_refuses_data_on_another_device(monkeypatch):
+    with pytest.raises(UnavailableError, match="'scalar' was forced and runs on cpu; the data are on cuda"):
         get_kernel("scalar", device="cuda")
-    monkeypatch.setitem(registry._DEVICE_KERNELS, "triton", lambda: None)
+    kernel = dataclasses.replace(registry._IMPLEMENTATIONS["triton"], unavailable=lambda: None)
+    monkeypatch.setitem(registry._IMPLEMENTATIONS, "triton", kernel)
     monkeypatch.setattr(host, "TritonKernel", lambda: SimpleNamespace(name="triton", device="cuda"))
     registry._get.cache_clear()
     try:
-        assert get_kernel(device="cuda").name == "triton"  # the default beside torch
+        assert get_kernel(device="cuda").name == "triton"  # the default for tensors
         x = np.zeros((1, 4), np.float32)
-        with pytest.raises(UnavailableError, match="'triton' was forced and steps on cuda; the data are on cpu"):
+        with pytest.raises(UnavailableError, match="'triton' was forced and runs on cuda; the data are on cpu"):
             step(x, x, Row(a=1.0), kernel="triton")
     finally:
         registry._get.cache_clear()

@@ -1,4 +1,4 @@
-"""Runs interpreted.py, the tests of the Triton kernel's arithmetic, where triton's interpreter is: in processes of their own."""
+"""Runs interpreted.py, the tests of the Triton kernel's arithmetic, in processes that use triton's interpreter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BITS = "bits or sizes or in_place or stand or beside"
 
 
 def run(*arguments: str, interpret: str = "1") -> None:
-    """pytest on interpreted.py. What it prints is shown where it fails."""
+    """Run pytest on interpreted.py, and show its output if it fails."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", HERE / "interpreted.py", *arguments],

@@ -1,4 +1,4 @@
-"""Bytes per element of a step: eager PyTorch's, counted operator by operator, beside those of the compiled Triton kernel."""
+"""Bytes per element of a step: eager PyTorch's, counted per operator, and those of the compiled Triton kernel."""
 
 from __future__ import annotations
 

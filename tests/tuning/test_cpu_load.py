@@ -21,7 +21,7 @@ def test_others_are_what_the_cores_did_besides(monkeypatch, user, steal, system,
     monkeypatch.setattr(cpu_load.os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
     monkeypatch.setattr(cpu_load.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(cpu_load.time, "process_time", lambda: next(worked))
-    assert cpu_load.Others().share() == pytest.approx(share)
+    assert cpu_load.OtherLoad().share() == pytest.approx(share)
 
 
 def test_where_the_system_does_not_tell_there_are_none(monkeypatch):
@@ -29,4 +29,4 @@ def test_where_the_system_does_not_tell_there_are_none(monkeypatch):
         raise FileNotFoundError(self)
 
     monkeypatch.setattr(cpu_load.Path, "read_text", missing)
-    assert cpu_load.Others().share() == 0.0
+    assert cpu_load.OtherLoad().share() == 0.0

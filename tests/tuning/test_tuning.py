@@ -23,7 +23,7 @@ from diffuse_fast.runtimes.onnx import OnnxNetwork
 from diffuse_fast.runtimes.tuned import nearest
 from diffuse_fast.runtimes.tuning_cache import Choice
 from diffuse_fast.tuning import search
-from diffuse_fast.tuning.ab_timing import Contest
+from diffuse_fast.tuning.ab_timing import Comparison
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
@@ -325,29 +325,30 @@ def test_what_cannot_be_tuned(cache, model):
 def test_ways_use_no_more_than_the_cores():
     for cores in range(1, 40):
         for batch in (1, 3, 64):
-            found = search.ways(cores, batch)
+            found = search.thread_splits(cores, batch)
             assert all(t * parts <= cores and parts <= batch for t, parts in found)
             assert {(1, 1), (cores, 1)} <= set(found)
             assert cores > batch or (1, cores) in found
             half = max(1, cores // 2)
-            assert (half, 1) in search.ways(cores, batch, half) and set(found) <= set(search.ways(cores, batch, half))
+            halves = set(search.thread_splits(cores, batch, half))
+            assert (half, 1) in halves and set(found) <= halves
 
 
 @pytest.mark.parametrize(
     ("winner", "rounds", "others", "says"),
     [
-        (0, 20, 0.0, "the default, as none was surely faster in 20 rounds"),
+        (0, 20, 0.0, "the default, because no other was significantly faster in 20 rounds"),
         (0, 4, 0.0, "4 rounds are too few"),
-        (0, 20, 0.4, "others took 40% of the cores"),
+        (0, 20, 0.4, "other processes took 40% of the cores"),
         (2, 20, 0.0, "2.00 times as fast as the default, and faster in 20 of 20 rounds"),
     ],
 )
 def test_what_won_is_kept_with_its_reason(cache, model, monkeypatch, winner, rounds, others, says):
     def held(runs, seconds, **_):
         assert all(isinstance(run(), np.ndarray) for run in runs)
-        return Contest(tuple(np.full(rounds, 0.02 if i != 2 else 0.01) for i in range(len(runs))), winner, others)
+        return Comparison(tuple(np.full(rounds, 0.02 if i != 2 else 0.01) for i in range(len(runs))), winner, others)
 
-    monkeypatch.setattr(search, "contest", held)
+    monkeypatch.setattr(search, "compare", held)
     monkeypatch.setattr(machine, "cores", lambda: 4)
     monkeypatch.setattr(machine, "physical_cores", lambda: 2)
     found = df.tune(model, [2], runtimes=["onnx"])
@@ -360,25 +361,25 @@ def test_what_won_is_kept_with_its_reason(cache, model, monkeypatch, winner, rou
     assert tuning_cache.choices(model, "float32") == {2: best} and tuning_cache.entries()[0]["why"] == best.why
 
 
-def test_the_spared_take_fewer_cores_than_the_default(cache, model, monkeypatch):
-    told = []
+def test_the_candidates_on_fewer_cores_take_fewer_than_the_default(cache, model, monkeypatch):
+    passed = []
 
-    def held(runs, seconds, *, spared, **_):
-        told.append(spared)
-        return Contest(tuple(np.full(20, 0.02 + 0.001 * i) for i in range(len(runs))), 0, 0.0)
+    def compared(runs, seconds, *, on_fewer_cores, **_):
+        passed.append(on_fewer_cores)
+        return Comparison(tuple(np.full(20, 0.02 + 0.001 * i) for i in range(len(runs))), 0, 0.0)
 
-    monkeypatch.setattr(search, "contest", held)
+    monkeypatch.setattr(search, "compare", compared)
     monkeypatch.setattr(machine, "cores", lambda: 4)
     monkeypatch.setattr(machine, "physical_cores", lambda: 2)
     found = df.tune(model, [2], runtimes=["onnx"])
     taken = [c.choice.threads * c.choice.split for c in found.candidates]  # in their order, as each is slower than the one before
     assert taken[0] == 2 and set(taken) == {1, 2, 4}
-    assert set(told[0]) == {i for i, cores in enumerate(taken) if cores == 1}
+    assert set(passed[0]) == {i for i, cores in enumerate(taken) if cores == 1}
 
 
 def test_a_batch_may_be_larger_than_any_number_of_threads(cache, model):
     keep(model, (5000, Choice("onnx", 2)))
-    assert tuning_cache.of(model, "float32") == {5000: Choice("onnx", 2)}
+    assert tuning_cache.choices(model, "float32") == {5000: Choice("onnx", 2)}
 
 
 def test_where_the_default_is_refused_the_next_is_held_to(cache, model, monkeypatch):

@@ -23,5 +23,5 @@ def test_it_waits_as_long_as_threads_spin(monkeypatch, spins, waits):
 
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
-    module.rest()
+    module.wait_idle()
     assert clock.now == pytest.approx(waits, abs=0.0021)

@@ -54,7 +54,7 @@ def backend_for(model: Any, runtime: str, device: str, graph: str = "auto") -> B
     if what == "module" and (at := _device_of(model)) != index:
         where = "the CPU" if at is None else f"cuda:{at}"
         raise UnavailableError(
-            f"device is {device!r}, but the module lies on {where}; move it: module.to('cuda:{index}'), or leave device out."
+            f"device is {device!r}, but the module is on {where}; move it: module.to('cuda:{index}'), or leave device out."
         )
     if torch_runs:
         from .torch import TorchDevice

@@ -97,12 +97,13 @@ class CpuSlots(Slots):
         if at == len(rows):
             return False
         while True:
-            if bad := self._lockstep.apply(at):
-                raise not_finite(rows[at], at, [self._numbers[i] for i in bad])
+            bad = self._lockstep.apply(at)
             at += 1
             if rows[at - 1].calls_network or at == len(rows):
                 break
         self._at = [at] * self.capacity
+        if bad:
+            raise not_finite(rows[at - 1], at - 1, [self._numbers[i] for i in bad])
         return True
 
     def _come_together(self) -> None:
@@ -183,7 +184,7 @@ class CpuSlots(Slots):
             call = bound.pop(len(group), None)
             if call is None:
                 call = setup.network.bind(len(group), setup.shape, cond, setup.output_shape)
-            else:
+            elif cond:
                 call.condition(cond)
             self._calls.append((call, group, np.array([i for i, _ in group]), slice(first, first + len(group))))
             for number, (i, j) in enumerate(group, first):
@@ -208,7 +209,8 @@ class CpuSlots(Slots):
         for i in slots:
             rows[i], noise_rows[i] = self._first[i] + self._at[i], self._at[i]
         bad = self._bound.run_each(rows, noise_rows, self._numbers_of)
-        if bad >= 0:
-            raise not_finite(self._row(bad), self._at[bad], [self._numbers[i] for i in self._bound.bad_samples()])
         for i in slots:
             self._at[i] += 1
+        if bad >= 0:
+            at = self._at[bad] - 1
+            raise not_finite(self._plan_of(bad).rows[at], at, [self._numbers[i] for i in self._bound.bad_samples()])

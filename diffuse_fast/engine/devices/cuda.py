@@ -146,6 +146,7 @@ class CudaSlots(Slots):
         with self._device.scope():
             bad = self._step.first_bad_rows(**self._on())
         self._unchecked = False
+        bad = np.where([plan is None for plan in self._plans], -1, bad)
         at = np.where(bad >= 0, bad - self._first, np.iinfo(np.int32).max)
         if (bad >= 0).any():
             samples = np.flatnonzero(at == at.min())

@@ -38,17 +38,16 @@ class Lockstep:
         facts, outputs = facts_of(batch.plan), len(batch.conditions)
         # Joined: one call for all outputs. Separate: one call each, on their own buffers.
         self._separate = outputs > 1 and setup.separate
-        calls = [
-            setup.network.bind(len(g) * n, setup.shape, _stacked(g), setup.output_shape) for g in self._groups(batch.conditions)
-        ]
+        groups = [[c] for c in batch.conditions] if self._separate else [batch.conditions]
+        calls, self._copies, self._outputs = [], [], []
+        for group in groups:
+            call = setup.network.bind(len(group) * n, setup.shape, _stacked(group), setup.output_shape)
+            calls.append(call)
+            for j in range(len(group)):
+                self._copies.append(call.x[j * n : (j + 1) * n])
+                self._outputs.append(call.output[j * n : (j + 1) * n])
         self._call, *self._others = calls
-        self.state = self._call.x[:n]
-        if self._separate:
-            parts = [(call, slice(0, n)) for call in calls]
-        else:
-            parts = [(self._call, slice(j * n, (j + 1) * n)) for j in range(outputs)]
-        self._copies = [call.x[part] for call, part in parts[1:]]
-        self._outputs = [call.output[part] for call, part in parts]
+        self.state, *self._copies = self._copies
         # Rows outside the guidance interval weigh one output and evaluate no other.
         alone = outputs > 1 and not self._separate and facts.mixed
         self._single: Any = setup.network.bind(n, setup.shape, batch.conditions[0], setup.output_shape) if alone else None
@@ -62,7 +61,8 @@ class Lockstep:
     def condition(self, conditions: list[Conditions]) -> None:
         """Take the conditioning of another batch."""
         if conditions[0]:
-            for call, group in zip((self._call, *self._others), self._groups(conditions), strict=True):
+            groups = [[c] for c in conditions] if self._separate else [conditions]
+            for call, group in zip((self._call, *self._others), groups, strict=True):
                 call.condition(_stacked(group))
             if self._single is not None:
                 self._single.condition(conditions[0])
@@ -123,10 +123,6 @@ class Lockstep:
             else:
                 self._call(row.timestep)
         return [] if self._bound.run(i, i) < 0 else self._bound.bad_samples()
-
-    def _groups(self, conditions: list[Conditions]) -> list[list[Conditions]]:
-        """The conditions of each call of the network."""
-        return [[c] for c in conditions] if self._separate else [conditions]
 
     def _bind(self, rows: Any, registers: int) -> Any:
         n = self._size

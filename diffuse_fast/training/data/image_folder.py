@@ -73,7 +73,7 @@ class Images:
                 shapes.setdefault(shape, name)
                 self._numbers.append(number)
         if not self._numbers:
-            raise ArgumentError(f"none of the {len(self.broken)} images can be read.")
+            raise ArgumentError(f"there are no readable images; {len(self.broken)} cannot be read.")
         if len(shapes) > 1:
             few = "; ".join(f"{name} is {shape}" for shape, name in list(shapes.items())[:3])
             raise ArgumentError(f"the images have several shapes (channels, height, width): {few}. Give size and channels.")

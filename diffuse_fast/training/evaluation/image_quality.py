@@ -144,7 +144,7 @@ def evaluate(
                 raise
             on_refused(solver, count, str(error))
             continue
-        made = {"solver": solver, "steps": count, "nfe": calls, "guidance_scale": scale}
+        made: dict[str, Any] = {"solver": solver, "steps": count, "nfe": calls, "guidance_scale": scale}
         yield measure(classifier, reference, data, np.asarray(images), labels, sets=sets, **made)
 
 

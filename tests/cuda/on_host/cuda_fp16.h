@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "step/vector_scalar.h"
+#include "simd/vector_scalar.h"
 
 struct __half {
   uint16_t bits;

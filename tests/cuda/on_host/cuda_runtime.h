@@ -1,12 +1,12 @@
-// A CUDA device made of the host, for tests: what csrc/step/*cuda* uses of CUDA, in C++.
+// A CUDA device emulated on the host, for tests: the parts of CUDA that csrc/step/cuda uses, in C++.
 //
-// Work is queued, and done as late as a device may do it: when somebody waits. A copy reads its source then, so that what is
-// freed or changed before shows. While a capture is on, launches go to its tape, and what cannot be captured is an error.
+// Work is queued and run as late as a device may run it: when something waits. A copy reads its source then, which exposes memory
+// that was freed or changed too early. During a capture, launches go to its tape, and work that cannot be captured is an error.
 //
-// A launch walks its grid. Every thread of a block is a fiber that runs to its end or to __syncthreads; the block's threads
-// are run in an order of chance, another after each barrier, so that what depends on an order shows. Memory is the host's, of
-// exactly the size asked for, so that a sanitizer sees an access one byte outside. An access by vectors that is not aligned
-// aborts, as it would fault on a device; so does a barrier that some thread of the block does not reach.
+// A launch walks its grid. Every thread of a block is a fiber that runs to its end or to __syncthreads. The threads of a block run
+// in a random order, a new one after each barrier, which exposes code that depends on the order. Memory is host memory of exactly
+// the size asked for, so that a sanitizer sees an access one byte outside. A misaligned vector access aborts, as it would fault
+// on a device; so does a barrier that some thread of the block does not reach.
 #pragma once
 
 #include <cmath>
@@ -54,18 +54,18 @@ namespace on_host {
 void barrier();
 void walk(dim3 grid, dim3 block, const std::function<void()>& thread);
 
-// Work of the device, in order. finish() does all that is queued.
+// Work of the device, in order. finish() runs everything that is queued.
 using Work = std::function<void()>;
 void enqueue(Work work);
 void finish();
 
-// What is launched from begin_capture on is not done, but returned by end_capture; null where something broke the capture.
+// From begin_capture on, launches are not run but recorded; end_capture returns them, or null if the capture was invalidated.
 using Tape = std::vector<Work>;
 void begin_capture();
 std::unique_ptr<Tape> end_capture();
 void replay(const Tape& tape);
 
-// A stream that was told to wait for what another had to do then, in order of the telling.
+// Stream `waiting` waits for the work queued on `after`. In order of the calls.
 struct Wait {
   uintptr_t waiting, after;
 };

@@ -1,4 +1,4 @@
-// The bindings of the CUDA step over the host's device: the part of diffuse_fast._core that diffuse_fast/kernels/cuda.py uses.
+// The bindings of the CUDA step on the emulated device: the part of diffuse_fast._core that diffuse_fast/kernels/cuda.py uses.
 #include <pybind11/pybind11.h>
 
 #include "bindings/cuda.h"

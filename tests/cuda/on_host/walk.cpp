@@ -42,7 +42,7 @@ struct Fiber {
 
 std::set<const void*> host_memory;
 
-// What is queued, and the tape of the capture that is on.
+// The queued work, and the tape of the current capture.
 std::recursive_mutex device;
 std::deque<Work> queue;
 std::unique_ptr<Tape> tape;
@@ -62,7 +62,7 @@ const void* walker_stack = nullptr;
 size_t walker_size = 0;
 void* walker_fake = nullptr;
 
-// AddressSanitizer must know on which stack it is.
+// Tells AddressSanitizer about the switch of stacks.
 void leave_for(void** fake, const void* stack, size_t size) {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(fake, stack, size);
@@ -87,7 +87,7 @@ void to_walker(bool for_good) {
 
 void fiber_main() {
   arrived(nullptr, &walker_stack, &walker_size);
-  for (;;) {  // a fiber is used again for another thread
+  for (;;) {  // a fiber is reused for another thread
     (*body)();
     running->done = true;
     to_walker(false);
@@ -203,7 +203,7 @@ void replay(const Tape& replayed) {
   for (const Work& work : replayed) enqueue(work);
 }
 
-// Whether this call, which a capture does not allow, breaks one.
+// Whether a call that a capture does not allow invalidates one.
 bool breaks_capture() {
   const std::lock_guard lock(device);
   if (capturing) tape.reset();
@@ -324,7 +324,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t) {
   on_host::finish();
   return cudaSuccess;
 }
-// An event is known by the stream on which it was recorded.
+// An event is identified by the stream that recorded it.
 struct CUevent_st {
   cudaStream_t after;
 };

@@ -1,5 +1,5 @@
-// Stands in for the CUDA step in builds without it.
-#include "step/cuda.h"
+// The CUDA step of builds without CUDA: every call throws Unavailable.
+#include "step/cuda/device_step.h"
 
 namespace df::cuda {
 namespace {

@@ -1,4 +1,4 @@
-// A table of rows made ready for the buffers of one run: the checks that every implementation makes before it starts.
+// Prepares a plan's rows for the buffers of one run, with the checks that every implementation needs before it starts.
 
 #pragma once
 
@@ -9,13 +9,13 @@
 
 namespace df {
 
-// Where the tensors of a run are. Samples are consecutive; null means the tensor is not there.
+// The tensors of a run. Samples are consecutive; null means that the tensor is absent.
 struct Buffers {
   const void* x = nullptr;
   void* out = nullptr;                    // may be x
   const void* outputs[kMaxOutputs] = {};  // network outputs
   int64_t output_stride = 0;              // elements from one sample of an output to the next
-  int64_t output_count = 0;               // samples that the memory of an output holds
+  int64_t output_count = 0;               // number of samples in the memory of an output
   int64_t variance_offset = -1;           // elements from a sample of output 0 to its variance channel, or -1
   float* registers = nullptr;             // (register_count, samples, elements)
   int register_count = 0;
@@ -23,8 +23,8 @@ struct Buffers {
   const float* mask = nullptr;  // (samples, elements)
 };
 
-// Throws std::invalid_argument where a row needs a tensor that is not there, or a quantile that a sample does not have:
-// after this no row can reach memory that is not the run's.
-std::vector<ReadyRow> ready_table(const Row* rows, int64_t count, const Buffers& buffers);
+// Throws std::invalid_argument if a row needs a tensor that is absent or a quantile outside [0, 1]. After this check no row can
+// access memory outside the run's buffers.
+std::vector<PreparedRow> prepare_rows(const Row* rows, int64_t count, const Buffers& buffers);
 
 }  // namespace df

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "random/host_device.h"
+#include "simd/host_device.h"
 
 namespace df {
 namespace {
@@ -25,7 +25,7 @@ struct Vector {
   static DF_INLINE F minus_fma(F a, F b, F c) { return _mm512_fnmsub_ps(a, b, c); }  // -(a * b) - c
   static DF_INLINE F sqrt(F a) { return _mm512_sqrt_ps(a); }
   static DF_INLINE F round_even(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-  // Where an operand is NaN, or both are zero, these instructions give the second one.
+  // These instructions return the second operand if either is NaN or both are zero.
   static DF_INLINE F max_keep_nan(F bound, F x) { return _mm512_max_ps(bound, x); }
   static DF_INLINE F min_keep_nan(F bound, F x) { return _mm512_min_ps(bound, x); }
   static DF_INLINE bool any_nan(F a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q) != 0; }
@@ -56,14 +56,14 @@ struct Vector {
   }
 
   static DF_INLINE W wide(uint32_t x) { return _mm512_set1_epi32(static_cast<int32_t>(x)); }
-  // Lanes hold counters 0 4 1 5 2 6 3 7, so that interleave() leaves their normals in order.
+  // Lanes hold first + 0 4 1 5 2 6 3 7: the order from which interleave() puts normals in element order.
   static DF_INLINE W counter(uint64_t first) {
     return _mm512_add_epi64(_mm512_set1_epi64(static_cast<int64_t>(first)), _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7));
   }
   static DF_INLINE W mul(W a, W b) { return _mm512_mul_epu32(a, b); }
   static DF_INLINE W high(W a) { return _mm512_srli_epi64(a, 32); }
   static DF_INLINE W xor3(W a, W b, W c) { return _mm512_ternarylogic_epi32(a, b, c, 0x96); }
-  // Low halves of a and of b side by side, and high halves. As moves of floats: one instruction that merges by mask.
+  // Low halves of a and b side by side, and high halves. Float moves do it in one instruction that merges by mask.
   static DF_INLINE W low_pair(W a, W b) { return bits(_mm512_mask_moveldup_ps(from_bits(a), 0xaaaa, from_bits(b))); }
   static DF_INLINE W high_pair(W a, W b) { return bits(_mm512_mask_movehdup_ps(from_bits(b), 0x5555, from_bits(a))); }
   static DF_INLINE W wide_pair(uint32_t low, uint32_t high) {

@@ -1,15 +1,17 @@
-// The forward process on the CPU (forward.h), compiled once per instruction set.
+// The forward process (step/forward.h), compiled once per instruction set.
 
 #include "step/forward.h"
 
 #include <algorithm>
 
-#include "step/isa.h"
+#include "random/noise.h"
+#include "simd/simd.h"
+#include "step/step.h"
 
 namespace df {
 namespace {
 
-// a * x + b * z, without the term whose coefficient is 0.
+// a * x + b * z; a term whose coefficient is 0 is skipped.
 DF_INLINE F combined(float a, F x, float b, F z) {
   if (a == 0.0f) return b == 0.0f ? Vector::set(0.0f) : Vector::mul_f(Vector::set(b), z);
   const F first = Vector::mul_f(Vector::set(a), x);
@@ -49,7 +51,7 @@ void loop(const Forward& what, int64_t sample, int64_t begin, int64_t end) {
       if constexpr (kTarget) put(what.target, combined(c.target_x0, x, c.target_z, z[j]));
     }
   };
-  int64_t at = begin;  // a multiple of four: parts end between counters
+  int64_t at = begin;  // a multiple of four
   for (; at + kGroup <= end; at += kGroup) group.template operator()<true>(at);
   if (at < end) group.template operator()<false>(at);
 }

@@ -1,12 +1,11 @@
 // The CUDA kernels: settle -> [reduce] -> step, then settle again for the next launch.
 //
 //   x' = a x + b m + d x0 + sum c h + s z, and the rest of step.h, in one pass.
-//   Bytes per element in float32: 12 for x, m -> out; 8 more per register read and written; noise costs none.
+//   Bytes per element in float32: 12 for x, m -> out; 8 more per register read and written; none for noise.
 //
-// A sample's body is where a thread holds N consecutive elements: they start where a counter of the generator starts, and all
-// tensors stand at multiples of 16 bytes there, so that every access has 128 bits. The ends, and samples without such a place
-// (an odd number of elements before them), go one element per thread. Rows are chosen on the device, so that one captured launch
-// serves every row.
+// In the body of a sample each thread processes N consecutive elements. The body starts where a counter of the generator starts
+// and all tensors are aligned to 16 bytes, so every access has 128 bits. The ends, and samples without such a place (after an odd
+// number of elements), are processed one element per thread. Rows are chosen on the device, so one captured launch serves all.
 
 #pragma once
 
@@ -15,26 +14,27 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "random/noise_cuda.h"
+#include "simd/vector_cuda.h"
 #include "step/apply.h"
-#include "step/cuda.h"
+#include "step/cuda/device_step.h"
 #include "step/reduce.h"
 #include "step/step.h"
-#include "step/vector_cuda.h"
 
 namespace df::cuda {
 namespace {
 
-// The row that a sample is at.
+// A sample's current row.
 struct Current {
-  ReadyRow row;
-  int32_t number;  // in the table; negative: the sample sits out
+  PreparedRow row;
+  int32_t number;  // in the table; negative if the sample is inactive
 };
 static_assert(sizeof(Current) % 4 == 0);
 
-// first_bad of a sample that a launch met with a row which it was not made for.
+// Values of first_bad besides row numbers. kNotCaptured: the sample's row needs another variant than the launch has.
 constexpr int32_t kNoneBad = -1, kNotCaptured = -2;
 
-// Everything a launch reads, all of it fixed when the step is bound.
+// The arguments of a launch, fixed when the step is bound.
 struct Launch {
   Buffers b;
   int64_t samples, elements;
@@ -43,9 +43,9 @@ struct Launch {
   TimeType time_type;
   DType state, output;
   bool reduces;
-  // Static memory of the step.
+  // The step's static memory.
   const int32_t* row_count;
-  const ReadyRow* table;
+  const PreparedRow* table;
   const float* times;
   int32_t* counter;
   uint32_t* noise_row;
@@ -59,20 +59,20 @@ constexpr int kStepThreads = 256, kSettleThreads = 32, kReduceThreads = 1024;
 
 // ---- settle ---------------------------------------------------------------------------------------------
 
-// Block i brings sample i to its row: the row, and the time for the network. `advance` counts one on before.
+// Block i copies sample i's row to `current` and writes its time for the network. `advance`: go to the next row first.
 __global__ void __launch_bounds__(kSettleThreads) settle_kernel(const __grid_constant__ Launch l, const bool advance) {
   const int64_t sample = blockIdx.x;
   const int32_t rows = *l.row_count;
   int32_t number = l.counter[sample];
   const bool was_active = number >= 0 && number < rows;
-  __syncthreads();  // all have read the counter before it changes
+  __syncthreads();  // every thread has read the counter before it changes
   if (advance && was_active) ++number;
   const bool active = number >= 0 && number < rows;
   Current& current = l.current[sample];
   if (active) {
     const auto* from = reinterpret_cast<const uint32_t*>(l.table + number);
     auto* to = reinterpret_cast<uint32_t*>(&current.row);
-    for (unsigned word = threadIdx.x; word < sizeof(ReadyRow) / 4; word += blockDim.x) to[word] = from[word];
+    for (unsigned word = threadIdx.x; word < sizeof(PreparedRow) / 4; word += blockDim.x) to[word] = from[word];
   }
   if (threadIdx.x != 0) return;
   current.number = active ? number : -1;
@@ -92,15 +92,15 @@ __global__ void __launch_bounds__(kSettleThreads) settle_kernel(const __grid_con
 
 // ---- step -----------------------------------------------------------------------------------------------
 
-// Terms known when the kernel runs, among those that its cover has: the others are compiled away.
-template <uint32_t kCover>
+// Terms known when the kernel runs, among those of its set; the others are compiled away.
+template <uint32_t kSet>
 struct Within {
   uint32_t terms;
-  DF_INLINE bool has(uint32_t any) const { return (terms & any & kCover) != 0; }
-  static DF_INLINE int history_count(const ReadyRow& row) { return row.history_count; }
+  DF_INLINE bool has(uint32_t any) const { return (terms & any & kSet) != 0; }
+  static DF_INLINE int history_count(const PreparedRow& row) { return row.history_count; }
 };
 
-// Where the tensors of one sample start.
+// The start of each tensor of one sample.
 struct Tensors {
   const void* x;
   void* out;
@@ -110,10 +110,10 @@ struct Tensors {
   const float *y, *mask;
 };
 
-// The dtypes of a kernel: constants, or told apart when it runs.
+// The dtypes of a kernel: compile-time constants, or read at run time.
 template <DType kState, DType kOutput>
 struct FixedTypes {
-  static constexpr int kElements = kState == DType::kFloat32 && kOutput == DType::kFloat32 ? 4 : 8;  // of one thread
+  static constexpr int kElements = kState == DType::kFloat32 && kOutput == DType::kFloat32 ? 4 : 8;  // per thread
   DF_INLINE explicit FixedTypes(const Launch&) {}
   static DF_INLINE DType state() { return kState; }
   static DF_INLINE DType output() { return kOutput; }
@@ -150,7 +150,7 @@ DF_INLINE Tensors tensors_of(const Launch& l, const Types& types, int64_t sample
   return s;
 }
 
-// Whether element `at` of every tensor that is there stands at a multiple of 16 bytes.
+// Whether element `at` of every present tensor is aligned to 16 bytes.
 template <class Types>
 DF_INLINE bool aligned(const Tensors& s, const Types& types, int64_t at) {
   const auto state = static_cast<uintptr_t>(at * bytes_of(types.state()));
@@ -165,7 +165,7 @@ DF_INLINE bool aligned(const Tensors& s, const Types& types, int64_t at) {
   return all % kVectorBytes == 0;
 }
 
-// What apply_row reads and writes: N elements at `at`.
+// Loads and stores of apply_row for N elements from `at` on.
 template <int N, class Types>
 struct CudaIo {
   using F = typename CudaVector<N>::F;
@@ -188,7 +188,7 @@ struct CudaIo {
   DF_INLINE F z_known() const { return z(kStreamKnown); }
   DF_INLINE void store(const F& value) const { df::store<N>(types.state(), s.out, at, value); }
   DF_INLINE void store_h(int k, const F& value) const { df::store<N>(DType::kFloat32, s.h + k * s.h_stride, at, value); }
-  // 0 * m is NaN for NaN and Inf and a zero for everything else: a chain of fma finds all of them.
+  // 0 * m is NaN if m is NaN or Inf, and a zero otherwise: a chain of fma detects all of them.
   DF_INLINE void check(const F& m) const {
     float zero = 0.0f;
 #pragma unroll
@@ -197,10 +197,10 @@ struct CudaIo {
   }
 };
 
-template <Cover kCover, class Types>
+template <TermSet kSet, class Types>
 __global__ void __launch_bounds__(kStepThreads, 2) step_kernel(const __grid_constant__ Launch l) {
   constexpr int N = Types::kElements;
-  constexpr uint32_t kTerms = kCoverTerms[static_cast<int>(kCover)];
+  constexpr uint32_t kTerms = kTermsOf[static_cast<int>(kSet)];
   const Types types(l);
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
@@ -208,7 +208,7 @@ __global__ void __launch_bounds__(kStepThreads, 2) step_kernel(const __grid_cons
     const Current& current = l.current[sample];
     if (current.number < 0) continue;
     uint32_t terms = current.row.terms;
-    // Without a mask the known region's coefficients mean nothing.
+    // The coefficients of the known region count only with a mask.
     terms = l.b.mask != nullptr ? terms | kMask : terms & ~(kKnownY | kKnownZ);
     if ((terms & ~kTerms) != 0 || (current.row.row.reduce != 0 && !l.reduces)) {
       l.first_bad[sample] = kNotCaptured;
@@ -216,7 +216,7 @@ __global__ void __launch_bounds__(kStepThreads, 2) step_kernel(const __grid_cons
     }
     const Tensors s = tensors_of(l, types, sample);
     bool bad = false;
-    // The body [begin, end). Sixteen bytes of a 16-bit type are two counters: the second may be where it starts.
+    // The body [begin, begin + body). Sixteen bytes of a 16-bit type are two counters, so it may start at the second one.
     int64_t begin = static_cast<int64_t>(-l.element_offset % 4);
     if (N == 8 && !aligned(s, types, begin)) begin += 4;
     const bool has_body = begin + N <= l.elements && aligned(s, types, begin);
@@ -234,11 +234,11 @@ __global__ void __launch_bounds__(kStepThreads, 2) step_kernel(const __grid_cons
 }
 
 // ---- reduce ---------------------------------------------------------------------------------------------
-// One block per sample, whatever the batch: what a sample gets does not depend on the others.
+// One block per sample: a sample's result does not depend on the batch.
 
 // Calls fn(element, x, m) for the thread's elements, from `begin` to `end`.
 template <class Fn>
-DF_INLINE void each_element(const Launch& l, const Tensors& s, const ReadyRow& row, int64_t sample, int64_t begin, int64_t end,
+DF_INLINE void each_element(const Launch& l, const Tensors& s, const PreparedRow& row, int64_t sample, int64_t begin, int64_t end,
                             Fn fn) {
   const AnyTypes types(l);
   const Within<~0u> terms{row.terms};
@@ -282,8 +282,9 @@ DF_INLINE double block_sum(Shared& shared, double value) {
 
 DF_INLINE double square(float x) { return static_cast<double>(x) * static_cast<double>(x); }
 
-// Digit `bits` wide at `shift` of the value whose rank is shared.rank among those whose higher digits are `prefix`: leaves it
-// in shared.digit, the rank among the values that share it in shared.rank, and how many they are in shared.equal.
+// One step of a radix selection, over the values whose higher digits equal `prefix`. Finds the digit of width `bits` at `shift` of
+// the value of rank shared.rank. Sets shared.digit, shared.rank (the rank among the values with that digit) and shared.equal
+// (their number).
 template <class EachValue>
 DF_INLINE void select_digit(Shared& shared, uint32_t prefix, int shift, int bits, int64_t n, EachValue each_value) {
   for (int i = static_cast<int>(threadIdx.x); i < kDigits; i += kReduceThreads) shared.total[i] = 0;
@@ -331,7 +332,7 @@ __global__ void __launch_bounds__(kReduceThreads, 1) reduce_kernel(const __grid_
   const Tensors s = tensors_of(l, AnyTypes(l), sample);
 
   if (kind == Reduce::kDynamicThreshold) {
-    // Values as bits: they are not negative, so their order is that of whole numbers.
+    // Values as bits: none is negative, so they are ordered like integers.
     const auto each_value = [&](int64_t begin, int64_t end, auto fn) {
       each_element(l, s, current.row, sample, begin, end, [&](const auto& io, const auto& terms, const One::F& m) {
         One::F x = One::set(0.0f);
@@ -361,7 +362,7 @@ __global__ void __launch_bounds__(kReduceThreads, 1) reduce_kernel(const __grid_
         const int bits = shift == 20 ? 11 : 10;
         select_digit(shared, prefix, shift, bits, n, each_value);
         prefix = prefix << bits | shared.digit;
-        __syncthreads();  // all have read the digit before the next one is written
+        __syncthreads();  // every thread has read the digit before the next one is written
       }
       each_value(0, n, [&](uint32_t value) {
         if (value > prefix) atomicMin(&shared.above, value);
@@ -372,10 +373,10 @@ __global__ void __launch_bounds__(kReduceThreads, 1) reduce_kernel(const __grid_
       const double high = last ? low : static_cast<double>(CudaLane::from_bits(static_cast<int32_t>(shared.above)));
       quantile = low + (position - static_cast<double>(below)) * (high - low);
     }
-    __syncthreads();  // all have read the row before it changes
+    __syncthreads();  // every thread has read the row before it changes
     if (threadIdx.x == 0) set_threshold(row, quantile);
   } else if (kind == Reduce::kGuidanceRescale) {
-    // m is summed in float64 here: where all values lie close together, the deviations of a rounded m would be its roundings.
+    // m is computed in float64: if all values are close together, the deviations of a rounded m would be its rounding errors.
     const AnyTypes types(l);
     const uint32_t weighed = current.row.terms;
     bool bad = false;
@@ -416,7 +417,7 @@ __global__ void __launch_bounds__(kReduceThreads, 1) reduce_kernel(const __grid_
     if (threadIdx.x == 0) set_langevin(row, squares_m, squares_z, given);
   }
   if (threadIdx.x == 0) {
-    ReadyRow& ready = current.row;
+    PreparedRow& ready = current.row;
     if (given_noise(ready) >= 0 && row.c[given_noise(ready)] == 0.0f) --ready.history_count;
     ready.terms = terms_after_reduction(ready.terms, terms_of(row, ready.history_count > 0, ready.keep_count > 0));
   }
@@ -424,7 +425,7 @@ __global__ void __launch_bounds__(kReduceThreads, 1) reduce_kernel(const __grid_
 
 // ---- normals --------------------------------------------------------------------------------------------
 
-// The keys of a few samples, by value: no memory to allocate, and a launch that can be captured.
+// The keys of a few samples, passed by value: the launch allocates no memory and can be captured.
 struct Keys {
   static constexpr int kCount = 128;
   uint64_t seed[kCount];

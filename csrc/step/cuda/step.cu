@@ -1,4 +1,4 @@
-// The CUDA step's host side: device memory, launches, and CUDA's errors as exceptions.
+// The host side of the CUDA step: device memory, streams, launches. CUDA's errors become exceptions.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -6,21 +6,21 @@
 #include <type_traits>
 #include <utility>
 
-#include "step/cuda.h"
-#include "step/step_cuda_kernels.h"
+#include "step/cuda/device_step.h"
+#include "step/cuda/kernels.h"
 
 namespace df::cuda {
 namespace {
 
 void check(cudaError_t code, const char* what) {
   if (code == cudaSuccess) return;
-  cudaGetLastError();  // so that a later call is not blamed for this one
+  cudaGetLastError();  // clear it, so that no later call reports it again
   throw Error(std::string(what) + ": " + cudaGetErrorString(code) + " (" + cudaGetErrorName(code) + ")");
 }
 
 std::string version_text(int version) { return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10); }
 
-// The oldest architecture that the build has code for, of a list such as 75-real,80-real,90.
+// The oldest architecture in the build's list, for example 75 of "75-real,80-real,90".
 int oldest_architecture() {
   int oldest = INT32_MAX;
   for (const char* at = DF_CUDA_ARCHITECTURES; *at != '\0';) {
@@ -85,7 +85,7 @@ void require_available(int device) {
 
 cudaStream_t stream_of(StreamHandle handle) { return reinterpret_cast<cudaStream_t>(handle); }
 
-// Whether something in this process has started a device: made its context, which takes hundreds of MB there.
+// Whether this process has created a context on the device, which takes hundreds of MB of its memory.
 bool started(int device) {
   using GetState = int (*)(int device, unsigned* flags, int* active);  // the driver's cuDevicePrimaryCtxGetState
   static const auto get_state = [] {
@@ -100,14 +100,14 @@ bool started(int device) {
     return result == cudaDriverEntryPointSuccess ? reinterpret_cast<GetState>(found) : nullptr;
   }();
   unsigned flags = 0;
-  int active = 1;  // where the driver does not say
+  int active = 1;  // if the driver does not answer
   if (get_state != nullptr) get_state(device, &flags, &active);
   return active != 0;
 }
 
-// Almost every call starts the thread's current device, which is cuda:0 for a thread that never chose: so one is chosen before
-// any other call. When this goes the device is again the one that was current; but one that nothing has started is not started
-// for that, since choosing it would: such a thread stays here.
+// Makes a device current for a scope. Almost every CUDA call creates a context on the thread's current device (cuda:0 for a thread
+// that never chose one), so the device is set before any other call. The previous device is restored only if it has a context:
+// restoring it would create one.
 class OnDevice {
  public:
   explicit OnDevice(int device) {
@@ -126,8 +126,8 @@ class OnDevice {
   bool changed_ = false;
 };
 
-// Memory is freed when Python drops it, which may be while this thread captures another library's graph: CUDA would take that
-// for a part of the capture, and end it.
+// Allows calls that a capture forbids. Python may free memory while this thread captures another library's graph, and cudaFree
+// would invalidate that capture.
 class BesideCaptures {
  public:
   BesideCaptures() { cudaThreadExchangeStreamCaptureMode(&mode_); }
@@ -139,7 +139,7 @@ class BesideCaptures {
   cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
 };
 
-// What is given back is given back on its device, and without a word.
+// Releases a resource on its device and ignores errors.
 template <class Work>
 void on_device_quietly(int device, Work work) {
   try {
@@ -195,7 +195,7 @@ class DeviceMemory final : public Memory {
   void* data_ = nullptr;
   int64_t bytes_;
   int device_;
-  std::shared_ptr<void> owner_;  // of memory that is not ours
+  std::shared_ptr<void> owner_;  // set for borrowed memory
 };
 
 class DeviceStream final : public Stream {
@@ -229,41 +229,41 @@ void launch_kernel(void (*kernel)(Parameters...), dim3 grid, int threads, Stream
   check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), "launching a kernel");
 }
 
-// Loads the kernel now: the first launch may be inside a capture, where nothing may be loaded.
+// Loads the kernel now: the first launch may be inside a capture, where loading is not allowed.
 template <class Kernel>
-void make_ready(Kernel* kernel) {
+void load_kernel(Kernel* kernel) {
   cudaFuncAttributes attributes;
   check(cudaFuncGetAttributes(&attributes, kernel), "loading a kernel");
 }
 
 using StepKernel = void (*)(Launch);
 
-// The covers for tensors of one dtype; the general kernel for every pair.
+// The kernel for tensors of one dtype. The general kernel serves every pair of dtypes.
 template <class Types>
-StepKernel step_kernel_of(Cover cover) {
-  switch (cover) {
-    case Cover::kOneStep: return step_kernel<Cover::kOneStep, Types>;
-    case Cover::kOneStepNoise: return step_kernel<Cover::kOneStepNoise, Types>;
-    case Cover::kMultistep: return step_kernel<Cover::kMultistep, Types>;
-    case Cover::kGeneral: break;
+StepKernel step_kernel_of(TermSet term_set) {
+  switch (term_set) {
+    case TermSet::kOneStep: return step_kernel<TermSet::kOneStep, Types>;
+    case TermSet::kOneStepNoise: return step_kernel<TermSet::kOneStepNoise, Types>;
+    case TermSet::kMultistep: return step_kernel<TermSet::kMultistep, Types>;
+    case TermSet::kGeneral: break;
   }
-  return step_kernel<Cover::kGeneral, AnyTypes>;
+  return step_kernel<TermSet::kGeneral, AnyTypes>;
 }
 
-StepKernel step_kernel_of(Cover cover, DType state, DType output) {
-  if (state != output) return step_kernel<Cover::kGeneral, AnyTypes>;
+StepKernel step_kernel_of(TermSet term_set, DType state, DType output) {
+  if (state != output) return step_kernel<TermSet::kGeneral, AnyTypes>;
   switch (state) {
     case DType::kFloat32:
-      if (cover == Cover::kGeneral) return step_kernel<Cover::kGeneral, FixedTypes<DType::kFloat32, DType::kFloat32>>;
-      return step_kernel_of<FixedTypes<DType::kFloat32, DType::kFloat32>>(cover);
-    case DType::kFloat16: return step_kernel_of<FixedTypes<DType::kFloat16, DType::kFloat16>>(cover);
-    case DType::kBFloat16: return step_kernel_of<FixedTypes<DType::kBFloat16, DType::kBFloat16>>(cover);
+      if (term_set == TermSet::kGeneral) return step_kernel<TermSet::kGeneral, FixedTypes<DType::kFloat32, DType::kFloat32>>;
+      return step_kernel_of<FixedTypes<DType::kFloat32, DType::kFloat32>>(term_set);
+    case DType::kFloat16: return step_kernel_of<FixedTypes<DType::kFloat16, DType::kFloat16>>(term_set);
+    case DType::kBFloat16: return step_kernel_of<FixedTypes<DType::kBFloat16, DType::kBFloat16>>(term_set);
   }
   return nullptr;
 }
 
-// A grid over pieces of a sample (x) and samples (y). A thread takes more than one group where there are enough to fill the
-// device several times over, so that what a block reads before it starts is read less often.
+// A grid over pieces of a sample (x) and samples (y). If there are enough groups to fill the device several times, a thread
+// processes several of them, so that blocks read their row and tensors' addresses less often.
 struct Shape {
   dim3 grid;
   int threads;
@@ -286,7 +286,7 @@ int attribute(cudaDeviceAttr which, int device) {
   return value;
 }
 
-// The device that is current, or another where that is not started and the other is.
+// The current device if it has a context, else the first one that has.
 int started_device() {
   int current = 0, count = 0;
   check(cudaGetDevice(&current), "the current device");
@@ -297,7 +297,7 @@ int started_device() {
   return current;
 }
 
-// The device whose memory this is.
+// The device that the memory is on.
 int device_of(const void* memory, const char* name) {
   const OnDevice on(started_device());
   cudaPointerAttributes attributes{};
@@ -312,7 +312,7 @@ void check_sizes(int64_t samples, int64_t elements, uint64_t element_offset) {
   if (samples < 1 || samples > INT32_MAX) throw std::invalid_argument("the number of samples must be from 1 to 2**31 - 1");
   if (elements < 1 || static_cast<uint64_t>(elements) > kMaxElements ||
       element_offset > kMaxElements - static_cast<uint64_t>(elements))
-    throw std::invalid_argument("a sample has the elements 0 to 2**34 - 1, and at least one of them");
+    throw std::invalid_argument("a sample must have at least one element, and its elements must be from 0 to 2**34 - 1");
 }
 
 int check_binding(const Binding& binding) {
@@ -358,12 +358,12 @@ class BoundStep final : public DeviceStep {
     const OnDevice on(device_);
     Layout layout;
     const int64_t n = binding.samples;
-    const int64_t row_count = layout.add<int32_t>(1), table = layout.add<ReadyRow>(binding.capacity);
+    const int64_t row_count = layout.add<int32_t>(1), table = layout.add<PreparedRow>(binding.capacity);
     const int64_t time = layout.add<float>(binding.capacity), counter = layout.add<int32_t>(n), noise_row = layout.add<uint32_t>(n);
     const int64_t seed_at = layout.add<uint64_t>(n), index = layout.add<uint32_t>(n), first_bad = layout.add<int32_t>(n);
     const int64_t current = layout.add<Current>(n);
-    // The rows are checked before memory is asked for.
-    const std::vector<ReadyRow> checked = fitting(rows, count, times);
+    // Check the rows before allocating memory.
+    const std::vector<PreparedRow> checked = fitting(rows, count, times);
     memory_ = std::make_unique<DeviceMemory>(layout.bytes(), device_);
     launch_.b = binding.buffers;
     launch_.samples = n;
@@ -374,7 +374,7 @@ class BoundStep final : public DeviceStep {
     launch_.state = binding.state;
     launch_.output = binding.output;
     launch_.row_count = at<int32_t>(row_count);
-    launch_.table = at<ReadyRow>(table);
+    launch_.table = at<PreparedRow>(table);
     launch_.times = at<float>(time);
     launch_.counter = at<int32_t>(counter);
     launch_.noise_row = at<uint32_t>(noise_row);
@@ -384,7 +384,7 @@ class BoundStep final : public DeviceStep {
     launch_.current = at<Current>(current);
     const int per_thread = binding.state == DType::kFloat32 && binding.output == DType::kFloat32 ? 4 : 8;
     shape_ = shape_of(n, binding.elements, binding.element_offset, per_thread, attribute(cudaDevAttrMultiProcessorCount, device_));
-    make_ready(settle_kernel);
+    load_kernel(settle_kernel);
     seed(seeds, indices, stream);
     const std::vector<int32_t> first(static_cast<size_t>(n), -1);
     const std::vector<uint32_t> noise(static_cast<size_t>(n), 0);
@@ -404,7 +404,7 @@ class BoundStep final : public DeviceStep {
   }
 
   void load(const Row* rows, int64_t count, const float* times, StreamHandle stream) override {
-    const std::vector<ReadyRow> checked = fitting(rows, count, times);
+    const std::vector<PreparedRow> checked = fitting(rows, count, times);
     const OnDevice on(device_);
     put(checked, rows, times, stream);
   }
@@ -447,7 +447,7 @@ class BoundStep final : public DeviceStep {
     for (size_t i = 0; i < bad.size(); ++i)
       if (bad[i] == kNotCaptured)
         throw Error("sample " + std::to_string(i) +
-                    " met a row that the launch was not made for: a graph captured for another variant was replayed");
+                    " is at a row that the launch does not support: a graph captured for another variant was replayed");
     return bad;
   }
 
@@ -459,27 +459,27 @@ class BoundStep final : public DeviceStep {
 
   template <class T>
   void upload(const T* to, const std::remove_const_t<T>* from, int64_t count, StreamHandle stream) {
-    // CUDA may read the source now or later: whoever uploads waits while it is there.
+    // CUDA may read the source later: the caller waits before it frees it.
     check(cudaMemcpyAsync(const_cast<std::remove_const_t<T>*>(to), from, static_cast<size_t>(count) * sizeof(T),
                           cudaMemcpyHostToDevice, stream_of(stream)),
           "copying to the device");
   }
 
-  std::vector<ReadyRow> fitting(const Row* rows, int64_t count, const float* times) const {
+  std::vector<PreparedRow> fitting(const Row* rows, int64_t count, const float* times) const {
     if (count < 1 || count > binding_.capacity)
       throw std::invalid_argument("a table of " + std::to_string(count) + " rows; the step holds from 1 to " +
                                   std::to_string(binding_.capacity));
     if (binding_.t != nullptr && times == nullptr) throw std::invalid_argument("the step sets t and needs times, one per row");
-    return ready_table(rows, count, binding_.buffers);
+    return prepare_rows(rows, count, binding_.buffers);
   }
 
-  void put(const std::vector<ReadyRow>& table, const Row* rows, const float* times, StreamHandle stream) {
+  void put(const std::vector<PreparedRow>& table, const Row* rows, const float* times, StreamHandle stream) {
     const auto count = static_cast<int64_t>(table.size());
     const auto number = static_cast<int32_t>(count);
     const Variant variant = variant_of(rows, count, binding_.buffers.mask != nullptr);
-    const StepKernel kernel = step_kernel_of(variant.cover, binding_.state, binding_.output);
-    make_ready(kernel);
-    if (variant.reduces) make_ready(reduce_kernel);
+    const StepKernel kernel = step_kernel_of(variant.term_set, binding_.state, binding_.output);
+    load_kernel(kernel);
+    if (variant.reduces) load_kernel(reduce_kernel);
     upload(launch_.row_count, &number, 1, stream);
     upload(launch_.table, table.data(), count, stream);
     if (times != nullptr) upload(launch_.times, times, count, stream);
@@ -536,7 +536,7 @@ void order(StreamHandle waiting, StreamHandle after, int device) {
   check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "creating an event");
   const cudaError_t recorded = cudaEventRecord(event, stream_of(after));
   const cudaError_t waits = recorded == cudaSuccess ? cudaStreamWaitEvent(stream_of(waiting), event, 0) : recorded;
-  cudaEventDestroy(event);  // what was recorded stays to be waited for
+  cudaEventDestroy(event);  // the wait remains
   check(waits, "ordering two streams");
 }
 

@@ -1,11 +1,11 @@
-// One float at a time, without intrinsics: the fallback of every machine, and the plainest reading of the arithmetic.
+// One float at a time, without intrinsics: runs on every machine, and is the plainest form of the arithmetic.
 #pragma once
 
 #include <bit>
 #include <cmath>
 #include <cstdint>
 
-#include "random/host_device.h"
+#include "simd/host_device.h"
 
 namespace df {
 namespace {
@@ -85,7 +85,7 @@ struct Vector {
       h = 0x7c00u;
     } else if (magnitude >= 0x38800000u) {  // normal in float16
       h = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
-    } else {  // denormal: adding 1/2 rounds to a multiple of 2^-24, the low bits of the sum are the result
+    } else {  // denormal: adding 1/2 rounds to a multiple of 2^-24; the low bits of the sum are the result
       h = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;
     }
     *p = static_cast<uint16_t>(sign | h);

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "random/host_device.h"
+#include "simd/host_device.h"
 
 namespace df {
 namespace {
@@ -25,7 +25,7 @@ struct Vector {
   static DF_INLINE F minus_fma(F a, F b, F c) { return _mm256_fnmsub_ps(a, b, c); }  // -(a * b) - c
   static DF_INLINE F sqrt(F a) { return _mm256_sqrt_ps(a); }
   static DF_INLINE F round_even(F a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-  // Where an operand is NaN, or both are zero, these instructions give the second one.
+  // These instructions return the second operand if either is NaN or both are zero.
   static DF_INLINE F max_keep_nan(F bound, F x) { return _mm256_max_ps(bound, x); }
   static DF_INLINE F min_keep_nan(F bound, F x) { return _mm256_min_ps(bound, x); }
   static DF_INLINE bool any_nan(F a) { return _mm256_movemask_ps(_mm256_cmp_ps(a, a, _CMP_UNORD_Q)) != 0; }
@@ -47,21 +47,21 @@ struct Vector {
   }
   static DF_INLINE F flip_if_bit31(I w, F a) { return from_bits(xor_i(bits(a), and_i(w, set_i(INT32_MIN)))); }
   static DF_INLINE void swap_if_bit30(I w, F& a, F& b) {
-    const F swap = from_bits(_mm256_slli_epi32(w, 1));  // blendv looks at the sign bit
+    const F swap = from_bits(_mm256_slli_epi32(w, 1));  // blendv selects by the sign bit
     const F first = _mm256_blendv_ps(a, b, swap);
     b = _mm256_blendv_ps(b, a, swap);
     a = first;
   }
 
   static DF_INLINE W wide(uint32_t x) { return _mm256_set1_epi32(static_cast<int32_t>(x)); }
-  // Lanes hold counters 0 2 1 3, so that interleave() leaves their normals in order.
+  // Lanes hold first + 0 2 1 3: the order from which interleave() puts normals in element order.
   static DF_INLINE W counter(uint64_t first) {
     return _mm256_add_epi64(_mm256_set1_epi64x(static_cast<int64_t>(first)), _mm256_setr_epi64x(0, 2, 1, 3));
   }
   static DF_INLINE W mul(W a, W b) { return _mm256_mul_epu32(a, b); }
   static DF_INLINE W high(W a) { return _mm256_srli_epi64(a, 32); }
   static DF_INLINE W xor3(W a, W b, W c) { return _mm256_xor_si256(_mm256_xor_si256(a, b), c); }
-  // Low halves of a and of b side by side, and high halves.
+  // Low halves of a and b side by side, and high halves.
   static DF_INLINE W low_pair(W a, W b) { return _mm256_blend_epi32(a, _mm256_slli_epi64(b, 32), 0xaa); }
   static DF_INLINE W high_pair(W a, W b) { return _mm256_blend_epi32(_mm256_srli_epi64(a, 32), b, 0xaa); }
   static DF_INLINE W wide_pair(uint32_t low, uint32_t high) {

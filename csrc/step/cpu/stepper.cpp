@@ -1,4 +1,4 @@
-#include "step/stepper.h"
+#include "step/cpu/stepper.h"
 
 #include <algorithm>
 #include <stdexcept>
@@ -24,7 +24,7 @@ Stepper::Stepper(const Kernel& kernel, const Row* rows, int64_t row_count, int64
                  uint64_t element_offset, DType state, DType output, const Buffers& b, const uint64_t* seeds,
                  const uint32_t* indices)
     : kernel_(kernel),
-      rows_(ready_table(rows, row_count, b)),
+      rows_(prepare_rows(rows, row_count, b)),
       samples_(static_cast<size_t>(samples)),
       bad_(static_cast<size_t>(samples)),
       outputs_(static_cast<const unsigned char*>(b.outputs[0])),
@@ -56,7 +56,20 @@ void Stepper::seed(const uint64_t* seeds, const uint32_t* indices) {
   }
 }
 
+void Stepper::check_row(int64_t row) const {
+  if (row >= rows()) throw std::out_of_range("row " + std::to_string(row) + " of " + std::to_string(rows()));
+}
+
+std::vector<int64_t> Stepper::bad_samples() const {
+  std::vector<int64_t> bad;
+  for (int64_t i = 0; i < samples(); ++i)
+    if (bad_[static_cast<size_t>(i)] != 0) bad.push_back(i);
+  return bad;
+}
+
 int64_t Stepper::run(int64_t row, uint32_t noise_row) {
+  check_row(row);
+  if (row < 0) throw std::out_of_range("row must not be negative");
   for (Sample& s : samples_) {
     s.row = &rows_[static_cast<size_t>(row)];
     s.noise_row = noise_row;
@@ -73,15 +86,16 @@ void Stepper::place_outputs(Sample& sample, const int64_t* at) const {
       throw std::invalid_argument("there is no network output number " + std::to_string(at[j]) + "; there are " +
                                   std::to_string(output_count_));
     if (at[j] < 0 && reads_output(*sample.row, j))
-      throw std::invalid_argument("a row needs network output " + std::to_string(j) + ", which was not evaluated for it");
+      throw std::invalid_argument("a row needs network output " + std::to_string(j) + ", which was not evaluated");
     sample.m[j] = at[j] < 0 ? nullptr : outputs_ + at[j] * output_bytes_;
   }
   sample.v = variance_bytes_ < 0 || at[0] < 0 ? nullptr : outputs_ + at[0] * output_bytes_ + variance_bytes_;
   if ((sample.row->terms & kLearnedS) && sample.v == nullptr)
-    throw std::invalid_argument("a row needs the network's variance channel, which was not evaluated for it");
+    throw std::invalid_argument("a row needs the network's variance channel, which was not evaluated");
 }
 
 int64_t Stepper::run_each(const int64_t* rows, const uint32_t* noise_rows, const int64_t* outputs) {
+  for (int64_t i = 0; i < samples(); ++i) check_row(rows[i]);
   active_.clear();
   active_index_.clear();
   for (int64_t i = 0; i < samples(); ++i) {

@@ -1,6 +1,6 @@
-// The elements of one CUDA thread: N floats in registers, and the 128-bit accesses that bring them.
+// The elements of one CUDA thread: N floats in registers, with 128-bit loads and stores.
 //
-// Every operation names its rounding, so that no flag of the compiler changes a bit.
+// Every operation names its rounding, so that no compiler flag changes a bit.
 #pragma once
 
 #include <cuda_fp16.h>
@@ -8,12 +8,11 @@
 
 #include <cstdint>
 
-#include "random/host_device.h"
-#include "random/normal.h"
-#include "random/philox.h"
-#include "step/step.h"
+#include "simd/dtype.h"
+#include "simd/host_device.h"
 
-// Called with the bytes of every access to a tensor. Nothing on a device; tests that walk the kernel on the host count here.
+// Called with the number of bytes of every access to a tensor. Empty on a device; tests that run the kernel on the host count
+// bytes.
 #if !defined(DF_ON_ACCESS)
 #define DF_ON_ACCESS(bytes)
 #endif
@@ -60,7 +59,7 @@ struct CudaLane {
     a = first;
   }
 
-  // A product of two 32-bit words is one instruction; the upper halves that nobody reads cost none.
+  // A product of two 32-bit words is one instruction; upper halves that are never read cost nothing.
   static DF_INLINE W wide(uint32_t x) { return x; }
   static DF_INLINE W mul(W a, W b) { return static_cast<uint64_t>(static_cast<uint32_t>(a)) * static_cast<uint32_t>(b); }
   static DF_INLINE W high(W a) { return a >> 32; }
@@ -75,7 +74,7 @@ struct CudaLane {
   }
 };
 
-// N elements side by side, as apply.h wants them.
+// N elements side by side: the vector of apply.h.
 template <int N>
 struct CudaVector {
   struct F {
@@ -124,50 +123,15 @@ struct CudaVector {
   }
 };
 
-// A counter's words for `element` and the three that share it.
-DF_INLINE void cuda_words(uint64_t (&words)[4], uint64_t seed, uint64_t element, uint32_t row, uint32_t index, uint32_t stream) {
-  words[0] = element / 4, words[1] = row, words[2] = index, words[3] = stream;
-  philox4x32_10<CudaLane>(words, PhiloxKeys(seed));
-}
-
-// The normals of N elements, the first of which is number `element`: a multiple of four, or any number where N is 1.
-template <int N>
-DF_INLINE typename CudaVector<N>::F cuda_normals(uint64_t seed, uint64_t element, uint32_t row, uint32_t index, uint32_t stream) {
-  typename CudaVector<N>::F z;
-  uint64_t words[4];
-  if constexpr (N == 1) {
-    cuda_words(words, seed, element, row, index, stream);
-    const bool second_pair = (element & 2) != 0;
-    const float radius = normal_radius<CudaLane>(static_cast<int32_t>(second_pair ? words[2] : words[0]));
-    float first, second;
-    normal_direction<CudaLane>(static_cast<int32_t>(second_pair ? words[3] : words[1]), first, second);
-    z.v[0] = CudaLane::mul_f(radius, (element & 1) != 0 ? second : first);
-  } else {
-#pragma unroll
-    for (int counter = 0; counter < N / 4; ++counter) {
-      cuda_words(words, seed, element + static_cast<uint64_t>(4 * counter), row, index, stream);
-#pragma unroll
-      for (int pair = 0; pair < 2; ++pair) {
-        const float radius = normal_radius<CudaLane>(static_cast<int32_t>(words[2 * pair]));
-        float first, second;
-        normal_direction<CudaLane>(static_cast<int32_t>(words[2 * pair + 1]), first, second);
-        z.v[4 * counter + 2 * pair] = CudaLane::mul_f(radius, first);
-        z.v[4 * counter + 2 * pair + 1] = CudaLane::mul_f(radius, second);
-      }
-    }
-  }
-  return z;
-}
-
 // ---- memory -------------------------------------------------------------------------------------------
-// Plain loads, never the non-coherent ones: the state may be written where it is read. Where the dtype is a constant, the
-// other dtypes are compiled away.
+// Plain loads, never non-coherent ones: the state may be written in place. Where the dtype is a constant, the code of the other
+// dtypes is compiled away.
 
 constexpr uintptr_t kVectorBytes = 16;
 
 DF_INLINE int64_t bytes_of(DType type) { return type == DType::kFloat32 ? 4 : 2; }
 
-// N elements from element i on. N = 1: any address; else a multiple of 16 bytes (of 8, for four elements of 16 bits).
+// N elements from element i on. Any address for N = 1, else a multiple of 16 bytes (of 8 for four elements of 16 bits).
 template <int N>
 DF_INLINE typename CudaVector<N>::F load(DType type, const void* base, int64_t i) {
   typename CudaVector<N>::F out;
@@ -205,7 +169,7 @@ DF_INLINE typename CudaVector<N>::F load(DType type, const void* base, int64_t i
   return CudaVector<N>::each([&](int j) { return CudaLane::from_bf16(static_cast<uint16_t>(half[j])); });
 }
 
-// The store by its name: nvcc splits some assignments into four stores of 32 bits.
+// The instruction by name: nvcc splits some assignments into four stores of 32 bits.
 DF_INLINE void store_four(float4* at, float4 value) {
 #if defined(__CUDA_ARCH__)
   asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(at)), "f"(value.x), "f"(value.y),

@@ -1,24 +1,24 @@
-// The CPU step: one source, compiled once per instruction set (CMake defines DF_ISA and the compiler flags).
+// The CPU step, compiled once per instruction set (simd/simd.h).
 //
 //   x' = a x + b m + d x0 + sum c h + s z, and the rest of step.h, in one pass.
-//   Bytes per element in float32: 12 for x, m -> out; 8 more per register read and written; noise costs none.
+//   Bytes per element in float32: 12 for x, m -> out; 8 more per register read and written; none for noise.
 //
-// Everything here has internal linkage: code compiled for one instruction set must never be linked into another.
+// Everything but the kernel's entry in the table has internal linkage.
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
-#include <limits>
 
+#include "random/noise.h"
+#include "simd/simd.h"
 #include "step/apply.h"
-#include "step/isa.h"
-#include "step/kernels.h"
-#include "step/reduce.h"
+#include "step/cpu/kernels.h"
+#include "step/cpu/reductions.h"
+#include "step/cpu/terms.h"
 
 namespace df {
 namespace {
 
-// What apply_row reads and writes for the vector at element i. Whole vectors, or the part [first, last) of one.
+// Loads and stores of apply_row for the vector at element i: a whole vector, or its elements [first, last).
 template <DType kState, DType kOutput, bool kWhole>
 struct Io {
   const Sample& s;
@@ -50,30 +50,16 @@ struct Io {
   DF_INLINE F z_known() const { return *known_noise; }
   DF_INLINE void store(F value) const { put<kState>(s.out, value); }
   DF_INLINE void store_h(int k, F value) const { put<DType::kFloat32>(s.h[k], value); }
-  // 0 * m is NaN for NaN and Inf and a zero for everything else: one fma finds both.
+  // 0 * m is NaN if m is NaN or Inf, and a zero otherwise: one fma detects both.
   DF_INLINE void check(F m) const { *not_finite = Vector::fma(m, Vector::set(0.0f), *not_finite); }
 };
 
 // ---- the loop -------------------------------------------------------------------------------------------
 
-// Terms known when the loop is compiled: its branches vanish.
-template <uint32_t kTerms, int kHistoryCount>
-struct Fixed {
-  static DF_INLINE constexpr bool has(uint32_t any) { return (kTerms & any) != 0; }
-  static DF_INLINE int history_count(const ReadyRow&) { return kHistoryCount; }
-};
-
-// Terms known when the loop runs: one well-predicted branch per term and vector.
-struct Any {
-  uint32_t terms;
-  DF_INLINE bool has(uint32_t any) const { return (terms & any) != 0; }
-  static DF_INLINE int history_count(const ReadyRow& row) { return row.history_count; }
-};
-
 template <class Terms, DType kState, DType kOutput>
 __attribute__((noinline)) void loop(const Call& call, const Sample& s, const Terms& terms, int64_t begin, int64_t end,
                                     int64_t which) {
-  const ReadyRow row = *s.row;  // a copy the compiler knows no store can change
+  const PreparedRow row = *s.row;  // a copy the compiler knows no store can change
   F not_finite = Vector::set(0.0f);
   const Noise noise(s.seed, s.noise_row, s.index);
   const auto group = [&]<bool kWhole>(int64_t at) __attribute__((always_inline)) {
@@ -93,7 +79,7 @@ __attribute__((noinline)) void loop(const Call& call, const Sample& s, const Ter
       apply_row<Vector>(row, terms, io);
     }
   };
-  // Groups start where the logical index is a multiple of four, where a counter starts.
+  // Groups start where a counter of the generator starts: where the logical index is a multiple of four.
   int64_t at = begin - static_cast<int64_t>((call.element_offset + static_cast<uint64_t>(begin)) % 4);
   if (at < begin) {
     group.template operator()<false>(at);
@@ -142,7 +128,7 @@ struct HotLoop {
 constexpr uint32_t kM = kG0 | kPlainM;
 constexpr uint32_t kClipped = kX0 | kP | kQ | kClamp;
 
-// The variants that carry nearly every step of every common solver, float32 in and out.
+// The loops for nearly every step of the common solvers, float32 in and out.
 constexpr HotLoop kHot[] = {
     // one-step solvers, unclipped: x' = a x + b m (+ s z)
     {kM | kA | kB, 0, hot<kM | kA | kB>},
@@ -153,13 +139,13 @@ constexpr HotLoop kHot[] = {
     {kM | kClipped | kA | kD, 0, hot<kM | kClipped | kA | kD>},
     {kM | kClipped | kA | kD | kS, 0, hot<kM | kClipped | kA | kD | kS>},
     {kM | kClipped | kD, 0, hot<kM | kClipped | kD>},
-    // singlestep solvers: the base state, or the slope, kept by one stage and read by the next
+    // singlestep solvers: one stage keeps the base state or the slope, the next reads it
     {kM | kA | kB | kWrite | kEx, 0, hot<kM | kA | kB | kWrite | kEx>},
     {kM | kA | kB | kWrite | kEx | kEm, 0, hot<kM | kA | kB | kWrite | kEx | kEm>},
     {kM | kA | kB | kHistory, 1, hot<kM | kA | kB | kHistory, 1>},
     {kM | kB | kHistory, 1, hot<kM | kB | kHistory, 1>},
     {kM | kClipped | kA | kD | kHistory, 1, hot<kM | kClipped | kA | kD | kHistory, 1>},
-    // multistep solvers: one or two registers read, the prediction kept
+    // multistep solvers: read one or two registers, keep the prediction
     {kM | kA | kB | kHistory | kWrite | kEx | kEm, 1, hot<kM | kA | kB | kHistory | kWrite | kEx | kEm, 1>},
     {kM | kA | kB | kHistory | kWrite | kEx | kEm, 2, hot<kM | kA | kB | kHistory | kWrite | kEx | kEm, 2>},
     {kM | kA | kB | kHistory | kWrite | kEm, 1, hot<kM | kA | kB | kHistory | kWrite | kEm, 1>},
@@ -171,7 +157,7 @@ constexpr HotLoop kHot[] = {
 void step(const Call& call, int64_t i, int64_t begin, int64_t end) {
   const Sample& s = call.samples[i];
   const uint32_t terms = s.row->terms | (s.mask != nullptr ? kMask : 0u);
-  // Without a mask the known region's coefficients mean nothing.
+  // The coefficients of the known region count only with a mask.
   const uint32_t present = s.mask != nullptr ? terms : terms & ~(kKnownY | kKnownZ);
   if (call.state == DType::kFloat32 && call.output == DType::kFloat32)
     for (const HotLoop& h : kHot)
@@ -179,181 +165,7 @@ void step(const Call& call, int64_t i, int64_t begin, int64_t end) {
   general(call, s, present, begin, end, i);
 }
 
-// ---- the reduction -----------------------------------------------------------------------------------
-
-// Sums in float64 over sixteen lanes, element e into lane e mod 16, then the lanes in order: the same bits whatever the
-// vectors' width.
-struct Lanes {
-  static constexpr int kLanes = 16;
-  double lane[kLanes] = {};
-  template <bool kSquared, class T>
-  void add(const T* values, int n) {
-    const auto term = [](double x) { return kSquared ? x * x : x; };
-    int at = 0;
-    for (; at + kLanes <= n; at += kLanes)  // a turn of fixed length, which the compiler makes vectors of
-      for (int i = 0; i < kLanes; ++i) lane[i] += term(values[at + i]);
-    for (int i = 0; at + i < n; ++i) lane[i] += term(values[at + i]);
-  }
-  double total() const {
-    double sum = 0.0;
-    for (double x : lane) sum += x;
-    return sum;
-  }
-};
-
-// What variance_of asks for, of values that come in pieces.
-struct Spread {
-  double first = 0.0;
-  int64_t count = 0;
-  Lanes sum, squares;
-
-  void add(double* values, int n) {
-    if (count == 0) first = values[0];
-    for (int i = 0; i < n; ++i) values[i] -= first;
-    sum.add<false>(values, n);
-    squares.add<true>(values, n);
-    count += n;
-  }
-  double variance() const { return variance_of(sum.total(), squares.total(), count); }
-};
-
-// Hands out values of a sample in pieces of 64 elements (fewer at the end), from element 0.
-constexpr int kPiece = 64;
-
-template <DType kType>
-void widen(const void* base, int64_t at, int n, float* out) {
-  int i = 0;
-  for (; i + kWidth <= n; i += kWidth) Vector::store(out + i, load_as<kType>(base, at + i));
-  if (i < n) store_part<DType::kFloat32>(out, i, 0, n - i, load_part<kType>(base, at + i, 0, n - i));
-}
-
-void widen(DType type, const void* base, int64_t at, int n, float* out) {
-  switch (type) {
-    case DType::kFloat32: return widen<DType::kFloat32>(base, at, n, out);
-    case DType::kFloat16: return widen<DType::kFloat16>(base, at, n, out);
-    case DType::kBFloat16: return widen<DType::kBFloat16>(base, at, n, out);
-  }
-}
-
-// The values of a piece, as apply.h wants to read them.
-struct PieceIo {
-  const float* state;
-  const float (*outputs)[kPiece];
-  int i;
-  DF_INLINE F x() const { return Vector::load(state + i); }
-  DF_INLINE F m(int j) const { return Vector::load(outputs[j] + i); }
-};
-
-struct Piece {
-  alignas(64) float x[kPiece] = {}, outputs[kMaxOutputs][kPiece] = {}, m[kPiece] = {}, prediction[kPiece] = {};
-
-  void read(const Call& call, const Sample& s, int64_t at, int n) {
-    const Any terms{s.row->terms};
-    if (terms.has(kP)) widen(call.state, s.x, at, n, x);
-    for (int j = 0; j < kMaxOutputs; ++j)
-      if (terms.has(kG0 << j)) widen(call.output, s.m[j], at, n, outputs[j]);
-    for (int i = 0; i < kPiece; i += kWidth) {
-      PieceIo io{x, outputs, i};
-      const F output = model_output<Vector>(s.row->row, terms, io);
-      Vector::store(m + i, output);
-      Vector::store(prediction + i, raw_prediction<Vector>(s.row->row, terms, io.x(), output));
-    }
-  }
-};
-
-void dynamic_threshold(const Call& call, const Sample& s, Row& row, float* scratch) {
-  const int64_t n = call.elements;
-  Piece piece;
-  bool finite = true;
-  for (int64_t at = 0; at < n; at += kPiece) {
-    const int count = static_cast<int>(std::min<int64_t>(kPiece, n - at));
-    piece.read(call, s, at, count);
-    for (int i = 0; i < count; ++i) {
-      scratch[at + i] = std::fabs(piece.prediction[i]);
-      finite = finite && scratch[at + i] <= std::numeric_limits<float>::max();
-    }
-  }
-  if (!finite) return set_threshold(row, 1.0);
-  const double position = quantile_position(row, n);
-  const auto below = std::min(static_cast<int64_t>(position), n - 1);
-  // A comparator of our own keeps the standard library's template out of the shared symbols.
-  const auto less = [](float a, float b) { return a < b; };
-  std::nth_element(scratch, scratch + below, scratch + n, less);
-  const double low = scratch[below];
-  const double high = below + 1 < n ? static_cast<double>(*std::min_element(scratch + below + 1, scratch + n, less)) : low;
-  set_threshold(row, low + (position - static_cast<double>(below)) * (high - low));
-}
-
-// m is summed in float64 here: where all values lie close together, the deviations of a rounded m would be its roundings.
-void guidance_rescale(const Call& call, const Sample& s, Row& row) {
-  Spread of_0, of_m;
-  alignas(64) float output[kPiece];
-  double m_0[kPiece], m[kPiece];
-  for (int64_t at = 0; at < call.elements; at += kPiece) {
-    const int count = static_cast<int>(std::min<int64_t>(kPiece, call.elements - at));
-    std::fill_n(m, kPiece, 0.0);
-    for (int j = 0; j < kMaxOutputs; ++j) {
-      if (!reads_output(*s.row, j)) continue;
-      widen(call.output, s.m[j], at, count, output);
-      if (j == 0) std::copy_n(output, count, m_0);
-      if (s.row->terms & (kG0 << j))
-        for (int i = 0; i < count; ++i) m[i] += static_cast<double>(row.g[j]) * static_cast<double>(output[i]);
-    }
-    of_0.add(m_0, count);
-    of_m.add(m, count);
-  }
-  rescale_guidance(row, of_m.variance(), of_0.variance());
-}
-
-// The sum of the squares of the normals that the row makes.
-Lanes squares_of_noise(const Call& call, const Sample& s) {
-  Lanes squares_z;
-  alignas(64) float z[kPiece];
-  const Noise noise(s.seed, s.noise_row, s.index);
-  // Whole counters only: the sample's own elements begin `lead` into the first one.
-  const auto lead = static_cast<int64_t>(call.element_offset % 4);
-  for (int64_t at = -lead; at < call.elements; at += kPiece) {
-    const auto from = static_cast<int>(std::max<int64_t>(0, -at));
-    const auto to = static_cast<int>(std::min<int64_t>(kPiece, call.elements - at));
-    for (int g = 0; g < kPiece; g += kBlock) {
-      F block[kBlock / kWidth];
-      normals_of_counters<Vector>(block, noise, (call.element_offset + static_cast<uint64_t>(at + g)) / 4, kStreamRow);
-      for (int j = 0; j < kBlock / kWidth; ++j) Vector::store(z + g + j * kWidth, block[j]);
-    }
-    squares_z.add<true>(z + from, to - from);
-  }
-  return squares_z;
-}
-
-void langevin(const Call& call, const Sample& s, Row& row) {
-  const int32_t given = given_noise(*s.row);
-  Lanes squares_m, squares_z;
-  if (given < 0) squares_z = squares_of_noise(call, s);
-  Piece piece;
-  for (int64_t at = 0; at < call.elements; at += kPiece) {
-    const int count = static_cast<int>(std::min<int64_t>(kPiece, call.elements - at));
-    piece.read(call, s, at, count);
-    squares_m.add<true>(piece.m, count);
-    if (given >= 0) squares_z.add<true>(s.h[given] + at, count);
-  }
-  set_langevin(row, squares_m.total(), squares_z.total(), given);
-}
-
-void reduce(const Call& call, int64_t i, ReadyRow& out, float* scratch) {
-  const Sample& s = call.samples[i];
-  Row row = s.row->row;
-  switch (static_cast<Reduce>(row.reduce)) {
-    case Reduce::kNone: break;
-    case Reduce::kDynamicThreshold: dynamic_threshold(call, s, row, scratch); break;
-    case Reduce::kGuidanceRescale: guidance_rescale(call, s, row); break;
-    case Reduce::kLangevin:
-    case Reduce::kLangevinGiven: langevin(call, s, row); break;
-  }
-  out = ready(row);
-  out.terms = terms_after_reduction(s.row->terms, out.terms);
-}
-
-// ---- normals and words, alone ----------------------------------------------------------------------------
+// ---- normals and Philox words ----------------------------------------------------------------------------
 
 void normals(const Normals& what) {
   const F scale = Vector::set(what.scale);

@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "random/host_device.h"
+#include "simd/host_device.h"
 
 namespace df {
 namespace {
@@ -55,7 +55,7 @@ struct Vector {
   static DF_INLINE W mul(W a, W b) { return vmull_u32(vmovn_u64(a), vmovn_u64(b)); }
   static DF_INLINE W high(W a) { return vshrq_n_u64(a, 32); }
   static DF_INLINE W xor3(W a, W b, W c) { return veorq_u64(veorq_u64(a, b), c); }
-  // Low halves of a and of b side by side, and high halves.
+  // Low halves of a and b side by side, and high halves.
   static DF_INLINE W low_pair(W a, W b) {
     return vreinterpretq_u64_u32(vtrn1q_u32(vreinterpretq_u32_u64(a), vreinterpretq_u32_u64(b)));
   }

@@ -1,19 +1,19 @@
-// Two vectors side by side, as the noise wants them: every operation is done to the first and then to the second.
+// Unrolled<V>: two vectors of V side by side, with V's interface. Every operation is applied to the first and to the second.
 //
-// What is written for Twice<V> so comes out as two independent chains whose instructions alternate. A processor looks ahead
-// by a hundred instructions or so, and a chain of a block of normals is about as long: without this it mostly waits.
+// Code written for Unrolled<V> compiles to two independent chains of instructions. A processor looks about a hundred
+// instructions ahead, and the chain of one block of normals is about as long, so a single chain mostly waits for itself.
 
 #pragma once
 
 #include <cstdint>
 
-#include "random/host_device.h"
+#include "simd/host_device.h"
 
 namespace df {
 namespace {
 
 template <class V>
-struct Twice {
+struct Unrolled {
   struct F {
     typename V::F a, b;
   };

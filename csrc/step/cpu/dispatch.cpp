@@ -1,9 +1,10 @@
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
-#include "step/forward.h"
-#include "step/kernels.h"
+#include "step/cpu/kernels.h"
 #include "threads/pool.h"
 
 namespace df {
@@ -34,22 +35,22 @@ const Kernel* const kTable[] = {
     &kernel_scalar,
 };
 
-// Elements of one part of the work: few enough that what one thread reads and writes fits its cache, and that the threads finish
-// together. A multiple of every kernel's group, so that parts end between counters.
+// Elements per part of the work: small enough for a thread's cache, and for threads to finish together. A multiple of every
+// kernel's group, so that parts end between counters.
 constexpr int64_t kPart = 32768;
 constexpr int64_t kSmallestPart = 4096;
 
-// What a second thread costs: on two logical processors of a Zen 4, a step of 59 us became one of 70 and a step of 136 us one of
-// 180, where one of 14.8 ms became 9.2 (bench/results/epyc-zen4.json, when less work had two threads). So a thread is given at
-// least this many elements, about 65 us (docs/runtimes.md):
+// The least elements per thread, about 65 us (docs/runtimes.md). With a lower limit a second thread slowed short steps down: on two
+// logical processors of a Zen 4 from 59 to 70 us and from 136 to 180 us, while a step of 14.8 ms took 9.2
+// (bench/results/epyc-zen4.json).
 constexpr int64_t kThread = 524288;
-constexpr int64_t kDraw = 5;  // elements that drawing a normal counts as, beside its own: 4.6 with AVX-512, 6.3 with AVX2
+constexpr int64_t kDraw = 5;  // the cost of drawing a normal, in elements: measured 4.6 with AVX-512, 6.3 with AVX2
 
-// Splits `count` samples of `elements` into parts and calls fn(sample, begin, end) for each, on as many threads as that is worth.
+// Splits `count` samples of `elements` into parts and calls fn(sample, begin, end) for each, on threads_for() threads.
 template <class Fn>
 void split(int64_t count, int64_t elements, int draws, Fn&& fn) {
   const int threads = threads_for(count * elements, draws, num_threads());
-  // Four parts for every thread, where the work is small.
+  // Small work: four parts per thread.
   const int64_t quarter = (count * elements / (4 * threads) / kSmallestPart + 1) * kSmallestPart;
   const int64_t size = threads == 1 ? kPart : std::min(quarter, kPart);
   const int64_t per_sample = std::max<int64_t>(1, (elements + size - 1) / size);
@@ -62,7 +63,7 @@ void split(int64_t count, int64_t elements, int draws, Fn&& fn) {
   });
 }
 
-// Normals that the step draws for an element: the most of all samples.
+// The number of normals that the step draws per element: the maximum over the samples.
 int draws_of(const Call& call) {
   int most = 0;
   for (int64_t i = 0; i < call.count; ++i) {
@@ -86,6 +87,13 @@ const Kernel* find_kernel(const char* name) {
   return nullptr;
 }
 
+const Kernel& require_kernel(const char* name) {
+  const Kernel* kernel = find_kernel(name);
+  if (kernel == nullptr) throw std::invalid_argument("this build has no kernel '" + std::string(name) + "'");
+  if (const char* why = kernel->unavailable()) throw std::runtime_error("kernel '" + std::string(name) + "' cannot run: " + why);
+  return *kernel;
+}
+
 int threads_for(int64_t elements, int draws, int limit) {
   return static_cast<int>(std::clamp<int64_t>(elements * (1 + draws * kDraw) / kThread, 1, limit));
 }
@@ -99,9 +107,9 @@ void run_step(const Kernel& kernel, const Call& call) {
     split(call.count, call.elements, draws, [&](int64_t i, int64_t begin, int64_t end) { kernel.step(call, i, begin, end); });
     return;
   }
-  std::vector<ReadyRow> rows(static_cast<size_t>(call.count));
+  std::vector<PreparedRow> rows(static_cast<size_t>(call.count));
   std::vector<Sample> samples(call.samples, call.samples + call.count);
-  // One scratch per thread at most, taken by whichever part runs: parts are consecutive runs of samples.
+  // One part per thread, and one scratch per part. A part is a run of consecutive samples.
   const int64_t parts = std::min<int64_t>(call.count, threads_for(call.count * call.elements, draws + 1, num_threads()));
   std::vector<float> scratch(static_cast<size_t>(parts * call.elements));
   run(parts, static_cast<int>(parts), [&](int64_t part) {

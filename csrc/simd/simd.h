@@ -1,0 +1,72 @@
+// The vectors of one instruction set, with loads and stores by dtype.
+//
+// For sources that are compiled once per instruction set: CMake defines DF_ISA, DF_ISA_<NAME> and the compiler flags.
+// Everything here has internal linkage, because code compiled for one instruction set must never be linked into another.
+
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(DF_ISA_AVX512)
+#include "simd/vector_avx512.h"
+#elif defined(DF_ISA_AVX2)
+#include "simd/vector_avx2.h"
+#elif defined(DF_ISA_NEON)
+#include "simd/vector_neon.h"
+#else
+#include "simd/vector_scalar.h"
+#endif
+
+#include "simd/dtype.h"
+#include "simd/host_device.h"
+
+#define DF_PASTE2(a, b) a##b
+#define DF_PASTE(a, b) DF_PASTE2(a, b)
+#define DF_STRING2(a) #a
+#define DF_STRING(a) DF_STRING2(a)
+
+namespace df {
+namespace {
+
+using F = Vector::F;
+constexpr int kWidth = Vector::width;
+
+template <DType kType>
+DF_INLINE F load_as(const void* base, int64_t i) {
+  if constexpr (kType == DType::kFloat32) return Vector::load(static_cast<const float*>(base) + i);
+  if constexpr (kType == DType::kFloat16) return Vector::load_f16(static_cast<const uint16_t*>(base) + i);
+  if constexpr (kType == DType::kBFloat16) return Vector::load_bf16(static_cast<const uint16_t*>(base) + i);
+}
+
+template <DType kType>
+DF_INLINE void store_as(void* base, int64_t i, F value) {
+  if constexpr (kType == DType::kFloat32) Vector::store(static_cast<float*>(base) + i, value);
+  if constexpr (kType == DType::kFloat16) Vector::store_f16(static_cast<uint16_t*>(base) + i, value);
+  if constexpr (kType == DType::kBFloat16) Vector::store_bf16(static_cast<uint16_t*>(base) + i, value);
+}
+
+template <DType kType>
+constexpr int64_t kBytes = kType == DType::kFloat32 ? 4 : 2;
+
+// Elements [first, last) of the vector whose element 0 is at `i`, through a buffer: for the ends of an array.
+template <DType kType>
+DF_INLINE F load_part(const void* base, int64_t i, int first, int last) {
+  alignas(64) unsigned char buffer[kWidth * 4] = {};
+  constexpr int64_t bytes = kBytes<kType>;
+  std::memcpy(buffer + first * bytes, static_cast<const unsigned char*>(base) + (i + first) * bytes,
+              static_cast<size_t>((last - first) * bytes));
+  return load_as<kType>(buffer, 0);
+}
+
+template <DType kType>
+DF_INLINE void store_part(void* base, int64_t i, int first, int last, F value) {
+  alignas(64) unsigned char buffer[kWidth * 4];
+  store_as<kType>(buffer, 0, value);
+  constexpr int64_t bytes = kBytes<kType>;
+  std::memcpy(static_cast<unsigned char*>(base) + (i + first) * bytes, buffer + first * bytes,
+              static_cast<size_t>((last - first) * bytes));
+}
+
+}  // namespace
+}  // namespace df
