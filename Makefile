@@ -69,12 +69,11 @@ build/sanitize/%.ok: .venv/.stamp $(CORE)
 	.venv-demo/bin/pip check
 	touch $@
 
-# The site's environment: no torch in it either, since the training wing is read and not run. The package is editable, with a build
-# folder of its own, so that pages show the docstrings of the checkout.
+# The site's environment: no torch in it either, since the training wing is read and not run. Of the installed package only the
+# compiled core is used (docs/conf.py): pages show the docstrings of the checkout.
 .venv-docs/.stamp: $(SOURCES)
 	$(PYTHON) -m venv .venv-docs
-	.venv-docs/bin/pip install --progress-bar off $(CONSTRAINTS) "scikit-build-core>=0.11" "pybind11>=2.13" ninja cmake
-	.venv-docs/bin/pip install --progress-bar off $(CONSTRAINTS) --no-build-isolation -C build-dir=build/docs -e ".[docs]"
+	.venv-docs/bin/pip install --progress-bar off $(CONSTRAINTS) ".[docs]"
 	touch $@
 
 .venv/.stamp: $(SOURCES)

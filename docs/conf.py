@@ -6,11 +6,20 @@ adds (its navigation, links from code names to the API, equations) is done here 
 
 from __future__ import annotations
 
+import importlib.util
 import sys
+import sysconfig
 from pathlib import Path
 
 DOCS = Path(__file__).parent
-sys.path.insert(0, str(DOCS / "_ext"))
+sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent)]
+
+# The package is that of the checkout, with the compiled core of the installed one.
+for core in Path(sysconfig.get_path("platlib"), "diffuse_fast").glob("_core.*"):
+    if core.suffix in (".so", ".pyd"):
+        spec = importlib.util.spec_from_file_location("diffuse_fast._core", core)
+        sys.modules["diffuse_fast._core"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["diffuse_fast._core"])
 
 project = "diffuse_fast"
 author = "the authors of diffuse_fast"

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import diffuse_fast as df
+from diffuse_fast.kernels import num_threads
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -24,6 +25,8 @@ MODULES = sorted(
     for file in (ROOT / "diffuse_fast").rglob("*.py")
     if ">>> " in file.read_text(encoding="utf-8")
 )
+
+SLOW = ("docs/tutorials/train.md",)  # it exports a network: seconds on a quiet machine, minutes on a busy one
 
 BLOCK = re.compile(
     r"(?:^<!-- skip: next \"(?P<skip>[^\"]+)\" -->\n)?"
@@ -52,10 +55,16 @@ def named(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(not b.skip for b in blocks(page))], ids=named)
+def pages() -> list[object]:
+    """The pages with a block that runs."""
+    found = [page for page in PAGES if any(not block.skip for block in blocks(page))]
+    return [pytest.param(page, marks=[pytest.mark.slow] if named(page) in SLOW else [], id=named(page)) for page in found]
+
+
+@pytest.mark.parametrize("page", pages())
 def test_the_blocks_of_a_page_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    threads = df.kernels.num_threads()
+    threads = num_threads()
     names: dict[str, object] = {"__name__": "__main__"}
     for block in blocks(page):
         if block.skip:
