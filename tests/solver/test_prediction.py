@@ -120,8 +120,8 @@ X = np.ones((2, 3))
     [
         ({"from_": "noise"}, ArgumentError, "from_ is 'noise'"),
         ({"to": "v"}, ArgumentError, "to is 'v'"),
-        ({"alpha": 0.0}, ArgumentError, "sample does not follow from epsilon at alpha 0.0"),
-        ({"from_": "sample", "to": "epsilon", "sigma": 0.0}, ArgumentError, "epsilon does not follow from sample"),
+        ({"alpha": 0.0}, ArgumentError, "sample cannot be computed from epsilon at alpha 0.0"),
+        ({"from_": "sample", "to": "epsilon", "sigma": 0.0}, ArgumentError, "epsilon cannot be computed from sample"),
         ({"to": "score", "sigma": [0.5, 0.0]}, ArgumentError, "score does not follow"),
         ({"alpha": [0.1, 0.2, 0.3]}, ArgumentError, "alpha has shape"),
         ({"sigma": -1.0}, ArgumentError, "sigma is -1.0"),
