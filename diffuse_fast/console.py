@@ -1,4 +1,4 @@
-"""What commands print: characters that the terminal lacks are replaced, and long work prints a line now and then."""
+"""Output of commands: replacement of characters that the terminal cannot print, and progress lines."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 import time
 import unicodedata
 
-INTERVAL = 10.0  # seconds between the lines of work whose output is not read on a terminal
+INTERVAL = 10.0  # seconds between progress lines when the output is not a terminal
 
 _PLAIN = {"→": ">", "±": "+-", "×": "x", "·": "*", "−": "-", "–": "-"}
 
 
 def degrade() -> None:
-    """Let standard output and standard error replace what their encoding lacks, where Python would raise UnicodeEncodeError:
-    ``Fréchet`` becomes ``Frechet``, ``→`` becomes ``>``. Call it first in a command."""
+    """Make standard output and standard error replace unprintable characters instead of raising UnicodeEncodeError:
+    ``Fréchet`` becomes ``Frechet``, ``→`` becomes ``>``. Commands call it first."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="diffuse_fast.plain")
@@ -28,11 +28,11 @@ def say(line: str) -> None:
 
 
 def silent(line: str) -> None:
-    """Print nothing, where progress is not to be told."""
+    """Print nothing; the alternative to :func:`say`."""
 
 
 class Interval:
-    """Whether it is time for another line: true once in every :data:`INTERVAL` seconds."""
+    """A callable that is true once every :data:`INTERVAL` seconds."""
 
     def __init__(self) -> None:
         self._due = time.monotonic() + INTERVAL
@@ -52,7 +52,7 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 def _in_ascii(character: str) -> str:
-    letters = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()  # without its accent
+    letters = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()  # without accents
     return _PLAIN.get(character) or letters or "?"
 
 

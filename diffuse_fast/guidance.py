@@ -1,4 +1,4 @@
-"""Classifier guidance: a network whose output leans along the gradient of a classifier. Needs torch."""
+"""Classifier guidance: a network whose output is shifted along the gradient of a classifier. Needs torch."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from .solver.prediction import noise_prediction
 
 class ClassifierGuidance(torch.nn.Module):
     """A network guided by a classifier: ``ε̂ = ε − scale·sigma·∇_x log p(y | x_t)`` (Dhariwal & Nichol 2021, "Diffusion Models Beat
-    GANs on Image Synthesis", arXiv:2105.05233, Algorithm 2, eq. 14), in whatever the network predicts.
+    GANs on Image Synthesis", arXiv:2105.05233, Algorithm 2, eq. 14), for any prediction type.
 
-    The result is a torch module like any other: give it to :func:`~diffuse_fast.sample`.
+    The result is a torch module for :func:`~diffuse_fast.sample`.
 
     Args:
         network: ``f(x, t, **cond)``, a torch module or function that returns a tensor, or an object with ``.sample``.
-        log_prob: ``g(x, t, **cond) -> (batch,)``: the log-probability of what is wanted, differentiable in x.
-        scale: How strongly to guide; 0 is the network itself.
+        log_prob: ``g(x, t, **cond) -> (batch,)``: the log-probability of the condition, differentiable in x.
+        scale: Strength of the guidance; 0 is the network alone.
         schedule: The schedule of the network.
         prediction_type: What the network predicts.
-        network_cond: Names of the conditioning inputs that the network takes; ``log_prob`` is given all of them.
+        network_cond: Names of the conditioning inputs that the network takes; ``log_prob`` gets all of them.
 
     Raises:
-        ArgumentError: ``log_prob`` does not return one number per sample, or one that x has no part in.
+        ArgumentError: ``log_prob`` does not return one number per sample, or does not depend on x.
         ArgumentTypeError: ``schedule`` is not a schedule.
 
     Example:
@@ -57,7 +57,7 @@ class ClassifierGuidance(torch.nn.Module):
         self.schedule, self.prediction_type, self.network_cond = schedule, prediction_type, tuple(network_cond)
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, **cond: Any) -> torch.Tensor:
-        # The gradient first, at copies: the network may work in place.
+        # The gradient first and on copies, because the network may work in place.
         guided = self.scale != 0.0
         if guided:
             shift, gradient = self._shift(t, x.ndim), self._gradient(x, t, cond)
@@ -66,7 +66,7 @@ class ClassifierGuidance(torch.nn.Module):
         return output + shift.to(output) * gradient if guided else output
 
     def _gradient(self, x: torch.Tensor, t: torch.Tensor, cond: dict[str, Any]) -> torch.Tensor:
-        # Sampling runs without autograd; a clone made outside of inference mode can be differentiated.
+        # Sampling runs in inference mode; a clone made outside of it can be differentiated.
         with torch.inference_mode(False), torch.enable_grad():
             at = x.clone().requires_grad_()
             given = {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in cond.items()}
@@ -74,11 +74,11 @@ class ClassifierGuidance(torch.nn.Module):
             if value.shape != (len(x),):
                 raise ArgumentError(f"log_prob returned the shape {tuple(value.shape)}; it must be ({len(x)},), one per sample.")
             if not value.requires_grad:
-                raise ArgumentError("log_prob returned what x has no part in; it must be differentiable in x.")
+                raise ArgumentError("log_prob does not depend on x; it must be differentiable in x.")
             return torch.autograd.grad(value.sum(), at)[0]
 
     def _shift(self, t: torch.Tensor, ndim: int) -> torch.Tensor:
-        """What the output gains per gradient: ε = p·x + q·m falls by scale·sigma."""
+        """The change of the output per unit of gradient: ε = p·x + q·m decreases by scale·sigma."""
         times = t.double().cpu().numpy()
         shift = []
         for alpha, sigma in zip(self.schedule.alpha(times), self.schedule.sigma(times), strict=True):

@@ -1,4 +1,4 @@
-"""What other libraries call the things that have another name here: for the tail of an error message."""
+"""Names in other libraries, and their equivalents here, for the end of an error message."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _KEYWORDS = {
     "num_steps": "steps=",
     "sampling_steps": "steps=",
     "n_steps": "steps=",
-    "generator": "seed=, a whole number: noise is counter-based here, and needs no generator",
+    "generator": "seed=, an integer: noise is counter-based and needs no generator",
     "num_images_per_prompt": "n, the second argument",
     "num_samples": "n, the second argument",
     "n_samples": "n, the second argument",
     "sampler": "solver=",
     "sampler_name": "solver=",
-    "scheduler": "solver= and schedule=; df.Plan.from_diffusers(scheduler, steps) reads one of diffusers",
+    "scheduler": "solver= and schedule=; df.Plan.from_diffusers(scheduler, steps) converts one from diffusers",
     "cfg": "guidance_scale=",
     "cfg_scale": "guidance_scale=",
     "guidance": "guidance_scale=",
@@ -44,7 +44,7 @@ _KEYWORDS = {
     "callback_on_step_end": "callback=",
 }
 
-# Inputs of networks, which go into cond.
+# Names of network inputs, which belong in cond.
 _CONDITIONS = {"label", "labels", "class_label", "class_labels", "classes", "y", "prompt", "prompt_embeds", "encoder_hidden_states",
                "context", "c", "emb", "embedding"}  # fmt: skip
 _NEGATIVE = {"negative_prompt", "negative_prompt_embeds", "uncond", "unconditional_conditioning"}
@@ -76,21 +76,21 @@ _SPACINGS = ("karras", "exponential", "beta")
 
 
 def of_keyword(name: str) -> str:
-    """What to say here in the place of another library's keyword; empty where nothing is known of it.
+    """The equivalent of another library's keyword, as a sentence; empty for an unknown keyword.
 
     Example:
         >>> of_keyword("num_inference_steps")
         ' Here it is steps=.'
     """
     if name in _CONDITIONS:
-        return f" An input of the network goes into cond: cond={{{name!r}: ...}}."
+        return f" Pass inputs of the network in cond: cond={{{name!r}: ...}}."
     if name in _NEGATIVE:
-        return " What guidance leads away from goes into negative_cond: negative_cond={name: value}."
+        return " Pass the negative condition in negative_cond: negative_cond={name: value}."
     return f" Here it is {_KEYWORDS[name]}." if name in _KEYWORDS else ""
 
 
 def of_prediction(name: object) -> str:
-    """As :func:`of_keyword`, of a prediction type."""
+    """As :func:`of_keyword`, for a prediction type."""
     plain = str(name).lower().replace("-", "_")
     known = next((here for here, others in _PREDICTIONS.items() if plain == here or plain in others), None)
     if known is None:
@@ -100,7 +100,7 @@ def of_prediction(name: object) -> str:
 
 
 def of_solver(name: object, known: Iterable[str]) -> str:
-    """As :func:`of_keyword`, of a solver's name as other programs show it.
+    """As :func:`of_keyword`, for a solver name of another program.
 
     Example:
         >>> of_solver("DPM++ 2M Karras", ["dpmpp_2m"])
@@ -108,7 +108,7 @@ def of_solver(name: object, known: Iterable[str]) -> str:
     """
     text = str(name)
     if text.endswith("Scheduler"):
-        return " Of a scheduler of diffusers, df.Plan.from_diffusers(scheduler, steps) is the plan."
+        return " For a diffusers scheduler use df.Plan.from_diffusers(scheduler, steps)."
     words = text.lower().replace("++", "pp").replace("-", " ").replace("_", " ").removeprefix("k ").removeprefix("sample ").split()
     spacing = next((word for word in words if word in _SPACINGS), None)
     plain = "_".join(word for word in words if word not in (*_SPACINGS, "sampler"))

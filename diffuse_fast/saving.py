@@ -1,4 +1,4 @@
-"""Samples as pictures and files: ``df.grid`` and ``df.save``."""
+"""Samples as images and files: ``df.grid`` and ``df.save``."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from .errors import ArgumentError, ArgumentTypeError
 from .files import replacing, writable
 from .model import Model, to_uint8
 
-PICTURES = (".png", ".jpg", ".jpeg", ".gif")
-SUFFIXES = (*PICTURES, ".npy", ".npz")
-FRAME = 200  # milliseconds
+IMAGES = (".png", ".jpg", ".jpeg", ".gif")
+SUFFIXES = (*IMAGES, ".npy", ".npz")
+FRAME = 200  # milliseconds per frame
 
 
 def grid(x: Any, model: Model | Range = (-1.0, 1.0), *, columns: int | None = None, scale: int | None = None) -> np.ndarray:
-    """Arrange a batch in rows as one picture, with a dark line around each sample.
+    """Arrange a batch in rows as one image, with a dark line around each sample.
 
     Args:
-        x: (n, H, W), (n, 1, H, W) or (n, 3, H, W): floating samples, or uint8; a NumPy array or a torch tensor.
-        model: The model that floating samples came from, or their value range ``(lo, hi)``, as for :func:`~diffuse_fast.to_uint8`.
-        columns: Samples in a row; None makes the picture as square as it can be.
-        scale: Every pixel becomes ``scale`` x ``scale`` of them; None enlarges small samples to about 64 pixels.
+        x: (n, H, W), (n, 1, H, W) or (n, 3, H, W), floating-point samples or uint8; a NumPy array or a torch tensor.
+        model: The model that samples came from, or their value range ``(lo, hi)``, as for :func:`~diffuse_fast.to_uint8`.
+        columns: Samples per row; None makes the image as square as possible.
+        scale: Every pixel becomes ``scale`` x ``scale`` pixels; None enlarges small samples to about 64 pixels.
 
     Returns:
-        (H', W') uint8 for grey samples, (H', W', 3) for colour.
+        (H', W') uint8 for grayscale samples, (H', W', 3) for color.
 
     Raises:
-        ArgumentError, ArgumentTypeError: x is no batch of pictures, the model has no value range, or a number is below 1.
+        ArgumentError, ArgumentTypeError: x is not a batch of images, the model has no value range, or a number is below 1.
 
     Example:
         >>> import diffuse_fast as df
@@ -54,7 +54,7 @@ def save(
     columns: int | None = None,
     scale: int | None = None,
 ) -> None:
-    """Write samples to a file, in the format that its name ends in.
+    """Write samples to a file, in the format of its suffix.
 
     ==================  ==================================================================================================
     ``.png``, ``.jpg``  one image of the batch, laid out as by :func:`grid`
@@ -64,17 +64,17 @@ def save(
     ==================  ==================================================================================================
 
     Args:
-        path: Where to write. An existing file is replaced, once the new one is complete.
+        path: The file to write. An existing file is replaced when the new one is complete.
         x: Samples, (n, ...): a NumPy array or a torch tensor.
-        model: As for :func:`grid`; numbers are written as they are.
-        recipe: How the samples were drawn, anything that JSON can hold: a PNG has it in its text under ``recipe``, JPEG and GIF
-            as their comment. A ``.npy`` has no place for it.
-        columns, scale: As for :func:`grid`; a frame that is a single picture is enlarged alike.
+        model: As for :func:`grid`; not used for arrays.
+        recipe: How the samples were drawn, anything that JSON can hold. It is stored in the text field ``recipe`` of a PNG and in
+            the comment of a JPEG or GIF. A ``.npy`` cannot store it.
+        columns, scale: As for :func:`grid`; ``scale`` also enlarges single-image frames.
 
     Raises:
-        ArgumentError, ArgumentTypeError: the name ends in something else, or as for :func:`grid`.
+        ArgumentError, ArgumentTypeError: an unknown suffix, or as for :func:`grid`.
         OutputError: the file cannot be written.
-        MissingDependencyError: a picture needs Pillow, which is not installed.
+        MissingDependencyError: an image needs Pillow, which is not installed.
 
     Example:
         >>> import diffuse_fast as df
@@ -90,13 +90,13 @@ def save(
         except (TypeError, ValueError) as error:
             raise ArgumentTypeError(f"recipe cannot be written as JSON: {error}.") from None
     suffix = target.suffix.lower()
-    if suffix in PICTURES:
-        content = _encoded(suffix, x, model, text, columns, scale)
+    if suffix in IMAGES:
+        content = _encode(suffix, x, model, text, columns, scale)
     elif columns is not None or scale is not None:
-        raise ArgumentError("columns and scale lay out a picture; leave them out.")
+        raise ArgumentError("columns and scale are for images; leave them out.")
     writable(target)
     with replacing(target) as partial:
-        if suffix in PICTURES:
+        if suffix in IMAGES:
             partial.write_bytes(content)
         elif suffix == ".npy":
             np.save(partial, _array(x))
@@ -106,29 +106,29 @@ def save(
 
 
 def check_suffix(path: Path) -> None:
-    """Whether the name says a format; and that Pillow is there, where it takes it.
+    """Check that the suffix is known, and that Pillow is installed if the format needs it.
 
     Raises:
-        ArgumentError: it does not. MissingDependencyError: it is not.
+        ArgumentError: unknown suffix. MissingDependencyError: Pillow is missing.
     """
-    if path.suffix.lower() not in PICTURES and path.suffix not in SUFFIXES:  # NumPy knows its own in small letters
-        raise ArgumentError(f"the file {str(path)!r} must end in one of {', '.join(SUFFIXES)}: that is its format.")
-    if path.suffix.lower() in PICTURES:
-        image_grid.needs_pillow()
+    if path.suffix.lower() not in IMAGES and path.suffix not in SUFFIXES:  # NumPy's suffixes are lowercase
+        raise ArgumentError(f"the file {str(path)!r} must end in one of {', '.join(SUFFIXES)}.")
+    if path.suffix.lower() in IMAGES:
+        image_grid.require_pillow()
 
 
-def check_pictures(model: Model) -> None:
-    """Whether a model's samples are pictures.
+def check_images(model: Model) -> None:
+    """Check that a model's samples are images.
 
     Raises:
         ArgumentError: they are not.
     """
     image_grid.check_shape(model.shape)
     if model.value_range is None:
-        raise ArgumentError(f"the samples of {model.name} are no pictures: it has no value range. Write an .npy or .npz.")
+        raise ArgumentError(f"the samples of {model.name} are not images: it has no value range. Write an .npy or .npz.")
 
 
-def _encoded(suffix: str, x: Any, model: Model | Range, text: str | None, columns: int | None, scale: int | None) -> bytes:
+def _encode(suffix: str, x: Any, model: Model | Range, text: str | None, columns: int | None, scale: int | None) -> bytes:
     if suffix == ".png":
         return image_grid.png(grid(x, model, columns=columns, scale=scale), text)
     if suffix != ".gif":
@@ -144,7 +144,7 @@ def _levels(x: Any, model: Model | Range) -> np.ndarray:
 
 
 def _array(x: Any) -> np.ndarray:
-    """On the host."""
+    """The samples as a NumPy array."""
     if type(x).__module__.partition(".")[0] == "torch":
         x = x.detach().cpu()
         x = x.float() if str(x.dtype) == "torch.bfloat16" else x  # NumPy has no bfloat16

@@ -48,7 +48,7 @@ def test_what_is_no_picture_is_refused():
     with pytest.raises(ArgumentTypeError, match="to_uint8"):
         grid(np.zeros((1, 8, 8), np.float32))
     for shape in ((1, 2, 8, 8), (1, 8), (1, 1, 1, 8, 8)):
-        with pytest.raises(ArgumentError, match="no pictures"):
+        with pytest.raises(ArgumentError, match="not images"):
             grid(np.zeros(shape, np.uint8))
     for options in ({"columns": 0}, {"scale": 0}):
         with pytest.raises(ArgumentError, match="at least 1"):

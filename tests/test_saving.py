@@ -75,12 +75,12 @@ def test_what_cannot_be_saved_is_refused_and_leaves_nothing(tmp_path, monkeypatc
     for name, x, options, error, says in (
         ("x.tif", X, {}, ArgumentError, r"\.png, \.jpg"),
         ("x", X, {}, ArgumentError, "must end in"),
-        ("x.png", np.zeros((2, 4, 8, 8)), {}, ArgumentError, "no pictures"),
+        ("x.png", np.zeros((2, 4, 8, 8)), {}, ArgumentError, "not images"),
         ("x.png", np.zeros((2, 8, 8), int), {}, ArgumentTypeError, "floating"),
-        ("x.npy", X, {"columns": 2}, ArgumentError, "lay out a picture"),
+        ("x.npy", X, {"columns": 2}, ArgumentError, "are for images"),
         ("x.npz", X, {"recipe": {"a": X}}, ArgumentTypeError, "JSON"),
         ("x.npy", "abc", {}, ArgumentTypeError, "array of samples"),
-        ("x.jpg", X, {"recipe": {"a": "b" * 70_000}}, ArgumentError, "longer than the comment"),
+        ("x.jpg", X, {"recipe": {"a": "b" * 70_000}}, ArgumentError, "limit of a JPEG comment"),
         ("no/x.npy", X, {}, OutputError, "no/x.npy"),
     ):
         with pytest.raises(error, match=says):

@@ -96,9 +96,9 @@ def sample(
     out = _free() if out is None else out
     from .. import saving
 
-    if out.suffix.lower() not in saving.PICTURES and out.suffix not in saving.SUFFIXES:
+    if out.suffix.lower() not in saving.IMAGES and out.suffix not in saving.SUFFIXES:
         raise typer.BadParameter(f"--out is {str(out)!r}; it must end in {', '.join(saving.SUFFIXES)}.")
-    if out.suffix.lower() not in saving.PICTURES and (columns is not None or scale is not None):
+    if out.suffix.lower() not in saving.IMAGES and (columns is not None or scale is not None):
         raise typer.BadParameter("--columns and --scale lay out a picture.")
     for name, value in (("--columns", columns), ("--scale", scale)):
         if value is not None and value < 1:
@@ -160,8 +160,8 @@ def sample(
     # What can be refused is refused before there are samples.
     files.writable(out)
     saving.check_suffix(out)
-    if out.suffix.lower() in saving.PICTURES:
-        saving.check_pictures(loaded)
+    if out.suffix.lower() in saving.IMAGES:
+        saving.check_images(loaded)
     recipe = {"model": loaded.name, "sha256": loaded.sha256, "sample": call, "made_by": _made_by()}
     x = draw(loaded, **call, progress=True)
     saving.save(out, x, (-1.0, 1.0) if loaded.value_range is None else loaded, recipe=recipe, columns=columns, scale=scale)

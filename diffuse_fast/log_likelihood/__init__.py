@@ -1,4 +1,4 @@
-"""How likely data is under a model: by the evidence lower bound, and by the probability-flow ODE."""
+"""The likelihood of data under a model, from the evidence lower bound or the probability-flow ODE."""
 
 from .likelihood import Likelihood, likelihood
 

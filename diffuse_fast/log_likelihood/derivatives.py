@@ -1,4 +1,4 @@
-"""A network's output and the trace of its Jacobian: by gradients, or by differences."""
+"""A network's output and the trace of its Jacobian, by autograd or by finite differences."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from ..errors import NetworkError
 from ..runtimes.base import network_error
 
-# Of the noise level: a network smooths data with that much noise, so that it bends over no less. Its float32 sets the floor.
+# Step relative to the noise level, which is the length scale of the network's output; rounding in float32 prevents smaller steps.
 STEP = 0.05
 
 Derived = tuple[np.ndarray, np.ndarray, float]
 
 
 class Gradient:
-    """A torch module, in its own dtype: one vector-Jacobian product for each probe.
+    """Autograd of a torch module, in its own dtype: one vector-Jacobian product per probe.
 
     Attributes:
         calls: Network evaluations so far.
@@ -31,21 +31,21 @@ class Gradient:
         self.calls = 0
 
     def __call__(self, x: np.ndarray, time: float, sigma: float, probes: np.ndarray | None) -> Derived:
-        """The output (n, *shape) and the trace (n,), both float64, and how far the trace may be off: not at all."""
+        """The output (n, *shape) and the trace (n,), both float64, and an error bound of the trace, which is 0."""
         torch, n = self._torch, len(x)
         self.calls += 1
         state = torch.from_numpy(x).to(self._dtype).requires_grad_()
         t = torch.full((n,), time, dtype=torch.promote_types(self._dtype, torch.float32))
         with torch.enable_grad():
             try:
-                # Copies: a layer may work in place, which a leaf of the graph forbids.
+                # Copies, because layers that work in place are not allowed on leaves of the graph.
                 result = self._module(state.clone(), t, **{name: value.clone() for name, value in self._cond.items()})
             except Exception as error:
                 raise network_error(time, error) from error
             output = getattr(result, "sample", result)[:, : self._shape[0]]
             if output.shape != state.shape or not output.requires_grad:
                 raise NetworkError(
-                    f"the network returned {tuple(output.shape)}{'' if output.requires_grad else ', cut off from its input'}; a "
+                    f"the network returned {tuple(output.shape)}{'' if output.requires_grad else ' without a gradient'}; a "
                     f"likelihood needs the gradient of {tuple(state.shape)}."
                 )
             if probes is not None:
@@ -60,7 +60,7 @@ class Gradient:
 
 
 class Difference:
-    """Any bound network, in float32: central differences of order 4 along each probe.
+    """Central differences of order 4 along each probe, for any bound network, in float32.
 
     Attributes:
         calls: Network evaluations so far.
@@ -71,8 +71,8 @@ class Difference:
         self.calls = 0
 
     def __call__(self, x: np.ndarray, time: float, sigma: float, probes: np.ndarray | None) -> Derived:
-        """The output (n, *shape) and the trace (n,), both float64, and how far the traces of order 4 and 2 are apart in the mean
-        over the samples, which is more than the better one is off."""
+        """The output (n, *shape) and the trace (n,), both float64, and the mean difference between the traces of order 4 and 2, an
+        upper estimate of the error."""
         output = self._at(x, time)[1]
         if probes is not None:
             directions = [probes]
@@ -89,7 +89,7 @@ class Difference:
         """zᵀ·J·z by a central difference."""
         (after, above), (before, below) = self._at(x + step * z, time), self._at(x - step * z, time)
         axes = tuple(range(1, x.ndim))
-        # The step that float32 has made of it.
+        # The step after rounding to float32.
         made = ((after - before) * z).sum(axes) / (z * z).sum(axes)
         return ((above - below) * z).sum(axes) / made
 

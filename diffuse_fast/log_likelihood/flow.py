@@ -3,9 +3,8 @@
 In the angle φ = atan(sigma/alpha) and for u = x/sqrt(alpha² + sigma²) the ODE is du/dφ = v̂ (``theory.probability_flow``), and
 d log p/dφ = −div v̂ (Chen et al. 2018, "Neural Ordinary Differential Equations", eq. 8).
 
-Where a network takes whole timesteps v̂ is known at their angles only, and the ODE is that of a field which is smooth in between. It
-is solved on them in log φ, in which both ends are smooth: where noise is little, data that fills less than its space has
-div v̂ ~ 1/φ.
+For a network that takes integer timesteps, v̂ is known only at their angles and assumed to be smooth in between. The ODE is then
+solved on these angles in log φ, in which both ends are smooth: at little noise, data on a lower-dimensional set has div v̂ ~ 1/φ.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from .bound import LEAST_LOG_SNR
 from .derivatives import Difference, Gradient
 
 LEAST_LAM = 0.5 * LEAST_LOG_SNR
-WHOLE_STEPS = 200
+INTEGER_STEPS = 200
 
 Change = Callable[[Point, np.ndarray], np.ndarray]
 Solve = Callable[[np.ndarray], np.ndarray]
@@ -55,10 +54,10 @@ def estimate_flow(
     steps: int | None,
     evaluated: Callable[[], None],
 ) -> tuple[list[dict[str, np.ndarray]], int, float]:
-    """The terms of each draw, in nats per sample; the network evaluations of a sample; and about how far finite differences may
-    have moved a sum, in nats."""
+    """The terms of each draw, in nats per sample; the network evaluations per sample; and an estimate of the error from finite
+    differences, in nats."""
     if grid.points[0].alpha == 0.0 and grid.schedule.family == "discrete":
-        raise ArgumentError("the schedule jumps to no signal at all at its last timestep (zero terminal SNR); use method='elbo'.")
+        raise ArgumentError("the signal of the schedule jumps to 0 at the last timestep (zero terminal SNR); use method='elbo'.")
     n, shape = len(x0), x0.shape[1:]
     elements = math.prod(shape)
     runs = network(model, runtime, time_dtype=None if known else "float32")
@@ -68,14 +67,14 @@ def estimate_flow(
     error = 0.0
 
     def change(point: Point, flat: np.ndarray) -> np.ndarray:
-        """Of u and of the integral, by φ."""
+        """Derivatives of u and of the integral with respect to φ."""
         nonlocal error
         alpha, sigma = point.alpha, point.sigma
         rho = math.hypot(alpha, sigma)
         (p0, q0), (p1, q1) = grid.data(point), grid.noise(point)
         p, q = (alpha * p1 - sigma * p0) / rho, (alpha * q1 - sigma * q0) / rho  # v̂ = p·x + q·m
         x = flat[: n * elements].reshape(n, *shape) * rho
-        scale = 1.0 / alpha if by_alpha else 1.0  # of what the network takes; its derivatives are by that
+        scale = 1.0 / alpha if by_alpha else 1.0  # of the network's input, with respect to which the derivatives are taken
         output, trace, doubt = derive(x * scale, point.time, sigma * scale, probes)
         evaluated()
         if not np.isfinite(output).all():
@@ -86,16 +85,16 @@ def estimate_flow(
         return np.concatenate([(p * x + q * output).ravel(), rho * (p * elements + q * scale * trace)])
 
     if known is not None and known.time.dtype != "float32":
-        begin, end, solve = _on_whole_timesteps(grid, change, steps)
+        begin, end, solve = _on_integer_timesteps(grid, change, steps)
     else:
         begin, end, solve = _to_a_tolerance(grid, change, rtol, atol)
     scale = begin.alpha / math.hypot(begin.alpha, begin.sigma)
     rows = []
     for draw in range(draws):
-        # The divergence along signs that stay the same all the way, or along every axis.
+        # Probes of random signs, the same along the path; or every axis.
         probes = None if exact else np.where(noise(2 * draw, shape) < 0.0, -1.0, 1.0)
         data, cells = x0, 0.0
-        if width is not None:  # the probability of a level: the mean density over its cell, times the cell
+        if width is not None:  # probability of a level: the mean density in its cell, times the cell's volume
             data = x0 + width * (np.exp(log_phi(noise(2 * draw + 1, shape))) - 0.5)
             cells = elements * math.log(width)
         final = solve(np.concatenate([(scale * data).ravel(), np.zeros(n)]))
@@ -107,7 +106,7 @@ def estimate_flow(
 
 
 def _to_a_tolerance(grid: Grid, change: Change, rtol: float, atol: float) -> tuple[Point, Point, Solve]:
-    """The ends of the ODE, and what solves it with steps of its own."""
+    """The ends of the ODE, and an adaptive solver."""
     try:
         from scipy.integrate import solve_ivp
     except ImportError:
@@ -117,26 +116,26 @@ def _to_a_tolerance(grid: Grid, change: Change, rtol: float, atol: float) -> tup
     start, stop = (math.atan(math.exp(-lam)) for lam in reversed(lams))
 
     def at(phi: float) -> Point:
-        # Rounding must not ask for a λ beyond the ends of the schedule.
+        # Clamped, because rounding may lead to a λ beyond the ends of the schedule.
         return grid.at(min(max(-math.log(math.tan(phi)), math.nextafter(lams[0], math.inf)), math.nextafter(lams[1], -math.inf)))
 
     def solve(state: np.ndarray) -> np.ndarray:
         solved = solve_ivp(lambda phi, y: change(at(phi), y), (start, stop), state, "DOP853", rtol=rtol, atol=atol, t_eval=(stop,))
         if not solved.success:
-            raise NonFiniteError(f"the adaptive solver could not go on: {solved.message}", row=0, samples=())
+            raise NonFiniteError(f"the adaptive solver failed: {solved.message}", row=0, samples=())
         final: np.ndarray = solved.y[:, -1]
         return final
 
     return at(start), at(stop), solve
 
 
-def _on_whole_timesteps(grid: Grid, change: Change, steps: int | None) -> tuple[Point, Point, Solve]:
-    """The ends of the ODE, and what solves it on timesteps whose angles are about even in their logarithm."""
+def _on_integer_timesteps(grid: Grid, change: Change, steps: int | None) -> tuple[Point, Point, Solve]:
+    """The ends of the ODE, and a solver on timesteps whose angles are about evenly spaced in their logarithm."""
     schedule = grid.schedule
     if schedule.family != "discrete":
-        raise ArgumentError("the model takes whole timesteps, and the times of this schedule are fractional.")
-    every = np.arange(schedule.num_train_timesteps)  # type: ignore[attr-defined]  # checked: the family has it
-    steps = min(WHOLE_STEPS, len(every)) if steps is None else require_int("steps", steps, 2)
+        raise ArgumentError("the model takes integer timesteps, but the times of this schedule are fractional.")
+    every = np.arange(schedule.num_train_timesteps)  # type: ignore[attr-defined]  # checked above
+    steps = min(INTEGER_STEPS, len(every)) if steps is None else require_int("steps", steps, 2)
     if steps > len(every):
         raise ArgumentError(f"steps is {steps}; the schedule has {len(every)} timesteps.")
     angles = np.log(np.arctan2(schedule.sigma(every), schedule.alpha(every)))

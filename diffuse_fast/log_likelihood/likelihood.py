@@ -35,18 +35,19 @@ STREAM_PROBES = 5
 
 @dataclass(frozen=True, eq=False)
 class Likelihood:
-    """What :func:`likelihood` found.
+    """The result of :func:`likelihood`.
 
     Attributes:
-        bits_per_dim: −log2 p(x)/D of each sample, (n,) float64; the mean over ``draws``. Of ``elbo`` an upper bound in
+        bits_per_dim: −log2 p(x)/D of each sample, (n,) float64, the mean over ``draws``. With ``elbo`` an upper bound in
             expectation.
-        standard_error: Of each of them, (n,), from the spread of its draws: 0 where nothing was drawn, NaN for a single draw.
-        terms: What it is the sum of, each (n,) in bits per dimension: ``prior``, ``diffusion`` and ``decoder`` of ``elbo``,
-            ``prior`` and ``change`` of ``ode``.
+        standard_error: Standard errors of ``bits_per_dim``, (n,), from the spread of the draws: 0 if nothing is random, NaN for a
+            single draw.
+        terms: The terms of ``bits_per_dim``, each (n,): ``prior``, ``diffusion`` and ``decoder`` of ``elbo``, ``prior`` and
+            ``change`` of ``ode``.
         method: ``elbo`` or ``ode``.
-        draws: Independent estimates behind each number.
-        nfe: Network evaluations of each sample.
-        divergence_error: An upper estimate of what finite differences have moved the mean by; 0 for gradients and for ``elbo``.
+        draws: Number of independent estimates per sample.
+        nfe: Network evaluations per sample.
+        divergence_error: An upper estimate of the error of the mean from finite differences; 0 with autograd and with ``elbo``.
     """
 
     bits_per_dim: np.ndarray
@@ -64,7 +65,7 @@ class Likelihood:
 
     @property
     def mean_error(self) -> float:
-        """The standard error of :attr:`mean` as an estimate for these very samples: what was drawn is independent among them."""
+        """The standard error of :attr:`mean` for these samples, whose draws are independent."""
         return float(np.sqrt(np.sum(self.standard_error**2)) / len(self.standard_error))
 
 
@@ -96,51 +97,50 @@ def likelihood(
     """Bits per dimension of data under a model.
 
     ``elbo`` is the bound of Ho et al. 2020 (arXiv:2006.11239, eq. 5) for the sampler ``ddpm`` with these steps and this variance,
-    drawn at every step or at a stratified subset of them. ``ode`` is the density at the data's end of the probability-flow ODE
-    (Song et al. 2021, arXiv:2011.13456, section 4.3 and appendix D.2), by the explicit Runge-Kutta method of order 8 (DOP853) of
-    SciPy: that of data with the noise of the schedule's smallest level on it, to the tolerance, and to the standard error where
-    the trace is estimated. A model that takes whole timesteps is asked at these alone, by Adams' method of order 4: its density is
-    that of the field through them, to about 1e-3 bits with 1000 of them.
+    estimated at every step or at a stratified subset. ``ode`` is the density from the probability-flow ODE (Song et al. 2021,
+    arXiv:2011.13456, section 4.3 and appendix D.2), solved with SciPy's explicit Runge-Kutta method of order 8 (DOP853). It is the
+    density of data with the noise of the schedule's smallest level, up to the tolerance and, if the trace is estimated, the
+    standard error. For a model that takes integer timesteps the ODE is solved on these with Adams' method of order 4, with an
+    error of about 1e-3 bits for 1000 timesteps.
 
     Args:
-        model: As for :func:`~diffuse_fast.sample`. For ``ode`` divergences are taken by autograd of a torch module, and by
-            central differences of order 4 of anything else: ``divergence_error`` says what they cost. A module or callable is
-            told fractional times then; an artifact says what it takes.
+        model: As for :func:`~diffuse_fast.sample`. For ``ode`` divergences are computed by autograd for a torch module, otherwise
+            by central differences of order 4, whose error is ``divergence_error``. A module or callable then gets fractional
+            times; an artifact declares what it takes.
         x: (n, ...) data, in the model's value range.
         method: ``elbo`` or ``ode``.
-        levels: How many even values over the value range an element of the data can have, whose probability is then meant: 256
-            for pictures of 8 bits, 17 for the digits. None takes data as continuous: then the density, whose bits can be
-            negative. ``ode`` spreads levels over their cells with uniform noise, the mean of which is an upper bound.
-        value_range: The first and the last level; None is what the model says, and (−1, 1) for a bare callable.
-        draws: Independent estimates per sample; their spread is the standard error. None is 2, and 1 where nothing is drawn.
-        seed, first_index: Of what is drawn (stream 5 of the noise), as for :func:`~diffuse_fast.sample`.
+        levels: For discrete data, the number of evenly spaced values over the value range: 256 for 8-bit images, 17 for the digits.
+            The result is then a probability. None means continuous data and a density, whose bits can be negative. ``ode``
+            dequantizes levels with uniform noise, which gives an upper bound in the mean.
+        value_range: The first and the last level; None is the model's, or (−1, 1) for a bare callable.
+        draws: Independent estimates per sample; their spread gives the standard error. None is 2, or 1 if nothing is random.
+        seed, first_index: Seed of the draws (stream 5 of the noise), as for :func:`~diffuse_fast.sample`.
         cond, schedule, prediction_type, variance, input_scale, runtime: As for :func:`~diffuse_fast.sample`.
         batch_size: Samples per network call at most; None is all of them.
-        steps: Of ``elbo``: number of times; None is every timestep of a discrete schedule, else 1000. They are even in the
-            timestep of a discrete schedule, else in log-SNR. Of ``ode``, for a model that takes whole timesteps: how many of
-            them at most, about even in log(atan(sigma/alpha)), which leaves out none where noise is little; None is 200.
-        evaluations: Of ``elbo``: how many of the terms are evaluated, one out of each of as many strata, drawn for each sample.
-            None is all.
-        variance_type: Of ``elbo``: as of the solver ``ddpm``. None is what the model has learned, else ``fixed_large``, which is
-            nearer to the truth where data is smooth.
-        trace: Of ``ode``: ``hutchinson`` estimates the divergence with a probe of random signs per draw (Grathwohl et al. 2019,
-            arXiv:1810.01367); ``exact`` takes one derivative for every element of the data.
-        rtol, atol: Of ``ode``, where times are fractional: tolerance of a step. A network in float32 sets a floor of about 1e-6.
+        steps: For ``elbo``, the number of times; None is every timestep of a discrete schedule, otherwise 1000. They are evenly
+            spaced in the timestep of a discrete schedule, otherwise in log-SNR. For ``ode`` with a model that takes integer
+            timesteps, their maximum number, about evenly spaced in log(atan(sigma/alpha)); None is 200.
+        evaluations: For ``elbo``, the number of evaluated terms: one random term per stratum, for each sample. None is all.
+        variance_type: For ``elbo``, as for the solver ``ddpm``. None is the model's learned variance, or ``fixed_large``, which is
+            more accurate for smooth data.
+        trace: For ``ode``: ``hutchinson`` estimates the divergence with one probe of random signs per draw (Grathwohl et al. 2019,
+            arXiv:1810.01367); ``exact`` computes one derivative per element of the data.
+        rtol, atol: For ``ode`` with fractional times, tolerance of a step. A float32 network limits it to about 1e-6.
         progress: Called with a line of text every ten seconds.
 
     Returns:
-        The bits per dimension of each sample, their standard errors, and what they are made of.
+        The bits per dimension of each sample, with standard errors and terms.
 
     Raises:
-        ArgumentError, ArgumentTypeError: an argument is out of range or does not fit the model; data is off its levels or of
-            another scale than the model's value range; the schedule jumps to no signal at all (``ode``).
-        NonFiniteError: the network returned NaN or Inf, or the solver could not go on.
+        ArgumentError, ArgumentTypeError: an argument is out of range or does not fit the model; data is not on the levels or far
+            outside the model's value range; the signal of the schedule jumps to 0 (``ode``).
+        NonFiniteError: the network returned NaN or Inf, or the solver failed.
         MissingDependencyError: SciPy is not installed (``ode`` of fractional times).
 
     Example:
         >>> import numpy as np, diffuse_fast as df
         >>> schedule = df.Schedule.vp_sde()
-        >>> def network(x, t):  # the best there is for data N(0, 1)
+        >>> def network(x, t):  # optimal for data N(0, 1)
         ...     return x * schedule.sigma(np.asarray(t, np.float64))[:, None].astype(np.float32)
         >>> x = np.zeros((1, 2), np.float32)
         >>> found = df.likelihood(network, x, "ode", trace="exact", schedule=schedule, prediction_type="epsilon")
@@ -158,7 +158,7 @@ def likelihood(
         raise ArgumentError(f"variance_type is {variance_type!r}.{suggest(str(variance_type), REVERSE_VARIANCES)}")
     data = np.asarray(x)
     if data.dtype.kind not in "fiu" or data.ndim < 2 or not len(data):
-        raise ArgumentTypeError(f"x is {data.shape} of {data.dtype}; it must be numbers of the shape (n, ...), n from 1.")
+        raise ArgumentTypeError(f"x is {data.shape} of {data.dtype}; it must be numbers of shape (n, ...), n at least 1.")
     data = data.astype(np.float64)
     if not np.isfinite(data).all():
         raise ArgumentError("x has values that are not finite.")
@@ -177,17 +177,17 @@ def likelihood(
     bounds = value_range or (known.value_range if known else None) or (-1.0, 1.0)
     if known is not None and known.value_range is not None:
         lo, hi = bounds
-        room = hi - lo  # continuous data may leave the range a little; this is another scale, as that of 8 bits
+        room = hi - lo  # continuous data may exceed the range a little, but not be on another scale such as 0 to 255
         if data.min() < lo - room or data.max() > hi + room:
             raise ArgumentError(
-                f"x has values from {data.min():g} to {data.max():g}; the model's range is {lo:g} to {hi:g}: bring x to it."
+                f"x has values from {data.min():g} to {data.max():g}; the model's range is {lo:g} to {hi:g}; rescale x to it."
             )
     width = None if levels is None else cell(data, levels, bounds)[1] * 2.0
     drawn = method == "elbo" or trace == "hutchinson" or levels is not None
     if draws is None:
         draws = 2 if drawn else 1
     elif require_int("draws", draws, 1) > 1 and not drawn:
-        raise ArgumentError(f"draws is {draws}; an exact trace of continuous data draws nothing, so that all would be the same.")
+        raise ArgumentError(f"draws is {draws}; an exact trace of continuous data is deterministic, so all draws would be equal.")
     learned = trait("variance", variance, known, VARIANCES) or "none"
     by_alpha = takes_by_alpha(input_scale, known, grid)
     given = conditions("cond", cond, n, known.conditioning if known else None)

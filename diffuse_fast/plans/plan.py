@@ -133,8 +133,8 @@ class Plan:
                 ``sigmas``; the scheduler's own grid is different.
             mu: What the pipeline computes from the sample's size if the configuration has ``use_dynamic_shifting``.
             **solver_options: What diffusers takes at each step, as options of the solver here: ``eta``,
-                ``use_clipped_model_output`` (``rederive_epsilon`` here), ``solver_order`` (``order`` of LMS). For churn use
-                :func:`diffuse_fast.plan` with ``euler`` or ``heun``.
+                ``use_clipped_model_output`` (``rederive_epsilon`` here), ``solver_order`` (``order`` of LMS), and
+                Euler's ``s_churn``, ``s_tmin``, ``s_tmax`` and ``s_noise``.
 
         Raises:
             ArgumentError: the class or an option is not supported, the class takes no such list, or a file cannot be read; the

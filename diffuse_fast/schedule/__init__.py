@@ -1,6 +1,6 @@
-"""Noise schedules: how much of the data is left at each time. One file per family; :class:`Schedule` is the public name.
+"""Noise schedules: the share of data and noise at each time. One file per family; :class:`Schedule` is the public class.
 
-A schedule says, for every time t, the marginal of the state that the network sees::
+A schedule defines, for every time t, the marginal of the network's input::
 
     x_t = alpha(t)·x0 + sigma(t)·ε,    ε ~ N(0, I)
 
@@ -16,8 +16,7 @@ family         made by                                t
 ``learned``    ``learned``                            0 to 1; alpha² + sigma² = 1
 =============  =====================================  ===========================================================
 
-The discrete tables are made in ``csrc/schedule``; the others are closed forms of a few operations, here in NumPy. All of it
-is float64.
+The discrete tables are computed in ``csrc/schedule``; the others are closed forms in NumPy. Everything is float64.
 """
 
 from .base import Schedule

@@ -1,4 +1,4 @@
-"""What the schedules share whose marginals are closed forms of a continuous time."""
+"""The base class of schedules whose marginals are closed forms of a continuous time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ContinuousSchedule(Schedule):
         return times
 
     def _reached(self, log_snr: np.ndarray, low: float, high: float) -> np.ndarray:
-        """Log-SNRs, checked for what the schedule reaches; its ends must come back in spite of rounding."""
+        """Log-SNRs, checked against the range of the schedule and clipped to it, to allow for rounding at its ends."""
         slack = 1e-12 * (1.0 + max(abs(end) for end in (low, high, 0.0) if math.isfinite(end)))
         if not np.all((log_snr >= low - slack) & (log_snr <= high + slack)):
             raise ArgumentError(

@@ -1,11 +1,11 @@
-"""Discrete variance-preserving schedules: the tables of DDPM and its descendants.
+"""Discrete variance-preserving schedules, as in DDPM.
 
 x_t = alpha(t)·x0 + sigma(t)·ε with alpha(t)² = ``alphas_cumprod[t]`` and alpha² + sigma² = 1 (Ho et al. 2020, eq. 4).
 Timesteps are 0-based (``t = 0`` is the cleanest, ``num_train_timesteps − 1`` the noisiest) and may be fractional: between
-integers ``log(alpha)`` is linear, unless :meth:`DiscreteSchedule.with_interpolation` says otherwise. Note that DPM-Solver's
-papers write α for ``alpha`` here, DDIM's for ``alphas_cumprod``.
+integers ``log(alpha)`` is linear, unless :meth:`DiscreteSchedule.with_interpolation` selects another rule. The α of DPM-Solver's
+papers is ``alpha`` here, that of DDIM's is ``alphas_cumprod``.
 
-The arithmetic is float64 and lives in ``csrc/schedule``.
+The arithmetic is float64, in ``csrc/schedule``.
 """
 
 from __future__ import annotations
@@ -43,13 +43,12 @@ class DiscreteSchedule(Schedule):
     _tables: _core.Schedule
 
     def rescale_zero_terminal_snr(self) -> DiscreteSchedule:
-        """This schedule with ``alpha`` shifted and scaled so that the last is 0 and the first stays (Lin et al.
+        """This schedule with ``alpha`` shifted and scaled so that the last is 0 and the first is unchanged (Lin et al.
         2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed", Algorithm 1; diffusers'
         ``rescale_betas_zero_snr``).
 
-        At the last timestep nothing of the data is left, so a network that predicts epsilon cannot start there.
-        ``log(alpha)`` is −inf there, and linear interpolation makes it −inf at every t above ``num_train_timesteps −
-        2`` too.
+        The last timestep has no signal, so a network that predicts epsilon cannot start there. ``log(alpha)`` is −inf there and,
+        by linear interpolation, at every t above ``num_train_timesteps − 2``.
 
         Raises:
             ArgumentError: the schedule has a single timestep.
@@ -62,8 +61,8 @@ class DiscreteSchedule(Schedule):
         return _of(self._tables.rescaled_zero_terminal_snr(), {**self._document, ZERO_SNR: True})
 
     def with_interpolation(self, interpolation: str) -> DiscreteSchedule:
-        """This schedule with another rule between the integer timesteps, for agreement with another library. What is linear
-        there:
+        """This schedule with another interpolation between the integer timesteps, to match another library. The interpolation is
+        linear in:
 
         =============  =======================================================================================
         ``log_alpha``  log(alpha): the default
@@ -81,7 +80,7 @@ class DiscreteSchedule(Schedule):
             True
         """
         if interpolation not in INTERPOLATIONS:
-            raise ArgumentError(f"interpolation {interpolation!r} is not known.{suggest(str(interpolation), INTERPOLATIONS)}")
+            raise ArgumentError(f"unknown interpolation {interpolation!r}.{suggest(str(interpolation), INTERPOLATIONS)}")
         document = {name: value for name, value in self._document.items() if name != INTERPOLATION}
         if interpolation != "log_alpha":
             document[INTERPOLATION] = interpolation
@@ -91,7 +90,7 @@ class DiscreteSchedule(Schedule):
 
     @property
     def num_train_timesteps(self) -> int:
-        """Number of timesteps T; they are numbered 0 to T − 1."""
+        """Number of timesteps T, which are 0 to T − 1."""
         return self._tables.num_train_timesteps
 
     @cached_property
@@ -137,11 +136,11 @@ class DiscreteSchedule(Schedule):
     # ---- marginals ------------------------------------------------------------------------------
 
     @property
-    def t_max(self) -> float:  # type: ignore[override]  # an attribute in the base
+    def t_max(self) -> float:  # type: ignore[override]  # an attribute of the base
         return float(self.num_train_timesteps - 1)
 
     def marginal_at_log_snr(self, log_snr: float) -> tuple[float, float, float]:
-        self.timestep_at_log_snr(log_snr)  # whether it is reached
+        self.timestep_at_log_snr(log_snr)  # checks the range
         return vp_marginal(log_snr)
 
     def _times(self, t: Any) -> np.ndarray:
@@ -165,7 +164,7 @@ class DiscreteSchedule(Schedule):
     def _timestep_at_noise_level(self, sigma: np.ndarray) -> np.ndarray:
         try:
             return super()._timestep_at_noise_level(sigma)
-        except ArgumentError:  # in the unit that was given
+        except ArgumentError:  # report noise levels instead of log-SNRs
             low, high = float(self.noise_level(self.t_min)), float(self.noise_level(self.t_max))
             least, most = float(np.min(sigma)), float(np.max(sigma))
             outside = least if least < low else most
@@ -199,7 +198,7 @@ def vp_marginal(log_snr: float) -> tuple[float, float, float]:
     return log_alpha, math.sqrt(alpha_squared), math.sqrt(sigma_squared)
 
 
-# ---- how they are made ----------------------------------------------------------------------------
+# ---- constructors -------------------------------------------------------------------------------
 
 
 def of_range(kind: str, num_train_timesteps: int, beta_start: float, beta_end: float) -> DiscreteSchedule:

@@ -2,7 +2,7 @@
 (arXiv:2206.00364).
 
 The paper's x = x0 + σ·ε is denoised by D(x; σ) = c_skip(σ)·x + c_out(σ)·F(c_in(σ)·x; c_noise(σ)) (eq. 7). Here the state is
-what the network F takes, c_in·x, so alpha = c_in and sigma = c_in·σ, and no pass exists to scale inputs.
+the input of the network F, c_in·x, so alpha = c_in and sigma = c_in·σ, and no separate pass scales the inputs.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class EDMSchedule(ContinuousSchedule):
     rho: float
 
     @property
-    def t_min(self) -> float:  # type: ignore[override]  # an attribute in the base
+    def t_min(self) -> float:  # type: ignore[override]  # an attribute of the base
         return self.sigma_min
 
     @property
-    def t_max(self) -> float:  # type: ignore[override]  # an attribute in the base
+    def t_max(self) -> float:  # type: ignore[override]  # an attribute of the base
         return self.sigma_max
 
     # ---- Table 1, "Network and preconditioning" -------------------------------------------------
@@ -58,15 +58,15 @@ class EDMSchedule(ContinuousSchedule):
         return unwrap_scalar((self.sigma_data / self._total(sigma)) ** 2)
 
     def c_out(self, sigma: Any) -> Any:
-        """Weight of F in the denoiser: σ·sigma_data/sqrt(σ² + sigma_data²). As :meth:`c_skip`."""
+        """Weight of F in the denoiser: σ·sigma_data/sqrt(σ² + sigma_data²). Arguments as for :meth:`c_skip`."""
         return unwrap_scalar(self._times(sigma) * self.sigma_data / self._total(sigma))
 
     def c_in(self, sigma: Any) -> Any:
-        """Scale of the network's input: 1/sqrt(σ² + sigma_data²), which is ``alpha``. As :meth:`c_skip`."""
+        """Scale of the network's input: 1/sqrt(σ² + sigma_data²), which is ``alpha``. Arguments as for :meth:`c_skip`."""
         return unwrap_scalar(1.0 / self._total(sigma))
 
     def c_noise(self, sigma: Any) -> Any:
-        """What the network is told of σ: log(σ)/4. As :meth:`c_skip`."""
+        """The network's time input at σ: log(σ)/4. Arguments as for :meth:`c_skip`."""
         return self.network_time(sigma, "c_noise")
 
     # ---- marginals ------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ class EDMSchedule(ContinuousSchedule):
 
     def _log_alpha(self, t: np.ndarray) -> np.ndarray:
         larger, smaller = np.maximum(t, self.sigma_data), np.minimum(t, self.sigma_data)
-        return -np.log(larger) - 0.5 * np.log1p((smaller / larger) ** 2)  # every digit also where alpha is close to 1
+        return -np.log(larger) - 0.5 * np.log1p((smaller / larger) ** 2)  # accurate also for alpha close to 1
 
     def _sigma(self, t: np.ndarray) -> np.ndarray:
         return t / self._total(t)

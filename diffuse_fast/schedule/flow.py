@@ -16,11 +16,11 @@ MAX_TRAIN_TIMESTEPS = 1_000_000
 
 
 class FlowSchedule(ContinuousSchedule):
-    """alpha = 1 − σ, sigma = σ; t = σ·num_train_timesteps, as diffusers' flow schedulers tell it to the network.
+    """alpha = 1 − σ, sigma = σ; t = σ·num_train_timesteps, the network's time input in diffusers' flow schedulers.
 
     Attributes:
-        num_train_timesteps: What the network is told at σ = 1.
-        shift: How far the grids are moved to noise; 1 leaves them.
+        num_train_timesteps: The network's time at σ = 1.
+        shift: Shift of the grids towards noise; 1 is none.
     """
 
     family = "flow"
@@ -32,16 +32,16 @@ class FlowSchedule(ContinuousSchedule):
     shift: float
 
     @property
-    def domain(self) -> tuple[float, float]:  # type: ignore[override]  # an attribute in the base
+    def domain(self) -> tuple[float, float]:  # type: ignore[override]  # an attribute of the base
         return 0.0, float(self.num_train_timesteps)
 
     @property
-    def t_max(self) -> float:  # type: ignore[override]  # an attribute in the base
+    def t_max(self) -> float:  # type: ignore[override]  # an attribute of the base
         return float(self.num_train_timesteps)
 
     @property
-    def t_min(self) -> float:  # type: ignore[override]  # an attribute in the base
-        # FlowMatchEulerDiscreteScheduler shifts its smallest sigma when it is made, and the grid once more.
+    def t_min(self) -> float:  # type: ignore[override]  # an attribute of the base
+        # FlowMatchEulerDiscreteScheduler shifts its smallest sigma when it is made, and then the grid again.
         return min(self.t_max, self.num_train_timesteps * self.shifted(self.shifted(1.0 / self.num_train_timesteps)))
 
     def shifted(self, sigma: Any) -> Any:
@@ -56,14 +56,14 @@ class FlowSchedule(ContinuousSchedule):
         return unwrap_scalar(self.shift * values / (1.0 + (self.shift - 1.0) * values))
 
     def marginal_at_log_snr(self, log_snr: float) -> tuple[float, float, float]:
-        self.timestep_at_log_snr(log_snr)  # whether it is a number
+        self.timestep_at_log_snr(log_snr)  # checks the type
         small = math.exp(-0.5 * abs(log_snr))  # the smaller of alpha/sigma and sigma/alpha
         larger, smaller = 1.0 / (1.0 + small), small / (1.0 + small)
         log_larger = -math.log1p(small)
         return (log_larger, larger, smaller) if log_snr > 0.0 else (0.5 * log_snr + log_larger, smaller, larger)
 
     def _left(self, t: np.ndarray) -> np.ndarray:
-        return self.num_train_timesteps - t  # exact where it is small
+        return self.num_train_timesteps - t  # exact for small values
 
     def _alpha(self, t: np.ndarray) -> np.ndarray:
         return self._left(t) / self.num_train_timesteps
@@ -90,7 +90,7 @@ class FlowSchedule(ContinuousSchedule):
 
     def _timestep_at_noise_level(self, sigma: np.ndarray) -> np.ndarray:
         if not np.all(sigma <= 1.0):
-            raise ArgumentError(f"a noise level is {float(np.max(sigma))!r}; a flow has at most 1.")
+            raise ArgumentError(f"a noise level is {float(np.max(sigma))!r}; in a flow it is at most 1.")
         return sigma * self.num_train_timesteps
 
     def _continuous(self, t: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError
-from .checks import to_vector, unwrap_scalar
+from .checks import to_vector
 from .continuous import ContinuousSchedule
 from .discrete import vp_marginal
 
@@ -17,8 +17,8 @@ MAX_VALUES = 100_000
 
 
 class LearnedSchedule(ContinuousSchedule):
-    """alpha² = sigmoid(log_snr(t)), alpha² + sigma² = 1; log_snr is linear between the values of its table, so it falls
-    wherever they do, and its inverse is exact."""
+    """alpha² = sigmoid(log_snr(t)), alpha² + sigma² = 1; log_snr is linear between the values of its table, so it is monotonic
+    and its inverse is exact."""
 
     family = "learned"
     prediction_types = ("epsilon", "sample", "v_prediction")
@@ -30,8 +30,8 @@ class LearnedSchedule(ContinuousSchedule):
     _values: np.ndarray
 
     @cached_property
-    def to_vector(self) -> np.ndarray:
-        """The log-SNR at even times from 0 to 1: read-only float64 (K,)."""
+    def table(self) -> np.ndarray:
+        """The log-SNR at evenly spaced times from 0 to 1: read-only float64 (K,)."""
         return self._values
 
     @cached_property
@@ -52,7 +52,7 @@ class LearnedSchedule(ContinuousSchedule):
         return np.interp(-values, -self._values, self._knots)
 
     def marginal_at_log_snr(self, log_snr: float) -> tuple[float, float, float]:
-        self.timestep_at_log_snr(log_snr)  # whether it is reached
+        self.timestep_at_log_snr(log_snr)  # checks the range
         return vp_marginal(log_snr)
 
     def __eq__(self, other: object) -> bool:
@@ -67,12 +67,12 @@ def of(log_snr: Any) -> LearnedSchedule:
     if not 2 <= len(values) <= MAX_VALUES:
         raise ArgumentError(f"log_snr has {len(values)} values; a table has 2 to {MAX_VALUES}.")
     if not np.isfinite(values).all() or np.abs(values).max() > 700.0:
-        raise ArgumentError("log_snr has a value that is not finite, or beyond ±700, where alpha or sigma is nothing.")
+        raise ArgumentError("log_snr has a value that is not finite, or beyond ±700, where alpha or sigma underflows.")
     rises = np.flatnonzero(np.diff(values) >= 0.0)
     if rises.size:
         i = int(rises[0])
         raise ArgumentError(
-            f"log_snr goes from {unwrap_scalar(values[i])!r} to {unwrap_scalar(values[i + 1])!r} at value {i + 1}; it must fall."
+            f"log_snr goes from {float(values[i])!r} to {float(values[i + 1])!r} at value {i + 1}; it must decrease."
         )
     values.flags.writeable = False
     return LearnedSchedule._make({"type": "learned", "log_snr": values.tolist()}, _values=values)

@@ -18,7 +18,7 @@ class SDESchedule(ContinuousSchedule):
     """The schedule of an SDE.
 
     Attributes:
-        sampling_eps: Where sampling stops.
+        sampling_eps: The time at which sampling stops.
     """
 
     time_conventions = ("continuous", "sigma", "log_snr")
@@ -28,7 +28,7 @@ class SDESchedule(ContinuousSchedule):
     sampling_eps: float
 
     @property
-    def t_min(self) -> float:  # type: ignore[override]  # an attribute in the base
+    def t_min(self) -> float:  # type: ignore[override]  # an attribute of the base
         return self.sampling_eps
 
     def drift(self, t: Any) -> Any:
@@ -66,7 +66,7 @@ class VPSchedule(SDESchedule):
     """
 
     family = "vp_sde"
-    prediction_types: tuple[str, ...] = ("epsilon", "score", "sample", "v_prediction")  # type: ignore[misc]  # an attribute in the base
+    prediction_types: tuple[str, ...] = ("epsilon", "score", "sample", "v_prediction")  # type: ignore[misc]  # an attribute of the base
 
     beta_min: float
     beta_max: float
@@ -106,7 +106,7 @@ class VPSchedule(SDESchedule):
         return self._time_of_integral(np.logaddexp(0.0, -values))
 
     def marginal_at_log_snr(self, log_snr: float) -> tuple[float, float, float]:
-        self.timestep_at_log_snr(log_snr)  # whether it is reached
+        self.timestep_at_log_snr(log_snr)  # checks the range
         return vp_marginal(log_snr)
 
 
@@ -114,7 +114,7 @@ class SubVPSchedule(VPSchedule):
     """The sub-VP SDE (eq. 28, 29): sigma = 1 − alpha²."""
 
     family = "sub_vp_sde"
-    prediction_types = ("epsilon", "score", "sample")  # type: ignore[misc]  # an attribute in the base
+    prediction_types = ("epsilon", "score", "sample")  # type: ignore[misc]  # an attribute of the base
 
     def _diffusion_squared(self, t: np.ndarray) -> np.ndarray:
         return self._beta(t) * -np.expm1(-2.0 * self._integral(t))
@@ -199,7 +199,7 @@ def of_ve(sigma_min: Any, sigma_max: Any, sampling_eps: Any) -> VESchedule:
 def _betas(beta_min: Any, beta_max: Any, sampling_eps: Any) -> dict[str, float]:
     low, high = require_number("beta_min", beta_min), require_positive("beta_max", beta_max)
     if not 0.0 <= low < high:
-        raise ArgumentError(f"beta_min is {beta_min!r} and beta_max {beta_max!r}; they must rise, from 0.")
+        raise ArgumentError(f"beta_min is {beta_min!r} and beta_max {beta_max!r}; they must satisfy 0 <= beta_min < beta_max.")
     return {"beta_min": low, "beta_max": high, "sampling_eps": _eps(sampling_eps)}
 
 

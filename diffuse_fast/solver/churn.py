@@ -1,12 +1,12 @@
 """Churn: Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models" (arXiv:2206.00364),
-Algorithm 2, lines 4 to 6: noise that is added before a step, for the step to remove again.
+Algorithm 2, lines 4 to 6: noise that is added before a step, and that the step removes again.
 
-With σ = sigma/alpha and x/alpha for the state, as the paper keeps them, and N steps::
+In the paper's variables, σ = sigma/alpha and the state x/alpha, with N steps::
 
     σ̂ = (1 + γ)·σ,  γ = min(s_churn/N, √2 − 1) where s_tmin <= σ <= s_tmax, else 0
     x̂ = x + sqrt(σ̂² − σ²)·s_noise·z
 
-It is a row without a network call, which only raises the noise; the step that follows starts at σ̂.
+It is a row without a network call; the step that follows starts at σ̂.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from ..plans.plan import Row
 from .solver import Grid, Option, Point
 
 OPTIONS = {
-    "s_churn": Option(0.0, "how much noise the steps add and remove again, in all", minimum=0.0),
+    "s_churn": Option(0.0, "total amount of noise that the steps add and remove again", minimum=0.0),
     "s_tmin": Option(0.0, "no churn below this sigma/alpha", minimum=0.0),
     "s_tmax": Option(sys.float_info.max, "no churn above this sigma/alpha", minimum=0.0),
-    "s_noise": Option(1.0, "factor of the noise that churn adds", minimum=0.0),
+    "s_noise": Option(1.0, "factor of the added noise", minimum=0.0),
 }
 
 
 @dataclass(frozen=True)
 class Raised:
-    """A point whose noise was raised: where it is now, the row that took it there, and by how much the variance of the state is
-    then off that of the marginal (0 unless ``s_noise`` is another than 1)."""
+    """A point with raised noise: the new point, the row that adds the noise, and the excess of the state's variance over that of
+    the marginal (0 if ``s_noise`` is 1)."""
 
     point: Point
     row: Row
@@ -38,7 +38,7 @@ class Raised:
 
 
 class Churn:
-    """The churn that a solver was asked for.
+    """Churn with a solver's options.
 
     Raises:
         ArgumentError: the interval of sigma/alpha is empty.
@@ -46,12 +46,12 @@ class Churn:
 
     def __init__(self, grid: Grid, *, s_churn: float, s_tmin: float, s_tmax: float, s_noise: float):
         if s_tmin > s_tmax:
-            raise ArgumentError(f"s_tmin is {s_tmin:g} and s_tmax {s_tmax:g}; the interval between them, where churn is, is empty.")
+            raise ArgumentError(f"s_tmin is {s_tmin:g} and s_tmax {s_tmax:g}; the interval between them is empty.")
         self._grid, self._s_tmin, self._s_tmax, self._s_noise = grid, s_tmin, s_tmax, s_noise
         self._gamma = min(s_churn / len(grid.points), math.sqrt(2.0) - 1.0)
 
     def at(self, now: Point) -> Raised | None:
-        """The raised point, or None where there is no churn: outside the interval, and where there is no signal.
+        """The raised point, or None outside the interval and without signal.
 
         Raises:
             ArgumentError: the schedule has no such noise level.
@@ -69,6 +69,6 @@ class Churn:
         except ArgumentError as error:
             sigma = now.sigma / now.alpha
             raise ArgumentError(
-                f"s_churn would raise sigma from {sigma:g} to {sigma * (1.0 + self._gamma):g} at timestep {now.time:g}, and the "
-                f"schedule does not reach that: {error} Give s_tmax below {sigma:g}, or a smaller s_churn."
+                f"s_churn would raise sigma from {sigma:g} to {sigma * (1.0 + self._gamma):g} at timestep {now.time:g}, which is "
+                f"outside the schedule: {error} Use s_tmax below {sigma:g}, or a smaller s_churn."
             ) from None

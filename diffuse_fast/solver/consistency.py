@@ -1,17 +1,17 @@
 """Consistency sampling: Song et al. 2023, "Consistency Models" (arXiv:2303.01469), Algorithm 1, as in diffusers'
 CMStochasticIterativeScheduler.
 
-With σ = sigma/alpha and x/alpha for the state, as the paper keeps them, and ε the lowest noise level of the schedule::
+In the paper's variables, σ = sigma/alpha and the state x/alpha, with ε the lowest noise level of the schedule::
 
     x0 = f(x, σ),    x' = x0 + sqrt(σ'² − ε²)·s_noise·z,    and x0 itself at the end
 
-One step is one call of f. The network is f through its prediction type; where that is ``edm``, EDM's raw network F, f has the
-scalings that make f(x, ε) = x (appendix C, eq. 25)::
+One step is one call of f, which is the data prediction of the network. With the prediction type ``edm`` (EDM's raw network F) f has
+the scalings for which f(x, ε) = x (appendix C, eq. 25)::
 
     f = c_skip·x + c_out·F,    c_skip = sigma_data²/((σ − ε)² + sigma_data²),    c_out = sigma_data·(σ − ε)/sqrt(σ² + sigma_data²)
 
-The paper takes f(x, σ) for a sample at noise level ε; a perfect f that answers with the clean data leaves the variance of
-the state short of the schedule's by ε² (in the scale of σ), and the plan says so.
+In the paper f(x, σ) is a sample at noise level ε. A perfect f that returns the clean data makes the variance of the state smaller
+than the schedule's by ε² (on the scale of σ), which the plan declares.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ def table(grid: Grid, *, s_noise: float, steps_offset: int) -> SolverTable:
 
 
 def _boundary(grid: Grid, point: Point, sigma_min: float) -> tuple[float, float]:
-    sigma, unit = max(point.sigma / point.alpha, sigma_min), grid.schedule.sigma_data  # equal but for rounding at the end
+    sigma, unit = max(point.sigma / point.alpha, sigma_min), grid.schedule.sigma_data  # at the end they are equal up to rounding
     c_skip = unit**2 / ((sigma - sigma_min) ** 2 + unit**2)
     c_out = unit * (sigma - sigma_min) / math.hypot(sigma, unit)
     return c_skip / point.alpha, c_out
 
 
 def _deviation(grid: Grid, now: Point, then: Point, row: Row) -> tuple[float, float]:
-    """Of a network that predicts the point of data itself, through its prediction type."""
+    """The deviation of a row for a network whose data prediction is exact."""
     p, q = grid.data(now)
-    # its output is m = (x0 − p·x)/q, and x has now's marginal
+    # Its output is m = (x0 − p·x)/q, and x has the marginal of ``now``.
     of_x0 = row.p * now.alpha + row.q * (1.0 - p * now.alpha) / q
     of_eps = row.p * now.sigma - row.q * p * now.sigma / q
     return then.alpha * (of_x0 - 1.0), (then.alpha * of_eps) ** 2 + row.s**2 - then.sigma**2

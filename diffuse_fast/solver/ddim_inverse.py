@@ -1,14 +1,13 @@
 """DDIM run backwards, from data to noise: Song, Meng & Ermon 2020 (arXiv:2010.02502), section 4.3, as in diffusers'
 DDIMInverseScheduler.
 
-With t' > t the next timestep, rising (of DDIM's grid; the state before the first is the data), equation (12) at eta = 0::
+With t' > t the next timestep of DDIM's grid in increasing order (the first state is the data), equation (12) at eta = 0::
 
     x_{t'} = alpha'·x0 + sigma'·ε,    x0 and ε from the network's output at (x_t, t')
 
-The network is told t', where the state is going, and sees the state of t: that is the approximation which makes the step
-explicit. ε is what ``rederive_epsilon`` says (``ddim.py``), but the network's in a step from the clean data. The plan's initial
-state is the data itself (what ``sample`` calls ``noise``), and the result, the state of the first timestep of DDIM's grid, is a
-start for DDIM that leads back.
+The network receives the state at t with the time t': this approximation makes the step explicit. ``rederive_epsilon`` selects ε as
+in ``ddim.py``, except in the step from the clean data, where ε is the network's. The plan's initial state is the data (the argument
+``noise`` of ``sample``). From the result, the state at the first timestep of DDIM's grid, DDIM leads back to the data.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ def table(grid: Grid, *, set_alpha_to_one: bool, steps_offset: int, rederive_eps
     start = CLEAN if set_alpha_to_one else grid.at_times(np.zeros(1))[0]
     if start is CLEAN and grid.prediction_type in ("sample", "denoised", "score"):
         raise PlanError(
-            f"the first step of ddim_inverse is at the clean data, where a network that predicts {grid.prediction_type} says "
-            f"nothing of the noise. Give set_alpha_to_one=False, or take a model that predicts epsilon or v."
+            f"the first step of ddim_inverse is at the clean data, where a network that predicts {grid.prediction_type} carries no "
+            f"information about the noise. Use set_alpha_to_one=False, or a model that predicts epsilon or v."
         )
     points = (start, *reversed(grid.points))
     rows = []
@@ -52,7 +51,7 @@ SOLVER = Solver(
     paper="Song, Meng & Ermon 2020, Denoising Diffusion Implicit Models, arXiv:2010.02502",
     timestep_spacing="leading",
     options={
-        "set_alpha_to_one": Option(True, "start at the clean data; otherwise at timestep 0"),
+        "set_alpha_to_one": Option(True, "start at the clean data, not at timestep 0"),
         "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0),
         "rederive_epsilon": REDERIVE_EPSILON,
     },

@@ -1,19 +1,19 @@
 """DDPM: Ho, Jain & Abbeel 2020, "Denoising Diffusion Probabilistic Models" (arXiv:2006.11239).
 
-Ancestral sampling from the posterior, equations (6) and (7), on any falling grid: with t' the next timestep of the
-grid, β = sigma² − (alpha/alpha')²·sigma'² the variance added from t' to t (1 − alpha²/alpha'² where alpha² + sigma² = 1; the
-paper's β_t where the grid is every timestep)::
+Ancestral sampling from the posterior, equations (6) and (7), on any decreasing grid. With t' the next timestep of the grid and
+β = sigma² − (alpha/alpha')²·sigma'² the variance added from t' to t (1 − alpha²/alpha'² if alpha² + sigma² = 1; the paper's β_t
+if the grid contains every timestep)::
 
     x_{t'} = alpha'·β/sigma²·x0 + (alpha/alpha')·sigma'²/sigma²·x + s·z                                          (7)
 
-and s² by ``variance_type`` (section 3.2):
+``variance_type`` determines s² (section 3.2):
 
 * ``fixed_small``: s² = β·sigma'²/sigma², the variance of the posterior; a perfect prediction keeps the marginal;
 * ``fixed_large``: s² = β; the variance after a step is too large by β·(1 − sigma'²/sigma²);
 * ``learned_range``: log s² = (1 + v)/2·log β + (1 − v)/2·log(fixed_small's), v from the network (Nichol & Dhariwal 2021,
-  "Improved DDPM", arXiv:2102.09672, eq. 15; its output is doubled, the second half is v). For a single point of data the right v
-  is −1, and the marginal is kept;
-* ``learned``: log s² = v, as in guided-diffusion. (diffusers takes v for the variance itself.)
+  "Improved DDPM", arXiv:2102.09672, eq. 15; the network's output has twice the channels, and the second half is v). For a single
+  data point the correct v is −1, and the marginal is kept;
+* ``learned``: log s² = v, as in guided-diffusion. (diffusers uses v as the variance itself.)
 
 The last step draws no noise (Algorithm 2, line 3).
 """
@@ -37,7 +37,7 @@ def table(grid: Grid, *, variance_type: str, steps_offset: int) -> SolverTable:
         alpha, sigma, alpha_next, sigma_next = now.alpha, now.sigma, then.alpha, then.sigma
         gain = -math.expm1(2.0 * (now.lam - then.lam))  # β/sigma²
         beta = gain * sigma**2
-        posterior_variance = gain * sigma_next**2  # eq. (7); 0 at the last
+        posterior_variance = gain * sigma_next**2  # eq. (7); 0 at the end
         variance = beta if large and then.sigma > 0.0 else posterior_variance
         log_s = None
         if variance_type.startswith("learned") and then.sigma > 0.0:

@@ -2,8 +2,8 @@
 
 The polynomial in log(sigma/alpha) = −λ through the last noise predictions is integrated exactly (section 3.3, eq. 15), in the
 noise form of ``multistep.py``. diffusers' DEISMultistepScheduler, whose integrals in ρ = sigma/alpha with log ρ as the variable
-(``logrho``) are the same numbers; like it, this ends at the schedule's cleanest timestep unless told
-otherwise. A schedule of another family than the discrete has no such timestep: there it ends at the data.
+(``logrho``) are the same numbers. As there, a plan on a discrete schedule ends at the cleanest timestep by default. Schedules of
+other families have no such timestep; their plans end at the data.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SOLVER = Solver(
     paper="Zhang & Chen 2022, Fast Sampling of Diffusion Models with Exponential Integrator, arXiv:2204.13902",
     timestep_spacing="linspace",
     options={
-        "solver_order": Option(2, "predictions used, 1 to 3", minimum=1, maximum=3),
+        "solver_order": Option(2, "number of predictions combined, 1 to 3", minimum=1, maximum=3),
         "lower_order_final": multistep.LOWER_ORDER_FINAL,
         "final_sigmas_type": dataclasses.replace(multistep.FINAL_SIGMAS_TYPE, default="sigma_min", elsewhere="zero"),
         "steps_offset": multistep.STEPS_OFFSET,

@@ -1,12 +1,12 @@
 """DPM-2 of k-diffusion (Crowson 2022), after Karras et al. 2022 (arXiv:2206.00364), Algorithm 2 with the second stage in the
 middle: diffusers' KDPM2Discrete, and with eta = 1 its KDPM2AncestralDiscrete.
 
-With σ = sigma/alpha and x/alpha for the state, as k-diffusion keeps them, σ_up and σ_down by eta as in ``euler_ancestral``::
+In k-diffusion's variables, σ = sigma/alpha and the state x/alpha, with σ_up and σ_down from eta as in ``euler_ancestral``::
 
     σ_mid = sqrt(σ·σ_down),   x_mid = x + (σ_mid − σ)·ε(x, σ),   x' = x + (σ_down − σ)·ε(x_mid, σ_mid) + σ_up·z
 
-With eta = 0 it is DPM-Solver-2 (``dpmsolver_2s``), whose first stage is the same point: the middle in log σ is the middle in λ.
-The step to the clean data is Euler's, and so is one from a point without signal, and one that is too long (``leaps.py``).
+With eta = 0 it is DPM-Solver-2 (``dpmsolver_2s``), whose intermediate point is the same: the middle in log σ is the middle in λ.
+The step to the clean data, a step from a point without signal, and a step that is too long (``leaps.py``) are Euler's.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SOLVER = Solver(
     paper="Karras et al. 2022, Elucidating the Design Space of Diffusion-Based Generative Models, arXiv:2206.00364",
     timestep_spacing="linspace",
     options={
-        "eta": Option(0.0, "share of a step's noise that is drawn afresh: 1 is the ancestral solver", minimum=0.0),
+        "eta": Option(0.0, "fraction of a step's noise that is fresh: 1 is the ancestral solver", minimum=0.0),
         "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0),
     },
     table=table,

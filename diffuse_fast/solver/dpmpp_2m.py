@@ -4,8 +4,8 @@ With h = λ' − λ, r = (λ − λ₋₁)/h and D = x0 + (x0 − x0₋₁)/(2r)
 
     x' = (sigma'/sigma)·x + alpha'·(1 − e^−h)·D
 
-(``solver_type="midpoint"``); ``heun`` integrates the straight line through both predictions exactly. The first step, and the one
-that ends without noise, are of first order. diffusers' DPMSolverMultistepScheduler with ``algorithm_type="dpmsolver++"`` and
+(``solver_type="midpoint"``); ``heun`` integrates the straight line through both predictions exactly. The first step and a step
+that ends without noise are of first order. diffusers' DPMSolverMultistepScheduler with ``algorithm_type="dpmsolver++"`` and
 ``solver_order=2``; k-diffusion's ``sample_dpmpp_2m``.
 """
 

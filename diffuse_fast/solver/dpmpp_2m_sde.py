@@ -4,7 +4,7 @@ With h = λ' − λ and D as in ``dpmpp_2m.py``, for the SDE whose noise has eta
 
     x' = (sigma'/sigma)·e^−ηh·x + alpha'·(1 − e^−(1+η)h)·D + sigma'·sqrt(1 − e^−2ηh)·z
 
-eta = 1 is the paper's (and diffusers' ``sde-dpmsolver++``), other values are k-diffusion's ``sample_dpmpp_2m_sde``. A step that
+eta = 1 is the paper's solver (diffusers' ``sde-dpmsolver++``); other values are k-diffusion's ``sample_dpmpp_2m_sde``. A step that
 ends without noise draws none.
 """
 

@@ -8,9 +8,9 @@ With h = λ' − λ, s the point at λ + r·h and x0_s the prediction at (u, s):
     midpoint   w = alpha'·(1 − e^−h)/(2·r)                  (the paper's)
     heun       w = alpha'·((e^−h − 1)/h + 1)/r              (``solver_type`` as in diffusers)
 
-A step here is a whole step of the method, two network calls; the step to the clean data, and one from a point without signal,
-are of first order (DDIM). diffusers' DPMSolverSinglestep counts otherwise: its steps are network calls, the points of its grid
-are alternately s and the ends of steps, so that r is whatever the grid makes of it.
+A step is one full step of the method, with two network calls. The step to the clean data and a step from a point without signal are
+of first order (DDIM). In diffusers' DPMSolverSinglestep a step is one network call: the points of its grid are alternately s and
+the ends of steps, so its grid determines r.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ SOLVER = Solver(
     paper="Lu et al. 2022, DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models, arXiv:2211.01095",
     timestep_spacing="linspace",
     options={
-        "solver_type": Option("midpoint", "how the second stage enters", choices=("midpoint", "heun")),
+        "solver_type": Option("midpoint", "weight of the second stage", choices=("midpoint", "heun")),
         "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0),
     },
     table=table,

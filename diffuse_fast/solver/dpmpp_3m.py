@@ -1,9 +1,9 @@
 """DPM-Solver++(3M): the third-order multistep solver of the code of Lu et al. 2022, "DPM-Solver++" (arXiv:2211.01095).
 
-The quadratic through the last three data predictions is integrated exactly. The authors' code and diffusers take half of its
+The quadratic through the last three data predictions is integrated exactly. The authors' code and diffusers use half of its
 quadratic term (their φ₃ is the integral of τ²/2 against a divided difference that is already half the second derivative), which
-leaves order 2: ``halved_curvature=True`` gives their numbers. The second and the first steps, and the one that ends without
-noise, are of lower order. diffusers' DPMSolverMultistepScheduler with ``algorithm_type="dpmsolver++"`` and ``solver_order=3``.
+reduces the order to 2; ``halved_curvature=True`` reproduces them. The first two steps and a step that ends without noise are of
+lower order. diffusers' DPMSolverMultistepScheduler with ``algorithm_type="dpmsolver++"`` and ``solver_order=3``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """SDE-DPM-Solver++(3M): the third-order SDE solver of k-diffusion (``sample_dpmpp_3m_sde``).
 
-As ``dpmpp_2m_sde.py``, with the quadratic through the last three data predictions integrated exactly; k-diffusion and diffusers
-take half of its quadratic term: ``halved_curvature=True`` gives k-diffusion's numbers (diffusers' step has one sign wrong besides).
+As ``dpmpp_2m_sde.py``, with the quadratic through the last three data predictions integrated exactly. k-diffusion and diffusers use
+half of its quadratic term; ``halved_curvature=True`` reproduces k-diffusion (diffusers' step also has a sign error).
 """
 
 from __future__ import annotations

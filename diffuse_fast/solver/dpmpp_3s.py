@@ -1,5 +1,5 @@
 """DPM-Solver++ 3S: the singlestep method of third order of DPM-Solver (Lu et al. 2022, arXiv:2206.00927, Algorithm 2) in the data
-form of DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095, section 4), with r1 = 1/3 and r2 = 2/3. It is what the authors' code does
+form of DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095, section 4), with r1 = 1/3 and r2 = 2/3, as in the authors' code
 for ``algorithm_type="dpmsolver++"``, ``method="singlestep"``, order 3.
 
 With h = λ' − λ, s1 and s2 the points at λ + r1·h and λ + r2·h, φ(z) = (e^−z − 1)/z + 1::
@@ -8,11 +8,13 @@ With h = λ' − λ, s1 and s2 the points at λ + r1·h and λ + r2·h, φ(z) = 
     u2 = (sigma_2/sigma)·x + alpha_2·(1 − e^(−r2·h))·x0 + alpha_2·(r2/r1)·φ(r2·h)·(x0_1 − x0)
     x' = (sigma'/sigma)·x + alpha'·(1 − e^−h)·x0 + (alpha'/r2)·φ(h)·(x0_2 − x0)
 
-One register does, as in ``dpmsolver_3s``: it holds x0, from which and u1 the second row has x back, and then what is known of x'.
+One register is enough, as in ``dpmsolver_3s``: it holds x0, from which the second row recovers x with u1, and then the known part
+of x'.
 
-A step here is a whole step of the method, three network calls; the step to the clean data, and one from a point without signal,
-are of first order (DDIM). diffusers' DPMSolverSinglestep counts network calls and takes s1 and s2 from its grid; its third order
-(``dpmsolver_singlestep``) either leaves φ out of u2 ("midpoint") or adds a second difference to x' ("heun"): neither is this form.
+A step is one full step of the method, with three network calls. The step to the clean data and a step from a point without signal
+are of first order (DDIM). In diffusers' DPMSolverSinglestep (``dpmsolver_singlestep``) a step is one network call, s1 and s2 are
+points of the grid, and the third order either omits φ from u2 ("midpoint") or adds a second difference to x' ("heun"); neither is
+this form.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     x' = (alpha'/alpha)·x − sigma'·(e^h − 1)·ε,    h = λ' − λ
 
-It is DDIM with eta = 0 (the paper's section 4.1). Where x0 is clipped, ε is the one that fits the clipped x0, as diffusers does.
-diffusers' name: DPMSolverSinglestep with ``algorithm_type="dpmsolver"``, ``solver_order=1``.
+It is DDIM with eta = 0 (section 4.1 of the paper). If x0 is clipped, ε is computed from the clipped x0, as in diffusers.
+In diffusers: DPMSolverSinglestep with ``algorithm_type="dpmsolver"``, ``solver_order=1``.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ With h = λ' − λ, r = (λ − λ₋₁)/h and E = ε + (ε − ε₋₁)/(2r)
 
     x' = (alpha'/alpha)·x − sigma'·(e^h − 1)·E
 
-(``solver_type="midpoint"``); ``heun`` integrates the straight line through both predictions exactly. The first step, and the one
-that ends without noise, are of first order. diffusers' DPMSolverMultistepScheduler with ``algorithm_type="dpmsolver"`` and
-``solver_order=2``; it refuses ``final_sigmas_type="zero"``, which here ends with a step of first order.
+(``solver_type="midpoint"``); ``heun`` integrates the straight line through both predictions exactly. The first step and a step
+that ends without noise are of first order. diffusers' DPMSolverMultistepScheduler with ``algorithm_type="dpmsolver"`` and
+``solver_order=2``; it does not support ``final_sigmas_type="zero"``, which here ends with a step of first order.
 """
 
 from __future__ import annotations

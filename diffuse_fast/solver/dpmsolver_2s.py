@@ -8,9 +8,9 @@ With h = λ' − λ, s the point at λ + r1·h and ε_s the prediction at (u, s)
     midpoint   w = sigma'·(e^h − 1)/(2·r1)            (the paper's)
     heun       w = sigma'·((e^h − 1)/h − 1)/r1        (its Taylor form, eq. (B.4); ``solver_type`` as in diffusers)
 
-A step here is a whole step of the method, two network calls; the step to the clean data, one from a point without signal, and one
-that is too long (``leaps.py``), are DPM-Solver-1. diffusers' DPMSolverSinglestep counts otherwise: its steps are network calls,
-the points of its grid are alternately s and the ends of steps, so that r1 is whatever the grid makes of it.
+A step is one full step of the method, with two network calls. The step to the clean data, a step from a point without signal, and a
+step that is too long (``leaps.py``) are DPM-Solver-1. In diffusers' DPMSolverSinglestep a step is one network call: the points of
+its grid are alternately s and the ends of steps, so its grid determines r1.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ SOLVER = Solver(
     paper="Lu et al. 2022, DPM-Solver: A Fast ODE Solver for Diffusion Probabilistic Model Sampling, arXiv:2206.00927",
     timestep_spacing="linspace",
     options={
-        "solver_type": Option("midpoint", "how the second stage enters", choices=("midpoint", "heun")),
+        "solver_type": Option("midpoint", "weight of the second stage", choices=("midpoint", "heun")),
         "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0),
     },
     table=table,

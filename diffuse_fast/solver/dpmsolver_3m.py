@@ -1,7 +1,7 @@
 """DPM-Solver-3, multistep: Lu et al. 2022, "DPM-Solver" (arXiv:2206.00927), in the multistep form of its authors' code.
 
-The quadratic through the last three noise predictions is integrated exactly. The authors' code and diffusers take half of its
-quadratic term, which leaves order 2: ``halved_curvature=True`` gives their numbers (see ``dpmpp_3m.py``). diffusers'
+The quadratic through the last three noise predictions is integrated exactly. The authors' code and diffusers use half of its
+quadratic term, which reduces the order to 2; ``halved_curvature=True`` reproduces them (see ``dpmpp_3m.py``). diffusers'
 DPMSolverMultistepScheduler with ``algorithm_type="dpmsolver"`` and ``solver_order=3``.
 """
 

@@ -6,12 +6,12 @@ With h = λ' − λ, s1 and s2 the points at λ + r1·h and λ + r2·h, φ(z) = 
     u2 = (alpha_2/alpha)·x − sigma_2·(e^(r2·h) − 1)·ε − sigma_2·(r2/r1)·φ(r2·h)·(ε_1 − ε)
     x' = (alpha'/alpha)·x − sigma'·(e^h − 1)·ε − (sigma'/r2)·φ(h)·(ε_2 − ε)
 
-One register does: it holds ε, from which and u1 the second row has x back, and then the part of x' that is known.
+One register is enough: it holds ε, from which the second row recovers x with u1, and then the known part of x'.
 
-A step here is a whole step of the method, three network calls; the step to the clean data, one from a point without signal, and
-one that is too long (``leaps.py``), are DPM-Solver-1. diffusers' DPMSolverSinglestep counts network calls, takes s1 and s2 from
-its grid, and its ``solver_type`` either leaves φ out of u2 ("midpoint") or adds a second difference to x' ("heun"): neither is the
-paper's form.
+A step is one full step of the method, with three network calls. The step to the clean data, a step from a point without signal,
+and a step that is too long (``leaps.py``) are DPM-Solver-1. In diffusers' DPMSolverSinglestep a step is one network call, s1 and
+s2 are points of the grid, and ``solver_type`` either omits φ from u2 ("midpoint") or adds a second difference to x' ("heun");
+neither is the paper's form.
 """
 
 from __future__ import annotations

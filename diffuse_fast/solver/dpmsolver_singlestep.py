@@ -1,17 +1,17 @@
 """Singlestep DPM-Solvers whose stages are the points of the grid: diffusers' DPMSolverSinglestepScheduler. The methods are those of
-Lu et al. 2022, "DPM-Solver" (arXiv:2206.00927), Algorithms 1 and 2, and "DPM-Solver++" (arXiv:2211.01095), Algorithm 1, with
-whatever r the grid makes; a step here is one network call.
+Lu et al. 2022, "DPM-Solver" (arXiv:2206.00927), Algorithms 1 and 2, and "DPM-Solver++" (arXiv:2211.01095), Algorithm 1, with r
+determined by the grid; a step is one network call.
 
-The steps come in runs of orders 1, 2, .. ``solver_order``. Those of a run all start from the state at its base: the second goes
-over the point that the first has reached, and throws the state there away. With h = λ' − λ from the base, the integrals I_k of
-``multistep.py`` over h (over 2h for ``sde-dpmsolver++``), and r_1 < r_2 the ways of the base's followers over h, a step of order
+The steps come in runs of orders 1, 2, .. ``solver_order``. All steps of a run start from the state at its base: the second step
+discards the state that the first has reached. With h = λ' − λ from the base, the integrals I_k of ``multistep.py`` over h (over 2h
+for ``sde-dpmsolver++``), and r_1 < r_2 the distances from the base to the next points divided by h, a step of order
 
     1   integrates the prediction at the base;
     2   the line through the predictions at the base and r_1 (``heun``), or I_0/2 times its slope (``midpoint``);
     3   the parabola through all three (``heun``), or the line through the first and the last (``midpoint``).
 
-Of the third order with noise the sign of the parabola's term is the formula's, not diffusers'. The step to the clean data, one
-that has no width, and one whose base has no signal are of first order.
+In the third order with noise the parabola's term has the sign of the formula, not that of diffusers. The step to the clean data, a
+step of zero width, and a step whose base has no signal are of first order.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def table(
         if order > 1:
             continue
         length = next((i for i, k in enumerate(orders[base + 1 :], 1) if k == 1), len(orders) - base)
-        whole = points[base : base + length + 1]
-        # A run that is too long is taken in steps of first order.
-        for part in pairwise(whole) if _too_long(grid, guard, whole, algorithm_type, solver_type) else [whole]:
+        run = points[base : base + length + 1]
+        # A run that is too long is replaced by steps of first order.
+        for part in pairwise(run) if _too_long(grid, guard, run, algorithm_type, solver_type) else [run]:
             made = _run(grid, part, algorithm_type, solver_type)
             rows += made
             marginals += [(part[0].alpha, part[0].sigma)] * (len(made) - len(part) + 1)
@@ -62,8 +62,8 @@ def table(
 
 
 def _orders(points: Sequence[Point], order: int, *, lower_order_final: bool) -> list[int]:
-    """1, 2, .. order, 1, 2, .. order, and at the end what diffusers takes: where the order divides the count, ``lower_order_final``
-    has a first-order step in the place of the last."""
+    """1, 2, .. order, 1, 2, .. order, with the end as in diffusers: if the order divides the number of steps, ``lower_order_final``
+    makes the last step first order."""
     steps = len(points) - 1
     listed = [i % order + 1 for i in range(steps)]
     if lower_order_final and steps % order == 0:
@@ -71,7 +71,7 @@ def _orders(points: Sequence[Point], order: int, *, lower_order_final: bool) -> 
     if points[-1].sigma == 0.0:
         listed[-1] = 1
     for i in range(steps):
-        if points[i + 1].lam == points[i].lam:  # the grid may end where the schedule does
+        if points[i + 1].lam == points[i].lam:  # the last time of the grid may be the end of the schedule
             listed[i] = 1
         while listed[i] > 1 and (listed[i] > listed[i - 1] + 1 or math.isinf(points[i - listed[i] + 1].lam)):
             listed[i] -= 1
@@ -79,24 +79,25 @@ def _orders(points: Sequence[Point], order: int, *, lower_order_final: bool) -> 
 
 
 def _step(points: Sequence[Point], algorithm_type: str, solver_type: str) -> Transfer:
-    """The step from the first point to the last, with a prediction at each but the last: weights from the first on."""
+    """The step from the first point to the last, with a prediction at each point but the last. Weights start with the first
+    point."""
     now, then, stages = points[0], points[-1], points[:-1]
-    ways = [a.lam - b.lam for a, b in pairwise(stages)]  # ahead where multistep looks back
+    distances = [a.lam - b.lam for a, b in pairwise(stages)]  # ahead, where multistep looks back
     eta = 1.0 if algorithm_type == "sde-dpmsolver++" else 0.0
     if len(stages) == 3 and solver_type == "midpoint":
-        ways = [sum(ways)]
+        distances = [sum(distances)]
     kind = solver_type if len(stages) == 2 else "heun"
     if algorithm_type == "dpmsolver":
-        step = multistep.by_noise(now, then, ways, solver_type=kind)
+        step = multistep.by_noise(now, then, distances, solver_type=kind)
     else:
-        step = multistep.by_data(now, then, ways, eta, solver_type=kind)
+        step = multistep.by_data(now, then, distances, eta, solver_type=kind)
     if len(step.weights) < len(stages):
         step = Transfer(step.x, [step.weights[0], 0.0, step.weights[1]], step.s)
     return step
 
 
 def _too_long(grid: Grid, guard: leaps.Guard, points: Sequence[Point], algorithm_type: str, solver_type: str) -> bool:
-    """Whether a run is (``leaps.py``), held against as many steps of first order; with noise, that of the ODE."""
+    """Whether a run is too long (``leaps.py``), compared with as many steps of first order. Noise is ignored."""
     if len(points) == 2 or (len(points) == 3 and algorithm_type != "dpmsolver"):
         return False
     rows = _run(grid, points, "dpmsolver" if algorithm_type == "dpmsolver" else "dpmsolver++", solver_type)
@@ -104,7 +105,7 @@ def _too_long(grid: Grid, guard: leaps.Guard, points: Sequence[Point], algorithm
 
 
 def _run(grid: Grid, points: Sequence[Point], algorithm_type: str, solver_type: str) -> list[Row]:
-    """The rows of a run: one for each step, and where the base cannot be had back from a state with noise, one that keeps it."""
+    """The rows of a run: one per step, and one that keeps the base if it cannot be recovered because the state has new noise."""
     steps = [_step(points[: k + 1], algorithm_type, solver_type) for k in range(1, len(points))]
     row = noise_row if algorithm_type == "dpmsolver" else data_row
     first, *later = steps
@@ -118,7 +119,7 @@ def _run(grid: Grid, points: Sequence[Point], algorithm_type: str, solver_type: 
         ]
     second, third = later
     if first.s > 0.0:
-        # Register 1 holds the base, register 0 the prediction there and then what is known of the third step.
+        # Register 1 holds the base, register 0 the prediction there and then the known part of the third step.
         of_second: tuple[float, ...] = (second.weights[0], second.x)
         of_third: tuple[float, ...] = (third.weights[0], third.x)
         keep_base = [Row(calls_network=False, timestep=points[0].time, a=1.0, write=1, e_x=1.0)]
@@ -152,8 +153,8 @@ SOLVER = Solver(
             "dpmsolver++", "data form, noise form, or data form with noise", choices=("dpmsolver++", "dpmsolver", "sde-dpmsolver++")
         ),
         "solver_order": Option(2, "order of the longest steps, 1 to 3", minimum=1, maximum=3),
-        "solver_type": Option("midpoint", "how the stages enter", choices=("midpoint", "heun")),
-        "lower_order_final": Option(False, "end with steps of lower order; always so where the grid ends at the data"),
+        "solver_type": Option("midpoint", "weights of the stages", choices=("midpoint", "heun")),
+        "lower_order_final": Option(False, "end with steps of lower order; always if the grid ends at the data"),
         "final_sigmas_type": multistep.FINAL_SIGMAS_TYPE,
         "steps_offset": multistep.STEPS_OFFSET,
     },

@@ -1,4 +1,4 @@
-"""Where a plan begins and where it ends: in the middle of the schedule, at the clean data, or before it."""
+"""The start and the end of a plan: in the middle of the schedule, at the clean data, or before it."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from ..errors import ArgumentError, ArgumentTypeError
 from ..schedule import Schedule
 from .solver import CLEAN, Grid, Point, Solver
 
-# Options of solvers that say where the plan ends, under diffusers' names.
+# Solver options that determine the end of the plan, under diffusers' names.
 OPTIONS = ("final_sigmas_type", "set_alpha_to_one")
 WORDS = ("data", "last")
-NEAR = 1e-9  # a time found by its noise level is that close to the one meant, relatively
+TOLERANCE = 1e-9  # relative error of a time that was computed from its noise level
 
 
 def check(solver: Solver, schedule: Schedule, begin: Any, end: Any, sigmas: Any, options: Iterable[str]) -> None:
-    """Checks ``begin`` and ``end``, and that nothing else says the same.
+    """Check ``begin`` and ``end``, and that no other argument determines the end too.
 
     Args:
         options: Names of the solver's options that were given.
 
     Raises:
-        ArgumentError, ArgumentTypeError: the message names what is wrong.
+        ArgumentError, ArgumentTypeError: an argument is invalid; the message names it.
     """
     if not solver.from_noise and (begin, end) != (None, None):
         raise ArgumentError(
-            f"{solver.name} goes from data to noise; begin and end are those of the other way. Give its times with timesteps=[...]."
+            f"{solver.name} goes from data to noise; begin and end are for the other direction. Give its times "
+            f"with timesteps=[...]."
         )
     if isinstance(end, str) and end not in WORDS:
         raise ArgumentError(f"end is {end!r}; it must be 'data', 'last' (of sigmas), or a time.")
     if end == "last" and sigmas is None:
         raise ArgumentError(
-            "end is 'last', which is the last of sigmas. Every time of another grid is called; give a time to end at, as end=20.0."
+            "end is 'last', the last of sigmas, but there are no sigmas. Give the time at which to end, such as end=20.0."
         )
     for name, time in (("begin", begin), ("end", end)):
         if time is None or isinstance(time, str):
@@ -46,26 +47,26 @@ def check(solver: Solver, schedule: Schedule, begin: Any, end: Any, sigmas: Any,
             schedule.log_alpha(time)
         except ArgumentError as error:
             raise ArgumentError(f"{name} is {time!r}: {error}") from None
-    if end is not None and (said := next((name for name in OPTIONS if name in options), None)):
-        raise ArgumentError(f"end and {said} both say where the plan ends; leave one of them out.")
+    if end is not None and (other := next((name for name in OPTIONS if name in options), None)):
+        raise ArgumentError(f"end and {other} both determine the end of the plan; leave one of them out.")
 
 
 def cut(times: np.ndarray, begin: float | None, end: float | str | None) -> np.ndarray:
-    """The part of a grid that is called: ``begin`` and the times below it, down to the last above ``end``."""
+    """The times at which the network is called: ``begin`` and the times below it, down to the last above ``end``."""
     if begin is not None:
-        times = np.concatenate([[float(begin)], times[times < begin * (1.0 - NEAR)]])
+        times = np.concatenate([[float(begin)], times[times < begin * (1.0 - TOLERANCE)]])
     if end is not None and not isinstance(end, str):
-        first, times = times[0], times[times > end * (1.0 + NEAR)]
+        first, times = times[0], times[times > end * (1.0 + TOLERANCE)]
         if times.size == 0:
-            raise ArgumentError(f"the first call is at time {first:g}, and end is {float(end):g}; it must be below.")
+            raise ArgumentError(f"the first call is at time {first:g}, but end is {float(end):g}; it must be below.")
     return times
 
 
 def point(grid: Grid, solver: Solver, end: float | str | None, options: dict[str, Any]) -> Point:
-    """Where the last step goes.
+    """The point at which the last step ends.
 
     Raises:
-        ArgumentError: the last call has less noise already, or the schedule has no timestep 0.
+        ArgumentError: the last call already has less noise, or the schedule has no timestep 0.
     """
     schedule = grid.schedule
     if end is None and solver.from_noise:
@@ -81,19 +82,18 @@ def point(grid: Grid, solver: Solver, end: float | str | None, options: dict[str
     if found.sigma == 0.0:
         return CLEAN
     last = grid.points[-1]
-    if found.lam >= last.lam:  # the grid may end where the schedule does
+    if found.lam >= last.lam:  # the last time may be the end of the schedule
         return found
-    if math.isclose(found.lam, last.lam, rel_tol=NEAR, abs_tol=NEAR):
+    if math.isclose(found.lam, last.lam, rel_tol=TOLERANCE, abs_tol=TOLERANCE):
         return last
     raise ArgumentError(
-        f"the last call is at time {last.time:g}, which has less noise than time {float(end):g}, where the plan is to end. Leave "
-        f"it out of the grid, or end elsewhere, as with end='data'."
+        f"the last call is at time {last.time:g}, which has less noise than time {float(end):g}, the end of the plan. Leave it "
+        f"out of the grid, or use another end, such as end='data'."
     )
 
 
 def initial_scale(grid: Grid, begin: float | None) -> float:
-    """What the noise that a sampler is given is multiplied by. At ``begin`` that is no noise, but the state itself: in EDM's
-    schedule x0 + σ·ε."""
+    """The factor of the sampler's initial noise. With ``begin`` the sampler takes the state itself (x0 + σ·ε in EDM's schedule)."""
     if begin is None:
         return grid.initial_scale
     return grid.points[0].alpha if grid.schedule.family == "edm" else 1.0

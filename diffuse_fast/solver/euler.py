@@ -1,12 +1,12 @@
 """Euler's method in σ = sigma/alpha: Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models"
 (arXiv:2206.00364), Algorithm 2 without the correction; k-diffusion's ``sample_euler``, diffusers' EulerDiscreteScheduler.
 
-With x/alpha for the state, as k-diffusion keeps it, x' = x + (σ' − σ)·(x − x0)/σ. In the scale in which the state is kept::
+For k-diffusion's state x/alpha the step is x' = x + (σ' − σ)·(x − x0)/σ. On the scale of the state here::
 
     x' = (sigma'/sigma)·x + (alpha' − alpha·sigma'/sigma)·x0
 
-which is DDIM at eta = 0 (with ``rederive_epsilon``, where x0 is clipped). ``s_churn`` adds noise before each step
-(``churn.py``), as ``sample_euler`` does and diffusers' ``step(s_churn=...)``.
+which is DDIM at eta = 0 (with ``rederive_epsilon`` if x0 is clipped). ``s_churn`` adds noise before each step (``churn.py``), as in
+``sample_euler`` and diffusers' ``step(s_churn=...)``.
 """
 
 from __future__ import annotations

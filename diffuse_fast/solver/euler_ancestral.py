@@ -1,11 +1,11 @@
 """Euler with ancestral noise: k-diffusion's ``sample_euler_ancestral`` (Crowson 2022), diffusers' EulerAncestralDiscrete.
 
-With σ = sigma/alpha and x/alpha for the state, as k-diffusion keeps them::
+In k-diffusion's variables, σ = sigma/alpha and the state x/alpha::
 
     x' = x + (σ_down − σ)·(x − x0)/σ + σ_up·z,    σ_up = min(σ', eta·sqrt(σ'²·(σ² − σ'²)/σ²)),    σ_down² = σ'² − σ_up²
 
-On a variance-preserving schedule this is DDIM with the same eta. Where x0 is clipped the direction is the one to the clipped
-x0. The last step draws no noise. (diffusers has eta = 1 only.)
+On a variance-preserving schedule this is DDIM with the same eta. If x0 is clipped, the direction points to the clipped x0. The last
+step draws no noise. (diffusers has eta = 1 only.)
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SOLVER = Solver(
     paper="Song et al. 2021, Score-Based Generative Modeling through SDEs, arXiv:2011.13456, eq. (47); Crowson 2022, k-diffusion",
     timestep_spacing="linspace",
     options={
-        "eta": Option(1.0, "share of a step's noise that is drawn afresh: 0 is Euler", minimum=0.0),
+        "eta": Option(1.0, "fraction of a step's noise that is fresh: 0 is Euler", minimum=0.0),
         "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0),
     },
     table=table,

@@ -7,12 +7,13 @@ One step from t to t' < t, with L = log(alpha'/alpha) = −∫f dt, G = ∫g² d
 
     x' = (1 + L)·x − G·ε/sigma + sqrt(G)·z
 
-The coefficients are integrated over the step, which is Euler–Maruyama in the clock that makes them constant. With
-Q = sigma² − (alpha/alpha')²·sigma'² the variance that the forward process adds, G = Q·2L/(1 − e^(−2L)): exact where
-sigma² is linear in alpha² (VP: G = 2L = ∫β dt; VE: G = Q = sigma² − sigma'²), else (sub-VP, flow) to the third order of the step.
+The coefficients are integrated over the step, which is Euler–Maruyama in a time variable for which they are constant. With
+Q = sigma² − (alpha/alpha')²·sigma'² the variance that the forward process adds, G = Q·2L/(1 − e^(−2L)). That is exact if sigma² is
+linear in alpha² (VP: G = 2L = ∫β dt; VE: G = Q = sigma² − sigma'²), and otherwise (sub-VP, flow) accurate to third order in the
+step.
 
-The last step, to the clean data, is the mean alone, as in the paper's samplers. A step is off the marginal by a term of
-second order, which the plan declares. There is no drift to take from a point without signal.
+The last step, to the clean data, adds no noise, as in the paper's samplers. A step deviates from the marginal by a term of second
+order, which the plan declares. From a point without signal the drift is infinite.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def table(grid: Grid, *, steps_offset: int) -> SolverTable:
     if points[0].alpha == 0.0:
         raise PlanError(
             f"at the first timestep ({points[0].time:g}) the schedule has zero signal-to-noise ratio, where the drift of "
-            f"euler_maruyama is infinite. Begin later, or take ddpm, or ddim with eta=1."
+            f"euler_maruyama is infinite. Start later, or use ddpm, or ddim with eta=1."
         )
     rows, deviation = [], []
     for now, then in pairwise(points):

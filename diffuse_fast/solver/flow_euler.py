@@ -5,8 +5,8 @@ On the straight path x = (1 − σ)·x0 + σ·ε with velocity v = dx/dσ = ε �
 
     x' = x + (σ' − σ)·v
 
-which is (1 − σ')·x0 + σ'·ε, DDIM's step. With ``stochastic_sampling`` the noise is fresh, x' = (1 − σ')·x0 + σ'·z. Where x0 is
-clipped, the velocity is the one that fits it.
+which is (1 − σ')·x0 + σ'·ε, DDIM's step. With ``stochastic_sampling`` the noise is fresh, x' = (1 − σ')·x0 + σ'·z. If x0 is
+clipped, the velocity is computed from the clipped x0.
 """
 
 from __future__ import annotations

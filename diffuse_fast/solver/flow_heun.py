@@ -6,7 +6,7 @@ On the straight path x = (1 − σ)·x0 + σ·ε with velocity v = dx/dσ = ε �
     x_1 = x + (σ' − σ)·v(x, σ),    x' = x + (σ' − σ)·(v(x, σ) + v(x_1, σ'))/2
 
 The step to the clean data is Euler's. ``heun`` on the same schedule integrates in sigma/alpha instead. diffusers' churn is not
-here: on this path it would add noise without taking away signal.
+implemented: on this path it would add noise without removing signal.
 """
 
 from __future__ import annotations

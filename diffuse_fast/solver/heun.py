@@ -1,14 +1,14 @@
 """Heun's method with churn: Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models"
 (arXiv:2206.00364), Algorithm 2.
 
-With σ = sigma/alpha and x/alpha for the state, as the paper keeps them, and x̂ at σ̂ the state after churn (``churn.py``)::
+In the paper's variables, σ = sigma/alpha and the state x/alpha, with x̂ at σ̂ the state after churn (``churn.py``)::
 
     d = (x̂ − D(x̂; σ̂))/σ̂ = ε̂,   x' = x̂ + (σ' − σ̂)·d                                         lines 7, 8
     x' = x̂ + (σ' − σ̂)·(d + d')/2,   d' = ε at (x', σ')                                         lines 10, 11
 
-Euler's row keeps in a register what the second row needs of the first. The step to the clean data is Euler's (line 9), and so is
-one from a point without signal, where σ is infinite, and one that is too long (``leaps.py``). diffusers' HeunDiscreteScheduler
-has no churn, and averages in steps of any length.
+Euler's row keeps the values that the second row needs in a register. The step to the clean data (line 9), a step from a point
+without signal, where σ is infinite, and a step that is too long (``leaps.py``) are Euler's. diffusers' HeunDiscreteScheduler has no
+churn, and uses the correction in steps of any length.
 """
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
 """Predictor–corrector sampling with the Langevin corrector: Song et al. 2021, "Score-Based Generative Modeling through SDEs"
 (arXiv:2011.13456), Algorithms 2 to 5; diffusers' ScoreSdeVeScheduler.
 
-At every point of the grid ``correct_steps`` times the corrector (Algorithms 4 and 5), with g = −ε/sigma the score::
+At every point of the grid the corrector runs ``correct_steps`` times (Algorithms 4 and 5). With g = −ε/sigma the score::
 
     x ← x + ρ·g + sqrt(2·ρ)·z,    ρ = 2·α·(snr·|z|/|g|)²,    α = (alpha/alpha')²
 
-(α is the paper's α_i = 1 − β_i of VP, and 1 in VE), then the predictor, the reverse diffusion sampler (its eq. 46), with
+(α is the paper's α_i = 1 − β_i for VP, and 1 for VE). Then follows the predictor, the reverse diffusion sampler (eq. 46), with
 Q = sigma² − (alpha/alpha')²·sigma'² the variance that the forward process adds::
 
     x' = (2 − alpha/alpha')·x + Q·g + sqrt(Q)·z
 
-The last predictor step, to the clean data, is the mean alone. The order, corrector first, is that of the authors' code.
+The last predictor step, to the clean data, adds no noise. The corrector comes first, as in the authors' code.
 
-The norms are taken over the sample when the row runs; the paper and diffusers average them over the batch, which agrees for a
-batch of one. They are of the raw output, so clipping acts in the predictor alone, and the network must predict the noise or the
-score. The deviation of a corrector row is declared for |z| = |ε|, that of a predictor row is of second order in the step.
+The norms are computed per sample when the row runs; the paper and diffusers average them over the batch, which is the same for a
+batch of one. They use the raw output, so clipping affects the predictor only, and the network must predict the noise or the score.
+The deviation of a corrector row is declared for |z| = |ε|; that of a predictor row is of second order in the step.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ SOLVER = Solver(
     timestep_spacing="linspace",
     options={
         "snr": Option(0.16, "signal-to-noise ratio of a corrector step, the paper's r", minimum=0.0),
-        "correct_steps": Option(1, "corrector steps at every point", minimum=0),
+        "correct_steps": Option(1, "corrector steps at every point of the grid", minimum=0),
         "steps_offset": Option(0, "added to the timesteps of leading spacing", minimum=0),
     },
     table=table,

@@ -1,14 +1,14 @@
 """Latent consistency models: Luo et al. 2023, "Latent Consistency Models" (arXiv:2310.04378), Algorithm 3, as in diffusers'
 LCMScheduler.
 
-With t' the next timestep, x0 the network's data prediction at (x, t), and the scalings that make f(x, 0) = x::
+With t' the next timestep, x0 the network's data prediction at (x, t), and the scalings for which f(x, 0) = x::
 
     f  = c_skip·x + c_out·x0,    c_skip = sigma_data²/((s·t)² + sigma_data²),    c_out = s·t/sqrt((s·t)² + sigma_data²)
     x' = alpha'·f + sigma'·z,    and f itself at the end
 
-with sigma_data = 0.5 and s the ``timestep_scaling``. The noise is all fresh. f is off the data by what the scalings are off
-(0, 1), and so is the marginal; the plan says by how much. LCM's own grid takes every k-th of ``original_inference_steps``
-timesteps: give it as ``timesteps``.
+with sigma_data = 0.5 and s the ``timestep_scaling``. All noise is fresh. Because the scalings are not exactly (0, 1), f deviates
+from the data, and the marginal deviates too; the plan declares by how much. LCM's own grid is every k-th of
+``original_inference_steps`` timesteps: give it as ``timesteps``.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import math
 from itertools import pairwise
 
 from .solver import Grid, Option, Solver, SolverTable
-from .stages import data_row, needs_timesteps
+from .stages import data_row, require_timesteps
 
 SIGMA_DATA = 0.5
 
 
 def table(grid: Grid, *, timestep_scaling: float, steps_offset: int) -> SolverTable:
-    needs_timesteps(grid, "lcm")
+    require_timesteps(grid, "lcm")
     points = (*grid.points, grid.end)
     rows, deviation = [], []
     for now, then in pairwise(points):

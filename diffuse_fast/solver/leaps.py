@@ -1,31 +1,31 @@
-"""Long steps: a step that leaps too far in the log-SNR for a higher order is taken at first order.
+"""The guard against long steps: a step that is too long in the log-SNR for its order is taken at first order.
 
 A method of higher order adds differences of predictions to Euler's step. With σ = sigma/alpha, x/alpha for the state and
-r = σ/σ' = e^h the ratio that a step spans, a difference of two predictions of the data enters
+r = σ/σ' = e^h for a step, a difference of two data predictions enters
 
 * with the weight (r − 1)/2 in Heun's method,
-* with √r − 1/√r where the second stage is in the middle (DPM-2, DPM-Solver-2),
+* with √r − 1/√r if the second stage is in the middle (DPM-2, DPM-Solver-2),
 * with weights of the order of (h/h')² where a polynomial through predictions h' apart is extended over a step of width h.
 
-None of these is bounded, though the exact weight is below 1. How far a step may leap depends on the noise level too: the difference
-is of the order of the data's deviation s where σ' is about s, and small far above and far below. What the step does can be computed
-for data N(0, s²), whose optimal network is linear in the state::
+None of these is bounded, although the exact weight is below 1. The allowed length also depends on the noise level: the difference
+is of the order of the data's standard deviation s if σ' is about s, and small far above and far below. For data N(0, s²), whose
+optimal network is linear in the state, the result of a step can be computed::
 
     x0 = alpha·s²/n²·x,    ε = sigma/n²·x,    n² = alpha²·s² + sigma²,    exact solution: x'/x = n'/n
 
-The relative errors of steps add up to that of the sample. Euler's step is off by −s²/(2·σ'²)·(1 − 1/r)² for σ' ≫ s, and Heun's by
-r − 1 times as much. A step is too long if one of these holds:
+The relative errors of the steps add up to that of the sample. Euler's step has the error −s²/(2·σ'²)·(1 − 1/r)² for σ' ≫ s, and
+Heun's r − 1 times as much. A step is too long if one of these holds:
 
-1. It alone is off by more than a share of E, what Euler's steps are off on the whole grid and from its end to the data: by more
-   than E/2, or E/k for k > 2 calls of the network, as a run of Euler's with as many calls is off by about E/k.
-2. A prediction of a later stage, wrong by the deviation that its state leaves to the data, s·sigma/n, would move the state by more
-   than n', and so the sample by more than s. In Euler's step no prediction can. (The first rule knows only of a perfect network,
-   for which the weight √r of a stage far above s meets no difference at all.)
+1. Its error alone exceeds a fraction of E, the error of Euler's method on the full grid and from its end to the data: E/2, or E/k
+   for k > 2 network calls, because Euler's method with k times as many calls has an error of about E/k.
+2. An error of a later stage's prediction by the standard deviation of the data given its state, s·sigma/n, would move the state by
+   more than n', and so the sample by more than s. In Euler's step no prediction can do that. (The first rule assumes a perfect
+   network, for which the difference that has the weight √r vanishes at a stage far above s.)
 
-Here s is the schedule's ``sigma_data``: EDM's own, and 1 where data are scaled to [−1, 1] or to unit variance. The tests hold every
-solver to at most 5 times DDIM's error + 0.001 for data of half that deviation (``tests/solver/test_leaps.py``). Solvers that keep
-that bound without a guard have none: DPM-Solver++ 2S, whose weight is 1 − 1/r, ``flow_heun``, which steps in σ from 1 to 0, and the
-multistep solvers that look back one step (by its midpoint) or combine noise predictions, of which older ones belong to larger σ.
+Here s is the schedule's ``sigma_data``: EDM's, or 1 for data scaled to [−1, 1] or to unit variance. The tests require of every
+solver an error of at most 5 times DDIM's + 0.001 for data of half that deviation (``tests/solver/test_leaps.py``). Solvers that
+satisfy this without a guard have none: DPM-Solver++ 2S, whose weight is 1 − 1/r; ``flow_heun``, which steps in σ from 1 to 0; and
+the multistep solvers that look back one step (``midpoint``) or combine noise predictions, where older predictions have larger σ.
 """
 
 from __future__ import annotations
@@ -58,8 +58,10 @@ def euler(grid: Grid, now: Point, then: Point, state: float) -> float:
 
 
 def through(grid: Grid, rows: Sequence[Row], points: Sequence[Point], wrong: int | None = None) -> float:
-    """What rows whose network is called at these points make of :func:`spread`, where nothing is clipped and no noise drawn.
-    The prediction of row ``wrong`` is off by the deviation that the state leaves to the data."""
+    """The state after rows whose network is called at these points, starting from :func:`spread`, without clip and noise.
+
+    The prediction of row ``wrong`` has an error of the standard deviation of the data given the state.
+    """
     state = spread(grid, points[0])
     registers: dict[int, float] = {}
     for i, (row, point) in enumerate(zip(rows, points, strict=True)):
@@ -86,10 +88,10 @@ Step = tuple[tuple[Point, ...], tuple[Row, ...]]
 
 
 class Guard:
-    """What tells the steps of a plan that are too long.
+    """Finds the steps of a plan that are too long.
 
     Args:
-        grid: What is solved; where it is not ``guarded``, no step is too long.
+        grid: The solver's input. If it is not ``guarded``, no step is too long.
     """
 
     def __init__(self, grid: Grid):
@@ -103,12 +105,12 @@ class Guard:
         self._limit = abs(state / spread(grid, CLEAN) - 1.0) if grid.guarded else math.inf
 
     def too_long(self, then: Point, landed: float, calls: int = 1) -> bool:
-        """Whether a step with so many calls of the network is better taken at first order.
+        """Whether a step with this number of network calls must be taken at first order.
 
         Args:
             then: Where the step ends.
-            landed: What the step makes of :func:`spread` at its start.
-            calls: Calls of the network for the step.
+            landed: The state at the end of the step, starting from :func:`spread`.
+            calls: Network calls of the step.
         """
         return abs(landed / spread(self._grid, then) - 1.0) > self._limit / max(2, calls)
 
@@ -121,12 +123,12 @@ class Guard:
         return self._grid.guarded and any(abs(by) > spread(self._grid, then) for by in moved)
 
     def step(self, now: Point, then: Point, staged: Callable[[], Step], s: float = 0.0) -> Step:
-        """A step in stages, or of first order where it has to be.
+        """A step in stages, or of first order if that is too long or not possible.
 
         Args:
             now, then: The ends of the step.
-            staged: Makes the step in stages; not called where there is no room for them (``stages.one_stage``).
-            s: Standard deviation of the noise of the step of first order.
+            staged: Makes the step in stages; not called if there is no intermediate stage (``stages.one_stage``).
+            s: Standard deviation of the noise in the step of first order.
         """
         if not one_stage(now, then):
             points, rows = staged()

@@ -1,15 +1,15 @@
-"""What the multistep solvers share: exponential integrators of a polynomial through past predictions, as rows.
+"""Building blocks of multistep solvers: exponential integrators of a polynomial through past predictions, as rows.
 
-Between two points, with h = λ' − λ > 0 and τ in [0, h] the way gone, the path x = alpha·x0 + sigma·ε moves by (Lu et al. 2022,
+Between two points, with h = λ' − λ > 0 and τ in [0, h], the path x = alpha·x0 + sigma·ε moves by (Lu et al. 2022,
 DPM-Solver++, arXiv:2211.01095, eq. 8, and DPM-Solver, arXiv:2206.00927, eq. 3.4)::
 
     x' = (sigma'/sigma)·x + alpha'·∫ e^−(h−τ)·x0(τ) dτ        data form
     x' = (alpha'/alpha)·x − sigma'·∫ e^(h−τ)·ε(τ) dτ          noise form
 
-A solver of order k puts the polynomial through the last k predictions in place of x0(τ) or ε(τ), and integrates that. The
-integrals of the monomials, ∫ e^∓(h−τ)·(τ/h)^k dτ, are :func:`data_integrals` and :func:`noise_integrals`.
+A solver of order k replaces x0(τ) or ε(τ) by the polynomial through the last k predictions and integrates it. The integrals of
+the monomials, ∫ e^∓(h−τ)·(τ/h)^k dτ, are :func:`data_integrals` and :func:`noise_integrals`.
 
-Nothing here assumes alpha² + sigma² = 1.
+alpha² + sigma² = 1 is not assumed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..plans.plan import Row
 from . import leaps
 from .solver import Grid, Option, Point, SolverTable
 
-# Where the first omitted term of the series below is less than half a unit in the last place for h up to 1.
+# The first omitted term of the series below is less than half a unit in the last place for h up to 1.
 _SERIES_TERMS = 18
 
 
@@ -49,7 +49,7 @@ def noise_integrals(h: float, count: int) -> list[float]:
 
 
 def _series(z: float, h: float, k: int) -> float:
-    """h·Σ_n z^n·k!/(n + k + 1)!: the integrals without the difference of close numbers that they are for small h."""
+    """h·Σ_n z^n·k!/(n + k + 1)!: the integrals without cancellation at small h."""
     term = h / (k + 1)
     total = term
     for n in range(1, _SERIES_TERMS):
@@ -66,11 +66,11 @@ def polynomial(
     Args:
         integrals: Of the monomials over the step, as many as there are predictions.
         h: Width of the step.
-        back: How far back each step before it was wide, newest first: ``len(integrals) − 1`` of them.
-        solver_type: For two predictions, ``heun`` integrates the straight line; ``midpoint`` takes its value in the middle,
+        back: Widths of the steps before it, newest first: ``len(integrals) − 1`` of them.
+        solver_type: For two predictions, ``heun`` integrates the straight line; ``midpoint`` uses its value in the middle,
             which is of the same order.
-        halved: For three predictions, half the quadratic term, as the code of DPM-Solver's authors and diffusers have it. Its
-            exact weight is twice that, without which the order is 2.
+        halved: For three predictions, half the quadratic term, as in the code of DPM-Solver's authors and in diffusers. The exact
+            term is twice that; with half of it the order is 2.
     """
     if not back:
         return [integrals[0]]
@@ -102,7 +102,8 @@ class Transfer:
 def by_data(
     now: Point, then: Point, back: Sequence[float], eta: float = 0.0, *, solver_type: str = "heun", halved: bool = False
 ) -> Transfer:
-    """A step in the data form; with ``eta`` that of the SDE whose noise is eta² times the reverse SDE's (SDE-DPM-Solver++)."""
+    """A step in the data form; with ``eta`` of the SDE whose noise variance is eta² times that of the reverse SDE
+    (SDE-DPM-Solver++)."""
     h = then.lam - now.lam
     wide = (1.0 + eta) * h
     weights = polynomial(data_integrals(wide, len(back) + 1), h, back, solver_type=solver_type, halved=halved)
@@ -112,11 +113,11 @@ def by_data(
 
 
 def by_noise(now: Point, then: Point, back: Sequence[float], *, solver_type: str = "heun", halved: bool = False) -> Transfer:
-    """A step in the noise form. One that ends without noise has no finite width: it is of first order."""
+    """A step in the noise form. A step that ends without noise has infinite width and is of first order."""
     if now.alpha == 0.0:
         raise PlanError(
-            "at zero signal-to-noise ratio the noise form has no step: where there is no signal, ε says nothing of it. Take a "
-            "solver in the data form, such as dpmpp_2m, or another grid."
+            "at zero signal-to-noise ratio the noise form has no step, because ε carries no information about the data. Use "
+            "a solver in the data form, such as dpmpp_2m, or another grid."
         )
     if then.sigma == 0.0:
         return Transfer(then.alpha / now.alpha, [-then.alpha * now.sigma / now.alpha])
@@ -126,11 +127,10 @@ def by_noise(now: Point, then: Point, back: Sequence[float], *, solver_type: str
 
 
 def orders(points: Sequence[Point], order: int, *, lower_order_final: bool, euler_at_final: bool, short: int = 15) -> list[int]:
-    """The order of each step between ``points``: what there are predictions for, and at the end what diffusers takes.
+    """The order of each step between ``points``: limited by the number of predictions so far, and at the end as in diffusers.
 
-    The first steps have few predictions behind them. A step without noise at its end, or from a state without signal, has no
-    finite width in λ, one that ends where it begins has none, and only first order means anything there. ``lower_order_final``
-    lowers the last steps of a run of fewer than ``short`` steps to 2 and 1.
+    A step that ends without noise or starts without signal has infinite width in λ, and a step may have zero width; these are of
+    first order. ``lower_order_final`` lowers the orders of the last steps to 2 and 1 if there are fewer than ``short`` steps.
     """
     steps = len(points) - 1
     out = []
@@ -140,9 +140,9 @@ def orders(points: Sequence[Point], order: int, *, lower_order_final: bool, eule
             k = min(k, steps - i)
         if i == steps - 1 and euler_at_final:
             k = 1
-        if points[i + 1].sigma == 0.0 or points[i + 1].lam == points[i].lam:  # the grid may end where the schedule does
+        if points[i + 1].sigma == 0.0 or points[i + 1].lam == points[i].lam:  # the last time may be the end of the schedule
             k = 1
-        # A prediction made where there was no signal has no finite distance in λ.
+        # A prediction made without signal is at an infinite distance in λ.
         while k > 1 and math.isinf(points[i - k + 1].lam):
             k -= 1
         out.append(k)
@@ -155,7 +155,7 @@ def steps_back(points: Sequence[Point], i: int, order: int) -> list[float]:
 
 
 def along(grid: Grid, points: Sequence[Point], i: int, transfer: Transfer, form: str) -> float:
-    """What step i makes of ``leaps.spread``, where the states and predictions before it are exact."""
+    """The state after step i, starting from ``leaps.spread`` with exact states and predictions before it."""
     states = [leaps.spread(grid, points[i - j]) for j in range(len(transfer.weights))]
     made = [leaps.predicted(grid, points[i - j], state)[form == "noise"] for j, state in enumerate(states)]
     return transfer.x * states[0] + sum(w * m for w, m in zip(transfer.weights, made, strict=True))
@@ -183,8 +183,8 @@ def dpm_solver(
     eta: float = 0.0,
     halved_curvature: bool = False,
 ) -> SolverTable:
-    """The table of a multistep DPM-Solver of this form and order, with its options (``steps_offset`` is in the grid already,
-    ``final_sigmas_type`` in the grid's end)."""
+    """The table of a multistep DPM-Solver of this form and order, with its options. ``steps_offset`` and ``final_sigmas_type``
+    have no effect here: they are part of the grid."""
     points = (*grid.points, grid.end)
 
     def step(i: int, k: int, eta: float = 0.0) -> Transfer:
@@ -196,21 +196,20 @@ def dpm_solver(
     guard = leaps.Guard(grid)
     transfers = []
     for i, k in enumerate(orders(points, order, lower_order_final=lower_order_final, euler_at_final=euler_at_final)):
-        if form == "data" and (order == 3 or solver_type == "heun"):  # the SDE's step extends the same polynomial as the ODE's
+        if form == "data" and (order == 3 or solver_type == "heun"):  # the SDE extrapolates the same polynomial as the ODE
             k = highest(grid, guard, points, i, k, form, partial(step, i))
         transfers.append(step(i, k, eta))
     return table(grid, points, transfers, form)
 
 
 def table(grid: Grid, points: Sequence[Point], transfers: Sequence[Transfer], form: str) -> SolverTable:
-    """Rows of a multistep solver. The predictions that later rows look back to are kept in as many registers as the longest
-    look, each written over the oldest.
+    """Rows of a multistep solver. Predictions that later rows use are kept in a ring of registers.
 
     Args:
-        grid: What is solved.
+        grid: The solver's input.
         points: Where the network is called, and the point after the last.
         transfers: One step between each two.
-        form: ``data`` keeps data predictions, ``noise`` noise predictions. Where x0 is clipped, ε is the one that fits it.
+        form: ``data`` keeps data predictions, ``noise`` noise predictions. If x0 is clipped, ε is computed from the clipped x0.
     """
     depth = max(len(t.weights) for t in transfers) - 1
     rows = []
@@ -229,10 +228,10 @@ def row(grid: Grid, point: Point, transfer: Transfer, form: str, *, c: tuple[flo
     keep = 0.0 if write is None else 1.0
     if form == "data":
         p, q = grid.data(point)
-        whole = Row(
+        direct = Row(
             timestep=point.time, p=p, q=q, lo=grid.lo, hi=grid.hi, a=transfer.x, d=weight, c=c, s=transfer.s, write=write, e_0=keep
         )
-        return whole.folded()
+        return direct.folded()
     if grid.clips:
         p, q = grid.data(point)
         of_x, of_x0 = 1.0 / point.sigma, -point.alpha / point.sigma
@@ -263,10 +262,10 @@ def row(grid: Grid, point: Point, transfer: Transfer, form: str, *, c: tuple[flo
     )
 
 
-# Options that the multistep solvers have in common, under diffusers' names.
+# Options that several multistep solvers have, under diffusers' names.
 STEPS_OFFSET = Option(0, "added to the timesteps of leading spacing", minimum=0)
-LOWER_ORDER_FINAL = Option(True, "in runs of fewer than 15 steps, end with steps of lower order")
+LOWER_ORDER_FINAL = Option(True, "with fewer than 15 steps, end with steps of lower order")
 EULER_AT_FINAL = Option(False, "end with a step of first order")
-FINAL_SIGMAS_TYPE = Option("zero", "end at the data, or where the schedule ends (t_min)", choices=("zero", "sigma_min"))
+FINAL_SIGMAS_TYPE = Option("zero", "end at the data, or at the end of the schedule (t_min)", choices=("zero", "sigma_min"))
 SOLVER_TYPE = Option("midpoint", "second order: the line's value in the middle, or its integral", choices=("midpoint", "heun"))
-HALVED = Option(False, "third order: half the quadratic term, as diffusers has it (the order is then 2)")
+HALVED = Option(False, "third order: half the quadratic term, as in diffusers (reduces the order to 2)")

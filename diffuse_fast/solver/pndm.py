@@ -1,20 +1,20 @@
 """PNDM: Liu et al. 2022, "Pseudo Numerical Methods for Diffusion Models on Manifolds" (arXiv:2202.09778).
 
-The transfer is DDIM's (eq. 11), ``φ(x, ε, t, t')``; what is put in for ε is a combination of noise predictions. From the fourth
-step on it is the linear multistep one (F-PNDM, eq. 12, section 3.3)::
+Every step is DDIM's (eq. 11), ``φ(x, ε, t, t')``, with a combination of noise predictions in place of ε. From the fourth step on it
+is the linear multistep combination (F-PNDM, eq. 12, section 3.3)::
 
     ε̂ = (55·ε_t − 59·ε_{t−1} + 37·ε_{t−2} − 9·ε_{t−3})/24
 
-Two ways to start:
+There are two ways to start:
 
-* ``skip_prk_steps=True`` (PLMS, as latent diffusion samples): the first step is taken twice, by Euler and then by the mean of the
-  predictions at both its ends; the next two use two and three predictions. One evaluation more than steps.
+* ``skip_prk_steps=True`` (PLMS, as in latent diffusion): the first step is taken twice, by Euler and then with the mean of the
+  predictions at both its ends; the next two steps use two and three predictions. One evaluation more than steps.
 * ``skip_prk_steps=False``: the first three steps by the pseudo Runge-Kutta method (eq. 13), four evaluations each.
 
-Either way a step of the start that is too long (``leaps.py``) is DDIM's, of one evaluation.
+A step of the start that is too long (``leaps.py``) is DDIM's, with one evaluation.
 
-diffusers' PNDMScheduler. Where its grid is not even it takes the next timestep to be ``T // steps`` lower all the same; here it
-is the next of the grid.
+diffusers' PNDMScheduler always assumes that the next timestep is ``T // steps`` lower, also on a nonuniform grid; here it is the
+next of the grid.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from .multistep import Transfer
 from .solver import Grid, Option, Point, Solver, SolverTable
 
 RUNGE_KUTTA_STEPS = 3
-BASE, SUM = 3, 4  # registers of the Runge-Kutta start, behind the three of the predictions
-WHOLE = 1e-6  # a timestep found by its log-SNR is that close to the one meant
+BASE, SUM = 3, 4  # registers of the Runge-Kutta start, after the three for the predictions
+INTEGER_TOLERANCE = 1e-6  # error of a timestep that was computed from its log-SNR
 
 
 def table(grid: Grid, *, skip_prk_steps: bool, set_alpha_to_one: bool, steps_offset: int) -> SolverTable:
@@ -47,7 +47,7 @@ def _plms(grid: Grid, points: tuple[Point, ...]) -> SolverTable:
     rows = [multistep.row(grid, points[0], first, "noise", c=(), write=0 if len(points) > 2 else None)]
     states = [points[0], points[1]]
     if len(points) > 2:
-        # The first step again with the mean of both predictions: what that adds to the state.
+        # The first step again with the mean of both predictions, as a correction of the state.
         half = 0.5 * first.weights[0]
         again = multistep.row(grid, points[1], Transfer(1.0, [half]), "noise", c=(-half,), write=None)
         if not guard.stages_too_long(points[1], [rows[0], again], points[:2]):
@@ -60,7 +60,7 @@ def _plms(grid: Grid, points: tuple[Point, ...]) -> SolverTable:
 
 
 def _multistep(grid: Grid, guard: leaps.Guard, points: tuple[Point, ...], i: int) -> Row:
-    """Step i by up to three predictions besides the new one, which is kept."""
+    """Step i with the new prediction, which is kept, and up to three earlier ones."""
     now, then = points[i], points[i + 1]
     step = partial(adams_bashforth, multistep.by_noise(now, then, ()))
     transfer = step(multistep.highest(grid, guard, points, i, min(i + 1, 4), "noise", step))
@@ -74,8 +74,8 @@ def _runge_kutta(grid: Grid, points: tuple[Point, ...]) -> SolverTable:
     steps = len(points) - 1
     if steps <= RUNGE_KUTTA_STEPS:
         raise PlanError(
-            f"the Runge-Kutta start takes {RUNGE_KUTTA_STEPS} steps and needs one after it, and there are {steps}; take more, or "
-            f"skip_prk_steps=True."
+            f"the Runge-Kutta start takes {RUNGE_KUTTA_STEPS} steps and needs one after it, but there are {steps}; use more steps, "
+            f"or skip_prk_steps=True."
         )
     guard = leaps.Guard(grid)
     rows: list[Row] = []
@@ -98,26 +98,26 @@ def _runge_kutta(grid: Grid, points: tuple[Point, ...]) -> SolverTable:
 
 
 def _middle(grid: Grid, now: Point, then: Point) -> Point:
-    """The point halfway in the schedule's own time (what the network is told may be another). Of a discrete schedule it is at a
-    whole timestep where the two are, as diffusers rounds it.
+    """The point halfway in the schedule's time. Between two integer timesteps it is an integer timestep too, rounded as in
+    diffusers.
 
     Raises:
-        PlanError: it would be the one that the step starts from, which tells nothing new.
+        PlanError: it would be the start of the step.
     """
     begin, end = (float(grid.schedule.timestep_at_log_snr(2.0 * point.lam)) for point in (now, then))
     half = 0.5 * (begin - end)
-    if grid.schedule.family == "discrete" and all(abs(t - round(t)) < WHOLE for t in (begin, end)):
+    if grid.schedule.family == "discrete" and all(abs(t - round(t)) < INTEGER_TOLERANCE for t in (begin, end)):
         begin, half = round(begin), (round(begin) - round(end)) // 2
     if half == 0:
         raise PlanError(
-            f"the Runge-Kutta start calls the network halfway between timesteps, and there is no whole one between {begin:g} and "
-            f"{end:g}; take fewer steps, or skip_prk_steps=True."
+            f"the Runge-Kutta start calls the network halfway between timesteps, but there is no integer between {begin:g} and "
+            f"{end:g}; use fewer steps, or skip_prk_steps=True."
         )
     return grid.at_times(np.array([begin - half]))[0]
 
 
 def _runge_kutta_step(grid: Grid, now: Point, middle: Point, then: Point, write: int) -> list[Row]:
-    """Four evaluations. A row can keep one value, so what is not kept is recovered: the base state from the first stage, and the
+    """Four evaluations. A row can keep one value, so other values are recovered: the base state from the first stage, and the
     second prediction from the state it led to."""
     (ax, (ae,)), (bx, (be,)) = ((t.x, t.weights) for t in (multistep.by_noise(now, p, ()) for p in (middle, then)))
 
@@ -133,7 +133,7 @@ def _runge_kutta_step(grid: Grid, now: Point, middle: Point, then: Point, write:
         row = multistep.row(grid, point, Transfer(x, [eps]), "noise", c=_at(registers), write=None)
         if target is None:
             return row
-        # The weights of what is kept, by the same conversion of the noise prediction.
+        # The weights of the kept value, with the same conversion of the noise prediction.
         other = multistep.row(grid, point, Transfer(kept[0], [kept[1]]), "noise", c=(), write=None)
         return dataclasses.replace(row, write=target, e_x=other.a, e_m=other.b, e_0=other.d, f=_at(keeps))
 
@@ -155,15 +155,15 @@ def _at(weights: dict[int, float]) -> tuple[float, ...]:
 
 SOLVER = Solver(
     name="pndm",
-    order=2,  # in the log-SNR; its weights are of higher order where ε has no exponential beside it
+    order=2,  # in the log-SNR; the weights are of higher order for integrals of ε without an exponential factor
     nfe_per_step=1,
     registers=5,
     stochastic=False,
     paper="Liu et al. 2022, Pseudo Numerical Methods for Diffusion Models on Manifolds, arXiv:2202.09778",
     timestep_spacing="leading",
     options={
-        "skip_prk_steps": Option(False, "start by steps of lower order (PLMS) and not by Runge-Kutta"),
-        "set_alpha_to_one": Option(False, "end at the clean data; otherwise at timestep 0", elsewhere=True),
+        "skip_prk_steps": Option(False, "start with steps of lower order (PLMS) instead of Runge-Kutta"),
+        "set_alpha_to_one": Option(False, "end at the clean data, not at timestep 0", elsewhere=True),
         "steps_offset": multistep.STEPS_OFFSET,
     },
     table=table,

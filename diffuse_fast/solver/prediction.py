@@ -1,7 +1,6 @@
-"""What a network's output says about the data, the noise, and every other output it could have.
+"""Conversions between what networks predict: the data, the noise, and combinations of them.
 
-With x = alpha·x0 + sigma·ε the state, every prediction type is a combination m = u·x0 + w·ε; with x there are two equations
-for the two unknowns:
+With the state x = alpha·x0 + sigma·ε, every prediction type is a combination m = u·x0 + w·ε. The two equations determine x0 and ε:
 
 ============  ==================================  ====================================================================
 predicts      m                                   where
@@ -46,13 +45,13 @@ def noise_prediction(prediction_type: str, alpha: float, sigma: float, sigma_dat
 
 
 def convert_prediction(model_output: Any, x: Any, *, from_: str, to: str, alpha: Any, sigma: Any, sigma_data: float = 1.0) -> Any:
-    """What a network would have said in another prediction type.
+    """Convert a network's output to another prediction type.
 
     Args:
         model_output: (batch, ...) floating, a NumPy array or a torch tensor.
-        x: The state ``alpha·x0 + sigma·ε`` that the network saw, of the same kind and shape.
-        from_, to: ``epsilon``, ``sample``, ``denoised``, ``v_prediction``, ``flow``, ``score`` or ``edm``; the table in
-            ``solver/prediction.py`` says what each means.
+        x: The state ``alpha·x0 + sigma·ε`` that the network was called with, of the same kind and shape.
+        from_, to: ``epsilon``, ``sample``, ``denoised``, ``v_prediction``, ``flow``, ``score`` or ``edm``; defined in
+            the table of ``solver/prediction.py``.
         alpha, sigma: Marginal of the state (``schedule.alpha(t)``, ``schedule.sigma(t)``): numbers, or one per sample (batch,).
         sigma_data: ``schedule.sigma_data``: only ``v_prediction`` and ``edm`` depend on it.
 
@@ -60,9 +59,9 @@ def convert_prediction(model_output: Any, x: Any, *, from_: str, to: str, alpha:
         The kind, dtype and shape of ``model_output``. The weights are computed in float64.
 
     Raises:
-        ArgumentError: an unknown type, a shape that does not fit, or a conversion that does not exist at this marginal: x0
-            from ε without data (alpha 0), ε or the score from x0 without noise (sigma 0).
-        ArgumentTypeError: arrays of different kinds, or not floating.
+        ArgumentError: an unknown type, mismatched shapes, or a conversion that does not exist at this marginal: x0 from ε without
+            data (alpha 0), ε or the score from x0 without noise (sigma 0).
+        ArgumentTypeError: arrays of different kinds, or not floating-point.
 
     Example:
         >>> import numpy as np, diffuse_fast as df
@@ -74,7 +73,7 @@ def convert_prediction(model_output: Any, x: Any, *, from_: str, to: str, alpha:
     """
     for name, value in (("from_", from_), ("to", to)):
         if value not in PREDICTION_TYPES:
-            raise ArgumentError(f"{name} is {value!r}; it is no prediction type.{suggest(str(value), PREDICTION_TYPES)}")
+            raise ArgumentError(f"{name} is {value!r}, an unknown prediction type.{suggest(str(value), PREDICTION_TYPES)}")
     _check_arrays(model_output, x)
     alphas, sigmas = (_per_sample(name, v, model_output.shape) for name, v in (("alpha", alpha), ("sigma", sigma)))
     unit = require_positive("sigma_data", sigma_data)
@@ -83,14 +82,14 @@ def convert_prediction(model_output: Any, x: Any, *, from_: str, to: str, alpha:
         weights = [np.asarray(v, np.float64) for v in _between(parts, target, alphas, sigmas)]
     if not all(np.isfinite(v).all() for v in weights):
         raise ArgumentError(
-            f"{to} does not follow from {from_} at alpha {alpha!r} and sigma {sigma!r}: where nothing is left of the data or of "
-            f"the noise, the other says nothing of it."
+            f"{to} cannot be computed from {from_} at alpha {alpha!r} and sigma {sigma!r}: if alpha or sigma is 0, the "
+            f"state carries no information about the data or the noise."
         )
     if isinstance(model_output, np.ndarray):
         p, q = (v.astype(model_output.dtype) for v in weights)
     else:
         p, q = (sys.modules["torch"].as_tensor(v).to(model_output) for v in weights)
-    # A weight of 0 is no term: 0·NaN is NaN, and −0 + 0 is 0.
+    # A term of weight 0 is left out, because 0·NaN is NaN and −0 + 0 is 0.
     return p * x + q * model_output if weights[0].any() else q * model_output
 
 
@@ -124,17 +123,17 @@ def _check_arrays(model_output: Any, x: Any) -> None:
         floating = value.is_floating_point() if torch else isinstance(value, np.ndarray) and value.dtype.kind == "f"
         if not floating:
             raise ArgumentTypeError(
-                f"{name} is a {type(value).__name__} of {getattr(value, 'dtype', 'no dtype')}; it must be a floating NumPy array "
-                f"or torch tensor."
+                f"{name} is a {type(value).__name__} of {getattr(value, 'dtype', 'no dtype')}; it must be a floating-point "
+                f"NumPy array or torch tensor."
             )
     if isinstance(model_output, np.ndarray) != isinstance(x, np.ndarray):
         raise ArgumentTypeError("model_output and x must both be NumPy arrays or both torch tensors.")
     if model_output.shape != x.shape:
-        raise ArgumentError(f"model_output has shape {tuple(model_output.shape)} and x {tuple(x.shape)}; they must be the same.")
+        raise ArgumentError(f"model_output has shape {tuple(model_output.shape)} and x {tuple(x.shape)}; they must be equal.")
 
 
 def _per_sample(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """A number, or one per sample, as float64 that broadcasts over the arrays."""
+    """A number, or one per sample, as a float64 array that broadcasts over the samples."""
     level = to_float64(name, value)
     if level.ndim > 1 or (level.ndim == 1 and level.shape != tuple(shape[:1])):
         raise ArgumentError(f"{name} has shape {level.shape}; it must be a number, or one per sample of {tuple(shape)}.")

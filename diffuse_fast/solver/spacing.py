@@ -1,6 +1,6 @@
-"""Time grids: at which times the network is called, from noise to data.
+"""Time grids: the times at which the network is called, from noise to data.
 
-Over the integer timesteps of a discrete schedule, by the names of Lin et al. 2023 ("Common Diffusion Noise Schedules and
+Spacings over the integer timesteps of a discrete schedule, with the names of Lin et al. 2023 ("Common Diffusion Noise Schedules and
 Sample Steps are Flawed", Table 2; 0-based here), for T training timesteps and N steps:
 
 =========  =========================================================  =======================
@@ -11,36 +11,36 @@ trailing   ``round(T − i·T/N) − 1``, i = 0 .. N − 1                   999
 linspace   ``round(i·(T − 1)/(N − 1))``, i = N − 1 .. 0               999, 666, 333, 0
 =========  =========================================================  =======================
 
-Halves are rounded to even, as NumPy and diffusers do. With few steps, or with many that do not divide T, leading starts in the
-middle of the schedule, and so does linspace with one step (:func:`starts_in_the_middle`): :func:`diffuse_fast.plan` then takes
-trailing. diffusers' schedulers do not agree on what ``leading`` and ``linspace`` are; each solver follows its own
+Halves are rounded to even, as in NumPy and diffusers. With few steps, or with a large number that does not divide T, leading starts
+in the middle of the schedule, and so does linspace with one step (:func:`starts_in_the_middle`); :func:`diffuse_fast.plan` then
+uses trailing. diffusers' schedulers define ``leading`` and ``linspace`` differently; each solver follows its own scheduler
 (``Solver.grid``):
 
-* ``closed`` (DDIM, DDPM): as in the table;
+* ``closed`` (DDIM, DDPM): the table above;
 * ``open`` (DPM-Solver, UniPC, DEIS): the grid of N + 1 steps without its last, timestep 0;
 * ``fractional`` (Euler, Heun, LMS, DPM-2): linspace is not rounded.
 
-``linspace`` of the other families is even from ``t_max`` to ``t_min``. Of a flow it is even from σ = 1 to the shifted
-1/num_train_timesteps, and then shifted: so the last level is shifted twice, as by diffusers' FlowMatchEulerDiscreteScheduler, which
-shifts its smallest level when it is made, and by the code of Stable Diffusion 3. ``trailing`` of a flow is 1 − i/N, shifted once.
+In other families ``linspace`` is evenly spaced from ``t_max`` to ``t_min``. In a flow it is evenly spaced from σ = 1 to the shifted
+1/num_train_timesteps, then shifted. The last level is thus shifted twice, as in diffusers' FlowMatchEulerDiscreteScheduler, which
+shifts its smallest level when it is made, and in the code of Stable Diffusion 3. ``trailing`` of a flow is 1 − i/N, shifted once.
 
-Over the noise level σ of every family (``Schedule.noise_level``), from ``sigma_max`` to ``sigma_min``, u = i/(N − 1):
+Spacings over the noise level σ of every family (``Schedule.noise_level``), from ``sigma_max`` to ``sigma_min``, u = i/(N − 1):
 
 ===========  =====================================================================================================
 karras       ``(sigma_max^(1/rho) + u·(sigma_min^(1/rho) − sigma_max^(1/rho)))^rho`` (Karras et al. 2022, eq. 5)
 exponential  ``exp(log(sigma_max) + u·(log(sigma_min) − log(sigma_max)))``
 beta_sigmas  ``sigma_min + (sigma_max − sigma_min)·q(1 − u)``, q the quantile of Beta(0.6, 0.6): diffusers'
              ``use_beta_sigmas``
-log_snr      log-SNR even (Lu et al. 2022, section 5; diffusers' ``use_lu_lambdas``); the same as exponential except in a flow
+log_snr      even in log-SNR (Lu et al. 2022, section 5; diffusers' ``use_lu_lambdas``); equals exponential except in a flow
 ===========  =====================================================================================================
 
-Over the time t of every family:
+Spacings over the time t of every family:
 
 =====  =========================================================================================================
 beta   ``t_min + (t_max − t_min)·q(1 − u)``, q the quantile of Beta(a, b) with ``beta_shape`` (a, b) = (0.6, 0.6)
-       (Lee et al. 2024, "Beta Sampling is All You Need", arXiv:2407.12173): dense at both ends. A flow goes from 1
-       to 1/num_train_timesteps and shifts that
-power  ``t_max·(1 − i/N)^rho``, of which rho = 2 is DDIM's quadratic (Song et al. 2020, appendix D.2); a flow shifts it
+       (Lee et al. 2024, "Beta Sampling is All You Need", arXiv:2407.12173): dense at both ends. In a flow from 1 to
+       1/num_train_timesteps, then shifted
+power  ``t_max·(1 − i/N)^rho``; rho = 2 is DDIM's quadratic (Song et al. 2020, appendix D.2); shifted in a flow
 =====  =========================================================================================================
 """
 
@@ -62,14 +62,14 @@ RHO = {"karras": 7.0, "power": 2.0}
 BETA_SHAPE = (0.6, 0.6)
 SPACINGS = (*INTEGER, *LEVELS, "beta", "power")
 
-MAX_SHAPE = 10.0  # of the Beta distribution; more would gather all times in the middle
+MAX_SHAPE = 10.0  # of the Beta distribution; larger values would put all times in the middle
 
-MAX_STEPS = 100_000  # a plan has a row for each in memory, and a schedule in continuous time has no end of times
+MAX_STEPS = 100_000  # bounds the memory of a plan, which has a row per step
 
 
 @dataclass(frozen=True)
 class Spacing:
-    """A named spacing and its options, checked.
+    """A named spacing with its options, checked.
 
     Attributes:
         name: One of ``SPACINGS``.
@@ -97,17 +97,19 @@ def resolve(
     sigma_max: Any = None,
     beta_shape: Any = None,
 ) -> Spacing:
-    """The spacing of this name, its options filled in from the schedule.
+    """The spacing of this name, with defaults from the schedule.
 
     Raises:
-        ArgumentError: an unknown name, one that the family does not have, an option of another spacing, an empty interval.
+        ArgumentError: an unknown name, a spacing that the family does not have, an option of another spacing, an empty interval.
     """
     if not isinstance(name, str) or name not in SPACINGS:
-        raise ArgumentError(f"timestep_spacing {name!r} is not known.{suggest(str(name), SPACINGS)}")
+        raise ArgumentError(f"unknown timestep_spacing {name!r}.{suggest(str(name), SPACINGS)}")
     if name == "leading" and schedule.family != "discrete":
-        raise ArgumentError(f"timestep_spacing is 'leading'; the family {schedule.family} has no integer timesteps to lead.")
+        raise ArgumentError(
+            f"timestep_spacing is 'leading'; it needs integer timesteps, which the family {schedule.family} does not have."
+        )
     if name == "trailing" and schedule.family not in ("discrete", "flow"):
-        raise ArgumentError(f"timestep_spacing is 'trailing'; for the family {schedule.family} that is 'power' with rho=1.")
+        raise ArgumentError(f"timestep_spacing is 'trailing'; for the family {schedule.family} use 'power' with rho=1.")
     if steps_offset != 0 and name != "leading":
         raise ArgumentError(f"steps_offset is {steps_offset}; only leading spacing has an offset, not {name}.")
     if rho is not None and name not in RHO:
@@ -126,8 +128,8 @@ def resolve(
         high = math.inf
     if math.isinf(high):
         raise ArgumentError(
-            f"timestep_spacing is {name!r}, but this schedule starts without any signal, which has no place there; say from where "
-            f"with sigma_max=..., or take 'trailing' or 'linspace'."
+            f"timestep_spacing is {name!r}, but this schedule starts without any signal, at an infinite noise level; give "
+            f"sigma_max=..., or use 'trailing' or 'linspace'."
         )
     if not low < high:
         _refuse_one_level(name, schedule)
@@ -139,7 +141,7 @@ def _shape(name: str, given: Any) -> tuple[float, float] | None:
     """``beta_shape``, checked."""
     if name != "beta":
         if given is not None:
-            raise ArgumentError(f"beta_shape is {given!r}; it is of the spacing beta, and there is none in {name}.")
+            raise ArgumentError(f"beta_shape is {given!r}; only the spacing beta has it, not {name}.")
         return None
     try:
         a, b = BETA_SHAPE if given is None else given
@@ -152,26 +154,26 @@ def _shape(name: str, given: Any) -> tuple[float, float] | None:
 
 
 def _refuse_one_level(name: str, schedule: Schedule) -> None:
-    """Refuses a spacing that goes from σ = 1 to 1/num_train_timesteps where both are one level."""
-    if schedule.family == "flow" and schedule.num_train_timesteps == 1:  # type: ignore[attr-defined]  # checked: the family has it
+    """Raise an ArgumentError if a spacing from σ = 1 to 1/num_train_timesteps would have a single level."""
+    if schedule.family == "flow" and schedule.num_train_timesteps == 1:  # type: ignore[attr-defined]  # checked above
         raise ArgumentError(
-            f"timestep_spacing is {name!r}, which goes from sigma 1 to 1/num_train_timesteps, and num_train_timesteps is 1: that "
-            f"is one level. Take Schedule.flow(), with time_convention='continuous' for a network that is told times from 0 to 1; "
-            f"or timestep_spacing='trailing'."
+            f"timestep_spacing is {name!r}, which goes from sigma 1 to 1/num_train_timesteps, but num_train_timesteps is 1: "
+            f"both are the same level. Use Schedule.flow(), with time_convention='continuous' if the network takes times from 0 "
+            f"to 1; or timestep_spacing='trailing'."
         )
 
 
 def grid(spacing: Spacing, schedule: Schedule, steps: int, style: str = "closed") -> np.ndarray:
-    """The times of a spacing, float64 ``(steps,)``, falling, in the schedule's own unit.
+    """The times of a spacing, float64 ``(steps,)``, decreasing, in the unit of the schedule.
 
     Raises:
-        ArgumentError: ``steps`` is more than there are timesteps or ``MAX_STEPS``, or ``steps_offset`` shifts the grid past the
-            last.
+        ArgumentError: ``steps`` is more than the number of timesteps or ``MAX_STEPS``, or ``steps_offset`` shifts the grid past
+            the last timestep.
     """
     if steps > MAX_STEPS:
         raise ArgumentError(f"steps is {steps}; a plan has at most {MAX_STEPS}.")
     if spacing.name in INTEGER and schedule.family == "discrete":
-        return _integers(spacing, schedule.num_train_timesteps, steps, style)  # type: ignore[attr-defined]  # checked: the family has it
+        return _integers(spacing, schedule.num_train_timesteps, steps, style)  # type: ignore[attr-defined]  # checked above
     if steps < 1:
         raise ArgumentError(f"steps is {steps}; it must be at least 1.")
     if spacing.name in LEVELS:
@@ -183,37 +185,37 @@ def grid(spacing: Spacing, schedule: Schedule, steps: int, style: str = "closed"
         quantile = beta_quantile(1.0 - np.linspace(0.0, 1.0, steps), *spacing.beta_shape)
         if schedule.family != "flow":
             return schedule.t_min + (schedule.t_max - schedule.t_min) * quantile
-        low = 1.0 / schedule.num_train_timesteps  # type: ignore[attr-defined]  # checked: the family has it
+        low = 1.0 / schedule.num_train_timesteps  # type: ignore[attr-defined]  # checked above
         sigma = low + (1.0 - low) * quantile
     elif spacing.name == "linspace":
         if schedule.family != "flow":
             return np.linspace(schedule.t_max, schedule.t_min, steps)
-        sigma = np.linspace(1.0, schedule.shifted(1.0 / schedule.num_train_timesteps), steps)  # type: ignore[attr-defined]  # checked: the family has it
-    else:  # trailing of a flow is power with exponent 1
+        sigma = np.linspace(1.0, schedule.shifted(1.0 / schedule.num_train_timesteps), steps)  # type: ignore[attr-defined]  # checked above
+    else:  # in a flow, trailing is power with exponent 1
         sigma = (1.0 - np.arange(steps) / steps) ** (1.0 if spacing.rho is None else spacing.rho)
     if schedule.family == "flow":
-        sigma = schedule.shifted(sigma)  # type: ignore[attr-defined]  # checked: the family has it
+        sigma = schedule.shifted(sigma)  # type: ignore[attr-defined]  # checked above
     return schedule.t_max * sigma
 
 
 def starts_in_the_middle(spacing: Spacing, schedule: Schedule, times: np.ndarray) -> bool:
-    """Whether a grid over integer timesteps starts below 0.9·num_train_timesteps, and not at the last timestep either: too far
-    into the schedule for a state that is pure noise."""
+    """Whether a grid over integer timesteps starts below 0.9·num_train_timesteps and not at the last timestep: too late for a state
+    of pure noise."""
     if spacing.name not in INTEGER or schedule.family != "discrete":
         return False
-    count = schedule.num_train_timesteps  # type: ignore[attr-defined]  # checked: the family has it
+    count = schedule.num_train_timesteps  # type: ignore[attr-defined]  # checked above
     return bool(times[0] < count - 1 and 10 * times[0] < 9 * count)
 
 
 def _integers(spacing: Spacing, count: int, steps: int, style: str) -> np.ndarray:
-    opened = style == "open" and spacing.name != "trailing"
-    most = count - 1 if opened and count > 1 else count
+    drop_last = style == "open" and spacing.name != "trailing"
+    most = count - 1 if drop_last and count > 1 else count
     if not 1 <= steps <= most:
         raise ArgumentError(f"steps is {steps}; this schedule allows 1 to {most} with {spacing.name} spacing.")
     if spacing.name == "trailing":
         times = np.round(count - np.arange(steps) * (count / steps)) - 1
     else:
-        total = min(steps + opened, count)
+        total = min(steps + drop_last, count)
         if spacing.name == "leading":
             rising = np.arange(total, dtype=np.float64) * (count // total)
         else:
@@ -223,7 +225,7 @@ def _integers(spacing: Spacing, count: int, steps: int, style: str) -> np.ndarra
     if times[0] >= count:
         raise ArgumentError(
             f"steps_offset is {spacing.steps_offset}; with {steps} steps the first timestep would be {times[0]}, past the "
-            f"last of the schedule ({count - 1}). Take fewer steps or a smaller offset."
+            f"last of the schedule ({count - 1}). Use fewer steps or a smaller offset."
         )
     return times.astype(np.float64)
 
@@ -262,8 +264,8 @@ def beta_quantile(p: np.ndarray, a: float, b: float) -> np.ndarray:
 def _inverse_beta(integral: np.ndarray, a: float, b: float) -> np.ndarray:
     """The x in [0, 1/2] with ∫₀ˣ u^(a−1)·(1−u)^(b−1) du = integral.
 
-    As a function of y = x^a the integral is convex (b < 1) or concave, and its first term alone is above or below the root. So
-    Newton's method goes to the root from one side.
+    As a function of y = x^a the integral is convex (b < 1) or concave, and its first term alone gives a start above or below the
+    root, so Newton's method converges from one side.
     """
     y = np.minimum(a * integral, 0.6**a)
     for _ in range(12):

@@ -1,13 +1,13 @@
-"""What the solvers of one step share: exact first-order transfers, and rows written in terms of x0 or ε.
+"""Building blocks of singlestep solvers: exact first-order transfers, and rows in terms of x0 or ε.
 
-On the path x = alpha·x0 + sigma·ε a prediction that stays constant carries the state from one point to the next exactly. In
-the two forms of the DPM-Solver papers, with h = λ' − λ::
+If a prediction stays constant along the path x = alpha·x0 + sigma·ε, the step from one point to the next is exact. In the two forms
+of the DPM-Solver papers, with h = λ' − λ::
 
     x' = (alpha'/alpha)·x − sigma'·(e^h − 1)·ε         Lu et al. 2022, DPM-Solver (arXiv:2206.00927), eq. (3.7)
     x' = (sigma'/sigma)·x + alpha'·(1 − e^−h)·x0       Lu et al. 2022, DPM-Solver++ (arXiv:2211.01095), eq. (9)
 
-They are one map, Euler's step in σ = sigma/alpha (k-diffusion, EDM) and DDIM's at eta = 0. Nothing here assumes
-alpha² + sigma² = 1: only ratios at one point and differences of λ appear.
+Both are the same map: Euler's step in σ = sigma/alpha (k-diffusion, EDM), and DDIM's at eta = 0. Only ratios at one point and
+differences of λ appear, so alpha² + sigma² = 1 is not assumed.
 """
 
 from __future__ import annotations
@@ -25,31 +25,31 @@ def by_noise(now: Point, then: Point) -> tuple[float, float]:
 
 
 def by_data(now: Point, then: Point) -> tuple[float, float]:
-    """Weights of x and x0 that carry the state from ``now`` to ``then``; the ends of λ are no trouble here."""
+    """Weights of x and x0 that carry the state from ``now`` to ``then``; defined also for infinite λ."""
     return then.sigma / now.sigma, -then.alpha * math.expm1(now.lam - then.lam)
 
 
 def one_stage(now: Point, then: Point) -> bool:
-    """Whether a step has no room for a stage in between: λ is infinite without signal and without noise. Such a step is of
-    first order, as the peers end it."""
+    """Whether a step has no intermediate stage, because λ is infinite at one end (no signal, or no noise). Such a step is of first
+    order, as in other libraries."""
     return now.alpha == 0.0 or then.sigma == 0.0
 
 
-def needs_timesteps(grid: Grid, solver: str) -> None:
-    """Refuses a grid whose points do not carry training timesteps, for a solver whose formulas are of them.
+def require_timesteps(grid: Grid, solver: str) -> None:
+    """Check that the times of a grid are training timesteps, for a solver whose formulas contain them.
 
     Raises:
-        PlanError: the network is told something else.
+        PlanError: the network takes the time in another form.
     """
     if grid.time_convention not in (None, "timestep"):
         raise PlanError(
-            f"{solver} is defined on training timesteps, and the network is told {grid.time_convention}. Leave time_convention "
-            f"out, or take another solver."
+            f"{solver} is defined on training timesteps, but time_convention is {grid.time_convention!r}. Leave it out, or "
+            f"use another solver."
         )
 
 
 def ancestral(now: Point, then: Point, eta: float) -> tuple[Point, float]:
-    """Splits a step into a deterministic part and fresh noise, as k-diffusion's ``get_ancestral_step`` does with σ:
+    """Split a step into a deterministic part and fresh noise, as k-diffusion's ``get_ancestral_step`` does with σ:
     σ_up = min(σ', eta·√(σ'²·(σ² − σ'²)/σ²)), σ_down = √(σ'² − σ_up²).
 
     Returns:
@@ -57,7 +57,7 @@ def ancestral(now: Point, then: Point, eta: float) -> tuple[Point, float]:
     """
     h = then.lam - now.lam
     up = min(then.sigma, eta * then.sigma * math.sqrt(-math.expm1(-2.0 * h)))
-    # sigma'² − up², without the difference of close numbers that it is at eta = 1 and a long step
+    # sigma'² − up², without cancellation at eta = 1 and a long step
     left = (1.0 - eta) * (1.0 + eta) + (eta * math.exp(-h)) ** 2
     return Point(then.time, then.log_alpha, then.alpha, then.sigma * math.sqrt(max(left, 0.0))), up
 
@@ -73,8 +73,8 @@ def data_row(
     keep: tuple[float, float] | None = None,
     f: tuple[float, ...] = (),
 ) -> Row:
-    """``x' = x·state + x0·(data prediction) + Σ c·h + s·z`` for a network called at ``point``; ``keep`` are the weights of the
-    state and the data prediction that go to register 0, on top of Σ f·h."""
+    """``x' = x·state + x0·(data prediction) + Σ c·h + s·z`` for a network called at ``point``; ``keep`` are weights of the
+    state and the data prediction for register 0, in addition to Σ f·h."""
     p, q = grid.data(point)
     e_x, e_0 = keep or (0.0, 0.0)
     row = Row(
@@ -106,8 +106,8 @@ def noise_row(
     keep: tuple[float, float] | None = None,
     f: tuple[float, ...] = (),
 ) -> Row:
-    """``x' = x·state + eps·(noise prediction) + Σ c·h + s·z`` for a network called at ``point``; ``keep`` are the weights of the
-    state and the noise prediction that go to register 0, on top of Σ f·h. Where x0 is clipped, ε is the one that fits it."""
+    """``x' = x·state + eps·(noise prediction) + Σ c·h + s·z`` for a network called at ``point``; ``keep`` are weights of the
+    state and the noise prediction for register 0, in addition to Σ f·h. If x0 is clipped, ε is computed from the clipped x0."""
     k_x, k_eps = keep or (0.0, 0.0)
     write = None if keep is None else 0
     if grid.clips:

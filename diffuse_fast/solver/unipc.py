@@ -6,10 +6,9 @@ D_j = (m_j − m_0)/r_j of predictions made at λ + r_j·h, the step is (data fo
 
     x' = (sigma'/sigma)·x + alpha'·(I_0·m_0 + B·Σ ρ_j·D_j),    Σ_j ρ_j·r_j^(i−1) = I_i/B,  i = 1, 2, ...        (eq. 9, 11)
 
-The predictor uses past predictions. When the network has been called at the new point, the corrector takes that prediction in
-as well (r = 1), and replaces the state: the same step again, with one point more. Its correction is a combination of
-predictions, so one row holds it together with the predictor of the step that follows: an order of k needs k registers.
-Where h is infinite, from a state without signal, B is I_0 for both.
+The predictor uses past predictions. After the network was called at the new point, the corrector repeats the step with that
+prediction too (r = 1) and replaces the state. The correction is a combination of predictions, so one row contains it and the
+predictor of the next step: order k needs k registers. If h is infinite (a state without signal), B is I_0 for both.
 
 diffusers' UniPCMultistepScheduler.
 """
@@ -60,7 +59,7 @@ def table(
             continue
         back = multistep.steps_back(points, i - 1, orders[i - 1])
         corrector = _step(points[i - 1], points[i], back, solver_type, form, corrector=True)
-        # What the corrected state has over the predicted one; the newest prediction is the one just made.
+        # Corrected state minus predicted state; the newest prediction is the one just made.
         correction = np.array(corrector.weights)
         correction[1:] -= predictors[i - 1].weights
         weights = np.zeros(max(len(correction), order))
@@ -73,11 +72,11 @@ def table(
 def _too_long(
     grid: Grid, guard: leaps.Guard, points: Sequence[Point], i: int, order: int, solver_type: str, form: str, corrects: bool
 ) -> bool:
-    """Whether step i is too long for this order (``leaps.py``), with its correction or without."""
+    """Whether step i is too long for this order (``leaps.py``), with or without its correction."""
     now, then, back = points[i], points[i + 1], multistep.steps_back(points, i, order)
     predictor = _step(now, then, back, solver_type, form, corrector=False)
     landed = multistep.along(grid, points, i, predictor, form)
-    # The prediction there stays, also where the state is corrected.
+    # The prediction at the end is made before the correction, and is kept.
     if corrects and not guard.too_long(then, landed):
         corrector = _step(now, then, back, solver_type, form, corrector=True)
         newest, *past = corrector.weights
@@ -87,9 +86,9 @@ def _too_long(
 
 
 def _step(now: Point, then: Point, back: Sequence[float], solver_type: str, form: str, *, corrector: bool) -> Transfer:
-    """A step; the weights of the corrector begin with that of the prediction at its end."""
+    """A step. The weights of the corrector start with that of the prediction at the end of the step."""
     h = then.lam - now.lam
-    # Of first order where there is no width, or no finite one and nothing to correct behind it.
+    # First order if the width is zero, or infinite with nothing to correct.
     if h == 0.0 or then.sigma == 0.0 or (form == "noise" and now.alpha == 0.0):
         return multistep.by_data(now, then, ()) if form == "data" else multistep.by_noise(now, then, ())
     order = len(back) + 1
@@ -97,7 +96,7 @@ def _step(now: Point, then: Point, back: Sequence[float], solver_type: str, form
     scale = h if solver_type == "bh1" and math.isfinite(h) else integrals[0]
     r = [-sum(back[: j + 1]) / h for j in range(len(back))] + ([1.0] if corrector else [])
     rho = _rho(np.array(r), [integrals[i] / scale for i in range(1, order + 1)])
-    weights = np.zeros(order + corrector)  # of m_0 and the past ones; last that of the new point
+    weights = np.zeros(order + corrector)  # of m_0 and the past predictions, then of the new point
     weights[0] = integrals[0]
     for j, (weight, distance) in enumerate(zip(rho, r, strict=True), start=1):
         weights[j] += scale * weight / distance
@@ -110,7 +109,7 @@ def _step(now: Point, then: Point, back: Sequence[float], solver_type: str, form
 
 
 def _rho(r: np.ndarray, b: list[float]) -> np.ndarray:
-    # With one difference the paper takes 1/2, which keeps the order and needs no equation (section 3.2).
+    # For one difference the paper uses 1/2, which keeps the order without solving an equation (section 3.2).
     if len(r) <= 1:
         return np.full(len(r), 0.5)
     return np.linalg.solve(np.vander(r, increasing=True).T, b[: len(r)])
@@ -128,8 +127,8 @@ SOLVER = Solver(
     options={
         "solver_order": Option(2, "order of the predictor, 1 to 3; the corrector adds one", minimum=1, maximum=3),
         "solver_type": Option("bh2", "B(h): h, or e^h − 1", choices=("bh1", "bh2")),
-        "predict_x0": Option(True, "the data form; else the noise form"),
-        "disable_corrector": Option((), "steps, from 0, whose results are not corrected; range(steps): none is", minimum=0),
+        "predict_x0": Option(True, "the data form, not the noise form"),
+        "disable_corrector": Option((), "indices of steps that are not corrected; range(steps) disables the corrector", minimum=0),
         "lower_order_final": Option(True, "end with steps of lower order"),
         "final_sigmas_type": multistep.FINAL_SIGMAS_TYPE,
         "steps_offset": multistep.STEPS_OFFSET,

@@ -1,8 +1,8 @@
-"""The equations of diffusion models as functions: NumPy, float64, no torch. What they say, a test holds against its theorem.
+"""The equations of diffusion models as functions: NumPy, float64, no torch. Tests check each against its theorem.
 
-``docs/theory/`` tells the theory and names the function of every equation. Everywhere x0 is data (batch, ...), a time is in the
-schedule's own unit and one number or one per sample (batch,), and ``s=None`` is the data itself, before any noise: DDPM's x_0,
-where ``t=0`` of a discrete schedule is its x_1.
+``docs/theory/`` explains the theory and names the function of every equation. x0 is data (batch, ...). Times are in the unit of the
+schedule, one number or one per sample (batch,). ``s=None`` is the data without noise, DDPM's x_0; ``t=0`` of a discrete schedule is
+DDPM's x_1.
 
 ==========================  =====================================================================================
 :class:`Gaussian`           a normal distribution with independent elements
@@ -11,12 +11,12 @@ where ``t=0`` of a discrete schedule is its x_1.
 :func:`marginal`            q(x_t | x_0)
 :func:`posterior`           q(x_s | x_t, x_0)
 :func:`snr`                 signal to noise
-:func:`reverse`             p(x_s | x_t), from what a network says
+:func:`reverse`             p(x_s | x_t), from a network's output
 :func:`prior_term`          L_T of the ELBO
 :func:`diffusion_term`      L_{t−1}
 :func:`decoder_term`        L_0, of discretised or of continuous data
-:func:`simple_loss_weight`  what L_{t−1} is of the simple loss
-:func:`elbo`                all of them, summed
+:func:`simple_loss_weight`  the weight of the simple loss in L_{t−1}
+:func:`elbo`                the sum of these terms
 :func:`probability_flow`    the velocity of the probability-flow ODE
 :func:`score`               ∇ log q(x_t | x_0)
 ==========================  =====================================================================================

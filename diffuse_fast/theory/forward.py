@@ -1,4 +1,4 @@
-"""The forward process: what becomes of data as noise is added, and what its past was."""
+"""The forward process: the distribution of data as noise is added, and of its earlier states."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Level(NamedTuple):
-    """The marginal at one time, or at one per sample: each value broadcasts over (batch, ...)."""
+    """The marginal at one time, or at one time per sample; each value broadcasts over (batch, ...)."""
 
     alpha: Any
     sigma: Any
@@ -35,14 +35,14 @@ def level(schedule: Schedule, t: Any, ndim: int) -> Level:
 
 
 def added(now: Level, before: Level) -> tuple[Any, Any]:
-    """``(ratio, gain)``: alpha_t/alpha_s, and the share of sigma_t² that was added since s, 1 − SNR(t)/SNR(s), both without
-    loss of digits where t and s are close."""
+    """``(ratio, gain)``: alpha_t/alpha_s, and the fraction of sigma_t² that was added since s, 1 − SNR(t)/SNR(s). Both are accurate
+    also for close t and s."""
     if np.any(np.asarray(now.log_snr) > np.asarray(before.log_snr)):
         raise ArgumentError("s is noisier than t; s must be the earlier time, or None for the data.")
     with np.errstate(invalid="ignore"):
         ratio = np.exp(now.log_alpha - before.log_alpha)
         gain = -np.expm1(now.log_snr - before.log_snr)
-    same = np.asarray(now.log_snr) == np.asarray(before.log_snr)  # also where both are infinite
+    same = np.asarray(now.log_snr) == np.asarray(before.log_snr)  # also if both are infinite
     return np.where(same, 1.0, ratio), np.where(same, 0.0, gain)
 
 
@@ -52,9 +52,9 @@ def transition(schedule: Schedule, x_s: Any, *, s: Any, t: Any) -> Gaussian:
     N(sqrt(1 − β_t)·x_{t−1}, β_t) (Ho et al. 2020, arXiv:2006.11239, eq. 2).
 
     Args:
-        schedule: Any.
+        schedule: Any schedule.
         x_s: (batch, ...), the state at ``s``.
-        s, t: Times, one or one per sample; ``s=None`` is the data.
+        s, t: Times, one number or one per sample; ``s=None`` is the data.
 
     Raises:
         ArgumentError: s is noisier than t, or a time is out of range.
@@ -76,7 +76,7 @@ def marginal(schedule: Schedule, x0: Any, t: Any) -> Gaussian:
     """q(x_t | x_0) = N(alpha_t·x_0, sigma_t²) (Ho et al. 2020, eq. 4).
 
     Args:
-        schedule: Any.
+        schedule: Any schedule.
         x0: (batch, ...) data.
         t: A time, or one per sample.
 
@@ -97,12 +97,12 @@ def posterior(schedule: Schedule, x_t: Any, x0: Any, *, t: Any, s: Any) -> Gauss
         mean     = alpha_s·σ²_{t|s}/sigma_t²·x_0 + (alpha_t/alpha_s)·sigma_s²/sigma_t²·x_t
         variance = σ²_{t|s}·sigma_s²/sigma_t²
 
-    (Ho et al. 2020, eq. 6 and 7, there for s = t − 1; any s: Kingma et al. 2021, appendix A.2.)
+    (Ho et al. 2020, eq. 6 and 7 for s = t − 1; Kingma et al. 2021, appendix A.2 for any s).
 
     Args:
-        schedule: Any.
+        schedule: Any schedule.
         x_t, x0: (batch, ...), the state and the data.
-        t, s: Times, one or one per sample; ``s=None`` is the data, and the answer the point x0.
+        t, s: Times, one number or one per sample; ``s=None`` is the data, and the result the point x0.
 
     Raises:
         ArgumentError: s is noisier than t, or a time is out of range.
@@ -123,8 +123,8 @@ def posterior(schedule: Schedule, x_t: Any, x0: Any, *, t: Any, s: Any) -> Gauss
 
 def score(schedule: Schedule, x_t: Any, x0: Any, t: Any) -> np.ndarray:
     """∇ log q(x_t | x_0) = −(x_t − alpha_t·x_0)/sigma_t², which is −ε/sigma_t (Vincent 2011, "A Connection Between Score
-    Matching and Denoising Autoencoders"; Song et al. 2021, arXiv:2011.13456, eq. 7). Its mean given x_t is ∇ log q(x_t): what a
-    network that predicts ε with the least squared error has learned, times −1/sigma_t.
+    Matching and Denoising Autoencoders"; Song et al. 2021, arXiv:2011.13456, eq. 7). Its mean given x_t is ∇ log q(x_t), which
+    is −1/sigma_t times the output of a network that predicts ε with the least squared error.
 
     Example:
         >>> import numpy as np, diffuse_fast as df
@@ -140,7 +140,7 @@ def snr(schedule: Schedule, t: Any) -> Any:
     """alpha_t²/sigma_t² (Kingma et al. 2021, eq. 3). ``schedule.log_snr`` is its logarithm.
 
     Args:
-        schedule: Any.
+        schedule: Any schedule.
         t: A time or an array of them.
 
     Example:

@@ -1,4 +1,4 @@
-"""Normal distributions with independent elements: what every conditional of the forward process is."""
+"""Normal distributions with independent elements, such as every conditional of the forward process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Gaussian:
 
     Attributes:
         mean: (batch, ...) float64.
-        variance: What broadcasts to ``mean``, not negative; 0 is a point.
+        variance: Broadcasts to ``mean``, not negative; 0 is a point mass.
 
     Example:
         >>> import numpy as np, diffuse_fast as df
@@ -34,7 +34,7 @@ class Gaussian:
         """log N(x; mean, variance), in nats, summed over the elements of a sample: (batch,).
 
         Raises:
-            ArgumentError: a variance is 0: a point has no density.
+            ArgumentError: a variance is 0, so there is no density.
         """
         if not np.all(self.variance > 0.0):
             raise ArgumentError("a variance is 0; a point has no density.")
@@ -57,10 +57,10 @@ def kl(q: Gaussian, p: Gaussian) -> np.ndarray:
     in DDPM, Ho et al. 2020, eq. 5).
 
     Args:
-        q, p: Of one shape.
+        q, p: Distributions of the same shape.
 
     Returns:
-        (batch,), summed over the elements of a sample. 0 where both are the same point, inf where only ``p`` is one.
+        (batch,), summed over the elements of a sample. 0 if both are the same point, inf if only one of them is a point.
 
     Example:
         >>> import numpy as np, diffuse_fast as df
@@ -73,7 +73,7 @@ def kl(q: Gaussian, p: Gaussian) -> np.ndarray:
     distance = (q.mean - p.mean) ** 2
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = v_q / v_p
-        # r − 1 − log(r) without the loss of digits near r = 1, where most steps of a fine grid are.
+        # r − 1 − log(r), accurate near r = 1, which is typical of a fine grid.
         each = 0.5 * ((ratio - 1.0) - np.log1p(ratio - 1.0) + distance / v_p)
     each = np.where((v_p == 0.0) & (v_q == 0.0), np.where(distance == 0.0, 0.0, math.inf), each)
     return per_sample(np.where((v_p == 0.0) ^ (v_q == 0.0), math.inf, each))

@@ -1,4 +1,4 @@
-"""The reverse process: one step from noise towards data, from what a network says."""
+"""The reverse process: one step from noise towards data, with a network's prediction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .gaussian import Gaussian
 if TYPE_CHECKING:
     from ..schedule import Schedule
 
-# Those of the solver `ddpm`, by the same names.
+# The same names as in the solver `ddpm`.
 REVERSE_VARIANCES = ("fixed_small", "fixed_large", "learned", "learned_range")
 
 
@@ -30,32 +30,33 @@ def reverse(
     variance_type: str = "fixed_small",
     v: Any = None,
 ) -> Gaussian:
-    """p(x_s | x_t) = q(x_s | x_t, x_0 = x̂_0): the posterior at the data that a network predicts (Ho et al. 2020, eq. 1 and the
-    text before eq. 8; Kingma et al. 2021, eq. 4). Whatever the network predicts (ε, x0, v, ...), it is the same mean; for ε it is
+    """p(x_s | x_t) = q(x_s | x_t, x_0 = x̂_0): the posterior with the network's data prediction (Ho et al. 2020, eq. 1 and the
+    text before eq. 8; Kingma et al. 2021, eq. 4). The mean does not depend on the prediction type (ε, x0, v, ...); for ε it is
     DDPM's eq. 11.
 
     Args:
-        schedule: Any.
+        schedule: Any schedule.
         x_t: (batch, ...), the state.
-        model_output: (batch, ...), what the network said of it.
-        t, s: Times, one or one per sample, s before t; ``s=None`` is the data.
+        model_output: (batch, ...), the network's output for ``x_t``.
+        t, s: Times, one number or one per sample, s before t; ``s=None`` is the data.
         prediction_type: What the network predicts.
         variance_type: With β = σ²_{t|s} the variance of :func:`~diffuse_fast.theory.transition` and β̃ that of the posterior
             (Ho et al. 2020, section 3.2; Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 15):
 
             =================  ============================================================================
-            ``fixed_small``    β̃: right where data is a single point
-            ``fixed_large``    β: right for data N(0, 1) under a variance-preserving schedule
+            ``fixed_small``    β̃: correct if the data is a single point
+            ``fixed_large``    β: correct for data N(0, 1) under a variance-preserving schedule
             ``learned_range``  exp(f·log β + (1 − f)·log β̃), f = (v + 1)/2
             ``learned``        exp(v)
             =================  ============================================================================
-        v: (batch, ...), for a learned variance.
+        v: (batch, ...), the network's output for a learned variance.
 
     Returns:
-        The Gaussian. To the data (``s=None``) β̃ is 0, and so is the variance of ``fixed_small``.
+        The distribution. For the step to the data (``s=None``) β̃ is 0, and so is the variance of ``fixed_small``.
 
     Raises:
-        ArgumentError: an unknown variance type, a ``v`` that is missing, times that do not fit, a range without end (to the data).
+        ArgumentError: an unknown variance type, a missing ``v``, times in the wrong order, or ``learned_range`` for the step to the
+            data.
 
     Example:
         >>> import numpy as np, diffuse_fast as df
@@ -67,7 +68,7 @@ def reverse(
     if variance_type not in REVERSE_VARIANCES:
         raise ArgumentError(f"variance_type is {variance_type!r}.{suggest(str(variance_type), REVERSE_VARIANCES)}")
     if v is None and variance_type.startswith("learned"):
-        raise ArgumentError(f"variance_type is {variance_type!r}, which needs v, what the network says of the variance.")
+        raise ArgumentError(f"variance_type is {variance_type!r}, which needs v, the network's output for the variance.")
     state, output = to_float64("x_t", x_t), to_float64("model_output", model_output)
     data = convert_prediction(
         output,
@@ -89,6 +90,6 @@ def reverse(
     if variance_type == "fixed_large":
         return Gaussian(small.mean, np.asarray(large))
     if np.any(small.variance == 0.0):
-        raise ArgumentError("variance_type is 'learned_range', whose lower end is 0 here; s=None and s=t have no range.")
+        raise ArgumentError("variance_type is 'learned_range', whose lower end is 0 for s=None and s=t; use another variance type.")
     share = 0.5 * (to_float64("v", v) + 1.0)
     return Gaussian(small.mean, np.exp(share * np.log(large) + (1.0 - share) * np.log(small.variance)))

@@ -39,7 +39,7 @@ def test_paper(gaussian, run, laid, prediction_type, to_one, clip, rederive):
         arguments = {"prediction_type": prediction_type, "clip": clip, "timesteps": laid(LINEAR, "ddim_inverse", spacing, steps),
                      "rederive_epsilon": rederive}  # fmt: skip
         if to_one and prediction_type == "sample":
-            with pytest.raises(df.errors.PlanError, match="says nothing of the noise"):
+            with pytest.raises(df.errors.PlanError, match="carries no information about the noise"):
                 df.plan(LINEAR, "ddim_inverse", steps, **arguments)
             continue
         plan = df.plan(LINEAR, "ddim_inverse", steps, **arguments, set_alpha_to_one=to_one)

@@ -175,13 +175,13 @@ def test_begin_keeps_the_grid():
         ({"steps": 10, "begin": [600]}, ArgumentTypeError, r"begin is \[600\]; it must be a time"),
         ({"steps": 10, "begin": 1000}, ArgumentError, "begin is 1000: .*from 0 to 999"),
         ({"steps": 10, "end": -1}, ArgumentError, "end is -1: .*from 0 to 999"),
-        ({"steps": 10, "end": 950}, ArgumentError, "first call is at time 900, and end is 950; it must be below"),
-        ({"steps": 10, "begin": 200, "end": 200}, ArgumentError, "first call is at time 200, and end is 200"),
-        ({"steps": 10, "end": 50, "set_alpha_to_one": False}, ArgumentError, "end and set_alpha_to_one both say"),
+        ({"steps": 10, "end": 950}, ArgumentError, "first call is at time 900, but end is 950; it must be below"),
+        ({"steps": 10, "begin": 200, "end": 200}, ArgumentError, "first call is at time 200, but end is 200"),
+        ({"steps": 10, "end": 50, "set_alpha_to_one": False}, ArgumentError, "end and set_alpha_to_one both determine"),
         ({"steps": 10, "end": "data", "solver": "unipc", "final_sigmas_type": "zero"}, ArgumentError, "end and final_sigmas_type"),
         ({"steps": 10, "end": 50, "solver": "ddim_inverse"}, ArgumentError, "from data to noise"),
         ({"schedule": FLOW, "sigmas": [0.9, 1e-6], "prediction_type": "flow", "solver": "euler", "final_sigmas_type": "sigma_min"},
-         ArgumentError, "less noise than time 1, where the plan is to end"),
+         ArgumentError, "less noise than time 1, the end of the plan"),
     ],
 )  # fmt: skip
 def test_bad_ends_are_named(arguments, error, says):

@@ -68,7 +68,7 @@ def refusal(solver, options, schedule, prediction_type, steps):
     if solver == "langevin_pc" and prediction_type not in ("epsilon", "score"):
         return "proportional to"
     if solver == "ddim_inverse" and prediction_type in ("sample", "denoised", "score"):
-        return "says nothing of the noise"
+        return "carries no information about the noise"
     silent = schedule.alpha(schedule.t_max) == 0.0
     if silent and prediction_type in ("epsilon", "score"):
         return "zero signal"

@@ -422,7 +422,7 @@ def test_unipc_from_a_state_without_signal(run, kind):
 
 
 def test_a_runge_kutta_start_between_neighbours_is_refused():
-    with pytest.raises(PlanError, match="no whole one between 59 and 58"):
+    with pytest.raises(PlanError, match="no integer between 59 and 58"):
         df.plan(df.Schedule.linear(60, 0.001, 0.2), "pndm", 50, prediction_type="epsilon")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -32,6 +35,16 @@ def test_what_there_is():
         assert plan.stochastic == solver.stochastic
         assert solver.paper
         assert all(option.about for option in solver.options.values())
+
+
+def test_a_plan_loads_one_solver():
+    code = (
+        "import sys, diffuse_fast as df; df.plan(df.Schedule.linear(), 'ddim', 4, prediction_type='epsilon'); "
+        "from diffuse_fast.solver.registry import NAMES; "
+        "print([name for name in NAMES if f'diffuse_fast.solver.{name}' in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "['ddim']\n"
 
 
 def test_options_are_recorded_with_their_defaults():

@@ -191,11 +191,11 @@ def test_what_makes_no_sense_is_refused():
         theory.reverse(SCHEDULE, x, x, t=1, s=0, prediction_type="epsilon", variance_type="fixed_smal")
     with pytest.raises(ArgumentError, match="needs v"):
         theory.reverse(SCHEDULE, x, x, t=1, s=0, prediction_type="epsilon", variance_type="learned")
-    with pytest.raises(ArgumentError, match="no range"):
+    with pytest.raises(ArgumentError, match="lower end is 0"):
         theory.reverse(SCHEDULE, x, x, t=1, s=None, prediction_type="epsilon", variance_type="learned_range", v=x)
-    with pytest.raises(ArgumentError, match="no KL"):
+    with pytest.raises(ArgumentError, match="not a KL"):
         theory.simple_loss_weight(SCHEDULE, t=0, s=None)
-    with pytest.raises(ArgumentError, match="timesteps of its own"):
+    with pytest.raises(ArgumentError, match="give times"):
         theory.elbo(df.Schedule.flow(), x, lambda x, t: x, lambda i: x, prediction_type="flow")
-    with pytest.raises(ArgumentError, match="rise"):
+    with pytest.raises(ArgumentError, match="increase"):
         theory.elbo(SCHEDULE, x, lambda x, t: x, lambda i: x, prediction_type="epsilon", times=[3, 2])
