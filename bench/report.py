@@ -24,7 +24,7 @@ class Line:
         limit: The target for the ratio if there is one, else for ``value``, else for the seconds.
         note: Why there is no figure, or a remark.
         job: For samples: network, batch, steps, threads, precision, ours.
-        error, error_of_call: Error of the samples relative to the largest value of the reference; of one network call, in the 2-norm.
+        error, error_of_call: Error of the samples relative to the reference's largest value; of a network call, in the 2-norm.
         share: The time at the machine's limits (bench/limits.py) over the median.
         rounds: Seconds of each round; equal indices are from the same round.
     """
