@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m bench`. Every figure comes with the machine it was taken on."""
+"""Benchmarks: `python -m bench`. Every result records the machine that it was measured on."""

@@ -1,4 +1,4 @@
-"""``python -m bench [case ...]``: run the cases, show the figures, and keep them as JSON with the machine."""
+"""``python -m bench [case ...]``: run the cases, show the figures, and write them as JSON with the machine."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def main() -> None:
         try:
             module = import_module(f".cases.{name}", __package__)
             results[name] = module.run(arguments.seconds or (QUICK_SECONDS if arguments.quick else CASES[name]))
-        except Exception:  # the other cases are worth having; the status tells
+        except Exception:  # the other cases still run; the exit status reports it
             console.print_exception()
             failed.append(name)
             continue

@@ -1,4 +1,4 @@
-"""Which processors a run uses: one for each thread, of different cores where there are enough."""
+"""The processors of a run: one per thread, on different cores if there are enough."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from diffuse_fast.machine import affinity, siblings
 
 @functools.cache
 def allowed() -> tuple[int, ...]:
-    """The processors that this process may use, one of every core before the second of any."""
+    """The processors that this process may use; the first of every core comes before the second of any."""
     first: list[int] = []
     second: list[int] = []
     seen = set()
@@ -25,5 +25,5 @@ def cores(threads: int) -> tuple[int, ...]:
 
 
 def thread_counts() -> tuple[int, ...]:
-    """One, and two where there are two."""
+    """One, and two if there are two processors."""
     return (1, 2) if len(allowed()) > 1 else (1,)

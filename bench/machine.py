@@ -1,4 +1,4 @@
-"""What a figure was taken on: a figure without its machine says nothing."""
+"""The machine that figures are measured on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of docs/benchmarks.md for cases whose figures are held against each other in a way of their own."""
+"""Tables of docs/benchmarks.md for cases with a comparison of their own."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def growth(lines: Lines) -> Iterator[str]:
         fixed = {"network": job["network"], "batch": job["batch"], "steps": job["steps"], "threads": job["threads"]}
         fixed.pop({"samples": "batch", "resolution": "network"}.get(axis, axis))
         places = list(dict.fromkeys(place(line["job"]) for line in here))
-        told = ", ".join(f"{what} {value}" for what, value in fixed.items()).replace("network ", "")
-        yield f"Milliseconds for all samples, by {axis} ({told}):"
+        remark = ", ".join(f"{what} {value}" for what, value in fixed.items()).replace("network ", "")
+        yield f"Milliseconds for all samples, by {axis} ({remark}):"
         yield ""
         yield f"| | {' | '.join(places)} |"
         yield f"|---|{'---:|' * len(places)}"
@@ -78,8 +78,8 @@ def installation(lines: Lines) -> Iterator[str]:
     yield "|---|---:|---|"
     for line in lines:
         size = f"{line['value']:.0f}" if "value" in line else ""
-        told = f"target {line['limit']:g}: {'met' if line['met'] else 'missed'}" if "met" in line else line.get("note", "")
-        yield f"| {line['name']} | {size} | {told} |"
+        remark = f"target {line['limit']:g}: {'met' if line['met'] else 'missed'}" if "met" in line else line.get("note", "")
+        yield f"| {line['name']} | {size} | {remark} |"
 
 
 def _ms(line: dict[str, Any]) -> tuple[str, str]:

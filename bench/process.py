@@ -1,4 +1,4 @@
-"""A process that takes orders as lines of JSON, and answers in kind."""
+"""A subprocess that takes commands and answers as lines of JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .networks import FOLDER
 
 
 class Process:
-    """``python -m`` with arguments; what it prints besides goes to a log under the name."""
+    """Run ``python -m`` with arguments; its other output goes to a log file of this name."""
 
     def __init__(self, name: str, arguments: Sequence[str]):
         FOLDER.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ class Process:
         return self._process.poll() is None
 
     def ask(self, order: dict) -> dict:
-        """The answer to an order; of one that has ended, why it is unavailable."""
+        """Send a command and return the answer; if the process has ended, the reason."""
         try:
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
@@ -53,6 +53,6 @@ class Process:
 
 
 def left_out(answer: dict) -> str:
-    """The reason in an answer, short enough for a table."""
+    """The reason in an answer, shortened for a table."""
     reason = answer["unavailable"].strip().splitlines()[0]
     return "left out: " + (reason if len(reason) <= 160 else reason[:157] + "...")

@@ -1,4 +1,4 @@
-"""One line of a result, and how lines are shown."""
+"""One line of a result, and the tables of lines."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from .measure import Timing
 
 @dataclass(frozen=True)
 class Line:
-    """A figure, what it is held against, and the most that it may be.
+    """A figure, what it is compared with, and its target.
 
     Attributes:
         name: What was measured.
-        seconds: Its time.
+        seconds: The measured time.
         value, unit: A figure that is not a time (megabytes, buffers).
-        peer: What the ratio is taken to.
-        ratio: Its time over the peer's.
-        limit: The target, on the ratio where there is one, else on ``value``, else on the seconds.
-        note: Why there is no figure, or what to know about it.
-        job: What was drawn and by whom, where samples were: network, batch, steps, threads, precision, ours.
-        error, error_of_call: How far the samples are from the reference, of its largest value; one network call, in the 2-norm.
-        share: What the machine's limits (bench/limits.py) would take, over the median.
-        rounds: Seconds of each round; those of one place belong together.
+        peer: What the ratio refers to.
+        ratio: The time over the peer's.
+        limit: The target for the ratio if there is one, else for ``value``, else for the seconds.
+        note: Why there is no figure, or a remark.
+        job: For samples: network, batch, steps, threads, precision, ours.
+        error, error_of_call: Error of the samples relative to the reference's largest value; of a network call, in the 2-norm.
+        share: The time at the machine's limits (bench/limits.py) over the median.
+        rounds: Seconds of each round; equal indices are from the same round.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Line:
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met, by the median; None without one."""
+        """Whether the median meets the target; None without a target."""
         measured = self.ratio.median if self.ratio is not None else self.value
         if measured is None and self.seconds is not None:
             measured = self.seconds.median
@@ -56,7 +56,7 @@ class Line:
 
 
 def show(console: Console, title: str, lines: list[Line]) -> None:
-    """A table; columns that no line fills are left out."""
+    """Print a table, without empty columns."""
     columns = {
         "": [line.name for line in lines],
         "draws": [_draws(line.job) for line in lines],

@@ -27,14 +27,14 @@ TURN = 0.06
 FEWEST_ROUNDS = 9  # a machine that is not quiet spoils one or two
 MOST_ROUNDS = 60
 STEP_BYTES = 12  # per element: a step reads the state and the network's output, and writes the state
-PROBE_TIMES = (100, 499, 900)  # at which a call of the network is held to the reference
+PROBE_TIMES = (100, 499, 900)  # times at which a network call is compared with the reference
 
 
 _workers: dict[str, tuple[int, Process]] = {}  # by the peer's name, with the number of threads that it was started for
 
 
 def _worker(entry: Entry, threads: int) -> Process:
-    """The peer's process: another one for another number of threads, since OpenVINO looks only once which cores it may use."""
+    """The peer's process for a number of threads. A new one for each number, because OpenVINO reads its cores only once."""
     started, process = _workers.get(entry.name, (0, None))
     if process is not None and process.alive and started == threads:
         return process
@@ -48,8 +48,14 @@ def _worker(entry: Entry, threads: int) -> Process:
 def compare(
     job: Job, seconds: float, *, only: tuple[str, ...] | None = None, without: Mapping[str, str] = MappingProxyType({})
 ) -> list[Line]:
-    """Times of all peers, or of those named, for one job; the last lines are those who could not, each with its reason. So are
-    those that are to be left out, by name, with a reason that is given."""
+    """Time all peers for one job.
+
+    The last lines are the peers that cannot do the job, each with its reason.
+
+    Args:
+        only: Names of the peers; None is all.
+        without: Peers to leave out, with the reason.
+    """
     wanted = [e for e in PEERS if (only is None or e.name in only) and e.plays(job.network)]
     entries = [e for e in wanted if e.name not in without]
     lines, ready = [], {}
@@ -91,7 +97,7 @@ def _set_up(entry: Entry, job: Job, reference: Path) -> dict:
 
 
 def compare_all(jobs: Iterable[tuple[str, int, int]], seconds: float, **options: Any) -> list[Line]:
-    """All peers on all jobs (network, batch, steps), with one thread and with two, the time shared out evenly."""
+    """Time all peers on all jobs (network, batch, steps), with one thread and with two, with equal time for each."""
     every = [Job(*job, threads) for threads in thread_counts() for job in jobs]
     lines = []
     for job in every:
@@ -112,7 +118,7 @@ def labels(job: Job, entry: Entry) -> dict[str, object]:
 
 
 def floor_of(job: Job, precision: str) -> float:
-    """Seconds below which no implementation that does these multiply-adds can draw the job's samples on this machine."""
+    """A lower bound in seconds for the job on this machine, from its multiply-adds and bytes."""
     work, elements = _counted(job.network)
     n = job.steps * job.batch
     return limits(job.threads).floor(n * work, n * elements * STEP_BYTES, precision)
@@ -145,7 +151,7 @@ def _rounds(names: list[str], seconds: float) -> tuple[dict[str, list[float]], d
 
 @functools.cache
 def _reference_of(network: str, batch: int, steps: int) -> Path:
-    """The job's noise, and what float64 makes of it: the samples, both ways of taking ε, and a call of the network at each time."""
+    """Write the job's noise and its float64 reference: the samples with both ways of computing ε, and network calls."""
     import torch
 
     from .modules import module, prepare

@@ -1,4 +1,4 @@
-"""What this project promises, held against a run's figures: each a ratio within one run, with one thread and with two."""
+"""Compare the figures of a run with the project's targets: ratios within the run, with one thread and with two."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Verdict:
     """One line of the table.
 
     Attributes:
-        what: The case, and over whom.
-        threads: Its threads; None where they play no part.
-        target: At least (``least``), or at most; None where the figure is only stated.
-        measured: None where the run has no figure; ``note`` says why.
+        what: The case and the peer.
+        threads: Number of threads; None if irrelevant.
+        target: A lower bound (``least``) or an upper bound; None if the figure is only reported.
+        measured: The figure; None if the run has none, for the reason in ``note``.
     """
 
     what: str
@@ -50,7 +50,7 @@ class Verdict:
 
 
 def verdicts(cases: Cases, machine: dict[str, Any]) -> list[Verdict]:
-    """All that the cases of a run can be held to; a case that was not run has no line."""
+    """The verdicts on the cases of a run; cases that were not run have none."""
     out: list[Verdict] = []
     if "step_sizes" in cases:
         out += _steps(cases["step_sizes"], machine["instruction_sets"])
@@ -135,7 +135,7 @@ def _drawn(network: str, batch: int, steps: int, threads: int, lines: list[dict[
 
 
 def _small(over: Callable[..., Verdict], target: float, peers: list[dict[str, Any]], fast: Any) -> Iterator[Verdict]:
-    """Over the best float32 peer; where that one is not exact, like with like as well."""
+    """Compare with the best float32 peer; if that is not exact, with the best exact one too."""
     yield over("the best float32 peer", target, peers)
     if peers and min(peers, key=_median)["error_of_call"] > ROUNDING:
         yield over("the best peer that is exact to rounding", target, [p for p in peers if p["error_of_call"] <= ROUNDING])
@@ -152,7 +152,7 @@ def _start(lines: Any) -> Iterator[Verdict]:
 
 
 def _why(line: dict[str, Any]) -> str:
-    """Why there is no figure."""
+    """The reason for a missing figure."""
     note = str(line.get("note", ""))
     return note.removeprefix("left out: ") if note.startswith("left out") else ""
 
@@ -162,18 +162,18 @@ def _median(line: dict[str, Any]) -> float:
 
 
 def _ratio(peer: dict[str, Any], mine: dict[str, Any]) -> float:
-    """How many times as long the peer takes, round by round: the median."""
+    """The median over rounds of the peer's time over ours."""
     return float(np.median(np.array(peer["rounds"]) / np.array(mine["rounds"])))
 
 
 def _spread(peer: dict[str, Any], mine: dict[str, Any]) -> tuple[float, float]:
-    """The 20th and 80th percentile of the same."""
+    """The 20th and 80th percentiles of these ratios."""
     low, high = np.quantile(np.array(peer["rounds"]) / np.array(mine["rounds"]), (0.2, 0.8))
     return float(low), float(high)
 
 
 def spoken(verdict: Verdict) -> tuple[str, str, str, str, str]:
-    """Case, threads, target, measured, and whether it is met: cells for any table."""
+    """The cells of a table: case, threads, target, measured, and whether it is met."""
     sign = "at least" if verdict.least else "under"
     target = "stated" if verdict.target is None else f"{sign} {verdict.target:g} {verdict.unit}".replace(" x", "x")
     measured = "not measured" if verdict.measured is None else f"{digits(verdict.measured)} {verdict.unit}".replace(" x", "x")

@@ -50,7 +50,7 @@ class Turns:
         if self._count % self._steps == 0:
             self.answer({"seconds": time.perf_counter() - self._begin})
             if not sys.stdin.readline():
-                os._exit(0)  # nobody listens any more; a trainer cannot be asked to return
+                os._exit(0)  # the parent has gone; a trainer cannot be asked to return
             self._begin = time.perf_counter()
 
 

@@ -81,7 +81,7 @@ def set_up(entry: Entry, job: Job, reference: str):
 
 
 def timed(run, calls: int, warm: bool) -> float:
-    """Seconds per call; ``warm``: after one that brings data and code back into the caches."""
+    """Seconds per call; with ``warm``, after an untimed call that warms the caches."""
     if warm:
         run()
     begin = time.perf_counter()
@@ -91,7 +91,7 @@ def timed(run, calls: int, warm: bool) -> float:
 
 
 def pin(threads: int) -> None:
-    """As many cores as threads, for the threads that a library has already as for those to come."""
+    """Pin the process to as many cores as threads, including the existing threads of a library."""
     chosen = cores(threads)
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
@@ -99,7 +99,7 @@ def pin(threads: int) -> None:
 
 
 def check_pinned(threads: int) -> None:
-    """Whether every thread is still where :func:`pin` put it: some libraries place theirs themselves, and would get more cores.
+    """Check that every thread is on the cores of :func:`pin`: some libraries move theirs and would get more cores.
 
     Raises:
         Unavailable: one has left; a time taken so would compare different machines.

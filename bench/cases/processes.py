@@ -1,4 +1,4 @@
-"""Would a pool of processes draw more samples than threads do? A batch on two cores: whole on two threads, in halves on threads of
+"""Does a pool of processes draw more samples than threads do? A batch on two cores: whole on two threads, in halves on threads of
 one process, and in halves in two processes that hand their samples over.
 
 No target: where the third is not faster, the first two need no copy of the weights.

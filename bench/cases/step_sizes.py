@@ -1,6 +1,6 @@
 """One step over 3e3 to 1e7 elements, with noise and without, one thread and two: against ``scheduler.step`` of diffusers.
 
-The peer is DDIMScheduler (eta 0, and 1 for the noise) with x0 clipped, as it comes; ours is ``df.step`` of the same
+The peer is DDIMScheduler (eta 0, and 1 for the noise) with x0 clipped and its defaults; ours is ``df.step`` of the same
 arithmetic (``rederive_epsilon=False``), which finds its noise by seed and index as it does when sampling. The share is of the
 machine's copy bandwidth: a step moves 12 bytes per element; what fits in a cache can be over 100 %.
 """

@@ -1,4 +1,4 @@
-"""Who is timed: one small file for each library, and this table. A peer that is not installed or fails is named with its reason."""
+"""The peers that are timed: one file per library, and this table. A peer that is missing or fails is listed with its reason."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .base import Job, Peer
 
 @dataclass(frozen=True)
 class Entry:
-    """One competitor.
+    """One peer.
 
     Attributes:
-        name: As the tables show it.
+        name: Its name in tables.
         module: The file here that makes it.
-        options: What tells it from others of that file.
-        precision: ``float32``, or what it computes in.
-        images: Only for networks on (C, H, W).
-        ours: Of this project.
-        measures: It times something while it is set up, so nobody else may be at work then.
-        rederives: DDIM as it takes ε from the clipped x0 (guided-diffusion's way), because it knows no other.
+        options: Arguments of that file's ``make``.
+        precision: Precision of the network.
+        images: Whether it supports only networks on (C, H, W).
+        ours: Whether it is this project.
+        measures: Whether its setup measures times, so that nothing else may run then.
+        rederives: Whether its DDIM can only take ε from the clipped x0, as in guided-diffusion.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Entry:
     measures: bool = False
 
     def plays(self, network: str) -> bool:
-        """Whether it draws with that network."""
+        """Whether the peer supports this network."""
         return (not self.images or len(NETWORKS[network].shape) == 3) and (self.precision != "int8" or network in INT8)
 
     def make(self, job: Job) -> Peer:

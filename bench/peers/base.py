@@ -1,4 +1,4 @@
-"""What a peer is asked to do, and how it answers."""
+"""The interface of a peer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NUM_TRAIN_TIMESTEPS = 1000
 
 
 class Unavailable(Exception):
-    """A peer cannot do this job; the message says why, and is shown in its place."""
+    """A peer cannot do this job, for the reason in the message."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Job:
 
     @property
     def spacing(self) -> str:
-        """diffusers' ``trailing`` goes wrong where the steps do not divide the timesteps."""
+        """``trailing``, which diffusers computes wrongly if the steps do not divide the timesteps; then ``leading``."""
         return "trailing" if NUM_TRAIN_TIMESTEPS % self.steps == 0 else "leading"
 
 

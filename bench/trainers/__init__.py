@@ -1,4 +1,4 @@
-"""Who trains: one small file for each, ``train(run)``: the steps of ``run``, each of which tells ``run.done()``.
+"""The trainers that are timed: one file each, with ``train(run)``, which calls ``run.done()`` after every step.
 
 All do the same: the digits UNet without classes, v-prediction on the cosine schedule, batches drawn without replacement, AdamW (or
 the Adam that a library's trainer has), warm-up and half a cosine, the gradient clipped to norm 1, a moving average at every step.
@@ -18,13 +18,13 @@ from diffuse_fast.training.data import digits
 
 from ..digits_recipe import CONFIG, NETWORK, SCHEDULE
 
-# By the name that the tables show: the file here.
+# File of each trainer, by its name in tables.
 TRAINERS = {"diffuse_fast": "diffuse_fast", "diffusers": "diffusers", "denoising-diffusion-pytorch": "denoising_diffusion_pytorch"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is trained, and who hears of every step.
+    """What to train.
 
     Attributes:
         network: To be trained in place.
@@ -41,7 +41,7 @@ class Run:
 
 
 def digits_run(done: Callable[[], None]) -> Run:
-    """The digits recipe without classes, which denoising-diffusion-pytorch's trainer has no place for."""
+    """The digits recipe without classes, which denoising-diffusion-pytorch's trainer does not support."""
     torch.manual_seed(0)
     network = df.nn.UNet(**{**NETWORK, "num_classes": None})
     return Run(network, torch.as_tensor(digits().images), SCHEDULE, CONFIG, done)

@@ -1,4 +1,4 @@
-"""The command ``diffuse-fast``: one file per command, each a thin call of the library."""
+"""The command ``diffuse-fast``: one file per command, each a thin wrapper of the library."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ..errors import install_hint
 
 
 def main() -> None:
-    """The entry point. Without the extra ``cli`` it says how to get it."""
+    """The entry point. Without the extra ``cli``, print how to install it."""
     degrade()
     try:
-        import rich  # noqa: F401  (asked for here, not halfway through a command)
+        import rich  # noqa: F401  (checked here, not halfway through a command)
 
         from .app import app
     except ModuleNotFoundError as error:

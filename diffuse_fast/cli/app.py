@@ -1,4 +1,4 @@
-"""The commands together, and what they have in common. Nothing here imports what a command needs: ``--help`` is quick."""
+"""The application with all commands and the common options. It imports nothing that a command needs, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ UNAVAILABLE = 3  # exit status; 2 is for wrong usage
 
 
 class _Group(TyperGroup):
-    """An error of the library is a message, and exit status 1, or 3 where this machine lacks the device or kernel that was asked
-    for; with ``--debug`` it is a traceback."""
+    """Print errors of the library as messages and exit with status 1, or 3 if the requested device or kernel is not available.
+    With ``--debug``, print a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -62,9 +62,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _common(
-    debug: Annotated[bool, typer.Option("--debug", help="Show debug logs, and a traceback where something fails.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show debug logs, and a traceback on errors.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """An inference engine for diffusion models: a solver is a table, a step is one fused kernel."""

@@ -1,4 +1,4 @@
-"""``diffuse-fast bench``: the benchmark of a checkout. It is not in the package, being of use only beside the peers."""
+"""``diffuse-fast bench``: run the benchmark of a checkout. It is not part of the package, because it needs the peers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def bench(ctx: typer.Context) -> None:
     root = Path(__file__).parent.parent.parent
     if not (root / "bench" / "__main__.py").is_file():
         raise ArgumentError(
-            "the benchmark is not part of the installed package; clone the repository and run `make bench` in it, which installs "
-            "the peers as well."
+            "the benchmark is not part of the installed package; clone the repository and run `make bench` there, which also "
+            "installs the peers."
         )
     raise typer.Exit(subprocess.run([sys.executable, "-m", "bench", *ctx.args], cwd=root).returncode)

@@ -1,4 +1,4 @@
-"""``diffuse-fast doctor``: what this machine has, what is chosen, and why."""
+"""``diffuse-fast doctor``: the kernels, runtimes and packages of this machine, and what is chosen."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ..machine import cores, cpu, physical_cores, quota
 
 PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "MNN", "torch", "triton", "onnx", "pillow")
 
-# Of the many a CPU names, those that speed up what this package or a runtime does.
+# The instruction sets that this package or a runtime uses.
 INSTRUCTIONS = (
     "sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16",
     "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve", "sve2",
 )  # fmt: skip
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False) -> None:
-    """Show what this machine has, what is chosen and why.
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False) -> None:
+    """Show what this machine has, what is chosen and why: versions, instruction sets, kernels, runtimes, threads.
 
-    Versions, instruction sets, kernels, runtimes, threads. Imports no runtime.
+    No runtime is imported.
     """
     report = examine()
     if as_json:
@@ -36,7 +36,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Everything, as 
 
 
 def examine() -> dict[str, Any]:
-    """What ``doctor`` knows, as plain data. Imports no runtime: what is installed is read from its metadata."""
+    """The report as JSON data. Imports no runtime: installed versions are read from metadata."""
     from .. import __version__, _core
 
     packages = {name: _version(name) for name in PACKAGES}
@@ -80,7 +80,7 @@ def _kernels() -> list[dict[str, Any]]:
 
 
 def _kernel() -> dict[str, Any]:
-    """Which kernel a step takes; ``name`` is None where the one that is forced cannot run, and ``why`` says it."""
+    """The kernel of a step. If a forced one cannot run, ``name`` is None and ``why`` is the reason."""
     from ..errors import UnavailableError
     from ..kernels import get_kernel
     from ..kernels.registry import ENVIRONMENT
@@ -94,7 +94,7 @@ def _kernel() -> dict[str, Any]:
 
 
 def _cuda() -> dict[str, Any]:
-    """Whether a CUDA device can be sampled on, and for each kind of model what is missing, as far as files tell."""
+    """Whether a CUDA device is available, and what is missing for each kind of model, as far as files show."""
     from .. import _core
     from ..engine.devices.choose import core_reasons, torch_build_reason
     from ..kernels import kernels
@@ -124,7 +124,7 @@ def _runtimes() -> list[dict[str, Any]]:
 
 
 def _auto() -> dict[str, str | None]:
-    """What ``runtime="auto"`` takes for each kind of model, None where nothing that runs it is installed."""
+    """The runtime that ``runtime="auto"`` uses for each kind of model; None if no such runtime is installed."""
     from ..runtimes.registry import RUNTIMES
 
     kinds = dict.fromkeys(kind for r in RUNTIMES for kind in r.runs)
@@ -132,7 +132,7 @@ def _auto() -> dict[str, str | None]:
 
 
 def _tuned() -> dict[str, Any]:
-    """What ``tune`` found and ``auto`` takes: the folder, and the answers that hold on this machine with these versions."""
+    """The stored results of ``tune``: their folder, and those that are valid for this machine and these versions."""
     from ..runtimes import tuning_cache
 
     base = tuning_cache.folder()
@@ -145,7 +145,7 @@ def _threads() -> dict[str, Any]:
     given = os.environ.get("DIFFUSE_FAST_NUM_THREADS") or None
     most = "the cores this process may run on" if quota() is None else f"its container's CPU quota, of {quota()} cores, at most"
     why = f"DIFFUSE_FAST_NUM_THREADS={given}" if given else most
-    network = f"what threads= says, else tune, else the physical ones of them, {physical_cores()}"
+    network = f"threads=, else the choice of tune, else the physical cores, {physical_cores()}"
     return {"step": num_threads(), "why": why, "network": network}
 
 
@@ -153,7 +153,7 @@ def _warnings(packages: dict[str, str | None]) -> list[str]:
     out = []
     if packages["onnxruntime"] and packages["onnxruntime-gpu"]:
         out.append(
-            "onnxruntime and onnxruntime-gpu are both installed, and both are the module onnxruntime: the one installed last "
+            "onnxruntime and onnxruntime-gpu are both installed and provide the same module: the one installed last "
             "is used, and removing one breaks the other. pip uninstall both, then install one."
         )
     if (kernel := _kernel())["name"] is None:
@@ -172,7 +172,7 @@ def _show(report: dict[str, Any]) -> None:
     from .tables import show
 
     own, cpu, kernel, threads = report["diffuse_fast"], report["cpu"], report["kernel"], report["threads"]
-    instructions = "not told by this system" if cpu["instructions"] is None else " ".join(cpu["instructions"])
+    instructions = "unknown on this system" if cpu["instructions"] is None else " ".join(cpu["instructions"])
     show(
         f"diffuse_fast {own['version']}",
         [
@@ -209,14 +209,14 @@ def _show(report: dict[str, Any]) -> None:
     cuda = report["cuda"]
     show(
         "device cuda",
-        [(kind, "can be sampled there" if not cuda[kind] else "; ".join(cuda[kind])) for kind in ("module", "artifact")],
+        [(kind, "available" if not cuda[kind] else "; ".join(cuda[kind])) for kind in ("module", "artifact")],
         ("model", ""),
     )
     tuned = report["tuned"]
     show(
-        f"tuned: auto takes these for their models (in {tuned['folder']})"
+        f"tuned: the choices of auto (in {tuned['folder']})"
         if tuned["answers"]
-        else "tuned: nothing here; `diffuse-fast tune MODEL` measures what auto is to take",
+        else "tuned: nothing; `diffuse-fast tune MODEL` finds the fastest choice for auto",
         [
             (a["model"], a["batch"], a["precision"], a["way"], a["threads"], a["split"], f"{a['seconds'] * 1e3:.3f}", a["why"])
             for a in tuned["answers"]

@@ -1,4 +1,4 @@
-"""``diffuse-fast inspect``: what a model file says of itself."""
+"""``diffuse-fast inspect``: show the metadata of a model file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,9 @@ if TYPE_CHECKING:
 
 def inspect(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An artifact (.onnx), or a bundled model: digits.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Show what a model file says of itself.
-
-    Shape, schedule, conditioning, graph, size, checksum, licence, training.
-    """
+    """Show the metadata of a model file: shape, schedule, conditioning, graph, size, checksum, licence, training."""
     from ..model import load
 
     report = describe(load(model))
@@ -30,7 +27,7 @@ def inspect(
 
 
 def describe(model: Model) -> dict[str, Any]:
-    """Everything about a model that can be known without a runtime: its document, its graph and its files."""
+    """A model's document, graph and files as JSON data; no runtime is needed."""
     from ..onnx import header
 
     outside = header.read(model.path)
@@ -92,7 +89,7 @@ def _show(report: dict[str, Any]) -> None:
 
 
 def quantization_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a document says of int8, line by line."""
+    """The rows of a document's section on int8."""
     distances = found["frechet_distance"]
     calibration = found["calibration"]
     return [

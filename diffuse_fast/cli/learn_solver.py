@@ -1,4 +1,4 @@
-"""``diffuse-fast learn-solver``: a plan learned for a model, stored in its artifact."""
+"""``diffuse-fast learn-solver``: learn plans for a model and store them in its artifact."""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ import typer
 
 def learn_solver(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An artifact (.onnx), or a bundled model: digits.")],
-    steps: Annotated[list[int], typer.Option(help="Steps of the plan. May be repeated: a plan for each.")],
+    steps: Annotated[list[int], typer.Option(help="Steps of the plan. May be repeated, for one plan each.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The .onnx to write, with the plans in it; MODEL itself unless given.")
+        Path | None, typer.Option("--out", "-o", help="The .onnx to write with the plans. [default: MODEL itself]")
     ] = None,
     samples: Annotated[int | None, typer.Option(help="Samples to learn from.", show_default="256")] = None,
-    held_out: Annotated[int | None, typer.Option(help="Samples for the distances that are shown.", show_default="512")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the samples.", show_default="0")] = None,
-    history: Annotated[int | None, typer.Option(help="Data predictions that a row looks back to.", show_default="4")] = None,
-    iterations: Annotated[int | None, typer.Option(help="Of the fit, at most.", show_default="10")] = None,
+    held_out: Annotated[int | None, typer.Option(help="Samples for the printed distances.", show_default="512")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the samples.", show_default="0")] = None,
+    history: Annotated[int | None, typer.Option(help="Number of past data predictions in a row.", show_default="4")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Maximum iterations of the fit.", show_default="10")] = None,
     reference_steps: Annotated[int | None, typer.Option(help="Steps of the fine solver.", show_default="200")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Samples per network call.", show_default="64")] = None,
-    runtime: Annotated[str, typer.Option(help="What runs the network.")] = "auto",
+    runtime: Annotated[str, typer.Option(help="Runtime of the network.")] = "auto",
 ) -> None:
-    """Learn a solver of few steps for a model: `sample --solver learned` then takes it.
+    """Learn a solver of few steps for a model; `sample --solver learned` uses it.
 
-    First every hand-made solver is tried on every spacing (on 32 samples; that alone is hundreds of short runs), then the best are
-    the start of a fit.
+    First every hand-made solver is tried with every spacing (hundreds of short runs, on 32 samples); the fit starts from the best.
 
-    Shown are RMS distances to where a fine solver lands from the same noise, on samples that were not learned from.
+    The printed figures are RMS distances to the result of a fine solver from the same noise, on held-out samples.
 
     Example: diffuse-fast learn-solver digits --steps 5 --steps 8 --out digits.onnx
     """
@@ -38,7 +37,7 @@ def learn_solver(
     from .tables import show
 
     if out is None and model in bundled() and not Path(model).exists():
-        raise typer.BadParameter(f"{model} comes with the package; say with --out where its copy with the plans shall be.")
+        raise typer.BadParameter(f"{model} is bundled with the package; give --out for the copy with the plans.")
     loaded = load(model)
     target = loaded.path if out is None else out
     given: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""``diffuse-fast sample``: draw samples into a picture or an array file."""
+"""``diffuse-fast sample``: draw samples into an image or an array file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import words
+from . import parsing
 
 if TYPE_CHECKING:
     from ..model import Model
 
-STEPS = 20  # where nothing says how many
+STEPS = 20  # default
 
 
 def sample(
@@ -27,25 +27,25 @@ def sample(
     ] = None,
     solver: Annotated[str, typer.Option(help="`diffuse-fast solvers` lists them.")] = "ddim",
     option: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the solver, as eta=0.5. May be repeated.")
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A solver option, such as eta=0.5. May be repeated.")
     ] = None,
     seed: Annotated[
-        str | None, typer.Option(metavar="S[,S...]", help="One, or one for each sample; a fresh one unless given, which is said.")
+        str | None, typer.Option(metavar="S[,S...]", help="One seed, or one per sample. [default: a random one, which is printed]")
     ] = None,
-    first_index: Annotated[int, typer.Option(help="Index of the first sample under the seed: goes on where a run stopped.")] = 0,
+    first_index: Annotated[int, typer.Option(help="Index of the first sample of the seed, to continue an earlier run.")] = 0,
     cond: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE[,VALUE...]",
-            help="A conditioning input, as label=7, or label=squares where `inspect` lists the names; several values go round the "
-            "samples; @FILE.npy for an array, of one value for all or one for each sample. May be repeated.",
+            help="A conditioning input, such as label=7, or label=squares if `inspect` lists class names. Several values are "
+            "assigned to the samples in turn. @FILE.npy holds one value for all samples, or one per sample. May be repeated.",
         ),
     ] = None,
     negative_cond: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE[,VALUE...]", help="As --cond, for what guidance leads away from.")
+        list[str] | None, typer.Option(metavar="NAME=VALUE[,VALUE...]", help="As --cond, for the negative condition of guidance.")
     ] = None,
     guidance_scale: Annotated[
-        str, typer.Option(metavar="W[,W...]", help="Classifier-free guidance; 1 is none. One, or one for each sample.")
+        str, typer.Option(metavar="W[,W...]", help="Classifier-free guidance; 1 is none. One scale, or one per sample.")
     ] = "1",
     guidance_batch: Annotated[
         str, typer.Option(help="joined: one network call for both evaluations; separate: two, for half the memory.")
@@ -55,39 +55,40 @@ def sample(
         typer.Option(
             "--out",
             "-o",
-            show_default="samples.png, or samples-2.png, ... where that is there already",
-            help="A .png or .jpg (a grid), .gif (one after the other), .npy or .npz; all but an .npy also hold how it was made.",
+            show_default="samples.png, or samples-2.png, ... if it exists",
+            help="A .png or .jpg (a grid), .gif (one frame per sample), .npy or .npz. All but .npy also store the arguments.",
         ),
     ] = None,
-    columns: Annotated[int | None, typer.Option(help="Pictures in a row of the grid.")] = None,
-    scale: Annotated[int | None, typer.Option(help="Enlarge every pixel of the grid this many times.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Samples per network call at most; bounds memory.")] = None,
+    columns: Annotated[int | None, typer.Option(help="Images per row of the grid.")] = None,
+    scale: Annotated[int | None, typer.Option(help="Scale the grid by this integer.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Maximum samples per network call; bounds memory.")] = None,
     timestep_spacing: Annotated[
         str | None, typer.Option(help="leading, trailing, linspace, karras, exponential, beta, beta_sigmas, log_snr or power.")
     ] = None,
     rho: Annotated[float | None, typer.Option(help="Exponent of the spacings karras and power.")] = None,
-    sigma_min: Annotated[float | None, typer.Option(help="The smallest noise level of a spacing over levels.")] = None,
-    sigma_max: Annotated[float | None, typer.Option(help="The largest.")] = None,
-    beta_shape: Annotated[str | None, typer.Option(metavar="A,B", help="Shape of the distribution of the spacing beta.")] = None,
-    sigmas: Annotated[str | None, typer.Option(metavar="S,S,...", help="The noise levels themselves, falling.")] = None,
-    timesteps: Annotated[str | None, typer.Option(metavar="T,T,...", help="The timesteps themselves, falling.")] = None,
+    sigma_min: Annotated[float | None, typer.Option(help="The smallest noise level of the spacing.")] = None,
+    sigma_max: Annotated[float | None, typer.Option(help="The largest noise level of the spacing.")] = None,
+    beta_shape: Annotated[str | None, typer.Option(metavar="A,B", help="Shape parameters of the spacing beta.")] = None,
+    sigmas: Annotated[str | None, typer.Option(metavar="S,S,...", help="The noise levels, descending.")] = None,
+    timesteps: Annotated[str | None, typer.Option(metavar="T,T,...", help="The timesteps, descending.")] = None,
     begin: Annotated[float | None, typer.Option(metavar="T", help="Start at this time of the schedule, from --data.")] = None,
     end: Annotated[
-        str | None,
-        typer.Option(metavar="T|data|last", help="Stop at this time; with --sigmas at the last of them, or go on to the data."),
+        str | None, typer.Option(metavar="T|data|last", help="Stop at this time; with --sigmas: at the last level, or at the data.")
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.npy", help="What is noised to where sampling starts: one sample for all, or one for each."),
+        typer.Option(metavar="FILE.npy", help="Data to noise to the level of --begin: one sample for all, or one per sample."),
     ] = None,
     clip: Annotated[
-        str | None, typer.Option(metavar="LO,HI", help="Where to clip the data prediction; the model's own unless given.")
+        str | None, typer.Option(metavar="LO,HI", help="Range to clip the data prediction to. [default: the model's]")
     ] = None,
     no_clip: Annotated[bool, typer.Option("--no-clip", help="Do not clip.")] = False,
-    runtime: Annotated[str, typer.Option(help="What runs the network; auto is what `tune` found, else onnx.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Inside one network call; what `tune` found, else physical cores.")] = None,
-    precision: Annotated[str, typer.Option(help="What to compute it in: float32, float32-fast, bfloat16, int8.")] = "float32",
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; exit status 3 where this machine lacks it.")] = "auto",
+    runtime: Annotated[str, typer.Option(help="Runtime of the network; auto is the choice of `tune`, else onnx.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="Threads per network call. [default: the choice of `tune`, else physical cores]")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="Precision of the network: float32, float32-fast, bfloat16, int8.")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; the exit status is 3 if it is not available.")] = "auto",
 ) -> None:
     """Draw samples from a model.
 
@@ -99,15 +100,15 @@ def sample(
     if out.suffix.lower() not in saving.IMAGES and out.suffix not in saving.SUFFIXES:
         raise typer.BadParameter(f"--out is {str(out)!r}; it must end in {', '.join(saving.SUFFIXES)}.")
     if out.suffix.lower() not in saving.IMAGES and (columns is not None or scale is not None):
-        raise typer.BadParameter("--columns and --scale lay out a picture.")
+        raise typer.BadParameter("--columns and --scale need an image as --out.")
     for name, value in (("--columns", columns), ("--scale", scale)):
         if value is not None and value < 1:
             raise typer.BadParameter(f"{name} is {value}; it must be at least 1.")
     if clip is not None and no_clip:
         raise typer.BadParameter("--clip and --no-clip contradict each other.")
-    bounds = None if clip is None else words.numbers("--clip", clip)
+    bounds = None if clip is None else parsing.numbers("--clip", clip)
     if bounds is not None and len(bounds) != 2:
-        raise typer.BadParameter(f"--clip is {clip!r}; it must be two numbers, as -1,1.")
+        raise typer.BadParameter(f"--clip is {clip!r}; it must be two numbers, such as -1,1.")
 
     from .. import files
     from ..artifact.document import LEARNED
@@ -121,7 +122,7 @@ def sample(
         "n": n,
         "steps": STEPS if steps is None and timesteps is None and sigmas is None and solver != LEARNED else steps,
         "solver": solver,
-        # df.sample would draw one and keep it to itself: the file and the user are to know.
+        # Drawn here, so that it can be printed and stored in the file.
         "seed": secrets.randbits(64) if seed is None else _one_or_each("--seed", seed, n, int),
         "first_index": first_index,
         "cond": _conditioning("--cond", cond, n, loaded),
@@ -130,17 +131,17 @@ def sample(
         "guidance_batch": guidance_batch,
         "batch_size": batch_size,
         "timestep_spacing": timestep_spacing,
-        "timesteps": None if timesteps is None else words.numbers("--timesteps", timesteps),
+        "timesteps": None if timesteps is None else parsing.numbers("--timesteps", timesteps),
         **{
             name: value
             for name, value in (
                 ("rho", rho),
                 ("sigma_min", sigma_min),
                 ("sigma_max", sigma_max),
-                ("beta_shape", None if beta_shape is None else words.numbers("--beta-shape", beta_shape)),
-                ("sigmas", None if sigmas is None else words.numbers("--sigmas", sigmas)),
+                ("beta_shape", None if beta_shape is None else parsing.numbers("--beta-shape", beta_shape)),
+                ("sigmas", None if sigmas is None else parsing.numbers("--sigmas", sigmas)),
                 ("begin", begin),
-                ("end", end if end in (None, "data", "last") else words.typed("--end", end, float)),
+                ("end", end if end in (None, "data", "last") else parsing.typed("--end", end, float)),
             )
             if value is not None
         },
@@ -150,14 +151,14 @@ def sample(
         "device": device,
         "precision": precision,
         **{
-            # One that the solver does not have goes on as it is: the library says which it has.
-            name: words.typed(f"--option {name}", text, known[name].kind) if name in known else text
-            for name, text in words.pairs("--option", option or ()).items()
+            # An unknown option is passed on: the library's error lists the known ones.
+            name: parsing.typed(f"--option {name}", text, known[name].kind) if name in known else text
+            for name, text in parsing.pairs("--option", option or ()).items()
         },
     }
     if data is not None:
         call["data"] = _each("--data", data, n, loaded.shape)
-    # What can be refused is refused before there are samples.
+    # Check the output before sampling.
     files.writable(out)
     saving.check_suffix(out)
     if out.suffix.lower() in saving.IMAGES:
@@ -169,30 +170,30 @@ def sample(
 
 
 def _free() -> Path:
-    """``samples.png``, or with the first number under which there is nothing yet: a name that nobody gave replaces no file."""
+    """``samples.png``, or with the first free number: a default name never replaces a file."""
     names = itertools.chain(["samples.png"], (f"samples-{i}.png" for i in itertools.count(2)))
     return next(path for path in map(Path, names) if not os.path.lexists(path))
 
 
 def _one_or_each(option: str, text: str, n: int, kind: type) -> Any:
-    """A number, or one for each sample."""
-    values = [words.typed(option, part, kind) for part in text.split(",")]
+    """Parse one number, or one per sample."""
+    values = [parsing.typed(option, part, kind) for part in text.split(",")]
     if len(values) not in (1, n):
-        raise typer.BadParameter(f"{option} has {len(values)} values; give one, or one for each of the {n} samples.")
+        raise typer.BadParameter(f"{option} has {len(values)} values; give one, or one per sample ({n}).")
     return values[0] if "," not in text else values
 
 
 def _conditioning(option: str, given: list[str] | None, n: int, model: Model) -> dict[str, Any]:
     return {
-        name: _per_sample(f"{option} {name}", text, n, words.class_names(model, name))
-        for name, text in words.pairs(option, given or ()).items()
+        name: _per_sample(f"{option} {name}", text, n, parsing.class_names(model, name))
+        for name, text in parsing.pairs(option, given or ()).items()
     }
 
 
 def _per_sample(option: str, text: str, n: int, names: Sequence[str]) -> Any:
     if text.startswith("@"):
         return _array(option, Path(text[1:]))
-    value = words.values(option, text, names)
+    value = parsing.values(option, text, names)
     if not isinstance(value, list):
         return value
     if len(value) > n:
@@ -201,7 +202,7 @@ def _per_sample(option: str, text: str, n: int, names: Sequence[str]) -> Any:
 
 
 def _array(option: str, path: Path) -> list[Any]:
-    """An array of a file, as lists: the recipe of an .npz holds it."""
+    """Read an array as lists, which can be stored in an .npz."""
     import numpy as np
 
     try:
@@ -214,7 +215,7 @@ def _array(option: str, path: Path) -> list[Any]:
 
 
 def _each(option: str, path: Path, n: int, shape: tuple[int, ...]) -> list[Any]:
-    """Samples of a file; one stands for all."""
+    """Read samples; a single one is repeated."""
     import numpy as np
 
     array = np.array(_array(option, path), np.float64)

@@ -1,4 +1,4 @@
-"""``diffuse-fast solvers``: which solvers there are."""
+"""``diffuse-fast solvers``: list the solvers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def solvers() -> None:
 
 
 def _shown(default: object) -> object:
-    """A default as it is written on the command line; the largest float bounds nothing, and None follows the clip."""
+    """A default in the syntax of the command line. The largest float is no bound; None follows the clip."""
     if default is None:
         return "where clipped"
     if default == sys.float_info.max:

@@ -1,4 +1,4 @@
-"""``diffuse-fast tune``: find the fastest way to run a model on this machine, and remember it."""
+"""``diffuse-fast tune``: find the fastest way to run a model on this machine, and store it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 
 def tune(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An artifact (.onnx), or a bundled model: digits.")],
-    batch_size: Annotated[list[int] | None, typer.Option(help="Samples in a network call. May be repeated; 1 and 16.")] = None,
-    precision: Annotated[list[str] | None, typer.Option(help="What may be computed in. May be repeated; float32.")] = None,
-    runtime: Annotated[list[str] | None, typer.Option(help="A runtime to try. May be repeated; all that are installed.")] = None,
-    seconds: Annotated[float, typer.Option(help="Time for each batch and precision; slow calls: up to 15 times it.")] = 4.0,
-    max_error: Annotated[float, typer.Option(help="Relative error that a precision other than float32 may have.")] = 0.05,
+    batch_size: Annotated[
+        list[int] | None, typer.Option(help="Samples per network call. May be repeated. [default: 1, 16]")
+    ] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="Allowed precision. May be repeated. [default: float32]")] = None,
+    runtime: Annotated[list[str] | None, typer.Option(help="A runtime to try. May be repeated. [default: all installed]")] = None,
+    seconds: Annotated[float, typer.Option(help="Time per batch size and precision; up to 15 times that for slow calls.")] = 4.0,
+    max_error: Annotated[float, typer.Option(help="Maximum relative error of other precisions than float32.")] = 0.05,
 ) -> None:
-    """Time the ways to run a model here, and remember the fastest: `--runtime auto` then takes it.
+    """Time the ways to run a model on this machine and store the fastest, which `--runtime auto` then uses.
 
     Example: diffuse-fast tune digits --batch-size 1 --batch-size 64
     """
@@ -44,7 +46,7 @@ def tune(
                 ("", "runtime", "threads", "parts", "median ms", "20 to 80 %", "over the default", "faster in", "error"),
             )
             print(f"→ {won.why}")
-    print(f"remembered in {tuning.file}" if tuning.file else f"not remembered: {ENVIRONMENT} is off, or there is no home")
+    print(f"stored in {tuning.file}" if tuning.file else f"not stored: {ENVIRONMENT} is off, or there is no home folder")
 
 
 def _row(c: Candidate, won: bool) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Solvers learned for a model: times and weights fitted so that few steps land where a fine solver lands."""
+"""Solvers learned for a model: times and weights fitted so that few steps approximate a fine solver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The best hand-made solver on the best spacing for a model: what a learned table has to beat, and where it starts."""
+"""The best hand-made solver and spacing for a model: the baseline of a learned table, and its starting point."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ SPACINGS: tuple[dict[str, Any], ...] = (
     *({"timestep_spacing": name} for name in (*INTEGER, *LEVELS, "beta")),
     *({"timestep_spacing": "power", "rho": rho} for rho in (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)),
 )
-SCREENED = 32  # samples on which everything is tried
-REFINED = 4  # of what is best there, so many are tried on all samples, and with other options
+SCREENED = 32  # samples on which all combinations are tried
+REFINED = 4  # best combinations to try on all samples and with other options
 RHO_STEP = 0.125
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A hand-made solver on a spacing.
+    """A hand-made solver with a spacing.
 
     Attributes:
         solver: Its name.
-        options: The options of :func:`diffuse_fast.plan` that were given, spacing included.
+        options: Options of :func:`diffuse_fast.plan`, including the spacing.
         plan: Its plan.
-        distance: RMS distance to where the fine solver lands, on the samples to learn from.
+        distance: RMS distance to the fine solver's results on the fitting samples.
     """
 
     solver: str
@@ -42,16 +42,15 @@ class Baseline:
     distance: float
 
     def __str__(self) -> str:
-        said = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in self.options.items()]
-        return f"{self.solver} ({', '.join(said) or 'defaults'})"
+        options = [f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}" for name, value in self.options.items()]
+        return f"{self.solver} ({', '.join(options) or 'defaults'})"
 
 
 def search(task: Task, steps: int, report: Callable[[str], None]) -> tuple[list[Baseline], Baseline]:
-    """The deterministic solvers that call the network at most ``steps`` times, on every spacing.
+    """Try all deterministic solvers of at most ``steps`` network calls with every spacing.
 
     Returns:
-        The best of them, best first, with other values of their options tried; and the best on the spacing and options it has
-        by default.
+        The best ones, best first, after varying their options; and the best with default spacing and options.
     """
     solvers = [name for name, solver in SOLVERS.items() if solver.from_noise]
     tried = [b for solver in solvers for spacing in SPACINGS if (b := _try(task, solver, steps, spacing, SCREENED))]
@@ -74,13 +73,13 @@ def search(task: Task, steps: int, report: Callable[[str], None]) -> tuple[list[
 
 
 def _best(task: Task, some: list[Baseline]) -> list[Baseline]:
-    """The same on all samples, best first."""
+    """Measure on all samples; best first."""
     again = [Baseline(b.solver, b.options, b.plan, task.distance(b.plan)) for b in some]
     return sorted(again, key=lambda b: b.distance)
 
 
 def _distinct(some: list[Baseline]) -> list[Baseline]:
-    """Best first, each table once: options that change nothing make none."""
+    """Best first, without duplicate tables (options may have no effect)."""
     found: dict[Any, Baseline] = {}
     for b in sorted(some, key=lambda b: b.distance):
         found.setdefault(b.plan.rows, b)
@@ -88,12 +87,12 @@ def _distinct(some: list[Baseline]) -> list[Baseline]:
 
 
 def _try(task: Task, solver: str, steps: int, options: dict[str, Any], samples: int) -> Baseline | None:
-    """The solver with as many steps as cost at most ``steps`` network calls; None where there is no such plan."""
+    """The solver with the most steps that cost at most ``steps`` network calls; None if there is no such plan."""
     for count in range(steps, 0, -1):
         try:
             plan = task.plan(solver, count, **options)
         except (ArgumentError, PlanError):
-            return None  # a spacing that this schedule does not have
+            return None  # the schedule does not have this spacing
         if plan.stochastic:
             return None
         if plan.nfe <= steps:
@@ -106,7 +105,7 @@ def _try(task: Task, solver: str, steps: int, options: dict[str, Any], samples: 
 
 
 def _changes(baseline: Baseline) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The same with one option changed."""
+    """The variants with one option changed."""
     if "rho" in baseline.options:
         for rho in (baseline.options["rho"] - RHO_STEP, baseline.options["rho"] + RHO_STEP):
             yield baseline.solver, {**baseline.options, "rho": rho}
@@ -124,4 +123,4 @@ def _values(option: Option) -> tuple[Any, ...]:
         return option.choices
     if isinstance(option.default, int) and option.minimum is not None and option.maximum is not None:
         return tuple(range(int(option.minimum), int(option.maximum) + 1))
-    return ()  # no end of numbers
+    return ()  # a continuous range

@@ -1,10 +1,9 @@
-"""Fitting a method's times and weights to where the fine solver lands: Levenberg-Marquardt, without the network's gradient.
+"""Fit the times and weights of a method to the results of a fine solver: Levenberg-Marquardt, without the network's gradient.
 
-A method of a few steps has a few dozen parameters and each sample gives as many residuals as it has elements, so a
-least-squares method of second order needs some ten iterations where stochastic gradients need thousands. The derivative of
-where a sample lands by a parameter is carried forward along the steps: it is a direction in the space of states, and the
-network's part in it is a difference quotient along that direction. So any network that can be sampled can be learned for,
-compiled ones too; nothing here needs torch.
+A method of a few steps has a few dozen parameters, and every element of every sample gives a residual. So a second-order
+least-squares method needs about ten iterations, where stochastic gradients need thousands. The derivative of the result with
+respect to a parameter is propagated forward through the steps: it is a direction in the space of states, and the network's
+contribution is a difference quotient along it. So this works for any network that can be sampled, and needs no torch.
 """
 
 from __future__ import annotations
@@ -20,23 +19,23 @@ from ..solver.solver import Point
 from .table import Multistep, at
 from .task import Task
 
-# RMS length of a difference quotient's step: where float32 rounding (1e-6) and curvature weigh alike.
+# RMS length of a difference quotient's step, which balances float32 rounding (1e-6) and curvature.
 PROBE = 3e-3
-# That of a time, in parts of the gap to its neighbours.
+# The step for a time, relative to the gap to its neighbours.
 TIME_PROBE = 0.02
-# A time moves by at most this part of the gap to its neighbour in one iteration, so that none meets or passes another.
+# Largest move of a time in one iteration, relative to the gap to its neighbour, so that times keep their order.
 MOST_MOVE = 0.4
-# Another iteration is not worth its while when the last gained less than this part of the squared distance.
+# Stop when an iteration reduces the squared distance by less than this fraction.
 ENOUGH = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
 class Parameters:
-    """What is free in a method: every time, the state's weights, and the weights of the last predictions.
+    """The free parameters of a method: all times, the state's weights, and the weights of the last predictions.
 
     Attributes:
-        steps: Of the method.
-        rows, columns: Of the free weights in ``Multistep.data``.
+        steps: Steps of the method.
+        rows, columns: Indices of the free weights in ``Multistep.data``.
     """
 
     steps: int
@@ -54,7 +53,7 @@ class Parameters:
         return 2 * self.steps + len(self.rows)
 
     def moved(self, method: Multistep, by: np.ndarray, ends: tuple[float, float]) -> Multistep:
-        """The method with its parameters moved: times, the state's weights, the predictions'. Times stay between the ends."""
+        """The method with its parameters changed: times, the state's weights, the predictions'. Times stay between the ends."""
         n = self.steps
         data = method.data.copy()
         data[self.rows, self.columns] += by[2 * n :]
@@ -68,7 +67,7 @@ class Parameters:
 def fit(
     task: Task, start: Multistep, *, history: int, iterations: int, samples: int, report: Callable[[str], None]
 ) -> tuple[Multistep, float]:
-    """The method that ``start`` becomes on so many samples, and its RMS distance on them; never farther than ``start``."""
+    """Fit a method on ``samples`` samples, beginning at ``start``. Returns it with its RMS distance, at most that of ``start``."""
     free = Parameters.of(start.steps, history)
     best, damping = start, 1e-2
     loss = task.distance_of(best, samples) ** 2
@@ -90,7 +89,7 @@ def fit(
 
 
 class _Prediction:
-    """The data prediction of a batch, as the rows make it."""
+    """The data prediction of a batch, computed as the rows do."""
 
     def __init__(self, task: Task, call: BoundCall):
         self._task, self._call = task, call
@@ -104,7 +103,7 @@ class _Prediction:
 
 
 def _normal_equations(task: Task, method: Multistep, free: Parameters, samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """JᵀJ and Jᵀr, of the mean square over samples and elements."""
+    """JᵀJ and Jᵀr of the mean square over samples and elements."""
     normal, gradient = np.zeros((free.count, free.count)), np.zeros(free.count)
     for first in range(0, samples, task.batch_size):
         count = min(task.batch_size, samples - first)
@@ -119,7 +118,7 @@ def _normal_equations(task: Task, method: Multistep, free: Parameters, samples: 
 def _linearised(
     task: Task, method: Multistep, free: Parameters, predict: _Prediction, noise: np.ndarray, target: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What is left to the target, flat, and its derivative by each parameter (parameters, the same)."""
+    """The residual, flat, and its derivatives (parameters, residuals)."""
     n = method.steps
     here = at(task.problem, method.times)
     x: Any = (here.initial_scale * noise).astype(np.float32)
@@ -158,19 +157,19 @@ def _linearised(
 
 
 def _around(task: Task, times: np.ndarray, i: int) -> tuple[float, float]:
-    """A time below and one above times[i], as far apart as the gaps around it allow and whole timesteps ask."""
+    """A time below and one above times[i] for a difference quotient; integers for a model of discrete timesteps."""
     gaps = -np.diff(times)[max(0, i - 1) : i + 1] if len(times) > 1 else [task.schedule.t_max - task.schedule.t_min]
     reach = TIME_PROBE * min(gaps)
-    if task.told["timestep_rounding"] != "none":
+    if task.plan_options["timestep_rounding"] != "none":
         reach = max(reach, 2.0)
     low, high = max(task.schedule.t_min, times[i] - reach), min(task.schedule.t_max, times[i] + reach)
-    if task.told["timestep_rounding"] != "none":
+    if task.plan_options["timestep_rounding"] != "none":
         low, high = np.floor(low), np.ceil(high)
     return float(low), float(high)
 
 
 def _initial_slope(task: Task, method: Multistep) -> float:
-    """Derivative of the initial scale by the first time: 0 but in the families that start at sigma."""
+    """The derivative of the initial scale by the first time; nonzero only for families that start at sigma."""
     low, high = _around(task, method.times, 0)
     scales = [at(task.problem, np.array([t])).initial_scale for t in (low, high)]
     return (scales[1] - scales[0]) / (high - low)

@@ -1,4 +1,4 @@
-"""``learn_solver``: from a model and a number of steps to a plan, and into the artifact."""
+"""``learn_solver``: learn a plan for a model and a number of steps, and store it in the artifact."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from .table import Multistep, of_plan, to_plan
 from .task import Task
 
 SAMPLES, HELD_OUT = 256, 512
-HISTORY = 4  # data predictions that a row looks back to, besides its own
+HISTORY = 4  # past data predictions in a row
 ITERATIONS = 10
 REFERENCE_STEPS = 200
 BATCH_SIZE = 64
-STARTS = 3  # hand-made solvers from which the fit starts,
-APART = 0.02  # with grids that differ by this part of the times there are;
-TRIED, TRIED_ON = 3, 64  # after so many iterations on so many samples it goes on from the best
+STARTS = 3  # hand-made solvers from which the fit starts
+MIN_DIFFERENCE = 0.02  # of their grids, relative to the range of times
+TRIED, TRIED_ON = 3, 64  # iterations and samples before only the best start continues
 
 
 @dataclass(frozen=True)
 class Distance:
-    """A plan, and its RMS distance over samples and elements to where the fine solver lands, on the held-out samples.
+    """A plan, and its RMS distance to the fine solver's results over held-out samples and elements.
 
     Attributes:
-        name: What the plan is: ``learned``, or a hand-made solver with its options.
+        name: ``learned``, or a hand-made solver with its options.
         plan: The plan.
         distance: The distance, in the units of the data.
     """
@@ -53,14 +53,14 @@ class Distance:
 
 @dataclass(frozen=True)
 class Learned:
-    """What :func:`learn_solver` returns.
+    """The result of :func:`learn_solver`.
 
     Attributes:
         plan: The learned plan.
         distance: Its distance on the held-out samples.
         best: The best hand-made solver on its best spacing.
-        best_default: The best hand-made solver as it comes.
-        model: The artifact with the plan, where ``out`` was given.
+        best_default: The best hand-made solver with its defaults.
+        model: The artifact with the plan, if ``out`` was given.
     """
 
     plan: Plan
@@ -70,7 +70,7 @@ class Learned:
     model: Model | None = None
 
     def table(self) -> list[tuple[str, float, float]]:
-        """What is compared: name, distance, and the learned plan's distance as part of it."""
+        """Name, distance, and the learned plan's distance relative to it, of each plan compared."""
         rows = [(d.name, d.distance) for d in (self.best_default, self.best)] + [(LEARNED, self.distance)]
         return [(name, distance, self.distance / distance if distance > 0.0 else math.inf) for name, distance in rows]
 
@@ -97,38 +97,38 @@ def learn_solver(
     runtime: str = "auto",
     progress: Callable[[str], None] | None = None,
 ) -> Learned:
-    """Learn a solver for a model and a number of steps: a plan that lands near where a fine solver lands from the same noise.
+    """Learn a solver for a model and a number of steps: a plan whose results approximate those of a fine solver.
 
-    First the hand-made solvers are tried on every spacing. From the best of them the times and the weights of a linear multistep
+    First all hand-made solvers are tried with every spacing. Starting from the best, the times and weights of a linear multistep
     method are fitted to the fine solver's results by least squares (``docs/learned-solvers.md``). Neither stage needs the
-    network's gradient, and so no torch.
+    network's gradient or torch.
 
     Args:
         model: As for :func:`~diffuse_fast.sample`.
-        steps: Steps, each one network call, from 1.
-        out: Where to write the artifact with the plan in it; it may be the model's own file. The plan that it had for this number
-            of steps is replaced, its other plans stay. None writes nothing.
-        samples: Samples to learn from. held_out: Samples for the distances that are told. Both are those of
-            ``df.sample(model, ..., seed=seed)``, one after the other. seed: Their seed.
-        cond: Values from which the samples' conditions are drawn, by input name: (k, *shape of the input); inputs with as many
-            values are drawn together. What is left out takes every class of a label, or else the null value.
-        shape, schedule, prediction_type: What an artifact knows and a bare network must be told.
+        steps: Number of steps, each with one network call, at least 1.
+        out: File to write the artifact with the plan to; it may be the model's own file. An existing plan of this number of steps
+            is replaced; other plans stay. None writes nothing.
+        samples: Number of samples for fitting. held_out: Number of samples for the returned distances. Both are those of
+            ``df.sample(model, ..., seed=seed)``, in this order. seed: Their seed.
+        cond: Values to draw the samples' conditions from, by input name: (k, *shape of the input). Inputs with equally many
+            values are drawn together. Default: all classes of a label, else the null value.
+        shape, schedule, prediction_type: Known from an artifact; required for a bare network.
         variance, input_scale: As for :func:`~diffuse_fast.sample`.
-        clip: As for :func:`~diffuse_fast.sample`; the fine solver clips alike. No dynamic threshold.
-        history: Data predictions that a row looks back to besides its own, 0 to 8.
-        iterations: Of the fit, at most.
+        clip: As for :func:`~diffuse_fast.sample`; the fine solver clips in the same way. No dynamic threshold.
+        history: Number of past data predictions in a row, 0 to 8.
+        iterations: Maximum iterations of the fit.
         reference_steps: Steps of the fine solver.
         batch_size: Samples per network call.
         runtime: As for :func:`~diffuse_fast.sample`.
-        progress: Called with a line of text now and then.
+        progress: Called with lines of text on the progress.
 
     Returns:
-        The plan and its distance, beside those of the hand-made solvers. Without guidance: with it, the plan is that of another
-        equation, though it runs.
+        The plan and its distance, and those of the hand-made solvers. The plan is learned without guidance; with guidance it runs,
+        but it was fitted to another equation.
 
     Raises:
-        ArgumentError, ArgumentTypeError: an argument is out of range, or the model does not say what is needed.
-        OutputError: ``out`` cannot be written; asked before the work begins.
+        ArgumentError, ArgumentTypeError: an argument is out of range, or required information on the model is missing.
+        OutputError: ``out`` cannot be written; checked first.
 
     Example:
         >>> import diffuse_fast as df
@@ -182,7 +182,7 @@ def learn_each(
     runtime: str = "auto",
     progress: Callable[[str], None] | None = None,
 ) -> Iterator[Learned]:
-    """:func:`learn_solver` for several numbers of steps, against one run of the fine solver; each is stored when it is done."""
+    """:func:`learn_solver` for several numbers of steps with one run of the fine solver; each plan is stored when it is done."""
     for count in steps:
         require_int("steps", count, 1)
     for name, value, least in (
@@ -196,7 +196,7 @@ def learn_each(
     ):
         require_int(name, value, least)
     if history > MAX_REGISTERS:
-        raise ArgumentError(f"history is {history}; a plan has at most {MAX_REGISTERS} registers to look back with.")
+        raise ArgumentError(f"history is {history}; it must be at most {MAX_REGISTERS}, the registers of a plan.")
     if isinstance(model, str | Path):
         model = load_cached(model)
     known = model if isinstance(model, Model) else None
@@ -246,7 +246,7 @@ def _learn(task: Task, steps: int, history: int, iterations: int, say: Callable[
     say(f"on from {start}")
     method, _ = fit(task, method, history=history, iterations=iterations - first, samples=task.samples, report=say)
     record = {
-        **task.told,
+        **task.plan_options,
         "start": str(start),
         "reference": task.reference_name,
         "samples": task.samples,
@@ -262,25 +262,25 @@ def _learn(task: Task, steps: int, history: int, iterations: int, say: Callable[
 
 
 def _starts(task: Task, ranked: Sequence[Baseline], steps: int) -> list[tuple[Baseline, Multistep]]:
-    """The best hand-made solvers of this form, with grids that differ: the fit finds what is near."""
+    """The best hand-made solvers of this form whose grids differ; the fit is local."""
     found: list[tuple[Baseline, Multistep]] = []
-    apart = APART * (task.schedule.t_max - task.schedule.t_min)
+    difference = MIN_DIFFERENCE * (task.schedule.t_max - task.schedule.t_min)
     for b in ranked:
         method = of_plan(b.plan, task.schedule)
         if method is None or method.steps != steps:
             continue
-        if all(np.max(np.abs(method.times - other.times)) > apart for _, other in found):
+        if all(np.max(np.abs(method.times - other.times)) > difference for _, other in found):
             found.append((b, method))
     return found[:STARTS]
 
 
 def store(model: Model, plans: Sequence[Plan], out: str | os.PathLike[str]) -> Model:
-    """Write a model with more plans: of those with the same number of steps the new one stays.
+    """Write a model with additional plans, which replace those of the same number of steps.
 
     Args:
-        model: The model; its file is not changed, unless ``out`` is that file.
+        model: The model. Its file does not change, unless ``out`` is that file.
         plans: Learned plans.
-        out: Where to write; a model whose weights lie beside it can only be written into its own folder.
+        out: The file to write; a model with external weights can only be written to its own folder.
 
     Returns:
         The written file, loaded.
@@ -295,7 +295,7 @@ def store(model: Model, plans: Sequence[Plan], out: str | os.PathLike[str]) -> M
 
 def _target(model: Model | None, out: Any) -> Path:
     if model is None:
-        raise ArgumentError("out is given, but the model is no artifact that could hold a plan; export it first (df.export).")
+        raise ArgumentError("out is given, but the model is not an artifact, which can store a plan; export it first (df.export).")
     if not isinstance(out, str | os.PathLike):
         raise ArgumentTypeError(f"out is a {type(out).__name__}; it must be the path of the file to write.")
     target = Path(out)
@@ -304,7 +304,7 @@ def _target(model: Model | None, out: Any) -> Path:
     writable(target)
     if model.external and target.parent.resolve() != model.path.parent:
         raise ArgumentError(
-            f"out is in another folder than {model.path.name}, whose weights lie beside it in {model.external[0].name}; write it "
+            f"out is in another folder than {model.path.name}, whose weights are in {model.external[0].name} beside it; write it "
             f"there."
         )
     return target

@@ -1,11 +1,11 @@
-"""What is learned: a free linear multistep method, and how it becomes a plan.
+"""The learned object, a general linear multistep method, and its conversion to a plan.
 
-Row i calls the network at time ``times[i]``, makes the data prediction y_i of what it answers, and goes on to::
+Row i calls the network at time ``times[i]``, computes the data prediction y_i from its output, and goes on to::
 
     x' = state[i]·x + Σ_{j ≤ i} data[i, j]·y_j
 
-Every deterministic solver with one network call per step has this form, DDIM to UniPC, so a hand-made one is a point of
-the space that is searched (:func:`of_plan`), and where to start.
+Every deterministic solver with one network call per step has this form, from DDIM to UniPC. So a hand-made solver is a point
+of the search space (:func:`of_plan`), and a starting point.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Multistep:
     """A linear multistep method of N steps.
 
     Attributes:
-        times: Where the network is called, in the schedule's own unit, falling (N,).
+        times: Times of the network calls, in the schedule's unit, descending (N,).
         state: Weight of the state in each row (N,).
         data: Weight of data prediction j in row i, (N, N), lower triangular.
     """
@@ -44,8 +44,8 @@ class Multistep:
         return len(self.times)
 
 
-def problem(schedule: Schedule, prediction_type: str, clip: tuple[float, float] | None, told: dict[str, Any]) -> Grid:
-    """The problem without its points; ``told`` are the options of :func:`diffuse_fast.plan` on what the network is told."""
+def problem(schedule: Schedule, prediction_type: str, clip: tuple[float, float] | None, options: dict[str, Any]) -> Grid:
+    """The problem without its points; ``options`` are those of :func:`diffuse_fast.plan` on the network's time input."""
     lo, hi = (-np.inf, np.inf) if clip is None else clip
     return Grid(
         schedule=schedule,
@@ -53,19 +53,19 @@ def problem(schedule: Schedule, prediction_type: str, clip: tuple[float, float] 
         prediction_type=prediction_type,
         lo=float(lo),
         hi=float(hi),
-        time_convention=told["time_convention"],
-        timestep_rounding=told["timestep_rounding"],
+        time_convention=options["time_convention"],
+        timestep_rounding=options["timestep_rounding"],
     )
 
 
 def at(problem: Grid, times: np.ndarray) -> Grid:
-    """The problem with its points at these times."""
+    """The problem with points at these times."""
     return replace(problem, points=problem.at_times(times))
 
 
 def to_plan(method: Multistep, problem: Grid, options: dict[str, Any]) -> Plan:
-    """The method as a plan. It misses its marginals by what the plan declares: a perfect prediction is y_j = x0 in every row,
-    so row i lands at ``state·(alpha·x0 + sigma·ε) + Σ data·x0``.
+    """Convert a method to a plan. The plan declares its deviation from the marginals: for a perfect prediction y_j = x0, row i
+    gives ``state·(alpha·x0 + sigma·ε) + Σ data·x0``.
     """
     here = at(problem, method.times)
     points = (*here.points, CLEAN)
@@ -92,8 +92,8 @@ def to_plan(method: Multistep, problem: Grid, options: dict[str, Any]) -> Plan:
 
 
 def of_plan(plan: Plan, schedule: Schedule) -> Multistep | None:
-    """A hand-made plan in this form; None where it has none: it repeats a time, as solvers that call the network more than once in
-    a step do, it keeps an unclipped output beside a clipped x0, or it looks back at a state that its rows have forgotten."""
+    """Convert a hand-made plan to this form. None if that is impossible: the plan repeats a time (several network calls per
+    step), uses an unclipped output beside a clipped x0, or refers to a state that cannot be recovered."""
     steps = len(plan.rows)
     times = np.array([_time(schedule, *pair) for pair in plan.marginals[:-1]])
     if plan.nfe != steps or plan.stochastic or not np.all(np.diff(times) < 0.0):

@@ -1,4 +1,4 @@
-"""What a plan is judged by: where it lands from given noises, and how far that is from where a fine solver lands."""
+"""The measure of a plan: the distance of its results to those of a fine solver from the same noise."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from ..runtimes import BoundCall, network
 from ..solver import plan as make_plan
 from .table import Multistep, problem, to_plan
 
-# The fine solver: of second order, in the data form, which clipping does not upset; dense where there is little noise.
+# The fine solver: second order, in the data form, which is compatible with clipping; dense at low noise.
 REFERENCE = "dpmpp_2m"
 REFERENCE_SPACING: dict[str, Any] = {"timestep_spacing": "power", "rho": 1.5}
 
 
 class Task:
-    """A model, noises and conditions, and where the fine solver lands from them.
+    """A model, noises and conditions, and the fine solver's results from them.
 
-    The samples are those of ``df.sample(..., seed=seed, cond=cond)``: the first ``samples`` to learn from, ``held_out`` more to
-    judge by.
+    The samples are those of ``df.sample(..., seed=seed, cond=cond)``: the first ``samples`` for fitting, and ``held_out`` more for
+    evaluation.
 
     Args:
         model: As for :func:`diffuse_fast.sample`.
-        schedule, prediction_type, clip, shape: What an artifact says and a bare network must be told.
+        schedule, prediction_type, clip, shape: Known from an artifact; required for a bare network.
         variance, input_scale: As for :func:`diffuse_fast.sample`.
         samples, held_out, seed: Of the noises.
         cond: Values to draw conditions from, by input name, each (k, *shape of the input); see :func:`learn_solver`.
@@ -71,15 +71,15 @@ class Task:
         self._variance, self._input_scale = variance, input_scale
         self._output_shape = output_shape(self.shape, trait("variance", variance, known, VARIANCES) or "none")
         self._network = network(model, runtime)
-        whole = known is not None and known.time.dtype != "float32"
-        self.told: dict[str, Any] = {
+        discrete = known is not None and known.time.dtype != "float32"
+        self.plan_options: dict[str, Any] = {
             "time_convention": known.time.convention if known else schedule.time_conventions[0],
-            "timestep_rounding": "nearest" if whole else "none",
+            "timestep_rounding": "nearest" if discrete else "none",
         }
-        self.problem = problem(schedule, prediction_type, clip, self.told)
+        self.problem = problem(schedule, prediction_type, clip, self.plan_options)
         self.by_alpha = takes_by_alpha(input_scale, known, self.problem)
         self.cond = conditions(known, cond, samples + held_out, seed)
-        # A family with a spacing of its own (EDM) knows better.
+        # A family with its own spacing (EDM) keeps it.
         spacing: dict[str, Any] = {} if schedule.timestep_spacing else REFERENCE_SPACING
         fine = self.plan(REFERENCE, reference_steps, **spacing)
         self.reference_name = f"{REFERENCE}, {reference_steps} steps"
@@ -88,15 +88,17 @@ class Task:
 
     def plan(self, solver: str, steps: int, **options: Any) -> Plan:
         """A hand-made plan for this model."""
-        return make_plan(self.schedule, solver, steps, prediction_type=self.prediction_type, clip=self.clip, **self.told, **options)
+        return make_plan(
+            self.schedule, solver, steps, prediction_type=self.prediction_type, clip=self.clip, **self.plan_options, **options
+        )
 
     def distance(self, plan: Plan, samples: int | None = None, *, held_out: bool = False) -> float:
-        """RMS distance, over samples and elements, of where the plan lands from where the fine solver does.
+        """RMS distance, over samples and elements, between the results of the plan and of the fine solver.
 
         Args:
             plan: The plan.
-            samples: Take so many only of those to learn from.
-            held_out: Take those to judge by.
+            samples: Number of fitting samples; None is all.
+            held_out: Use the held-out samples.
         """
         first, count = (self.samples, self.held_out) if held_out else (0, samples or self.samples)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -104,22 +106,22 @@ class Task:
         return float(np.sqrt(np.mean(np.square(error, dtype=np.float64))))
 
     def distance_of(self, method: Multistep, samples: int) -> float:
-        """As :meth:`distance`, of a method as the plan that it is."""
-        return self.distance(to_plan(method, self.problem, self.told), samples)
+        """As :meth:`distance`, for the plan of a method."""
+        return self.distance(to_plan(method, self.problem, self.plan_options), samples)
 
     def reference(self, first: int, count: int) -> np.ndarray:
-        """Where the fine solver lands, (count, *shape) float32."""
+        """The fine solver's results, (count, *shape) float32."""
         return self._reference[first : first + count]
 
     def noise(self, first: int, count: int) -> np.ndarray:
-        """N(0, 1) that the samples start from, (count, *shape) float32."""
+        """The initial standard normals of the samples, (count, *shape) float32."""
         x = np.empty((count, *self.shape), np.float32)
         seeds, indices = noise_address(self.seed, first, count)
         get_kernel().normals(x, seeds=seeds, indices=indices, row=0, stream=STREAM_INITIAL)
         return x
 
     def bind(self, first: int, count: int) -> BoundCall:
-        """The network, bound to these samples' conditions."""
+        """The network bound to the conditions of these samples."""
         part = {name: value[first : first + count] for name, value in self.cond.items()}
         return self._network.bind(count, self.shape, part, self._output_shape)
 
@@ -133,7 +135,7 @@ class Task:
 
 
 def conditions(known: Model | None, given: Mapping[str, Any] | None, count: int, seed: int) -> dict[str, np.ndarray]:
-    """Conditions of the samples by input name: drawn from the values given, else from the classes of a label, else null."""
+    """Draw the conditions of the samples by input name: from the given values, else from all classes, else the null value."""
     values = {name: np.asarray(value) for name, value in (given or {}).items()}
     for c in known.conditioning if known else ():
         if c.name in values:
@@ -143,9 +145,9 @@ def conditions(known: Model | None, given: Mapping[str, Any] | None, count: int,
         elif c.null is not None:
             values[c.name] = np.full((1, *c.shape), c.null, c.dtype)
         else:
-            raise ArgumentError(f"cond lacks {c.name!r}, which has neither classes nor a null value: give values to draw from.")
+            raise ArgumentError(f"cond lacks {c.name!r}, which has neither classes nor a null value; give values to draw from.")
     for name, value in values.items():
         if value.ndim == 0 or len(value) == 0:
             raise ArgumentError(f"cond[{name!r}] has the shape {value.shape}; it must be values to draw from, one after another.")
-    uniform = np.random.default_rng(seed).random(count)  # one draw for all inputs: what belongs together stays so
+    uniform = np.random.default_rng(seed).random(count)  # one draw for all inputs, so that related values stay together
     return {name: value[(uniform * len(value)).astype(int)] for name, value in values.items()}

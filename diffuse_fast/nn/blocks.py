@@ -1,4 +1,4 @@
-"""The parts a UNet is made of, in one, two or three dimensions: as in DDPM (Ho et al. 2020, appendix B), Improved DDPM
+"""The blocks of a UNet in one, two or three dimensions, as in DDPM (Ho et al. 2020, appendix B), Improved DDPM
 (Nichol & Dhariwal 2021) and ADM (Dhariwal & Nichol 2021)."""
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ POOL = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 def convolution(dims: int, channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Module:
-    """A convolution over ``dims`` axes that keeps their sizes (at stride 1)."""
+    """A convolution over ``dims`` axes that preserves their sizes (at stride 1)."""
     return CONVOLUTION[dims](channels, out_channels, kernel, stride=stride, padding=kernel // 2)
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
-    """The layer with weights and bias 0: a branch that ends in it starts as nothing, its block as the identity."""
+    """Set the weights and bias of a layer to 0, so that a residual block that ends in it starts as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
@@ -65,7 +65,7 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """x + attention between the places of x (B, C, *sizes).
+    """x + self-attention between the positions of x (B, C, *sizes).
 
     Written with ``scaled_dot_product_attention`` on 4-D inputs (B, heads, places, C/heads), which exports to one
     Attention node.
@@ -89,7 +89,7 @@ class SelfAttention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the sizes, by a convolution of stride 2."""
+    """Downsample by 2 with a convolution of stride 2."""
 
     def __init__(self, channels: int, dims: int = 2):
         super().__init__()
@@ -100,7 +100,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the sizes: nearest neighbour, then a convolution."""
+    """Upsample by 2: nearest neighbour, then a convolution."""
 
     def __init__(self, channels: int, dims: int = 2):
         super().__init__()

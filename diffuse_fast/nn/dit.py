@@ -90,7 +90,7 @@ class DiT(Conditioned):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.xavier_uniform_(self.first.weight.flatten(1))
-        nn.init.zeros_(self.first.bias)  # type: ignore[arg-type]  # it has one
+        nn.init.zeros_(self.first.bias)  # type: ignore[arg-type]  # it has a bias
         for layer in (self.time.hidden, self.time.out, self.label):
             if layer is not None:
                 nn.init.normal_(layer.weight, std=0.02)
@@ -151,8 +151,8 @@ class _Block(nn.Module):
 
 
 def sinusoids(width: int, side: int) -> Tensor:
-    """(side², width) float32: what tells the places of a side x side grid apart. Half of the channels hold sines and cosines of
-    the column, half those of the row, at frequencies 10000^(-4i/width)."""
+    """The position embedding of a side x side grid, (side², width) float32. Half of the channels are sines and cosines of
+    the column, half of the row, at frequencies 10000^(-4i/width)."""
     frequencies = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     angles = torch.arange(side, dtype=torch.float64)[:, None] * frequencies
     place = torch.cat([angles.sin(), angles.cos()], dim=1)

@@ -1,4 +1,4 @@
-"""What a network is told beside x: the time and the class, as vectors."""
+"""Embeddings of the time and the class."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import ArgumentError
 
 
 def frequencies(count: int, device: torch.device | None = None) -> Tensor:
-    """(count,) float32: from 1 down to 1/10,000, as far apart in logarithm (Vaswani et al. 2017)."""
+    """Frequencies (count,) float32 from 1 down to 1/10,000, evenly spaced in logarithm (Vaswani et al. 2017)."""
     return torch.exp(-math.log(10000.0) * torch.arange(count, device=device) / max(count - 1, 1))
 
 
@@ -26,7 +26,7 @@ def sinusoids(t: Tensor, at: Tensor) -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
-    """Times (B,), whole or fractional, to vectors (B, ``out_channels``): sinusoids (Vaswani et al. 2017), then an
+    """Times (B,), integer or fractional, to vectors (B, ``out_channels``): sinusoids (Vaswani et al. 2017), then an
     MLP.
 
     The sinusoids are never computed in less than float32, also where the network is cast to bfloat16: there 999 is 1000, and a
@@ -76,7 +76,7 @@ class Conditioned(nn.Module):
 
 
 def positive(**counts: int | None) -> None:
-    """Whether counts are at least 1, or None.
+    """Check that counts are at least 1, or None.
 
     Raises:
         ArgumentError: one is not; the message names it.

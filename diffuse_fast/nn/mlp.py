@@ -1,4 +1,4 @@
-"""A multilayer perceptron for data without places: points, features, actions."""
+"""A multilayer perceptron for vectors: points, features, actions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .embedding import Conditioned, positive
 
 
 class MLP(Conditioned):
-    """Residual blocks x + W2·silu(W1·(norm(x)·(1 + scale) + shift)), where time and class give scale and shift.
+    """Residual blocks x + W2·silu(W1·(norm(x)·(1 + scale) + shift)), with scale and shift from time and class.
 
     Args:
         features: Numbers in a sample.

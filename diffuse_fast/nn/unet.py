@@ -33,18 +33,18 @@ class UNet(Conditioned):
 
     Args:
         in_channels: Channels of x.
-        out_channels: Channels of the prediction; those of x unless given (twice as many for a learned variance).
-        channels: Width that the multipliers multiply.
+        out_channels: Channels of the prediction; None is those of x (use twice as many for a learned variance).
+        channels: Base width.
         multipliers: Width of each level as a multiple of ``channels``; their number is the number of resolutions.
         blocks: Residual blocks per level.
-        attention_levels: Levels whose residual blocks are followed by self-attention (the middle has it always).
+        attention_levels: Levels whose residual blocks are followed by self-attention (the middle always has it).
         heads: Attention heads.
-        head_channels: Channels per attention head, in place of a number of heads.
+        head_channels: Channels per attention head, instead of a number of heads.
         groups: Groups of the GroupNorms; None is the largest power of 2 up to 32 that divides every width.
-        dropout: Dropout inside residual blocks, in training.
+        dropout: Dropout in residual blocks during training.
         scale_shift: Time and class scale and shift the norms (Improved DDPM) instead of being added before them. Such a network
             starts with torch's default weights, as in that paper's code; the others with DDPM's fan-average uniform ones.
-        resample: How levels are joined: ``conv``, or residual blocks that resample inside, ``resnet`` (ADM).
+        resample: How to change the resolution: ``conv``, or residual blocks that resample inside, ``resnet`` (ADM).
         num_classes: None, or the number of classes, to which the null class is added (:class:`Conditioned`).
 
     Raises:
@@ -88,14 +88,14 @@ class UNet(Conditioned):
             num_classes=num_classes,
         )
         if not multipliers:
-            raise ArgumentError("multipliers is empty; a UNet needs one level at least, such as multipliers=(1, 2).")
+            raise ArgumentError("multipliers is empty; a UNet needs at least one level, such as multipliers=(1, 2).")
         if bad := [m for m in multipliers if not (m > 0 and float(channels * m).is_integer())]:
-            raise ArgumentError(f"multipliers has {bad}; channels, which is {channels}, times each must be a whole number above 0.")
+            raise ArgumentError(f"multipliers has {bad}; channels, which is {channels}, times each must be a positive integer.")
         widths = [int(channels * m) for m in multipliers]
         if bad := [level for level in attention_levels if not 0 <= level < len(multipliers)]:
             raise ArgumentError(f"attention_levels names {bad}; the levels are 0 to {len(multipliers) - 1}.")
         if channels % 2:
-            raise ArgumentError(f"channels is {channels}; it must be even: half of it are sines of the time and half cosines.")
+            raise ArgumentError(f"channels is {channels}; it must be even: half are sines of the time and half cosines.")
         if groups is None:
             groups = math.gcd(32, *widths)
         if bad := [width for width in widths if width % groups]:
@@ -126,7 +126,7 @@ class UNet(Conditioned):
 
         self.first = convolution(dims, in_channels, widths[0], 3)
 
-        # What each step of the way down leaves for the way up: its width, last first.
+        # Widths of the skip connections, last first.
         kept = [widths[0]]
         width = widths[0]
         self.down = nn.ModuleList()
@@ -142,7 +142,7 @@ class UNet(Conditioned):
         self.middle = nn.ModuleList([residual(width, width), attention(width), residual(width, width)])
 
         self.up = nn.ModuleList()
-        self.takes: list[bool] = []  # for each step of the way up, whether it takes what the way down left
+        self.takes: list[bool] = []  # whether each block of the up path takes a skip connection
         for level, out in reversed(list(enumerate(widths))):
             for _ in range(blocks + 1):
                 self.up.append(nn.ModuleList([residual(width + kept.pop(), out), attended_at(level)]))

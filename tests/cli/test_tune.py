@@ -17,7 +17,7 @@ def test_tune_then_doctor(run, tmp_path, monkeypatch):
     assert "digits, batch 2, float32" in done.stdout and "→" in done.stdout and str(tmp_path) in done.stdout
     (answer,) = json.loads(run("doctor", "--json").stdout)["tuned"]["answers"]
     assert (answer["model"], answer["batch"], answer["runtime"], answer["precision"]) == ("digits", 2, "onnx", "float32")
-    assert "auto takes these" in run("doctor").stdout
+    assert "the choices of auto" in run("doctor").stdout
 
 
 def test_a_precision_that_is_not_there(run):

@@ -21,7 +21,7 @@ def method(times=TIMES) -> Multistep:
 
 
 class Scripted:
-    """A task whose distances are told in advance. Of every method that is tried it keeps by how much the first weight moved."""
+    """A task with given distances. It records how far the first weight moved for every method tried."""
 
     schedule = df.Schedule.cosine()
 
@@ -97,11 +97,11 @@ def test_times_keep_their_order_and_a_distance_to_their_neighbours():
 
 @pytest.mark.parametrize(("i", "gap"), [(0, 20.0), (1, 20.0), (2, 10.0), (3, 10.0)])
 def test_a_time_is_probed_by_a_part_of_its_nearer_gap(i, gap):
-    told = {"timestep_rounding": "none"}
-    task = SimpleNamespace(schedule=df.Schedule.cosine(), told=told)
+    options = {"timestep_rounding": "none"}
+    task = SimpleNamespace(schedule=df.Schedule.cosine(), plan_options=options)
     low, high = _around(task, TIMES, i)
     assert (TIMES[i] - low, high - TIMES[i]) == (pytest.approx(TIME_PROBE * gap), pytest.approx(TIME_PROBE * gap))
-    told["timestep_rounding"] = "round"
+    options["timestep_rounding"] = "round"
     low, high = _around(task, TIMES + 0.5, i)
     assert low == int(low) and high == int(high) and high - low >= 4
 

@@ -214,7 +214,7 @@ def test_what_cannot_be_learned_or_written_is_refused_first(artifact, network, k
     refused(ArgumentError, "dynamic", clip=df.DynamicThreshold())
     refused(ArgumentError, "label", cond={"label": 3})
     refused(ArgumentError, "schedule", model=network, shape=(3,))
-    refused(ArgumentError, "no artifact", model=network, out=tmp_path / "m.onnx", **known)
+    refused(ArgumentError, "not an artifact", model=network, out=tmp_path / "m.onnx", **known)
     assert [path.name for path in tmp_path.iterdir()] == ["small.onnx"]
 
 

@@ -184,6 +184,7 @@ def test_the_settings_of_the_recipe_are_valid_and_its_card_is_written():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")  # of torch, about itself
 def test_the_recipe_from_an_archive_to_a_card(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")

@@ -264,7 +264,7 @@ def test_progress_without_a_terminal_is_lines(capsys):
         ({"labels": np.full(48, -1)}, ArgumentError, "count from 0"),
         ({"labels": np.zeros(47, int)}, ArgumentError, "one per sample"),
         ({"labels": np.zeros((48, 1), int)}, ArgumentError, "one per sample"),
-        ({"labels": np.zeros(48)}, ArgumentError, "whole numbers"),
+        ({"labels": np.zeros(48)}, ArgumentError, "integers"),
     ],
 )
 def test_data_that_do_not_fit_are_refused(change, error, named):

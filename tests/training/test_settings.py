@@ -97,7 +97,7 @@ def test_network_settings_are_checked_before_the_data_are_opened(monkeypatch):
     ("options", "error", "told"),
     [
         ({"steps": 0, "ema_decay": 2}, ArgumentError, r"steps is 0.*ema_decay is 2"),
-        ({"steps": 2.0, "compile": 1}, ArgumentTypeError, r"steps is 2\.0; it must be a whole number\. compile is 1"),
+        ({"steps": 2.0, "compile": 1}, ArgumentTypeError, r"steps is 2\.0; it must be an integer\. compile is 1"),
         ({"learning_rate": "fast"}, ArgumentTypeError, "learning_rate is 'fast'; it must be a number"),
         ({"batch_size": 6, "micro_batch": 4}, ArgumentError, "a divisor of batch_size, which is 6"),
         ({"batch_size": None}, ArgumentTypeError, "batch_size is None"),

@@ -233,7 +233,7 @@ def test_conditions_are_dropped_together():
     gone = dropped["label"] == 10
     assert abs(gone.float().mean() - 0.2) < 0.035
     assert torch.equal(dropped["embedding"], (~gone).float()[:, None].expand(-1, 3))
-    with pytest.raises(ArgumentError, match="lacks 'embedding'"):
+    with pytest.raises(ArgumentError, match="no value for 'embedding'"):
         drop_conditions(cond, {"label": 10}, 0.2, seeded())
     assert drop_conditions({}, {}, 0.5, seeded()) == {}
 
@@ -522,16 +522,16 @@ assert "torch" not in sys.modules
         (lambda: P2(k=0.0), "k is"),
         (lambda: EDM(-1.0), "sigma_data"),
         (lambda: UniformTimes(COSINE, "even"), "spread is 'even'"),
-        (lambda: ImportanceTimes(df.Schedule.edm()), "whole timesteps"),
+        (lambda: ImportanceTimes(df.Schedule.edm()), "need a discrete one"),
         (lambda: ImportanceTimes(COSINE, history=0), "history"),
         (lambda: LogNormalTimes(COSINE), "discrete"),
-        (lambda: LogitNormalTimes(df.Schedule.edm()), "of a flow"),
+        (lambda: LogitNormalTimes(df.Schedule.edm()), "need a flow"),
         (lambda: VariationalObjective(COSINE, "epsilon", simple=True), "needs a learned one"),
         (lambda: VariationalObjective(df.Schedule.edm(), "edm"), "discrete"),
         (lambda: VariationalObjective(COSINE, "epsilon", levels=1), "levels"),
         (lambda: VariationalObjective(COSINE, "epsilon", variance_type="small"), "variance_type"),
         (lambda: LearnedScheduleObjective(LogSNRNetwork(), "flow"), "prediction_type"),
-        (lambda: LogSNRNetwork(-3.0, 3.0), "must fall"),
+        (lambda: LogSNRNetwork(-3.0, 3.0), "must decrease"),
         (lambda: df.train(Tiny(), np.zeros((64, 2)), schedule=COSINE, objective=Objective(COSINE, "epsilon")), "either a schedule"),
     ],
 )

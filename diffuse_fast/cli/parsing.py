@@ -1,4 +1,4 @@
-"""What is written on the command line, as values: ``NAME=VALUE``, lists with commas, numbers, true and false."""
+"""Parse values on the command line: ``NAME=VALUE``, comma-separated lists, numbers, true and false."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Value = bool | int | float | str
 
 
 def pairs(option: str, given: Sequence[str]) -> dict[str, str]:
-    """``["eta=0.5"]`` as ``{"eta": "0.5"}``."""
+    """Parse ``["eta=0.5"]`` to ``{"eta": "0.5"}``."""
     out: dict[str, str] = {}
     for text in given:
         name, equals, value = text.partition("=")
@@ -27,28 +27,27 @@ def pairs(option: str, given: Sequence[str]) -> dict[str, str]:
 
 
 def numbers(option: str, text: str) -> list[float]:
-    """``"900,500.5,0"`` as floats."""
+    """Parse ``"900,500.5,0"`` to floats."""
     return [typed(option, part, float) for part in text.split(",")]
 
 
 def values(option: str, text: str, names: Sequence[str] = ()) -> Value | list[Value]:
-    """One value, or a list of them: names out of a list, whole numbers, numbers, true and false. A name that looks like a number
-    is the name."""
+    """Parse one value, or a list: one of the names, an integer, a number, true or false. A name takes precedence."""
     parts: list[Value] = [part if part in names else _value(option, part, names) for part in text.split(",")]
     return parts[0] if len(parts) == 1 else parts
 
 
 def class_names(model: Model, name: str) -> Sequence[str]:
-    """The names of the classes of a model's conditioning input; none where it has none."""
+    """The class names of a model's conditioning input, or an empty sequence."""
     return next((c.class_names or () for c in model.conditioning if c.name == name), ())
 
 
 def typed(option: str, text: str, kind: Callable[[str], Any]) -> Any:
-    """The text as a bool, int, float or str."""
+    """Parse a bool, int, float or str."""
     try:
         return _truth(text) if kind is bool else kind(text)
     except ValueError:
-        what = {bool: "true or false", int: "a whole number", float: "a number"}[kind]  # type: ignore[index]  # an option is of one of these types
+        what = {bool: "true or false", int: "an integer", float: "a number"}[kind]  # type: ignore[index]  # an option is of one of these types
         raise typer.BadParameter(f"{option} is {text!r}; it must be {what}.") from None
 
 
