@@ -107,6 +107,29 @@ def test_requests_of_one_plan_run_in_lockstep_with_the_same_bits(sampler, chosen
     np.testing.assert_array_equal(slots.results(), [alone(one) for one in asked])
 
 
+def test_rows_behind_the_last_call_after_another_sample_left(sampler):
+    """A slot that has only rows without a call left, in a table that was made anew."""
+    base = plan("ddim", 3)
+    last = base.marginals[-1]
+    tail = [df.Row(calls_network=False, a=2.0), df.Row(calls_network=False, a=1.0, s=0.5)]
+    longer = df.Plan(
+        solver="tail",
+        steps=3,
+        prediction_type="epsilon",
+        rows=(*base.rows, *tail),
+        registers=0,
+        initial_scale=1.0,
+        marginals=(*base.marginals, last, last),
+    )
+    slots, asked = slots_of(sampler, 2), df.Request(plan=longer, seed=8, cond={"label": 2})
+    other, tailed = slots.admit(ASKED[1]), slots.admit(asked)
+    for _ in range(3):
+        slots.tick()
+    slots.retire(other)
+    slots.run()
+    np.testing.assert_array_equal(slots.result(tailed), alone(asked))
+
+
 def test_what_cannot_be_admitted_or_retired_is_refused(sampler):
     slots = slots_of(sampler, 1)
     with pytest.raises(ArgumentError, match="slot 0 is free"):
