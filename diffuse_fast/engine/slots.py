@@ -37,7 +37,7 @@ class Slots(ABC):
 
     Attributes:
         setup, capacity: As given.
-        state: (capacity, *shape) float32, an array of the device. Another array after a tick in which the batch changed.
+        state: (capacity, *shape) float32, an array of the device. It may be another array after a tick that follows an admission.
     """
 
     state: Any
@@ -71,8 +71,8 @@ class Slots(ABC):
             The slot.
 
         Raises:
-            ArgumentError, ArgumentTypeError: there is no free slot, or the request does not fit the model, or its conditioning has
-                not the names, shapes and dtypes of that of the other slots.
+            ArgumentError, ArgumentTypeError: no slot is free; or the request does not fit the model; or its conditioning differs in
+                names, shapes or dtypes from that of the other slots.
         """
         if None not in self._plans:
             raise ArgumentError(f"all {self.capacity} slots are taken; retire one first.")
@@ -200,14 +200,14 @@ class Slots(ABC):
         self._seeds, self._indices = batch.seeds, batch.indices
 
     def _split_batch(self) -> None:
-        """Note that the slots of a batch go their own ways from here on."""
-        if self._batch is not None:
-            batch, self._batch = self._batch, None
-            conditions = batch.conditions
-            self._conditions = [[{name: v[i] for name, v in c.items()} for c in conditions] for i in range(self.capacity)]
-            self._seeds, self._indices = self._seeds.copy(), self._indices.copy()
-            known = batch.known
-            self._regions = [None if known is None else known.part(slice(i, i + 1)) for i in range(self.capacity)]
+        """Give every slot of a batch its own conditioning and known region, so that slots can change one by one."""
+        batch, self._batch = self._batch, None
+        if batch is None:
+            return
+        self._seeds, self._indices = self._seeds.copy(), self._indices.copy()
+        for i in range(self.capacity):
+            self._conditions[i] = [{name: value[i] for name, value in c.items()} for c in batch.conditions]
+            self._regions[i] = None if batch.known is None else batch.known.part(slice(i, i + 1))
 
     def _active(self) -> list[int]:
         """The slots that are not done."""
@@ -225,11 +225,12 @@ class Slots(ABC):
         return list({id(plan): plan for plan in self._plans if plan is not None}.values())
 
     def _check_form(self, admission: Admission) -> None:
-        """What goes into one call of the network must have one form. A model's inputs ensure it; a bare network's are compared."""
-        others = [i for i, plan in enumerate(self._plans) if plan is not None]
-        first, number = (
-            (self._conditions[others[0]], self._numbers[others[0]]) if others else (admission.conditions, admission.number)
-        )
+        """Check that all conditioning has one form, as one call of the network takes it."""
+        first, number = admission.conditions, admission.number
+        for i, plan in enumerate(self._plans):
+            if plan is not None:
+                first, number = self._conditions[i], self._numbers[i]
+                break
         for condition in admission.conditions:
             check_form(condition, f"request {admission.number}", first[0], f"request {number}")
 

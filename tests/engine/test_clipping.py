@@ -1,4 +1,4 @@
-"""Dynamic thresholding in whole runs: against the formula, and against diffusers."""
+"""Dynamic thresholding in complete runs: against the formula, and against diffusers."""
 
 from __future__ import annotations
 

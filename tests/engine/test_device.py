@@ -139,7 +139,7 @@ def test_guidance_doubles_the_batch_only_where_it_guides(mocked):
     assert len(m.device.graphs) == 2
 
 
-def test_whole_and_fractional_times_are_told_apart(mocked):
+def test_integer_and_fractional_times_have_graphs_of_their_own(mocked):
     seen = []
 
     def telling(x, t):
@@ -240,7 +240,7 @@ def test_a_trajectory_is_one_graph_for_all_plans_of_its_kinds(mocked):
 
 
 @pytest.mark.parametrize("graph", ["tick", "trajectory", "none"])
-def test_nan_is_told_at_the_end_with_row_and_sample(mocked, graph):
+def test_nan_is_reported_at_the_end_with_row_and_sample(mocked, graph):
     def broken(x, t):
         out = network(x, t)
         out[1][t[1] < 400] = np.nan

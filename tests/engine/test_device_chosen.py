@@ -22,7 +22,7 @@ no_gpu = pytest.mark.skipif(_core.cuda_unavailable_reason() is None, reason="thi
 
 @no_gpu
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-def test_an_artifact_without_a_gpu_is_told_all_that_is_missing(device):
+def test_an_artifact_without_a_gpu_lists_all_that_is_missing(device):
     with pytest.raises(UnavailableError) as error:
         df.sample("digits", 1, 2, device=device)
     text = str(error.value)
@@ -93,7 +93,7 @@ def module(*places):
     return SimpleNamespace(parameters=lambda: iter(tensors), buffers=lambda: iter(()))
 
 
-def test_where_a_module_lies():
+def test_the_device_of_a_module():
     assert devices._device_of(module(("cpu", None), ("cpu", None))) is None
     assert devices._device_of(module(("cuda", 1), ("cuda", 1))) == 1
 
@@ -112,7 +112,7 @@ def with_torch_gpus(monkeypatch):
 
 
 @pytest.mark.parametrize("driver", [None, "this machine has no NVIDIA driver (libcuda.so.1)"])
-def test_what_torch_lacks_is_all_told_at_once(monkeypatch, driver):
+def test_what_torch_lacks_is_listed_at_once(monkeypatch, driver):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.version, "cuda", None)
     monkeypatch.setattr(devices, "driver_reason", lambda: driver)

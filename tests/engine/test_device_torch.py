@@ -1,4 +1,4 @@
-"""torch's side of the seam on CPU tensors, with the driver's calls replaced: the whole engine around it is the real one."""
+"""The torch device on CPU tensors, with the driver's calls replaced; the engine around it is the real one."""
 
 from __future__ import annotations
 

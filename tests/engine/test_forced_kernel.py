@@ -1,4 +1,4 @@
-"""A whole run, in a process of its own, with the kernel forced through the environment."""
+"""A complete run, in a process of its own, with the kernel forced through the environment."""
 
 from __future__ import annotations
 

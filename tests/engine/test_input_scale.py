@@ -1,4 +1,4 @@
-"""Networks that take x0 + (sigma/alpha)·ε and not the state alpha·x0 + sigma·ε, told by ``input_scale="1/alpha"``."""
+"""Networks that take x0 + (sigma/alpha)·ε and not the state alpha·x0 + sigma·ε, declared by ``input_scale="1/alpha"``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KNOWN = {"shape": (2,), "schedule": EDM, "prediction_type": "denoised"}
 
 
 def denoiser(x, t):
-    """D(x; σ) of Karras et al. 2022 for this data, x = x0 + σ·ε; it is told log(σ)/4."""
+    """D(x; σ) of Karras et al. 2022 for this data, x = x0 + σ·ε; it takes log(σ)/4."""
     sigma = np.exp(4.0 * t.astype(np.float64))[:, None]
     return (x * (STD**2 / (STD**2 + sigma**2))).astype(np.float32)
 
@@ -129,8 +129,8 @@ def test_probability_flow_and_likelihood_follow():
     x, _ = df.probability_flow(denoiser, 6, noise=NOISE, input_scale="1/alpha", **KNOWN)
     np.testing.assert_allclose(x, exact(NOISE), atol=1e-3)
     data = STD * NOISE
-    told = {"schedule": EDM, "prediction_type": "denoised", "input_scale": "1/alpha"}
-    found = df.likelihood(denoiser, data, "ode", trace="exact", rtol=1e-4, atol=1e-4, **told)
+    stated = {"schedule": EDM, "prediction_type": "denoised", "input_scale": "1/alpha"}
+    found = df.likelihood(denoiser, data, "ode", trace="exact", rtol=1e-4, atol=1e-4, **stated)
     density = -0.5 * (data.astype(np.float64) ** 2 / STD**2 + np.log(2 * np.pi * STD**2))
     np.testing.assert_allclose(found.bits_per_dim, -density.mean(1) / np.log(2), atol=5e-3)
 
@@ -138,27 +138,27 @@ def test_probability_flow_and_likelihood_follow():
         return denoiser(x / EDM.c_in(np.exp(4.0 * t.astype(np.float64)))[:, None], t)
 
     bounds = [
-        df.likelihood(f, data, seed=0, steps=20, **{**told, "input_scale": scale}).bits_per_dim
+        df.likelihood(f, data, seed=0, steps=20, **{**stated, "input_scale": scale}).bits_per_dim
         for f, scale in ((on_the_state, "none"), (denoiser, "1/alpha"))
     ]
     np.testing.assert_allclose(bounds[0], bounds[1], rtol=1e-4)
 
 
 def test_a_mapping_says_it_and_a_contradiction_is_refused(small):
-    told = {"sample": "x", "time": "t", "conditioning": {"label": {"null": 4}}}
+    stated = {"sample": "x", "time": "t", "conditioning": {"label": {"null": 4}}}
     schedule, path = df.Schedule.linear(), small(None)
-    model = df.load(path, {**told, "schedule": schedule, "prediction_type": "epsilon", "input_scale": "1/alpha"})
+    model = df.load(path, {**stated, "schedule": schedule, "prediction_type": "epsilon", "input_scale": "1/alpha"})
     assert model.input_scale == "1/alpha"
-    assert df.load(path, {**told, "schedule": schedule, "prediction_type": "epsilon"}).input_scale == "none"
+    assert df.load(path, {**stated, "schedule": schedule, "prediction_type": "epsilon"}).input_scale == "none"
     plan = df.plan(schedule, "ddim", 4, prediction_type="epsilon")
     sampler = df.Sampler(model, plan)
     assert sampler.plan == plan.with_input_scale("1/alpha")
     with pytest.raises(ArgumentError, match=r"input_scale is 'none', but this model says '1/alpha'"):
         df.sample(model, 1, 2, input_scale="none")
     with pytest.raises(ArgumentError, match="input_scale"):
-        df.load(path, {**told, "input_scale": "sigma"})
+        df.load(path, {**stated, "input_scale": "sigma"})
     # Where the mapping leaves it open, the call says it.
-    open_ = df.load(path, told)
+    open_ = df.load(path, stated)
     assert open_.input_scale is None
     by = df.sample(open_, 2, 4, seed=0, schedule=schedule, prediction_type="epsilon", input_scale="1/alpha")
     np.testing.assert_array_equal(by, df.sample(model, 2, 4, seed=0))

@@ -29,7 +29,7 @@ def optimal(schedule, prediction_type):
     """The best prediction for data N(MEAN, diag(VARIANCE)), in the scale of the state."""
 
     def network(x, t):
-        # What the network is told, back to the schedule's own time.
+        # The time that the network gets, back to the schedule's own time.
         alpha, sigma = marginal_of(schedule, np.asarray(t, np.float64))
         mean, variance = alpha * MEAN, alpha**2 * VARIANCE + sigma**2
         epsilon = sigma * (x - mean) / variance
@@ -42,11 +42,11 @@ def optimal(schedule, prediction_type):
     return network
 
 
-def marginal_of(schedule, told):
+def marginal_of(schedule, times):
     grid = np.linspace(schedule.t_min, schedule.t_max, 20001)
     seen = schedule.network_time(grid)
     order = np.argsort(seen)
-    t = np.interp(told, seen[order], grid[order])
+    t = np.interp(times, seen[order], grid[order])
     return schedule.alpha(t)[:, None], schedule.sigma(t)[:, None]
 
 

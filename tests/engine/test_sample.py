@@ -22,11 +22,11 @@ def halved(x, t):
 
 def test_a_sample_is_a_function_of_seed_and_index():
     options = {**KNOWN, "solver": "ddpm"}
-    whole = df.sample(halved, 7, 10, seed=3, **options)
-    np.testing.assert_array_equal(df.sample(halved, 7, 10, seed=3, batch_size=2, **options), whole)
-    np.testing.assert_array_equal(df.sample(halved, 3, 10, seed=3, first_index=4, **options), whole[4:])
-    np.testing.assert_array_equal(df.sample(halved, 2, 10, seed=[9, 3], **options)[1], whole[0])
-    assert not np.array_equal(whole[0], whole[1])
+    together = df.sample(halved, 7, 10, seed=3, **options)
+    np.testing.assert_array_equal(df.sample(halved, 7, 10, seed=3, batch_size=2, **options), together)
+    np.testing.assert_array_equal(df.sample(halved, 3, 10, seed=3, first_index=4, **options), together[4:])
+    np.testing.assert_array_equal(df.sample(halved, 2, 10, seed=[9, 3], **options)[1], together[0])
+    assert not np.array_equal(together[0], together[1])
 
 
 @pytest.mark.parametrize("solver", ["ddim", "ddpm"])

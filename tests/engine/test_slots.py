@@ -81,6 +81,47 @@ def test_a_sample_that_is_retired_half_way_disturbs_no_other(sampler):
     np.testing.assert_array_equal(slots.result(third), alone(ASKED[2]))
 
 
+def test_a_sample_that_joins_another_on_its_way(sampler):
+    slots = slots_of(sampler, 3)
+    first = slots.admit(ASKED[1])
+    for _ in range(4):
+        slots.tick()
+    second = slots.admit(ASKED[4])
+    slots.tick()
+    slots.retire(first)
+    assert slots.admit(ASKED[3]) == first
+    slots.run()
+    np.testing.assert_array_equal(slots.result(second), alone(ASKED[4]))
+    np.testing.assert_array_equal(slots.result(first), alone(ASKED[3]))
+
+
+def test_nothing_is_left_to_do_when_all_are_retired(sampler):
+    slots = slots_of(sampler, 1)
+    slots.admit(ASKED[0])
+    slots.tick()
+    slots.retire(0)
+    assert not slots.tick()
+    slots.run()
+
+
+@pytest.mark.parametrize("place", ["cpu", "device"])
+def test_a_bad_sample_that_was_retired_is_not_blamed_on_the_next(mocked, place):
+    def broken(x, t, label):
+        return np.where(label == 3, np.float32(np.nan), 1)[:, None, None] * network(x, t, label)
+
+    sampler = df.Sampler(broken, plan(), shape=SHAPE) if place == "cpu" else mocked(broken, plan(), shape=SHAPE).sampler
+    slots = slots_of(sampler, 1)
+    slots.admit(ASKED[2])
+    try:
+        slots.tick()
+    except NonFiniteError:
+        assert place == "cpu"
+    slots.retire(0)
+    slots.admit(ASKED[1])
+    slots.run()
+    np.testing.assert_array_equal(slots.result(0), alone(ASKED[1]))
+
+
 def test_a_batch_in_lockstep_that_is_joined_on_its_way(sampler):
     chosen = plan("dpmpp_2m", 6)
     seeds, indices = noise_address(7, 0, 2)
@@ -105,6 +146,29 @@ def test_requests_of_one_plan_run_in_lockstep_with_the_same_bits(sampler, chosen
     slots.run()
     assert ticks >= chosen.nfe
     np.testing.assert_array_equal(slots.results(), [alone(one) for one in asked])
+
+
+def test_rows_behind_the_last_call_after_another_sample_left(sampler):
+    """A slot that has only rows without a call left, in a table that was made anew."""
+    base = plan("ddim", 3)
+    last = base.marginals[-1]
+    tail = [df.Row(calls_network=False, a=2.0), df.Row(calls_network=False, a=1.0, s=0.5)]
+    longer = df.Plan(
+        solver="tail",
+        steps=3,
+        prediction_type="epsilon",
+        rows=(*base.rows, *tail),
+        registers=0,
+        initial_scale=1.0,
+        marginals=(*base.marginals, last, last),
+    )
+    slots, asked = slots_of(sampler, 2), df.Request(plan=longer, seed=8, cond={"label": 2})
+    other, tailed = slots.admit(ASKED[1]), slots.admit(asked)
+    for _ in range(3):
+        slots.tick()
+    slots.retire(other)
+    slots.run()
+    np.testing.assert_array_equal(slots.result(tailed), alone(asked))
 
 
 def test_what_cannot_be_admitted_or_retired_is_refused(sampler):

@@ -84,9 +84,9 @@ def test_two_runs_are_one(solver):
         options = {**options, "timestep_spacing": None, "timesteps": np.linspace(999, 0, 10).tolist()}
     if solver == "ddpm":  # its noise is that of a row's number
         options["step_noise"] = lambda i: np.zeros((3, *SHAPE), np.float32)
-    whole = df.sample(network, 3, 10, **options)
+    together = df.sample(network, 3, 10, **options)
     first = df.sample(network, 3, 10, end=ends, **options)
-    np.testing.assert_array_equal(df.sample(network, 3, 10, begin=ends, noise=first, **options), whole)
+    np.testing.assert_array_equal(df.sample(network, 3, 10, begin=ends, noise=first, **options), together)
 
 
 def test_requests_start_as_samples_in_step_do():

@@ -1,4 +1,4 @@
-"""Networks with twice the channels, as ADM and DiT with ``learn_sigma``: told by ``variance=``."""
+"""Networks with twice the channels, as ADM and DiT with ``learn_sigma``: declared by ``variance=``."""
 
 from __future__ import annotations
 

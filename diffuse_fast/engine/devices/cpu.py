@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import NonFiniteError
 from ...kernels.reference import STREAM_INITIAL
 from ...plans.plan import MAX_OUTPUTS
 from ...runtimes.base import aligned
@@ -32,9 +33,10 @@ class CpuSlots(Slots):
         self._registers: Any = None
         self._known: KnownRegion | None = None
         self._lockstep: Lockstep | None = None
-        # The evaluations (slot, output number) that the network is bound for, and its calls by their size.
+        # The evaluations (slot, output number) that the network is bound for, and its calls for them.
         self._evaluations: list[tuple[int, int]] | None = None
         self._calls: list[Any] = []
+        self._gathered: np.ndarray | None = None
 
     def admit_batch(self, batch: Batch) -> None:
         if self._lockstep is not None and self._lockstep.fits(batch):
@@ -50,7 +52,8 @@ class CpuSlots(Slots):
     def ticks(self) -> int:
         if self._batch is not None:
             return len(self._batch.plan.rows) - self._at[0]
-        return max(facts_of(plan).calls for plan in self._plans if plan is not None)  # but for rows behind the last call
+        # One tick for each call, and none for rows behind the last one.
+        return max((facts_of(plan).calls for plan in self._plans if plan is not None), default=0)
 
     def tick(self) -> bool:
         if self._changed:
@@ -61,13 +64,13 @@ class CpuSlots(Slots):
         if not active:
             return False
         evaluations = [(i, j) for i in active for j in self._next_reads(i)]
-        if evaluations != self._evaluations and evaluations:
+        if evaluations != self._evaluations and (evaluations or self._evaluations is None):
             self._bind(evaluations)
         while silent := [i for i in active if not self._row(i).calls_network]:
             self._apply(silent)
             active = self._active()
         if active:
-            for call, group, samples, part in self._calls:
+            for call, group, samples, part, _ in self._calls:
                 np.take(self.state, samples, axis=0, out=call.x)
                 call(self._times(group))
                 if self._gathered is not None:
@@ -79,8 +82,14 @@ class CpuSlots(Slots):
         if self._batch is None or self._changed or self._lockstep is None:
             super().run(advance, callback)
             return
-        self._lockstep.run(self._batch, self._at[0], advance, callback)
-        self._at = [len(self._batch.plan.rows)] * self.capacity
+        ended = len(self._batch.plan.rows)
+        try:
+            self._lockstep.run(self._batch, self._at[0], advance, callback)
+        except NonFiniteError as error:
+            ended = error.row + 1
+            raise
+        finally:
+            self._at = [ended] * self.capacity
 
     def _part(self, slot: int) -> Any:
         return self.state[slot]
@@ -107,7 +116,7 @@ class CpuSlots(Slots):
         return True
 
     def _come_together(self) -> None:
-        """Go on in lockstep if all slots are at one row of one plan, and the evaluations are the same in lockstep."""
+        """Switch to lockstep if all slots are at one row of one plan, and lockstep makes the same evaluations."""
         plan = self._plans[0]
         together = plan is not None and all(p is plan for p in self._plans) and self._at.count(self._at[0]) == self.capacity
         if plan is None or not together or not facts_of(plan).plain:
@@ -139,7 +148,7 @@ class CpuSlots(Slots):
             self._known.data[part], self._known.mask[part] = (0.0, 0.0) if admission.known is None else admission.known
 
     def _arrange(self) -> None:
-        """Take up that slots were admitted or retired: the table holds the rows of all plans, each plan once."""
+        """Bind anew after slots were admitted or retired. The table holds the rows of all plans, each plan once."""
         self._split_batch()
         self._lockstep, self._evaluations, self._changed = None, None, False
         plans = self._distinct_plans()
@@ -160,10 +169,8 @@ class CpuSlots(Slots):
         self._come_together()
 
     def _next_reads(self, slot: int) -> tuple[int, ...]:
-        """The network outputs that the next call is to make for a slot."""
-        plan = self._plans[slot]
-        assert plan is not None
-        return next((row.reads for row in plan.rows[self._at[slot] :] if row.calls_network), ())
+        """The network outputs that a slot needs from the next call."""
+        return next((row.reads for row in self._plan_of(slot).rows[self._at[slot] :] if row.calls_network), ())
 
     def _times(self, evaluations: list[tuple[int, int]]) -> float | np.ndarray:
         times = [self._row(i).timestep for i, _ in evaluations]
@@ -174,23 +181,26 @@ class CpuSlots(Slots):
         setup = self.setup
         groups = [[e for e in evaluations if e[1] == j] for j in range(MAX_OUTPUTS)] if setup.separate else [evaluations]
         groups = [group for group in groups if group]
-        bound = {len(call.x): call for call, *_ in self._calls}
+        bound = {(len(call.x), form): call for call, *_, form in self._calls}
         self._calls, self._numbers_of = [], np.full((self.capacity, MAX_OUTPUTS), -1, np.int64)
         self._gathered = aligned((len(evaluations), *setup.output_shape)) if len(groups) > 1 else None
         first = 0
         for group in groups:
             names = self._conditions[group[0][0]][group[0][1]]
             cond = {name: np.stack([self._conditions[i][j][name] for i, j in group]) for name in names}
-            call = bound.pop(len(group), None)
+            form = tuple((name, value.shape, value.dtype) for name, value in cond.items())
+            call = bound.pop((len(group), form), None)
             if call is None:
                 call = setup.network.bind(len(group), setup.shape, cond, setup.output_shape)
             elif cond:
                 call.condition(cond)
-            self._calls.append((call, group, np.array([i for i, _ in group]), slice(first, first + len(group))))
+            self._calls.append((call, group, np.array([i for i, _ in group]), slice(first, first + len(group)), form))
             for number, (i, j) in enumerate(group, first):
                 self._numbers_of[i, j] = number
             first += len(group)
-        output = self._calls[0][0].output if self._gathered is None else self._gathered
+        output = self._gathered
+        if output is None:
+            output = self._calls[0][0].output if self._calls else aligned((1, *setup.output_shape))  # rows without a call read none
         self._bound = setup.kernel.bind(
             self._table,
             x=self.state,

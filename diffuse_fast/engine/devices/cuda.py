@@ -60,6 +60,7 @@ class CudaSlots(Slots):
         self._kinds: list[Kind] = []  # of the ticks to come
         self._ticked = 0  # ticks since the rows were placed
         self._unchecked = False
+        self._retired: set[int] = set()  # since the rows were placed: what the device reports of them concerns no sample
         self._bank: Any = None
         self._registers = 0
         self._forget_step()
@@ -83,6 +84,10 @@ class CudaSlots(Slots):
         self._fresh.clear()
         self._kinds, self._ticked, self._unchecked = [], 0, False
 
+    def admit(self, request: Any, number: int | None = None) -> int:
+        self._settle()
+        return super().admit(request, number)
+
     def _place(self, slot: int, admission: Admission) -> None:
         self._fresh[slot] = admission
 
@@ -90,6 +95,7 @@ class CudaSlots(Slots):
         self._settle()
         super().retire(slot)
         self._fresh.pop(slot, None)
+        self._retired.add(slot)
 
     def done(self, slot: int) -> bool:
         self._settle()
@@ -118,7 +124,7 @@ class CudaSlots(Slots):
         with self._device.scope():
             if self._changed:
                 self._arrange()
-            if self.setup.graph == "trajectory":
+            if self.setup.graph == "trajectory" and self._ticked < len(self._kinds):
                 self._trajectory(tuple(self._kinds[self._ticked :])).replay()
                 self._ticked = len(self._kinds)
             for i in range(self._ticked, len(self._kinds)):
@@ -132,7 +138,7 @@ class CudaSlots(Slots):
     def _tick(self, i: int) -> None:
         """Enqueue tick i: every sample advances by one row."""
         if self._batch is not None and self._batch.step_noise is not None:
-            self._give_noise(self._batch, i)
+            self._give_noise(self._batch, self._at[0] + i)
         kind = self._kinds[i]
         if self._plain():
             self._enqueue(kind)
@@ -146,7 +152,7 @@ class CudaSlots(Slots):
         with self._device.scope():
             bad = self._step.first_bad_rows(**self._on())
         self._unchecked = False
-        bad = np.where([plan is None for plan in self._plans], -1, bad)
+        bad[list(self._retired)] = -1
         at = np.where(bad >= 0, bad - self._first, np.iinfo(np.int32).max)
         if (bad >= 0).any():
             samples = np.flatnonzero(at == at.min())
@@ -227,6 +233,8 @@ class CudaSlots(Slots):
             self._place_rows(active)
             self._start_batch(batch) if batch is not None else self._start_fresh()
             self._unchecked = True
+        else:
+            self._kinds = []
         self._changed = False
 
     def _table_of_batch(self, batch: Batch) -> tuple[tuple[np.ndarray, np.ndarray], int]:
@@ -318,6 +326,7 @@ class CudaSlots(Slots):
             rows[i], at[i] = self._first[i] + self._at[i], self._at[i]
         self._step.seed(self._seeds, self._indices, **self._on())
         self._step.place(rows, at, **self._on())
+        self._retired.clear()
 
     def _start_batch(self, batch: Batch) -> None:
         scale = batch.plan.initial_scale
