@@ -73,7 +73,7 @@ build/sanitize/%.ok: .venv/.stamp $(CORE)
 # compiled core is used (docs/conf.py): pages show the docstrings of the checkout.
 .venv-docs/.stamp: $(SOURCES)
 	$(PYTHON) -m venv .venv-docs
-	.venv-docs/bin/pip install --progress-bar off $(CONSTRAINTS) ".[docs]"
+	.venv-docs/bin/pip install --progress-bar off $(CONSTRAINTS) -C cmake.define.USE_CUDA=OFF ".[docs]"
 	touch $@
 
 .venv/.stamp: $(SOURCES)

@@ -49,6 +49,13 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(file), f"{named(page)}: {link}"
 
 
+def test_the_paths_that_pages_name_exist():
+    places = "diffuse_fast|csrc|tests|bench|docs|examples|engine|kernels|runtimes|solver|plans|artifact"
+    for page in PAGES:
+        for path in re.findall(rf"`((?:{places})/[\w./-]+)`", text(page)):
+            assert (ROOT / path).exists() or (ROOT / "diffuse_fast" / path).exists(), f"{named(page)}: {path}"
+
+
 def test_every_public_name_has_one_entry_in_the_api():
     entries = re.findall(
         r"^\.\. (?:auto\w+|py:module):: diffuse_fast\.(\w+)$", "".join(map(text, (DOCS / "api").glob("*.md"))), re.M
