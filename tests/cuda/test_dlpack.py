@@ -115,7 +115,7 @@ def test_a_part_begins_where_it_begins():
     assert array[3:].shape == (0, 4)
     with pytest.raises(IndexError):
         array[3]
-    with pytest.raises(ArgumentError, match="steps of 2"):
+    with pytest.raises(ArgumentError, match="this one has step 2"):
         array[::2]
 
 
@@ -198,7 +198,7 @@ def test_copies_between_arrays_of_the_device(core):
         lambda: DeviceArray((2,), "bfloat16").copy_from(DeviceArray((2,), np.uint16)),
         lambda: second.reshape((5,)),
     ):
-        with pytest.raises(ArgumentError, match="the array is"):
+        with pytest.raises(ArgumentError, match=r"the array is|an array of shape"):
             call()
 
 
@@ -227,14 +227,14 @@ def test_strides_of_axes_with_one_entry_are_ignored():
 @pytest.mark.parametrize(
     ("value", "error", "said"),
     [
-        (lambda: [1.0], ArgumentTypeError, "noise is a list; give an array of a library that speaks DLPack"),
+        (lambda: [1.0], ArgumentTypeError, "noise is a list; give an array of a library that supports DLPack"),
         (lambda: np.zeros(2), ArgumentError, "noise is on DLPack's device 1; it must be on a CUDA device, 2"),
         (lambda: torch.zeros(2), ArgumentError, "noise is on DLPack's device 1"),
         (lambda: Theirs(torch.zeros(2), place=10), ArgumentError, "noise is on DLPack's device 10"),
         (lambda: Theirs(torch.zeros(4, 6).T), ArgumentError, "noise is not contiguous"),
         (lambda: Theirs(torch.zeros(4, 6)[:, ::2]), ArgumentError, "noise is not contiguous"),
         (lambda: Theirs(torch.zeros(2, dtype=torch.complex64)), ArgumentTypeError, "noise has DLPack's dtype 5 of 1 x 64 bits"),
-        (lambda: Theirs(torch.zeros(2, requires_grad=True)), ArgumentError, "noise cannot be handed over: .*grad"),
+        (lambda: Theirs(torch.zeros(2, requires_grad=True)), ArgumentError, "noise cannot be exported by DLPack: .*grad"),
     ],
 )  # fmt: skip
 def test_unsupported_arrays_are_refused(value, error, said):
@@ -246,6 +246,6 @@ def test_a_request_for_a_copy_is_refused():
     array = DeviceArray((2,))
     with pytest.raises(BufferError, match="without a copy"):
         array.__dlpack__(copy=True)
-    with pytest.raises(BufferError, match="where it is"):
+    with pytest.raises(BufferError, match="on its own device"):
         array.__dlpack__(dl_device=(CPU, 0))
     array.__dlpack__(dl_device=(CUDA, 0), copy=False, max_version=(1, 0))
