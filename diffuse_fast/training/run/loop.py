@@ -398,9 +398,7 @@ def _check_signature(objective: AnyObjective) -> None:
     given = inspect.signature(objective).parameters.values()
     if not any(p.name == "position" or p.kind is p.VAR_KEYWORD for p in given):
         name = getattr(objective, "__name__", type(objective).__name__)
-        raise ArgumentTypeError(
-            f"objective {name} must take (network, x0, cond, *, generator, position)."
-        )
+        raise ArgumentTypeError(f"objective {name} must take (network, x0, cond, *, generator, position).")
 
 
 def _labels_fit(label: Tensor | None, classes: int | None) -> None:
