@@ -115,7 +115,7 @@ def with_torch_gpus(monkeypatch):
 def test_what_torch_lacks_is_listed_at_once(monkeypatch, driver):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.version, "cuda", None)
-    monkeypatch.setattr(devices, "driver_reason", lambda: driver)
+    monkeypatch.setattr("diffuse_fast.kernels.triton.driver_reason", lambda: driver)
     with pytest.raises(UnavailableError) as error:
         df.sample(torch.nn.Linear(2, 2).eval(), 1, 2, device="cuda", **KNOWN)
     said = [f"torch {torch.__version__} is built without CUDA", *([driver] if driver else [])]

@@ -12,7 +12,6 @@ from ... import _core
 from ...errors import ArgumentError, UnavailableError, install_hint
 from ...kernels import get_kernel, kernels
 from ...kernels.registry import ENVIRONMENT
-from ...kernels.triton import driver_reason
 from ...runtimes.registry import CUDA_ONLY, device_network, kind
 from .base import Backend, Device
 
@@ -97,6 +96,8 @@ def torch_reasons(index: int = 0) -> list[str]:
     if importlib.util.find_spec("torch") is None:
         return ["torch is not installed"]
     import torch
+
+    from ...kernels.triton import driver_reason
 
     if torch.version.cuda is None:
         missing = [f"torch {torch.__version__} is built without CUDA"]
