@@ -40,11 +40,12 @@ bench: .venv/.bench
 	.venv/bin/pip install --progress-bar off $(CONSTRAINTS) --no-build-isolation -C editable.rebuild=true -C editable.verbose=false -e ".[dev,bench]"
 	touch $@
 
-# The C++ core without CUDA, and the CUDA step on a device made of the host.
+# The C++ core without CUDA and its tests, and the CUDA step on a device made of the host.
 core: .venv/.stamp
 	.venv/bin/cmake -S . -B build/core -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja -DDIFFUSE_FAST_PYTHON=OFF -DUSE_CUDA=OFF \
 	  -DDIFFUSE_FAST_TESTS=ON
-	.venv/bin/cmake --build build/core --parallel 2 --target cuda_on_host_tests
+	.venv/bin/cmake --build build/core --parallel 2 --target core_tests cuda_on_host_tests
+	build/core/tests/cpp/core_tests
 	build/core/tests/cuda/cuda_on_host_tests cuda_
 
 # The C++ core's own tests under AddressSanitizer and UndefinedBehaviorSanitizer, then under ThreadSanitizer.
@@ -65,7 +66,7 @@ build/sanitize/%.ok: .venv/.stamp $(CORE)
 	@echo "Making .venv-demo: fetching NumPy, onnxruntime and the command line, and compiling the C++ core (one to three minutes)."
 	$(PYTHON) -m venv .venv-demo
 	.venv-demo/bin/pip install --progress-bar off --require-hashes -r requirements/production.txt
-	.venv-demo/bin/pip install --progress-bar off $(CONSTRAINTS) --no-deps .
+	.venv-demo/bin/pip install --progress-bar off $(CONSTRAINTS) --no-deps -C cmake.define.USE_CUDA=OFF .
 	.venv-demo/bin/pip check
 	touch $@
 

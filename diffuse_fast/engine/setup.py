@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .. import machine
 from ..artifact.document import VARIANCES, Conditioning, output_shape
 from ..errors import ArgumentError, ArgumentTypeError
 from ..kernels import get_kernel
@@ -176,9 +176,8 @@ def _key(model: Any, options: dict[str, Any]) -> Any:
         return None
     if options["runtime"] == "auto" and tuning_cache.choices(model, options["precision"]):
         return None
-    cores = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     # The types too: threads=True equals threads=1, and is refused.
-    key = tuple(options.values()), tuple(map(type, options.values())), cores
+    key = tuple(options.values()), tuple(map(type, options.values())), machine.affinity()
     try:
         hash(key)
     except TypeError:  # the caller may change it

@@ -160,7 +160,7 @@ UNSUPPORTED = {
     "DPMSolverSDEScheduler": "its noise comes from a Brownian tree. Use df.plan with dpmpp_2m_sde.",
     "DPMSolverMultistepInverseScheduler": "only DDIM has an inverse here. Use df.plan with ddim_inverse.",
     "SASolverScheduler": "SA-Solver is not implemented. Use df.plan with dpmpp_2m_sde or dpmpp_3m_sde.",
-    "RePaintScheduler": "it jumps back and mixes in a known region. Use df.plan with ddpm, and Plan.with_known_region.",
+    "RePaintScheduler": "it jumps back and mixes in a known region. Use df.sample with solver='ddpm', known= and mask=.",
     "CogVideoXDDIMScheduler": "its schedule is shifted by snr_shift_scale. Use df.plan with ddim on Schedule.from_alphas_cumprod.",
     "CogVideoXDPMScheduler": "its schedule is shifted by snr_shift_scale. Use df.plan with dpmpp_2m_sde on "
     "Schedule.from_alphas_cumprod.",
