@@ -1,7 +1,7 @@
 # Every target does its own set-up: `make demo` needs Python 3.11 and a C++ compiler, nothing else.
 PYTHON ?= python3
 CONSTRAINTS := -c requirements/constraints.txt
-SOURCES := pyproject.toml CMakeLists.txt $(wildcard requirements/*.txt) $(shell find csrc cmake -type f)
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard requirements/*.txt) $(shell find csrc cmake -type f ! -name '*.md')
 
 .PHONY: demo emoji docs test test-all lint bench core sanitize clean
 
@@ -51,7 +51,7 @@ core: .venv/.stamp
 # The C++ core's own tests under AddressSanitizer and UndefinedBehaviorSanitizer, then under ThreadSanitizer.
 sanitize: build/sanitize/address,undefined.ok build/sanitize/thread.ok
 
-CORE := CMakeLists.txt $(shell find csrc cmake tests/cpp tests/cuda -type f)
+CORE := CMakeLists.txt $(shell find csrc cmake tests/cpp tests/cuda -type f ! -name '*.md')
 build/sanitize/%.ok: .venv/.stamp $(CORE)
 	.venv/bin/cmake -S . -B $(@:.ok=) -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja -DDIFFUSE_FAST_PYTHON=OFF -DUSE_CUDA=OFF \
 	  -DDIFFUSE_FAST_TESTS=ON -DDIFFUSE_FAST_SANITIZE=$*

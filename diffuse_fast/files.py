@@ -51,7 +51,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Example:
         >>> from diffuse_fast.files import replacing
-        >>> with replacing("/tmp/greeting.txt") as partial:
+        >>> with replacing("greeting.txt") as partial:
         ...     _ = partial.write_text("hello")
     """
     target = _followed(path)

@@ -26,7 +26,7 @@ INSTRUCTIONS = (
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False) -> None:
     """Show what this machine has, what is chosen and why: versions, instruction sets, kernels, runtimes, threads.
 
-    No runtime is imported.
+    No runtime is imported, except torch where triton and a CUDA driver are installed.
     """
     report = examine()
     if as_json:
@@ -143,7 +143,9 @@ def _threads() -> dict[str, Any]:
     from ..kernels import num_threads
 
     given = os.environ.get("DIFFUSE_FAST_NUM_THREADS") or None
-    most = "the cores this process may run on" if quota() is None else f"its container's CPU quota, of {quota()} cores, at most"
+    most = "the cores that this process may use"
+    if quota() is not None:
+        most = f"limited to {quota()} cores by the container's CPU quota"
     why = f"DIFFUSE_FAST_NUM_THREADS={given}" if given else most
     network = f"threads=, else the choice of tune, else the physical cores, {physical_cores()}"
     return {"step": num_threads(), "why": why, "network": network}

@@ -40,7 +40,7 @@ def evaluate(
     from .tables import show
 
     solvers, counts = _solvers(solver or ["ddim"]), steps or [5, 10, 20, 50]
-    split = _data(data)
+    split = real_images(data)
     files = None if out is None else (out / "quality.csv", out / "quality.png")
     if out is not None and files is not None:
         _folder(out)
@@ -97,7 +97,7 @@ def _solvers(names: list[str]) -> list[str]:
     return list(dict.fromkeys(name for given in names for name in (every if given == "all" else [given])))
 
 
-def _data(name: str) -> Any:
+def real_images(name: str) -> Any:
     from ..training.data import digits
     from ..training.evaluation.held_out import split_npz
 

@@ -27,7 +27,7 @@ def quantize(
     """
     from ..console import say
     from ..quantization import quantize as write
-    from .evaluate import _data
+    from .evaluate import real_images
     from .inspect import quantization_rows
     from .tables import show
 
@@ -38,7 +38,7 @@ def quantize(
         steps=steps,
         seed=seed,
         max_error=max_error,
-        data=None if data is None else _data(data),
+        data=None if data is None else real_images(data),
         progress=say,
     )
     show(str(out), quantization_rows(written.to_json()["quantization"]))

@@ -158,7 +158,7 @@ def integrate(grid: Grid, predict: Predict, state: np.ndarray, rtol: float, atol
     try:
         from scipy.integrate import solve_ivp
     except ImportError:
-        raise MissingDependencyError(f"probability_flow needs SciPy: {install_hint('train')}") from None
+        raise MissingDependencyError(f"probability_flow needs SciPy: {install_hint('likelihood')}") from None
     first, last = grid.points
 
     def in_lam(lam: float, flat: np.ndarray) -> np.ndarray:

@@ -132,7 +132,7 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Defaults:
-    """What a request that does not say it takes from its sampler: the plan as the caller gave it, and the guidance scale."""
+    """The sampler's plan, as the caller gave it, and guidance scale, for requests that leave them out."""
 
     plan: Plan
     guidance_scale: float
@@ -172,9 +172,9 @@ def _plan(setup: Setup, defaults: Defaults, request: Request, number: int, known
     if request.plan is None:
         plan = setup.plan(defaults.plan, defaults.guidance_scale if scale is None else scale, known)
     else:
-        plan = setup.plan(check_plan(request.plan, "a request's plan"), 1.0 if scale is None else scale, known)
+        plan = setup.plan(check_plan(request.plan, f"the plan of request {number}"), 1.0 if scale is None else scale, known)
     if facts_of(plan).calls == 0:
-        raise ArgumentError("a request's plan never calls the network.")
+        raise ArgumentError(f"the plan of request {number} never calls the network.")
     return plan
 
 

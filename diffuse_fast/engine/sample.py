@@ -179,7 +179,9 @@ def sample(
     )
     if each:
         if step_noise is not None:
-            raise ArgumentError("step_noise is given for samples that run in step; give one guidance_scale for all.")
+            raise ArgumentError(
+                "step_noise needs one guidance_scale for all samples; with one per sample they are drawn as separate requests."
+            )
         return _with_each_scale(
             sampler,
             n,

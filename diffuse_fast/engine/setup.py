@@ -152,9 +152,10 @@ forget_in_child(lambda: list(_last.values()), _forget)
 
 
 def setup_for(model: Any, **options: Any) -> Setup:
-    """Return the setup of a model, as :func:`make_setup`. A model file on the CPU gets the one of its last call with equal options,
-    as long as nothing that the choice depends on has changed: its files, answers of ``tune``, the forced kernel, the cores that the
-    process may use.
+    """Return the setup of a model; arguments as for :func:`make_setup`.
+
+    For a model file on the CPU the last setup is used again if the options, the files, the forced kernel and the usable cores are
+    unchanged. Setups that follow an answer of ``tune`` are not kept.
     """
     key = _key(model, options)
     if key is None:

@@ -33,7 +33,7 @@ class Slots(ABC):
     Args:
         setup: The model.
         capacity: Number of slots.
-        defaults: The plan and guidance of requests that do not say theirs; only :meth:`admit` needs it.
+        defaults: Plan and guidance of requests without their own; only :meth:`admit` needs it.
 
     Attributes:
         setup, capacity: As given.

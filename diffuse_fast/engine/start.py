@@ -14,7 +14,7 @@ from .arguments import device_noise, noise_array
 
 
 def host_kernel() -> Any:
-    """Return the CPU's kernel, also where a device is sampled on: its noise has the same bits everywhere."""
+    """Return the best CPU kernel, also when sampling on a device: every kernel draws the same bits."""
     return get_kernel(next(k.name for k in kernels() if k.device == "cpu" and k.unavailable is None))
 
 

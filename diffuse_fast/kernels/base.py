@@ -69,7 +69,7 @@ class DeviceStep(BoundStep, Protocol):
 
     @property
     def variant(self) -> Any:
-        """What a captured :meth:`launch` fixes. A table of an equal variant can be loaded under the capture."""
+        """What a captured :meth:`launch` depends on. A table with an equal variant can be loaded without a new capture."""
         ...
 
     @property

@@ -1,9 +1,9 @@
 """Operator forms that a runtime computes incorrectly without an error. They are rejected when the network is built.
 
-Found by comparing some 600 forms of operators with onnxruntime, on MNN 3.6.1 and OpenVINO 2026.4.1. The tests show that each is
-still wrong, and fail when a rejection can go. Forms that the runtimes reject themselves are not listed.
-So many of MNN's operators are wrong that the correct ones are listed in :mod:`.mnn_operators`. The forms here depend on more than
-attributes, such as shapes and constants.
+Found by comparing some 600 forms of operators with onnxruntime, on MNN 3.6.1 and OpenVINO 2026.4.1. A test for each form shows that
+the runtime still computes it incorrectly, and fails once the rejection can be removed. Forms that the runtimes reject themselves
+are not listed. So many of MNN's operators are wrong that the correct ones are listed in :mod:`.mnn_operators`. The forms here
+depend on more than attributes, such as shapes and constants.
 """
 
 from __future__ import annotations

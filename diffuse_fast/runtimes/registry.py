@@ -136,6 +136,9 @@ def select(model: Any, runtime: str = "auto", precision: str = "float32", *, run
         chosen = next((r for r in candidates if r.installed), candidates[0])
     else:
         names = ["auto", *(r.name for r in runtimes)]
+        if runtime not in names and runtime in (r.name for r in (*RUNTIMES, *CUDA_RUNTIMES)):
+            where = "a CUDA device" if runtimes is CUDA_RUNTIMES else "the CPU"
+            raise ArgumentError(f"runtime {runtime!r} does not run on {where}; these do: {', '.join(r.name for r in able)}.")
         if runtime not in names:
             raise ArgumentError(f"runtime {runtime!r} is not known.{suggest(str(runtime), names)}")
         chosen = next(r for r in runtimes if r.name == runtime)

@@ -34,7 +34,7 @@ def both(n, plan, **options):
         network = Network()
         sampler = df.Sampler(network, plan, shape=SHAPE, guidance_batch=way, **options)
         x = sampler.sample(n, seed=3, cond={"label": np.arange(n)}, negative_cond={"label": 7})
-        # Other conditioning, in the same workspace.
+        # Other conditioning, in the same slots.
         again = sampler.sample(n, seed=3, cond={"label": np.arange(n) + 1}, negative_cond={"label": 5})
         results.append((x, again, network.batches))
     return results

@@ -181,7 +181,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     assert done.stdout.strip() == "0"
 
 
-def test_a_copy_of_a_sampler_has_workspaces_of_its_own():
+def test_a_copy_of_a_sampler_has_slots_of_its_own():
     schedule = df.Schedule.linear()
     sampler = df.Sampler(lambda x, t: 0.1 * x, df.plan(schedule, "ddim", 2, prediction_type="epsilon"), shape=(3,))
     want = sampler.sample(2, seed=0)

@@ -67,8 +67,8 @@ def test_a_file_that_was_replaced_is_refused(model):
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs affinities")
 def test_other_cores_make_another(model, monkeypatch):
     first = setup_for(model, **OPTIONS)
-    monkeypatch.setattr("diffuse_fast.engine.setup.os.sched_getaffinity", lambda pid: {4096})
-    monkeypatch.setattr("diffuse_fast.runtimes.tuning_cache.physical_cores", lambda: 1)
+    monkeypatch.setattr("diffuse_fast.machine.affinity", lambda: (4096,))
+    monkeypatch.setattr("diffuse_fast.machine.physical_cores", lambda: 1)
     assert setup_for(model, **OPTIONS) is not first
 
 

@@ -53,7 +53,7 @@ def test_the_generators_own_noise_gives_the_same_samples(name, kernel, monkeypat
     again = sampler.sample(n, step_noise=step_noise, **call)
     np.testing.assert_allclose(again, drawn, rtol=1e-6 if kernel else 0, atol=1e-5 if kernel else 0)
     assert asked == [i for i, row in enumerate(chosen.rows) if row.stochastic]
-    np.testing.assert_array_equal(sampler.sample(n, **call), drawn)  # and the workspace is as good as new
+    np.testing.assert_array_equal(sampler.sample(n, **call), drawn)  # and the slots are as good as new
 
 
 def test_the_langevin_step_is_that_of_the_paper():

@@ -216,10 +216,10 @@ def test_the_ends_of_what_was_seen_count_as_single_numbers(monkeypatch):
     model, given = df.load("digits"), []
     monkeypatch.setattr(calibrate, "best_range", lambda numbers, weights: given.append((numbers, weights)) or (-1.0, 1.0))
     samples, steps = 3, 2
-    seen = calibrate.observe(model, [model.input], samples, steps, 0, None)
+    seen = calibrate.calibrate(model, [model.input], samples, steps, 0, None)
     (numbers, weights), size = given[0], samples * seen.sizes[model.input]
     assert len(given) == 1 and size == samples * 64
-    picked = calibrate.KEPT // steps
+    picked = calibrate.MAX_NUMBERS // steps
     assert len(weights) == steps * (picked + 2)
     for part, found in zip(weights.reshape(steps, -1), numbers.reshape(steps, -1), strict=True):
         np.testing.assert_allclose(part, [*np.ones(picked), picked / size, picked / size])

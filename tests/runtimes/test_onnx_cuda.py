@@ -214,7 +214,7 @@ def test_what_does_not_fit_is_refused(ort, model):
 
 
 def test_a_runtime_of_the_cpu_is_refused(model):
-    with pytest.raises(ArgumentError, match=r"'openvino' is not known.*Known: auto, callable, onnx, tensorrt, torch"):
+    with pytest.raises(ArgumentError, match=r"'openvino' does not run on a CUDA device; these do: onnx, tensorrt"):
         made(model, "openvino")
 
 

@@ -1,4 +1,4 @@
-"""Who wins a contest, on a clock that stands still unless a run moves it: no time is taken here."""
+"""Who wins a comparison, on a clock that stands still unless a run moves it: no time is taken here."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_what_is_surely_faster_is_found():
 
 
 def test_of_several_that_are_surely_faster_the_fastest_is_taken():
-    assert Track(1.0, 0.8, 0.78, 0.79).contest().winner == 2
+    assert Track(1.0, 0.8, 0.78, 0.79).compare().winner == 2
 
 
 def test_a_bad_spell_of_the_machine_is_survived():

@@ -219,7 +219,7 @@ const char* unavailable() {
 
 }  // namespace
 
-void DF_PASTE(forward_, DF_ISA)(const Forward&, int64_t, int64_t, int64_t);  // forward_cpu.cpp
+void DF_PASTE(forward_, DF_ISA)(const Forward&, int64_t, int64_t, int64_t);  // forward.cpp
 
 extern const Kernel DF_PASTE(kernel_, DF_ISA);
 const Kernel DF_PASTE(kernel_, DF_ISA) = {DF_STRING(DF_ISA),          step,       reduce, normals, philox,

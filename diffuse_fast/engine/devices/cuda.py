@@ -60,7 +60,7 @@ class CudaSlots(Slots):
         self._kinds: list[Kind] = []  # of the ticks to come
         self._ticked = 0  # ticks since the rows were placed
         self._unchecked = False
-        self._retired: set[int] = set()  # since the rows were placed: what the device reports of them concerns no sample
+        self._retired: set[int] = set()  # since the rows were placed; NaN reported for them is ignored
         self._bank: Any = None
         self._registers = 0
         self._forget_step()
@@ -213,7 +213,7 @@ class CudaSlots(Slots):
             self._pool = self._device.pool()
         return self._pool
 
-    # ---- taking up who was admitted and retired -------------------------------------------------
+    # ---- after admissions and retirements -------------------------------------------------------
 
     def _arrange(self) -> None:
         """Fill the static memory for who is in the slots now, and capture what the ticks to come need."""
@@ -276,8 +276,8 @@ class CudaSlots(Slots):
         return min(weighed, self._evaluations), all(is_whole(float(row.timestep)) for row in calling)
 
     def _joined_conditions(self) -> list[Conditions]:
-        """Per network output, the conditioning of all slots. One that weighs fewer outputs is evaluated with its first condition;
-        a free slot has that of another."""
+        """Per network output, the conditioning of all slots. A slot with fewer outputs repeats its last condition, and a free slot
+        that of another slot; their results are not used."""
         taken = [i for i, plan in enumerate(self._plans) if plan is not None]
         given = [self._conditions[i if plan is not None else taken[0]] for i, plan in enumerate(self._plans)]
         most = max(map(len, given))
@@ -320,7 +320,7 @@ class CudaSlots(Slots):
             self._device.upload(np.ascontiguousarray(array), into)
 
     def _place_rows(self, active: list[int]) -> None:
-        """Tell the kernel whose noise it makes and at which row each sample is. All others sit out."""
+        """Give the kernel each sample's noise key and row. Slots that are not active sit out."""
         rows, at = np.full(self.capacity, _SITS_OUT, np.int32), np.zeros(self.capacity, np.int32)
         for i in active:
             rows[i], at[i] = self._first[i] + self._at[i], self._at[i]
@@ -367,7 +367,7 @@ class CudaSlots(Slots):
             return
         given = device_noise(f"step_noise({i})", batch.step_noise(i), (self.capacity, *self.setup.shape), self._device)
         self._device.start(given, 1.0, self._device.part(self._bank, batch.plan.registers))
-        if not isinstance(given, np.ndarray):  # who frees it does not know that it is still read
+        if not isinstance(given, np.ndarray):  # the caller may free it while the copy is queued
             self._device.synchronize()
 
     # ---- binding and capturing ------------------------------------------------------------------

@@ -48,9 +48,7 @@ class SchedulerSpec:
     schedule: Callable[[Config, float | None], Schedule]
     grid: Callable[[Config, Schedule, int], TimeGrid]
     solver: Callable[[Config], SolverChoice]
-    predictions: Mapping[str, str] | str = dataclasses.field(
-        default_factory=lambda: {name: name for name in ("epsilon", "sample", "v_prediction")}
-    )
+    predictions: Mapping[str, str] | str = dataclasses.field(default_factory=lambda: dict(_SAME_PREDICTIONS))
 
 
 _K_DIFFUSION = {**PREDICTION, **LEVELS, **LINSPACE}

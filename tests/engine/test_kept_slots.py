@@ -1,4 +1,4 @@
-"""Workspaces that are kept from call to call: each belongs to one plan, and none is left with what another call put there."""
+"""Slots that are kept from call to call: each set belongs to one plan, and keeps nothing of another call."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def plan(solver, steps, **options):
     return df.plan(SCHEDULE, solver, steps, prediction_type="epsilon", **options)
 
 
-def test_two_plans_of_one_model_share_no_workspace():
+def test_two_plans_of_one_model_share_no_slots():
     short, long = plan("ddim", 4), plan("ddpm", 7)
     sampler = df.Sampler(halved, long, shape=SHAPE)
-    sampler.sample(2, seed=1)  # leaves a workspace of the long plan
+    sampler.sample(2, seed=1)  # leaves slots of the long plan
     other = sampler.with_plan(short)
     np.testing.assert_array_equal(other.sample(2, seed=1), df.Sampler(halved, short, shape=SHAPE).sample(2, seed=1))
     np.testing.assert_array_equal(sampler.sample(2, seed=1), df.Sampler(halved, long, shape=SHAPE).sample(2, seed=1))
