@@ -86,14 +86,14 @@ def zipped(name):
 
 header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
 FILES = {
-    "m.safetensors": (len(header).to_bytes(8, "little") + header + bytes(4), "safetensors.*without the network"),
+    "m.safetensors": (len(header).to_bytes(8, "little") + header + bytes(4), "safetensors.*without their network"),
     "m.npz": (saved(lambda f: np.savez(f, samples=np.zeros(3))), r"\.npz"),
     "m.npy": (saved(lambda f: np.save(f, np.zeros(3))), r"\.npy"),
     "m.pt": (zipped("archive/data.pkl"), "torch.save.*runs code"),
     "m.ckpt": (pickle.dumps({"a": 1}), "runs code"),
-    "r.png": (b"\x89PNG\r\n\x1a\n" + bytes(8), "PNG picture"),
-    "r.jpg": (b"\xff\xd8\xff\xe0" + bytes(8), "JPEG picture"),
-    "r.gif": (b"GIF89a" + bytes(8), "GIF picture"),
+    "r.png": (b"\x89PNG\r\n\x1a\n" + bytes(8), "PNG image"),
+    "r.jpg": (b"\xff\xd8\xff\xe0" + bytes(8), "JPEG image"),
+    "r.gif": (b"GIF89a" + bytes(8), "GIF image"),
     "m.gguf": (b"GGUF" + bytes(8), "GGUF"),
     "config.json": (b'{"_class_name": "UNet2DModel"}', "JSON"),
 }

@@ -56,7 +56,7 @@ class Ours:
             self._sampler = df.Sampler(model, plan, runtime=runtime, precision=precision, threads=threads)
         except df.DiffuseFastError as error:
             raise Unavailable(str(error)) from None
-        self._bound = self._sampler._network.bind(job.batch, net.shape, self._cond)
+        self._bound = self._sampler.setup.network.bind(job.batch, net.shape, self._cond)
 
     def network(self, x: np.ndarray, t: int) -> np.ndarray:
         self._bound.x[...] = x

@@ -195,7 +195,7 @@ def test_a_document_that_contradicts_its_graph(small, document, field, value, sa
         ({"label": (7, [1])}, "fixes the batch of 'label'"),
         ({"x": (11, ["B", 2, 3])}, "float64"),
         ({"output": (10, ["B", 2, 3])}, "float16"),
-        ({"x": (1, None)}, "unknown rank"),
+        ({"x": (1, None)}, "no known rank"),
         ({"output": (1, ["B", 4, 3])}, "sample.output.shape"),
         ({"t": (7, [4])}, "time.input"),
         ({"t": (7, ["B", 1])}, "time.input"),

@@ -23,7 +23,7 @@ def test_learn_inspect_and_sample(run, small):
     assert done.exit_code == 0, done.stderr
     assert path.read_bytes() == before
     assert [plan.steps for plan in df.load("learned.onnx").plans] == [2, 3]
-    for part in ("small, 2 steps", "small, 3 steps", "as it comes", "learned.onnx: learned plans of 2, 3 steps"):
+    for part in ("small, 2 steps", "small, 3 steps", "(defaults)", "learned.onnx: learned plans of 2, 3 steps"):
         assert part in done.stdout
     assert "2 steps, 3 steps" in run("inspect", "learned.onnx").stdout
     assert json.loads(run("inspect", "learned.onnx", "--json").stdout)["document"]["version"] == 2

@@ -71,7 +71,7 @@ def test_from_a_folder_of_images_to_samples(run, pictures, caplog):
     folder = pictures / "runs" / "bars"
     model = df.load(folder / "bars.onnx")
     assert model.sha256 in result.stdout
-    assert "1 of the pictures cannot be read and were left out: dark/broken.png" in caplog.text
+    assert "1 of the images cannot be read and were skipped: dark/broken.png" in caplog.text
     assert (model.shape, model.value_range, model.clip, model.license) == ((1, 8, 8), (-1, 1), (-1, 1), "CC0-1.0")
     assert (model.conditioning[0].null, model.schedule) == (2, df.Schedule.linear(20))
     assert model.training["config"]["seed"] == 3
@@ -131,7 +131,7 @@ def test_an_artifact_of_another_run_is_not_replaced(run, pictures, monkeypatch):
     (pictures / "out" / "model.onnx").write_text("mine")
     for more in ([], ["--resume"]):
         result = run("train", "c.toml", "--set", "artifact.name=model", "--out", "out", *more)
-        assert (result.exit_code, "is there already" in " ".join(result.stderr.split())) == (1, True), result.stderr
+        assert (result.exit_code, "exists and is not from a run" in " ".join(result.stderr.split())) == (1, True), result.stderr
     assert (pictures / "out" / "model.onnx").read_text() == "mine"
 
 

@@ -125,7 +125,7 @@ from diffuse_fast.errors import DiffuseFastError
 try:
     from diffuse_fast import _core
 except DiffuseFastError as error:
-    assert isinstance(error, ImportError)
+    assert isinstance(error, RuntimeError)
     print("refused:", error, flush=True)
 ''')
 from diffuse_fast import _core

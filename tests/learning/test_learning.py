@@ -177,7 +177,7 @@ def test_stored_loaded_and_chosen(artifact, tmp_path):
 
 
 def test_the_learned_solver_is_told_what_is_there(artifact, network, known):
-    with pytest.raises(ArgumentError, match=r"no learned plan of 4 steps; it has none"):
+    with pytest.raises(ArgumentError, match=r"no learned plan of 4 steps; it has no learned plans"):
         df.sample(artifact, 1, 4, solver="learned")
     plan = dataclasses.replace(df.plan(artifact.schedule, "ddim", 2, prediction_type="epsilon"), solver="learned")
     model = learn.store(artifact, [plan], artifact.path)

@@ -468,6 +468,7 @@ def test_every_term_of_a_bound_has_noise_of_its_own():
         variance_type=None,
         levels=None,
         value_range=(-1.0, 1.0),
+        evaluated=lambda: None,
     )
     assert len(drawn) == len(set(drawn)) == 3 * (1 + 19 + 1)
     assert nfe == 3 * 20

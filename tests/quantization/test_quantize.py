@@ -68,7 +68,7 @@ def test_tune_takes_int8(quantized):
 @pytest.mark.parametrize(
     "change, says",
     [
-        ({"layers": []}, "layers"), ({"layers": ["a", "a"]}, "twice"), ({"layers": "a"}, "layers"),
+        ({"layers": []}, "layers"), ({"layers": ["a", "a"]}, "different names"), ({"layers": "a"}, "layers"),
         ({"ranges": {"a": [1, 0]}}, "ranges.a"), ({"ranges": {"a": None}}, "ranges.a"),
         ({"relative_error": 0.1}, "relative_error"), ({"relative_error": {"onnx": "x"}}, "onnx"),
         ({"frechet_distance": {"float32": 1.0}}, "int8"), ({"calibration": None}, "calibration"), ({"more": 1}, "more"),

@@ -262,7 +262,7 @@ def test_lower_order_final_acts_in_runs_of_fewer_than_15_steps(steps, last):
 @pytest.mark.parametrize("steps", [6, 20])
 def test_unipc_lowers_its_last_steps_in_runs_of_any_length(steps):
     # As in diffusers: min(solver_order, len(timesteps) - step_index), and no more than there are predictions.
-    plan = make(LINEAR, "unipc", steps, solver_order=3, disable_corrector=range(steps), _guarded=False)
+    plan = unguarded_plan(LINEAR, "unipc", steps, solver_order=3, disable_corrector=range(steps))
     earlier = [sum(c != 0.0 for c in row.c) for row in plan.rows]
     assert earlier == [min(3, i + 1, steps - i) - 1 for i in range(steps)]
 

@@ -13,6 +13,7 @@ import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, PlanError
 from diffuse_fast.kernels.reference import apply_row
 from diffuse_fast.solver.solver import Grid, Point
+from tests.solver.unguarded import unguarded_plan
 
 LINEAR = df.Schedule.linear()
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
@@ -227,7 +228,7 @@ def test_paper(run, solver, prediction_type, clip):
             if options.get("skip_prk_steps") is False and steps < 4:
                 continue
             times = uneven(steps, seed=steps)
-            plan = df.plan(LINEAR, solver, prediction_type=prediction_type, timesteps=times, clip=clip, _guarded=False, **options)
+            plan = unguarded_plan(LINEAR, solver, prediction_type=prediction_type, timesteps=times, clip=clip, **options)
             rng = np.random.default_rng(0)
             x, noises = rng.standard_normal((3, 4)), rng.standard_normal((steps, 3, 4))
             ours = run(plan, network, x, noises)[1:]
@@ -429,7 +430,7 @@ def test_a_runge_kutta_start_between_neighbours_is_refused():
 def test_a_runge_kutta_start_calls_the_network_at_whole_timesteps():
     """diffusers: half a step of 15 timesteps is 15 // 2 = 7 of them."""
     # Timestep 975, found by its log-SNR, is a rounding error off.
-    plan = df.plan(LINEAR, "pndm", prediction_type="epsilon", timesteps=[975, 960, 945, 930, 915], _guarded=False)
+    plan = unguarded_plan(LINEAR, "pndm", timesteps=[975, 960, 945, 930, 915])
     assert plan.timesteps.tolist() == [975, 968, 968, 960, 960, 953, 953, 945, 945, 938, 938, 930, 930, 915]
 
 

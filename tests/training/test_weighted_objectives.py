@@ -58,10 +58,10 @@ def test_targets_are_what_a_perfect_network_says(schedule):
 
 def test_the_network_is_told_its_convention():
     t = torch.tensor([0.5, 2.0], dtype=torch.float64)
-    told = ForwardProcess(df.Schedule.edm(), "edm").told(t)
+    told = ForwardProcess(df.Schedule.edm(), "edm").network_time(t)
     torch.testing.assert_close(told, (t.log() / 4).float())
-    assert ForwardProcess(COSINE, "epsilon").told(torch.tensor([3])).dtype == torch.int64
-    assert ForwardProcess(COSINE, "epsilon", "continuous").told(torch.tensor([49])).tolist() == [1.0]
+    assert ForwardProcess(COSINE, "epsilon").network_time(torch.tensor([3])).dtype == torch.int64
+    assert ForwardProcess(COSINE, "epsilon", "continuous").network_time(torch.tensor([49])).tolist() == [1.0]
 
 
 # ---- weightings ---------------------------------------------------------------------------------
