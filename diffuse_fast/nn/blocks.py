@@ -55,12 +55,12 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv1(self.resample(F.silu(self.norm1(x))))
-        told = self.embedding(embedding).unflatten(1, (-1, *[1] * self.dims))
+        projected = self.embedding(embedding).unflatten(1, (-1, *[1] * self.dims))
         if self.scale_shift:
-            scale, shift = told.chunk(2, dim=1)
+            scale, shift = projected.chunk(2, dim=1)
             h = self.norm2(h) * (1 + scale) + shift
         else:
-            h = self.norm2(h + told)
+            h = self.norm2(h + projected)
         return self.shortcut(self.resample(x)) + self.conv2(self.dropout(F.silu(h)))
 
 

@@ -49,8 +49,8 @@ class Conditioned(nn.Module):
     """A network with a time and, where ``num_classes`` is given, a class; what :meth:`condition` returns is the sum of their
     vectors.
 
-    A class-conditional network has one class more than ``num_classes``, the *null class* (its number is ``num_classes``), for a
-    label that is not told; classifier-free guidance (Ho & Salimans 2022) needs it.
+    A class-conditional network has one class more than ``num_classes``, the *null class* (number ``num_classes``), which stands for
+    a missing label; classifier-free guidance (Ho & Salimans 2022) needs it.
     """
 
     def __init__(self, channels: int, width: int, num_classes: int | None):

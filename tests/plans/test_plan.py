@@ -19,6 +19,7 @@ import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, PlanError
 from diffuse_fast.kernels.reference import apply_row
 from diffuse_fast.plans.plan import REDUCTIONS, Plan, Reduction, Row
+from diffuse_fast.plans.transforms import _rescaled
 
 SCHEMA = json.loads(resources.files("diffuse_fast.plans").joinpath("plan.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -365,3 +366,22 @@ def test_the_interval_of_guidance_holds_its_low_end_and_not_its_high_one():
 )
 def test_which_rows_draw_noise(row, draws):
     assert row.stochastic is draws
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_rescaled_row_does_the_same_to_a_state_on_another_scale(learned):
+    """Every coefficient of a row is set, so that a new one that the rescaling forgets fails here."""
+    rng = np.random.default_rng(5)
+    weights = {
+        f.name: 0.2 + rng.random() for f in dataclasses.fields(Row) if f.type == "float" and f.name not in ("timestep", "lo", "hi")
+    }
+    noise = {"s": 0.0, "log_s": (-0.4, 0.3)} if learned else {}
+    row = Row(**{**weights, "lo": -0.8, "hi": 0.9, "g": (0.7, 0.4), "c": (0.3, -0.6), "f": (0.5, 0.2), "write": 1, **noise})
+    before, after = 0.35, 1.7
+    x, m_0, m_1, h_0, h_1, z, v, y, mask, z_known = rng.standard_normal((10, 6))
+    others = {"z": z, "v": v, "y": y, "mask": np.abs(np.tanh(mask)), "z_known": z_known}
+    kept, rescaled_kept = [h_0, h_1], [h_0, h_1]
+    wanted = apply_row(row, x, (m_0, m_1), kept, **others)
+    found = apply_row(_rescaled(row, before, after), x / before, (m_0, m_1), rescaled_kept, **others)
+    np.testing.assert_allclose(found * after, wanted, rtol=1e-12)
+    np.testing.assert_allclose(rescaled_kept, kept, rtol=1e-12)
