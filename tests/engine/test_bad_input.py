@@ -39,7 +39,7 @@ GUIDED = {"guidance_scale": 2.0, "negative_cond": {"label": 1}}
     ({"cond": [1]}, "cond of request 0"), ({"cond": {"label": "x"}}, "must be numbers"), ({"cond": {"label": None}}, "numbers"),
     ({"cond": {"label": [[1], [1, 2]]}}, "differ in shape"), ({"cond": {1: 1}}, "names of inputs are strings"),
     ({**GUIDED, "cond": {"label": [1, 2]}}, "of one form"), (GUIDED, "of one form"), ({"noise": "x"}, "noise of request 0"),
-    ({"noise": np.zeros(2)}, "noise of request 0"), ({"plan": "ddim"}, "plan is a str"),
+    ({"noise": np.zeros(2)}, "noise of request 0"), ({"plan": "ddim"}, "plan of request 0 is a str"),
 ])  # fmt: skip
 def test_requests(request_, says):
     with pytest.raises(DiffuseFastError, match=says):
