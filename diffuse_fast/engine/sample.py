@@ -19,7 +19,8 @@ from .arguments import Seed, is_tensor, require_int, seeds_of
 from .conditioning import conditions
 from .known_region import known_region
 from .request import Request
-from .sampler import Callback, Sampler
+from .sampler import Sampler
+from .slots import OnRow
 from .start import start_of
 
 
@@ -57,7 +58,7 @@ def sample(
     precision: str = "float32",
     graph: str = "auto",
     progress: bool = False,
-    callback: Callback | None = None,
+    callback: OnRow | None = None,
     **solver_options: Any,
 ) -> Any:
     """Draw ``n`` samples from a diffusion model in ``steps`` steps.

@@ -20,8 +20,6 @@ from .setup import check_plan, setup_for
 from .slots import OnRow, Pool
 from .start import start_of
 
-Callback = OnRow
-
 
 class Sampler:
     """A model bound to a plan: built once, called many times, from many threads.
@@ -134,7 +132,7 @@ class Sampler:
         batch_size: int | None = None,
         first_index: int = 0,
         progress: bool = False,
-        callback: Callback | None = None,
+        callback: OnRow | None = None,
     ) -> Any:
         """Draw n samples; options as for :func:`~diffuse_fast.sample`."""
         pieces = self.stream(
@@ -169,7 +167,7 @@ class Sampler:
         batch_size: int | None = None,
         first_index: int = 0,
         progress: bool = False,
-        callback: Callback | None = None,
+        callback: OnRow | None = None,
     ) -> Iterator[Any]:
         """Draw n samples, and yield one array per batch as soon as it is done; options as for :func:`~diffuse_fast.sample`.
 
@@ -191,12 +189,7 @@ class Sampler:
         return draw_batch(self.setup, self._pool, batch, size, as_tensor=as_tensor, progress=progress, callback=callback)
 
     def sample_requests(
-        self,
-        requests: Sequence[Request],
-        *,
-        batch_size: int | None = None,
-        progress: bool = False,
-        callback: Callback | None = None,
+        self, requests: Sequence[Request], *, batch_size: int | None = None, progress: bool = False, callback: OnRow | None = None
     ) -> Any:
         """Draw samples that share the model only: each has its own plan, seed, guidance, conditioning and known region.
 

@@ -47,7 +47,7 @@ def backend_for(model: Any, runtime: str, device: str, graph: str = "auto") -> B
             "device is 'cuda', but a session that exists has a stream of its own, which the step cannot join; give the model file."
         )
     torch_runs = what in ("module", "callable")
-    missing = torch_reasons(index) if torch_runs else core_reasons(index)
+    missing = torch_reasons(index) if torch_runs else core_reasons()
     if missing:
         raise UnavailableError(f"the device 'cuda:{index}' cannot be used: {'; '.join(missing)}.")
     if what == "module" and (at := _device_of(model)) != index:
@@ -108,7 +108,7 @@ def torch_reasons(index: int = 0) -> list[str]:
     return [] if index < count else [f"this machine has {count} CUDA devices, from cuda:0 to cuda:{count - 1}"]
 
 
-def core_reasons(index: int = 0) -> list[str]:
+def core_reasons() -> list[str]:
     """List what the compiled core and onnxruntime lack to sample on a CUDA device without torch. Does not load onnxruntime."""
     out = []
     if (why := _core.cuda_unavailable_reason()) is not None:
