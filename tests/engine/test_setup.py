@@ -10,7 +10,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.engine.setup import setup_for
-from diffuse_fast.errors import ArgumentError, ArtifactError, UnavailableError
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, ArtifactError, UnavailableError
 
 OPTIONS = {"runtime": "auto", "threads": None, "precision": "float32", "device": "auto", "graph": "auto"}
 
@@ -36,7 +36,7 @@ def test_other_options_make_another(model, other):
 
 def test_equal_values_of_another_type_are_checked(model):
     setup_for(model, **{**OPTIONS, "threads": 1})
-    with pytest.raises(ArgumentError, match="threads is True"):
+    with pytest.raises(ArgumentTypeError, match="threads is True"):
         setup_for(model, **{**OPTIONS, "threads": True})
 
 

@@ -317,7 +317,7 @@ def test_the_digits_have_fewer_bits_than_noise():
         ({"variance_type": "large"}, ArgumentError, "variance_type"),
         ({"variance_type": "learned"}, ArgumentError, "variance is 'none'"),
         ({"method": "ode", "trace": "exact", "draws": 2}, ArgumentError, "is deterministic"),
-        ({"x": np.zeros(3)}, ArgumentTypeError, "x is"),
+        ({"x": np.zeros(3)}, ArgumentError, "x has shape"), ({"x": np.array([["a"]])}, ArgumentTypeError, "x has dtype"),
         ({"x": np.full((2, 3), np.nan)}, ArgumentError, "finite"),
         ({"levels": 256}, ArgumentError, "256 levels"),
         ({"steps": 1}, ArgumentError, "steps"),

@@ -90,7 +90,7 @@ def test_an_older_version_has_none(quantized):
     "options, error, says",
     [
         ({"samples": 0}, ArgumentError, "samples"), ({"max_error": "small"}, ArgumentTypeError, "max_error"),
-        ({"max_error": -1.0}, ArgumentTypeError, "max_error"), ({"out": "digits.bin"}, ArgumentError, "onnx"),
+        ({"max_error": -1.0}, ArgumentError, "max_error"), ({"out": "digits.bin"}, ArgumentError, "onnx"),
         ({"out": "nowhere/digits.onnx"}, OutputError, "nowhere"), ({"out": None}, ArgumentTypeError, "out"),
     ],
 )  # fmt: skip

@@ -183,7 +183,7 @@ def test_onnx_names_missing_and_unknown_conditioning(small):
 
 def test_onnx_takes_whole_times_for_an_integer_input(small):
     call = network(df.load(small())).bind(1, SHAPE, {"label": np.zeros(1, int)})
-    with pytest.raises(ArgumentError, match=r"2\.5 is not whole"):
+    with pytest.raises(ArgumentError, match=r"2\.5 is not an integer"):
         call(2.5)
 
 
@@ -480,7 +480,7 @@ def test_time_dtypes(as_module):
     network(model, time_dtype="int64").bind(2, SHAPE, {})(4.0)
     assert [s[0] for s in seen] == ["int64", "float32", "float32", "int64"]
     assert all(s[1] == (2,) for s in seen) and [s[2][0] for s in seen] == [4, 4.5, 4.0, 4]
-    with pytest.raises(ArgumentError, match=r"4\.5 is not whole"):
+    with pytest.raises(ArgumentError, match=r"4\.5 is not an integer"):
         network(model, time_dtype="int64").bind(2, SHAPE, {})(4.5)
 
 
