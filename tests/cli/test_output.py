@@ -35,7 +35,7 @@ commands = [
     ["sample", "digits", "-n", "1", "--steps", "1", "--out", odd[:-4] + "npy"],
     ["likelihood", "digits", "x.npy", "--evaluations", "1"],
     ["tune", "digits"], ["quantize", "digits", "--out", "q.onnx"], ["learn-solver", "digits", "--steps", "5", "--out", odd],
-    ["sample", "no → model", "--steps", "1"],
+    ["sample", "no → model", "--steps", "1"], ["sample", "digits", "--seed", "é"], ["--fé"],
 ]
 statuses = []
 for arguments in commands:
@@ -45,7 +45,7 @@ for arguments in commands:
         statuses.append((0, arguments))
     except SystemExit as end:
         statuses.append((end.code or 0, arguments))
-assert [s for s, _ in statuses] == [0] * 10 + [1], statuses
+assert [s for s, _ in statuses] == [0] * 10 + [1, 2, 2], statuses
 print("all done")
 """
 
@@ -65,6 +65,9 @@ def test_without_utf_8_every_command_prints_what_it_can(tmp_path):
     assert done.stdout.endswith(b"all done\n")
     assert b"Traceback" not in done.stderr
     assert b"> fastest by 2 % +- 1" in done.stdout  # what `tune` prints with an arrow and a plus-minus sign
+    assert b"accuracy, Frechet distance" in done.stdout  # the help of `evaluate`
+    assert b"--seed is 'e'; it must be an integer" in done.stderr and b"No such option: --fe" in done.stderr
+    assert done.stdout.isascii() and done.stderr.isascii()
 
 
 def test_recipes_and_evaluate_without_utf_8(tmp_path):
