@@ -1,4 +1,4 @@
-"""The engine with torch's device and the Triton kernel, on CPU tensors through triton's interpreter: run by test_device_triton.py
+"""The engine with torch's device and the Triton kernel, on CPU tensors through triton's interpreter: run by test_triton.py
 in a process of its own. Only the driver's calls are replaced; a graph is its function, run again."""
 
 from __future__ import annotations
