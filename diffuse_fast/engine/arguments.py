@@ -57,12 +57,13 @@ def trait(name: str, given: str | None, model: Model | None, choices: tuple[str,
 
 def seeds_of(seed: Seed, n: int, first_index: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the seed (uint64) and the index (uint32) of each sample. A fresh seed is logged."""
-    require_int("first_index", first_index, 0)
     if seed is None:
         seed = secrets.randbits(64)
         _log.info("seed: %d", seed)
-    if type(seed) is int and 0 <= seed < SEEDS_END and first_index + n <= INDICES_END:  # the common case, without the checks below
+    # The common case, without the checks below.
+    if type(seed) is type(first_index) is int and 0 <= seed < SEEDS_END and 0 <= first_index <= INDICES_END - n:
         return np.full(n, seed, np.uint64), np.arange(first_index, first_index + n, dtype=np.uint32)
+    first_index = require_int("first_index", first_index, 0)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer | Sequence | np.ndarray) or isinstance(seed, str):
         raise ArgumentTypeError(f"seed is a {type(seed).__name__}; give an integer, a list of them, or None.")
     many = not isinstance(seed, int | np.integer)

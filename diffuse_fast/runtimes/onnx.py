@@ -102,6 +102,7 @@ class OnnxNetwork:
         self.session = session
         self._sample, self._time, self._output, self._output_shape = sample, time, output, output_shape
         self._inputs = {i.name: i for i in session.get_inputs()}
+        self._dtypes = {name: input_dtype(value) for name, value in self._inputs.items()}
         self._conditioning = [name for name in self._inputs if name not in (sample, time)]
         for name in (sample, output):
             kind = next(v.type for v in (*session.get_inputs(), *session.get_outputs()) if v.name == name)
@@ -117,9 +118,9 @@ class OnnxNetwork:
         time = self._inputs[self._time]
         # Most networks take one time per sample; some take one for the batch, as a scalar or with shape [1].
         per_sample = len(time.shape) == 1 and time.shape[0] != 1
-        inputs[self._time] = aligned((batch,) if per_sample else (1,) * len(time.shape), input_dtype(time))
+        inputs[self._time] = aligned((batch,) if per_sample else (1,) * len(time.shape), self._dtypes[self._time])
         for name, array in given.items():
-            inputs[name] = cast_cond(name, array, input_dtype(self._inputs[name]))
+            inputs[name] = cast_cond(name, array, self._dtypes[name])
         for name, array in inputs.items():
             dims = self._inputs[name].shape
             if len(dims) != array.ndim or any(isinstance(d, int) and d != n for d, n in zip(dims, array.shape, strict=True)):
