@@ -102,7 +102,7 @@ def test_it_agrees_at_other_batch_sizes(tiny, batch):
         np.testing.assert_allclose(got, expected, atol=4 * 72 * 2**-24 * np.abs(expected).max(), rtol=0)
 
 
-def test_attention_and_normalisation_stay_whole_at_opset_23(tiny):
+def test_attention_and_normalisation_are_single_operators_at_opset_23(tiny):
     operators = [n.op_type for n in onnx.load(tiny[1].path).graph.node]
     assert operators.count("GroupNormalization") == 1 and operators.count("Attention") == 1
 
@@ -218,7 +218,7 @@ class Returns(torch.nn.Module):
         (lambda y: None, "a NoneType"), (lambda y: types.SimpleNamespace(sample=(y,)), "a SimpleNamespace"),
     ],
 )  # fmt: skip
-def test_a_module_that_returns_no_tensor_is_told_so(tmp_path, wrap, named):
+def test_a_module_that_returns_no_tensor_is_refused(tmp_path, wrap, named):
     said = {"shape": (1, 4, 4), "schedule": df.Schedule.linear(), "prediction_type": "epsilon"}
     with pytest.raises(ExportError, match=rf"^the module returns {named}; it must return a tensor, or an object .* \.sample"):
         df.export(Returns(wrap).eval(), tmp_path / "m.onnx", **said)

@@ -113,7 +113,7 @@ def test_each_starts_at_zero_and_every_weight_is_used(any_network):
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_each_sees_time_and_class_and_keeps_samples_apart(any_network):
+def test_each_depends_on_time_and_class_and_not_on_the_batch(any_network):
     network, shape = any_network
     awake(network)
     x, t, label = torch.randn(3, *shape), torch.tensor([0, 5, 999]), torch.tensor([0, 1, 3])

@@ -164,7 +164,7 @@ def test_evaluate_asks_for_matplotlib_before_it_measures(run, monkeypatch):
     assert (result.exit_code, "pip install '.[evaluate]'" in result.stderr) == (1, True), result.stderr
 
 
-def test_where_there_is_no_terminal_long_work_prints_lines(run, monkeypatch):
+def test_without_a_terminal_long_work_prints_progress_lines(run, monkeypatch):
     pytest.importorskip("onnxruntime")
     arguments = ("sample", "digits", "-n", 2, "--steps", 3, "--seed", 1, "--out", "x.npy")
     assert run(*arguments).stderr == ""  # it takes less than the interval

@@ -323,7 +323,7 @@ def test_noise_that_does_not_fit_is_refused_before_anything_runs(model, there):
     assert there.calls == 0
 
 
-def test_nan_is_told_with_row_and_sample(model, there):
+def test_nan_is_reported_with_row_and_sample(model, there):
     def broken(x, t, label):
         out = network(x, t, label)
         out[(label == 2) & (np.asarray(t) < 400)] = np.nan

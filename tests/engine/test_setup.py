@@ -48,7 +48,7 @@ def test_options_that_the_caller_may_change_are_not_kept(model):
         setup_for(model, **OPTIONS, shape=shape)
 
 
-def test_a_forced_kernel_is_taken_at_once(model, monkeypatch):
+def test_a_forced_kernel_applies_to_the_next_call(model, monkeypatch):
     before = setup_for(model, **OPTIONS).kernel.name
     monkeypatch.setenv("DIFFUSE_FAST_KERNEL", "reference")
     assert setup_for(model, **OPTIONS).kernel.name == "reference" != before

@@ -98,7 +98,7 @@ def test_hand_made_solvers_have_the_form_that_is_learned(network, known, solver,
     assert np.abs(one - other).max() < 2e-5 * max(1.0, np.abs(one).max())
 
 
-def test_what_has_another_form_is_told(known):
+def test_plans_of_another_form_are_not_converted(known):
     def of(solver, **options):
         plan = df.plan(known["schedule"], solver, 6, prediction_type="epsilon", timestep_spacing="power", **options)
         return of_plan(plan, known["schedule"])
@@ -176,7 +176,7 @@ def test_stored_loaded_and_chosen(artifact, tmp_path):
     assert [p.options == () for p in other.plans] == [True, False]
 
 
-def test_the_learned_solver_is_told_what_is_there(artifact, network, known):
+def test_an_error_of_the_learned_solver_lists_the_available_plans(artifact, network, known):
     with pytest.raises(ArgumentError, match=r"no learned plan of 4 steps; it has no learned plans"):
         df.sample(artifact, 1, 4, solver="learned")
     plan = dataclasses.replace(df.plan(artifact.schedule, "ddim", 2, prediction_type="epsilon"), solver="learned")
