@@ -1,7 +1,7 @@
 """The step and the loop on a CUDA device: ``python -m bench --device cuda``.
 
-Three tables: the step's bandwidth against the device's own copy, the whole loop against what else runs a torch module, and how many
-kernels a step launches. On a machine without a GPU that torch can use, it says what is missing and leaves with status 3.
+Three tables: the bandwidth of the step against that of a device copy, the loop against other ways to sample a torch module, and the
+number of kernels that a step launches. Without a GPU that torch can use it prints what is missing and exits with status 3.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .machine import machine
 from .measure import Timing, interleaved, ratio
 from .report import Line, show
 
-UNAVAILABLE = 3  # as the exit status of `diffuse-fast sample --device cuda`
+UNAVAILABLE = 3  # the exit status, as of `diffuse-fast sample --device cuda`
 SHAPE = (64, 3, 256, 256)
-LAUNCHES = 100  # in one graph: what the host takes to launch is not the step's
+LAUNCHES = 100  # captured in one graph, so that the host's launch overhead is not measured
 STEPS, BATCH, SIDE = 50, 16, 32
 LINEAR = df.Schedule.linear()
-PLANS = {"ddim, clipped": ("ddim", 12), "ddpm, clipped": ("ddpm", 12)}  # and the bytes that a step moves per element
+PLANS = {"ddim, clipped": ("ddim", 12), "ddpm, clipped": ("ddpm", 12)}  # (solver, bytes that a step moves per element)
 
 
 def main(seconds: float, path: Path | None) -> int:
-    """All tables. Returns the exit status."""
+    """Measure and print all tables. Returns the exit status."""
     console = Console(width=150)
     if missing := torch_reasons():
         console.print(f"no CUDA device to measure on: {'; '.join(missing)}.")
@@ -57,13 +57,13 @@ def main(seconds: float, path: Path | None) -> int:
 
 
 def plan(solver: str, steps: int = STEPS) -> Plan:
-    # DDIM takes ε as the network predicts it, as the peer's does.
+    # DDIM uses the network's ε, not the ε of the clipped prediction, as the peer does.
     options = {"rederive_epsilon": False} if solver == "ddim" else {}
     return df.plan(LINEAR, solver, steps, prediction_type="epsilon", clip=(-1, 1), **options)
 
 
 def waiting(run: Callable[[], object]) -> Callable[[], object]:
-    """The same, with its end."""
+    """The call, followed by a wait for the device."""
 
     def waited() -> None:
         run()
@@ -131,7 +131,7 @@ def _bound(kernel: str, rows: list[df.Row], x: torch.Tensor, m: torch.Tensor, ou
 
 
 def _on(kernel: str) -> dict[str, int]:
-    """Triton finds torch's current stream itself."""
+    """The stream argument of a kernel. Triton finds torch's current stream itself."""
     return {} if kernel == "triton" else {"stream": torch.cuda.current_stream().cuda_stream}
 
 
@@ -156,7 +156,7 @@ def unet(device: torch.device) -> torch.nn.Module:
 
 
 def eager(call: Callable[..., torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """DDIM as it is written by hand, its coefficients made beforehand."""
+    """DDIM as one would write it by hand, with precomputed coefficients."""
     for row in plan("ddim").rows:
         t = torch.full((len(x),), int(row.timestep), device=x.device)
         x = eager_step(x, call(x, t), row)
@@ -221,7 +221,7 @@ def launches(device: torch.device) -> list[Line]:
 
 
 def launched(run: Callable[[], object]) -> int:
-    """Kernels on the device in one call."""
+    """The number of kernels that one call launches."""
     run()
     torch.cuda.synchronize()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:

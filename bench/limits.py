@@ -1,8 +1,8 @@
-"""What the machine can do at most, measured beside every run: multiply-adds per second and bytes copied per second.
+"""The machine's limits, measured with every run: peak multiply-adds per second, and memory bandwidth.
 
-The peak is the best rate of torch's matrix product (oneDNN or MKL) over three square sizes, in float32 and, for rows that compute
-in them, in bfloat16 and in int8 with sums of 32 bits; the bandwidth is that of copying 256 MiB with torch, read and written bytes
-both counted. Each number of threads is measured in a process of its own, pinned to as many cores.
+The peak is the best rate of torch's matrix product (oneDNN or MKL) over three square sizes, in float32, in bfloat16, and in int8
+with 32-bit sums. The bandwidth is that of a 256 MiB copy by torch; bytes read and bytes written both count. Each number of threads
+is measured in its own process, pinned to that many cores.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ SECONDS = 0.4
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one number of threads.
+    """The limits for one number of threads.
 
     Attributes:
-        multiply_adds: Per second, float32.
-        multiply_adds_bf16, multiply_adds_int8: Per second, of such operands.
-        bandwidth: Bytes per second of a large copy, reads and writes.
+        threads: Number of threads.
+        multiply_adds, multiply_adds_bf16, multiply_adds_int8: Peak multiply-adds per second, by the dtype of the operands.
+        bandwidth: Bytes per second that a large copy reads and writes.
     """
 
     threads: int
@@ -35,7 +35,7 @@ class Limits:
     bandwidth: float
 
     def floor(self, multiply_adds: float, moved: float, precision: str = "float32") -> float:
-        """Seconds that the multiply-adds take at the peak, all of them in that precision, and the bytes at the bandwidth."""
+        """A lower bound in seconds: the multiply-adds at the peak of that precision, plus the bytes at the bandwidth."""
         peaks = {"bfloat16": self.multiply_adds_bf16, "int8": self.multiply_adds_int8}
         return multiply_adds / peaks.get(precision, self.multiply_adds) + moved / self.bandwidth
 

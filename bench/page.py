@@ -1,7 +1,6 @@
-"""``python -m bench.page``: writes docs/benchmarks.md, a page for each machine beside it, and their plots.
+"""``python -m bench.page``: write docs/benchmarks.md, one page per machine in docs/benchmarks/, and their plots.
 
-Nothing is measured here. A file that ``python -m bench --json`` wrote becomes a page, docs/benchmarks/<its name>.md, when it
-lies in bench/results.
+Nothing is measured here: the figures are those of the files in bench/results, which ``python -m bench --json`` writes.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from .targets import COMPILED, TUNED, verdicts
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "bench" / "results"
 DOCS = ROOT / "docs"
-MISSED = ROOT / "bench" / "missed.md"  # written by hand, about the runs that are shown
+MISSED = ROOT / "bench" / "missed.md"  # written by hand, about these runs
 METHOD = ROOT / "bench" / "method.md"  # written by hand
 
-# The headline: peers down, networks across, each at batch 1 on one thread. Of several lines of a peer the fastest is shown.
+# The headline's rows (peers) and columns (networks), at batch 1 on one thread. Of a peer's lines the fastest is shown.
 PEERS = {
     "**diffuse_fast**": (TUNED,),
     "torch": ("torch loop",),
@@ -40,7 +39,7 @@ NETWORKS = {
 
 def main() -> None:
     runs = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
-    runs = {name: run for name, run in runs.items() if "limits" in run}  # the other files are of the quality page
+    runs = {name: run for name, run in runs.items() if "limits" in run}  # the others belong to the quality page
     images, pages = DOCS / "images", DOCS / "benchmarks"
     images.mkdir(exist_ok=True)
     pages.mkdir(exist_ok=True)
@@ -56,7 +55,7 @@ def _write(path: Path, lines: Iterator[str]) -> None:
 
 
 def page(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """The front page: the headline, what is missed, the method."""
+    """docs/benchmarks.md: the headline, the missed targets, the method."""
     yield "# Benchmarks"
     yield ""
     yield "Written by `python -m bench.page` from `bench/results/*.json`; `make bench` measures your machine. Every figure:"
@@ -81,7 +80,7 @@ def page(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 def headline(name: str, run: dict[str, Any]) -> Iterator[str]:
-    """The table of PEERS and NETWORKS for one machine; a network that was not run has no column."""
+    """One machine's table of PEERS and NETWORKS. A network that was not run has no column."""
     columns: dict[str, dict[str, float]] = {}
     for case in ("tiny", "small", "medium"):
         for (network, batch, steps, threads), lines in grouped(run["cases"].get(case, ())).items():
@@ -96,7 +95,7 @@ def headline(name: str, run: dict[str, Any]) -> Iterator[str]:
 
 
 def _targets(runs: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """How many targets each machine meets."""
+    """The number of targets that each machine meets."""
     yield "| machine | met | missed | |"
     yield "|---|---:|---:|---|"
     for name, run in runs.items():

@@ -55,7 +55,7 @@ endif()
 set(CMAKE_CUDA_RUNTIME_LIBRARY Static)  # the module is imported on machines without driver and toolkit
 message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER} ${CMAKE_CUDA_COMPILER_VERSION}, architectures ${CMAKE_CUDA_ARCHITECTURES}")
 
-add_library(diffuse_fast_cuda OBJECT csrc/step/cuda/step.cu)
+add_library(diffuse_fast_cuda OBJECT csrc/step/cuda/device.cu csrc/step/cuda/step.cu)
 set_target_properties(diffuse_fast_cuda PROPERTIES CUDA_STANDARD 20 CUDA_STANDARD_REQUIRED ON CUDA_VISIBILITY_PRESET hidden)
 target_include_directories(diffuse_fast_cuda PRIVATE csrc)
 string(REPLACE ";" "," architectures "${CMAKE_CUDA_ARCHITECTURES}")

@@ -18,7 +18,8 @@ def degrade() -> None:
     ``Fréchet`` becomes ``Frechet``, ``→`` becomes ``>``. Commands call it first."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="diffuse_fast.plain")
+            ascii_only = codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(encoding="diffuse_fast_ascii" if ascii_only else None, errors="diffuse_fast.plain")
 
 
 def say(line: str) -> None:
@@ -56,4 +57,15 @@ def _in_ascii(character: str) -> str:
     return _PLAIN.get(character) or letters or "?"
 
 
+def _ascii(name: str) -> codecs.CodecInfo | None:
+    """ASCII by another name: click writes UTF-8 to a stream whose encoding is called ASCII, and so prints help and usage errors."""
+    if name != "diffuse_fast_ascii":
+        return None
+    codec = codecs.lookup("ascii")
+    return codecs.CodecInfo(
+        codec.encode, codec.decode, codec.streamreader, codec.streamwriter, codec.incrementalencoder, codec.incrementaldecoder, name
+    )
+
+
+codecs.register(_ascii)
 codecs.register_error("diffuse_fast.plain", _plain)

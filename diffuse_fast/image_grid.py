@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .checks import require_int
 from .errors import ArgumentError, ArgumentTypeError, MissingDependencyError, install_hint
 
 TILE = 64  # small samples are enlarged to about this many pixels
@@ -51,8 +52,7 @@ def grid(images: np.ndarray, *, columns: int | None = None, scale: int | None = 
     columns = math.ceil(math.sqrt(n)) if columns is None else columns
     scale = max(1, TILE // max(height, width)) if scale is None else scale
     for name, value in (("the number of images", n), ("columns", columns), ("scale", scale)):
-        if value < 1:
-            raise ArgumentError(f"{name} is {value}; it must be at least 1.")
+        require_int(name, value, 1)
     columns = min(columns, n)
     rows = -(-n // columns)
     channels = images.reshape(n, -1, height, width)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .artifact.document import LEARNED, Document
+from .checks import require_int
 from .errors import ArgumentError, ArgumentTypeError
 from .plans import clip as clips
 from .plans.plan import Plan
@@ -107,8 +108,7 @@ def _learned_plan(model: Document | None, steps: int | None, contradicting: list
         )
     if contradicting:
         raise ArgumentError(f"solver is 'learned', and its plan determines {contradicting[0]}; leave it out.")
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer):
-        raise ArgumentTypeError(f"steps is {steps!r}; it must be an integer.")
+    steps = require_int("steps", steps)
     for plan in model.plans:
         if plan.steps == steps:
             return plan

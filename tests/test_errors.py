@@ -26,7 +26,7 @@ ROUND_TRIPS = {
 
 @pytest.mark.parametrize("trip", ROUND_TRIPS)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda k: k.__name__)
-def test_every_error_comes_back_whole(kind, trip):
+def test_every_error_can_be_pickled_and_copied(kind, trip):
     error = kind("what was given, and what to do", **KEYWORDS.get(kind, {}))
     error.add_note("a note")
     back = ROUND_TRIPS[trip](error)
@@ -34,7 +34,7 @@ def test_every_error_comes_back_whole(kind, trip):
     assert back.__dict__ == error.__dict__ and back.__notes__ == ["a note"]
 
 
-def test_a_raised_one_comes_back_whole():
+def test_a_raised_error_can_be_pickled():
     with pytest.raises(errors.NonFiniteError) as caught:
         df.sample(lambda x, t: x * np.nan, 3, 4, shape=(2,), schedule=df.Schedule.linear(), prediction_type="epsilon")
     back = pickle.loads(pickle.dumps(caught.value))

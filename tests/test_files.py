@@ -41,7 +41,7 @@ def test_writable_tries_and_leaves_nothing(tmp_path):
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("there.txt", "kept")]
 
 
-def test_what_cannot_be_written_is_told(tmp_path):
+def test_a_file_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe")
     for path in ("file/x", "absent/x", ".", "", "pipe", "null\0character", "n" * 300):

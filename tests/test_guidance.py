@@ -76,7 +76,7 @@ def test_a_scale_of_zero_is_the_network_itself():
 @pytest.mark.parametrize(
     ("log_prob", "message"), [(lambda x, t: x.sum(), "one per sample"), (lambda x, t: torch.zeros(len(x)), "does not depend")]
 )
-def test_a_classifier_that_is_none_is_refused(log_prob, message):
+def test_an_invalid_classifier_is_refused(log_prob, message):
     guided = df.ClassifierGuidance(lambda x, t: x, log_prob, 1.0, schedule=SCHEDULE, prediction_type="epsilon")
     with pytest.raises(ArgumentError, match=message):
         df.sample(guided, 2, 3, shape=(4,), schedule=SCHEDULE, prediction_type="epsilon")

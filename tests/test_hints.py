@@ -63,7 +63,7 @@ def test_prediction_types(given, says):
         df.probability_flow(lambda x, t: x, 1, shape=(1,), schedule=df.Schedule.vp_sde(), prediction_type=given)
 
 
-def test_a_word_of_the_plan_is_none_of_the_sampler():
+def test_sample_refuses_options_of_the_plan():
     model = df.load("digits")
     sampler = df.Sampler(model, df.plan(model.schedule, "ddim", 2, prediction_type=model.prediction_type))
     with pytest.raises(TypeError, match=r"sample\(\) got an unexpected keyword argument 'steps'"):

@@ -30,7 +30,7 @@ def test_every_pixel_lies_where_it_should(shape, columns):
     assert not left.any()  # the rest is dark
 
 
-def test_small_pictures_are_enlarged_and_large_ones_are_not():
+def test_small_images_are_enlarged_and_large_ones_are_not():
     assert grid(np.zeros((1, 8, 8), np.uint8)).shape == (80, 80)
     assert grid(np.zeros((1, 3, 200, 100), np.uint8)).shape == (202, 102, 3)
 
@@ -44,7 +44,7 @@ def test_a_png_holds_the_levels(channels):
         np.testing.assert_array_equal(np.asarray(picture), levels)
 
 
-def test_what_is_no_picture_is_refused():
+def test_other_arrays_than_images_are_refused():
     with pytest.raises(ArgumentTypeError, match="to_uint8"):
         grid(np.zeros((1, 8, 8), np.float32))
     for shape in ((1, 2, 8, 8), (1, 8), (1, 1, 1, 8, 8)):

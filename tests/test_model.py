@@ -78,7 +78,7 @@ def test_an_unknown_name_gets_near_ones(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("model", [None, 3, b"digits", ["digits"]])
-def test_what_is_no_path(model):
+def test_a_model_of_another_type_is_refused(model):
     with pytest.raises(ArgumentTypeError, match="model"):
         df.load(model)
 
@@ -218,7 +218,7 @@ def test_tensors_stay_tensors():
     np.testing.assert_array_equal(got.numpy(), df.to_uint8(x))
 
 
-def test_what_is_no_picture(small, document):
+def test_to_uint8_refuses_unknown_ranges_and_other_dtypes(small, document):
     document["sample"]["value_range"] = None
     with pytest.raises(ArgumentError, match="value range"):
         df.to_uint8(np.zeros(3), df.load(small(document)))

@@ -41,7 +41,7 @@ def test_numbers_are_kept_as_they_are(tmp_path):
 
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.JPEG"])
 @pytest.mark.parametrize("x, values", [(X, (-1, 1)), (COLOUR, (0, 1))])
-def test_a_picture_holds_the_grid_and_the_recipe(tmp_path, name, x, values):
+def test_an_image_file_has_the_grid_and_the_recipe(tmp_path, name, x, values):
     image = pytest.importorskip("PIL.Image")
     df.save(tmp_path / name, x, values, recipe=RECIPE, columns=2, scale=3)
     with image.open(tmp_path / name) as picture:

@@ -6,7 +6,8 @@ import math
 
 from ..errors import ArtifactError
 from ..plans.plan import Plan
-from .document import LEARNED, MAX_ELEMENTS, Document
+from ..plans.row import MAX_ELEMENTS
+from .document import LEARNED, Document
 from .fields import fail
 
 

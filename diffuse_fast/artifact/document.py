@@ -31,7 +31,6 @@ SAMPLE_DTYPES = ("float32",)
 LEARNED = "learned"  # solver name of a stored plan
 CONDITIONING_DTYPES = ("int64", "int32", "float32", "bool")
 
-MAX_ELEMENTS = 1 << 34  # of a sample: the range of the noise counter
 MAX_TRAIN_TIMESTEPS = 1_000_000  # the tables of a schedule are built when the file is loaded
 MAX_RANK = 8
 

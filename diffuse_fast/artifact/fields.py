@@ -7,7 +7,8 @@ import reprlib
 from typing import Any, NoReturn
 
 from ..errors import ArtifactError
-from .document import MAX_ELEMENTS, MAX_RANK, Range
+from ..plans.row import MAX_ELEMENTS
+from .document import MAX_RANK, Range
 
 
 class Fields:

@@ -11,28 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import require_int
 from ..errors import ArgumentError, ArgumentTypeError, suggest
-from ..kernels.cuda import DeviceArray, is_on_cuda
-from ..kernels.step import MAX_ELEMENTS, noise_address
+from ..kernels.device_array import DeviceArray, is_on_cuda
+from ..kernels.step import INDICES_END, SEEDS_END, noise_address
 from ..model import Model
+from ..plans.row import MAX_ELEMENTS
 
 _log = logging.getLogger("diffuse_fast")
 
 Seed = int | Sequence[int] | None
 
-_U32, _U64 = 1 << 32, 1 << 64
-
 # NumPy before 2.0 has 32; one is the batch's and one the registers'.
 _MAX_AXES = 30
-
-
-def require_int(name: str, value: Any, least: int) -> int:
-    """Return an integer of at least ``least``, or raise an error that names the argument."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ArgumentTypeError(f"{name} is {value!r}; it must be a whole number.")
-    if value < least:
-        raise ArgumentError(f"{name} is {value}; it must be at least {least}.")
-    return int(value)
 
 
 def callable_or_none(name: str, value: Any) -> None:
@@ -66,14 +57,15 @@ def trait(name: str, given: str | None, model: Model | None, choices: tuple[str,
 
 def seeds_of(seed: Seed, n: int, first_index: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the seed (uint64) and the index (uint32) of each sample. A fresh seed is logged."""
-    require_int("first_index", first_index, 0)
     if seed is None:
         seed = secrets.randbits(64)
         _log.info("seed: %d", seed)
-    if type(seed) is int and 0 <= seed < _U64 and first_index + n <= _U32:  # the common case, without the checks below
+    # The common case, without the checks below.
+    if type(seed) is type(first_index) is int and 0 <= seed < SEEDS_END and 0 <= first_index <= INDICES_END - n:
         return np.full(n, seed, np.uint64), np.arange(first_index, first_index + n, dtype=np.uint32)
+    first_index = require_int("first_index", first_index, 0)
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer | Sequence | np.ndarray) or isinstance(seed, str):
-        raise ArgumentTypeError(f"seed is a {type(seed).__name__}; give a whole number, a list of them, or None.")
+        raise ArgumentTypeError(f"seed is a {type(seed).__name__}; give an integer, a list of them, or None.")
     many = not isinstance(seed, int | np.integer)
     if many and first_index:
         raise ArgumentError(f"first_index is {first_index}, but each of a list of seeds has its index 0; leave first_index out.")

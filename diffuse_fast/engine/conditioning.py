@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, suggest
-from ..kernels.cuda import is_on_cuda
+from ..kernels.device_array import is_on_cuda
 from .arguments import dtype_of, is_tensor, on_host
 
 # Arrays by input name, on the host or on the device that is sampled on.

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..checks import require_int
 from ..kernels import get_kernel
 from ..kernels.reference import STREAM_INITIAL
-from .arguments import Seed, require_int, seeds_of, shape_of_sample
+from .arguments import Seed, seeds_of, shape_of_sample
 
 
 def noise(seed: Seed, n: int, shape: Sequence[int], *, first_index: int = 0) -> np.ndarray:

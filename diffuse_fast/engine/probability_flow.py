@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import hints
 from ..artifact.document import VARIANCES, clear_input_scale, output_shape
+from ..checks import require_int, require_positive
 from ..errors import ArgumentError, MissingDependencyError, NonFiniteError, install_hint
 from ..kernels import get_kernel
 from ..kernels.reference import STREAM_INITIAL
@@ -20,9 +21,8 @@ from ..planning import resolve_prediction_type, resolve_schedule
 from ..plans.plan import INPUT_SCALES
 from ..runtimes import network
 from ..schedule import Schedule
-from ..schedule.checks import require_positive
 from ..solver.solver import CLEAN, Grid, Point
-from .arguments import Seed, noise_array, require_int, seeds_of, shape_of_sample, trait
+from .arguments import Seed, noise_array, seeds_of, shape_of_sample, trait
 from .conditioning import conditions
 from .sample import load_cached
 
@@ -84,7 +84,7 @@ def probability_flow(
         model = load_cached(model)
     known = model if isinstance(model, Model) else None
     if known is not None and known.time.dtype != "float32":
-        raise ArgumentError("the model takes whole timesteps, and an adaptive solver calls it at any time.")
+        raise ArgumentError("the model takes integer timesteps, but an adaptive solver calls it at any time.")
     require_int("n", n, 1)
     for name, tolerance in (("rtol", rtol), ("atol", atol)):
         require_positive(name, tolerance)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError
-from ..kernels.cuda import is_on_cuda
+from ..kernels.device_array import is_on_cuda
 from ..kernels.step import noise_address
 from ..plans.plan import Plan
 from .arguments import dtype_of, is_tensor

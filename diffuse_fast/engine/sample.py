@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import require_int
 from ..errors import ArgumentError
 from ..model import Model, find, load
 from ..planning import plan_for
 from ..plans.plan import DynamicThreshold
 from ..schedule import Schedule
-from .arguments import Seed, is_tensor, require_int, seeds_of
+from .arguments import Seed, is_tensor, seeds_of
 from .conditioning import conditions
 from .known_region import known_region
 from .request import Request

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import hints
+from ..checks import require_int
 from ..errors import ArgumentError, ArgumentTypeError
 from ..model import Model, load
 from ..planning import plan_for
 from ..plans.plan import Plan
-from .arguments import Seed, callable_or_none, is_tensor, require_int, seeds_of
+from .arguments import Seed, callable_or_none, is_tensor, seeds_of
 from .known_region import known_region
 from .loop import draw_batch, draw_requests, joined
 from .request import Batch, Defaults, Request
@@ -197,7 +198,8 @@ class Sampler:
 
         Args:
             requests: The requests, at least one.
-            batch_size: The most samples that run together.
+            batch_size: The most samples that run together. A request is checked when its batch begins, after the batches before it
+                have been drawn; without ``batch_size`` all are checked first.
             progress: Show a bar for each batch.
             callback: Called as ``callback(tick, x)`` after each joint call of the network; x is a view that changes.
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 
 from .. import _core
+from ..checks import require_int
 from ..errors import ArgumentError
 from ..machine import cores, quota
 from .forward import forward
@@ -26,8 +27,8 @@ def set_num_threads(threads: int) -> None:
     The default is ``DIFFUSE_FAST_NUM_THREADS``, else the number of cores that the process may run on, or fewer if its
     container's CPU quota allows fewer.
     """
-    if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= 1024:
-        raise ArgumentError(f"threads is {threads!r}; it must be an integer from 1 to 1024.")
+    if require_int("threads", threads, 1) > 1024:
+        raise ArgumentError(f"threads is {threads}; it must be at most 1024.")
     _core.set_num_threads(threads)
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import require_int
 from ..errors import ArgumentError, ArgumentTypeError, UnavailableError
+from ..plans.row import MAX_ELEMENTS
 from .arrays import SINGLE, arrays_for
 from .overlap import check_no_overlap
 from .registry import get_kernel
-from .step import MAX_ELEMENTS, noise_address, require_int
+from .step import noise_address
 
 
 def forward(
@@ -68,7 +70,7 @@ def forward(
     batch, elements = len(clean), math.prod(clean.shape[1:])
     if elements > MAX_ELEMENTS:
         raise ArgumentError(f"x0 has {elements} elements per sample; a sample has at most 2**34.")
-    step, seed = require_int("step", step, 1 << 32), require_int("seed", seed, 1 << 64)
+    step, seed = require_int("step", step, 0, bits=32), require_int("seed", seed, 0, bits=64)
     if target is not None:
         target = _pair("target", target, "(a, b): the target's coefficients of x0 and of the noise")
     given = None if noise is None else arrays.check(noise, "noise", dtypes=SINGLE, shape=clean.shape)

@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import require_int
 from ..errors import ArgumentError, ArgumentTypeError, NonFiniteError
-from ..plans.plan import MAX_OUTPUTS, MAX_REGISTERS, Row
+from ..plans.row import MAX_ELEMENTS, MAX_OUTPUTS, MAX_REGISTERS, Row
 from .arrays import SINGLE, Arrays, arrays_for
 from .base import DeviceKernel, HostKernel
 from .cpu import CpuKernel
 from .overlap import check_step
 from .registry import get_kernel
 
-_U64 = 1 << 64
-_U32 = 1 << 32
+# The ends of the ranges of seeds and sample indices.
+SEEDS_END, INDICES_END = 1 << 64, 1 << 32
 # What SingleRow.run returns besides the number of a bad sample.
 _ALL_FINITE, _NOT_SIMPLE = -1, -2
-MAX_ELEMENTS = 1 << 34  # four per counter, and the counter's word has 32 bits
 
 
 def step(
@@ -73,8 +73,8 @@ def step(
         (2, 3, 4)
     """
     check_row(row)
-    step = require_int("step", step, _U32)
-    element_offset = require_int("element_offset", element_offset, MAX_ELEMENTS)
+    step = require_int("step", step, 0, bits=32)
+    element_offset = require_int("element_offset", element_offset, 0)
     on_device = getattr(x, "is_cuda", False)
     chosen = get_kernel(kernel, device="cuda" if on_device else "cpu")
     first = 0 if index is None else index
@@ -82,9 +82,9 @@ def step(
     if (
         simple
         and type(seed) is int
-        and 0 <= seed < _U64
+        and 0 <= seed < SEEDS_END
         and type(first) is int
-        and 0 <= first < _U32
+        and 0 <= first < INDICES_END
         and isinstance(chosen, CpuKernel)
     ):
         bad = chosen.single_row(row).run(x, model_output, out, seed, first, step)
@@ -211,15 +211,6 @@ def check_row(row: Any) -> None:
         raise ArgumentTypeError(f"row is a {type(row).__name__}; give a row of a plan, for example plan.rows[0].")
 
 
-def require_int(name: str, value: Any, end: int) -> int:
-    """The value as an int, checked to be an integer from 0 to ``end`` - 1; ``end`` is a power of two."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ArgumentTypeError(f"{name} is {value!r}; it must be an integer.")
-    if not 0 <= value < end:
-        raise ArgumentError(f"{name} is {value}; it must be an integer from 0 to 2**{end.bit_length() - 1} - 1.")
-    return int(value)
-
-
 def check_outputs(row: Row, given: int) -> None:
     """Raise an error if fewer model outputs are given than the row reads, or more than a row can read."""
     if given > MAX_OUTPUTS:
@@ -249,13 +240,13 @@ def noise_address(seed: Any, index: Any, batch: int) -> tuple[np.ndarray, np.nda
         values = [values]
     elif len(values) != batch:
         raise ArgumentError(f"seed is a list of {len(values)}; it must hold one seed per sample ({batch}), or be one integer.")
-    if not all(0 <= s < _U64 for s in values):
+    if not all(0 <= s < SEEDS_END for s in values):
         raise ArgumentError("a seed must be an integer from 0 to 2**64 - 1.")
     given = _require_ints("index", ([0] * batch if many else 0) if index is None else index)
     # A single integer is the first sample's index. Check the range before allocating memory.
     numbers = range(given, given + batch) if isinstance(given, int) else given
     ends = (numbers[0], numbers[-1]) if isinstance(numbers, range) and numbers else numbers
-    if len(numbers) != batch or not all(0 <= i < _U32 for i in ends):
+    if len(numbers) != batch or not all(0 <= i < INDICES_END for i in ends):
         raise ArgumentError(f"index must be one integer or one per sample ({batch}), from 0 to 2**32 - 1.")
     seeds = np.array(values, np.uint64) if many else np.full(batch, values[0], np.uint64)
     indices = np.arange(numbers.start, numbers.stop) if isinstance(numbers, range) else np.array(numbers)

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, install_hint
 from ..plans.plan import MAX_OUTPUTS
+from .arrays import FLOATS
 from .base import Rows
 from .overlap import check_out
 from .rows import pack
@@ -385,8 +386,8 @@ def _variant(
 
 def _dtype(tensor: Any, name: str) -> str:
     dtype = str(tensor.dtype).removeprefix("torch.")
-    if dtype not in ("float32", "float16", "bfloat16"):
-        raise ArgumentTypeError(f"{name} has dtype {dtype}; give float32, float16 or bfloat16.")
+    if dtype not in FLOATS:
+        raise ArgumentTypeError(f"{name} has dtype {dtype}; it must be {' or '.join(FLOATS)}.")
     return dtype
 
 

@@ -17,59 +17,54 @@ from .triton_variant import BIT, ROW_WORDS, WORD
 
 # Device code may read module constants only in this form.
 _ROW_WORDS = tl.constexpr(ROW_WORDS)
-_G, _P, _Q, _R, _LO, _HI, _A, _B, _D, _S, _C, _LOG_A, _LOG_B, _KNOWN_Y, _KNOWN_Z, _E_X, _E_M, _E_0, _F, _WRITE, _LEARNED = (
-    tl.constexpr(WORD[name])
-    for name in (
-        "g",
-        "p",
-        "q",
-        "r",
-        "lo",
-        "hi",
-        "a",
-        "b",
-        "d",
-        "s",
-        "c",
-        "log_s_a",
-        "log_s_b",
-        "known_y",
-        "known_z",
-        "e_x",
-        "e_m",
-        "e_0",
-        "f",
-        "write",
-        "learned_s",
-    )
-)
-(
-    _HAS_G0,
-    _HAS_G1,
-    _HAS_G2,
-    _HAS_P,
-    _HAS_Q,
-    _HAS_A,
-    _HAS_B,
-    _HAS_D,
-    _HAS_S,
-    _HAS_LEARNED,
-    _HAS_KNOWN_Y,
-    _HAS_KNOWN_Z,
-    _HAS_WRITE,
-    _HAS_E_X,
-    _HAS_E_M,
-    _HAS_E_0,
-    _HAS_X,
-    _HAS_M,
-    _HAS_NOISE,
-    _HAS_PREDICTION,
-    _HAS_NEXT,
-    _HAS_KNOWN,
-    _HAS_KEPT,
-    _HAS_CLAMP,
-    _HAS_R,
-) = (tl.constexpr(bit) for bit in BIT.values())
+# Where a row has its fields.
+_G = tl.constexpr(WORD["g"])
+_P = tl.constexpr(WORD["p"])
+_Q = tl.constexpr(WORD["q"])
+_R = tl.constexpr(WORD["r"])
+_LO = tl.constexpr(WORD["lo"])
+_HI = tl.constexpr(WORD["hi"])
+_A = tl.constexpr(WORD["a"])
+_B = tl.constexpr(WORD["b"])
+_D = tl.constexpr(WORD["d"])
+_S = tl.constexpr(WORD["s"])
+_C = tl.constexpr(WORD["c"])
+_LOG_A = tl.constexpr(WORD["log_s_a"])
+_LOG_B = tl.constexpr(WORD["log_s_b"])
+_KNOWN_Y = tl.constexpr(WORD["known_y"])
+_KNOWN_Z = tl.constexpr(WORD["known_z"])
+_E_X = tl.constexpr(WORD["e_x"])
+_E_M = tl.constexpr(WORD["e_m"])
+_E_0 = tl.constexpr(WORD["e_0"])
+_F = tl.constexpr(WORD["f"])
+_WRITE = tl.constexpr(WORD["write"])
+_LEARNED = tl.constexpr(WORD["learned_s"])
+# The terms that rows may have.
+_HAS_G0 = tl.constexpr(BIT["g0"])
+_HAS_G1 = tl.constexpr(BIT["g1"])
+_HAS_G2 = tl.constexpr(BIT["g2"])
+_HAS_P = tl.constexpr(BIT["p"])
+_HAS_Q = tl.constexpr(BIT["q"])
+_HAS_A = tl.constexpr(BIT["a"])
+_HAS_B = tl.constexpr(BIT["b"])
+_HAS_D = tl.constexpr(BIT["d"])
+_HAS_S = tl.constexpr(BIT["s"])
+_HAS_LEARNED = tl.constexpr(BIT["learned_s"])
+_HAS_KNOWN_Y = tl.constexpr(BIT["known_y"])
+_HAS_KNOWN_Z = tl.constexpr(BIT["known_z"])
+_HAS_WRITE = tl.constexpr(BIT["write"])
+_HAS_E_X = tl.constexpr(BIT["e_x"])
+_HAS_E_M = tl.constexpr(BIT["e_m"])
+_HAS_E_0 = tl.constexpr(BIT["e_0"])
+_HAS_X = tl.constexpr(BIT["x"])
+_HAS_M = tl.constexpr(BIT["m"])
+_HAS_NOISE = tl.constexpr(BIT["noise"])
+_HAS_PREDICTION = tl.constexpr(BIT["prediction"])
+_HAS_NEXT = tl.constexpr(BIT["next"])
+_HAS_KNOWN = tl.constexpr(BIT["known"])
+_HAS_KEPT = tl.constexpr(BIT["kept"])
+_HAS_CLAMP = tl.constexpr(BIT["clamp"])
+_HAS_R = tl.constexpr(BIT["r"])
 _STREAM_ROW, _STREAM_KNOWN = tl.constexpr(STREAM_ROW), tl.constexpr(STREAM_KNOWN)
 
 

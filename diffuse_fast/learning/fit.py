@@ -93,13 +93,13 @@ class _Prediction:
 
     def __init__(self, task: Task, call: BoundCall):
         self._task, self._call = task, call
-        self._problem = task.problem
+        self._grid = task.grid
 
     def __call__(self, x: np.ndarray, point: Point) -> np.ndarray:
         np.copyto(self._call.x, x / np.float32(point.alpha) if self._task.by_alpha else x, casting="same_kind")
         m = self._call(point.time)[:, : x.shape[1]]
-        p, q = self._problem.data(point)
-        return np.clip(np.float32(p) * x + np.float32(q) * m, self._problem.lo, self._problem.hi, dtype=np.float32)
+        p, q = self._grid.data(point)
+        return np.clip(np.float32(p) * x + np.float32(q) * m, self._grid.lo, self._grid.hi, dtype=np.float32)
 
 
 def _normal_equations(task: Task, method: Multistep, free: Parameters, samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +120,7 @@ def _linearised(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The residual, flat, and its derivatives (parameters, residuals)."""
     n = method.steps
-    here = at(task.problem, method.times)
+    here = at(task.grid, method.times)
     x: Any = (here.initial_scale * noise).astype(np.float32)
     of_x: dict[int, np.ndarray] = {}  # derivative of the state by parameter
     if (slope := _initial_slope(task, method)) != 0.0:
@@ -135,7 +135,7 @@ def _linearised(
             step = PROBE / max(length, 1e-12)
             of_y[k] = (predict(x + np.float32(step) * direction, point) - y) / np.float32(step)
         low, high = _around(task, method.times, i)
-        below, above = (p for p in task.problem.at_times(np.array([low, high])))
+        below, above = (p for p in task.grid.at_times(np.array([low, high])))
         by_time = (predict(x, above) - predict(x, below)) / np.float32(high - low)
         of_y[i] = of_y[i] + by_time if i in of_y else by_time
         ys.append(y)
@@ -171,5 +171,5 @@ def _around(task: Task, times: np.ndarray, i: int) -> tuple[float, float]:
 def _initial_slope(task: Task, method: Multistep) -> float:
     """The derivative of the initial scale by the first time; nonzero only for families that start at sigma."""
     low, high = _around(task, method.times, 0)
-    scales = [at(task.problem, np.array([t])).initial_scale for t in (low, high)]
+    scales = [at(task.grid, np.array([t])).initial_scale for t in (low, high)]
     return (scales[1] - scales[0]) / (high - low)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..artifact.document import LEARNED
-from ..engine.arguments import require_int
+from ..checks import require_int
 from ..engine.sample import load_cached
 from ..errors import ArgumentError, ArgumentTypeError
 from ..files import writable
@@ -253,7 +253,7 @@ def _learn(task: Task, steps: int, history: int, iterations: int, say: Callable[
         "seed": task.seed,
         "clip": None if task.clip is None else tuple(map(float, task.clip)),
     }
-    plan = to_plan(method, task.problem, record)
+    plan = to_plan(method, task.grid, record)
     far = [
         Distance(name, p, task.distance(p, held_out=True))
         for name, p in ((LEARNED, plan), (str(best), best.plan), (str(default), default.plan))

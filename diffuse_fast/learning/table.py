@@ -44,8 +44,8 @@ class Multistep:
         return len(self.times)
 
 
-def problem(schedule: Schedule, prediction_type: str, clip: tuple[float, float] | None, options: dict[str, Any]) -> Grid:
-    """The problem without its points; ``options`` are those of :func:`diffuse_fast.plan` on the network's time input."""
+def empty_grid(schedule: Schedule, prediction_type: str, clip: tuple[float, float] | None, options: dict[str, Any]) -> Grid:
+    """The grid without its points; ``options`` are those of :func:`diffuse_fast.plan` on the network's time input."""
     lo, hi = (-np.inf, np.inf) if clip is None else clip
     return Grid(
         schedule=schedule,
@@ -58,16 +58,16 @@ def problem(schedule: Schedule, prediction_type: str, clip: tuple[float, float] 
     )
 
 
-def at(problem: Grid, times: np.ndarray) -> Grid:
-    """The problem with points at these times."""
-    return replace(problem, points=problem.at_times(times))
+def at(grid: Grid, times: np.ndarray) -> Grid:
+    """The grid with points at these times."""
+    return replace(grid, points=grid.at_times(times))
 
 
-def to_plan(method: Multistep, problem: Grid, options: dict[str, Any]) -> Plan:
+def to_plan(method: Multistep, grid: Grid, options: dict[str, Any]) -> Plan:
     """Convert a method to a plan. The plan declares its deviation from the marginals: for a perfect prediction y_j = x0, row i
     gives ``state·(alpha·x0 + sigma·ε) + Σ data·x0``.
     """
-    here = at(problem, method.times)
+    here = at(grid, method.times)
     points = (*here.points, CLEAN)
     transfers, deviation = [], []
     for i, (now, then) in enumerate(itertools.pairwise(points)):

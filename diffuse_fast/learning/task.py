@@ -19,7 +19,7 @@ from ..model import Model
 from ..plans.plan import Plan
 from ..runtimes import BoundCall, network
 from ..solver import plan as make_plan
-from .table import Multistep, problem, to_plan
+from .table import Multistep, empty_grid, to_plan
 
 # The fine solver: second order, in the data form, which is compatible with clipping; dense at low noise.
 REFERENCE = "dpmpp_2m"
@@ -76,8 +76,8 @@ class Task:
             "time_convention": known.time.convention if known else schedule.time_conventions[0],
             "timestep_rounding": "nearest" if discrete else "none",
         }
-        self.problem = problem(schedule, prediction_type, clip, self.plan_options)
-        self.by_alpha = takes_by_alpha(input_scale, known, self.problem)
+        self.grid = empty_grid(schedule, prediction_type, clip, self.plan_options)
+        self.by_alpha = takes_by_alpha(input_scale, known, self.grid)
         self.cond = conditions(known, cond, samples + held_out, seed)
         # A family with its own spacing (EDM) keeps it.
         spacing: dict[str, Any] = {} if schedule.timestep_spacing else REFERENCE_SPACING
@@ -107,7 +107,7 @@ class Task:
 
     def distance_of(self, method: Multistep, samples: int) -> float:
         """As :meth:`distance`, for the plan of a method."""
-        return self.distance(to_plan(method, self.problem, self.plan_options), samples)
+        return self.distance(to_plan(method, self.grid, self.plan_options), samples)
 
     def reference(self, first: int, count: int) -> np.ndarray:
         """The fine solver's results, (count, *shape) float32."""

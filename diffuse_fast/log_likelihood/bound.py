@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..artifact.document import output_shape
-from ..engine.arguments import require_int
+from ..checks import require_int
 from ..errors import ArgumentError, NonFiniteError
 from ..model import Model
 from ..runtimes import network

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..artifact.document import output_shape
-from ..engine.arguments import require_int
+from ..checks import require_int
 from ..errors import ArgumentError, MissingDependencyError, NonFiniteError, install_hint
 from ..model import Model
 from ..runtimes import network

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..artifact.document import VARIANCES
+from ..checks import require_int
 from ..console import Interval
-from ..engine.arguments import Seed, require_int, seeds_of, shape_of_sample, trait
+from ..engine.arguments import Seed, seeds_of, shape_of_sample, trait
 from ..engine.conditioning import conditions
 from ..engine.probability_flow import takes_by_alpha
 from ..engine.sample import load_cached
@@ -157,8 +158,10 @@ def likelihood(
     if variance_type is not None and variance_type not in REVERSE_VARIANCES:
         raise ArgumentError(f"variance_type is {variance_type!r}.{suggest(str(variance_type), REVERSE_VARIANCES)}")
     data = np.asarray(x)
-    if data.dtype.kind not in "fiu" or data.ndim < 2 or not len(data):
-        raise ArgumentTypeError(f"x is {data.shape} of {data.dtype}; it must be numbers of shape (n, ...), n at least 1.")
+    if data.dtype.kind not in "fiu":
+        raise ArgumentTypeError(f"x has dtype {data.dtype}; it must be numbers.")
+    if data.ndim < 2 or not len(data):
+        raise ArgumentError(f"x has shape {data.shape}; it must be (n, ...), with n at least 1.")
     data = data.astype(np.float64)
     if not np.isfinite(data).all():
         raise ArgumentError("x has values that are not finite.")

@@ -7,11 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ArgumentError
-from .blocks import zeroed
+from .blocks import NORM_EPS, zeroed
 from .embedding import Conditioned, positive
 
 FREQUENCIES = 256  # sinusoids of the time, as in the paper's code
-NORM_EPS = 1e-6
 
 
 class DiT(Conditioned):

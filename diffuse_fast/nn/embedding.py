@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import require_int
 from ..errors import ArgumentError
 
 
@@ -79,8 +80,8 @@ def positive(**counts: int | None) -> None:
     """Check that counts are at least 1, or None.
 
     Raises:
-        ArgumentError: one is not; the message names it.
+        ArgumentError, ArgumentTypeError: one is not; the message names it.
     """
     for name, count in counts.items():
-        if count is not None and count < 1:
-            raise ArgumentError(f"{name} is {count}; it must be at least 1.")
+        if count is not None:
+            require_int(name, count, 1)

@@ -20,6 +20,8 @@ from ..errors import PlanError
 
 MAX_OUTPUTS = 3
 MAX_REGISTERS = 8
+MAX_ROWS = 1 << 20  # of a plan; bounds its memory
+MAX_ELEMENTS = 1 << 34  # of a sample: four per counter of the noise, and the counter's word has 32 bits
 
 # Kinds of reduction, and their number of values. Plans do not contain ``langevin_given``: the engine replaces ``langevin`` by it
 # where the caller provides the noise.

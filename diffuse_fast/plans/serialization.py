@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ArgumentTypeError, PlanError
-from .row import Reduction, Row
+from .row import MAX_ROWS, Reduction, Row
 from .validate import MAX_OPTION_DEPTH
 
 if TYPE_CHECKING:
@@ -60,13 +60,15 @@ def loads(text: str | bytes, cls: type[Plan]) -> Plan:
         raise PlanError(f"the plan has unknown fields: {', '.join(sorted(extra))}.")
     if missing := _FIELDS - set(document):
         raise PlanError(f"the plan lacks the fields: {', '.join(sorted(missing))}.")
-    deviation = document["deviation"]
+    deviation, rows = document["deviation"], document["rows"]
+    if isinstance(rows, list) and len(rows) > MAX_ROWS:
+        raise PlanError(f"the plan has {len(rows)} rows; it must have 1 to {MAX_ROWS}.")
     try:
         return cls(
             solver=document["solver"],
             steps=document["steps"],
             prediction_type=document["prediction_type"],
-            rows=tuple(_row_from_json(row, i) for i, row in enumerate(document["rows"])),
+            rows=tuple(_row_from_json(row, i) for i, row in enumerate(rows)),
             registers=document["registers"],
             initial_scale=float(document["initial_scale"]),
             marginals=tuple((float(a), float(s)) for a, s in document["marginals"]),

@@ -22,7 +22,9 @@ def with_guidance(plan: Plan, scale: float, interval: tuple[float, float] | None
         raise ArgumentTypeError(f"guidance_scale is {scale!r}; it must be a number.")
     if not math.isfinite(scale):
         raise ArgumentError(f"guidance_scale is {scale}; it must be a finite number.")
-    if not _is_number(rescale) or not 0.0 <= rescale <= 1.0:
+    if not _is_number(rescale):
+        raise ArgumentTypeError(f"guidance_rescale is {rescale!r}; it must be a number from 0 to 1.")
+    if not 0.0 <= rescale <= 1.0:
         raise ArgumentError(f"guidance_rescale is {rescale!r}; it must be a number from 0 to 1.")
     try:
         low, high = (0.0, math.inf) if interval is None else map(float, interval)

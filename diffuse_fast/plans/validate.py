@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import PlanError
 from .conventions import PREDICTION_TYPES
-from .row import MAX_OUTPUTS, MAX_REGISTERS, Row, fits_float32
+from .row import MAX_OUTPUTS, MAX_REGISTERS, MAX_ROWS, Row, fits_float32
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -42,8 +42,11 @@ def _is_option_value(value: Any, depth: int = 0) -> bool:
 
 def _check_header(plan: Plan) -> None:
     _check(isinstance(plan.solver, str) and plan.solver != "", "a plan needs the name of its solver.")
-    _check(len(plan.rows) > 0, "a plan needs at least one row.")
-    _check(_is_int(plan.steps) and plan.steps >= 1, f"a plan's steps is {plan.steps!r}; it must be an integer, at least 1.")
+    _check(0 < len(plan.rows) <= MAX_ROWS, f"a plan has {len(plan.rows)} rows; it must have 1 to {MAX_ROWS}.")
+    _check(
+        _is_int(plan.steps) and 1 <= plan.steps <= MAX_ROWS,
+        f"a plan's steps is {plan.steps!r}; it must be an integer from 1 to {MAX_ROWS}.",
+    )
     _check(
         plan.prediction_type in PREDICTION_TYPES,
         f"prediction_type is {plan.prediction_type!r}; it must be one of {', '.join(PREDICTION_TYPES)}.",

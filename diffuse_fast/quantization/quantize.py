@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..artifact.check_document import check_schedule
-from ..engine.arguments import require_int
+from ..checks import require_int, require_positive
 from ..engine.sample import load_cached
 from ..errors import ArgumentError, ArgumentTypeError
 from ..files import writable
@@ -73,8 +73,7 @@ def quantize(
     for name, number in (("samples", samples), ("steps", steps)):
         require_int(name, number, 1)
     require_int("seed", seed, 0)
-    if isinstance(max_error, bool) or not isinstance(max_error, int | float) or not max_error > 0:
-        raise ArgumentTypeError(f"max_error is {max_error!r}; it must be a number above 0.")
+    max_error = require_positive("max_error", max_error)
     target = _target(model, out)
     say = progress or (lambda line: None)
     nodes = candidates(model)

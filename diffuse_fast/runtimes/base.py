@@ -110,12 +110,12 @@ class DeviceCall(Protocol):
         """
         ...
 
-    def __call__(self, evaluations: int, whole: bool) -> list[Any]:
+    def __call__(self, evaluations: int, integer_times: bool) -> list[Any]:
         """Enqueue one call of the network at ``x`` and ``t`` with the first ``evaluations`` conditions, as one batch.
 
         Args:
             evaluations: How many of the bound conditions to use, from 1.
-            whole: Whether every time is a whole number.
+            integer_times: Whether every time is an integer.
 
         Returns:
             The outputs, each (batch, *output shape) in the network's dtype. With ``captures_itself`` they are static memory.
@@ -195,7 +195,7 @@ class MemoryCall:
 
     def __call__(self, t: float | np.ndarray) -> np.ndarray:
         if self._integer:
-            require_whole(t)
+            require_integer_times(t)
         if isinstance(t, float):
             self._t.fill(t)
         elif self._per_sample:
@@ -244,14 +244,12 @@ class Inputs:
         inputs[self.time.input] = aligned((batch,) if self.per_sample else (1,) * self.time_dims, self.time.dtype)
         given = copied_cond(cond, batch)
         for c in self.conditioning:
-            array, dtype = given[c.name], np.dtype(c.dtype)
-            if not np.can_cast(array.dtype, dtype, "same_kind") or (dtype.kind in "iu" and array.dtype.kind == "b"):
-                raise ArgumentTypeError(f"cond[{c.name!r}] has the dtype {array.dtype}; the network takes {dtype}.")
+            array = cast_cond(c.name, given[c.name], c.dtype)
             if array.shape[1:] != c.shape:
                 raise ArgumentError(
                     f"cond[{c.name!r}] has the shape {array.shape[1:]} for one sample; the network takes {c.shape}."
                 )
-            inputs[c.name] = np.ascontiguousarray(array, dtype)
+            inputs[c.name] = array
         return inputs
 
 
@@ -278,6 +276,24 @@ def copied_cond(cond: dict[str, Any], batch: int, on_device: Callable[[Any], boo
     return own
 
 
+def cast_cond(name: str, array: np.ndarray, dtype: Any) -> np.ndarray:
+    """Return a conditioning input as a C-contiguous array of the network's dtype.
+
+    Raises:
+        ArgumentTypeError: it is of another kind of number. Labels are not booleans.
+    """
+    dtype = np.dtype(dtype)
+    if not np.can_cast(array.dtype, dtype, "same_kind") or (dtype.kind in "iu" and array.dtype.kind == "b"):
+        raise ArgumentTypeError(f"cond[{name!r}] has the dtype {array.dtype}; the network takes {dtype}.")
+    return np.ascontiguousarray(array, dtype)
+
+
+def reject_time_dtype(time_dtype: str | None) -> None:
+    """Raise an error if ``time_dtype`` is given for an ONNX file."""
+    if time_dtype is not None:
+        raise ArgumentError("time_dtype is for modules and callables; an ONNX file fixes the type of its time itself.")
+
+
 def check_names(given: dict[str, Any], wanted: list[str]) -> None:
     """Check that ``cond`` names exactly the conditioning inputs of a network."""
     for name in given:
@@ -290,18 +306,18 @@ def check_names(given: dict[str, Any], wanted: list[str]) -> None:
             raise ArgumentError(f"the network needs the conditioning input {name!r}; give it as cond={{{name!r}: ...}}.")
 
 
-def is_whole(t: float | np.ndarray) -> bool:
-    """Return whether a time, or every time of an array, is a whole number."""
+def is_integer(t: float | np.ndarray) -> bool:
+    """Return whether a time, or every time of an array, is an integer."""
     return t == math.floor(t) if isinstance(t, float) else bool((t == np.floor(t)).all())
 
 
-def require_whole(t: float | np.ndarray) -> float | np.ndarray:
-    """Return the times. Raises ArgumentError unless they are whole numbers."""
-    if not is_whole(t):
+def require_integer_times(t: float | np.ndarray) -> float | np.ndarray:
+    """Return the times. Raises ArgumentError unless they are integers."""
+    if not is_integer(t):
         first = t if isinstance(t, float) else float(t[t != np.floor(t)][0])
         raise ArgumentError(
-            f"the time {first!r} is not whole, but this network takes integer timesteps; choose a spacing or timesteps that are "
-            f"integers, or make the plan with timestep_rounding='nearest'."
+            f"the time {first!r} is not an integer, but this network takes integer timesteps; choose a spacing or timesteps "
+            f"that are integers, or make the plan with timestep_rounding='nearest'."
         )
     return t
 

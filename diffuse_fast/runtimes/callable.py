@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, NetworkError
-from .base import aligned, check_output, copied_cond, is_whole, network_error, require_whole
+from .base import aligned, check_output, copied_cond, is_integer, network_error, require_integer_times
 
 
 def network(
@@ -54,8 +54,8 @@ class CallableCall:
         self._cond = copied_cond(cond, len(self.x))
 
     def __call__(self, t: float | np.ndarray) -> np.ndarray:
-        integer = self._time_dtype == "int64" or (self._time_dtype is None and is_whole(t))
-        time = np.full(len(self.x), require_whole(t) if integer else t, np.int64 if integer else np.float32)
+        integer = self._time_dtype == "int64" or (self._time_dtype is None and is_integer(t))
+        time = np.full(len(self.x), require_integer_times(t) if integer else t, np.int64 if integer else np.float32)
         # Copies, because a function that works in place must not change the state or the conditioning of the next call.
         self._given[...] = self.x
         cond = {name: value.copy() for name, value in self._cond.items()} if self._cond else {}

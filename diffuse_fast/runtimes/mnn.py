@@ -27,7 +27,7 @@ from ..errors import ArgumentError, ArtifactError, DiffuseFastError, MissingDepe
 from ..model import Model
 from ..onnx import header
 from ..rewrites import passes
-from .base import Inputs, MemoryCall, aligned, check_output
+from .base import Inputs, MemoryCall, aligned, check_output, reject_time_dtype
 from .fork_safety import ThreadOwner, forget_in_child
 from .session_pool import SessionPool
 
@@ -76,8 +76,7 @@ def network(model: Model, *, threads: int | None = None, time_dtype: str | None 
         ArtifactError: MNN's converter rejects the file; the message names the operators that it lacks.
         OutputError: a temporary file cannot be written.
     """
-    if time_dtype is not None:
-        raise ArgumentError("time_dtype is for modules and callables; an ONNX file fixes the type of its time itself.")
+    reject_time_dtype(time_dtype)
     with _lock:
         mnn = _imported()
         made = _models.get(model)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from .. import machine
-from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, MissingDependencyError, install_hint
+from ..errors import ArgumentError, ArtifactError, MissingDependencyError, install_hint
 from ..model import Model
 from ..rewrites import passes
-from .base import MemoryCall, aligned, check_names, copied_cond
+from .base import MemoryCall, aligned, cast_cond, check_names, copied_cond, reject_time_dtype
 from .fork_safety import forget_in_child
 
 _DTYPES = {
@@ -50,8 +50,7 @@ def network(model: Any, *, threads: int | None = None, time_dtype: str | None = 
     The inputs of a session are found by name: the sample is ``x`` or ``sample``, or else the first input; the time is ``t`` or
     ``timestep``, or else the next; the others are conditioning. Its first output is the prediction.
     """
-    if time_dtype is not None:
-        raise ArgumentError("time_dtype is for modules and callables; an ONNX file fixes the type of its time itself.")
+    reject_time_dtype(time_dtype)
     if isinstance(model, Model):
         # By default onnxruntime uses all cores of the machine, also those that this process may not run on.
         session = _session(model, machine.physical_cores() if threads is None else threads, precision)
@@ -103,6 +102,7 @@ class OnnxNetwork:
         self.session = session
         self._sample, self._time, self._output, self._output_shape = sample, time, output, output_shape
         self._inputs = {i.name: i for i in session.get_inputs()}
+        self._dtypes = {name: input_dtype(value) for name, value in self._inputs.items()}
         self._conditioning = [name for name in self._inputs if name not in (sample, time)]
         for name in (sample, output):
             kind = next(v.type for v in (*session.get_inputs(), *session.get_outputs()) if v.name == name)
@@ -118,12 +118,9 @@ class OnnxNetwork:
         time = self._inputs[self._time]
         # Most networks take one time per sample; some take one for the batch, as a scalar or with shape [1].
         per_sample = len(time.shape) == 1 and time.shape[0] != 1
-        inputs[self._time] = aligned((batch,) if per_sample else (1,) * len(time.shape), input_dtype(time))
+        inputs[self._time] = aligned((batch,) if per_sample else (1,) * len(time.shape), self._dtypes[self._time])
         for name, array in given.items():
-            dtype = np.dtype(input_dtype(self._inputs[name]))
-            if not np.can_cast(array.dtype, dtype, "same_kind") or (dtype.kind in "iu" and array.dtype.kind == "b"):
-                raise ArgumentTypeError(f"cond[{name!r}] has the dtype {array.dtype}; the network takes {dtype}.")
-            inputs[name] = np.ascontiguousarray(array, dtype)
+            inputs[name] = cast_cond(name, array, self._dtypes[name])
         for name, array in inputs.items():
             dims = self._inputs[name].shape
             if len(dims) != array.ndim or any(isinstance(d, int) and d != n for d, n in zip(dims, array.shape, strict=True)):

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import ArgumentError, ArgumentTypeError, MissingDependencyError, NetworkError, UnavailableError, install_hint
 from ..model import Model
-from .base import Memory, Placement, check_names, copied_cond, require_whole
+from .base import Memory, Placement, cast_cond, check_names, copied_cond, require_integer_times
 from .onnx import input_dtype
 
 PROVIDERS = {"onnx": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -141,9 +141,7 @@ class OnnxDeviceNetwork:
                     f"cond[{name!r}] has the dtype {array.dtype}; the network takes {dtype}: convert it on the device."
                 )
             return array
-        if not np.can_cast(array.dtype, dtype, "same_kind") or (dtype.kind in "iu" and array.dtype.kind == "b"):
-            raise ArgumentTypeError(f"cond[{name!r}] has the dtype {array.dtype}; the network takes {dtype}.")
-        return np.ascontiguousarray(array, dtype)
+        return cast_cond(name, array, dtype)
 
 
 class OnnxDeviceCall:
@@ -184,9 +182,9 @@ class OnnxDeviceCall:
 
     def check(self, t: float) -> None:
         if self._integer:
-            require_whole(t)
+            require_integer_times(t)
 
-    def __call__(self, evaluations: int, whole: bool) -> list[Any]:
+    def __call__(self, evaluations: int, integer_times: bool) -> list[Any]:
         try:
             for binding, options in self._bindings[:evaluations]:
                 self._session.run_with_iobinding(binding, options)

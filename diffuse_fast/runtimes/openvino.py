@@ -16,12 +16,12 @@ import numpy as np
 
 from .. import machine, telemetry
 from ..artifact.file_identity import Files
-from ..errors import ArgumentError, ArtifactError, DiffuseFastError, MissingDependencyError, UnavailableError, install_hint
+from ..errors import ArtifactError, DiffuseFastError, MissingDependencyError, UnavailableError, install_hint
 from ..model import Model
 from ..rewrites import passes
 from ..rewrites.openvino_float32 import keep_float32, rounded_layers
 from ..rewrites.openvino_group_norm import flatten_group_norms
-from .base import Inputs, MemoryCall, aligned, check_output
+from .base import Inputs, MemoryCall, aligned, check_output, reject_time_dtype
 from .fork_safety import ThreadOwner, forget_in_child
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}  # values of the property INFERENCE_PRECISION_HINT
@@ -62,8 +62,7 @@ def network(
         ArtifactError: OpenVINO rejects the file.
         UnavailableError: this machine does not have the precision.
     """
-    if time_dtype is not None:
-        raise ArgumentError("time_dtype is for modules and callables; an ONNX file fixes the type of its time itself.")
+    reject_time_dtype(time_dtype)
     global _core
     try:
         with telemetry.declined_by_openvino():

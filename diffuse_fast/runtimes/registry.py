@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..checks import require_int
 from ..errors import ArgumentError, ArgumentTypeError, MissingDependencyError, install_hint, suggest
 from ..model import Model
 from . import tuning_cache
@@ -189,8 +190,8 @@ def network(
         UnavailableError: a module is on an unsupported device, or this machine does not have the precision.
     """
     for name, value in (("threads", threads), ("split", split)):
-        if (value is not None or name == "split") and (type(value) is not int or value < 1):
-            raise ArgumentError(f"{name} is {value!r}; it must be an integer from 1{', or None' if name == 'threads' else ''}.")
+        if value is not None or name == "split":
+            require_int(name, value, 1)
     if time_dtype not in (None, "int64", "float32"):
         raise ArgumentError(f"time_dtype is {time_dtype!r}; it must be 'int64', 'float32' or None.")
     chosen = select(model, runtime, precision)

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import ArgumentError, NetworkError, UnavailableError
-from .base import aligned, check_output, copied_cond, is_whole, network_error, require_whole
+from .base import aligned, check_output, copied_cond, is_integer, network_error, require_integer_times
 from .fork_safety import ThreadOwner
 
 _threads: ThreadOwner | None = None  # of torch's thread pool, which a forked child does not have and does not make anew
@@ -136,8 +136,8 @@ class TorchCall:
 
     def __call__(self, t: float | np.ndarray) -> np.ndarray:
         _check_process()
-        integer = self._time_dtype == "int64" or (self._time_dtype is None and is_whole(t))
-        values = np.full(len(self.x), require_whole(t) if integer else t, np.int64 if integer else np.float32)
+        integer = self._time_dtype == "int64" or (self._time_dtype is None and is_integer(t))
+        values = np.full(len(self.x), require_integer_times(t) if integer else t, np.int64 if integer else np.float32)
         time = torch.from_numpy(values)
         # Copies, because a layer that works in place must not change the state or the conditioning of the next call.
         x = self._x.to(self._dtype, copy=True)

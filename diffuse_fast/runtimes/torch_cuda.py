@@ -82,12 +82,12 @@ class TorchDeviceCall:
                 self._memory.upload(value, self._cond[name][j * batch : (j + 1) * batch])
 
     def check(self, t: float) -> None:
-        """Accept every time: whole numbers are passed as int64, others as float32."""
+        """Accept every time: integers are passed as int64, others as float32."""
 
-    def __call__(self, evaluations: int, whole: bool) -> list[torch.Tensor]:
+    def __call__(self, evaluations: int, integer_times: bool) -> list[torch.Tensor]:
         batch = len(self.x)
         # Copies, because a layer that works in place must not change the state, the times or the conditioning of the next call.
-        x, t = self.x.to(self._dtype, copy=True), self.t.to(torch.int64 if whole else torch.float32, copy=True)
+        x, t = self.x.to(self._dtype, copy=True), self.t.to(torch.int64 if integer_times else torch.float32, copy=True)
         if evaluations > 1:
             x, t = x.repeat(evaluations, *(1,) * (x.ndim - 1)), t.repeat(evaluations)
         cond = {name: value[: evaluations * batch].clone() for name, value in self._cond.items()}

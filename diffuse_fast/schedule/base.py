@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..checks import to_float64, unwrap_scalar
 from ..errors import ArgumentError, ArgumentTypeError
-from .checks import to_float64, unwrap_scalar
 from .factories import ScheduleFactories
 from .serialization import from_json
 from .types import INTERPOLATION, TYPES, ZERO_SNR

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import to_float64
 from ..errors import ArgumentError
 from .base import Schedule
-from .checks import to_float64
 
 
 class ContinuousSchedule(Schedule):

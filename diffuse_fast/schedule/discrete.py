@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from .. import _core
+from ..checks import require_int, require_number, to_float64, to_vector
 from ..errors import ArgumentError, suggest
 from .base import Schedule
-from .checks import require_int, require_number, to_float64, to_vector
 from .types import INTERPOLATION, ZERO_SNR
 
 INTERPOLATIONS = ("log_alpha", "log_sigma", "sigma")
@@ -204,7 +204,7 @@ def vp_marginal(log_snr: float) -> tuple[float, float, float]:
 def of_range(kind: str, num_train_timesteps: int, beta_start: float, beta_end: float) -> DiscreteSchedule:
     document: dict[str, Any] = {
         "type": kind,
-        "num_train_timesteps": require_int("num_train_timesteps", num_train_timesteps),
+        "num_train_timesteps": require_int("num_train_timesteps", num_train_timesteps, 1, bits=63),
         "beta_start": require_number("beta_start", beta_start),
         "beta_end": require_number("beta_end", beta_end),
     }
@@ -215,7 +215,7 @@ def of_range(kind: str, num_train_timesteps: int, beta_start: float, beta_end: f
 def of_cosine(num_train_timesteps: int, s: float, max_beta: float) -> DiscreteSchedule:
     document: dict[str, Any] = {
         "type": "cosine",
-        "num_train_timesteps": require_int("num_train_timesteps", num_train_timesteps),
+        "num_train_timesteps": require_int("num_train_timesteps", num_train_timesteps, 1, bits=63),
         "s": require_number("s", s),
         "max_beta": require_number("max_beta", max_beta),
     }

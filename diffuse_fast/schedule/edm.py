@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import require_increasing, require_positive, unwrap_scalar
+from ..checks import require_increasing, require_positive, unwrap_scalar
 from .continuous import ContinuousSchedule
 
 

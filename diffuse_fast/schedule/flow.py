@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import require_int, require_positive, to_float64, unwrap_scalar
 from ..errors import ArgumentError
-from .checks import require_int, require_positive, to_float64, unwrap_scalar
 from .continuous import ContinuousSchedule
 
 MAX_TRAIN_TIMESTEPS = 1_000_000
@@ -98,8 +98,8 @@ class FlowSchedule(ContinuousSchedule):
 
 
 def of(num_train_timesteps: Any, shift: Any) -> FlowSchedule:
-    count = require_int("num_train_timesteps", num_train_timesteps)
-    if not 1 <= count <= MAX_TRAIN_TIMESTEPS:
-        raise ArgumentError(f"num_train_timesteps is {count}; it must be from 1 to {MAX_TRAIN_TIMESTEPS}.")
+    count = require_int("num_train_timesteps", num_train_timesteps, 1)
+    if count > MAX_TRAIN_TIMESTEPS:
+        raise ArgumentError(f"num_train_timesteps is {count}; it must be at most {MAX_TRAIN_TIMESTEPS}.")
     values = {"num_train_timesteps": count, "shift": require_positive("shift", shift)}
     return FlowSchedule._make({"type": "flow", **values}, **values)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import to_vector
 from ..errors import ArgumentError
-from .checks import to_vector
 from .continuous import ContinuousSchedule
 from .discrete import vp_marginal
 

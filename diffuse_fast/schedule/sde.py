@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import require_increasing, require_number, require_positive, unwrap_scalar
 from ..errors import ArgumentError
-from .checks import require_increasing, require_number, require_positive, unwrap_scalar
 from .continuous import ContinuousSchedule
 from .discrete import vp_marginal
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import hints
+from ..checks import require_int
 from ..errors import ArgumentError, ArgumentTypeError, suggest
 from .solver import Option, Solver
 
@@ -23,9 +24,7 @@ def require_steps(steps: Any) -> int:
     """
     if steps is None:
         raise ArgumentError("one of steps, timesteps and sigmas must be given.")
-    if isinstance(steps, bool) or not isinstance(steps, _INTEGER):
-        raise ArgumentTypeError(f"steps is {steps!r}; it must be an integer.")
-    return int(steps)
+    return require_int("steps", steps)
 
 
 def resolve_options(solver: Solver, given: dict[str, Any], family: str, *, clips: bool) -> dict[str, Any]:

@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import require_positive, to_float64
 from ..errors import ArgumentError, ArgumentTypeError, suggest
 from ..plans.plan import PREDICTION_TYPES
-from ..schedule.checks import require_positive, to_float64
 
 DATA, NOISE = (1.0, 0.0), (0.0, 1.0)
 

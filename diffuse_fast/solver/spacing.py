@@ -52,9 +52,9 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import require_positive
 from ..errors import ArgumentError, ArgumentTypeError, suggest
 from ..schedule import Schedule
-from ..schedule.checks import require_positive
 
 INTEGER = ("leading", "trailing", "linspace")
 LEVELS = ("karras", "exponential", "beta_sigmas", "log_snr")

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError
+from ..checks import to_vector
+from ..errors import ArgumentError
 from ..schedule import Schedule
 from . import ends, spacing
 from .options import require_steps
@@ -122,15 +123,7 @@ def from_sigmas(
 
 
 def _decreasing(name: str, values: Any) -> np.ndarray:
-    try:
-        array = np.asarray(values)
-        if array.dtype.kind not in "iuf":
-            raise TypeError
-        array = array.astype(np.float64)
-    except (TypeError, ValueError):
-        raise ArgumentTypeError(f"{name} is {values!r}; it must be a sequence of numbers.") from None
-    if array.ndim != 1 or array.size == 0:
-        raise ArgumentError(f"{name} has shape {array.shape}; it must be a sequence of at least one number.")
+    array = to_vector(name, values).copy()  # the caller clamps its ends
     for before, after in pairwise(array):
         if not after < before:
             raise ArgumentError(f"{name} must decrease; {float(after)!r} comes after {float(before)!r}.")

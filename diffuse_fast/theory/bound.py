@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checks import require_int, to_float64, to_vector
 from ..errors import ArgumentError
-from ..schedule.checks import to_float64, to_vector
 from .forward import level, marginal, posterior
 from .gaussian import Gaussian, kl, per_sample
 from .reverse import reverse
@@ -129,8 +129,7 @@ def decoder_term(
 def cell(data: np.ndarray, levels: int, value_range: tuple[float, float]) -> tuple[float, float]:
     """The lowest level, and half the width of a cell; data must be on the levels."""
     lo, hi = value_range
-    if isinstance(levels, bool) or not isinstance(levels, int | np.integer) or levels < 2:
-        raise ArgumentError(f"levels is {levels!r}; it must be an integer, at least 2, or None for continuous data.")
+    levels = require_int("levels", levels, 2)
     if not lo < hi:
         raise ArgumentError(f"value_range is {value_range!r}; it must be (lo, hi) with lo < hi.")
     width = (hi - lo) / (levels - 1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..schedule.checks import to_float64
+from ..checks import to_float64
 
 
 def probability_flow(x: Any, epsilon: Any, alpha: float, sigma: float) -> np.ndarray:

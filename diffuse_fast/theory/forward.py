@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..checks import to_float64, unwrap_scalar
 from ..errors import ArgumentError
-from ..schedule.checks import to_float64, unwrap_scalar
 from .gaussian import Gaussian
 
 if TYPE_CHECKING:

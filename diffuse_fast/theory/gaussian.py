@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import to_float64
 from ..errors import ArgumentError
-from ..schedule.checks import to_float64
 
 
 @dataclass(frozen=True, eq=False)

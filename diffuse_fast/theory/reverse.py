@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checks import to_float64
 from ..errors import ArgumentError, suggest
-from ..schedule.checks import to_float64
 from ..solver.prediction import convert_prediction
 from .forward import added, level, posterior
 from .gaussian import Gaussian

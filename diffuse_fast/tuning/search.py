@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from .. import machine
-from ..engine.arguments import require_int
+from ..checks import require_int, require_positive
 from ..engine.sample import load_cached
-from ..errors import ArgumentError, ArgumentTypeError, DiffuseFastError
+from ..errors import ArgumentError, DiffuseFastError
 from ..model import Model
 from ..runtimes import network
 from ..runtimes import tuning_cache as cache
@@ -80,8 +80,7 @@ def tune(
     sizes = [require_int("batch_sizes", size, 1) for size in batch_sizes]
     if not sizes or not precisions or isinstance(precisions, str):
         raise ArgumentError("batch_sizes and precisions must be lists with at least one entry.")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
-        raise ArgumentTypeError(f"seconds is {seconds!r}; it must be a number above 0.")
+    seconds, max_error = require_positive("seconds", seconds), require_positive("max_error", max_error)
     installed = [r for r in RUNTIMES if "artifact" in r.runs and r.installed]
     if runtimes is not None:
         if unknown := set(runtimes) - {r.name for r in installed}:

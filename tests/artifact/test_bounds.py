@@ -116,7 +116,7 @@ def test_as_many_values_as_a_schedule_of_a_million_times_has():
 
 # A field that nobody knows, or a comment, of the model, the graph, a node, a tensor: (numbers on the way, number).
 @pytest.mark.parametrize("way", [(999,), (6,), (7, 10), (7, 999), (7, 1, 6), (7, 1, 5, 13), (7, 5, 12), (7, 5, 999)])
-def test_fields_that_nobody_needs_are_small(small, way):
+def test_the_size_of_unused_fields_is_bounded(small, way):
     path = small()
     raw = path.read_bytes()
     for size in (header.MAX_IGNORED, header.MAX_IGNORED + 1):

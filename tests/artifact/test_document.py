@@ -143,7 +143,7 @@ def test_fields_that_contradict_each_other(document):
     ["", "nothing", "[]", "null", "1", "{", '{"a": 1, "a": 2}', '{"version": NaN}', '{"a": Infinity}', "[" * 100_000,
      '{"format": "diffuse_fast.model", "version": 1' + "0" * 5000 + "}", '{"a":' * 50_000],
 )  # fmt: skip
-def test_what_is_no_document(text):
+def test_invalid_documents_are_refused(text):
     with pytest.raises(ArtifactError):
         read_document.parse(text)
 

@@ -43,7 +43,7 @@ def test_the_same_document_gives_the_same_bytes(small, document, tmp_path):
     assert target.read_bytes() == source.read_bytes()
 
 
-def test_what_is_no_model_is_refused(tmp_path):
+def test_other_files_are_refused(tmp_path):
     (tmp_path / "no.onnx").write_bytes(b"\x80\x04pickle")
     with pytest.raises(ArtifactError, match="pickle"):
         rewrite(tmp_path / "no.onnx", tmp_path / "out.onnx", "{}")

@@ -26,7 +26,7 @@ def _by_what(found):
     return {v.what: v for v in found}
 
 
-def test_a_ratio_is_taken_within_rounds_and_against_the_fastest_exact_peer():
+def test_a_ratio_is_per_round_and_to_the_fastest_exact_peer():
     # The machine was twice as slow in the second round: within a round the peer always takes three times as long.
     lines = [
         _line("diffuse_fast", [1.0, 2.0, 1.0], network="digits", ours=True),

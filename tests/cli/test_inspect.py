@@ -35,7 +35,7 @@ def test_text_says_what_matters(run):
         assert part in result.stdout
 
 
-def test_what_is_no_model_is_refused(run, tmp_path, small):
+def test_other_files_are_refused(run, tmp_path, small):
     (tmp_path / "p.onnx").write_bytes(b"\x80\x04pickle")
     refused = run("inspect", "p.onnx")
     assert (refused.exit_code, refused.stdout) == (1, "")

@@ -35,7 +35,7 @@ commands = [
     ["sample", "digits", "-n", "1", "--steps", "1", "--out", odd[:-4] + "npy"],
     ["likelihood", "digits", "x.npy", "--evaluations", "1"],
     ["tune", "digits"], ["quantize", "digits", "--out", "q.onnx"], ["learn-solver", "digits", "--steps", "5", "--out", odd],
-    ["sample", "no → model", "--steps", "1"],
+    ["sample", "no → model", "--steps", "1"], ["sample", "digits", "--seed", "é"], ["--fé"],
 ]
 statuses = []
 for arguments in commands:
@@ -45,7 +45,7 @@ for arguments in commands:
         statuses.append((0, arguments))
     except SystemExit as end:
         statuses.append((end.code or 0, arguments))
-assert [s for s, _ in statuses] == [0] * 10 + [1], statuses
+assert [s for s, _ in statuses] == [0] * 10 + [1, 2, 2], statuses
 print("all done")
 """
 
@@ -65,6 +65,9 @@ def test_without_utf_8_every_command_prints_what_it_can(tmp_path):
     assert done.stdout.endswith(b"all done\n")
     assert b"Traceback" not in done.stderr
     assert b"> fastest by 2 % +- 1" in done.stdout  # what `tune` prints with an arrow and a plus-minus sign
+    assert b"accuracy, Frechet distance" in done.stdout  # the help of `evaluate`
+    assert b"--seed is 'e'; it must be an integer" in done.stderr and b"No such option: --fe" in done.stderr
+    assert done.stdout.isascii() and done.stderr.isascii()
 
 
 def test_recipes_and_evaluate_without_utf_8(tmp_path):
@@ -161,7 +164,7 @@ def test_evaluate_asks_for_matplotlib_before_it_measures(run, monkeypatch):
     assert (result.exit_code, "pip install '.[evaluate]'" in result.stderr) == (1, True), result.stderr
 
 
-def test_where_there_is_no_terminal_long_work_prints_lines(run, monkeypatch):
+def test_without_a_terminal_long_work_prints_progress_lines(run, monkeypatch):
     pytest.importorskip("onnxruntime")
     arguments = ("sample", "digits", "-n", 2, "--steps", 3, "--seed", 1, "--out", "x.npy")
     assert run(*arguments).stderr == ""  # it takes less than the interval

@@ -18,7 +18,7 @@ import diffuse_fast as df
 pytest.importorskip("onnxruntime")
 
 
-def test_a_picture_holds_every_sample(run, tmp_path):
+def test_an_image_file_has_every_sample(run, tmp_path):
     image = pytest.importorskip("PIL.Image")
     result = run("sample", "digits", "-n", 5, "--steps", 3, "--seed", 7, "--columns", 2, "--scale", 4, "-o", "x.png")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -101,7 +101,7 @@ def test_conditioning_from_a_file(run, tmp_path, labels):
     np.testing.assert_array_equal(samples, df.sample(recipe["model"], **recipe["sample"]))
 
 
-def test_a_file_that_is_no_conditioning(run, tmp_path):
+def test_an_invalid_conditioning_file_is_refused(run, tmp_path):
     (tmp_path / "text.npy").write_text("label")
     np.save(tmp_path / "words.npy", np.array(["a", "b"]))
     np.save(tmp_path / "pickled.npy", np.array([{}]), allow_pickle=True)
@@ -191,7 +191,7 @@ def test_bad_input_is_named_and_leaves_nothing(run, tmp_path, arguments, status,
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["file", "folder.png"]
 
 
-def test_an_unknown_model_and_one_that_draws_no_pictures(run, small, document):
+def test_an_unknown_model_and_one_without_images_are_refused(run, small, document):
     assert "digits" in run("sample", "digit", "--steps", 2).stderr
     document["sample"]["value_range"] = None
     model = small(document)
@@ -214,7 +214,7 @@ def test_a_path_that_cannot_be_written_is_refused_before_sampling(run, tmp_path,
     assert "cannot write" in result.stderr
 
 
-def test_a_name_that_nobody_gave_replaces_no_file(run, tmp_path):
+def test_a_default_name_replaces_no_file(run, tmp_path):
     (tmp_path / "samples.png").write_text("mine")
     (tmp_path / "samples-3.png").symlink_to("nowhere")
     for name in ("samples-2.png", "samples-4.png"):

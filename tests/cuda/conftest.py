@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from diffuse_fast.kernels import cuda
+from diffuse_fast.kernels import cuda, device_array
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "cuda_on_host"
@@ -56,7 +56,8 @@ def on_host(module):
 
 @pytest.fixture
 def core(on_host, monkeypatch):
-    """The module, in place of the compiled core in ``diffuse_fast.kernels.cuda``."""
+    """The module, in place of the compiled core in the modules that use CUDA."""
     monkeypatch.setattr(cuda, "_core", on_host)
+    monkeypatch.setattr(device_array, "_core", on_host)
     yield on_host
     on_host.finish()

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError
-from diffuse_fast.kernels import cuda
-from diffuse_fast.kernels.cuda import DeviceArray
+from diffuse_fast.kernels import cuda, device_array
+from diffuse_fast.kernels.device_array import DeviceArray
 from diffuse_fast.plans.plan import Row
+from tests.cuda.on_device import on_device
 
 torch = pytest.importorskip("torch")
 
@@ -155,7 +156,7 @@ def test_the_other_library_gets_the_stream_that_reads(stream, received):
 
 
 def test_readers_wait_for_the_stream_that_wrote(core):
-    stream = cuda.Stream()
+    stream = device_array.Stream()
     array = DeviceArray((2,), stream=stream.handle)
     core.waits()
     for given, waiting in ((None, 1), (1, 1), (2, 2), (640, 640)):
@@ -184,7 +185,7 @@ def test_the_kernel_reads_and_writes_theirs_in_place():
 
 
 def test_copies_between_arrays_of_the_device(core):
-    first = DeviceArray.from_host(np.arange(6, dtype=np.int64).reshape(2, 3))
+    first = on_device(np.arange(6, dtype=np.int64).reshape(2, 3))
     second = DeviceArray((2, 3), np.int64)
     second.copy_from(first)
     np.testing.assert_array_equal(second.copy_to_host(), first.copy_to_host())

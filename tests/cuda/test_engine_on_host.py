@@ -21,7 +21,8 @@ from diffuse_fast import _core
 from diffuse_fast.engine.devices import choose as devices
 from diffuse_fast.engine.devices.core import core_device
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, NonFiniteError, UnavailableError
-from diffuse_fast.kernels import cuda, registry
+from diffuse_fast.kernels import cuda, device_array, registry
+from tests.cuda.on_device import on_device
 
 LINEAR = df.Schedule.linear()
 
@@ -200,9 +201,9 @@ def test_noise_of_the_host_and_of_the_device(model, dtype, solver):
     call = {"seed": 1, "cond": LABELS}
     expected = cpu(plan(solver, 4)).sample(3, noise=noise, **call)
     np.testing.assert_array_equal(sampler.sample(3, noise=noise, **call), expected)
-    on_device = cuda.DeviceArray.from_host(noise)
-    np.testing.assert_array_equal(sampler.sample(3, noise=on_device, batch_size=2, **call), expected)
-    np.testing.assert_array_equal(on_device.copy_to_host(), noise)
+    there = on_device(noise)
+    np.testing.assert_array_equal(sampler.sample(3, noise=there, batch_size=2, **call), expected)
+    np.testing.assert_array_equal(there.copy_to_host(), noise)
 
 
 def test_conditioning_of_the_device_is_read_there(model, there, monkeypatch):
@@ -210,8 +211,8 @@ def test_conditioning_of_the_device_is_read_there(model, there, monkeypatch):
     sampler = df.Sampler(model, chosen, device="cuda", guidance_scale=1.5)
     expected = cpu(chosen, guidance_scale=1.5).sample(3, cond=LABELS, **call)
     np.testing.assert_array_equal(sampler.sample(3, cond=LABELS, **call), expected)
-    label = cuda.DeviceArray.from_host(LABELS["label"])
-    copied, copy = [], cuda.DeviceArray.copy_from
+    label = on_device(LABELS["label"])
+    copied, copy = [], device_array.DeviceArray.copy_from
 
     def counted(self, other, stream=0):
         copied.append(other.memory.address)
@@ -221,12 +222,12 @@ def test_conditioning_of_the_device_is_read_there(model, there, monkeypatch):
         assert self.dtype == np.float32, "conditioning was read on the host"
         return download(self, stream)
 
-    download = cuda.DeviceArray.copy_to_host
-    monkeypatch.setattr(cuda.DeviceArray, "copy_from", counted)
-    monkeypatch.setattr(cuda.DeviceArray, "copy_to_host", downloaded)
+    download = device_array.DeviceArray.copy_to_host
+    monkeypatch.setattr(device_array.DeviceArray, "copy_from", counted)
+    monkeypatch.setattr(device_array.DeviceArray, "copy_to_host", downloaded)
     np.testing.assert_array_equal(sampler.sample(3, cond={"label": label}, batch_size=2, **call), expected)
     assert copied == [label.memory.address, label[2:].memory.address]  # into the static memory, and nowhere else
-    one = cuda.DeviceArray.from_host(np.array(2))
+    one = on_device(np.array(2))
     got = sampler.sample(3, cond={"label": one}, **call)
     np.testing.assert_array_equal(got, sampler.sample(3, cond={"label": 2}, **call))
     assert copied[2:5] == [one.memory.address] * 3
@@ -238,7 +239,7 @@ def test_step_noise_of_the_device_is_read_there(model, dtype, monkeypatch):
     draws = np.random.default_rng(0).standard_normal((5, 3, 1, 8, 8)).astype(dtype)
     call = {"seed": 1, "cond": LABELS}
     expected = cpu(chosen).sample(3, step_noise=lambda i: draws[i], **call)
-    there = [cuda.DeviceArray.from_host(draw) for draw in draws]
+    there = [on_device(draw) for draw in draws]
     read, start = [], cuda.CudaKernel.bind
 
     def bind(self, rows, *, outputs, **buffers):
@@ -256,7 +257,7 @@ def test_step_noise_may_go_when_it_was_given(model):
     # Memory that is freed and used anew for the next row.
     chosen = plan("ddpm", 5)
     draws = np.random.default_rng(0).standard_normal((5, 3, 1, 8, 8)).astype(np.float32)
-    reused = cuda.DeviceArray(draws.shape[1:])
+    reused = device_array.DeviceArray(draws.shape[1:])
 
     def step_noise(i):
         reused.copy_from_host(draws[i], 640)  # on another stream, which nobody orders
@@ -278,7 +279,7 @@ def test_requests_bring_arrays_of_the_device(model):
             df.Request(seed=7, noise=noise[2], cond={"label": 1}),
         ]  # fmt: skip
 
-    got = df.Sampler(model, plan("ddpm", 4), device="cuda").sample_requests(requests(cuda.DeviceArray.from_host))
+    got = df.Sampler(model, plan("ddpm", 4), device="cuda").sample_requests(requests(on_device))
     np.testing.assert_array_equal(got, cpu(plan("ddpm", 4)).sample_requests(requests(lambda array: array)))
 
 
@@ -287,7 +288,7 @@ def test_a_scale_for_each_sample_with_arrays_of_the_device(there):
     noise, label = np.random.default_rng(0).standard_normal((3, 1, 8, 8)).astype(np.float32), np.array([3, 4, 5])
     call = {"guidance_scale": [1.0, 2.0, 3.0], "device": "cuda"}
     expected = df.sample(digits, 3, 4, noise=noise, cond={"label": label}, **call)
-    noise, label = cuda.DeviceArray.from_host(noise), cuda.DeviceArray.from_host(label)
+    noise, label = on_device(noise), on_device(label)
     got = df.sample(digits, 3, 4, noise=noise, cond={"label": label}, **call)
     np.testing.assert_array_equal(got, expected)
 
@@ -302,7 +303,7 @@ def test_conditioning_that_does_not_fit_is_refused_before_anything_runs(model, t
         core.pretend(13000, 0, 2, 90)
         try:
             with pytest.raises(error, match=said):
-                sampler.sample(3, seed=1, cond={"label": cuda.DeviceArray(shape, dtype, device)})
+                sampler.sample(3, seed=1, cond={"label": device_array.DeviceArray(shape, dtype, device)})
         finally:
             core.pretend(13000, 0, 1, 90)
     assert there.calls == 0
@@ -316,13 +317,13 @@ def test_noise_that_does_not_fit_is_refused_before_anything_runs(model, there):
         ((3, 1, 8, 8), np.int32, ArgumentTypeError, "noise has dtype int32"),
     ):
         with pytest.raises(error, match=said):
-            sampler.sample(3, noise=cuda.DeviceArray(shape, dtype), cond=LABELS)
+            sampler.sample(3, noise=device_array.DeviceArray(shape, dtype), cond=LABELS)
     with pytest.raises(ArgumentError, match="noise is a DeviceArray on a CUDA device, and is read on the host here"):
-        cpu(plan()).sample(3, noise=cuda.DeviceArray((3, 1, 8, 8)), cond=LABELS)
+        cpu(plan()).sample(3, noise=device_array.DeviceArray((3, 1, 8, 8)), cond=LABELS)
     assert there.calls == 0
 
 
-def test_nan_is_told_with_row_and_sample(model, there):
+def test_nan_is_reported_with_row_and_sample(model, there):
     def broken(x, t, label):
         out = network(x, t, label)
         out[(label == 2) & (np.asarray(t) < 400)] = np.nan

@@ -12,23 +12,17 @@ import numpy as np
 import pytest
 
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, DeviceError, UnavailableError
-from diffuse_fast.kernels import cuda, get_kernel, reference
+from diffuse_fast.kernels import cuda, device_array, get_kernel, reference
 from diffuse_fast.plans.plan import Row
 from diffuse_fast.schedule import Schedule
 from diffuse_fast.solver import plan
+from tests.cuda.on_device import on_device
 from tests.kernels.rows import ROWS, SUMS
 
 pytestmark = pytest.mark.usefixtures("core")
 
 SEEDS, INDICES = [7, 7, 2**63 + 5, 0, 1], [0, 4, 1, 2**32 - 1, 9]
 DTYPES = [("float32", "float32"), ("float16", "float16"), ("bfloat16", "bfloat16"), ("float32", "bfloat16"), ("float16", "float32")]
-
-
-def on_device(array, dtype=None):
-    """A DeviceArray of a NumPy array; ``dtype``: bfloat16, whose bits these are."""
-    new = cuda.DeviceArray(array.shape, dtype or array.dtype)
-    new.copy_from_host(np.ascontiguousarray(array))
-    return new
 
 
 def stored(values, dtype):
@@ -139,7 +133,7 @@ def test_samples_of_any_rank(core, shape):
 @pytest.mark.parametrize(("elements", "offset"), [(1, 0), (50, 0), (51, 5), (3000, 2)])
 def test_normals(elements, offset):
     keys = {"seeds": np.array(SEEDS[:3], np.uint64), "indices": np.array(INDICES[:3], np.uint32)}
-    out, expected = cuda.DeviceArray((3, elements)), np.empty((3, elements), np.float32)
+    out, expected = device_array.DeviceArray((3, elements)), np.empty((3, elements), np.float32)
     call = {"row": 4, "stream": 2, "scale": 1.5, "element_offset": offset}
     cuda.CudaKernel().normals(out, **keys, **call)
     get_kernel("scalar").normals(expected, **keys, **call)
@@ -442,13 +436,13 @@ def test_what_is_missing_is_named(module, pretend, said):
     code = f"""
 import importlib.util
 from diffuse_fast.errors import UnavailableError
-from diffuse_fast.kernels import cuda
+from diffuse_fast.kernels import device_array
 spec = importlib.util.spec_from_file_location("_cuda_on_host", {str(module)!r})
-cuda._core = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(cuda._core)
-cuda._core.pretend{pretend}
-assert cuda._core.cuda_unavailable_reason().startswith({said!r}), cuda._core.cuda_unavailable_reason()
-for call in (lambda: cuda.DeviceArray((2,)), lambda: cuda.Stream()):
+device_array._core = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(device_array._core)
+device_array._core.pretend{pretend}
+assert device_array._core.cuda_unavailable_reason().startswith({said!r}), device_array._core.cuda_unavailable_reason()
+for call in (lambda: device_array.DeviceArray((2,)), lambda: device_array.Stream()):
     try:
         call()
     except UnavailableError as error:
@@ -462,8 +456,8 @@ for call in (lambda: cuda.DeviceArray((2,)), lambda: cuda.Stream()):
 
 def test_a_device_without_memory_or_number():
     with pytest.raises(DeviceError, match="out of memory"):
-        cuda.DeviceArray((2**40,))
-    for call in (lambda: cuda.DeviceArray((1,), device=3), lambda: cuda.Stream(3)):
+        device_array.DeviceArray((2**40,))
+    for call in (lambda: device_array.DeviceArray((1,), device=3), lambda: device_array.Stream(3)):
         with pytest.raises(UnavailableError, match="there is no cuda:3; this machine has 1, from cuda:0"):
             call()
 
@@ -479,8 +473,8 @@ def test_no_device_is_started_but_the_one_that_is_asked_for(two_devices):
     """Choosing a device starts it, and so does nearly every call on one that is current: some 500 MB of its memory."""
 
     def work():
-        stream = cuda.Stream(1)
-        x, m = (cuda.DeviceArray.from_host(np.ones((2, 6), np.float32), device=1, stream=stream.handle) for _ in range(2))
+        stream = device_array.Stream(1)
+        x, m = (on_device(np.ones((2, 6), np.float32), device=1, stream=stream.handle) for _ in range(2))
         x.__dlpack__(stream=5)
         arrays.append((stream, x, m))
 
@@ -510,8 +504,8 @@ def test_no_device_is_started_but_the_one_that_is_asked_for(two_devices):
 
 
 def test_work_goes_to_the_device_of_the_arrays_and_the_callers_stays(two_devices):
-    cuda.DeviceArray((1,))  # which starts the caller's
-    x, m = (cuda.DeviceArray.from_host(np.ones((2, 6), np.float32), device=1) for _ in range(2))
+    device_array.DeviceArray((1,))  # which starts the caller's
+    x, m = (on_device(np.ones((2, 6), np.float32), device=1) for _ in range(2))
     assert (x.device, x.__dlpack_device__(), x[1:].device) == (1, (2, 1), 1)
     step = bind(x=x, out=x, outputs=[m])
     step.place([0, 0], [0, 0])
@@ -528,7 +522,7 @@ def test_a_device_older_than_the_build_is_named(core):
     core.pretend(13000, 0, 1, 61)
     try:
         with pytest.raises(UnavailableError, match=r"cuda:0 has the compute capability 6.1; this build has code for 7.5 or"):
-            cuda.DeviceArray((1,))
+            device_array.DeviceArray((1,))
     finally:
         core.pretend(13000, 0, 1, 90)
 

@@ -163,14 +163,14 @@ class MockCall:
     def check(self, t):
         pass
 
-    def __call__(self, evaluations, whole):
+    def __call__(self, evaluations, integer_times):
         # The graph's own memory, of another address in every capture.
         outputs = [np.full((len(self.x), *self.output_shape), np.nan, np.float32) for _ in range(evaluations)]
 
         def run():
             self.network.calls.append((evaluations, self.t.copy()))
             for output, cond in zip(outputs, self.cond, strict=False):
-                output[...] = self.network.function(self.x, self.t.astype(np.int64 if whole else np.float32), **cond)
+                output[...] = self.network.function(self.x, self.t.astype(np.int64 if integer_times else np.float32), **cond)
 
         self.memory.enqueue(run)
         return outputs

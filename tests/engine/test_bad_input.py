@@ -53,7 +53,7 @@ def test_more_samples_than_a_seed_has(n):
 
 
 @pytest.mark.parametrize("requests", [None, 5, {"seed": 1}, [{"seed": 1}], []])
-def test_what_is_no_list_of_requests(requests):
+def test_requests_of_another_type_are_refused(requests):
     with pytest.raises(DiffuseFastError, match="request"):
         sampler().sample_requests(requests)
 

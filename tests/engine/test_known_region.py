@@ -145,7 +145,7 @@ def test_forms_of_known_and_mask():
     np.testing.assert_array_equal(drawn[:, half], KNOWN[:, half])
 
 
-def test_tensors_are_taken_and_given():
+def test_tensors_are_accepted_and_returned():
     torch = pytest.importorskip("torch")
     expected = sampler(plan()).sample(N, seed=4, known=KNOWN, mask=MASK)
     got = sampler(plan()).sample(N, seed=4, known=torch.from_numpy(KNOWN), mask=torch.from_numpy(MASK))

@@ -110,7 +110,7 @@ def test_fine_solvers_arrive_where_it_does():
 
 
 def test_what_it_cannot_do_is_refused():
-    with pytest.raises(ArgumentError, match="whole timesteps"):
+    with pytest.raises(ArgumentError, match="integer timesteps"):
         df.probability_flow("digits", 2)
     zero_snr = df.Schedule.scaled_linear().rescale_zero_terminal_snr()
     for zero, predicts, says in (

@@ -10,7 +10,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.engine.setup import setup_for
-from diffuse_fast.errors import ArgumentError, ArtifactError, UnavailableError
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, ArtifactError, UnavailableError
 
 OPTIONS = {"runtime": "auto", "threads": None, "precision": "float32", "device": "auto", "graph": "auto"}
 
@@ -36,7 +36,7 @@ def test_other_options_make_another(model, other):
 
 def test_equal_values_of_another_type_are_checked(model):
     setup_for(model, **{**OPTIONS, "threads": 1})
-    with pytest.raises(ArgumentError, match="threads is True"):
+    with pytest.raises(ArgumentTypeError, match="threads is True"):
         setup_for(model, **{**OPTIONS, "threads": True})
 
 
@@ -48,7 +48,7 @@ def test_options_that_the_caller_may_change_are_not_kept(model):
         setup_for(model, **OPTIONS, shape=shape)
 
 
-def test_a_forced_kernel_is_taken_at_once(model, monkeypatch):
+def test_a_forced_kernel_applies_to_the_next_call(model, monkeypatch):
     before = setup_for(model, **OPTIONS).kernel.name
     monkeypatch.setenv("DIFFUSE_FAST_KERNEL", "reference")
     assert setup_for(model, **OPTIONS).kernel.name == "reference" != before

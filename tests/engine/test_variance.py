@@ -19,7 +19,7 @@ def adm(x, t):
     return np.concatenate([0.9 * x, np.tanh(x)], axis=1).astype(np.float32)
 
 
-def improved_ddpm(n, steps, seed):
+def improved_ddpm(n, steps, seed, network=adm):
     """Nichol & Dhariwal 2021, eq. 10 and 15, on the betas of the timesteps that are left, in float64."""
     plan = df.plan(SCHEDULE, "ddpm", steps, prediction_type="epsilon", variance_type="learned_range")
     times = plan.timesteps.astype(int)
@@ -30,7 +30,7 @@ def improved_ddpm(n, steps, seed):
 
     x = noise(0, STREAM_INITIAL)
     for i, t in enumerate(times):
-        epsilon, v = np.split(adm(x.astype(np.float32), None).astype(np.float64), 2, axis=1)
+        epsilon, v = np.split(network(x.astype(np.float32), None).astype(np.float64), 2, axis=1)
         now, after = a_bar[t], a_bar[times[i + 1]] if i + 1 < len(times) else 1.0
         beta = 1 - now / after
         x0 = (x - np.sqrt(1 - now) * epsilon) / np.sqrt(now)
@@ -58,6 +58,29 @@ def test_a_module_and_requests_give_the_same():
     np.testing.assert_allclose(sampler.sample(3, seed=5).numpy(), improved_ddpm(3, 8, 5), rtol=1e-4, atol=1e-4)
     requests = [df.Request(seed=5, index=i) for i in range(3)]
     np.testing.assert_allclose(sampler.sample_requests(requests), improved_ddpm(3, 8, 5), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.5])
+def test_guided_requests_take_the_variance_of_the_conditional_output(scale):
+    """The mean is guided, the variance is not: at scale 0 too, where the conditional mean has no weight (ADM, guided-diffusion)."""
+
+    def network(x, t, label):
+        shift = np.asarray(label, np.float64).reshape(-1, 1, 1, 1)
+        return np.concatenate([0.9 * x + 0.1 * shift, np.tanh(x + shift)], axis=1).astype(np.float32)
+
+    def guided(x, _):
+        (conditional, v), (negative, _) = (np.split(network(x, 0, [label] * len(x)), 2, axis=1) for label in (1, -2))
+        return np.concatenate([scale * conditional + (1 - scale) * negative, v], axis=1)
+
+    plan = df.plan(SCHEDULE, "ddpm", 8, prediction_type="epsilon", variance_type="learned_range")
+    sampler = df.Sampler(network, plan, shape=SHAPE, variance="learned_range")
+    cond, negative_cond = {"label": 1}, {"label": -2}
+    requests = [df.Request(seed=5, index=i, guidance_scale=scale, cond=cond, negative_cond=negative_cond) for i in range(3)]
+    expected = improved_ddpm(3, 8, 5, guided)
+    np.testing.assert_allclose(sampler.sample_requests(requests), expected, rtol=1e-4, atol=1e-4)
+    options = {"solver": "ddpm", "variance_type": "learned_range", "variance": "learned_range", "guidance_scale": scale}
+    several = {"cond": {"label": [1] * 3}, "negative_cond": {"label": [-2] * 3}}
+    np.testing.assert_allclose(df.sample(network, 3, 8, seed=5, **options, **several, **KNOWN), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_other_solvers_leave_the_variance_aside():

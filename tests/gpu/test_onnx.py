@@ -10,7 +10,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.errors import UnavailableError
-from diffuse_fast.kernels.cuda import DeviceArray
+from tests.cuda.on_device import on_device
 
 pytestmark = pytest.mark.gpu
 
@@ -41,7 +41,7 @@ def test_device_arrays_are_read_on_the_device(core_cuda):
             step_noise=lambda i: place(draws[i]),
         )
 
-    np.testing.assert_array_equal(sample(DeviceArray.from_host), sample(lambda array: array))
+    np.testing.assert_array_equal(sample(on_device), sample(lambda array: array))
 
 
 def test_no_torch_in_the_process(core_cuda):

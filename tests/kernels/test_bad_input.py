@@ -223,7 +223,7 @@ def test_empty_ranges_are_refused(bounds):
         Row(**bounds)
 
 
-def test_a_bound_beyond_float32_is_no_bound():
+def test_a_bound_beyond_float32_is_infinite():
     x = np.array([[-3e38, 0.0, 3e38]], np.float32)
     np.testing.assert_array_equal(step(x, x, Row(q=1.0, d=1.0, lo=-1e300, hi=1e39)), x)
 

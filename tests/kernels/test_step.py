@@ -172,7 +172,7 @@ def test_a_learned_deviation_is_held_to_normal_numbers(kernel, log_s, held):
 
 
 @pytest.mark.parametrize("kernel", COMPILED)
-def test_of_several_bad_samples_the_first_is_told(kernel):
+def test_of_several_bad_samples_the_first_is_reported(kernel):
     x, m = np.zeros((4, 5), np.float32), np.zeros((4, 5), np.float32)
     m[1, 2] = m[3, 4] = np.nan
     bound = get_kernel(kernel).bind([Row(b=1.0)], x=x, out=x.copy(), outputs=[m], registers=None, seeds=np.zeros(4, np.uint64),

@@ -93,12 +93,12 @@ def test_hand_made_solvers_have_the_form_that_is_learned(network, known, solver,
     # Not from 999: there alpha is so small that float32 has few digits of x0 left, in both.
     plan = df.plan(known["schedule"], solver, prediction_type="epsilon", clip=clip, timesteps=TIMES)
     method = of_plan(plan, known["schedule"])
-    again = to_plan(method, task(network, known, clip=clip).problem, {})
+    again = to_plan(method, task(network, known, clip=clip).grid, {})
     one, other = (df.Sampler(network, p, shape=(3,)).sample(16, seed=0) for p in (plan, again))
     assert np.abs(one - other).max() < 2e-5 * max(1.0, np.abs(one).max())
 
 
-def test_what_has_another_form_is_told(known):
+def test_plans_of_another_form_are_not_converted(known):
     def of(solver, **options):
         plan = df.plan(known["schedule"], solver, 6, prediction_type="epsilon", timestep_spacing="power", **options)
         return of_plan(plan, known["schedule"])
@@ -126,7 +126,7 @@ def test_the_derivative_is_that_of_the_samples(network, known):
     residual, jacobian = _linearised(a_task, start, free, predict, noise, a_task.reference(0, 32))
 
     def land(method):
-        plan = to_plan(method, a_task.problem, {})
+        plan = to_plan(method, a_task.grid, {})
         x, registers = noise.astype(np.float64) * plan.initial_scale, [None] * plan.registers
         for row in plan.rows:
             x = apply_row(row, x, [network(x, np.full(32, row.timestep))], registers)
@@ -176,7 +176,7 @@ def test_stored_loaded_and_chosen(artifact, tmp_path):
     assert [p.options == () for p in other.plans] == [True, False]
 
 
-def test_the_learned_solver_is_told_what_is_there(artifact, network, known):
+def test_an_error_of_the_learned_solver_lists_the_available_plans(artifact, network, known):
     with pytest.raises(ArgumentError, match=r"no learned plan of 4 steps; it has no learned plans"):
         df.sample(artifact, 1, 4, solver="learned")
     plan = dataclasses.replace(df.plan(artifact.schedule, "ddim", 2, prediction_type="epsilon"), solver="learned")

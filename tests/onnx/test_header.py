@@ -180,7 +180,7 @@ def test_nesting_is_bounded(tmp_path):
             header.read(path)
 
 
-def test_a_huge_file_is_not_read_whole(tmp_path):
+def test_a_huge_file_is_not_read_completely(tmp_path):
     path = tmp_path / "huge.onnx"
     size = 3 << 30  # a sparse file: it takes no room
     tensor = varint(9 << 3 | 2) + varint(size)
@@ -218,14 +218,14 @@ def test_what_torch_saves_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"hello, I am a text file\n" * 9, b"\x08\x0a", b"{}", bytes(range(256))])
-def test_what_is_no_onnx_file(tmp_path, data):
+def test_files_of_other_formats_are_refused(tmp_path, data):
     path = tmp_path / "m.onnx"
     path.write_bytes(data)
     with pytest.raises(ArtifactError):
         header.read(path)
 
 
-def test_what_is_no_regular_file(tmp_path):
+def test_special_files_are_refused(tmp_path):
     with pytest.raises(ArtifactError, match=r"regular file|cannot be opened"):
         header.read(tmp_path)
     os.mkfifo(tmp_path / "pipe.onnx")

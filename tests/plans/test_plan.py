@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, PlanError
 from diffuse_fast.kernels.reference import apply_row
+from diffuse_fast.plans import validate
 from diffuse_fast.plans.plan import REDUCTIONS, Plan, Reduction, Row
+from diffuse_fast.plans.row import MAX_ROWS
 from diffuse_fast.plans.transforms import _rescaled
 
 SCHEMA = json.loads(resources.files("diffuse_fast.plans").joinpath("plan.schema.json").read_text())
@@ -236,6 +238,18 @@ def test_what_is_not_a_plan_is_refused(text):
         Plan.from_json(text)
 
 
+def test_a_plan_has_a_largest_number_of_rows_and_steps(monkeypatch):
+    too_many = MAX_ROWS + 1
+    with pytest.raises(PlanError, match=f"the plan has {too_many} rows"):  # before any of them is read
+        Plan.from_json(json.dumps({**document(), "rows": [None] * too_many}))
+    with pytest.raises(PlanError, match=f"steps is {too_many}"):
+        Plan.from_json(json.dumps({**document(), "steps": too_many}))
+    assert SCHEMA["properties"]["rows"]["maxItems"] == SCHEMA["properties"]["steps"]["maximum"] == MAX_ROWS
+    monkeypatch.setattr(validate, "MAX_ROWS", 2)
+    with pytest.raises(PlanError, match="a plan has 3 rows; it must have 1 to 2"):
+        df.plan(df.Schedule.linear(), "ddim", 3, prediction_type="epsilon")
+
+
 @pytest.mark.parametrize("given", [None, 1, {}, [], object()])
 def test_a_plan_is_read_from_text(given):
     with pytest.raises(ArgumentTypeError, match="give its JSON, as text or bytes"):
@@ -327,7 +341,10 @@ def test_guidance():
     np.testing.assert_allclose(one, other * (unconditional + 7.5 * (conditional - unconditional)), rtol=1e-13)
     assert plan.with_guidance(1.0) is plan
     assert plan.with_guidance(2.0, rescale=1.0).rows[0].reduce.values == (1.0,)
-    for rescale in (1.0000001, 1.5, 2, math.inf, math.nan, -1e-9, True, "1"):
+    for rescale in (True, "1"):
+        with pytest.raises(ArgumentTypeError, match=r"guidance_rescale is .*; it must be a number from 0 to 1"):
+            plan.with_guidance(2.0, rescale=rescale)
+    for rescale in (1.0000001, 1.5, 2, math.inf, math.nan, -1e-9):
         with pytest.raises(ArgumentError, match=r"guidance_rescale is .*; it must be a number from 0 to 1"):
             plan.with_guidance(2.0, rescale=rescale)
     with pytest.raises(ArgumentError, match="guidance_scale"):

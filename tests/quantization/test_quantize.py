@@ -74,7 +74,7 @@ def test_tune_takes_int8(quantized):
         ({"frechet_distance": {"float32": 1.0}}, "int8"), ({"calibration": None}, "calibration"), ({"more": 1}, "more"),
     ],
 )  # fmt: skip
-def test_what_is_no_quantization(quantized, change, says):
+def test_invalid_quantizations_are_refused(quantized, change, says):
     document = copy.deepcopy(quantized.to_json())
     document["quantization"].update(change)
     with pytest.raises(ArtifactError, match=says):
@@ -90,7 +90,7 @@ def test_an_older_version_has_none(quantized):
     "options, error, says",
     [
         ({"samples": 0}, ArgumentError, "samples"), ({"max_error": "small"}, ArgumentTypeError, "max_error"),
-        ({"max_error": -1.0}, ArgumentTypeError, "max_error"), ({"out": "digits.bin"}, ArgumentError, "onnx"),
+        ({"max_error": -1.0}, ArgumentError, "max_error"), ({"out": "digits.bin"}, ArgumentError, "onnx"),
         ({"out": "nowhere/digits.onnx"}, OutputError, "nowhere"), ({"out": None}, ArgumentTypeError, "out"),
     ],
 )  # fmt: skip
@@ -197,7 +197,7 @@ def test_a_weight_counts_as_so_many_numbers():
     np.testing.assert_allclose(calibrate.best_range(numbers, times), calibrate.best_range(np.repeat(numbers, times)), rtol=1e-6)
 
 
-def test_a_range_is_no_worse_than_the_whole():
+def test_a_chosen_range_is_no_worse_than_the_full_one():
     rng = np.random.default_rng(0)
     normal = rng.standard_normal(4000)
     for numbers in (normal, np.append(normal, 40.0), -rng.exponential(size=4000), np.zeros(3)):

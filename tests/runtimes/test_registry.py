@@ -38,7 +38,7 @@ def test_auto_takes_what_has_the_precision(small):
         runtimes.network(lambda x, t: x, precision="bfloat16")
 
 
-def test_threads_reach_the_session_and_keep_it_apart(small, monkeypatch):
+def test_sessions_have_the_threads_asked_for_and_are_cached_by_them(small, monkeypatch):
     ort = pytest.importorskip("onnxruntime")
     made = []
     real = ort.InferenceSession
@@ -100,8 +100,8 @@ def test_threads_are_refused_where_a_runtime_has_its_own(small, model):
 
 
 @pytest.mark.parametrize("threads", [0, -1, True, 1.5, "2"])
-def test_what_is_no_number_of_threads(small, threads):
-    with pytest.raises(ArgumentError, match=r"threads is .*from 1, or None"):
+def test_invalid_numbers_of_threads_are_refused(small, threads):
+    with pytest.raises((ArgumentError, ArgumentTypeError), match=r"threads is "):
         df.sample(df.load(small()), 1, 2, threads=threads)
 
 
@@ -122,7 +122,7 @@ def test_a_missing_package_names_its_extra(small, monkeypatch):
         assert isinstance(caught.value, ImportError)
 
 
-def test_a_folder_of_that_name_is_no_package(tmp_path):
+def test_a_folder_with_the_name_of_a_package_is_not_the_package(tmp_path):
     """auto took a runtime that could not be imported, where a folder beside the script had its name."""
     for name in ("onnxruntime", "openvino", "MNN", "torch"):
         (tmp_path / name).mkdir()
@@ -144,7 +144,7 @@ def test_what_is_installed_is_found():
 
 
 @pytest.mark.parametrize("model", [None, 3, "digits"])
-def test_what_is_no_model(model):
+def test_models_of_other_types_are_refused(model):
     with pytest.raises(ArgumentTypeError, match="model"):
         runtimes.network(model)
 
@@ -153,7 +153,7 @@ def test_what_is_no_model(model):
     "options", [{"threads": 0}, {"threads": 1.0}, {"threads": True}, {"threads": 2}, {"time_dtype": "float64"}]
 )
 def test_options_that_cannot_be_used(options):
-    with pytest.raises(ArgumentError, match=next(iter(options))):
+    with pytest.raises((ArgumentError, ArgumentTypeError), match=next(iter(options))):
         runtimes.network(lambda x, t: x, **options)
 
 

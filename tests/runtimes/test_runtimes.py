@@ -151,7 +151,7 @@ def test_conditioning_of_another_batch(net, label):
         net.bind(3, SHAPE, {"label": label})
 
 
-def test_conditioning_that_is_no_numbers(net):
+def test_conditioning_that_is_not_numeric_is_refused(net):
     with pytest.raises(ArgumentTypeError, match="'label'"):
         net.bind(2, SHAPE, {"label": np.array(["a", "b"])})
 
@@ -181,9 +181,9 @@ def test_onnx_names_missing_and_unknown_conditioning(small):
         net.bind(2, (2, 4), {"label": np.zeros(2, int)})
 
 
-def test_onnx_takes_whole_times_for_an_integer_input(small):
+def test_onnx_needs_integer_times_for_an_integer_input(small):
     call = network(df.load(small())).bind(1, SHAPE, {"label": np.zeros(1, int)})
-    with pytest.raises(ArgumentError, match=r"2\.5 is not whole"):
+    with pytest.raises(ArgumentError, match=r"2\.5 is not an integer"):
         call(2.5)
 
 
@@ -358,7 +358,7 @@ def child():
 """
 
 
-def test_a_forked_child_is_told_that_torch_would_wait(small, forked):
+def test_a_forked_child_gets_an_error_where_torch_would_hang(small, forked):
     """A call waited for ever for threads of the parent, on a network made before the fork or after it."""
     forked(TORCH_FORK, small())
 
@@ -366,7 +366,7 @@ def test_a_forked_child_is_told_that_torch_would_wait(small, forked):
 # ---- torch --------------------------------------------------------------------------------------
 
 
-def test_a_module_gets_a_copy_of_the_state_and_whole_times_as_integers():
+def test_a_module_gets_a_copy_of_the_state_and_integer_times_as_int64():
     seen = []
 
     class Spy(torch.nn.Module):
@@ -480,7 +480,7 @@ def test_time_dtypes(as_module):
     network(model, time_dtype="int64").bind(2, SHAPE, {})(4.0)
     assert [s[0] for s in seen] == ["int64", "float32", "float32", "int64"]
     assert all(s[1] == (2,) for s in seen) and [s[2][0] for s in seen] == [4, 4.5, 4.0, 4]
-    with pytest.raises(ArgumentError, match=r"4\.5 is not whole"):
+    with pytest.raises(ArgumentError, match=r"4\.5 is not an integer"):
         network(model, time_dtype="int64").bind(2, SHAPE, {})(4.5)
 
 

@@ -128,7 +128,7 @@ def test_other_memory_formats_and_float64_come_out_as_the_kernel_reads_them():
         (lambda x, t: 1 / 0, "the network failed: ZeroDivisionError"),
     ],
 )
-def test_what_is_no_output_is_refused(function, said):
+def test_an_output_of_another_type_is_refused(function, said):
     call = network(function).bind_device(Memory(), 2, SHAPE, [{}])
     with pytest.raises(NetworkError, match=said):
         call(1, True)

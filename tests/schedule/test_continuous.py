@@ -150,7 +150,7 @@ def test_flow_is_shifted_as_published():
 # ---- what the network is told ---------------------------------------------------------------------
 
 
-def test_what_the_network_is_told():
+def test_the_time_that_the_network_gets():
     edm, flow, vp, ve = df.Schedule.edm(), df.Schedule.flow(1000), df.Schedule.vp_sde(), df.Schedule.ve_sde(0.01, 100)
     linear = df.Schedule.linear()
     assert edm.network_time(np.exp(2.0)) == edm.network_time(np.exp(2.0), "c_noise") == pytest.approx(0.5, rel=1e-15)

@@ -59,7 +59,7 @@ def read():
     [("ddim", {}), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("ddim", {"eta": 1.0}), ("tcd", {})))],
 )
 def test_guided_samples_are_of_the_class_asked_for(read, solver, options):
-    labels = np.arange(50) % 10
+    labels = np.arange(30) % 10
 
     def accuracy(scale, **more):
         x = df.sample(
@@ -67,7 +67,7 @@ def test_guided_samples_are_of_the_class_asked_for(read, solver, options):
         )
         return (read(x) == labels).mean()
 
-    for scale in (1.0, 3.0, 5.0):
+    for scale in (1.0, 5.0):
         assert accuracy(scale) > 0.9, scale
     if solver == "ddim":
         assert accuracy(5.0, rederive_epsilon=False) < 0.5  # diffusers' way

@@ -28,7 +28,7 @@ def plan_of(schedule, solver, steps=None, **options):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_every_solver_ends_where_it_is_told(solver, assert_declared_marginals):
+def test_every_solver_ends_at_the_given_end(solver, assert_declared_marginals):
     """A perfect prediction lands on the marginal at the end, or deviates from it as the plan declares."""
     ends = {LINEAR: 30.0, EDM: 0.05, FLOW: 40.0, VP: 0.02}
     for schedule, end in ends.items():
@@ -60,7 +60,7 @@ def test_an_early_end_is_on_the_exact_path(solver, gaussian, run):
 
 
 @pytest.mark.parametrize("solver", [*TWO_STAGES, "ddim", "euler", "consistency"])
-def test_two_parts_are_the_whole(solver):
+def test_two_partial_plans_make_the_full_plan(solver):
     """Solvers without a memory: the rows of a run that ends at 500, and of one that begins there."""
     whole, first, second = (
         plan_of(LINEAR, solver, 10, timestep_spacing="linspace", **ends) for ends in ({}, {"end": 555.0}, {"begin": 555.0})

@@ -427,7 +427,7 @@ def test_a_runge_kutta_start_between_neighbours_is_refused():
         df.plan(df.Schedule.linear(60, 0.001, 0.2), "pndm", 50, prediction_type="epsilon")
 
 
-def test_a_runge_kutta_start_calls_the_network_at_whole_timesteps():
+def test_a_runge_kutta_start_calls_the_network_at_integer_timesteps():
     """diffusers: half a step of 15 timesteps is 15 // 2 = 7 of them."""
     # Timestep 975, found by its log-SNR, is a rounding error off.
     plan = unguarded_plan(LINEAR, "pndm", timesteps=[975, 960, 945, 930, 915])
@@ -446,7 +446,7 @@ def test_ipndm_clips_the_data_of_a_start_without_signal(run):
 
 @pytest.mark.parametrize("family", ["linear", "edm", "vp_sde", "sub_vp_sde", "ve_sde"])
 @pytest.mark.parametrize("solver", list(METHODS))
-def test_what_the_network_is_told_of_the_time_changes_nothing_else(solver, family):
+def test_the_time_convention_changes_only_the_networks_time(solver, family):
     schedule = getattr(df.Schedule, family)()
     for options, _ in METHODS[solver]:
         given = {"prediction_type": schedule.prediction_types[0], **options}

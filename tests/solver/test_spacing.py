@@ -404,7 +404,7 @@ def test_no_plan_of_more_steps_than_memory_holds(schedule):
         df.plan(schedule, "euler", 10**9, prediction_type=schedule.prediction_types[0])
 
 
-def test_rounding_changes_what_is_told_and_no_marginal():
+def test_rounding_changes_the_networks_time_and_no_marginal():
     plans = [
         df.plan(LINEAR, "ddim", 30, prediction_type="epsilon", timestep_spacing="karras", timestep_rounding=rounding)
         for rounding in ("none", "nearest", "down")

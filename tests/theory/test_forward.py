@@ -148,7 +148,7 @@ def test_snr_is_the_ratio_of_powers():
     np.testing.assert_allclose(theory.snr(df.Schedule.flow(), np.array([200.0, 800.0])), [16.0, 1 / 16])
 
 
-def test_the_future_is_no_past():
+def test_times_and_arguments_out_of_order_are_refused():
     schedule, x = df.Schedule.linear(), np.zeros((1, 1))
     with pytest.raises(ArgumentError, match="noisier"):
         theory.transition(schedule, x, s=10, t=9)

@@ -312,9 +312,9 @@ def test_samples_at_different_rows_and_inactive_ones():
     table = [row for name, row in ROWS.items() if name != "dynamic threshold"]
     for masked in (False, True):
         run = Run(table, samples=5, elements=100, masked=masked, in_place=True)
-        for shift in range(0, len(table) - 4, 2):
-            rows = [shift, -1, shift + 3, shift + 1, shift + 2]
-            run.both(rows, [10 * shift + i for i in range(5)]).assert_same_bits()
+        for first in (*range(0, len(table) - 4, 4), len(table) - 4):
+            rows = [first, -1, first + 3, first + 1, first + 2]
+            run.both(rows, [10 * first + i for i in range(5)]).assert_same_bits()
 
 
 def test_a_reduction_beside_rows_without_one():
@@ -522,23 +522,24 @@ def test_packed_rows_are_rows():
 @pytest.mark.parametrize("values", ["normal", "ties", "wide", "constant", "zeros"])
 def test_the_threshold_is_the_exact_quantile(values):
     rng = np.random.default_rng(5)
-    n = 1500
+    ratios, n = (0.0, 0.5, 0.995, 1.0), 1500  # one sample for each
     data = {
-        "normal": rng.standard_normal((3, n)) * 2,
-        "ties": rng.integers(-3, 4, (3, n)) / 2,
-        "wide": rng.standard_normal((3, n)) * 10.0 ** rng.integers(-15, 16, (3, n)),
-        "constant": np.full((3, n), 1.75),
-        "zeros": np.zeros((3, n)),
+        "normal": rng.standard_normal((4, n)) * 2,
+        "ties": rng.integers(-3, 4, (4, n)) / 2,
+        "wide": rng.standard_normal((4, n)) * 10.0 ** rng.integers(-15, 16, (4, n)),
+        "constant": np.full((4, n), 1.75),
+        "zeros": np.zeros((4, n)),
     }[values].astype(np.float32)
-    for ratio in (0.0, 0.5, 0.995, 1.0):
-        run = Run([Row(q=1.0, d=1.0, lo=-1.0, hi=1.0, reduce=Reduction("dynamic_threshold", (ratio, 1e38)))], elements=n)
-        run.outputs[0].copy_(torch.from_numpy(data))
-        run.step.place([0] * 3, [0] * 3)
-        run.step.launch()
-        # The ratio itself is a float32 in the table.
-        exact = np.quantile(np.abs(data.astype(np.float64)), np.float64(np.float32(ratio)), axis=1).clip(1.0, 1e38)
-        expected = np.clip(data, -exact[:, None], exact[:, None]) / exact[:, None]
-        np.testing.assert_allclose(run.out, expected, rtol=3e-7)
+    table = [Row(q=1.0, d=1.0, lo=-1.0, hi=1.0, reduce=Reduction("dynamic_threshold", (ratio, 1e38))) for ratio in ratios]
+    run = Run(table, samples=4, elements=n)
+    run.outputs[0].copy_(torch.from_numpy(data))
+    run.step.place(range(4), [0] * 4)
+    run.step.launch()
+    # The ratio itself is a float32 in the table.
+    magnitudes = np.abs(data.astype(np.float64))
+    exact = np.array([np.quantile(m, np.float64(np.float32(ratio))) for m, ratio in zip(magnitudes, ratios, strict=True)])
+    exact = exact.clip(1.0, 1e38)[:, None]
+    np.testing.assert_allclose(run.out, np.clip(data, -exact, exact) / exact, rtol=3e-7)
 
 
 def test_a_non_finite_sample_is_reported_and_changes_no_other():

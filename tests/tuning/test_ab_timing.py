@@ -44,7 +44,7 @@ def test_noise_does_not_displace_the_first(sigma):
 
 
 @pytest.mark.parametrize(("others", "seconds"), [(27, 10.0), (1, 5.0)])
-def test_the_chance_is_that_of_the_whole_decision(others, seconds):
+def test_the_p_value_is_that_of_the_complete_decision(others, seconds):
     """It was that of each candidate, each time that was looked at it: of 27 one displaced the first four times in a hundred."""
     displaced = 0
     for seed in range(200):
@@ -75,7 +75,7 @@ def test_what_is_surely_faster_is_found():
         assert found.gain(2) == pytest.approx(30 / 22, rel=0.15)
 
 
-def test_of_several_that_are_surely_faster_the_fastest_is_taken():
+def test_of_several_significantly_faster_candidates_the_fastest_wins():
     assert Track(1.0, 0.8, 0.78, 0.79).compare().winner == 2
 
 
@@ -126,7 +126,7 @@ def test_every_turn_begins_rested():
     assert len(track.log[7::2]) == sum(turns(found))
 
 
-def test_alone_it_is_timed_and_taken():
+def test_a_single_candidate_is_timed_and_wins():
     found = Track(0.03).compare()
     assert found.winner == 0 and turns(found) == [min_rounds(1)]
 

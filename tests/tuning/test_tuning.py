@@ -112,7 +112,7 @@ def test_a_split_batch_has_the_same_bits(model):
         np.testing.assert_array_equal(each, results[0][1])
 
 
-def test_a_precision_is_never_taken_for_another(cache, model):
+def test_a_stored_precision_is_not_used_for_another(cache, model):
     keep(model, (1, Choice("openvino", 1, precision="bfloat16")))
     assert network(model).name == "onnx"
     assert set(tuning_cache.read(model)) == {"bfloat16"}
@@ -189,7 +189,7 @@ def test_no_cache(model, monkeypatch, tmp_path):
         keep(model, (1, Choice("onnx", 1)))
 
 
-def test_a_choice_that_nobody_can_have_made(cache, model):
+def test_an_impossible_stored_choice_is_ignored(cache, model):
     """It stopped with a KeyError, or stood still while threads were made."""
     file = keep(model, (1, Choice("openvino", 1)))
     raw = json.loads(file.read_text())
@@ -260,7 +260,7 @@ def test_a_pipe_in_the_cache_is_not_waited_for(cache, model):
     assert not asked.is_alive()
 
 
-def test_writers_at_once_leave_a_whole_file(cache, model):
+def test_concurrent_writers_leave_a_complete_file(cache, model):
     threads = [threading.Thread(target=keep, args=(model, (n, Choice("onnx", n)))) for n in range(1, 9)]
     for thread in threads:
         thread.start()

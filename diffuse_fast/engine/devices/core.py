@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from ...errors import ArgumentError, ArgumentTypeError, NetworkError
-from ...kernels import cuda as _cuda
+from ...kernels.arrays import FLOATS
+from ...kernels.cuda import CudaKernel
+from ...kernels.device_array import DeviceArray, Stream
 from ...plans.plan import Row
 
 
@@ -31,7 +33,7 @@ class CoreDevice:
     def __init__(self, index: int):
         self.name = f"cuda:{index}"
         self._index = index
-        self._stream = _cuda.Stream(index)
+        self._stream = Stream(index)
         self._turn = threading.RLock()
 
     @property
@@ -44,12 +46,12 @@ class CoreDevice:
             yield
 
     def alloc(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
-        array = _cuda.DeviceArray(shape, np.dtype(dtype), self._index, stream=self.stream)
+        array = DeviceArray(shape, np.dtype(dtype), self._index, stream=self.stream)
         self.upload(np.zeros(shape, dtype), array)
         return array
 
     def upload(self, array: Any, into: Any) -> None:
-        if isinstance(array, _cuda.DeviceArray):
+        if isinstance(array, DeviceArray):
             into.copy_from(array, self.stream)
         else:
             into.copy_from_host(np.asarray(array), self.stream)
@@ -67,33 +69,33 @@ class CoreDevice:
         return self.download(array)
 
     def take(self, name: str, value: Any) -> Any:
-        array = _cuda.DeviceArray.from_dlpack(value, self.stream, name)
+        array = DeviceArray.from_dlpack(value, self.stream, name)
         if array.device != self._index:
             raise ArgumentError(f"{name} is on cuda:{array.device}; the model is sampled on {self.name}.")
         return array
 
     def take_noise(self, name: str, value: Any) -> Any:
         array = self.take(name, value)
-        if array.dtype_name not in _cuda.FLOATS:
-            raise ArgumentTypeError(f"{name} has dtype {array.dtype_name}; on a device it must be {' or '.join(_cuda.FLOATS)}.")
+        if array.dtype_name not in FLOATS:
+            raise ArgumentTypeError(f"{name} has dtype {array.dtype_name}; on a device it must be {' or '.join(FLOATS)}.")
         return array
 
     def stack(self, arrays: list[Any]) -> Any:
         first = arrays[0]
         dtype = "bfloat16" if getattr(first, "bfloat16", False) else first.dtype
-        new = _cuda.DeviceArray((len(arrays), *first.shape), dtype, self._index, stream=self.stream)
+        new = DeviceArray((len(arrays), *first.shape), dtype, self._index, stream=self.stream)
         for i, array in enumerate(arrays):
             self.upload(array, new[i])
         self.synchronize()
         return new
 
     def start(self, noise: Any, scale: float, into: Any) -> None:
-        if isinstance(noise, _cuda.DeviceArray):
+        if isinstance(noise, DeviceArray):
             # One row of the step does the scaling: the core has no other arithmetic on the device.
             samples = noise.shape[0] if noise.shape else 1
             noise, into = (array.reshape((samples, array.size // samples)) for array in (noise, into))
             row, zeros = Row(b=float(np.float32(scale))), np.zeros(samples, np.uint32)
-            step = _cuda.CudaKernel().bind([row], x=into, out=into, outputs=[noise], registers=None, seeds=zeros, indices=zeros,
+            step = CudaKernel().bind([row], x=into, out=into, outputs=[noise], registers=None, seeds=zeros, indices=zeros,
                                            stream=self.stream)  # fmt: skip
             step.place(zeros, zeros)
             step.launch()

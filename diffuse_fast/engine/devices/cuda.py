@@ -1,12 +1,12 @@
 """Slots on a CUDA device: one tick (network, step, advance) captured as a graph, and replayed for every row of any plan.
 
-Captured: one graph for each kind of tick (how many evaluations its rows weigh, none for rows without a network call; whether their
-times are whole numbers) and each variant of the kernel. Not captured, because it is data in static memory: the rows, times, seeds,
-conditioning and state.
+There is one graph for each kind of tick and each variant of the kernel. The kind is the number of network evaluations that the
+rows combine (0 for rows without a network call), and whether their times are integers. Rows, times, seeds, conditioning and state
+are data in static memory, so they can change without another capture.
 
-Every sample advances by one row per tick, whether that row calls the network or not; a finished one stays at rows that keep its
-state. So all ticks are known before the first. Nothing waits for the device between the first tick and the last; NaN and Inf are
-looked for at the end. All slots are evaluated in every call, used or not: a captured graph has one batch shape.
+Every sample advances by one row per tick, whether that row calls the network or not; a finished sample gets rows that keep its
+state. So the sequence of ticks is known in advance, and the host waits for the device only after the last one, when it checks for
+NaN and Inf. Every call evaluates all slots, active or not, because a captured graph has a fixed batch shape.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ...errors import ArgumentError
 from ...kernels.reference import STREAM_INITIAL
 from ...kernels.rows import pack
 from ...plans.plan import Row
-from ...runtimes.base import is_whole
+from ...runtimes.base import is_integer
 from ..arguments import device_noise, dtype_of
 from ..conditioning import Conditions
 from ..known_region import KnownRegion
@@ -33,10 +33,10 @@ from ..start import host_kernel
 from ..step_noise import with_given_noise
 from .base import Graph
 
-# Evaluations that a tick weighs (0: no network call), and whether its times are whole numbers.
+# The number of network evaluations that a tick combines (0: no network call), and whether its times are integers.
 Kind = tuple[int, bool]
 
-# Rows that the static table holds at least, so that most plans fit without another binding.
+# The smallest static table, in rows: most plans fit without another binding.
 _CAPACITY = 64
 _NO_TIME = 0.0
 _SITS_OUT = -1
@@ -175,12 +175,12 @@ class CudaSlots(Slots):
     # ---- what a tick enqueues -------------------------------------------------------------------
 
     def _enqueue(self, kind: Kind) -> None:
-        evaluations, whole = kind
+        evaluations, integer_times = kind
         if evaluations == 0:
             self._step.launch(**self._on())
             return
-        outputs = self._call(evaluations, whole)
-        # A row of fewer evaluations weighs only those that are there.
+        outputs = self._call(evaluations, integer_times)
+        # A row of fewer evaluations has weights for those only; the rest is never read.
         self._step.launch(outputs=outputs + outputs[:1] * (len(self._outputs) - evaluations), **self._on())
 
     def _plain(self) -> bool:
@@ -273,7 +273,7 @@ class CudaSlots(Slots):
         for row in calling:
             self._call.check(float(row.timestep))
         weighed = max((len(row.g) for row in calling), default=0)
-        return min(weighed, self._evaluations), all(is_whole(float(row.timestep)) for row in calling)
+        return min(weighed, self._evaluations), all(is_integer(float(row.timestep)) for row in calling)
 
     def _joined_conditions(self) -> list[Conditions]:
         """Per network output, the conditioning of all slots. A slot with fewer outputs repeats its last condition, and a free slot

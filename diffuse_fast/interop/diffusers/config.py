@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from ...checks import require_int
 from ...errors import ArgumentError
 from ...plans.plan import DynamicThreshold
 from ...solver import spacing
@@ -100,8 +99,7 @@ def require_steps(steps: Any) -> int:
     """``steps`` as an int, checked before any grid is computed."""
     if steps is None:
         raise ArgumentError("steps is missing; give steps, or the timesteps or sigmas of the pipeline.")
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise ArgumentError(f"steps is {steps!r}; it must be an integer, at least 1.")
+    steps = require_int("steps", steps, 1)
     if steps > spacing.MAX_STEPS:
         raise ArgumentError(f"steps is {steps}; a plan has at most {spacing.MAX_STEPS}.")
-    return int(steps)
+    return steps

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ...checks import require_number
 from ...errors import ArgumentError, suggest
 from ...schedule import Schedule
-from ...schedule.checks import require_number
 from ...schedule.discrete import DiscreteSchedule
 from .config import Config, is_continuous, level_spacing
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...errors import ArgumentError, ArgumentTypeError, MissingDependencyError, install_hint
+from ...checks import require_int
+from ...errors import ArgumentError, MissingDependencyError, install_hint
 from .value_range import HINT, Range, parse_range, scaled
 
 if TYPE_CHECKING:
@@ -60,11 +61,8 @@ class Framing:
 
     def __post_init__(self) -> None:
         for name in ("size", "channels"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | None):
-                raise ArgumentTypeError(f"{name} is {value!r}; it must be an integer.")
-        if self.size is not None and self.size < 1:
-            raise ArgumentError(f"size is {self.size}; it must be at least 1.")
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, require_int(name, getattr(self, name), 1))
         if self.channels is not None and self.channels not in MODES:
             raise ArgumentError(f"channels is {self.channels}; it must be 1 or 3.")
         if self.crop not in CROPS:

@@ -32,10 +32,14 @@ def split_npz(path: str | os.PathLike[str]) -> Split:
         if isinstance(error, ArgumentError):
             raise
         raise ArgumentError(f"{path} is not an .npz file with images and labels: {error}") from error
-    if images.ndim != 4 or images.dtype.kind != "f" or not len(images):
-        raise ArgumentTypeError(f"images in {path} have shape {images.shape} and dtype {images.dtype}; give (N, C, H, W) floats.")
-    if labels.shape != (len(images),) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise ArgumentTypeError(f"labels in {path} must be {len(images)} integers from 0, one per image.")
+    if images.dtype.kind != "f":
+        raise ArgumentTypeError(f"images in {path} have dtype {images.dtype}; they must be floats.")
+    if images.ndim != 4 or not len(images):
+        raise ArgumentError(f"images in {path} have shape {images.shape}; it must be (N, C, H, W), with at least one image.")
+    if labels.dtype.kind not in "iu":
+        raise ArgumentTypeError(f"labels in {path} have dtype {labels.dtype}; they must be integers.")
+    if labels.shape != (len(images),) or labels.min() < 0:
+        raise ArgumentError(f"labels in {path} must be {len(images)} integers from 0, one per image.")
     if not (np.abs(images) <= 1.0).all():
         raise ArgumentError(f"images in {path} have values outside [-1, 1]; scale them.")
     if images.min() >= 0.0 and images.max() > 0.0:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...checks import require_int
 from ...engine import sample
 from ...errors import ArgumentError, DiffuseFastError
 from ...files import replacing
@@ -118,8 +119,7 @@ def evaluate(
     """
     model = model if isinstance(model, Model) else load(model)
     _check(model, data, label)
-    if sets < 1:
-        raise ArgumentError(f"sets is {sets}; it must be at least 1.")
+    require_int("sets", sets, 1)
     classifier = classifier or train_classifier(data.images, data.labels)
     reference = features(classifier, data.images)
     yield measure(classifier, reference, data, data.held_out_images, data.held_out_labels, solver=REAL)

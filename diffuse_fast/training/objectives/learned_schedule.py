@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...checks import require_int, require_number
 from ...errors import ArgumentError
 from ...kernels.reference import STREAM_TRAINING, STREAM_TRAINING_REST
 from ...schedule import Schedule
-from ...schedule.checks import require_int, require_number
 from ...schedule.learned import LearnedSchedule
 from ...solver.prediction import target_weights
 from .batch_position import BatchPosition, draw_part
@@ -50,8 +50,7 @@ class LogSNRNetwork(nn.Module):
         high, low = require_number("log_snr_max", log_snr_max), require_number("log_snr_min", log_snr_min)
         if not -100.0 <= low < high <= 100.0:
             raise ArgumentError(f"log_snr_max is {log_snr_max!r} and log_snr_min {log_snr_min!r}; they must decrease, within ±100.")
-        if require_int("hidden", hidden) < 1:
-            raise ArgumentError(f"hidden is {hidden}; it must be at least 1.")
+        hidden = require_int("hidden", hidden, 1)
         self.ends = nn.Parameter(torch.tensor([high, low]))
         # Units evenly spaced over [0, 1], each a gentle step: close to a straight line at first, and flexible everywhere.
         self.slope = nn.Parameter(torch.tensor(0.0))
@@ -129,8 +128,8 @@ class LearnedScheduleObjective(nn.Module):
                 f"prediction_type is {prediction_type!r}; with a learned schedule it is one of "
                 f"{', '.join(LearnedSchedule.prediction_types)}."
             )
-        if levels is not None and require_int("levels", levels) < 2:
-            raise ArgumentError(f"levels is {levels}; it must be at least 2, or None for continuous data.")
+        if levels is not None:
+            levels = require_int("levels", levels, 2)
         self.log_snr, self.prediction_type = log_snr, prediction_type
         self.levels, self.value_range = levels, value_range
         log_snr.ends.requires_grad_(levels is not None)

@@ -195,7 +195,7 @@ def drop_conditions(
         null: The null value of each condition.
         probability: Probability that a sample is chosen, from 0 to 1.
         generator: Draws the samples, on the CPU.
-        position: Where the samples lie in a larger batch of a run, which is drawn for as a whole.
+        position: The samples' positions in the run's global batch. The choice depends on these, not on how the batch is divided.
 
     Raises:
         ArgumentError: a null value is missing, or the probability is outside [0, 1].

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ...checks import require_int, require_positive
 from ...errors import ArgumentError, suggest
-from ...schedule.checks import require_int, require_positive
 from ...schedule.discrete import DiscreteSchedule
 
 if TYPE_CHECKING:
@@ -116,8 +116,7 @@ class ImportanceTimes:
     def __init__(self, schedule: Schedule, *, history: int = 10, uniform: float = 1e-3):
         if not isinstance(schedule, DiscreteSchedule):
             raise ArgumentError(f"schedule is of the family {schedule.family}; importance times need a discrete one.")
-        if require_int("history", history) < 1:
-            raise ArgumentError(f"history is {history}; it must be at least 1.")
+        history = require_int("history", history, 1)
         if not 0.0 <= uniform <= 1.0:
             raise ArgumentError(f"uniform is {uniform!r}; it must be from 0 to 1.")
         self.history, self.uniform = history, uniform

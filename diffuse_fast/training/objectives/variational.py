@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...checks import require_int
 from ...errors import ArgumentError, suggest
-from ...schedule.checks import require_int
 from ...schedule.discrete import DiscreteSchedule
 from ...solver.prediction import data_prediction
 from ...theory import REVERSE_VARIANCES, posterior
@@ -79,8 +79,8 @@ class VariationalObjective:
             raise ArgumentError("epsilon does not determine x0 at the end of this schedule; predict v.")
         if not 0.0 < vlb_weight < math.inf:
             raise ArgumentError(f"vlb_weight is {vlb_weight!r}; it must be above 0 and finite.")
-        if levels is not None and require_int("levels", levels) < 2:
-            raise ArgumentError(f"levels is {levels}; it must be at least 2, or None for continuous data.")
+        if levels is not None:
+            levels = require_int("levels", levels, 2)
         if not value_range[0] < value_range[1]:
             raise ArgumentError(f"value_range is {value_range!r}; it must be (lo, hi) with lo < hi.")
         self.process = ForwardProcess(schedule, prediction_type)

@@ -165,7 +165,7 @@ def test_a_logged_loss_is_the_mean_since_the_last_line(tmp_path):
     assert found == {step: pytest.approx(np.mean(losses[step - 2 : step]), rel=1e-6) for step in (2, 4, 6)}
 
 
-def test_times_are_uniform_whole_numbers_of_the_schedule():
+def test_times_are_uniform_timesteps_of_the_schedule():
     data, labels = problem()
     network = Recorder()
     df.train(network, data, labels, schedule=df.Schedule.cosine(num_train_timesteps=10), config=config(steps=200))

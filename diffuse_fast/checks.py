@@ -1,4 +1,7 @@
-"""Argument checks that return the value as a plain number or a float64 array."""
+"""Argument checks that return the value as a plain number or a float64 array.
+
+A value of the wrong type raises ArgumentTypeError, a wrong value ArgumentError.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ArgumentError, ArgumentTypeError
+from .errors import ArgumentError, ArgumentTypeError
 
 
-def require_int(name: str, value: Any) -> int:
-    """An integer as an int."""
+def require_int(name: str, value: Any, least: int | None = None, *, bits: int | None = None) -> int:
+    """An integer as an int; of at least ``least`` and below 2**bits where they are given."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise ArgumentTypeError(f"{name} is {value!r}; it must be an integer.")
     integer = int(value)
-    if abs(integer) >= 2**63:  # the core takes 64 bits and checks the range itself
-        raise ArgumentError(f"{name} is {value!r}; it is out of range.")
+    if least is not None and integer < least:
+        raise ArgumentError(f"{name} is {integer}; it must be at least {least}.")
+    if bits is not None and integer >= 1 << bits:
+        raise ArgumentError(f"{name} is {integer}; it must be below 2**{bits}.")
     return integer
 
 
@@ -43,7 +48,10 @@ def to_float64(name: str, value: Any) -> np.ndarray:
 
 def to_vector(name: str, value: Any) -> np.ndarray:
     """A sequence of at least one number, as a float64 array (n,)."""
-    array = to_float64(name, value)
+    try:
+        array = to_float64(name, value)
+    except ArgumentTypeError:
+        raise ArgumentTypeError(f"{name} is {value!r}; it must be a sequence of numbers.") from None
     if array.ndim != 1 or array.size == 0:
         raise ArgumentError(f"{name} has shape {array.shape}; it must be a sequence of at least one number.")
     return array

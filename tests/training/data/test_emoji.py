@@ -116,7 +116,7 @@ def test_the_package_is_fetched_once_and_kept(small, monkeypatch, tmp_path):
     assert [p.name for p in (tmp_path / "kept" / "data").iterdir()] == [source.ARCHIVE]
 
 
-def test_no_npm_no_network_and_no_place_are_told_apart(small, monkeypatch, tmp_path):
+def test_missing_npm_network_and_disk_space_are_different_errors(small, monkeypatch, tmp_path):
     monkeypatch.setenv("DIFFUSE_FAST_CACHE", str(tmp_path / "kept"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(DownloadError, match=r"npm is not installed.*npm pack emoji-datasource.*data\.archive"):
@@ -152,7 +152,7 @@ def test_missing_and_broken_drawings_are_named(tmp_path):
     ("index", "message"),
     [(b"{", "not a list of drawings"), (b"[1]", "not a list of drawings"), (b'[{"image": "a.png"}]', "'has_img_twitter'")],
 )
-def test_an_index_that_is_none_is_refused(tmp_path, index, message):
+def test_an_invalid_index_is_refused(tmp_path, index, message):
     path = archive(tmp_path / "p.tgz", None, {}, index)
     with pytest.raises(ArgumentError, match=message):
         source.drawings(path, size=8, on_error="raise")

@@ -36,7 +36,7 @@ TOLD = (
 )  # fmt: skip
 
 
-def test_all_faults_are_told_at_once():
+def test_all_errors_are_reported_at_once():
     with pytest.raises(ArgumentError) as raised:
         config_section.check(WRONG)
     for told in TOLD:
@@ -143,7 +143,7 @@ def test_the_bar_begins_without_a_loss(monkeypatch):
     assert "loss 0.5000" in out.getvalue() and "samples/s" in out.getvalue()
 
 
-def test_arrays_of_8_bits_with_a_part_held_out_are_pictures(tmp_path):
+def test_uint8_arrays_with_a_held_out_part_are_images(tmp_path):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).integers(0, 256, (40, 1, 4, 4)).astype(np.uint8))
     data = {"kind": "arrays", "path": str(tmp_path / "a.npy")}
     for more in ({}, {"held_out": 0.25}):

@@ -44,7 +44,7 @@ def test_a_folder_of_classes(folder):
     assert Images.from_folder(folder).fetch([0])[1] is None
 
 
-def test_pictures_are_cropped_in_the_middle_or_squeezed(tmp_path):
+def test_images_are_center_cropped_or_resized(tmp_path):
     levels = np.zeros((4, 8, 3), np.uint8)
     levels[:, 2:6] = 255  # white between black bars
     Image.fromarray(levels).save(tmp_path / "a.png")
@@ -63,7 +63,7 @@ def test_what_is_transparent_is_white(tmp_path):
 @pytest.mark.parametrize(
     ("size", "mode", "framing"), [((8, 6), "RGB", {"size": 6}), ((6, 6), "L", {"channels": 3}), ((6, 6), "L", {"channels": 1})]
 )
-def test_mixed_pictures_are_refused_until_they_are_made_one(folder, size, mode, framing):
+def test_images_of_different_shapes_are_refused_until_size_and_channels_are_given(folder, size, mode, framing):
     picture(folder / "red" / "other.png", size=size, mode=mode, color="white")
     with pytest.raises(ArgumentError, match=r"several shapes.*0\.PNG is \(3, 6, 6\).*other\.png.*Give size and channels"):
         Images.from_folder(folder)
@@ -71,7 +71,7 @@ def test_mixed_pictures_are_refused_until_they_are_made_one(folder, size, mode, 
     assert source.fetch(range(7))[0].shape == (7, *source.shape)
 
 
-def test_a_broken_picture_is_named_and_skipped_or_an_error(folder, caplog):
+def test_a_broken_image_is_named_and_skipped_or_an_error(folder, caplog):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)).save(folder / "red" / "cut.png")
     whole = (folder / "red" / "cut.png").read_bytes()
@@ -99,7 +99,7 @@ def test_a_broken_picture_is_named_and_skipped_or_an_error(folder, caplog):
     assert result.record.broken == ("red/none.png", "red/cut.png")
 
 
-def test_folders_without_pictures_are_refused(tmp_path):
+def test_folders_without_images_are_refused(tmp_path):
     absent = tmp_path / "absent"
     for path, labels, named in ((absent, False, "no folder"), (tmp_path, False, "no images"), (tmp_path, True, "class folders")):
         with pytest.raises(ArgumentError, match=named):
@@ -252,7 +252,7 @@ SCALED = DEEP / 32767.5 - 1.0
         ("f.pfm", b"Pf\n4 2\n-1.0\n" + (DEEP[::-1] / 65535).astype("<f4").tobytes()),
     ],
 )
-def test_pictures_of_more_than_8_bits_keep_their_values(tmp_path, channels, name, content):
+def test_images_of_more_than_8_bits_keep_their_values(tmp_path, channels, name, content):
     (tmp_path / name).write_bytes(content)
     x = Images.from_folder(tmp_path, framing=Framing(channels=channels)).fetch([0])[0].numpy()
     assert x.shape == (1, channels or 1, 2, 4)
@@ -260,7 +260,7 @@ def test_pictures_of_more_than_8_bits_keep_their_values(tmp_path, channels, name
         np.testing.assert_allclose(plane, SCALED, atol=1e-6)  # float32 of numbers up to 1
 
 
-def test_deep_pictures_are_resized_like_others(tmp_path):
+def test_images_of_more_than_8_bits_are_resized_like_others(tmp_path):
     """A grey ramp in 16 bits and the same in 8, up to half a level of 8 bits; bright edges stay within -1 to 1."""
     ramp = np.repeat(np.linspace(0, 255, 24).round()[None], 24, axis=0).astype(np.uint8)
     ramp[:, 12:] = 255
@@ -271,7 +271,7 @@ def test_deep_pictures_are_resized_like_others(tmp_path):
     assert deep.max() == 1.0
 
 
-def test_what_a_deep_picture_counts_to_is_asked_for(tmp_path):
+def test_an_unknown_maximum_of_an_image_must_be_given(tmp_path):
     (tmp_path / "whole.tif").write_bytes(tiff(DEEP.astype(np.int32), 2))
     for on_error in ("raise", "skip"):
         with pytest.raises(ArgumentError, match=r"whole\.tif cannot be used.*maximum is unknown; give data_range="):
@@ -327,7 +327,7 @@ def upright(stored: np.ndarray, orientation: int) -> np.ndarray:
         ("jpg", {"quality": 100}), ("avif", {"quality": 100}),
     ],
 )  # fmt: skip
-def test_pictures_stand_upright(tmp_path, suffix, options, orientation):
+def test_exif_orientation_is_applied(tmp_path, suffix, options, orientation):
     stored = np.zeros((16, 24), np.uint8)
     stored[:8, :8], stored[:8, 8:16], stored[8:, 16:] = 255, 128, 64  # no symmetry; blocks that JPEG keeps
     options = dict(options)
@@ -358,7 +358,7 @@ def test_damaged_exif_turns_nothing(tmp_path, suffix):
     assert torch.equal(Images.from_folder(tmp_path).fetch([0])[0], torch.ones(1, 3, 4, 6))
 
 
-def test_a_turned_picture_whose_header_does_not_say_so_is_named(tmp_path):
+def test_an_orientation_missing_from_the_header_is_named(tmp_path):
     """EXIF after the pixels of a PNG."""
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -381,7 +381,7 @@ def test_every_common_format_is_read(tmp_path, suffix):
     assert torch.equal(Images.from_folder(tmp_path).fetch([0])[0], torch.ones(1, 3, 6, 6))
 
 
-def test_a_giant_picture_is_named(tmp_path, monkeypatch):
+def test_a_decompression_bomb_is_named(tmp_path, monkeypatch):
     picture(tmp_path / "giant.png", size=(40, 40))
     picture(tmp_path / "small.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
@@ -480,7 +480,7 @@ def test_training_on_levels_is_the_same_from_an_array_and_from_its_file(tmp_path
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64, ">f4"])
 @pytest.mark.parametrize("top", [1, 255])
-def test_pictures_without_a_sign_are_refused_until_their_range_is_said(dtype, top):
+def test_arrays_of_images_in_0_1_or_0_255_need_a_range(dtype, top):
     data = (np.round(LEVELS / 255) * top).astype(dtype)
     with pytest.raises(ArgumentError, match=rf"values from 0 to {top}, and none below 0.*data_range=\(0, 1\).*data_range=False"):
         Arrays(data)
@@ -494,7 +494,7 @@ def test_pictures_without_a_sign_are_refused_until_their_range_is_said(dtype, to
     np.testing.assert_array_equal(plain.fetch([3])[0].numpy(), data[[3]].astype(np.float32))
 
 
-def test_other_numbers_are_taken_as_they_are():
+def test_other_arrays_are_not_scaled():
     points, whole = np.arange(20.0).reshape(10, 2), np.arange(-2, 14).reshape(4, 1, 2, 2)
     for data in (points, whole, LEVELS / 127.5 - 1.0, np.zeros((4, 1, 4, 4))):
         source = Arrays(data)

@@ -9,7 +9,7 @@ pytest.importorskip("sklearn")
 from diffuse_fast.training.data import digits
 
 
-def test_the_split_is_whole_disjoint_stratified_and_always_the_same():
+def test_the_split_is_complete_disjoint_stratified_and_reproducible():
     split = digits()
     assert split.images.shape == (1437, 1, 8, 8)
     assert split.held_out_images.shape == (360, 1, 8, 8)

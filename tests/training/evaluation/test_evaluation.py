@@ -179,7 +179,7 @@ def test_an_npz_that_does_not_fit_is_refused(tmp_path, arrays, message):
         split_npz(tmp_path / "d.npz")
 
 
-def test_a_file_that_is_no_npz_is_refused(tmp_path):
+def test_a_file_of_another_format_is_refused(tmp_path):
     (tmp_path / "d.npz").write_bytes(b"no archive")
     with pytest.raises(ArgumentError, match=r"not an \.npz"):
         split_npz(tmp_path / "d.npz")

@@ -56,7 +56,7 @@ def test_targets_are_what_a_perfect_network_says(schedule):
         assert (error < 1e-5 * (1 + sigma)).all(), prediction_type
 
 
-def test_the_network_is_told_its_convention():
+def test_the_network_gets_times_in_its_convention():
     t = torch.tensor([0.5, 2.0], dtype=torch.float64)
     told = ForwardProcess(df.Schedule.edm(), "edm").network_time(t)
     torch.testing.assert_close(told, (t.log() / 4).float())

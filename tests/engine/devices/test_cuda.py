@@ -308,10 +308,10 @@ def test_a_network_that_fails_while_captured_leaves_a_working_sampler(mocked):
         run = type(call).__call__
 
         class Call(type(call)):
-            def __call__(self, evaluations, whole):
+            def __call__(self, evaluations, integer_times):
                 if failing and memory.tape is not None:
                     raise NetworkError("not while capturing")
-                return run(self, evaluations, whole)
+                return run(self, evaluations, integer_times)
 
         call.__class__ = Call
         return call
