@@ -151,8 +151,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class SolverTable:
-    """A solver's output: the fields of :class:`~diffuse_fast.Plan` that it determines. An ``initial_scale`` of None is the default
-    of the schedule's family."""
+    """A solver's output: the fields of :class:`~diffuse_fast.Plan` that it determines.
+
+    Attributes:
+        rows: One per network call, and rows without a call; in the order in which they are applied.
+        marginals: (alpha, sigma) of the state before each row and after the last.
+        deviation: By how much each row misses the next marginal with a perfect prediction, as (alpha, variance); None for a table
+            that misses none.
+        registers: How many registers the rows use.
+        initial_scale: The standard deviation of the initial state; None for the default of the schedule's family.
+    """
 
     rows: tuple[Row, ...]
     marginals: tuple[tuple[float, float], ...]
