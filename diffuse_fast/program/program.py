@@ -4,8 +4,8 @@
 runs it. The program does not contain the weights of the network, only their names and shapes, so a fine-tuned network has the same
 program.
 
-**Rows.** A program describes one row: one sample, or one time, or one condition. Every shape and size here is that of one row; there
-is no batch. A :class:`Buffer` has a level, which says what its rows are and so how often it is computed (:class:`Level`).
+**Rows.** A program describes one row: one sample, or one time, or one condition. Every shape and size here is that of one row;
+there is no batch. A :class:`Buffer` has a level, which says what its rows are and so how often it is computed (:class:`Level`).
 
 **Views.** An operation reads and writes views of buffers. Reshaping, transposing, splitting, broadcasting and doubling an image by
 nearest neighbours are views too, so they cost nothing.
@@ -69,7 +69,8 @@ class View:
         buffer: Index into the buffers of the program.
         offset: Element of the row at which the view begins.
         dims: For each dimension its atoms, outermost first. A dimension is the product of its atoms: ``((4, 8), (2, 0))`` has size
-            8 and repeats each of four elements twice. A dimension of size 1 has no atoms; neighbours that are one stride are merged.
+            8 and repeats each of four elements twice. A dimension of size 1 has no atoms; neighbours that are one stride are
+            merged.
     """
 
     buffer: int
@@ -132,7 +133,8 @@ class Norm:
     Attributes:
         kind: ``standard`` is (x - mean) / sqrt(variance + epsilon), ``rms`` is x / sqrt(mean(x^2) + epsilon) and ``l2`` is
             x / max(sqrt(sum(x^2)), epsilon).
-        axes: The dimensions over which moments are taken, rising.
+        axes: The dimensions over which moments are taken: the one that is cut into groups, then the others, rising. Without
+            groups, all of them rising. (A linear that reads (pixels, channels) after a group norm has axes (1, 0).)
         groups: Equal parts into which the first of the axes is cut; each part has moments of its own.
         epsilon: See ``kind``.
     """
