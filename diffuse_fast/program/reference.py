@@ -265,9 +265,9 @@ _BINARY: dict[str, Callable[[np.ndarray, np.ndarray | float], np.ndarray]] = {
 
 
 def _norm(stage: Norm, x: np.ndarray) -> np.ndarray:
-    first = stage.axes[0] + 1  # behind the rows
-    grouped = x.reshape(*x.shape[:first], stage.groups, x.shape[first] // stage.groups, *x.shape[first + 1 :])
-    axes = tuple(axis + 2 for axis in stage.axes)
+    cut = stage.axes[0] + 1  # behind the rows
+    grouped = x.reshape(*x.shape[:cut], stage.groups, x.shape[cut] // stage.groups, *x.shape[cut + 1 :])
+    axes = tuple(axis + 1 + (axis >= stage.axes[0]) for axis in stage.axes)  # the groups are one more dimension
     if stage.kind == "standard":
         centred = grouped - grouped.mean(axes, keepdims=True)
         grouped = centred / np.sqrt((centred**2).mean(axes, keepdims=True) + stage.epsilon)

@@ -122,6 +122,12 @@ def test_a_standard_norm_is_a_group_norm(groups):
     close(ours, functional.group_norm(torch.from_numpy(x), groups, eps=1e-3))
 
 
+def test_any_dimension_of_a_norm_can_be_cut_into_groups():
+    x = RNG.normal(3, 2, (2, 5, 6))
+    ours = evaluate(Map(), x, x.shape[1:], prologue=[Norm("standard", (1, 0), 3, 1e-3)])
+    close(ours, functional.group_norm(torch.from_numpy(x).mT, 3, eps=1e-3).mT)
+
+
 def test_norms_over_the_last_dimension():
     x = RNG.normal(3, 2, (2, 6, 4))
     (t,) = tensors(x)
