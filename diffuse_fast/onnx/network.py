@@ -275,7 +275,7 @@ class _Reader:
     def _stored(self, data: mmap.mmap | bytes, fields: list[_Field], dtype: str) -> bytes:
         out = []
         for g in fields:
-            number, a, b = g
+            number, _, b = g
             if number == 9 or (b >= 0 and (number, dtype) in ((4, "float32"), (10, "float64"))):
                 out.append(data[slice(*self._span(g))])
             elif number == 4 and dtype == "float32":
