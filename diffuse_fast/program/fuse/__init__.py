@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from ..draft import Draft
 from ..program import Binary, Input, Operation, Stage, View
-from .attention import absorb_scale, match_attention
+from .attention import absorb_scale, match_attention, settle_scale
 from .bias import add_to_bias
 from .cleanup import remove_dead, remove_duplicate, remove_neutral
 from .copies import place, remove_copy
@@ -35,6 +35,7 @@ PASSES = (
     convolution_to_linear,
     match_attention,
     absorb_scale,
+    settle_scale,
     choose_main,
     fuse_epilogue,
     add_to_bias,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -130,3 +131,12 @@ def absorb_scale(graph: Graph, index: int) -> None:
         graph.set(writer, replace(before, **where))  # type: ignore[arg-type]
         graph.set(index, replace(op, kind=replace(op.kind, scale=scale)))
         return
+
+
+def settle_scale(graph: Graph, index: int) -> None:
+    """Make a scale that is 1 / sqrt(head size) but for float32 rounding exact: exporters split it into roots in several ways."""
+    op = graph[index]
+    if isinstance(op.kind, Attention):
+        usual = 1 / math.sqrt(op.inputs[0].shape[-1])
+        if op.kind.scale != usual and abs(op.kind.scale / usual - 1) < 1e-6:
+            graph.set(index, replace(op, kind=replace(op.kind, scale=usual)))
