@@ -204,6 +204,9 @@ class Lowering:
         known = self._known.get(key)
         if known is not None:
             return known
+        others = {part.shape[:axis] + part.shape[axis + 1 :] for part in parts}
+        if len(others) > 1:
+            raise ArtifactError(f"tensors of shapes {sorted(others)[:5]}, besides one dimension, are concatenated.")
         dims = [self.broadcast([part.dims[i] for part in parts]) for i in range(len(parts[0].dims)) if i != axis]
         if any(stride == ROW for part in parts for _, stride in part.dims[axis]):
             raise UnsupportedError("concatenation of samples is not supported.")
@@ -216,8 +219,7 @@ class Lowering:
         for part, count in zip(parts, sizes, strict=True):
             target = views.narrow(whole, axis, start, count)
             assert target is not None  # one atom of a new buffer
-            wide = [*target.dims[:axis], part.dims[axis], *target.dims[axis + 1 :]]
-            self.write(views.expand(part, wide), target)
+            self.write(part, target)
             start += count
         self._known[key] = whole
         return whole
