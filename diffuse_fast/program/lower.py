@@ -1,4 +1,4 @@
-"""Lower a network to a program: each node becomes views and at most a few operations, which :mod:`.fuse` then merges."""
+"""Lower a network to a program: each node becomes views and at most a few operations, which :mod:`.fuse` merges."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from . import views
 from .constants import FOLDED
 from .draft import Draft
 from .finish import finish
+from .fuse import fuse
 from .lowering import Call, Lowering, Tensor, Value, unsupported
 from .operators import HANDLERS
 from .program import Input, Level, Program
@@ -34,7 +35,7 @@ def lower_model(model: Model) -> Program:
     """Lower the network of a model.
 
     Returns:
-        The program, unfused. Its inputs are the sample, the time, then the conditioning in the order of ``model.conditioning``.
+        The program. Its inputs are the sample, the time, then the conditioning in the order of ``model.conditioning``.
 
     Raises:
         UnsupportedError: an operation is not supported. The message names the operator, its node and its module.
@@ -68,14 +69,14 @@ def lower_network(network: Network, shapes: Mapping[str, tuple[int, ...]] | None
     """
     sizes = _sizes(network, shapes or {})
     for batch in [p for p in PRIMES if all(n % p for n in sizes)][:3]:
-        program = finish(lower(network, batch, shapes))
+        program = finish(fuse(lower(network, batch, shapes)))
         if program is not None:
             return program
     raise UnsupportedError("no prime is free to stand for the batch.")
 
 
 def lower(network: Network, batch: int, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Draft:
-    """Lower a network with a prime that stands for the batch. It must be a factor of no size."""
+    """Lower a network, without fusing, with a prime that stands for the batch and is a factor of no size."""
     lowering = Lowering(network, batch)
     _inputs(lowering, shapes or {})
     if len(network.outputs) < 1:

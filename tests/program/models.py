@@ -10,7 +10,9 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from diffuse_fast.program.lower import lower_file
+from diffuse_fast.onnx import network
+from diffuse_fast.program.finish import finish
+from diffuse_fast.program.lower import lower
 from diffuse_fast.program.program import Program
 from diffuse_fast.program.reference import Reference
 
@@ -45,6 +47,13 @@ def write(
     return path
 
 
+def unfused(path: Path) -> Program:
+    """The program of a file before fusion."""
+    program = finish(lower(network.read(path), 61))
+    assert program is not None
+    return program
+
+
 def weights_of(path: Path) -> dict[str, np.ndarray]:
     """The initializers of a file."""
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
@@ -56,7 +65,7 @@ def error(path: Path, inputs: Sequence[np.ndarray], program: Program | None = No
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     expected = session.run(None, dict(zip([one.name for one in session.get_inputs()], inputs, strict=True)))[0]
-    found = Reference(program or lower_file(path), weights_of(path))(inputs[0], inputs[1], inputs[2:])
+    found = Reference(program or unfused(path), weights_of(path))(inputs[0], inputs[1], inputs[2:])
     assert found.shape == expected.shape
     return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-30))
 

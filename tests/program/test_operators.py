@@ -13,7 +13,8 @@ from onnx import helper
 from diffuse_fast.errors import ArtifactError, UnsupportedError
 from diffuse_fast.program.lower import lower_file
 from diffuse_fast.program.program import Attention, Gather, Linear, Map, Norm, Pool, Resize, Unary
-from tests.program.models import error, node, random_inputs, weights_of, write
+from diffuse_fast.program.reference import Reference
+from tests.program.models import error, node, random_inputs, unfused, weights_of, write
 
 RNG = np.random.default_rng(0)
 
@@ -614,13 +615,13 @@ CASES = {
 def test_the_program_computes_what_onnxruntime_does(name, tmp_path):
     case = CASES[name]
     path = case.write(tmp_path / "model.onnx")
-    program = lower_file(path)
-    for batch in (1, 3):
-        assert error(path, random_inputs(path, batch), program) < case.tolerance
+    for program in (unfused(path), lower_file(path)):
+        for batch in (1, 3):
+            assert error(path, random_inputs(path, batch), program) < case.tolerance
 
 
 def stages(case: Case, tmp_path) -> list:
-    program = lower_file(case.write(tmp_path / "model.onnx"))
+    program = unfused(case.write(tmp_path / "model.onnx"))
     return [stage for op in program.operations for stage in op.prologue]
 
 
@@ -645,7 +646,7 @@ def test_a_spelled_norm_is_one_stage(name, tmp_path):
 
 
 def kinds(case: Case, tmp_path) -> list[type]:
-    program = lower_file(case.write(tmp_path / "model.onnx"))
+    program = unfused(case.write(tmp_path / "model.onnx"))
     return [type(op.kind) for op in program.operations]
 
 
@@ -687,13 +688,11 @@ def test_the_mask_of_a_boolean_condition(tmp_path):
     inputs = random_inputs(given, 3, seed=1)
     inputs[-1][..., 0] = True
     with np.errstate(divide="ignore"):
-        expected = error(path, [*inputs[:-1], np.log(inputs[-1].astype(np.float32))], lower_file(path))
+        expected = error(path, [*inputs[:-1], np.log(inputs[-1].astype(np.float32))], unfused(path))
     assert expected < 2e-6
-    from diffuse_fast.program.reference import Reference
-
     with np.errstate(divide="ignore"):
-        a = Reference(lower_file(given), weights_of(given))(inputs[0], inputs[1], inputs[2:])
-        b = Reference(lower_file(path), weights_of(path))(*inputs[:2], [*inputs[2:-1], np.log(inputs[-1].astype(np.float32))])
+        a = Reference(unfused(given), weights_of(given))(inputs[0], inputs[1], inputs[2:])
+        b = Reference(unfused(path), weights_of(path))(*inputs[:2], [*inputs[2:-1], np.log(inputs[-1].astype(np.float32))])
     np.testing.assert_allclose(a, b, atol=1e-12)
 
 
