@@ -45,7 +45,6 @@ def test_an_operation_that_nobody_reads_is_removed():
     maker.linear(maker.linear(maker.x, 8), 8)
     draft = fused(maker, maker.linear(maker.x, 4))
     assert kinds(draft) == ["Linear"]
-    assert len(draft.buffers) == 5  # x, t, weight, bias, output
 
 
 def test_stages_that_change_nothing_are_removed():

@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..draft import Draft
-from ..program import Binary, Input, Operation, Stage, View
 from .attention import absorb_scale, match_attention, settle_scale
 from .bias import add_to_bias
 from .cleanup import remove_dead, remove_duplicate, remove_neutral
@@ -47,14 +46,14 @@ PASSES = (
 
 
 def fuse(draft: Draft) -> Draft:
-    """Return a shorter draft that computes the same."""
+    """Return a shorter draft that computes the same. Buffers that are not used any more stay until :mod:`..finish`."""
     graph = Graph(draft)
     waiting = [set(graph.touched) for _ in PASSES]
     graph.touched.clear()
     while True:
         number = next((number for number, indices in enumerate(waiting) if indices), None)
         if number is None:
-            return _compact(draft, graph)
+            return replace(draft, buffers=graph.buffers, operations=[op for op in graph.operations if op is not None])
         indices, waiting[number] = waiting[number], set()
         for index in sorted(indices):
             if graph.operations[index] is not None:
@@ -65,37 +64,3 @@ def fuse(draft: Draft) -> Draft:
         for indices in waiting:
             indices |= graph.touched
         graph.touched.clear()
-
-
-def _compact(draft: Draft, graph: Graph) -> Draft:
-    """Drop buffers that are not used any more."""
-    operations = [op for op in graph.operations if op is not None]
-    used = {one.buffer for one in draft.inputs} | {graph.output}
-    for op in operations:
-        used.add(op.output.buffer)
-        used.update(view.buffer for view in op.reads)
-    number = {old: new for new, old in enumerate(sorted(used))}
-    assert draft.output is not None
-    return Draft(
-        draft.batch,
-        [graph.buffers[old] for old in sorted(used)],
-        [Input(one.name, number[one.buffer], one.shape) for one in draft.inputs],
-        [_renumbered(op, number) for op in operations],
-        replace(draft.output, buffer=number[graph.output]),
-    )
-
-
-def _renumbered(op: Operation, number: dict[int, int]) -> Operation:
-    def view(v: View) -> View:
-        return replace(v, buffer=number[v.buffer])
-
-    def stage(s: Stage) -> Stage:
-        return replace(s, operand=view(s.operand)) if isinstance(s, Binary) and isinstance(s.operand, View) else s
-
-    return replace(
-        op,
-        inputs=tuple(map(view, op.inputs)),
-        output=view(op.output),
-        prologue=tuple(map(stage, op.prologue)),
-        epilogue=tuple(map(stage, op.epilogue)),
-    )

@@ -61,8 +61,6 @@ class Route:
         Raises:
             NoRoute: The view reaches elements outside the source or across its axes, or a norm does not see all of its elements.
         """
-        if view.dims == self.source.dims and view.offset == self.source.offset:
-            return list(self.others), list(self.norms)
         digits, used = self._digits(view.offset - self.source.offset), [0] * len(self.sizes)
         dims = [[piece for atom in dim for piece in self._pieces(atom, digits, used)] for dim in view.dims]
         views = []
@@ -159,6 +157,8 @@ def follow_stages(source: View, x: View, stages: Sequence[Stage], view: View) ->
     Returns:
         ``x`` and the stages, as ``view`` sees them.
     """
+    if _same(source, view):
+        return x, tuple(stages)
     operands = [stage.operand for stage in stages if isinstance(stage, Binary) and isinstance(stage.operand, View)]
     norms = [stage for stage in stages if isinstance(stage, Norm)]
     views, moved = Route(source, [x, *operands], norms).follow(view)
@@ -176,8 +176,21 @@ def follow_stages(source: View, x: View, stages: Sequence[Stage], view: View) ->
 
 def follower(source: View, target: View) -> Follow:
     """Return a function from views of the source's buffer to views of the same elements of ``target``, which has its shape."""
-    route = Route(source, [target], [])
-    return lambda view: route.follow(view)[0][0]
+    route: Route | None = None
+
+    def follow(view: View) -> View:
+        nonlocal route
+        if _same(source, view):
+            return target
+        if route is None:
+            route = Route(source, [target], [])
+        return route.follow(view)[0][0]
+
+    return follow
+
+
+def _same(source: View, view: View) -> bool:
+    return view.dims == source.dims and view.offset == source.offset
 
 
 def _refine(dims: Sequence[Dim]) -> list[tuple[int, tuple[int, ...]]]:
