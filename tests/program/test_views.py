@@ -82,7 +82,7 @@ def test_a_reshape_across_dimensions_of_one_stride():
 
 def test_what_is_no_view():
     image = IMAGES["channels last"]
-    assert views.reshape(image, (BATCH, 3, 64)) is None
+    assert views.reshape(image, (BATCH, 8, 24)) is None
     assert views.reshape(image, (BATCH, 4, 6, 8)) is None
     assert views.reshape(image, (6, BATCH, 4, 8)) is None, "samples would be mixed"
     assert views.reshape(image, (BATCH * 2, 96)) is None
@@ -127,10 +127,7 @@ def test_random_reshapes(seed):
     if found is not None:
         same(found, table.reshape(BATCH, *target))
         return
-    strided = (
-        np.zeros([n + 0 for n in table.shape[1:]]) if order == [0, 1, 2, 3, 4] else np.zeros([shape[i - 1] for i in order[1:]])
-    )
-    strided = strided.transpose(np.argsort([i - 1 for i in order[1:]]))
+    strided = np.zeros([shape[i - 1] for i in order[1:]]).transpose(np.argsort(order[1:]))
     assert not np.shares_memory(strided.reshape(target), strided), "NumPy needs no copy"
 
 
