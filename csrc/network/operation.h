@@ -41,6 +41,9 @@ struct Rows {
   float* write(int64_t buffer, int64_t row) const { return slots[places[buffer].slot][row] + places[buffer].offset; }
 };
 
+// Floats in a row of scratch: whole vectors of every instruction set.
+constexpr int64_t round_up(int64_t floats) { return (floats + 15) / 16 * 16; }
+
 // ---- views --------------------------------------------------------------------------------------
 
 // Offsets along some dimensions of a view: uniform, or from a table.
@@ -57,8 +60,8 @@ struct Access {
   int64_t buffer = 0, offset = 0;
   Steps points;  // all dimensions but the inner one, row-major
   Steps inner;
-  bool contiguous() const { return inner.table.empty() && inner.stride == 1; }  // one load per vector
-  bool repeated() const { return inner.table.empty() && inner.stride == 0; }    // one value for all
+  bool contiguous() const { return inner.table.empty() && (inner.stride == 1 || inner.count == 1); }
+  bool repeated() const { return inner.table.empty() && inner.stride == 0; }
 };
 
 // Splits a view at the inner dimension; `inner` == rank (or a rank of 0) gives an inner dimension of size 1.
@@ -72,30 +75,40 @@ std::vector<float> dense(const View& view, const float* row);
 
 // ---- stages -------------------------------------------------------------------------------------
 
+// A stage with its tables. A norm takes along what usually follows it: a scale and a shift per channel, and an activation.
 struct PreparedStage {
-  Stage::Type type;
-  Unary unary;
-  Binary binary;
-  float number;
-  Access operand;    // kOperand
-  bool per_channel;  // kOperand: the same for all points
+  Stage::Type type = Stage::kUnary;
+  Unary unary = Unary::kAbs;
+  Binary binary = Binary::kAdd;
+  float number = 0;
+  Access operand;
 
-  // kNorm: moment number of element (p, i) is point_moment.at(p) + inner_moment.at(i).
-  NormKind norm;
-  double epsilon;
-  int64_t moments;
-  int64_t moment_size;  // elements in each
-  Steps point_moment, inner_moment;
+  // How the moments of a norm vary: with the inner index alone, with the point alone, or with both.
+  enum Form : int { kByChannel, kByPoint, kGeneral };
+  Form form = kGeneral;
+  NormKind norm = NormKind::kStandard;
+  double epsilon = 0;
+  int64_t moments = 1, moment_size = 1;  // how many, and of how many elements each
+  Steps point_moment, inner_moment;      // element (p, i) has moment point_moment.at(p) + inner_moment.at(i)
+  int64_t table = 0, table_size = 0;     // its mean, factor and offset in the row's moments: (x - mean) * factor + offset
+  bool scaled = false, shifted = false, activated = false;
+  Access scale, shift;
 };
 
-// The stages of an operation over the elements of one view (prologue: inputs[0], epilogue: the output) and the view itself.
-// stages.h has the functions that run them: prepare_prologue (norms of one row), read_points and write_points.
+// The stages of an operation over the elements of one view (prologue: inputs[0], epilogue: the output), and the view itself.
+// stages.h has the functions that run them.
 struct Stages {
   Access view;
   std::vector<PreparedStage> list;
   int64_t points = 1, inner = 1;
-  int64_t scratch = 0;  // floats that prepare_prologue needs per row
+  int64_t moments = 0;  // floats for the moments of one row
+  int64_t work = 0;     // floats of scratch while moments are computed
 };
+
+// Points whose sums are taken in float32, before they are added to a sum in float64.
+constexpr int64_t kTilePoints = 64;
+
+Stages prepare_stages(const std::vector<Stage>& stages, const View& view, int inner);
 
 // ---- operations ---------------------------------------------------------------------------------
 
@@ -107,9 +120,11 @@ struct Prepared {
   Prepared();
   virtual ~Prepared();
   Run run = nullptr;
-  int64_t scratch = 0;          // floats, aligned to 64 bytes, whatever the number of rows ...
-  int64_t scratch_per_row = 0;  // ... plus these for each row
+  virtual int64_t scratch(int64_t rows) const = 0;  // floats that run() needs, aligned to 64 bytes
 };
+
+// Rows in one call, at most: tables of pointers to them are on the stack.
+constexpr int64_t kMostRows = 64;
 
 enum class Precision : int { kFloat32, kFloat32Fast };
 
@@ -125,11 +140,20 @@ struct Context {
   const float* constant(const View& view) const { return places[static_cast<size_t>(view.buffer)].fixed; }
 };
 
-Stages prepare_stages(const std::vector<Stage>& stages, const View& view, int inner);
-
-// One per kind. They throw std::invalid_argument for what cannot be run.
-using Prepare = std::unique_ptr<Prepared> (*)(const Context& context, const Operation& operation);
+// Throws std::invalid_argument for what cannot be run.
 std::unique_ptr<Prepared> prepare(const Context& context, const Operation& operation);
+
+// One per kind (operations/).
+std::unique_ptr<Prepared> prepare_map(const Context& context, const Operation& operation);
+std::unique_ptr<Prepared> prepare_convolution(const Context& context, const Operation& operation);
+std::unique_ptr<Prepared> prepare_linear(const Context& context, const Operation& operation);
+std::unique_ptr<Prepared> prepare_attention(const Context& context, const Operation& operation);
+std::unique_ptr<Prepared> prepare_product(const Context& context, const Operation& operation);
+std::unique_ptr<Prepared> prepare_softmax(const Context& context, const Operation& operation);
+std::unique_ptr<Prepared> prepare_reduce(const Context& context, const Operation& operation);
+std::unique_ptr<Prepared> prepare_pool(const Context& context, const Operation& operation);
+std::unique_ptr<Prepared> prepare_resize(const Context& context, const Operation& operation);
+std::unique_ptr<Prepared> prepare_gather(const Context& context, const Operation& operation);
 
 // The fast products (products/). Null: the shape is not theirs, and the simple form in operations/ runs. They set Prepared::run to
 // a function of context.kernels.
@@ -138,13 +162,11 @@ std::unique_ptr<Prepared> prepare_fast_linear(const Context& context, const Oper
 
 // ---- instruction sets ---------------------------------------------------------------------------
 
-struct ProductKernels;  // products/products.h: the functions of products/ and the shape of their blocks
-
 // The functions of one instruction set. `name` is that of the step's kernel (step/cpu/kernels.h).
 struct Kernels {
   const char* name;
   Run map, convolution, linear, attention, product, softmax, reduce, pool, resize, gather;
-  const ProductKernels* products;
+  void (*apply)(Unary function, float parameter, float* values, int64_t count);  // for tests
 };
 
 // The functions of the instruction set with this name, or null.
