@@ -417,6 +417,70 @@ def test_parts_of_another_level_are_copied():
     assert kinds(draft) == ["Map", "Map", "Linear"]
 
 
+# ---- scales and shifts ----------------------------------------------------------------------------
+
+
+def time_vectors(maker, like, count):
+    """Vectors per channel that depend on the time, as operands of an image."""
+    channels = like.shape[1]
+    time = maker.linear(views.reshape(maker.t, (BATCH, 1)), count * channels)
+    rest = tuple(map(views.repeated, like.dims[2:]))
+    return [View(time.buffer, i * channels, (like.dims[0], ((channels, 1),), *rest)) for i in range(count)]
+
+
+def test_the_weights_of_a_norm_and_the_scale_and_shift_of_the_time_are_one_scale_and_shift():
+    maker = Maker(4, 6, 6)
+    h = maker.convolution(maker.x, 4)
+    scale, shift = time_vectors(maker, h, 2)
+    scale = View(scale.buffer, scale.offset, scale.dims[:2])
+    more = maker.map(scale, Binary("add", 1.0))
+    more = View(more.buffer, 0, (*more.dims, *map(views.repeated, h.dims[2:])))
+    y = maker.map(maker.map(group_norm(maker, h, 2), Binary("multiply", more)), Binary("add", shift))
+    draft = fused(maker, maker.convolution(silu(maker, y), 3))
+    assert kinds(draft) == ["Convolution", "Convolution"]
+    assert words(draft.operations[-1].prologue) == ["norm", "multiply", "add", "silu"]
+    assert kinds(draft, Level.TIME)[0] == "Linear"
+    assert set(kinds(draft, Level.TIME)[1:]) == {"Map"}
+
+
+@pytest.mark.parametrize(
+    ("functions", "expected"),
+    [
+        (("add", "add"), ["add"]),
+        (("multiply", "multiply", "multiply"), ["multiply"]),
+        (("add", "multiply"), ["add", "multiply"]),
+        (("add", "multiply", "add", "multiply"), ["multiply", "add"]),
+        (("multiply", "subtract", "multiply"), ["multiply", "subtract", "multiply"]),
+    ],
+)
+def test_runs_of_vectors_become_at_most_one_scale_and_one_shift(functions, expected):
+    maker = Maker(4, 6, 6)
+    h = maker.convolution(maker.x, 4)
+    for function, vector in zip(functions, time_vectors(maker, h, len(functions)), strict=True):
+        h = maker.map(h, Binary(function, vector))
+    draft = fused(maker, h)
+    assert words(draft.operations[-1].epilogue) == expected
+    assert kinds(draft) == ["Convolution"]
+
+
+def test_vectors_along_different_dimensions_are_not_composed():
+    maker = Maker(5, 4)
+    x = maker.map(maker.x, Norm("standard", (2,), 1, 1e-5), order=range(3))
+    x = maker.map(x, Binary("multiply", per_channel(maker.weight(4), x, 2)), order=range(3))
+    x = maker.map(x, Binary("multiply", per_channel(maker.weight(5), x, 1)), order=range(3))
+    assert words(only(fused(maker, maker.linear(x, 3))).prologue) == ["norm", "multiply", "multiply"]
+
+
+def test_vectors_that_depend_on_the_sample_are_not_composed():
+    maker = Maker(4, 6, 6)
+    h = maker.convolution(maker.x, 4)
+    gate = maker.add(Reduce("mean", (2, 3)), (maker.x,), (4, 1, 1))
+    gate = View(gate.buffer, 0, (*gate.dims[:2], *map(views.repeated, h.dims[2:])))
+    y = maker.map(maker.map(h, Binary("multiply", gate)), Binary("multiply", time_vectors(maker, h, 1)[0]))
+    draft = fused(maker, y)
+    assert words(draft.operations[-1].epilogue) == ["multiply", "multiply"]
+
+
 # ---- the whole ------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..draft import Draft
+from .affine import compose_affine
 from .attention import absorb_scale, match_attention, settle_scale
 from .bias import add_to_bias
 from .cleanup import remove_dead, remove_duplicate, remove_neutral
@@ -47,6 +48,12 @@ PASSES = (
 
 def fuse(draft: Draft) -> Draft:
     """Return a shorter draft that computes the same. Buffers that are not used any more stay until :mod:`..finish`."""
+    fused = _run(draft)
+    composed = compose_affine(fused)
+    return fused if len(composed.operations) == len(fused.operations) else _run(composed)
+
+
+def _run(draft: Draft) -> Draft:
     graph = Graph(draft)
     waiting = [set(graph.touched) for _ in PASSES]
     graph.touched.clear()
