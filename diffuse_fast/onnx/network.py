@@ -22,8 +22,9 @@ from .header import DTYPES, ExternalTensor, Value, parse_value
 from .protobuf import Span, WireReader
 
 MAX_NODES = 100_000  # SDXL's UNet has some 20,000
-MAX_FIELDS = 4_000_000
+MAX_FIELDS = 2_000_000  # and numbers in lists. SDXL's UNet has some 500,000
 MAX_MESSAGE = 256 << 20  # bytes of one node
+MAX_PACKED = 1 << 20  # bytes of a list of integers: each becomes a Python object
 MAX_VALUES = 64 << 20  # bytes of all constants that are read
 SMALL = 64  # elements of the largest initializer of floats whose values are read
 _MAX_DEPTH = 32  # of functions in functions
@@ -118,7 +119,7 @@ class _Reader:
     def __init__(self, data: mmap.mmap | bytes, folder: Path):
         self._data = data
         self._folder = folder
-        self._fields = self._bytes = 0
+        self._fields = self._bytes = self._calls = 0
         self._functions: dict[tuple[str, str, str], _Function] = {}
 
     def model(self) -> Network:
@@ -212,6 +213,7 @@ class _Reader:
             elif i == 5:
                 tensor = self._tensor(data, g, constant=True)[1].values
             elif i == 7:
+                self._count(max(b - a, 4) // 4)
                 floats += np.frombuffer(data[a:b], "<f4").tolist() if b >= 0 and not (b - a) % 4 else [self._float(data, g)]
             elif i == 8:
                 integers += self._integers(data, g)
@@ -327,7 +329,8 @@ class _Reader:
                 continue
             if depth >= _MAX_DEPTH or len(pending) > MAX_NODES:
                 raise ArtifactError(f"the function {node.op!r} nests too deep or too wide; it is not read further.")
-            pending += [(inner, depth + 1) for inner in reversed(function.called(node))]
+            self._calls += 1
+            pending += [(inner, depth + 1) for inner in reversed(function.called(node, self._calls))]
 
     # ---- the wire format ------------------------------------------------------------------------
 
@@ -335,7 +338,9 @@ class _Reader:
         """List the fields of a message."""
         out: list[_Field] = []
         try:
-            while position < stop:
+            for _ in range(MAX_FIELDS - self._fields + 1):
+                if position >= stop:
+                    break
                 key = data[position]
                 position += 1
                 if key > 127:
@@ -364,10 +369,13 @@ class _Reader:
             position = stop + 1
         if position > stop:
             raise ArtifactError("a message ends inside a field; the file is truncated or damaged.")
-        self._fields += len(out)
+        self._count(len(out))
+        return out
+
+    def _count(self, fields: int) -> None:
+        self._fields += fields
         if self._fields > MAX_FIELDS:
             raise ArtifactError(f"the file has more than {MAX_FIELDS} protobuf fields; it is not read further.")
-        return out
 
     @staticmethod
     def _span(f: _Field) -> tuple[int, int]:
@@ -393,9 +401,12 @@ class _Reader:
             return [self._integer(f)]
         out = []
         position, stop = self._span(f)
+        if stop - position > MAX_PACKED:
+            raise ArtifactError(f"a list of numbers is {stop - position} bytes long; at most {MAX_PACKED} are read.")
         while position < stop:
             value, position = _varint(data, position)
             out.append(value - (1 << 64) if value >> 63 else value)
+        self._count(len(out))
         if position > stop:
             raise ArtifactError("a list of numbers ends inside a number; the file is truncated or damaged.")
         return out
@@ -443,15 +454,15 @@ class _Function:
     nodes: list[Node]
     defaults: dict[str, Attribute]
 
-    def called(self, call: Node) -> list[Node]:
-        """Its nodes with the names and attributes of a call."""
+    def called(self, call: Node, number: int) -> list[Node]:
+        """Its nodes with the names and attributes of a call; ``number`` tells calls apart."""
         names = {"": ""}
         names.update(zip(self.inputs, [*call.inputs, *[""] * len(self.inputs)], strict=False))
         names.update(zip(self.outputs, call.outputs, strict=False))
         prefix = next((name for name in call.outputs if name), call.name)
 
         def inner(name: str) -> str:
-            return names.setdefault(name, f"{prefix}/{name}")
+            return names.setdefault(name, f"{prefix}/{number}/{name}")
 
         given = {**self.defaults, **call.attributes}
         out = []

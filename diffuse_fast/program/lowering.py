@@ -149,6 +149,7 @@ class Lowering:
         placed, size = views.new_dims(range(len(dims)), dims)
         key = (size, stored.tobytes())
         if key not in self._constants:
+            self.reserve(size)
             self._constants[key] = View(self.draft.buffer(size, Level.CONSTANT, values=stored), 0, ())
         return View(self._constants[key].buffer, 0, placed)
 

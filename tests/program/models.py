@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,17 @@ from diffuse_fast.program.program import Program
 from diffuse_fast.program.reference import Reference
 
 node = helper.make_node
+
+
+def steps(*texts: str) -> list[onnx.NodeProto]:
+    """Nodes, each written ``"Operator inputs -> outputs; attribute=value"``; ``_`` is an absent input."""
+    out = []
+    for i, text in enumerate(texts):
+        call, *attributes = text.split("; ")
+        (op, *inputs), outputs = (side.split() for side in call.split(" -> "))
+        values = {name: ast.literal_eval(value) for name, _, value in (a.partition("=") for a in attributes)}
+        out.append(node(op, [name.strip("_") for name in inputs], outputs, f"{op}_{i}", **values))
+    return out
 
 
 def write(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +13,7 @@ from diffuse_fast.errors import ArtifactError, UnsupportedError
 from diffuse_fast.program.lower import lower_file
 from diffuse_fast.program.program import Attention, Gather, Linear, Map, Norm, Pool, Resize, Unary
 from diffuse_fast.program.reference import Reference
-from tests.program.models import error, node, random_inputs, unfused, weights_of, write
+from tests.program.models import error, node, random_inputs, steps, unfused, weights_of, write
 
 RNG = np.random.default_rng(0)
 
@@ -56,15 +55,9 @@ def one(
     return Case([node(op, ["x", *inputs], ["y"], "it", **attributes)], x, weights or {}, conditions or {}, opset)
 
 
-def chain(*steps: str, x: tuple[int, ...] = (6, 4, 5), weights=None, conditions=None, opset: int = 21) -> Case:
-    """A model of several nodes, each ``"Operator inputs -> outputs; attribute=value"``; ``_`` is an absent input."""
-    nodes = []
-    for i, step in enumerate(steps):
-        call, *attributes = step.split("; ")
-        (op, *inputs), outputs = (side.split() for side in call.split(" -> "))
-        values = {name: ast.literal_eval(value) for name, _, value in (a.partition("=") for a in attributes)}
-        nodes.append(node(op, [name.strip("_") for name in inputs], outputs, f"{op}_{i}", **values))
-    return Case(nodes, x, weights or {}, conditions or {}, opset)
+def chain(*texts: str, x: tuple[int, ...] = (6, 4, 5), weights=None, conditions=None, opset: int = 21) -> Case:
+    """A model of several nodes, written as :func:`steps` reads them."""
+    return Case(steps(*texts), x, weights or {}, conditions or {}, opset)
 
 
 def positive(op: str, **attributes) -> Case:

@@ -85,7 +85,7 @@ def test_what_is_no_view():
     assert views.reshape(image, (BATCH, 8, 24)) is None
     assert views.reshape(image, (BATCH, 4, 6, 8)) is None
     assert views.reshape(image, (6, BATCH, 4, 8)) is None, "samples would be mixed"
-    assert views.reshape(image, (BATCH * 2, 96)) is None
+    assert views.reshape(image, (2, BATCH * 96)) is None
     assert views.narrow(image, 0, 0, 1) is None, "a slice of the samples"
     doubled = IMAGES["repeated"]
     assert views.narrow(doubled, 2, 1, 2) is None, "a slice inside of a repetition"
