@@ -19,6 +19,9 @@
 #include "network/functions.h"
 #include "network/operation.h"
 
+// Not inlined where it is called: each holds many loops.
+#define DF_NOINLINE __attribute__((noinline)) inline
+
 namespace df::network {
 namespace {
 
@@ -75,7 +78,7 @@ DF_INLINE void unary_loop(const float* x, float* y, int64_t n, F parameter) {
   });
 }
 
-inline void run_unary(Unary function, float parameter, const float* x, float* y, int64_t n) {
+DF_NOINLINE void run_unary(Unary function, float parameter, const float* x, float* y, int64_t n) {
   const F p = V::set(parameter);
   switch (function) {
 #define DF_CASE(name) \
@@ -98,7 +101,7 @@ DF_INLINE void binary_loop(const float* x, const Operand& operand, float* y, int
   });
 }
 
-inline void run_binary(Binary function, const Operand& operand, const float* x, float* y, int64_t n) {
+DF_NOINLINE void run_binary(Binary function, const Operand& operand, const float* x, float* y, int64_t n) {
   switch (function) {
 #define DF_CASE(name) \
   case Binary::name: return binary_loop<Binary::name>(x, operand, y, n);
@@ -147,7 +150,7 @@ struct Line {
   const float* moments;
 };
 
-inline void run_norm(const PreparedStage& s, const Line& line, int64_t point, const float* x, float* y, int64_t n) {
+DF_NOINLINE void run_norm(const PreparedStage& s, const Line& line, int64_t point, const float* x, float* y, int64_t n) {
   const float* table = line.moments + s.table;
   const int64_t size = s.table_size;
   if (s.form == PreparedStage::kByChannel) {
@@ -202,7 +205,7 @@ DF_INLINE void run_stages(const Line& line, size_t end, int64_t point, const flo
 // ---- reading and writing ------------------------------------------------------------------------
 
 // Points [first, first + count) of the view after stages [0, end): channel i of a point at out[... * stride + i].
-inline void read_points(const Line& line, int64_t first, int64_t count, float* out, int64_t stride, size_t end) {
+DF_NOINLINE void read_points(const Line& line, int64_t first, int64_t count, float* out, int64_t stride, size_t end) {
   const Access& view = line.stages.view;
   const float* base = line.rows.read(view.buffer, line.row) + view.offset;
   const int64_t n = line.stages.inner;
@@ -223,7 +226,7 @@ DF_INLINE void read_points(const Line& line, int64_t first, int64_t count, float
 }
 
 // Runs the stages on points of values, in place, and writes them to the view.
-inline void write_points(const Line& line, int64_t first, int64_t count, float* values, int64_t stride) {
+DF_NOINLINE void write_points(const Line& line, int64_t first, int64_t count, float* values, int64_t stride) {
   const Access& view = line.stages.view;
   float* base = line.rows.write(view.buffer, line.row) + view.offset;
   const int64_t n = line.stages.inner;
@@ -330,7 +333,7 @@ DF_INLINE void each_tile(const Line& line, size_t end, float* tile, Fn fn) {
   }
 }
 
-inline void moments_by_channel(const Line& line, size_t k, float* moments, float* work) {
+DF_NOINLINE void moments_by_channel(const Line& line, size_t k, float* moments, float* work) {
   const PreparedStage& s = line.stages.list.data()[k];
   const int64_t n = line.stages.inner;
   float *mean = moments + s.table, *factor = mean + s.table_size, *offset = factor + s.table_size;
@@ -371,7 +374,7 @@ inline void moments_by_channel(const Line& line, size_t k, float* moments, float
   }
 }
 
-inline void moments_by_point(const Line& line, size_t k, float* moments, float* work) {
+DF_NOINLINE void moments_by_point(const Line& line, size_t k, float* moments, float* work) {
   const PreparedStage& s = line.stages.list.data()[k];
   const int64_t n = line.stages.inner;
   float *mean = moments + s.table, *factor = mean + s.table_size, *offset = factor + s.table_size;
@@ -395,7 +398,7 @@ inline void moments_by_point(const Line& line, size_t k, float* moments, float* 
   });
 }
 
-inline void moments_general(const Line& line, size_t k, float* moments, float* work) {
+DF_NOINLINE void moments_general(const Line& line, size_t k, float* moments, float* work) {
   const PreparedStage& s = line.stages.list.data()[k];
   const int64_t n = line.stages.inner;
   float *mean = moments + s.table, *factor = mean + s.table_size, *offset = factor + s.table_size;
@@ -432,7 +435,7 @@ inline void moments_general(const Line& line, size_t k, float* moments, float* w
 }
 
 // The norms of one row, into stages.moments floats; `work` has stages.work floats.
-inline void compute_moments(const Stages& stages, const Rows& rows, int64_t row, float* moments, float* work) {
+DF_NOINLINE void compute_moments(const Stages& stages, const Rows& rows, int64_t row, float* moments, float* work) {
   const Line line{stages, rows, row, moments};
   for (size_t k = 0; k < stages.list.size(); ++k) {
     const PreparedStage& s = stages.list.data()[k];

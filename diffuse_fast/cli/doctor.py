@@ -128,7 +128,7 @@ def _auto() -> dict[str, str | None]:
     from ..runtimes.registry import RUNTIMES
 
     kinds = dict.fromkeys(kind for r in RUNTIMES for kind in r.runs)
-    return {kind: next((r.name for r in RUNTIMES if kind in r.runs and r.installed), None) for kind in kinds}
+    return {kind: next((r.name for r in RUNTIMES if kind in r.runs and r.installed and r.automatic), None) for kind in kinds}
 
 
 def _tuned() -> dict[str, Any]:

@@ -82,7 +82,7 @@ def tune(
         raise ArgumentError("batch_sizes and precisions must be lists with at least one entry.")
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
         raise ArgumentTypeError(f"seconds is {seconds!r}; it must be a number above 0.")
-    installed = [r for r in RUNTIMES if "artifact" in r.runs and r.installed]
+    installed = [r for r in RUNTIMES if "artifact" in r.runs and r.installed and r.automatic]
     if runtimes is not None:
         if unknown := set(runtimes) - {r.name for r in installed}:
             raise ArgumentError(f"runtimes names {sorted(unknown)}; installed for artifacts: {[r.name for r in installed]}.")
@@ -196,4 +196,4 @@ def _described(choice: Choice) -> str:
 
 
 def _reference() -> str:
-    return next(r.name for r in RUNTIMES if "artifact" in r.runs and r.installed)
+    return next(r.name for r in RUNTIMES if "artifact" in r.runs and r.installed and r.automatic)
