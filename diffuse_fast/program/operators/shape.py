@@ -115,10 +115,9 @@ def unsqueeze(call: Call) -> Value:
 def squeeze(call: Call) -> Value:
     x = call.tensor(0)
     rank = len(x.shape)
-    axes = {call.axis(a, rank) for a in call.integers_of(1)} if call.has(1) else {i for i, n in enumerate(x.shape) if n == 1}
-    if any(x.shape[a] != 1 for a in axes):
-        raise call.malformed(f"removes a dimension of {list(x.shape)} that is not 1")
-    return Tensor(views.squeeze(x.view, sorted(axes)), x.dtype)
+    axes = {call.axis(a, rank) for a in call.integers_of(1)} if call.has(1) else set(range(rank))
+    # PyTorch leaves dimensions that are not 1, and so does what its exporter writes; ONNX forbids them.
+    return Tensor(views.squeeze(x.view, [i for i in sorted(axes) if x.shape[i] == 1]), x.dtype)
 
 
 @handles("Expand")
