@@ -10,9 +10,13 @@ several operations read is stored, except that a copy is never needed for that a
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 
 from ..draft import Draft
+from ..encoding import KINDS
+from ..program import Attention, Convolution, Linear, Map, Pool, Reduce, Softmax
 from .affine import compose_affine
 from .attention import absorb_scale, match_attention, settle_scale
 from .bias import add_to_bias
@@ -27,22 +31,23 @@ from .pointwise import convolution_to_linear
 from .prologue import fuse_prologue
 from .route import NoRoute
 
-PASSES = (
-    remove_dead,
-    remove_neutral,
-    remove_duplicate,
-    remove_copy,
-    convolution_to_linear,
-    match_attention,
-    absorb_scale,
-    settle_scale,
-    choose_main,
-    fuse_epilogue,
-    add_to_bias,
-    merge_parallel,  # before a norm moves into one of its readers
-    fuse_prologue,
-    make_channels_dense,
-    place,  # last: a copy that can be removed is not placed
+# Each pass with the kinds of operation that it looks at.
+PASSES: tuple[tuple[Callable[[Graph, int], None], tuple[type, ...]], ...] = (
+    (remove_dead, KINDS),
+    (remove_neutral, KINDS),
+    (remove_duplicate, KINDS),
+    (remove_copy, (Map,)),
+    (convolution_to_linear, (Convolution,)),
+    (match_attention, (Softmax,)),
+    (absorb_scale, (Attention,)),
+    (settle_scale, (Attention,)),
+    (choose_main, (Map,)),
+    (fuse_epilogue, (Map,)),
+    (add_to_bias, (Linear, Convolution)),
+    (merge_parallel, (Linear,)),  # before a norm moves into one of its readers
+    (fuse_prologue, (Convolution, Linear, Pool, Softmax, Reduce)),
+    (make_channels_dense, (Convolution, Linear)),
+    (place, (Map,)),  # last: a copy that can be removed is not placed
 )
 
 
@@ -54,20 +59,24 @@ def fuse(draft: Draft) -> Draft:
 
 
 def _run(draft: Draft) -> Draft:
+    """Run the passes until none finds anything to change, always the first one that has something to look at."""
     graph = Graph(draft)
-    waiting = [set(graph.touched) for _ in PASSES]
-    graph.touched.clear()
+    waiting: list[set[int]] = [set() for _ in PASSES]
     while True:
+        touched: dict[type, list[int]] = {}
+        for index in graph.touched:
+            touched.setdefault(type(graph[index].kind), []).append(index)
+        for (_, looks_at), indices in zip(PASSES, waiting, strict=True):
+            for kind in touched.keys() & set(looks_at):
+                indices.update(touched[kind])
+        graph.touched.clear()
         number = next((number for number, indices in enumerate(waiting) if indices), None)
         if number is None:
             return replace(draft, buffers=graph.buffers, operations=[op for op in graph.operations if op is not None])
+        look, looks_at = PASSES[number]
         indices, waiting[number] = waiting[number], set()
         for index in sorted(indices):
-            if graph.operations[index] is not None:
-                try:
-                    PASSES[number](graph, index)
-                except NoRoute:
-                    continue
-        for indices in waiting:
-            indices |= graph.touched
-        graph.touched.clear()
+            op = graph.operations[index]
+            if op is not None and type(op.kind) in looks_at:
+                with contextlib.suppress(NoRoute):
+                    look(graph, index)

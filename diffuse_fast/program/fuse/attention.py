@@ -18,7 +18,7 @@ def match_attention(graph: Graph, index: int) -> None:
     The products may come from matmul or einsum, in any order of operands and dimensions.
     """
     softmax = graph[index]
-    if not isinstance(softmax.kind, Softmax) or softmax.epilogue:
+    if softmax.epilogue:
         return
     first = graph.private(softmax.inputs[0], index)
     readers = graph.readers(softmax.output.buffer)
@@ -113,8 +113,7 @@ def _transposed(op: Operation) -> Operation:
 def absorb_scale(graph: Graph, index: int) -> None:
     """Multiply numbers by which q or k were multiplied last into the scale of the attention."""
     op = graph[index]
-    if not isinstance(op.kind, Attention):
-        return
+    assert isinstance(op.kind, Attention)
     for view in op.inputs[:2]:
         writer = graph.private(view, index)
         if writer is None:
@@ -136,7 +135,7 @@ def absorb_scale(graph: Graph, index: int) -> None:
 def settle_scale(graph: Graph, index: int) -> None:
     """Make a scale that is 1 / sqrt(head size) but for float32 rounding exact: exporters split it into roots in several ways."""
     op = graph[index]
-    if isinstance(op.kind, Attention):
-        usual = 1 / math.sqrt(op.inputs[0].shape[-1])
-        if op.kind.scale != usual and abs(op.kind.scale / usual - 1) < 1e-6:
-            graph.set(index, replace(op, kind=replace(op.kind, scale=usual)))
+    assert isinstance(op.kind, Attention)
+    usual = 1 / math.sqrt(op.inputs[0].shape[-1])
+    if op.kind.scale != usual and abs(op.kind.scale / usual - 1) < 1e-6:
+        graph.set(index, replace(op, kind=replace(op.kind, scale=usual)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ..program import Map
 from .graph import Graph
 from .route import follower
 
@@ -14,7 +13,7 @@ def remove_copy(graph: Graph, index: int) -> None:
     """
     op = graph[index]
     buffer = op.output.buffer
-    if isinstance(op.kind, Map) and not op.prologue and buffer != graph.output and graph.writer(buffer) == index:
+    if not op.prologue and buffer != graph.output and graph.writer(buffer) == index:
         graph.redirect({buffer: follower(op.output, op.inputs[0])}, drop=(index,))
 
 
@@ -26,7 +25,7 @@ def place(graph: Graph, index: int) -> None:
     """
     op = graph[index]
     source = op.inputs[0].buffer
-    if not isinstance(op.kind, Map) or op.prologue or source == graph.output:
+    if op.prologue or source == graph.output:
         return
     writers = graph.writers(source)
     if not writers or any(graph.stage(writer) != graph.stage(index) for writer in writers):

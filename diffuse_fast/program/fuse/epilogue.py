@@ -15,7 +15,7 @@ def fuse_epilogue(graph: Graph, index: int) -> None:
     A norm is not moved: it needs all of the result first. So a norm is always the first stage of a prologue.
     """
     op = graph[index]
-    if not isinstance(op.kind, Map) or not op.prologue or any(isinstance(stage, Norm) for stage in op.prologue):
+    if not op.prologue or any(isinstance(stage, Norm) for stage in op.prologue):
         return
     writer = graph.private(op.inputs[0], index)
     if writer is None:

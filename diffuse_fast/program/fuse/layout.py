@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..program import Convolution, Linear, View
+from ..program import View
 from ..views import memory_order, new_dims
 from .graph import Graph, channels, dense
 from .route import follower
@@ -16,7 +16,7 @@ def make_channels_dense(graph: Graph, index: int) -> None:
     op = graph[index]
     dim = channels(op)
     x = op.inputs[0]
-    if not isinstance(op.kind, Linear | Convolution) or dim is None or dense(x, dim) or x.buffer == graph.output:
+    if dim is None or dense(x, dim) or x.buffer == graph.output:
         return
     if not graph.writers(x.buffer):
         return

@@ -26,7 +26,7 @@ def choose_main(graph: Graph, index: int) -> None:
     before one that is repeated.
     """
     op = graph[index]
-    if not isinstance(op.kind, Map) or not op.prologue:
+    if not op.prologue:
         return
     first = op.prologue[0]
     if not isinstance(first, Binary) or not isinstance(first.operand, View) or first.function not in _SWAPPED:

@@ -13,7 +13,8 @@ def convolution_to_linear(graph: Graph, index: int) -> None:
     """Turn a convolution with kernel 1, stride 1 and no padding into a linear."""
     op = graph[index]
     kind = op.kind
-    if not isinstance(kind, Convolution) or kind.transposed or kind.groups != 1:
+    assert isinstance(kind, Convolution)
+    if kind.transposed or kind.groups != 1:
         return
     x, weight, *bias = op.inputs
     if any(size != 1 for size in (*weight.shape[2:], *kind.strides)) or any(pad for pads in kind.pads for pad in pads):

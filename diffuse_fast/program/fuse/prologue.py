@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..program import Convolution, Linear, Map, Norm, Pool, Reduce, Softmax
+from ..program import Map, Norm
 from .graph import Graph, stays_dense
 from .route import follow_stages
-
-_WITH_PROLOGUE = (Convolution, Linear, Pool, Softmax, Reduce)
 
 
 def fuse_prologue(graph: Graph, index: int) -> None:
@@ -18,8 +16,6 @@ def fuse_prologue(graph: Graph, index: int) -> None:
     its stages, moments of a norm among them, would be computed for each.
     """
     op = graph[index]
-    if not isinstance(op.kind, _WITH_PROLOGUE):
-        return
     writer = graph.private(op.inputs[0], index)
     if writer is None or not isinstance(graph[writer].kind, Map) or not graph[writer].prologue:
         return
