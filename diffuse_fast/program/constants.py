@@ -12,8 +12,11 @@ import numpy as np
 
 from ..errors import ArtifactError
 from .lowering import Call
+from .operators.shape import split_sizes, target_shape
 
-FOLDED: dict[str, Callable[[Call], np.ndarray | tuple[np.ndarray, ...]]] = {}
+_Function = Callable[[Call], np.ndarray | tuple[np.ndarray, ...]]
+
+FOLDED: dict[str, _Function] = {}
 
 _TYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64",
@@ -21,8 +24,8 @@ _TYPES = {
 }  # fmt: skip
 
 
-def _folds(*operators: str) -> Callable[[Callable[[Call], np.ndarray]], Callable[[Call], np.ndarray]]:
-    def register(function: Callable[[Call], np.ndarray]) -> Callable[[Call], np.ndarray]:
+def _folds(*operators: str) -> Callable[[_Function], _Function]:
+    def register(function: _Function) -> _Function:
         FOLDED.update(dict.fromkeys(operators, function))
         return function
 
@@ -129,6 +132,23 @@ def _identity(call: Call) -> np.ndarray:
     return call.constant(0)
 
 
+@_folds("Reshape")
+def _reshape(call: Call) -> np.ndarray:
+    array = call.constant(0)
+    return array.reshape(target_shape(call, array.shape))
+
+
+@_folds("Flatten")
+def _flatten(call: Call) -> np.ndarray:
+    array, axis = call.constant(0), call.integer("axis", 1)
+    return array.reshape(math.prod(array.shape[:axis]), -1)
+
+
+@_folds("Size")
+def _size(call: Call) -> np.ndarray:
+    return np.array(call.constant(0).size, np.int64)
+
+
 @_folds("Transpose")
 def _transpose(call: Call) -> np.ndarray:
     return call.constant(0).transpose(call.integers("perm"))
@@ -184,6 +204,23 @@ def _slice(call: Call) -> np.ndarray:
         axis = call.axis(axis, array.ndim)
         taken = slice(start, end if end >= -(1 << 62) or step > 0 else None, step)
         array = array[(*[slice(None)] * axis, taken)]
+    return array
+
+
+@_folds("Split")
+def _split(call: Call) -> tuple[np.ndarray, ...]:
+    array = call.constant(0)
+    axis = call.axis(call.integer("axis"), array.ndim)
+    sizes = split_sizes(call, array.shape[axis])
+    return tuple(np.split(array, np.cumsum(sizes)[:-1], axis))
+
+
+@_folds("Clip")
+def _clip(call: Call) -> np.ndarray:
+    array = call.constant(0)
+    call.lowering.reserve(array.size)
+    for index, function in ((1, np.maximum), (2, np.minimum)):
+        array = function(array, call.constant(index)) if call.has(index) else array
     return array
 
 

@@ -186,19 +186,25 @@ def slice_(call: Call) -> Value:
 def split(call: Call) -> tuple[Value, ...]:
     x = call.tensor(0)
     axis = call.axis(call.integer("axis"), len(x.shape))
-    total, count = x.shape[axis], call.integer("num_outputs", len(call.node.outputs))
-    if call.has(1):
-        sizes = call.integers_of(1)
-    else:
-        chunk = -(-total // count)
-        sizes = tuple(min(chunk, total - start) for start in range(0, total, chunk))
-    if sum(sizes) != total or len(sizes) != len(call.node.outputs) or min(sizes) < 1:
-        raise call.malformed(f"cuts {total} elements into {list(sizes)[:20]}")
+    sizes = split_sizes(call, x.shape[axis])
     out, start = [], 0
     for size in sizes:
         out.append(Tensor(call.lowering.narrow(x.view, axis, start, size), x.dtype))
         start += size
     return tuple(out)
+
+
+def split_sizes(call: Call, total: int) -> tuple[int, ...]:
+    """The sizes of the parts that a Split makes of a dimension."""
+    count = call.integer("num_outputs", len(call.node.outputs))
+    if call.has(1):
+        sizes = call.integers_of(1)
+    else:
+        chunk = max(-(-total // max(count, 1)), 1)
+        sizes = tuple(min(chunk, total - start) for start in range(0, total, chunk)[: count + 1])
+    if sum(sizes) != total or len(sizes) != len(call.node.outputs) or min(sizes) < 1:
+        raise call.malformed(f"cuts {total} elements into {list(sizes)[:20]}")
+    return sizes
 
 
 @handles("Concat")
