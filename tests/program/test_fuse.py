@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from diffuse_fast.errors import ArtifactError
+from diffuse_fast.program import fuse as fusing
 from diffuse_fast.program import views
 from diffuse_fast.program.fuse import fuse
 from diffuse_fast.program.program import (
@@ -522,3 +524,10 @@ def test_fusing_again_changes_nothing():
     once = fuse(maker.finish(x))
     assert fuse(once) == once
     assert all(not isinstance(op.kind, Map) for op in once.operations)
+
+
+def test_a_graph_that_takes_too_long_is_refused(monkeypatch):
+    monkeypatch.setattr(fusing, "MAX_SECONDS", 0.0)
+    maker = Maker(4)
+    with pytest.raises(ArtifactError, match="more than 0 s to fuse"):
+        fuse(maker.finish(maker.linear(maker.x, 4)))

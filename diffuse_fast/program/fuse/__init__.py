@@ -11,9 +11,11 @@ several operations read is stored, except that a copy is never needed for that a
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from ...errors import ArtifactError
 from ..draft import Draft
 from ..encoding import KINDS
 from ..program import Attention, Convolution, Linear, Map, Pool, Reduce, Softmax
@@ -30,6 +32,8 @@ from .parallel import merge_parallel
 from .pointwise import convolution_to_linear
 from .prologue import fuse_prologue
 from .route import NoRoute
+
+MAX_SECONDS = 10.0
 
 # Each pass with the kinds of operation that it looks at.
 PASSES: tuple[tuple[Callable[[Graph, int], None], tuple[type, ...]], ...] = (
@@ -52,13 +56,18 @@ PASSES: tuple[tuple[Callable[[Graph, int], None], tuple[type, ...]], ...] = (
 
 
 def fuse(draft: Draft) -> Draft:
-    """Return a shorter draft that computes the same. Buffers that are not used any more stay until :mod:`..finish`."""
-    fused = _run(draft)
+    """Return a shorter draft that computes the same. Buffers that are not used any more stay until :mod:`..finish`.
+
+    Raises:
+        ArtifactError: It takes more than ten seconds, as it would only for a hostile file.
+    """
+    deadline = time.monotonic() + MAX_SECONDS
+    fused = _run(draft, deadline)
     composed = compose_affine(fused)
-    return fused if len(composed.operations) == len(fused.operations) else _run(composed)
+    return fused if len(composed.operations) == len(fused.operations) else _run(composed, deadline)
 
 
-def _run(draft: Draft) -> Draft:
+def _run(draft: Draft, deadline: float) -> Draft:
     """Run the passes until none finds anything to change, always the first one that has something to look at."""
     graph = Graph(draft)
     waiting: list[set[int]] = [set() for _ in PASSES]
@@ -76,6 +85,8 @@ def _run(draft: Draft) -> Draft:
         look, looks_at = PASSES[number]
         indices, waiting[number] = waiting[number], set()
         for index in sorted(indices):
+            if time.monotonic() > deadline:
+                raise ArtifactError(f"the graph takes more than {MAX_SECONDS:g} s to fuse; it is not read further.")
             op = graph.operations[index]
             if op is not None and type(op.kind) in looks_at:
                 with contextlib.suppress(NoRoute):
