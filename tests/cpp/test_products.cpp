@@ -390,7 +390,9 @@ TEST(linear_is_a_1x1_convolution) {
 TEST(the_algorithm_depends_on_the_shape) {
   CHECK(float32_algorithm(square(8, 32, 32)) == Algorithm::kWinograd2);
   CHECK(float32_algorithm(square(32, 128, 128)) == Algorithm::kWinograd2);
-  CHECK(float32_algorithm(square(4, 64, 64)) == Algorithm::kDirect);
+  CHECK(float32_algorithm(square(4, 64, 128)) == Algorithm::kWinograd2);
+  CHECK(float32_algorithm(square(4, 128, 128)) == Algorithm::kDirect);
+  CHECK(float32_algorithm(square(3, 64, 64)) == Algorithm::kDirect);
   CHECK(float32_algorithm(square(32, 3, 128)) == Algorithm::kDirect);
   CHECK(float32_algorithm(square(32, 128, 3)) == Algorithm::kDirect);
   ConvolutionShape strided = square(32, 64, 64);

@@ -32,17 +32,24 @@ constexpr int kSums = 24, kUnrollK = 1;  // 32 registers
 constexpr int kSums = 16, kUnrollK = 1;
 #endif
 constexpr int kPanelVectors = static_cast<int>(kPanel) / kWidth;
-constexpr int kMaxBlockRows = kSums / kPanelVectors > 14 ? 14 : kSums / kPanelVectors;
+// Half a panel is computed alone where it is at least a vector: for matrices that end with at most eight columns.
+constexpr int kHalfVectors = kPanelVectors / 2;
+constexpr int64_t kHalf = kHalfVectors > 0 ? kPanel / 2 : kPanel;
+
+constexpr int block_rows(int vectors) { return kSums / vectors < 14 ? kSums / vectors : 14; }
+constexpr int kMaxBlockRows = block_rows(kHalfVectors > 0 ? kHalfVectors : kPanelVectors);
 
 struct RowStage {
   bool multiply;
   const float* const* rows;  // one pointer per row of `a`
 };
 
-// What all blocks of one call share.
+// What all blocks of some rows share.
 struct RowProduct {
   const int64_t* taps;
   int64_t tap_count, run;
+  int64_t first_k;       // of the packed weights: those before are skipped
+  int64_t begin, rows;   // rows [begin, begin + rows) of the call
   int64_t panel_stride;  // floats from one panel to the next
   const RowStage* stages;
   int stage_count;
@@ -52,11 +59,10 @@ DF_INLINE F apply_stage(bool multiply, F value, F operand) {
   return multiply ? Vector::mul_f(value, operand) : Vector::add(value, operand);
 }
 
-// Rows [row, row + kRows) times panels [0, kPanels) from `w`, to columns [column, column + 16 kPanels) of `out`.
-template <int kRows, int kPanels>
+// Rows [row, row + kRows) times the first vectors of the panels at `w`, to `out` from `column` on.
+template <int kRows, int kVectors>
 __attribute__((noinline)) void block(const RowProduct& product, const float* const* a, const float* w, const float* start,
                                      float* const* out, int64_t row, int64_t column) {
-  constexpr int kVectors = kPanels * kPanelVectors;
   F sums[kRows][kVectors];
   DF_UNROLL for (int j = 0; j < kVectors; ++j) {
     const F first = start != nullptr ? Vector::load(start + j * kWidth) : Vector::set(0.0f);
@@ -104,82 +110,117 @@ constexpr int block_panels(int64_t rows) {
 }
 
 template <int kRows>
-Block block_of(int panels) {
-  constexpr int kMost = block_panels(kRows);
-  if constexpr (kMost >= 4)
-    if (panels == 4) return block<kRows, 4>;
-  if constexpr (kMost >= 2)
-    if (panels == 2) return block<kRows, 2>;
-  return block<kRows, 1>;
+DF_INLINE Block block_of(int vectors) {
+  if constexpr (block_panels(kRows) >= 4)
+    if (vectors == 4 * kPanelVectors) return block<kRows, 4 * kPanelVectors>;
+  if constexpr (block_panels(kRows) >= 2)
+    if (vectors == 2 * kPanelVectors) return block<kRows, 2 * kPanelVectors>;
+  if constexpr (kHalfVectors > 0)
+    if (vectors == kHalfVectors) return block<kRows, kHalfVectors>;
+  if constexpr (kRows <= block_rows(kPanelVectors)) return block<kRows, kPanelVectors>;
+  return nullptr;
 }
 
-DF_INLINE Block block_for(int64_t rows, int panels) {
+inline Block block_for(int64_t rows, int vectors) {
   switch (rows) {
-#define DF_CASE(n)                                           \
-  case n:                                                    \
-    if constexpr (n <= kMaxBlockRows)                        \
-      return block_of<(n <= kMaxBlockRows ? n : 1)>(panels); \
-    else                                                     \
-      break;
+#define DF_CASE(n) \
+  case n: return block_of<(n <= kMaxBlockRows ? n : 1)>(vectors);
+    DF_CASE(1)
     DF_CASE(2)
-    DF_CASE(3) DF_CASE(4) DF_CASE(5) DF_CASE(6) DF_CASE(7) DF_CASE(8) DF_CASE(9) DF_CASE(10) DF_CASE(11) DF_CASE(12) DF_CASE(13)
-        DF_CASE(14)
+    DF_CASE(3)
+    DF_CASE(4)
+    DF_CASE(5)
+    DF_CASE(6)
+    DF_CASE(7)
+    DF_CASE(8)
+    DF_CASE(9)
+    DF_CASE(10)
+    DF_CASE(11)
+    DF_CASE(12)
+    DF_CASE(13)
+    DF_CASE(14)
 #undef DF_CASE
   }
-  return block_of<1>(panels);
+  return nullptr;
 }
 
-// The last panel of a matrix whose columns are no multiple of 16: the block goes to a buffer, and its valid columns on from there.
-__attribute__((noinline)) inline void last_panel(const RowProduct& product, const float* const* a, int64_t rows, const float* w,
-                                                 const float* start, float* const* out, int64_t row, int64_t column,
-                                                 int64_t valid) {
+// Rows cut into blocks of nearly equal height: the first `taller` have one row more.
+struct Heights {
+  int64_t height, taller;
+  DF_INLINE Heights(int64_t rows, int most) {
+    const int64_t blocks = (rows + most - 1) / most;
+    height = rows / blocks;
+    taller = rows % blocks;
+  }
+};
+
+// All rows of a product times some whole vectors of columns.
+DF_INLINE void multiply_columns(const RowProduct& product, const float* const* a, const float* w, const float* start,
+                                float* const* out, int64_t column, int vectors, int most_rows) {
+  const Heights heights(product.rows, most_rows);
+  const Block tall = heights.taller > 0 ? block_for(heights.height + 1, vectors) : nullptr,
+              low = block_for(heights.height, vectors);
+  w += product.first_k * kPanel;
+  const int64_t end = product.begin + product.rows;
+  int64_t row = product.begin;
+  for (int64_t b = 0; b < heights.taller; ++b, row += heights.height + 1) tall(product, a, w, start, out, row, column);
+  for (; row < end; row += heights.height) low(product, a, w, start, out, row, column);
+}
+
+// The columns of the last panel, if they are no multiple of a vector: blocks go to a buffer, and valid columns on from there.
+__attribute__((noinline)) inline void last_columns(const RowProduct& product, const float* const* a, const float* w,
+                                                   const float* start, float* const* out, int64_t column, int valid, int vectors) {
   alignas(64) float buffer[kMaxBlockRows * kPanel], first[kPanel] = {};
   float* lines[kMaxBlockRows];
-  const float* in[kMaxBlockRows];
-  for (int64_t r = 0; r < rows; ++r) {
-    lines[r] = buffer + r * kPanel;
-    in[r] = a[row + r];
-  }
-  for (int64_t n = 0; n < valid && start != nullptr; ++n) first[n] = start[n];
-  RowProduct plain = product;
-  plain.stage_count = 0;
-  block_for(rows, 1)(plain, in, w, start != nullptr ? first : nullptr, lines, 0, 0);
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t n = 0; n < valid; ++n) {
-      float value = lines[r][n];
-      for (int s = 0; s < product.stage_count; ++s) {
-        const float operand = product.stages[s].rows[row + r][column + n];
-        value = product.stages[s].multiply ? value * operand : value + operand;
+  for (int r = 0; r < kMaxBlockRows; ++r) lines[r] = buffer + r * kPanel;
+  for (int n = 0; n < valid && start != nullptr; ++n) first[n] = start[n];
+  const int most = block_rows(vectors);
+  RowProduct part = product;
+  part.begin = 0;
+  part.stage_count = 0;
+  for (int64_t row = product.begin, end = row + product.rows; row < end; row += most) {
+    part.rows = end - row < most ? end - row : most;
+    multiply_columns(part, a + row, w, start != nullptr ? first : nullptr, lines, 0, vectors, most);
+    for (int64_t r = 0; r < part.rows; ++r) {
+      for (int c = 0; c < valid; c += kWidth) {
+        const int count = valid - c < kWidth ? valid - c : kWidth;
+        F value = Vector::load(lines[r] + c);
+        for (int s = 0; s < product.stage_count; ++s)
+          value = apply_stage(product.stages[s].multiply, value,
+                              load_part<DType::kFloat32>(product.stages[s].rows[row + r], column + c, 0, count));
+        store_part<DType::kFloat32>(out[row + r], column + c, 0, count, value);
       }
-      out[row + r][column + n] = value;
     }
   }
 }
 
-// All rows times all columns, in blocks of nearly equal height.
-inline void multiply_rows(const RowProduct& product, const float* const* a, int64_t rows, const float* panels, int64_t columns,
+// All rows of some products, which share their weights, times all columns. Each panel serves all rows before the next is read.
+inline void multiply_rows(const RowProduct* products, int count, const float* const* a, const float* panels, int64_t columns,
                           const float* start, float* const* out) {
-  const int64_t blocks = (rows + kMaxBlockRows - 1) / kMaxBlockRows;
-  const int64_t height = rows / blocks, taller = rows % blocks;  // the first `taller` blocks have one row more
-  const int64_t whole = columns / kPanel;
-  int width = block_panels(height + (taller > 0 ? 1 : 0));
+  const int64_t whole = columns / kPanel, stride = products[0].panel_stride;
+  int64_t tallest = 1;
+  for (int i = 0; i < count; ++i) {
+    const Heights heights(products[i].rows, block_rows(kPanelVectors));
+    const int64_t height = heights.height + (heights.taller > 0 ? 1 : 0);
+    if (height > tallest) tallest = height;
+  }
+  int width = block_panels(tallest);
   for (int64_t panel = 0; panel < whole; panel += width) {
     while (panel + width > whole) width /= 2;
-    const float* w = panels + panel * product.panel_stride;
     const int64_t column = panel * kPanel;
-    const float* first = start != nullptr ? start + column : nullptr;
-    const Block tall = block_for(height + 1, width), low = block_for(height, width);
-    int64_t row = 0;
-    for (int64_t b = 0; b < taller; ++b, row += height + 1) tall(product, a, w, first, out, row, column);
-    for (; row < rows; row += height) low(product, a, w, first, out, row, column);
+    for (int i = 0; i < count; ++i)
+      multiply_columns(products[i], a, panels + panel * stride, start != nullptr ? start + column : nullptr, out, column,
+                       width * kPanelVectors, block_rows(kPanelVectors));
   }
-  if (const int64_t valid = columns % kPanel; valid != 0) {
-    const int64_t column = whole * kPanel;
-    for (int64_t row = 0, b = 0; row < rows; ++b) {
-      const int64_t n = height + (b < taller ? 1 : 0);
-      last_panel(product, a, n, panels + whole * product.panel_stride, start != nullptr ? start + column : nullptr, out, row,
-                 column, valid);
-      row += n;
+  const int64_t column = whole * kPanel, valid = columns - column;
+  if (valid == 0) return;
+  const float *w = panels + whole * stride, *first = start != nullptr ? start + column : nullptr;
+  const int vectors = valid <= kHalf && kHalfVectors > 0 ? kHalfVectors : kPanelVectors;
+  for (int i = 0; i < count; ++i) {
+    if (valid == vectors * kWidth) {
+      multiply_columns(products[i], a, w, first, out, column, vectors, block_rows(vectors));
+    } else {
+      last_columns(products[i], a, w, first, out, column, static_cast<int>(valid), vectors);
     }
   }
 }

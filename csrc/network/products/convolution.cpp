@@ -60,7 +60,8 @@ bool is_winograd_shape(const ConvolutionShape& s) {
 }
 
 ConvolutionAlgorithm float32_algorithm(const ConvolutionShape& s) {
-  const bool pays = s.channels >= 16 && s.outputs >= 16 && s.out_height * s.out_width >= 64;
+  const int64_t pixels = s.out_height * s.out_width;
+  const bool pays = s.channels >= 16 && s.outputs >= 16 && (pixels >= 64 || (pixels >= 16 && s.channels * s.outputs <= 8192));
   return is_winograd_shape(s) && pays ? ConvolutionAlgorithm::kWinograd2 : ConvolutionAlgorithm::kDirect;
 }
 

@@ -17,13 +17,7 @@ namespace {
 constexpr int64_t kMaxTaps = 1024;   // runs of one chain
 constexpr int64_t kMaxPixels = 336;  // pixels that are multiplied together; a multiple of 6 and of 14
 
-// The pixels that one call of multiply_rows computes, as pointers.
-struct PixelBatch {
-  const float* in[kMaxPixels];
-  float* out[kMaxPixels];
-  const float* operands[kMaxStages][kMaxPixels];
-  int64_t count = 0;
-};
+constexpr int kMaxRuns = 8;  // of output rows that meet the same rows of the kernel
 
 // Which rows of the kernel meet the image at output row y.
 struct KernelRows {
@@ -39,6 +33,17 @@ DF_INLINE KernelRows kernel_rows(const ConvolutionShape& s, int64_t y) {
   return k;
 }
 
+// The pixels that one call of multiply_rows computes, as pointers, in runs that meet the same rows of the kernel.
+struct PixelBatch {
+  const float* in[kMaxPixels];
+  float* out[kMaxPixels];
+  const float* operands[kMaxStages][kMaxPixels];
+  int64_t count = 0;
+  KernelRows kernel[kMaxRuns];
+  int64_t begin[kMaxRuns];
+  int runs = 0;
+};
+
 // Where a convolution reads: the pixel (y, x) of a sample of the chunk, in memory or in the strip that was written for it.
 struct DirectInput {
   const float* strip;  // null: in memory
@@ -51,32 +56,48 @@ DF_INLINE const float* pixel_of(const DirectInput& in, const ImageSource& source
   return in.strip + (sample - in.first_sample) * in.strip_sample + (y - in.first_row) * in.row + x * in.pixel;
 }
 
-// Multiplies the batch with rows `k` of the kernel, for every group.
-inline void multiply_batch(const ConvolutionShape& s, const DirectInput& in, const KernelRows& k, const float* packed,
-                           const ImageTarget& target, PixelBatch& batch) {
+// Multiplies the batch, for every group.
+inline void multiply_batch(const ConvolutionShape& s, const DirectInput& in, const float* packed, const ImageTarget& target,
+                           PixelBatch& batch) {
+  if (batch.count == 0) return;
   const int64_t inner = s.channels / s.groups, columns = s.outputs / s.groups;
   const int64_t depth = s.kernel_height * s.kernel_width * inner;
   // Neighbouring pixels are one run where their channels are.
   const bool merged = s.groups == 1 && s.dilation_x == 1 && in.pixel == s.channels;
   const int64_t per_row = merged ? 1 : s.kernel_width;
-  int64_t taps[kMaxTaps];
+  int64_t taps[kMaxTaps];  // from the first row that the pixel meets
+  int64_t count = 0;
+  for (int64_t y = 0; y < s.kernel_height; ++y)
+    for (int64_t x = 0; x < per_row; ++x) taps[count++] = y * s.dilation_y * in.row + x * s.dilation_x * in.pixel;
   RowStage stages[kMaxStages];
+  for (int i = 0; i < target.stage_count; ++i) stages[i] = {target.stages[i].multiply, batch.operands[i]};
+  RowProduct products[kMaxRuns];
+  for (int i = 0; i < batch.runs; ++i) {
+    const KernelRows& k = batch.kernel[i];
+    const int64_t end = i + 1 < batch.runs ? batch.begin[i + 1] : batch.count;
+    products[i] = {taps,
+                   (k.end - k.begin) * per_row,
+                   merged ? s.kernel_width * inner : inner,
+                   k.begin * s.kernel_width * inner,
+                   batch.begin[i],
+                   end - batch.begin[i],
+                   depth * kPanel,
+                   stages,
+                   target.stage_count};
+  }
   for (int64_t group = 0; group < s.groups; ++group) {
-    int64_t count = 0;
-    for (int64_t y = k.begin; y < k.end; ++y)
-      for (int64_t x = 0; x < per_row; ++x)
-        taps[count++] = (y - k.begin) * s.dilation_y * in.row + x * s.dilation_x * in.pixel + group * inner;
-    for (int i = 0; i < target.stage_count; ++i) stages[i] = {target.stages[i].multiply, batch.operands[i]};
-    const RowProduct product{taps, count, merged ? s.kernel_width * inner : inner, depth * kPanel, stages, target.stage_count};
-    const float* w = packed + group * packed_size(depth, columns) + k.begin * s.kernel_width * inner * kPanel;
-    multiply_rows(product, batch.in, batch.count, w, columns, target.bias != nullptr ? target.bias + group * columns : nullptr,
-                  batch.out);
+    multiply_rows(products, batch.runs, batch.in, packed + group * packed_size(depth, columns), columns,
+                  target.bias != nullptr ? target.bias + group * columns : nullptr, batch.out);
     if (group + 1 == s.groups) break;
-    for (int64_t p = 0; p < batch.count; ++p) batch.out[p] += columns;
+    for (int64_t p = 0; p < batch.count; ++p) {
+      batch.in[p] += inner;
+      batch.out[p] += columns;
+    }
     for (int i = 0; i < target.stage_count; ++i)
       for (int64_t p = 0; p < batch.count; ++p) batch.operands[i][p] += columns;
   }
   batch.count = 0;
+  batch.runs = 0;
 }
 
 inline void convolution_direct(const ConvolutionShape& s, const float* packed, const ImageSource& source, const ImageTarget& target,
@@ -117,10 +138,19 @@ inline void convolution_direct(const ConvolutionShape& s, const float* packed, c
         int64_t end = y + 1;
         while (end < y_end && kernel_rows(s, end) == k) ++end;
         const int64_t shift = k.begin * s.dilation_y - s.pad_top;
+        bool begun = false;
         for (int64_t i = first; i < last; ++i) {
           for (int64_t row = y; row < end; ++row) {
             for (int64_t x = 0; x < s.out_width; ++x) {
-              if (batch.count == kMaxPixels) multiply_batch(s, in, k, packed, target, batch);
+              if (batch.count == kMaxPixels || (!begun && batch.runs == kMaxRuns)) {
+                multiply_batch(s, in, packed, target, batch);
+                begun = false;
+              }
+              if (!begun) {
+                batch.kernel[batch.runs] = k;
+                batch.begin[batch.runs++] = batch.count;
+                begun = true;
+              }
               const int64_t p = batch.count++;
               batch.in[p] = pixel_of(in, source, i, row * s.stride_y + shift, x * s.stride_x);
               batch.out[p] = target.pixels.at(i, row, x);
@@ -128,9 +158,9 @@ inline void convolution_direct(const ConvolutionShape& s, const float* packed, c
             }
           }
         }
-        multiply_batch(s, in, k, packed, target, batch);
         y = end;
       }
+      multiply_batch(s, in, packed, target, batch);
       if (target.finish != nullptr)
         for (int64_t i = first; i < last; ++i) target.finish(target.context, i, y_begin, y_end);
     }

@@ -57,24 +57,24 @@ DF_INLINE void transform_output(const F* m, F* out) {
   }
 }
 
-// One row of tiles: from the ring's rows to matrices of (tile, channel), `matrix` floats apart.
+// One row of tiles: from the ring's rows to matrices of (tile, channel), `matrix` floats apart. Pixels are `pitch` floats apart.
 template <int kOutputs>
-void transform_tiles(const float* const* rows, int64_t tiles, int64_t channels, float* out, int64_t matrix) {
+void transform_tiles(const float* const* rows, int64_t tiles, int64_t channels, int64_t pitch, float* out, int64_t matrix) {
   constexpr int kTile = kOutputs + 2;
   for (int64_t tile = 0; tile < tiles; ++tile) {
-    const int64_t left = tile * kOutputs * channels;
-    for (int64_t c = 0; c < channels; c += kWidth) {
+    const int64_t left = tile * kOutputs * pitch;
+    for (int64_t c = 0; c < channels; c += kWidth) {  // lanes behind the last channel are never read
       F half[kTile][kTile];
       DF_UNROLL for (int x = 0; x < kTile; ++x) {
         F d[kTile], e[kTile];
-        DF_UNROLL for (int y = 0; y < kTile; ++y) d[y] = Vector::load(rows[y] + left + x * channels + c);
+        DF_UNROLL for (int y = 0; y < kTile; ++y) d[y] = Vector::load(rows[y] + left + x * pitch + c);
         transform_input<kOutputs>(d, e);
         DF_UNROLL for (int y = 0; y < kTile; ++y) half[y][x] = e[y];
       }
       DF_UNROLL for (int y = 0; y < kTile; ++y) {
         F e[kTile];
         transform_input<kOutputs>(half[y], e);
-        DF_UNROLL for (int x = 0; x < kTile; ++x) Vector::store(out + (y * kTile + x) * matrix + tile * channels + c, e[x]);
+        DF_UNROLL for (int x = 0; x < kTile; ++x) Vector::store(out + (y * kTile + x) * matrix + tile * pitch + c, e[x]);
       }
     }
   }
@@ -89,7 +89,9 @@ void finish_tiles(const ConvolutionShape& s, const float* in, int64_t matrix, in
   for (int64_t tile = 0; tile < tiles; ++tile) {
     const int64_t x = tile * kOutputs;
     const int wide = static_cast<int>(s.out_width - x < kOutputs ? s.out_width - x : kOutputs);
-    for (int64_t c = 0; c < s.outputs; c += kWidth) {
+    for (int64_t next = 0; next < s.outputs; next += kWidth) {
+      // The last vector overlaps the one before it rather than being cut.
+      const int64_t c = next + kWidth > s.outputs && s.outputs > kWidth ? s.outputs - kWidth : next;
       const int lanes = static_cast<int>(s.outputs - c < kWidth ? s.outputs - c : kWidth);
       F half[kOutputs][kTile];
       DF_UNROLL for (int i = 0; i < kTile; ++i) {
@@ -168,23 +170,24 @@ void convolution_winograd(const ConvolutionShape& s, const float* packed, const 
           std::memset(lines[y] + s.pad_left * parts.channels, 0, static_cast<size_t>(s.width * parts.channels) * sizeof(float));
         }
       }
-      transform_tiles<kOutputs>(lines, parts.tiles_x, parts.channels, inputs + (row - first) * parts.tiles_x * parts.channels,
-                                in_matrix);
+      transform_tiles<kOutputs>(lines, parts.tiles_x, s.channels, parts.channels,
+                                inputs + (row - first) * parts.tiles_x * parts.channels, in_matrix);
     }
 
     const int64_t size = packed_size(s.channels, s.outputs);
+    const int64_t columns = (s.outputs + kHalf - 1) / kHalf * kHalf;  // whole vectors: there is room for them
     for (int64_t begin = 0; begin < tiles; begin += kMaxTiles) {
       const int64_t count = tiles - begin < kMaxTiles ? tiles - begin : kMaxTiles;
       const float* a[kMaxTiles];
       float* out[kMaxTiles];
       for (int product = 0; product < kProducts; ++product) {
         const int64_t tap = 0;
-        const RowProduct what{&tap, 1, s.channels, s.channels * kPanel, nullptr, 0};
+        const RowProduct what{&tap, 1, s.channels, 0, 0, count, s.channels * kPanel, nullptr, 0};
         for (int64_t t = 0; t < count; ++t) {
           a[t] = inputs + product * in_matrix + (begin + t) * parts.channels;
           out[t] = products + product * out_matrix + (begin + t) * parts.outputs;
         }
-        multiply_rows(what, a, count, packed + product * size, parts.outputs, nullptr, out);
+        multiply_rows(&what, 1, a, packed + product * size, columns, nullptr, out);
       }
     }
 

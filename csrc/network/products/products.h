@@ -22,7 +22,7 @@ struct ProductKernels {
   const char* name;
 
   // out = stages(bias + convolution(source)), with the weights packed for the algorithm. Scratch of convolution_scratch_size floats
-  // is aligned to 64 bytes. Output, stages and in-place input must not overlap, but a stage may read the pixels that it writes.
+  // is aligned to 64 bytes. The output must not overlap the input or the operands of stages.
   void (*convolution)(const ConvolutionShape& shape, ConvolutionAlgorithm algorithm, const float* packed, const ImageSource& source,
                       const ImageTarget& target, int64_t samples, int64_t cache_bytes, float* scratch);
 };
