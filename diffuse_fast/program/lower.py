@@ -189,7 +189,9 @@ def _results(lowering: Lowering, node: Node) -> tuple[Value, ...]:
         constant = all(lowering.known(value) is not None for value in values)
     if constant and node.op in FOLDED:
         with np.errstate(all="ignore"):
-            result: Value | tuple[Value, ...] = FOLDED[node.op](call)
+            folded = FOLDED[node.op](call)
+        # A function of NumPy may return a scalar.
+        result: Value | tuple[Value, ...] = folded if isinstance(folded, tuple) else np.asarray(folded)
     elif node.op in HANDLERS:
         result = HANDLERS[node.op](call)
     else:
