@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+from collections.abc import Callable
 
 from ..errors import UnsupportedError
 from .draft import ROW, Draft
-from .program import Binary, Buffer, Input, Norm, Operation, Program, Reduce, Resize, Softmax, Stage, View
+from .program import Binary, Input, Norm, Operation, Program, Reduce, Resize, Softmax, Stage, View
 from .views import batch_place, merged
 
 
@@ -15,21 +15,26 @@ def finish(draft: Draft) -> Program | None:
     """The program of a draft; None if a size has the factor that stands for the batch, so that another must be taken."""
     assert draft.output is not None
     operations = _live(draft)
-    if any(size % draft.batch == 0 for op in operations for view in (op.output, *op.reads) for size in _inner_sizes(view)):
+    sizes = {
+        size for op in operations for view in (op.output, *op.reads) for dim in view.dims for size, stride in dim if stride != ROW
+    }
+    if any(size % draft.batch == 0 for size in sizes):
         return None
     numbers: dict[int, int] = {}
 
     def number(buffer: int) -> int:
         return numbers.setdefault(buffer, len(numbers))
 
+    def row(view: View) -> View:
+        one = _row(view)
+        if one.offset < 0 or one.last >= draft.buffers[view.buffer].size:
+            raise UnsupportedError("a view is outside of its buffer.")
+        return View(number(view.buffer), one.offset, one.dims)
+
     inputs = tuple(Input(i.name, number(i.buffer), i.shape) for i in draft.inputs)
-    finished = tuple(_without_batch(op, number) for op in operations)
-    output = _row(draft.output, number)
-    buffers = tuple(draft.buffers[old] for old in numbers)
-    for op in finished:
-        for view in (op.output, *op.reads):
-            _check(view, buffers[view.buffer])
-    return Program(buffers, inputs, output, finished)
+    finished = tuple(_without_batch(op, row) for op in operations)
+    output = row(draft.output)
+    return Program(tuple(draft.buffers[old] for old in numbers), inputs, output, finished)
 
 
 def _live(draft: Draft) -> list[Operation]:
@@ -44,32 +49,27 @@ def _live(draft: Draft) -> list[Operation]:
     return out
 
 
-def _inner_sizes(view: View) -> list[int]:
-    return [size for dim in view.dims for size, stride in dim if stride != ROW]
-
-
-def _row(view: View, number) -> View:  # type: ignore[no-untyped-def]
-    """A view of one row."""
+def _row(view: View) -> View:
+    """A view without the batch."""
     place = batch_place(view)
-    dims = view.dims
-    if place is not None:
-        i = place[0]
-        rest = merged(atom for atom in dims[i] if atom[1] != ROW)
-        dims = (*dims[:i], rest, *dims[i + 1 :]) if rest else (*dims[:i], *dims[i + 1 :])
-    return View(number(view.buffer), view.offset, dims)
+    if place is None:
+        return view
+    i, dims = place[0], view.dims
+    rest = merged(atom for atom in dims[i] if atom[1] != ROW) if len(dims[i]) > 1 else ()
+    return View(view.buffer, view.offset, (*dims[:i], rest, *dims[i + 1 :]) if rest else (*dims[:i], *dims[i + 1 :]))
 
 
-def _without_batch(op: Operation, number) -> Operation:  # type: ignore[no-untyped-def]
+def _without_batch(op: Operation, row: Callable[[View], View]) -> Operation:
     x = op.inputs[0]
     place = batch_place(x)
-    gone = place[0] if place is not None and all(stride == ROW for _, stride in x.dims[place[0]]) else None
+    gone = place[0] if place is not None and len(x.dims[place[0]]) == 1 else None
 
     def axes(given: tuple[int, ...]) -> tuple[int, ...]:
         return given if gone is None else tuple(a - (a > gone) for a in given)
 
     def stage(one: Stage) -> Stage:
         if isinstance(one, Binary) and isinstance(one.operand, View):
-            return Binary(one.function, _row(one.operand, number))
+            return Binary(one.function, row(one.operand))
         return Norm(one.kind, axes(one.axes), one.groups, one.epsilon) if isinstance(one, Norm) else one
 
     kind = op.kind
@@ -78,15 +78,5 @@ def _without_batch(op: Operation, number) -> Operation:  # type: ignore[no-untyp
     elif isinstance(kind, Softmax | Resize):
         kind = dataclasses.replace(kind, axis=axes((kind.axis,))[0])
     return Operation(
-        kind,
-        tuple(_row(view, number) for view in op.inputs),
-        _row(op.output, number),
-        tuple(stage(one) for one in op.prologue),
-        tuple(stage(one) for one in op.epilogue),
-        op.source,
+        kind, tuple(map(row, op.inputs)), row(op.output), tuple(map(stage, op.prologue)), tuple(map(stage, op.epilogue)), op.source
     )
-
-
-def _check(view: View, buffer: Buffer) -> None:
-    if view.offset < 0 or view.last >= buffer.size or math.prod(view.shape) >= 1 << 40:
-        raise UnsupportedError("a view is outside of its buffer.")

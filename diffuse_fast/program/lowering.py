@@ -13,7 +13,24 @@ from ..errors import ArtifactError, UnsupportedError
 from ..onnx.network import MAX_VALUES, SMALL, Network, Node
 from . import views
 from .draft import ROW, Draft
-from .program import Binary, Convolution, Gather, Kind, Level, Linear, Map, Operation, Resize, Stage, Unary, View
+from .program import (
+    Attention,
+    Binary,
+    Convolution,
+    Gather,
+    Kind,
+    Level,
+    Linear,
+    Map,
+    Norm,
+    Operation,
+    Reduce,
+    Resize,
+    Softmax,
+    Stage,
+    Unary,
+    View,
+)
 from .views import Dim
 
 MAX_SECONDS = 10.0
@@ -343,24 +360,27 @@ def _check_batch(operation: Operation) -> None:
     """Check that samples stay apart: :mod:`.finish` removes the batch from each view."""
     kind = operation.kind
     x = operation.inputs[0]
-    elementwise = [operation.output, *(s.operand for s in operation.epilogue if isinstance(s, Binary))]
-    before = [x, *(s.operand for s in operation.prologue if isinstance(s, Binary))]
-    for group in (before, elementwise):
-        places = {views.batch_place(v) for v in group if isinstance(v, View)}
-        if len(places) > 1:
-            raise UnsupportedError("samples and another dimension are combined in different orders.")
     place = views.batch_place(x)
+    for stages, with_stages in ((operation.prologue, place), (operation.epilogue, views.batch_place(operation.output))):
+        for stage in stages:
+            if isinstance(stage, Binary) and isinstance(stage.operand, View) and views.batch_place(stage.operand) != with_stages:
+                raise UnsupportedError("samples and another dimension are combined in different orders.")
     if isinstance(kind, Gather):
         return
-    if isinstance(kind, Convolution | Linear | Resize) and any(views.batch_place(v) for v in operation.inputs[1:]):
+    if isinstance(kind, Attention) and any(p and p[0] >= len(x.dims) - 2 for p in map(views.batch_place, operation.inputs)):
+        raise UnsupportedError("samples are mixed: an operation runs over the batch.")
+    if isinstance(kind, Convolution | Linear | Resize) and any(views.batch_place(view) for view in operation.inputs[1:]):
         raise UnsupportedError("the weights differ between samples.")
     if place is None:
         return
-    axes = getattr(kind, "axes", ()) or tuple(a for a in [getattr(kind, "axis", None)] if a is not None)
-    axes += tuple(a for s in operation.prologue for a in getattr(s, "axes", ()))
+    axes: tuple[int, ...] = ()
     if isinstance(kind, Linear):
-        axes += (len(x.dims) - 1,)
-    if place[0] in axes:
+        axes = (len(x.dims) - 1,)
+    elif isinstance(kind, Reduce):
+        axes = kind.axes
+    elif isinstance(kind, Softmax | Resize):
+        axes = (kind.axis,)
+    if place[0] in axes or any(place[0] in stage.axes for stage in operation.prologue if isinstance(stage, Norm)):
         raise UnsupportedError("samples are mixed: an operation runs over the batch.")
 
 

@@ -80,7 +80,7 @@ class View:
     @property
     def shape(self) -> tuple[int, ...]:
         """Size of each dimension."""
-        return tuple(math.prod(size for size, _ in dim) for dim in self.dims)
+        return tuple([dim[0][0] if len(dim) == 1 else math.prod([size for size, _ in dim]) for dim in self.dims])
 
     @property
     def last(self) -> int:

@@ -150,6 +150,8 @@ def batch_place(view: View) -> tuple[int, int] | None:
     for i, dim in enumerate(view.dims):
         for j, (_, stride) in enumerate(dim):
             if stride == ROW:
+                if len(dim) == 1:  # nearly always
+                    return i, 1
                 return i, math.prod(size for size, _ in dim[j + 1 :])
     return None
 

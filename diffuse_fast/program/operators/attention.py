@@ -32,6 +32,8 @@ def attention(call: Call) -> Value:
     causal = bool(call.integer("is_causal"))
     softcap = call.number("softcap", 0.0)
     scale = call.number("scale", 0.0) or q.shape[3] ** -0.5
+    lead = [call.lowering.broadcast([x.dims[i] for x in (q, k, v)]) for i in range(2)]
+    q, k, v = (views.expand(x, [*lead, *x.dims[2:]]) for x in (q, k, v))
     inputs = [q, k, v]
     if call.has(3):
         if softcap:
