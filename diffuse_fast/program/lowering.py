@@ -200,7 +200,11 @@ class Lowering:
 
     def write(self, source: View, target: View) -> None:
         """Copy a view to a part of a buffer that several operations fill."""
-        self._add(Map(), (source,), target, (), ())
+        self.fill(Map(), (source,), target)
+
+    def fill(self, kind: Kind, inputs: Sequence[View], target: View) -> None:
+        """Add an operation that fills a part of a buffer."""
+        self._add(kind, inputs, target, (), ())
 
     def new_buffer(self, size: int, level: Level) -> int:
         """Add a buffer."""

@@ -298,6 +298,45 @@ SHAPE = {
     ),
 }
 
+CONDITION = {
+    "Greater": chain("Greater x n -> g", "Cast g -> f; to=1", "Mul f x -> y", weights={"n": scalar(0.2)}),
+    "Less, Not, And, Or": chain(
+        "Less x n -> l",
+        "Greater x m -> g",
+        "Not l -> o",
+        "And o g -> a",
+        "Or a l -> r",
+        "Cast r -> f; to=1",
+        "Add f x -> y",
+        weights={"n": scalar(-0.5), "m": scalar(0.5)},
+    ),
+    "softplus with a threshold": chain("Softplus x -> s", "Greater x n -> g", "Where g x s -> y", weights={"n": scalar(20)}),
+    "softplus with beta": chain(
+        "Mul x b -> u",
+        "Softplus u -> s",
+        "Div s b -> d",
+        "Greater u n -> g",
+        "Where g x d -> y",
+        weights={"n": scalar(20), "b": scalar(2)},
+    ),
+    "scores masked by a constant": chain(
+        "Where w x n -> s", "Softmax s -> y", weights={"w": np.tril(np.ones((4, 5), bool)), "n": scalar(-np.inf)}
+    ),
+    "scores masked by a low number": chain(
+        "Where w n x -> s", "Softmax s -> y", weights={"w": np.triu(np.ones((4, 5), bool), 1), "n": scalar(-1e9)}
+    ),
+    "mask of a condition": chain(
+        "Where m o n -> k",
+        "Unsqueeze k a -> u",
+        "Add x u -> s",
+        "Softmax s -> y",
+        conditions={"m": ("bool", (4, 5))},
+        weights={"o": scalar(0), "n": scalar(-1e9), "a": ints(1)},
+    ),
+    "the other of a constant": chain("Where w n x -> y", weights={"w": np.zeros((1, 1, 1, 1), bool), "n": scalar(1)}),
+    "a number for all": chain("Where w n x -> z", "Add z x -> y", weights={"w": np.ones((1, 1, 1, 1), bool), "n": scalar(1)}),
+}
+
 GATHER = {
     "embedding": chain("Gather w t -> e", "Add x e -> y", x=(5,), weights={"w": floats(7, 5)}),
     "embedding of a list": chain(
@@ -361,6 +400,10 @@ CONVOLUTION = {
         "Conv x s b -> y",
         x=IMAGE,
         weights={**W, "a": ints(1, 2, 3), "n": scalar(1e-5)},
+    ),
+    "3-D": one("Conv", "w", "b", weights={"w": floats(5, 3, 3, 2, 3), "b": floats(5)}, x=(3, 4, 5, 4), pads=[1, 0, 1, 1, 0, 1]),
+    "3-D, strides": one(
+        "Conv", "w", weights={"w": floats(5, 3, 2, 1, 3)}, x=(3, 7, 4, 4), strides=[2, 1, 2], dilations=[3, 1, 1], pads=[1] * 6
     ),
     "transposed": one(
         "ConvTranspose", "w", "b", weights={"w": floats(6, 5, 4, 4), "b": floats(5)}, x=IMAGE, strides=[2, 2], pads=[1, 1, 1, 1]
@@ -589,6 +632,7 @@ CASES = {
         "activation": {n: c for n, (c, _) in ACTIVATIONS.items()},
         "no activation": NOT_ACTIVATIONS,
         "shape": SHAPE,
+        "condition": CONDITION,
         "gather": GATHER,
         "pad": PAD,
         "convolution": CONVOLUTION,
@@ -628,6 +672,10 @@ def test_a_spelled_activation_is_one_stage(name, tmp_path):
 def test_another_product_is_no_activation(name, tmp_path):
     found = {getattr(stage, "function", "") for stage in stages(NOT_ACTIVATIONS[name], tmp_path)}
     assert found.isdisjoint({"silu", "gelu", "gelu_tanh", "mish"})
+
+
+def test_a_softplus_with_a_threshold_is_one(tmp_path):
+    assert stages(CONDITION["softplus with a threshold"], tmp_path) == [Unary("softplus")]
 
 
 @pytest.mark.parametrize("name", SPELLED_NORMS)
@@ -695,7 +743,10 @@ REFUSED = {
     "no such operator": one("LRN", size=3),
     "another domain": Case([node("Conv", ["x"], ["y"], "it", domain="com.example")]),
     "an attribute": one("Conv", "w", weights=W, x=IMAGE, surprise=1),
-    "3-D convolution": one("Conv", "w", weights={"w": floats(2, 3, 1, 1, 1)}, x=(3, 4, 5, 6)),
+    "4-D convolution": one("Conv", "w", weights={"w": floats(2, 3, 1, 1, 1, 1)}, x=(3, 4, 5, 6, 2)),
+    "3-D transposed convolution": one("ConvTranspose", "w", weights={"w": floats(3, 2, 1, 1, 1)}, x=(3, 4, 5, 6)),
+    "many slices": one("Conv", "w", weights={"w": floats(2, 3, 1, 1, 1)}, x=(3, 65, 2, 2)),
+    "softplus with a low threshold": chain("Softplus x -> s", "Greater x n -> g", "Where g x s -> y", weights={"n": scalar(2)}),
     "computed weights": chain(
         "Unsqueeze c a -> k", "Conv x k -> y", conditions={"c": ("float32", (6,))}, weights={"a": ints(2, 3)}
     ),
@@ -711,6 +762,7 @@ REFUSED = {
     "softmax over the batch": one("Softmax", axis=0),
     "float to integer": chain("Cast x -> i; to=7", "Cast i -> y; to=1"),
     "float64": chain("Cast x -> d; to=11", "Cast d -> y; to=1"),
+    "a chosen result": chain("Greater x n -> g", "Exp x -> e", "Where g e x -> y", weights={"n": scalar(0)}),
     "a chosen element": chain("Where w x n -> y", weights={"w": np.array([True, False, True, True, False]), "n": scalar(0)}),
     "cubic": resized(scales=(1, 1, 2, 2), mode="cubic"),
     "indices of maxima": Case([node("MaxPool", ["x"], ["y", "i"], "it", kernel_shape=[2, 2])]),

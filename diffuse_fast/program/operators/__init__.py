@@ -4,12 +4,13 @@ A handler reads every attribute and every input of its node, or refuses the node
 makes them one.
 """
 
-from . import attention, convolution, elementwise, gather, norm, pad, pool, product, reduce, resize, shape
+from . import attention, condition, convolution, elementwise, gather, norm, pad, pool, product, reduce, resize, shape
 from .registry import HANDLERS
 
 __all__ = [
     "HANDLERS",
     "attention",
+    "condition",
     "convolution",
     "elementwise",
     "gather",

@@ -8,6 +8,8 @@ from ..program import Convolution, Level, View
 from .pad import sizes
 from .registry import handles
 
+_MAX_SLICES = 64  # of a volume: each is an operation
+
 
 @handles("Conv", "ConvTranspose")
 def convolution(call: Call) -> Value:
@@ -15,7 +17,7 @@ def convolution(call: Call) -> Value:
     x, weight, bias = call.view(0), call.view(1), call.optional(2)
     spatial = len(x.dims) - 2
     kernel = weight.shape[2:]
-    if spatial not in (1, 2) or len(kernel) != spatial:
+    if spatial not in (1, 2, 3) or len(kernel) != spatial or (spatial == 3 and transposed):
         raise call.unsupported(f"{spatial} spatial dimensions")
     if (call.integers("kernel_shape") or kernel) != kernel:
         raise call.malformed("has a kernel_shape that is not its weight's")
@@ -41,10 +43,36 @@ def convolution(call: Call) -> Value:
         raise call.malformed(f"does not fit its input {list(x.shape)}")
     if views.batch_place(x) != (0, 1):
         raise call.unsupported("its first dimension is not the batch")
-    kind = Convolution(strides, tuple(pads), dilations, groups, transposed)
     dims = [x.dims[0], *(((n, 1),) if n > 1 else () for n in (outputs, *size))]
     layout = views.new_dims(views.channels_last(len(dims)), dims)
-    return Tensor(call.lowering.emit(kind, (x, weight) if bias is None else (x, weight, bias), layout))
+    weights = (weight,) if bias is None else (weight, bias)
+    if spatial == 3:
+        if groups > 1:
+            raise call.unsupported("groups in 3 spatial dimensions")
+        return Tensor(_slices(call, x, weights, layout, Convolution(strides, tuple(pads), dilations)))
+    return Tensor(call.lowering.emit(Convolution(strides, tuple(pads), dilations, groups, transposed), (x, *weights), layout))
+
+
+def _slices(call: Call, x: View, weights: tuple[View, ...], layout: tuple[tuple[views.Dim, ...], int], kind: Convolution) -> View:
+    """A convolution of a volume as one of an image per slice of the result: the slices that it reads are channels of that image."""
+    lowering = call.lowering
+    (stride, before, dilation) = kind.strides[0], kind.pads[0][0], kind.dilations[0]
+    weight, depth, taps = weights[0], x.shape[2], weights[0].shape[2]
+    flat = Convolution(kind.strides[1:], kind.pads[1:], kind.dilations[1:])
+    result = View(lowering.new_buffer(layout[1], lowering.level(x).stage), 0, layout[0])
+    if result.shape[2] > _MAX_SLICES:
+        raise call.unsupported(f"{result.shape[2]} slices of a volume")
+    for place in range(result.shape[2]):
+        inside = [k for k in range(taps) if 0 <= place * stride - before + k * dilation < depth]
+        if not inside:
+            raise call.unsupported("a slice of padding only")
+        first, count = inside[0], len(inside)
+        image = lowering.narrow(x, 2, place * stride - before + first * dilation, count, dilation)
+        image = views.join(image, ((0,), (2, 1), (3,), (4,)))
+        filters = views.join(lowering.narrow(weight, 2, first, count), ((0,), (2, 1), (3,), (4,)))
+        target = views.squeeze(lowering.narrow(result, 2, place, 1), (2,))
+        lowering.fill(flat, (image, filters, *weights[1:]), target)
+    return result
 
 
 def positive(call: Call, name: str, count: int) -> tuple[int, ...]:

@@ -181,13 +181,3 @@ def _with_number(call: Call, function: str, x: View, number: float) -> View:
         function, number = "multiply", 1 / number  # exact, and one form for the fusion
     found = activation(call.lowering, function, x, number)
     return call.lowering.map(x, Binary(function, number)) if found is None else found
-
-
-@handles("Where")
-def where(call: Call) -> Value:
-    condition = call.constant(0)
-    if condition.all() or not condition.any():
-        chosen, other = call.value(1 if condition.all() else 2), call.value(2 if condition.all() else 1)
-        if np.broadcast_shapes(condition.shape, chosen.shape, other.shape) == chosen.shape:
-            return chosen
-    raise call.unsupported("it chooses between elements")
