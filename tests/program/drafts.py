@@ -14,7 +14,7 @@ from diffuse_fast.program.fuse import fuse
 from diffuse_fast.program.program import Binary, Convolution, Input, Level, Linear, Map, Norm, Operation, Unary, View
 from diffuse_fast.program.reference import Reference
 
-BATCH = 61
+BATCH = 997
 
 
 class Maker:

@@ -289,6 +289,15 @@ def test_linears_with_and_without_bias_are_not_merged():
     fused(maker, maker.map(maker.map(a, Unary("exp")), Binary("add", maker.add(Softmax(2), (b,), (9, 4)))))
 
 
+def test_linears_of_one_input_with_different_stages_are_not_merged():
+    maker = Maker(9, 4)
+    x = maker.map(maker.convolution(views.permute(maker.x, (0, 2, 1)), 4), Norm("standard", (1,), 1, 1e-5))
+    x = views.permute(x, (0, 2, 1))
+    a, b = maker.linear(maker.map(x, Unary("tanh")), 4), maker.linear(x, 4)
+    draft = fused(maker, maker.add(Product(), (a, views.permute(b, (0, 2, 1))), (9, 9), order=range(3)))
+    assert kinds(draft)[-3:] == ["Linear", "Linear", "Product"]
+
+
 # ---- attention ------------------------------------------------------------------------------------
 
 
@@ -368,6 +377,15 @@ def test_a_softmax_over_queries_is_no_attention():
     p = maker.add(Softmax(2), (s,), (2, 9, 9), order=range(4))
     draft = fused(maker, maker.add(Product(), (p, v), (2, 9, 4), order=range(4)))
     assert kinds(draft) == ["Linear", "Product", "Softmax", "Product"]
+
+
+def test_a_softmax_across_queries_and_keys_is_no_attention():
+    maker = Maker(6, 4)
+    q, k, v = maker.linear(maker.x, 4), maker.linear(maker.x, 4), maker.linear(maker.x, 4)
+    s = maker.add(Product(), (q, views.permute(views.narrow(k, 1, 0, 4), (0, 2, 1))), (6, 4), order=range(3))
+    s = views.reshape(s, (BATCH, 4, 6))  # rows of 6 from rows of 4
+    p = maker.add(Softmax(2), (s,), (4, 6), order=range(3))
+    assert "Attention" not in kinds(fused(maker, maker.add(Product(), (p, v), (4, 4), order=range(3))))
 
 
 def test_scores_that_are_read_again_are_no_attention():
