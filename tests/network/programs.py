@@ -33,7 +33,7 @@ from diffuse_fast.program.program import (
 )
 
 X, T, COND = 0, 1, 2  # buffers of the inputs
-SIZE = 40_000  # elements of x and of the condition
+SIZE = 30_000  # elements of x and of the condition
 
 # Functions that are defined on all numbers, so that random values do not make NaN.
 TOTAL = [f for f in UNARY if f not in ("log", "rsqrt", "reciprocal", "sqrt", "exp")]
@@ -216,7 +216,7 @@ class Maker:
         return self.program(kind, tuple(self.sample(s) for s in shapes), (*lead, i, e))
 
     def product(self) -> Program:
-        lead, i, k, j = self.shape(0, 2, 3), self.integer(1, 12), self.integer(1, 30), self.integer(1, 80)
+        lead, i, k, j = self.shape(0, 2, 3), self.integer(1, 9), self.integer(1, 20), self.integer(1, 40)
         return self.program(Product(), (self.sample((*lead, i, k)), self.sample((*lead, k, j))), (*lead, i, j))
 
     def softmax(self) -> Program:
