@@ -223,6 +223,25 @@ def test_maps_through_a_reshape_go_into_the_linear():
     assert kinds(draft) == ["Map", "Linear"]
 
 
+def test_stages_behind_a_concatenation_go_into_the_operations_that_write_its_parts():
+    maker = Maker(4, 6, 6)
+    first = maker.map(maker.convolution(maker.x, 9), Unary("exp"))
+    both = maker.concatenate([maker.convolution(first, 4), maker.convolution(first, 5)])
+    y = maker.map(maker.map(both, Binary("add", first)), Unary("tanh"))
+    draft = fused(maker, maker.convolution(y, 3))
+    assert kinds(draft) == ["Convolution"] * 4
+    assert [words(op.epilogue) for op in draft.operations[1:3]] == [["add", "tanh"]] * 2
+
+
+def test_stages_that_read_what_is_written_after_a_part_stay():
+    maker = Maker(4, 6, 6)
+    first = maker.convolution(maker.x, 4)
+    second = maker.convolution(first, 4)
+    both = maker.concatenate([first, maker.convolution(maker.x, 4)])
+    y = maker.map(both, Binary("multiply", maker.concatenate([second, second])))
+    fused(maker, maker.convolution(y, 3))
+
+
 def test_levels_are_not_fused():
     maker = Maker(4)
     time = maker.map(maker.linear(views.reshape(maker.t, (BATCH, 1)), 4), Unary("silu"))

@@ -20,12 +20,11 @@ def match_attention(graph: Graph, index: int) -> None:
     softmax = graph[index]
     if softmax.epilogue:
         return
-    first = graph.private(softmax.inputs[0], index)
-    readers = graph.readers(softmax.output.buffer)
-    if first is None or not isinstance(graph[first].kind, Product) or len(readers) != 1:
+    before, after = graph.private(softmax.inputs[0], index), graph.readers(softmax.output.buffer)
+    if len(before) != 1 or len(after) != 1 or graph.private(softmax.output, after[0]) != [index]:
         return
-    last = readers[0]
-    if graph.private(softmax.output, last) != index or not isinstance(graph[last].kind, Product):
+    first, last = before[0], after[0]
+    if not isinstance(graph[first].kind, Product) or not isinstance(graph[last].kind, Product):
         return
     second = graph[last] if graph[last].inputs[0].buffer == softmax.output.buffer else _transposed(graph[last])
     if second.inputs[0].buffer != softmax.output.buffer:
@@ -115,10 +114,10 @@ def absorb_scale(graph: Graph, index: int) -> None:
     op = graph[index]
     assert isinstance(op.kind, Attention)
     for view in op.inputs[:2]:
-        writer = graph.private(view, index)
-        if writer is None:
+        writers = graph.private(view, index)
+        if len(writers) != 1:
             continue
-        before = graph[writer]
+        before = graph[writers[0]]
         stages, scale = before.prologue if isinstance(before.kind, Map) else before.epilogue, op.kind.scale
         kept = list(stages)
         while kept and (factor := _factor(kept[-1])) is not None:
@@ -127,7 +126,7 @@ def absorb_scale(graph: Graph, index: int) -> None:
         if len(kept) == len(stages):
             continue
         where = {"prologue" if isinstance(before.kind, Map) else "epilogue": tuple(kept)}
-        graph.set(writer, replace(before, **where))  # type: ignore[arg-type]
+        graph.set(writers[0], replace(before, **where))  # type: ignore[arg-type]
         graph.set(index, replace(op, kind=replace(op.kind, scale=scale)))
         return
 

@@ -15,7 +15,7 @@ class Graph:
     """A draft that passes change.
 
     An operation keeps its index for life: passes replace it or remove it, so the order stays one in which each operation reads only
-    what was written before it.
+    what was written before it. Operations of lower levels come first.
 
     Attributes:
         operations: The operations; None where one was removed.
@@ -33,7 +33,7 @@ class Graph:
         self.touched: set[int] = set()
         self._readers: list[Counter[int]] = [Counter() for _ in self.buffers]
         self._writers: list[set[int]] = [set() for _ in self.buffers]
-        for index, op in enumerate(draft.operations):
+        for index, op in enumerate(sorted(draft.operations, key=lambda op: int(draft.buffers[op.output.buffer].level.stage))):
             self.operations.append(None)
             self.set(index, op)
 
@@ -92,12 +92,12 @@ class Graph:
         writers = self._writers[buffer]
         return next(iter(writers)) if len(writers) == 1 else None
 
-    def private(self, view: View, reader: int) -> int | None:
-        """The one operation that writes what ``view`` shows, at the level of ``reader``, if nothing else reads it; else None."""
-        writer = self.writer(view.buffer)
-        if writer is None or self.reads(view.buffer) != 1 or self.stage(writer) != self.stage(reader):
-            return None
-        return writer
+    def private(self, view: View, reader: int) -> list[int]:
+        """The operations that write the buffer of a view, if they run at the level of ``reader`` and nothing else reads it."""
+        writers = self.writers(view.buffer)
+        if self.reads(view.buffer) != 1 or any(self.stage(writer) != self.stage(reader) for writer in writers):
+            return []
+        return writers
 
     def redirect(self, follow: Mapping[int, Follow], drop: tuple[int, ...] = ()) -> bool:
         """Let all readers of some buffers read other views, and remove operations.

@@ -39,7 +39,7 @@ def choose_main(graph: Graph, index: int) -> None:
 def _rank(graph: Graph, view: View, reader: int) -> tuple[int, int]:
     if any(stride == 0 for dim in view.dims for _, stride in dim):
         return 0, 0
-    writer = graph.private(view, reader)
-    if writer is None:
+    writers = graph.private(view, reader)
+    if not writers:
         return 1, 0
-    return (2, 0) if isinstance(graph[writer].kind, Map) else (3, writer)
+    return (2, 0) if any(isinstance(graph[writer].kind, Map) for writer in writers) else (3, writers[-1])

@@ -16,15 +16,15 @@ def fuse_prologue(graph: Graph, index: int) -> None:
     its stages, moments of a norm among them, would be computed for each.
     """
     op = graph[index]
-    writer = graph.private(op.inputs[0], index)
-    if writer is None or not isinstance(graph[writer].kind, Map) or not graph[writer].prologue:
+    writers = graph.private(op.inputs[0], index)
+    if len(writers) != 1 or any(isinstance(stage, Norm) for stage in op.prologue):  # a norm is the first stage
         return
-    if any(isinstance(stage, Norm) for stage in op.prologue):
-        return  # a norm is the first stage
-    before = graph[writer]
+    before = graph[writers[0]]
+    if not isinstance(before.kind, Map) or not before.prologue:
+        return
     x, stages = follow_stages(before.output, before.inputs[0], before.prologue, op.inputs[0])
     source = f"{before.source}, {op.source}" if before.source and op.source else before.source or op.source
     fused = replace(op, inputs=(x, *op.inputs[1:]), prologue=(*stages, *op.prologue), source=source)
     if stays_dense(op, fused):
-        graph.set(writer, None)
+        graph.set(writers[0], None)
         graph.set(index, fused)
