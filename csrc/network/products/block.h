@@ -23,14 +23,16 @@ namespace {
 
 // Vectors of sums that a block may keep in registers, with room for the weights of one k and one value of `a`.
 #if defined(DF_ISA_AVX512)
-constexpr int kSums = 28, kUnrollK = 4;  // 32 registers. Pointers to 14 rows do not fit 16 registers: read each once per 4 k.
+constexpr int kSums = 28;  // 32 registers
 #elif defined(DF_ISA_AVX2)
-constexpr int kSums = 12, kUnrollK = 1;  // 16 registers
+constexpr int kSums = 12;  // 16 registers
 #elif defined(DF_ISA_NEON)
-constexpr int kSums = 24, kUnrollK = 1;  // 32 registers
+constexpr int kSums = 24;  // 32 registers
 #else
-constexpr int kSums = 16, kUnrollK = 1;
+constexpr int kSums = 16;
 #endif
+constexpr int kUnrollK =
+    kWidth > 1 ? 4 : 1;  // fewer branches, and the pointers to 14 rows, which do not fit 16 registers, are read once
 constexpr int kPanelVectors = static_cast<int>(kPanel) / kWidth;
 // Half a panel is computed alone where it is at least a vector: for matrices that end with at most eight columns.
 constexpr int kHalfVectors = kPanelVectors / 2;
@@ -44,16 +46,25 @@ struct RowStage {
   const float* const* rows;  // one pointer per row of `a`
 };
 
-// What all blocks of some rows share.
+// What all blocks of some rows share. k runs over taps [first_tap, first_tap + tap_count), each `run` long; a row of `a` points to
+// where the first of them is.
 struct RowProduct {
   const int64_t* taps;
-  int64_t tap_count, run;
-  int64_t first_k;       // of the packed weights: those before are skipped
+  int64_t first_tap, tap_count, run;
   int64_t begin, rows;   // rows [begin, begin + rows) of the call
   int64_t panel_stride;  // floats from one panel to the next
   const RowStage* stages;
   int stage_count;
 };
+
+// A part of a chain: taps [begin, end) of a product. The first begins at `start` or zero, the others at the sums in `out`; the
+// stages follow the last one.
+struct Part {
+  int64_t begin, end;
+};
+
+// k that blocks take before the next panel's turn: 16 KiB of weights, which stay in the first cache for all rows.
+constexpr int64_t kDepth = 256;
 
 DF_INLINE F apply_stage(bool multiply, F value, F operand) {
   return multiply ? Vector::mul_f(value, operand) : Vector::add(value, operand);
@@ -61,17 +72,24 @@ DF_INLINE F apply_stage(bool multiply, F value, F operand) {
 
 // Rows [row, row + kRows) times the first vectors of the panels at `w`, to `out` from `column` on.
 template <int kRows, int kVectors>
-__attribute__((noinline)) void block(const RowProduct& product, const float* const* a, const float* w, const float* start,
-                                     float* const* out, int64_t row, int64_t column) {
+__attribute__((noinline)) void block(const RowProduct& product, const Part& part, const float* const* a, const float* w,
+                                     const float* start, float* const* out, int64_t row, int64_t column) {
   F sums[kRows][kVectors];
-  DF_UNROLL for (int j = 0; j < kVectors; ++j) {
-    const F first = start != nullptr ? Vector::load(start + j * kWidth) : Vector::set(0.0f);
-    DF_UNROLL for (int r = 0; r < kRows; ++r) sums[r][j] = first;
+  if (part.begin > product.first_tap) {
+    DF_UNROLL for (int r = 0; r < kRows; ++r) DF_UNROLL for (int j = 0; j < kVectors; ++j) sums[r][j] =
+        Vector::load(out[row + r] + column + j * kWidth);
+  } else {
+    DF_UNROLL for (int j = 0; j < kVectors; ++j) {
+      const F first = start != nullptr ? Vector::load(start + j * kWidth) : Vector::set(0.0f);
+      DF_UNROLL for (int r = 0; r < kRows; ++r) sums[r][j] = first;
+    }
   }
   const int64_t stride = product.panel_stride, run = product.run;
-  for (int64_t t = 0; t < product.tap_count; ++t) {
+  w += part.begin * run * kPanel;
+  for (int64_t t = part.begin; t < part.end; ++t) {
+    const int64_t offset = product.taps[t] - product.taps[product.first_tap];
     const float* p[kRows];
-    DF_UNROLL for (int r = 0; r < kRows; ++r) p[r] = a[row + r] + product.taps[t];
+    DF_UNROLL for (int r = 0; r < kRows; ++r) p[r] = a[row + r] + offset;
     const auto step = [&](int64_t k) __attribute__((always_inline)) {
       F weights[kVectors];
       DF_UNROLL for (int j = 0; j < kVectors; ++j) weights[j] =
@@ -87,7 +105,8 @@ __attribute__((noinline)) void block(const RowProduct& product, const float* con
       for (; k + kUnrollK <= run; k += kUnrollK) DF_UNROLL for (int u = 0; u < kUnrollK; ++u) step(k + u);
     for (; k < run; ++k) step(k);
   }
-  for (int s = 0; s < product.stage_count; ++s) {
+  const int stages = part.end == product.first_tap + product.tap_count ? product.stage_count : 0;
+  for (int s = 0; s < stages; ++s) {
     const RowStage& stage = product.stages[s];
     if (stage.multiply) {
       DF_UNROLL for (int r = 0; r < kRows; ++r) DF_UNROLL for (int j = 0; j < kVectors; ++j) sums[r][j] =
@@ -101,7 +120,8 @@ __attribute__((noinline)) void block(const RowProduct& product, const float* con
       Vector::store(out[row + r] + column + j * kWidth, sums[r][j]);
 }
 
-using Block = void (*)(const RowProduct&, const float* const*, const float*, const float*, float* const*, int64_t, int64_t);
+using Block = void (*)(const RowProduct&, const Part&, const float* const*, const float*, const float*, float* const*, int64_t,
+                       int64_t);
 
 // How many panels a block of that many rows takes at once: few rows with one panel would wait for the latency of fma.
 constexpr int block_panels(int64_t rows) {
@@ -154,17 +174,37 @@ struct Heights {
   }
 };
 
-// All rows of a product times some whole vectors of columns.
-DF_INLINE void multiply_columns(const RowProduct& product, const float* const* a, const float* w, const float* start,
-                                float* const* out, int64_t column, int vectors, int most_rows) {
+// A part of all chains of some whole vectors of columns.
+DF_INLINE void multiply_columns(const RowProduct& product, const Part& part, const float* const* a, const float* w,
+                                const float* start, float* const* out, int64_t column, int vectors, int most_rows) {
   const Heights heights(product.rows, most_rows);
   const Block tall = heights.taller > 0 ? block_for(heights.height + 1, vectors) : nullptr,
               low = block_for(heights.height, vectors);
-  w += product.first_k * kPanel;
   const int64_t end = product.begin + product.rows;
   int64_t row = product.begin;
-  for (int64_t b = 0; b < heights.taller; ++b, row += heights.height + 1) tall(product, a, w, start, out, row, column);
-  for (; row < end; row += heights.height) low(product, a, w, start, out, row, column);
+  for (int64_t b = 0; b < heights.taller; ++b, row += heights.height + 1) tall(product, part, a, w, start, out, row, column);
+  for (; row < end; row += heights.height) low(product, part, a, w, start, out, row, column);
+}
+
+// The same for several products in parts of about kDepth, so that each part of a panel serves all rows before the next is read.
+DF_INLINE void multiply_in_parts(const RowProduct* products, int count, const float* const* a, const float* w, const float* start,
+                                 float* const* out, int64_t column, int vectors, int most_rows) {
+  const int64_t run = products[0].run, step = run < kDepth ? kDepth / run : 1;
+  int64_t begin = products[0].first_tap, end = begin;
+  for (int i = 0; i < count; ++i) {
+    if (products[i].first_tap < begin) begin = products[i].first_tap;
+    if (products[i].first_tap + products[i].tap_count > end) end = products[i].first_tap + products[i].tap_count;
+  }
+  for (int64_t from = begin; from < end || from == begin; from += step) {
+    for (int i = 0; i < count; ++i) {
+      const RowProduct& product = products[i];
+      const int64_t last = product.first_tap + product.tap_count;
+      const bool empty = product.tap_count == 0 && from == begin;  // then the result is the start
+      const Part part{from > product.first_tap && !empty ? from : product.first_tap,
+                      from + step < last && !empty ? from + step : last};
+      if (part.begin < part.end || empty) multiply_columns(product, part, a, w, start, out, column, vectors, most_rows);
+    }
+  }
 }
 
 // The columns of the last panel, if they are no multiple of a vector: blocks go to a buffer, and valid columns on from there.
@@ -175,13 +215,14 @@ __attribute__((noinline)) inline void last_columns(const RowProduct& product, co
   for (int r = 0; r < kMaxBlockRows; ++r) lines[r] = buffer + r * kPanel;
   for (int n = 0; n < valid && start != nullptr; ++n) first[n] = start[n];
   const int most = block_rows(vectors);
-  RowProduct part = product;
-  part.begin = 0;
-  part.stage_count = 0;
+  RowProduct rows = product;
+  rows.begin = 0;
+  rows.stage_count = 0;
+  const Part all{product.first_tap, product.first_tap + product.tap_count};
   for (int64_t row = product.begin, end = row + product.rows; row < end; row += most) {
-    part.rows = end - row < most ? end - row : most;
-    multiply_columns(part, a + row, w, start != nullptr ? first : nullptr, lines, 0, vectors, most);
-    for (int64_t r = 0; r < part.rows; ++r) {
+    rows.rows = end - row < most ? end - row : most;
+    multiply_columns(rows, all, a + row, w, start != nullptr ? first : nullptr, lines, 0, vectors, most);
+    for (int64_t r = 0; r < rows.rows; ++r) {
       for (int c = 0; c < valid; c += kWidth) {
         const int count = valid - c < kWidth ? valid - c : kWidth;
         F value = Vector::load(lines[r] + c);
@@ -208,21 +249,22 @@ inline void multiply_rows(const RowProduct* products, int count, const float* co
   for (int64_t panel = 0; panel < whole; panel += width) {
     while (panel + width > whole) width /= 2;
     const int64_t column = panel * kPanel;
-    for (int i = 0; i < count; ++i)
-      multiply_columns(products[i], a, panels + panel * stride, start != nullptr ? start + column : nullptr, out, column,
-                       width * kPanelVectors, block_rows(kPanelVectors));
+    multiply_in_parts(products, count, a, panels + panel * stride, start != nullptr ? start + column : nullptr, out, column,
+                      width * kPanelVectors, block_rows(kPanelVectors));
   }
   const int64_t column = whole * kPanel, valid = columns - column;
   if (valid == 0) return;
   const float *w = panels + whole * stride, *first = start != nullptr ? start + column : nullptr;
   const int vectors = valid <= kHalf && kHalfVectors > 0 ? kHalfVectors : kPanelVectors;
-  for (int i = 0; i < count; ++i) {
-    if (valid == vectors * kWidth) {
-      multiply_columns(products[i], a, w, first, out, column, vectors, block_rows(vectors));
-    } else {
-      last_columns(products[i], a, w, first, out, column, static_cast<int>(valid), vectors);
-    }
-  }
+  if (valid == vectors * kWidth) return multiply_in_parts(products, count, a, w, first, out, column, vectors, block_rows(vectors));
+  for (int i = 0; i < count; ++i) last_columns(products[i], a, w, first, out, column, static_cast<int>(valid), vectors);
+}
+
+// The length of the pieces into which a run is cut: its longest divisor up to kDepth, or all of it if that is short.
+DF_INLINE int64_t piece_of(int64_t run) {
+  for (int64_t pieces = (run + kDepth - 1) / kDepth; pieces * 32 <= run; ++pieces)
+    if (run % pieces == 0) return run / pieces;
+  return run;
 }
 
 }  // namespace

@@ -12,6 +12,9 @@ namespace {
 // Pixels of one chunk of a direct convolution: enough that reading the weights costs little against using them.
 constexpr int64_t kDirectPixels = 192;
 
+// Tiles of a chunk that does not fit the cache.
+constexpr int64_t kManyTiles = 128;
+
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Floats of the rows of padded input that `rows` output rows of one sample read.
@@ -60,8 +63,8 @@ bool is_winograd_shape(const ConvolutionShape& s) {
 }
 
 ConvolutionAlgorithm float32_algorithm(const ConvolutionShape& s) {
-  const int64_t pixels = s.out_height * s.out_width;
-  const bool pays = s.channels >= 16 && s.outputs >= 16 && (pixels >= 64 || (pixels >= 16 && s.channels * s.outputs <= 8192));
+  const bool enough = s.channels >= 16 && s.outputs >= 16 && s.out_height >= 4 && s.out_width >= 4;
+  const bool pays = enough && (s.out_height * s.out_width >= 36 || s.channels * s.outputs <= 8192);
   return is_winograd_shape(s) && pays ? ConvolutionAlgorithm::kWinograd2 : ConvolutionAlgorithm::kDirect;
 }
 
@@ -95,7 +98,11 @@ ConvolutionChunk convolution_chunk(const ConvolutionShape& s, ConvolutionAlgorit
     const int64_t tiles = divide_up(s.out_width, outputs);
     rows = divide_up(s.out_height, outputs);
     const int64_t per_tile = products * (round_to_panel(s.channels) + round_to_panel(s.outputs));
-    most = std::max<int64_t>({1, budget / (per_tile * tiles), kWinogradTiles / tiles});
+    // Tiles either fit the cache, or there are so many that the weights are read seldom. Bytes from beyond the cache per
+    // multiply-add: weights 1 / tiles; tiles that do not fit are written and read, 2 / outputs + 3 / channels.
+    const int64_t fit = std::max<int64_t>(1, budget * 3 / 4 / per_tile);
+    const double many = 1.0 / kManyTiles + 2.0 / static_cast<double>(s.outputs) + 3.0 / static_cast<double>(s.channels);
+    most = std::max<int64_t>(1, (1.0 / static_cast<double>(fit) <= many ? fit : kManyTiles) / tiles);
   }
   if (most >= 2 * rows) return {std::min(samples, most / rows), rows};
   // Equal chunks.

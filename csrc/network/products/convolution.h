@@ -23,9 +23,10 @@ bool is_winograd_shape(const ConvolutionShape& shape);
 
 // The algorithm of the precision float32. It depends on the shape alone, because the algorithm determines the bits.
 //
-// F(2,3) for 3x3 kernels with stride 1, no dilation, one group, at least 16 channels on both sides and at least 64 output pixels.
-// It needs 4/9 of the multiplications. With fewer channels the transforms cost more than it saves, and on smaller images there are
-// fewer tiles than the weights of 16 products are worth reading for.
+// F(2,3) for 3x3 kernels with stride 1, no dilation and one group, if there are at least 16 channels on both sides, at least 4x4
+// output pixels, and either 36 pixels or at most 8192 pairs of channels; else direct. It needs 4/9 of the multiplications. With
+// fewer channels the transforms cost more than it saves. On small images there are fewer tiles than 16 large matrices of weights
+// are worth reading for.
 ConvolutionAlgorithm float32_algorithm(const ConvolutionShape& shape);
 
 // Floats of the packed weights.
@@ -38,9 +39,6 @@ void pack_convolution(const ConvolutionShape& shape, ConvolutionAlgorithm algori
 struct ConvolutionChunk {
   int64_t samples, rows;  // rows of output pixels, or of tiles; all of them if samples > 1
 };
-
-// Tiles in a chunk of Winograd's algorithms, at least: with fewer, reading the weights costs more than a cache that overflows.
-constexpr int64_t kWinogradTiles = 48;
 
 // Bytes of the second-level cache that one thread has to itself. Sizes chunks.
 constexpr int64_t kDefaultCacheBytes = 512 << 10;

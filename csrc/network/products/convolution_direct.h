@@ -64,26 +64,23 @@ inline void multiply_batch(const ConvolutionShape& s, const DirectInput& in, con
   const int64_t depth = s.kernel_height * s.kernel_width * inner;
   // Neighbouring pixels are one run where their channels are.
   const bool merged = s.groups == 1 && s.dilation_x == 1 && in.pixel == s.channels;
-  const int64_t per_row = merged ? 1 : s.kernel_width;
-  int64_t taps[kMaxTaps];  // from the first row that the pixel meets
+  const int64_t runs = merged ? 1 : s.kernel_width, run = merged ? s.kernel_width * inner : inner;  // of a row of the kernel
+  const int64_t whole = piece_of(run), piece = s.kernel_height * runs * (run / whole) <= kMaxTaps ? whole : run;
+  const int64_t per_row = runs * (run / piece);
+  int64_t taps[kMaxTaps];
   int64_t count = 0;
   for (int64_t y = 0; y < s.kernel_height; ++y)
-    for (int64_t x = 0; x < per_row; ++x) taps[count++] = y * s.dilation_y * in.row + x * s.dilation_x * in.pixel;
+    for (int64_t x = 0; x < runs; ++x)
+      for (int64_t k = 0; k < run; k += piece) taps[count++] = y * s.dilation_y * in.row + x * s.dilation_x * in.pixel + k;
   RowStage stages[kMaxStages];
   for (int i = 0; i < target.stage_count; ++i) stages[i] = {target.stages[i].multiply, batch.operands[i]};
   RowProduct products[kMaxRuns];
   for (int i = 0; i < batch.runs; ++i) {
     const KernelRows& k = batch.kernel[i];
     const int64_t end = i + 1 < batch.runs ? batch.begin[i + 1] : batch.count;
-    products[i] = {taps,
-                   (k.end - k.begin) * per_row,
-                   merged ? s.kernel_width * inner : inner,
-                   k.begin * s.kernel_width * inner,
-                   batch.begin[i],
-                   end - batch.begin[i],
-                   depth * kPanel,
-                   stages,
-                   target.stage_count};
+    products[i] = {
+        taps,   k.begin * per_row, (k.end - k.begin) * per_row, piece, batch.begin[i], end - batch.begin[i], depth * kPanel,
+        stages, target.stage_count};
   }
   for (int64_t group = 0; group < s.groups; ++group) {
     multiply_rows(products, batch.runs, batch.in, packed + group * packed_size(depth, columns), columns,

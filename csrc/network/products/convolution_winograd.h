@@ -19,6 +19,7 @@ namespace df::network {
 namespace {
 
 constexpr int64_t kMaxTiles = 1024;  // that are multiplied together
+constexpr int64_t kMaxPieces = 64;   // of a chain
 
 // B^T d
 template <int kOutputs>
@@ -175,14 +176,16 @@ void convolution_winograd(const ConvolutionShape& s, const float* packed, const 
     }
 
     const int64_t size = packed_size(s.channels, s.outputs);
+    const int64_t whole = piece_of(s.channels), piece = s.channels / whole <= kMaxPieces ? whole : s.channels;
+    int64_t taps[kMaxPieces];
+    for (int64_t k = 0; k < s.channels / piece; ++k) taps[k] = k * piece;
     const int64_t columns = (s.outputs + kHalf - 1) / kHalf * kHalf;  // whole vectors: there is room for them
     for (int64_t begin = 0; begin < tiles; begin += kMaxTiles) {
       const int64_t count = tiles - begin < kMaxTiles ? tiles - begin : kMaxTiles;
       const float* a[kMaxTiles];
       float* out[kMaxTiles];
       for (int product = 0; product < kProducts; ++product) {
-        const int64_t tap = 0;
-        const RowProduct what{&tap, 1, s.channels, 0, 0, count, s.channels * kPanel, nullptr, 0};
+        const RowProduct what{taps, 0, s.channels / piece, piece, 0, count, s.channels * kPanel, nullptr, 0};
         for (int64_t t = 0; t < count; ++t) {
           a[t] = inputs + product * in_matrix + (begin + t) * parts.channels;
           out[t] = products + product * out_matrix + (begin + t) * parts.outputs;
