@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..program import Binary, Convolution, Linear, Norm, Stage, View
+from ..program import Convolution, Linear, View
 from ..views import permute
 from .graph import Graph
 
 
 def convolution_to_linear(graph: Graph, index: int) -> None:
-    """Turn a convolution with kernel 1, stride 1 and no padding into a linear."""
+    """Turn a convolution with kernel 1, stride 1 and no padding into a linear, before anything is fused with it."""
     op = graph[index]
     kind = op.kind
     assert isinstance(kind, Convolution)
-    if kind.transposed or kind.groups != 1:
+    if kind.transposed or kind.groups != 1 or op.prologue or op.epilogue:
         return
     x, weight, *bias = op.inputs
     if any(size != 1 for size in (*weight.shape[2:], *kind.strides)) or any(pad for pads in kind.pads for pad in pads):
@@ -22,23 +22,5 @@ def convolution_to_linear(graph: Graph, index: int) -> None:
     rank = len(x.dims)
     channel = rank - len(kind.strides) - 1
     order = [*range(channel), *range(channel + 1, rank), channel]
-
-    def stage(s: Stage) -> Stage:
-        if isinstance(s, Binary) and isinstance(s.operand, View):
-            return Binary(s.function, permute(s.operand, order))
-        if isinstance(s, Norm):
-            axes = [order.index(axis) for axis in s.axes]
-            return replace(s, axes=(axes[0], *sorted(axes[1:])) if s.groups > 1 else tuple(sorted(axes)))
-        return s
-
-    graph.set(
-        index,
-        replace(
-            op,
-            kind=Linear(),
-            inputs=(permute(x, order), View(weight.buffer, weight.offset, weight.dims[:2]), *bias),
-            output=permute(op.output, order),
-            prologue=tuple(map(stage, op.prologue)),
-            epilogue=tuple(map(stage, op.epilogue)),
-        ),
-    )
+    inputs = (permute(x, order), View(weight.buffer, weight.offset, weight.dims[:2]), *bias)
+    graph.set(index, replace(op, kind=Linear(), inputs=inputs, output=permute(op.output, order)))
