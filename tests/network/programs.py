@@ -115,7 +115,7 @@ class Maker:
     def operand(self, shape: tuple[int, ...]) -> View | float:
         if self.flip(0.2):
             return float(np.float32(self.rng.uniform(0.5, 2)))
-        if self.flip(0.4):  # per channel: one dimension varies
+        if shape and self.flip(0.4):  # per channel: one dimension varies
             varies = self.integer(0, len(shape) - 1)
             return View(
                 COND,
