@@ -4,7 +4,7 @@
 // brackets, the share of the peak of this core that its own multiply-adds reach. The peak is measured by a loop of fma in
 // registers.
 //
-//   network_bench [kernel] [layer...]   kernel: scalar, avx2, avx512; layer: a part of a layer's name
+//   products_bench [kernel] [layer...]   kernel: scalar, avx2, avx512; layer: a part of a layer's name
 
 #include <time.h>
 
@@ -140,9 +140,6 @@ int main(int count, char** words) {
   const char* cache_text = std::getenv("CACHE_KIB");
   const int64_t cache = cache_text != nullptr ? std::atoll(cache_text) << 10 : kDefaultCacheBytes;
 
-  // The peak: the best block on data in the first-level cache is within a few percent of it.
-  const ConvolutionShape small = linear_shape(252, 24, 16);
-  Run peak(small, ConvolutionAlgorithm::kDirect, 1, cache);
   std::printf("%s\n", kernels->name);
   for (const Layer& layer : kLayers) {
     bool wanted = count < 3;

@@ -398,6 +398,9 @@ TEST(the_algorithm_depends_on_the_shape) {
   CHECK(float32_algorithm(square(3, 64, 64)) == Algorithm::kDirect);
   CHECK(float32_algorithm(square(32, 3, 128)) == Algorithm::kDirect);
   CHECK(float32_algorithm(square(32, 128, 3)) == Algorithm::kDirect);
+  CHECK(fast_algorithm(square(8, 32, 32)) == Algorithm::kWinograd4);
+  CHECK(fast_algorithm(square(8, 256, 256)) == Algorithm::kWinograd2);
+  CHECK(fast_algorithm(square(4, 64, 64)) == Algorithm::kWinograd2);
   ConvolutionShape strided = square(32, 64, 64);
   strided.stride_y = strided.stride_x = 2;
   CHECK(float32_algorithm(strided) == Algorithm::kDirect);

@@ -101,7 +101,7 @@ std::unique_ptr<Prepared> prepare_convolution(const Context& context, const Oper
     stretch(s.width, s.stride_x, s.kernel_width, s.dilation_x, s.pad_left, out->stretch_x, out->crop_x);
   }
   out->run = context.kernels.convolution;
-  out->algorithm = float32_algorithm(s);
+  out->algorithm = context.precision == Precision::kFloat32Fast ? fast_algorithm(s) : float32_algorithm(s);
   const std::vector<float> weights = dense(w, context.constant(w));
   pack(kind.transposed ? turned(weights, s) : weights, *out);
   if (operation.inputs.size() == 3) out->bias = dense(operation.inputs[2], context.constant(operation.inputs[2]));

@@ -68,6 +68,13 @@ ConvolutionAlgorithm float32_algorithm(const ConvolutionShape& s) {
   return is_winograd_shape(s) && pays ? ConvolutionAlgorithm::kWinograd2 : ConvolutionAlgorithm::kDirect;
 }
 
+ConvolutionAlgorithm fast_algorithm(const ConvolutionShape& s) {
+  const int64_t tiles = divide_up(s.out_height, 4) * divide_up(s.out_width, 4);
+  const bool pays =
+      float32_algorithm(s) == ConvolutionAlgorithm::kWinograd2 && tiles >= 4 && s.channels * s.outputs <= 4096 * tiles;
+  return pays ? ConvolutionAlgorithm::kWinograd4 : float32_algorithm(s);
+}
+
 int64_t packed_convolution_size(const ConvolutionShape& s, ConvolutionAlgorithm algorithm) {
   if (algorithm == ConvolutionAlgorithm::kDirect)
     return s.groups * packed_size(s.kernel_height * s.kernel_width * s.channels / s.groups, s.outputs / s.groups);
@@ -89,9 +96,9 @@ ConvolutionChunk convolution_chunk(const ConvolutionShape& s, ConvolutionAlgorit
   int64_t rows, most;  // of one sample, and in a chunk
   if (algorithm == ConvolutionAlgorithm::kDirect) {
     rows = s.out_height;
-    // Half of the cache for the input, the other half for weights and the output.
-    const int64_t per_row = std::max<int64_t>(1, strip_size(s, rows) / rows);
-    most = std::max(budget / 2 / per_row, divide_up(48, s.out_width));
+    // The input and the output of a chunk stay in the cache while panels of weights pass through it.
+    const int64_t per_row = std::max<int64_t>(1, strip_size(s, rows) / rows + s.out_width * s.outputs);
+    most = std::max(budget / 4 / per_row, divide_up(48, s.out_width));
     most = std::min(most, divide_up(kDirectPixels, s.out_width));
   } else {
     const int64_t outputs = winograd_outputs(algorithm), products = (outputs + 2) * (outputs + 2);
