@@ -502,6 +502,28 @@ def test_runs_of_vectors_become_at_most_one_scale_and_one_shift(functions, expec
     assert kinds(draft) == ["Convolution"]
 
 
+def test_numbers_between_vectors_are_part_of_them():
+    maker = Maker(4, 6, 6)
+    h = maker.convolution(maker.x, 4)
+    a, b = time_vectors(maker, h, 2)
+    for stage in (Binary("multiply", 3.0), Binary("add", a), Binary("multiply", 2.0), Binary("add", b), Binary("multiply", 0.5)):
+        h = maker.map(h, stage)
+    draft = fused(maker, h)
+    scale, shift = draft.operations[-1].epilogue
+    assert scale == Binary("multiply", 3.0)
+    assert shift.function == "add"
+    assert words(draft.operations[-2].prologue) == ["multiply", "add", "multiply"]
+
+
+def test_the_gain_of_a_norm_times_a_number_is_a_constant():
+    maker = Maker(4, 6, 6)
+    h = maker.convolution(maker.x, 4)
+    y = maker.map(maker.map(h, Norm("l2", (1,), 1, 1e-5)), Binary("multiply", per_channel(maker.weight(4), h)))
+    draft = fused(maker, maker.convolution(maker.map(y, Binary("multiply", 2.0)), 3))
+    assert kinds(draft, Level.CONSTANT) == ["Map"]
+    assert words(draft.operations[-1].prologue) == ["norm", "multiply"]
+
+
 def test_vectors_along_different_dimensions_are_not_composed():
     maker = Maker(5, 4)
     x = maker.map(maker.x, Norm("standard", (2,), 1, 1e-5), order=range(3))

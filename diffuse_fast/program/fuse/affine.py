@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -30,8 +31,12 @@ class _Composer:
         self._known: dict[tuple[View, tuple[Stage, ...]], View] = {}
 
     def stages(self, stages: Sequence[Stage]) -> tuple[Stage, ...]:
-        runs = groupby(stages, self._vector_dim)
-        return tuple(stage for dim, run in runs for stage in (run if dim is None else self._composed(run)))
+        dims = [self._vector_dim(stage) for stage in stages]
+        for i, stage in enumerate(stages):
+            if _is_factor(stage):  # a number belongs to the vectors next to it
+                dims[i] = next((dim for dim in (*dims[max(i - 1, 0) : i], *dims[i + 1 : i + 2]) if dim is not None), None)
+        runs = groupby(zip(dims, stages, strict=True), key=lambda pair: pair[0])
+        return tuple(new for dim, run in runs for new in self._composed([stage for _, stage in run], dim))
 
     def _vector_dim(self, stage: Stage) -> int | None:
         """The dimension along which a stage multiplies or adds a vector that is computed outside the step; None for others."""
@@ -45,39 +50,45 @@ class _Composer:
     def _level(self, view: View) -> Level:
         return self.draft.buffers[view.buffer].level.stage
 
-    def _composed(self, run: Iterator[Stage]) -> list[Binary]:
-        stages = [stage for stage in run if isinstance(stage, Binary)]
-        if len(stages) == len({stage.function for stage in stages}):
+    def _composed(self, stages: Sequence[Stage], dim: int | None) -> Sequence[Stage]:
+        affine = [stage for stage in stages if isinstance(stage, Binary)]
+        if dim is None or len(affine) == len({stage.function for stage in affine}):
             return stages
         scale: list[Binary] = []
         shift: list[Binary] = []
-        for stage in stages:
+        for stage in affine:
             if stage.function == "multiply":
                 scale.append(stage)
             if stage.function == "add" or shift:
                 shift.append(stage)
-        parts = (("multiply", scale), ("add", shift))
-        return [Binary(function, self._vector(part)) for function, part in parts if part]
+        scale.sort(key=_is_factor)  # vectors first
+        return [Binary(part[0].function, self._value(part)) for part in (scale, shift) if part]
 
-    def _vector(self, stages: Sequence[Binary]) -> View:
-        """Compute the operand of the first stage with the others applied to it."""
-        first, *rest = [stage.operand for stage in stages if isinstance(stage.operand, View)]
-        if not rest:
+    def _value(self, stages: Sequence[Binary]) -> View | float:
+        """The operand of the first stage with the others applied to it."""
+        first = stages[0].operand
+        if not isinstance(first, View):
+            return math.prod(stage.operand for stage in stages if not isinstance(stage.operand, View))
+        if len(stages) == 1:
             return first
-        narrow = [_narrow(view) for view in (first, *rest)]
-        key = narrow[0], tuple(Binary(s.function, v) for s, v in zip(stages[1:], narrow[1:], strict=True))
+        rest = tuple(replace(s, operand=_narrow(s.operand)) if isinstance(s.operand, View) else s for s in stages[1:])
+        key = _narrow(first), rest
         if key not in self._known:
             level = Level.CONSTANT
-            for view in (first, *rest):
-                level |= self._level(view)
-            size = narrow[0].shape[-1]
-            batch = narrow[0].dims[0]
+            for stage in stages:
+                level |= self._level(stage.operand) if isinstance(stage.operand, View) else Level.CONSTANT
+            batch, vector = key[0].dims
+            size = math.prod(n for n, _ in vector)
             output = View(self.draft.buffer(size, level), 0, (batch, ((size, 1),)))
-            self.operations.append(Operation(Map(), (narrow[0],), output, key[1]))
+            self.operations.append(Operation(Map(), (key[0],), output, rest))
             self._known[key] = output
         result = self._known[key]
         dims = tuple(result.dims[1] if any(s > 0 for _, s in dim) else dim for dim in first.dims)
         return View(result.buffer, 0, dims)
+
+
+def _is_factor(stage: Stage) -> bool:
+    return isinstance(stage, Binary) and stage.function == "multiply" and not isinstance(stage.operand, View)
 
 
 def _narrow(view: View) -> View:
