@@ -231,8 +231,8 @@ def _reduce(call: Call) -> np.ndarray:
     keep = bool(call.integer("keepdims", 1))
     if not axes and call.integer("noop_with_empty_axes"):
         return array
-    function = {"Prod": np.prod, "Sum": np.sum, "Max": np.max, "Min": np.min, "Mean": np.mean}[call.node.op[6:]]
-    return np.asarray(function(array, axis=axes or None, keepdims=keep), array.dtype)
+    reduce = getattr(np, call.node.op.removeprefix("Reduce").lower())
+    return np.asarray(reduce(array, axis=axes or None, keepdims=keep), array.dtype)
 
 
 @_folds("CumSum")

@@ -164,8 +164,6 @@ def _node(lowering: Lowering, node: Node) -> None:
     except ArtifactError:
         raise
     except UnsupportedError as error:
-        if "the native runtime does not support" in str(error):
-            raise
         raise unsupported(lowering, node, str(error).rstrip(".")) from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ArtifactError(f"the node {lowering.source!r} ({node.op}) is malformed: {error}.") from error
@@ -179,9 +177,9 @@ def _node(lowering: Lowering, node: Node) -> None:
 
 def _results(lowering: Lowering, node: Node) -> tuple[Value, ...]:
     if node.domain or (node.op not in HANDLERS and node.op not in FOLDED):
-        raise unsupported(lowering, node, f"domain {node.domain!r}" if node.domain else "no such operation")
+        raise UnsupportedError(f"domain {node.domain!r}" if node.domain else "no such operation")
     if node.opset not in OPSETS:
-        raise unsupported(lowering, node, f"operator set {node.opset}; {OPSETS.start} to {OPSETS.stop - 1} are")
+        raise UnsupportedError(f"operator set {node.opset}; {OPSETS.start} to {OPSETS.stop - 1} are")
     call = Call(lowering, node)
     values = [lowering.value(name) for name in node.inputs if name]
     constant = all(isinstance(value, np.ndarray) for value in values)

@@ -403,8 +403,8 @@ class Call:
         self._inputs = {i for i, name in enumerate(node.inputs) if name}
 
     def unsupported(self, why: str) -> UnsupportedError:
-        """An error that names the operator, the node and the module."""
-        return unsupported(self.lowering, self.node, why)
+        """An error; :mod:`.lower` adds the operator, the node and the module."""
+        return UnsupportedError(why)
 
     def malformed(self, why: str) -> ArtifactError:
         """An error about a node that no runtime could run."""

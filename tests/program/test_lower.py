@@ -118,7 +118,7 @@ def test_another_prime_gives_the_same_program(digits, batch):
     assert content(found) == content(expected)
 
 
-@pytest.mark.parametrize("size", [61, 122, 61 * 67, 61 * 67 * 71 * 73])
+@pytest.mark.parametrize("size", [61, 122, 61 * 67, 61 * 67 * 71])
 def test_a_size_may_be_a_multiple_of_the_prime(size, tmp_path):
     texts = ["Reshape x s -> r", "MatMul r w -> m", "Reshape m z -> y"]
     weights = {"s": np.array([0, 1, -1]), "w": floats(size, 2), "z": np.array([-1, 2])}

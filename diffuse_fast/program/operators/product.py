@@ -10,6 +10,7 @@ from .. import views
 from ..lowering import Call, Tensor, Value
 from ..program import Binary, Level, Linear, Product, Stage, View
 from ..views import Dim
+from .reduce import reduce
 from .registry import handles
 
 
@@ -127,8 +128,6 @@ def _labels(call: Call, equation: str, operands: list[View]) -> tuple[list[str],
 
 
 def _one(call: Call, x: View, term: str, result: str) -> View:
-    from .reduce import reduce
-
     summed = tuple(i for i, c in enumerate(term) if c not in result)
     if summed:
         x = views.squeeze(reduce(call, x, "sum", summed), summed)
