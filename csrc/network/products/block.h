@@ -165,47 +165,78 @@ inline Block block_for(int64_t rows, int vectors) {
 }
 
 // Rows cut into blocks of nearly equal height: the first `taller` have one row more.
-struct Heights {
+struct Blocks {
   int64_t height, taller;
-  DF_INLINE Heights(int64_t rows, int most) {
-    const int64_t blocks = (rows + most - 1) / most;
-    height = rows / blocks;
-    taller = rows % blocks;
+  Block low, tall;
+
+  Blocks() = default;
+  DF_INLINE Blocks(int64_t rows, int vectors) {
+    const auto most = static_cast<uint32_t>(block_rows(vectors)), n = static_cast<uint32_t>(rows);
+    const uint32_t blocks = (n + most - 1) / most;
+    height = n / blocks;
+    taller = n % blocks;
+    low = block_for(height, vectors);
+    tall = taller > 0 ? block_for(height + 1, vectors) : nullptr;
   }
 };
 
 // A part of all chains of some whole vectors of columns.
-DF_INLINE void multiply_columns(const RowProduct& product, const Part& part, const float* const* a, const float* w,
-                                const float* start, float* const* out, int64_t column, int vectors, int most_rows) {
-  const Heights heights(product.rows, most_rows);
-  const Block tall = heights.taller > 0 ? block_for(heights.height + 1, vectors) : nullptr,
-              low = block_for(heights.height, vectors);
+DF_INLINE void multiply_columns(const RowProduct& product, const Blocks& blocks, const Part& part, const float* const* a,
+                                const float* w, const float* start, float* const* out, int64_t column) {
   const int64_t end = product.begin + product.rows;
   int64_t row = product.begin;
-  for (int64_t b = 0; b < heights.taller; ++b, row += heights.height + 1) tall(product, part, a, w, start, out, row, column);
-  for (; row < end; row += heights.height) low(product, part, a, w, start, out, row, column);
+  for (int64_t b = 0; b < blocks.taller; ++b, row += blocks.height + 1) blocks.tall(product, part, a, w, start, out, row, column);
+  for (; row < end; row += blocks.height) blocks.low(product, part, a, w, start, out, row, column);
 }
 
-// The same for several products in parts of about kDepth, so that each part of a panel serves all rows before the next is read.
-DF_INLINE void multiply_in_parts(const RowProduct* products, int count, const float* const* a, const float* w, const float* start,
-                                 float* const* out, int64_t column, int vectors, int most_rows) {
-  const int64_t run = products[0].run, step = run < kDepth ? kDepth / run : 1;
-  int64_t begin = products[0].first_tap, end = begin;
-  for (int i = 0; i < count; ++i) {
-    if (products[i].first_tap < begin) begin = products[i].first_tap;
-    if (products[i].first_tap + products[i].tap_count > end) end = products[i].first_tap + products[i].tap_count;
-  }
-  for (int64_t from = begin; from < end || from == begin; from += step) {
+constexpr int kMaxProducts = 8;  // that share their weights
+
+// Several products with the same weights, in parts of about kDepth, so that each part of a panel serves all rows before the next is
+// read.
+class Products {
+ public:
+  DF_INLINE Products(const RowProduct* products, int count) : products_(products), count_(count) {
+    const int64_t run = products[0].run;
+    step_ = run < kDepth ? kDepth / run : 1;
+    begin_ = end_ = products[0].first_tap;
     for (int i = 0; i < count; ++i) {
-      const RowProduct& product = products[i];
-      const int64_t last = product.first_tap + product.tap_count;
-      const bool empty = product.tap_count == 0 && from == begin;  // then the result is the start
-      const Part part{from > product.first_tap && !empty ? from : product.first_tap,
-                      from + step < last && !empty ? from + step : last};
-      if (part.begin < part.end || empty) multiply_columns(product, part, a, w, start, out, column, vectors, most_rows);
+      const int64_t last = products[i].first_tap + products[i].tap_count;
+      if (products[i].first_tap < begin_) begin_ = products[i].first_tap;
+      if (last > end_) end_ = last;
     }
   }
-}
+
+  // Chooses the blocks of that many vectors.
+  DF_INLINE void choose(int vectors) {
+    for (int i = 0; i < count_; ++i) blocks_[i] = Blocks(products_[i].rows, vectors);
+  }
+  DF_INLINE int64_t tallest() const {
+    int64_t tallest = 1;
+    for (int i = 0; i < count_; ++i) {
+      const int64_t height = blocks_[i].height + (blocks_[i].taller > 0 ? 1 : 0);
+      if (height > tallest) tallest = height;
+    }
+    return tallest;
+  }
+
+  DF_INLINE void multiply(const float* const* a, const float* w, const float* start, float* const* out, int64_t column) const {
+    for (int64_t from = begin_; from < end_ || from == begin_; from += step_) {
+      for (int i = 0; i < count_; ++i) {
+        const RowProduct& product = products_[i];
+        const int64_t first = product.first_tap, last = first + product.tap_count;
+        const bool empty = first == last && from == begin_;  // then the result is the start
+        const Part part{from > first && !empty ? from : first, from + step_ < last && !empty ? from + step_ : last};
+        if (part.begin < part.end || empty) multiply_columns(product, blocks_[i], part, a, w, start, out, column);
+      }
+    }
+  }
+
+ private:
+  const RowProduct* products_;
+  int count_;
+  int64_t begin_, end_, step_;  // taps
+  Blocks blocks_[kMaxProducts];
+};
 
 // The columns of the last panel, if they are no multiple of a vector: blocks go to a buffer, and valid columns on from there.
 __attribute__((noinline)) inline void last_columns(const RowProduct& product, const float* const* a, const float* w,
@@ -221,7 +252,7 @@ __attribute__((noinline)) inline void last_columns(const RowProduct& product, co
   const Part all{product.first_tap, product.first_tap + product.tap_count};
   for (int64_t row = product.begin, end = row + product.rows; row < end; row += most) {
     rows.rows = end - row < most ? end - row : most;
-    multiply_columns(rows, all, a + row, w, start != nullptr ? first : nullptr, lines, 0, vectors, most);
+    multiply_columns(rows, Blocks(rows.rows, vectors), all, a + row, w, start != nullptr ? first : nullptr, lines, 0);
     for (int64_t r = 0; r < rows.rows; ++r) {
       for (int c = 0; c < valid; c += kWidth) {
         const int count = valid - c < kWidth ? valid - c : kWidth;
@@ -235,28 +266,31 @@ __attribute__((noinline)) inline void last_columns(const RowProduct& product, co
   }
 }
 
-// All rows of some products, which share their weights, times all columns. Each panel serves all rows before the next is read.
+// All rows of some products, which share their weights, times all columns.
 inline void multiply_rows(const RowProduct* products, int count, const float* const* a, const float* panels, int64_t columns,
                           const float* start, float* const* out) {
   const int64_t whole = columns / kPanel, stride = products[0].panel_stride;
-  int64_t tallest = 1;
-  for (int i = 0; i < count; ++i) {
-    const Heights heights(products[i].rows, block_rows(kPanelVectors));
-    const int64_t height = heights.height + (heights.taller > 0 ? 1 : 0);
-    if (height > tallest) tallest = height;
-  }
-  int width = block_panels(tallest);
+  Products all(products, count);
+  all.choose(kPanelVectors);
+  int width = block_panels(all.tallest());
+  if (width > 1 && whole > 1) all.choose(width * kPanelVectors);
   for (int64_t panel = 0; panel < whole; panel += width) {
-    while (panel + width > whole) width /= 2;
+    if (panel + width > whole) {
+      while (panel + width > whole) width /= 2;
+      all.choose(width * kPanelVectors);
+    }
     const int64_t column = panel * kPanel;
-    multiply_in_parts(products, count, a, panels + panel * stride, start != nullptr ? start + column : nullptr, out, column,
-                      width * kPanelVectors, block_rows(kPanelVectors));
+    all.multiply(a, panels + panel * stride, start != nullptr ? start + column : nullptr, out, column);
   }
   const int64_t column = whole * kPanel, valid = columns - column;
   if (valid == 0) return;
   const float *w = panels + whole * stride, *first = start != nullptr ? start + column : nullptr;
   const int vectors = valid <= kHalf && kHalfVectors > 0 ? kHalfVectors : kPanelVectors;
-  if (valid == vectors * kWidth) return multiply_in_parts(products, count, a, w, first, out, column, vectors, block_rows(vectors));
+  if (valid == vectors * kWidth) {
+    all.choose(vectors);
+    all.multiply(a, w, first, out, column);
+    return;
+  }
   for (int i = 0; i < count; ++i) last_columns(products[i], a, w, first, out, column, static_cast<int>(valid), vectors);
 }
 

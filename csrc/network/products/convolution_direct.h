@@ -17,8 +17,6 @@ namespace {
 constexpr int64_t kMaxTaps = 1024;   // runs of one chain
 constexpr int64_t kMaxPixels = 336;  // pixels that are multiplied together; a multiple of 6 and of 14
 
-constexpr int kMaxRuns = 8;  // of output rows that meet the same rows of the kernel
-
 // Which rows of the kernel meet the image at output row y.
 struct KernelRows {
   int64_t begin, end;
@@ -39,8 +37,8 @@ struct PixelBatch {
   float* out[kMaxPixels];
   const float* operands[kMaxStages][kMaxPixels];
   int64_t count = 0;
-  KernelRows kernel[kMaxRuns];
-  int64_t begin[kMaxRuns];
+  KernelRows kernel[kMaxProducts];
+  int64_t begin[kMaxProducts];
   int runs = 0;
 };
 
@@ -74,7 +72,7 @@ inline void multiply_batch(const ConvolutionShape& s, const DirectInput& in, con
       for (int64_t k = 0; k < run; k += piece) taps[count++] = y * s.dilation_y * in.row + x * s.dilation_x * in.pixel + k;
   RowStage stages[kMaxStages];
   for (int i = 0; i < target.stage_count; ++i) stages[i] = {target.stages[i].multiply, batch.operands[i]};
-  RowProduct products[kMaxRuns];
+  RowProduct products[kMaxProducts];
   for (int i = 0; i < batch.runs; ++i) {
     const KernelRows& k = batch.kernel[i];
     const int64_t end = i + 1 < batch.runs ? batch.begin[i + 1] : batch.count;
@@ -139,7 +137,7 @@ inline void convolution_direct(const ConvolutionShape& s, const float* packed, c
         for (int64_t i = first; i < last; ++i) {
           for (int64_t row = y; row < end; ++row) {
             for (int64_t x = 0; x < s.out_width; ++x) {
-              if (batch.count == kMaxPixels || (!begun && batch.runs == kMaxRuns)) {
+              if (batch.count == kMaxPixels || (!begun && batch.runs == kMaxProducts)) {
                 multiply_batch(s, in, packed, target, batch);
                 begun = false;
               }
