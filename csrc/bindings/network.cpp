@@ -70,7 +70,8 @@ PreparedRows prepare_conditions(Network& network, const std::vector<Floats>& con
 // One handle per sample: given, one for all, or none for a network without conditioning.
 std::vector<RowHandle> for_batch(const PreparedRows& rows, const std::vector<int64_t>& which, int64_t batch, const char* name) {
   std::vector<RowHandle> out(static_cast<size_t>(batch));
-  if (static_cast<int64_t>(which.size()) != batch) throw std::invalid_argument(std::string(name) + " must have one entry per sample");
+  if (static_cast<int64_t>(which.size()) != batch)
+    throw std::invalid_argument(std::string(name) + " must have one entry per sample");
   for (size_t i = 0; i < which.size(); ++i) {
     if (which[i] < 0 || which[i] >= static_cast<int64_t>(rows.rows.size()))
       throw std::out_of_range(std::string(name) + " has a row that was not prepared");

@@ -41,39 +41,18 @@ struct View {
   int64_t elements() const;
 };
 
+// In the order of the tables UNARY, BINARY, NORMS and of REDUCTIONS in encoding.py.
+// clang-format off
 enum class Unary : int {
-  kAbs,
-  kCeil,
-  kCos,
-  kElu,
-  kErf,
-  kExp,
-  kFloor,
-  kGelu,
-  kGeluTanh,
-  kHardSigmoid,
-  kLeakyRelu,
-  kLog,
-  kMish,
-  kNegate,
-  kReciprocal,
-  kRelu,
-  kRound,
-  kRsqrt,
-  kSigmoid,
-  kSilu,
-  kSin,
-  kSoftplus,
-  kSqrt,
-  kTanh,
-  kCount
-};  // clang-format off
+  kAbs, kCeil, kCos, kElu, kErf, kExp, kFloor, kGelu, kGeluTanh, kHardSigmoid, kLeakyRelu, kLog, kMish, kNegate, kReciprocal, kRelu,
+  kRound, kRsqrt, kSigmoid, kSilu, kSin, kSoftplus, kSqrt, kTanh, kCount
+};
 enum class Binary : int {
   kAdd, kSubtract, kReverseSubtract, kMultiply, kDivide, kReverseDivide, kPower, kMaximum, kMinimum, kCount
 };
+// clang-format on
 enum class NormKind : int { kStandard, kRms, kL2, kCount };
 enum class Reduction : int { kSum, kMean, kMax, kMin, kCount };
-// clang-format on
 
 struct Stage {
   enum Type : int { kUnary, kNumber, kOperand, kNorm };

@@ -81,16 +81,15 @@ DF_INLINE void unary_loop(const float* x, float* y, int64_t n, F parameter) {
 DF_NOINLINE void run_unary(Unary function, float parameter, const float* x, float* y, int64_t n) {
   const F p = V::set(parameter);
   switch (function) {
-#define DF_CASE(name) \
-  case Unary::name: return unary_loop<Unary::name>(x, y, n, p);
-  DF_CASE(kAbs)
-  DF_CASE(kCeil) DF_CASE(kCos) DF_CASE(kElu) DF_CASE(kErf) DF_CASE(kExp) DF_CASE(kFloor) DF_CASE(kGelu) DF_CASE(kGeluTanh)
-      DF_CASE(kHardSigmoid) DF_CASE(kLeakyRelu) DF_CASE(kLog) DF_CASE(kMish) DF_CASE(kNegate) DF_CASE(kReciprocal) DF_CASE(kRelu)
-          DF_CASE(kRound) DF_CASE(kRsqrt) DF_CASE(kSigmoid) DF_CASE(kSilu) DF_CASE(kSin) DF_CASE(kSoftplus) DF_CASE(kSqrt)
-              DF_CASE(kTanh)
+    // clang-format off
+#define DF_CASE(name) case Unary::name: return unary_loop<Unary::name>(x, y, n, p);
+    DF_CASE(kAbs) DF_CASE(kCeil) DF_CASE(kCos) DF_CASE(kElu) DF_CASE(kErf) DF_CASE(kExp) DF_CASE(kFloor) DF_CASE(kGelu)
+    DF_CASE(kGeluTanh) DF_CASE(kHardSigmoid) DF_CASE(kLeakyRelu) DF_CASE(kLog) DF_CASE(kMish) DF_CASE(kNegate) DF_CASE(kReciprocal)
+    DF_CASE(kRelu) DF_CASE(kRound) DF_CASE(kRsqrt) DF_CASE(kSigmoid) DF_CASE(kSilu) DF_CASE(kSin) DF_CASE(kSoftplus) DF_CASE(kSqrt)
+    DF_CASE(kTanh)
 #undef DF_CASE
-                  case Unary::kCount:
-    break;
+    case Unary::kCount: break;
+    // clang-format on
   }
 }
 
@@ -103,14 +102,13 @@ DF_INLINE void binary_loop(const float* x, const Operand& operand, float* y, int
 
 DF_NOINLINE void run_binary(Binary function, const Operand& operand, const float* x, float* y, int64_t n) {
   switch (function) {
-#define DF_CASE(name) \
-  case Binary::name: return binary_loop<Binary::name>(x, operand, y, n);
-  DF_CASE(kAdd)
-  DF_CASE(kSubtract) DF_CASE(kReverseSubtract) DF_CASE(kMultiply) DF_CASE(kDivide) DF_CASE(kReverseDivide) DF_CASE(kPower)
-      DF_CASE(kMaximum) DF_CASE(kMinimum)
+    // clang-format off
+#define DF_CASE(name) case Binary::name: return binary_loop<Binary::name>(x, operand, y, n);
+    DF_CASE(kAdd) DF_CASE(kSubtract) DF_CASE(kReverseSubtract) DF_CASE(kMultiply) DF_CASE(kDivide) DF_CASE(kReverseDivide)
+    DF_CASE(kPower) DF_CASE(kMaximum) DF_CASE(kMinimum)
 #undef DF_CASE
-          case Binary::kCount:
-    break;
+    case Binary::kCount: break;
+    // clang-format on
   }
 }
 

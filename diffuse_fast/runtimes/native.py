@@ -176,5 +176,3 @@ def _distinct(rows: np.ndarray) -> tuple[np.ndarray, list[int]]:
     which = [found.setdefault(row.tobytes(), len(found)) for row in rows]
     first = [which.index(n) for n in range(len(found))]
     return rows[first], which
-
-

