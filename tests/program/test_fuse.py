@@ -55,6 +55,13 @@ def test_stages_that_change_nothing_are_removed():
     assert words(only(fused(maker, x)).prologue) == ["tanh"]
 
 
+def test_numbers_that_follow_each_other_are_one():
+    maker = Maker(4)
+    x = maker.map(maker.x, Unary("tanh"), SCALE, Binary("divide", 0.25), Binary("multiply", 3.0))
+    x = maker.map(x, Unary("sin"), SCALE, Binary("divide", 0.5))
+    assert only(fused(maker, x)).prologue == (Unary("tanh"), Binary("multiply", 6.0), Unary("sin"))
+
+
 def test_equal_operations_are_computed_once():
     maker = Maker(4)
     a, b = maker.map(maker.x, Unary("exp")), maker.map(maker.x, Unary("exp"))

@@ -9,6 +9,7 @@ from itertools import groupby
 
 from ..draft import ROW, Draft
 from ..program import Binary, Level, Map, Operation, Stage, View
+from .numbers import factor
 
 
 def compose_affine(draft: Draft) -> Draft:
@@ -33,7 +34,7 @@ class _Composer:
     def stages(self, stages: Sequence[Stage]) -> tuple[Stage, ...]:
         dims = [self._vector_dim(stage) for stage in stages]
         for i, stage in enumerate(stages):
-            if _is_factor(stage):  # a number belongs to the vectors next to it
+            if factor(stage) is not None:  # a number belongs to the vectors next to it
                 dims[i] = next((dim for dim in (*dims[max(i - 1, 0) : i], *dims[i + 1 : i + 2]) if dim is not None), None)
         runs = groupby(zip(dims, stages, strict=True), key=lambda pair: pair[0])
         return tuple(new for dim, run in runs for new in self._composed([stage for _, stage in run], dim))
@@ -51,8 +52,10 @@ class _Composer:
         return self.draft.buffers[view.buffer].level.stage
 
     def _composed(self, stages: Sequence[Stage], dim: int | None) -> Sequence[Stage]:
-        affine = [stage for stage in stages if isinstance(stage, Binary)]
-        if dim is None or len(affine) == len({stage.function for stage in affine}):
+        if dim is None:
+            return stages
+        affine = [stage if (n := factor(stage)) is None else Binary("multiply", n) for stage in stages if isinstance(stage, Binary)]
+        if len(affine) == len({stage.function for stage in affine}):
             return stages
         scale: list[Binary] = []
         shift: list[Binary] = []
@@ -61,7 +64,7 @@ class _Composer:
                 scale.append(stage)
             if stage.function == "add" or shift:
                 shift.append(stage)
-        scale.sort(key=_is_factor)  # vectors first
+        scale.sort(key=lambda stage: not isinstance(stage.operand, View))  # vectors first
         return [Binary(part[0].function, self._value(part)) for part in (scale, shift) if part]
 
     def _value(self, stages: Sequence[Binary]) -> View | float:
@@ -85,10 +88,6 @@ class _Composer:
         result = self._known[key]
         dims = tuple(result.dims[1] if any(s > 0 for _, s in dim) else dim for dim in first.dims)
         return View(result.buffer, 0, dims)
-
-
-def _is_factor(stage: Stage) -> bool:
-    return isinstance(stage, Binary) and stage.function == "multiply" and not isinstance(stage.operand, View)
 
 
 def _narrow(view: View) -> View:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from ..program import Attention, Binary, Map, Norm, Operation, Product, Softmax, Stage, Unary, View
 from ..views import permute, repeated
 from .graph import Graph
+from .numbers import factor
 from .route import Route, follow_stages
 
 
@@ -69,11 +70,11 @@ def _scores(stages: Sequence[Stage]) -> tuple[Attention | None, tuple[View, ...]
     for stage in stages:
         if mask:
             return None, ()
-        factor = _factor(stage)
-        if factor is not None and softcap:
-            softcap *= factor
-        elif factor is not None:
-            scale *= factor
+        number = factor(stage)
+        if number is not None and softcap:
+            softcap *= number
+        elif number is not None:
+            scale *= number
         elif isinstance(stage, Unary) and stage.function == "tanh" and not softcap:
             softcap = 1.0
         elif isinstance(stage, Binary) and stage.function == "add" and isinstance(stage.operand, View):
@@ -81,15 +82,6 @@ def _scores(stages: Sequence[Stage]) -> tuple[Attention | None, tuple[View, ...]
         else:
             return None, ()
     return Attention(scale * softcap if softcap else scale, softcap=softcap), mask
-
-
-def _factor(stage: Stage) -> float | None:
-    if isinstance(stage, Binary) and not isinstance(stage.operand, View):
-        if stage.function == "multiply":
-            return stage.operand
-        if stage.function == "divide" and stage.operand:
-            return 1 / stage.operand
-    return None
 
 
 def _swap(view: View) -> list[int]:
@@ -110,18 +102,18 @@ def _transposed(op: Operation) -> Operation:
 
 
 def absorb_scale(graph: Graph, index: int) -> None:
-    """Multiply numbers by which q or k were multiplied last into the scale of the attention."""
+    """Multiply numbers by which q or k were multiplied last into the scale of the attention, at whatever level that was."""
     op = graph[index]
     assert isinstance(op.kind, Attention)
     for view in op.inputs[:2]:
-        writers = graph.private(view, index)
-        if len(writers) != 1:
+        writers = graph.writers(view.buffer)
+        if len(writers) != 1 or graph.reads(view.buffer) != 1:
             continue
         before = graph[writers[0]]
         stages, scale = before.prologue if isinstance(before.kind, Map) else before.epilogue, op.kind.scale
         kept = list(stages)
-        while kept and (factor := _factor(kept[-1])) is not None:
-            scale *= factor
+        while kept and (number := factor(kept[-1])) is not None:
+            scale *= number
             kept.pop()
         if len(kept) == len(stages):
             continue

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ..program import Binary, Operation, Stage
 from .graph import Graph
+from .numbers import joined
 from .route import follower
 
 _NEUTRAL = {"add": 0.0, "subtract": 0.0, "multiply": 1.0, "divide": 1.0, "power": 1.0}
@@ -18,10 +19,10 @@ def remove_dead(graph: Graph, index: int) -> None:
 
 
 def remove_neutral(graph: Graph, index: int) -> None:
-    """Remove ``+ 0``, ``* 1``, ``/ 1`` and the like."""
+    """Multiply numbers that follow each other, and remove ``+ 0``, ``* 1``, ``/ 1`` and the like."""
     op = graph[index]
-    if any(map(_neutral, op.prologue)) or any(map(_neutral, op.epilogue)):
-        prologue, epilogue = (tuple(s for s in stages if not _neutral(s)) for stages in (op.prologue, op.epilogue))
+    prologue, epilogue = (tuple(s for s in joined(stages) if not _neutral(s)) for stages in (op.prologue, op.epilogue))
+    if len(prologue) < len(op.prologue) or len(epilogue) < len(op.epilogue):
         graph.set(index, replace(op, prologue=prologue, epilogue=epilogue))
 
 
