@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..errors import ArtifactError
-from .lowering import Call
+from .call import Call
 from .operators.shape import split_sizes, target_shape
 
 _Function = Callable[[Call], np.ndarray | tuple[np.ndarray, ...]]

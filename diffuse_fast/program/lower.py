@@ -14,11 +14,12 @@ from ..onnx import network as reader
 from ..onnx.header import Value as Declared
 from ..onnx.network import Network, Node
 from . import views
+from .call import Call, unsupported
 from .constants import FOLDED
 from .draft import Draft
 from .finish import finish
 from .fuse import fuse
-from .lowering import Call, Lowering, Tensor, Value, unsupported
+from .lowering import Lowering, Tensor, Value
 from .operators import HANDLERS
 from .program import Input, Level, Program
 

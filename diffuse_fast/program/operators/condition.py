@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 
-from ..lowering import Call, Tensor, Value
+from ..call import Call
+from ..lowering import Tensor, Value
 from ..program import Binary, Unary, View
 from .registry import handles
 

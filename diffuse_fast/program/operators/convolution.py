@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .. import views
-from ..lowering import Call, Tensor, Value
+from ..call import Call
+from ..lowering import Tensor, Value
 from ..program import Convolution, Level, View
 from .pad import sizes
 from .registry import handles
@@ -41,8 +42,10 @@ def convolution(call: Call) -> Value:
         size = [(n + a + b - r) // s + 1 for n, (a, b), r, s in zip(x.shape[2:], pads, reach, strides, strict=True)]
     if x.shape[1] != inputs or min(size) < 1:
         raise call.malformed(f"does not fit its input {list(x.shape)}")
+    images = x.shape[0]
     if views.batch_place(x) != (0, 1):
-        raise call.unsupported("its first dimension is not the batch")
+        x, weight, bias, groups = _as_groups(call, x, weight, bias, groups)
+        outputs *= images // x.shape[0]
     dims = [x.dims[0], *(((n, 1),) if n > 1 else () for n in (outputs, *size))]
     layout = views.new_dims(views.channels_last(len(dims)), dims)
     weights = (weight,) if bias is None else (weight, bias)
@@ -50,11 +53,26 @@ def convolution(call: Call) -> Value:
         if groups > 1:
             raise call.unsupported("groups in 3 spatial dimensions")
         return Tensor(_slices(call, x, weights, layout, Convolution(strides, tuple(pads), dilations)))
-    return Tensor(call.lowering.emit(Convolution(strides, tuple(pads), dilations, groups, transposed), (x, *weights), layout))
+    result = call.lowering.emit(Convolution(strides, tuple(pads), dilations, groups, transposed), (x, *weights), layout)
+    return Tensor(call.lowering.reshape(result, (images, outputs * x.shape[0] // images, *size)))
+
+
+def _as_groups(call: Call, x: View, weight: View, bias: View | None, groups: int) -> tuple[View, View, View | None, int]:
+    """A convolution of several images per sample, in one dimension with the batch, as one of groups with the same weights."""
+    (batch, *inside), channels, *spatial = x.dims[0], *x.dims[1:]
+    if views.batch_place(View(x.buffer, x.offset, ((batch,),))) is None:
+        raise call.unsupported("its first dimension is not the batch")
+    count = x.shape[0] // call.lowering.batch
+
+    def repeated(view: View) -> View:
+        return View(view.buffer, view.offset, (views.merged([(count, 0), *view.dims[0]]), *view.dims[1:]))
+
+    x = View(x.buffer, x.offset, ((batch,), views.merged([*inside, *channels]), *spatial))
+    return x, repeated(weight), None if bias is None else repeated(bias), groups * count
 
 
 def _slices(call: Call, x: View, weights: tuple[View, ...], layout: tuple[tuple[views.Dim, ...], int], kind: Convolution) -> View:
-    """A convolution of a volume as one of an image per slice of the result: the slices that it reads are channels of that image."""
+    """A convolution of a volume as one of an image per slice of the result: the slices that it reads are the image's channels."""
     lowering = call.lowering
     (stride, before, dilation) = kind.strides[0], kind.pads[0][0], kind.dilations[0]
     weight, depth, taps = weights[0], x.shape[2], weights[0].shape[2]

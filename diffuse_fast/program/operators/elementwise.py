@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from .. import views
-from ..lowering import Call, Tensor, Value
+from ..call import Call
+from ..lowering import Tensor, Value
 from ..program import Binary, Stage, Unary, View
 from .activations import activation
 from .norm_patterns import normalized

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from .. import views
-from ..lowering import Call, Tensor, Value
+from ..call import Call
+from ..lowering import Tensor, Value
 from ..program import Gather, Level, View
 from .registry import handles
 

@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from .. import views
-from ..lowering import Call, Tensor, Value
+from ..call import Call
+from ..lowering import Tensor, Value
 from ..program import Binary, Norm, Unary, View
 from .registry import handles
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from .. import views
-from ..lowering import Call, Tensor, Value
+from ..call import Call
+from ..lowering import Tensor, Value
 from ..program import Binary, Level, Linear, Product, Stage, View
 from ..views import Dim
 from .reduce import reduce

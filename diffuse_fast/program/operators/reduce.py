@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .. import views
-from ..lowering import Call, Tensor, Value
+from ..call import Call
+from ..lowering import Tensor, Value
 from ..program import Reduce, Softmax, View
 from .registry import handles
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..lowering import Call, Value
+from ..call import Call
+from ..lowering import Value
 
 Handler = Callable[[Call], Value | tuple[Value, ...]]
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from .. import views
-from ..lowering import Call, Tensor, Value
+from ..call import Call
+from ..lowering import Tensor, Value
 from ..program import Resize, View
 from .registry import handles
 
