@@ -28,7 +28,7 @@ class Family:
         name: How the tests call it.
         make: Builds the module.
         shape: Shape of a sample.
-        time: ``steps`` for integers below 1000, ``unit`` for numbers from 0.1 to 1.
+        time: ``steps`` for integers below 100, ``unit`` for numbers from 0.1 to 1.
         conditions: Name of each conditioning input: its shape, and how many classes it has (0 for real numbers).
         call: Calls the module with (module, x, t, *conditions).
         packages: What must be installed.
@@ -56,7 +56,7 @@ class Family:
         """x, t and the conditioning inputs for a batch; the times repeat."""
         torch.manual_seed(seed)
         distinct = (batch + 1) // 2
-        t = torch.randint(0, 1000, (distinct,)) if self.time == "steps" else torch.rand(distinct) * 0.9 + 0.1
+        t = torch.randint(0, 100, (distinct,)) if self.time == "steps" else torch.rand(distinct) * 0.9 + 0.1
         conditions = [
             torch.randint(0, classes, (batch, *shape)) if classes else torch.randn(batch, *shape)
             for shape, classes in self.conditions.values()
@@ -261,9 +261,9 @@ FOREIGN = (
             down_block_types=("SkipDownBlock2D", "AttnSkipDownBlock2D"),
             up_block_types=("AttnSkipUpBlock2D", "SkipUpBlock2D"),
             time_embedding_type="fourier",
-            block_out_channels=(8, 32),  # its attention has 32 groups
+            block_out_channels=(32, 32),  # its norms have 32 groups
         ),
-        (3, 8, 8),
+        (3, 4, 4),
         time="unit",
     ),
     _diffuser("UNet2DCondition SD1", _conditional, (4, 8, 8), _text, conditions=TEXT),
@@ -303,7 +303,7 @@ FOREIGN = (
         "UNet1D",
         lambda: _diffusers(
             "UNet1DModel",
-            sample_size=16,
+            sample_size=32,
             in_channels=2,
             out_channels=2,
             extra_in_channels=64,
@@ -311,7 +311,7 @@ FOREIGN = (
             sample_rate=None,
             use_timestep_embedding=False,
         ),
-        (2, 16),
+        (2, 32),
     ),
     _diffuser(
         "UNet1D of planning",
