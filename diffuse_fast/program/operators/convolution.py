@@ -54,7 +54,9 @@ def convolution(call: Call) -> Value:
             raise call.unsupported("groups in 3 spatial dimensions")
         return Tensor(_slices(call, x, weights, layout, Convolution(strides, tuple(pads), dilations)))
     result = call.lowering.emit(Convolution(strides, tuple(pads), dilations, groups, transposed), (x, *weights), layout)
-    return Tensor(call.lowering.reshape(result, (images, outputs * x.shape[0] // images, *size)))
+    if images != x.shape[0]:
+        result = call.lowering.reshape(result, (images, outputs * x.shape[0] // images, *size))
+    return Tensor(result)
 
 
 def _as_groups(call: Call, x: View, weight: View, bias: View | None, groups: int) -> tuple[View, View, View | None, int]:
