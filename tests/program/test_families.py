@@ -47,9 +47,8 @@ QUICK = {("df.nn.MLP classes", opset) for opset in OPSETS} | {
     ("diffusers PixArt", 18),
 }
 
-# The error that is allowed against torch in float32, and in float64. The frequencies of the time's embedding are rounded differently
-# by the exporters and by torch; onnxruntime has the same error on these files.
-
+# The error that is allowed against torch in float32 and in float64. The exporters round the frequencies of the time embedding
+# differently from torch; onnxruntime has the same error on these files.
 FLOAT32 = 1e-5
 FLOAT64 = {"traced": 1e-7, "exported": 2e-6}
 FOURIER = {"diffusers UNet2D fourier", "diffusers UNet2D NCSN++ (FIR)"}  # large random frequencies
