@@ -168,12 +168,13 @@ def _node(lowering: Lowering, node: Node) -> None:
         raise unsupported(lowering, node, str(error).rstrip(".")) from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ArtifactError(f"the node {lowering.source!r} ({node.op}) is malformed: {error}.") from error
-    for name, value in zip(node.outputs, results, strict=False):
+    for i, name in enumerate(node.outputs):
+        if name in lowering.producers or name in lowering.values or name in lowering.network.initializers:
+            raise ArtifactError(f"the graph computes {name!r} twice.")
         if name:
-            if name in lowering.values or name in lowering.network.initializers:
-                raise ArtifactError(f"the graph computes {name!r} twice.")
-            lowering.values[name] = value
             lowering.producers[name] = node
+            if i < len(results):
+                lowering.values[name] = results[i]
 
 
 def _results(lowering: Lowering, node: Node) -> tuple[Value, ...]:

@@ -108,6 +108,8 @@ class Lowering:
         """The value of a name."""
         found = self.values.get(name)
         if found is None:
+            if name in self.producers:
+                raise UnsupportedError(f"a further output of {self.producers[name].op}")
             if name not in self.network.initializers:
                 raise ArtifactError(f"the graph uses the value {name!r} before it is computed.")
             initializer = self.network.initializers[name]

@@ -766,6 +766,10 @@ REFUSED = {
     "a chosen element": chain("Where w x n -> y", weights={"w": np.array([True, False, True, True, False]), "n": scalar(0)}),
     "cubic": resized(scales=(1, 1, 2, 2), mode="cubic"),
     "indices of maxima": Case([node("MaxPool", ["x"], ["y", "i"], "it", kernel_shape=[2, 2])]),
+    "a further output": Case(
+        [*steps("LayerNormalization x w -> n m"), node("Add", ["n", "m"], ["y"])], (6, 4, 5), {"w": floats(5)}
+    ),
+    "a short mask": attends(mask=floats(5, 1)),
     "softcap with a mask": attends(mask=floats(5, 7), softcap=3.0),
     "training": Case([node("Dropout", ["x", "r", "z"], ["y"], "it")], weights={"r": scalar(0.5), "z": np.array(True)}),
     "an old operator set": one("Relu", opset=11),

@@ -65,6 +65,11 @@ def _mask(call: Call, dims: tuple[views.Dim, ...]) -> View:
     else:
         mask = call.view(3)
     shape = tuple(views.View(0, 0, dims).shape)
-    if len(mask.dims) > 4 or any(n not in (1, m) for n, m in zip(reversed(mask.shape), reversed(shape), strict=False)):
+    # A mask that is shorter than the keys is continued, not repeated, in some versions of the operator.
+    if (
+        not 2 <= len(mask.dims) <= 4
+        or mask.shape[-1] != shape[-1]
+        or any(n not in (1, m) for n, m in zip(reversed(mask.shape), reversed(shape), strict=False))
+    ):
         raise call.unsupported(f"a mask {list(mask.shape)} for the scores {list(shape)}")
     return views.expand(mask, dims)
