@@ -22,7 +22,7 @@ from ..program import Attention, Convolution, Linear, Map, Pool, Reduce, Softmax
 from .affine import compose_affine
 from .attention import absorb_scale, match_attention, settle_scale
 from .bias import add_to_bias
-from .cleanup import remove_dead, remove_duplicate, remove_neutral
+from .cleanup import remove_dead, remove_duplicate, simplify_numbers
 from .copies import place, remove_copy
 from .epilogue import fuse_epilogue
 from .graph import Graph
@@ -38,7 +38,7 @@ MAX_SECONDS = 10.0
 # Each pass with the kinds of operation that it looks at.
 PASSES: tuple[tuple[Callable[[Graph, int], None], tuple[type, ...]], ...] = (
     (remove_dead, KINDS),
-    (remove_neutral, KINDS),
+    (simplify_numbers, KINDS),
     (remove_duplicate, KINDS),
     (remove_copy, (Map,)),
     (convolution_to_linear, (Convolution,)),

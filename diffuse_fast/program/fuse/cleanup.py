@@ -18,7 +18,7 @@ def remove_dead(graph: Graph, index: int) -> None:
         graph.set(index, None)
 
 
-def remove_neutral(graph: Graph, index: int) -> None:
+def simplify_numbers(graph: Graph, index: int) -> None:
     """Multiply numbers that follow each other, and remove ``+ 0``, ``* 1``, ``/ 1`` and the like."""
     op = graph[index]
     prologue, epilogue = (tuple(s for s in joined(stages) if not _neutral(s)) for stages in (op.prologue, op.epilogue))
