@@ -31,7 +31,6 @@ struct Rows {
   int64_t count = 0;
   const Place* places = nullptr;     // by buffer
   float* const* slots[kSlots] = {};  // by slot, then by row; the input's rows are read only
-  int threads = 1;                   // that the call may use (threads/pool.h)
   const char** error = nullptr;      // set to a message by an operation that cannot compute a row
 
   const float* read(int64_t buffer, int64_t row) const {
