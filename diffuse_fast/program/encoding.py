@@ -10,9 +10,9 @@ Everything is an int64; a float64 is stored by its bits. Lists are preceded by t
     stage      0 function parameter | 1 function number | 2 function view | 3 kind groups epsilon [axis...]
     operation  kind fields... [view...](inputs) view(output) [stage...](prologue) [stage...](epilogue)
 
-Functions, norms and kinds are indices into the tables of :mod:`.program` and :data:`KINDS`. The fields of a kind follow in the order
-of its class: a tuple as a list, pairs flattened, a flag as 0 or 1, a name as an index into the table below. Initializers and folded
-constants travel beside the words, in the order of their buffers.
+Functions, norms and kinds are indices into the tables of :mod:`.program` and :data:`KINDS`. The fields of a kind follow in the
+order of its class: a tuple as a list, pairs flattened, a flag as 0 or 1, a name as an index into the table below. Initializers and
+folded constants travel beside the words, in the order of their buffers.
 """
 
 from __future__ import annotations
