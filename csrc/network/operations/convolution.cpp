@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <stdexcept>
+#include <string>
 
 #include "network/operations/prepared.h"
 #include "network/products/image.h"
@@ -80,6 +81,8 @@ std::unique_ptr<Prepared> prepare_convolution(const Context& context, const Oper
   s.out_width = size(y, 1, false);
   s.kernel_height = size(w, 2, true);
   s.kernel_width = size(w, 2, false);
+  if (s.kernel_height > kMaxTaps || s.kernel_width > kMaxTaps / s.kernel_height)
+    throw std::invalid_argument("a kernel has more than " + std::to_string(kMaxTaps) + " elements");
   s.stride_y = of(kind.strides, true, 1);
   s.stride_x = of(kind.strides, false, 1);
   s.dilation_y = of(kind.dilations, true, 1);

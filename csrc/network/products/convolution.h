@@ -16,6 +16,9 @@ struct ConvolutionShape {
   int64_t pad_top = 0, pad_left = 0;
 };
 
+// Elements of a kernel, at most: a call has a table of them on its stack. Callers check.
+constexpr int64_t kMaxTaps = 4096;
+
 enum class ConvolutionAlgorithm : int32_t { kDirect, kWinograd2, kWinograd4 };
 
 // Whether Winograd's algorithms can compute it: 3x3, stride 1, no dilation, one group.

@@ -14,7 +14,6 @@
 namespace df::network {
 namespace {
 
-constexpr int64_t kMaxTaps = 1024;   // runs of one chain
 constexpr int64_t kMaxPixels = 336;  // pixels that are multiplied together; a multiple of 6 and of 14
 
 // Which rows of the kernel meet the image at output row y.
