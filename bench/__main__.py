@@ -31,6 +31,7 @@ CASES = {
     "training": 60.0,
     "memory": 0.0,
     "graphs": 20.0,
+    "native": 60.0,
     "traffic": 0.0,
     "tiny": 60.0,
     "small": 90.0,

@@ -63,6 +63,10 @@ class UnavailableError(DiffuseFastError, RuntimeError):
     """This machine or this build cannot provide what was asked for: a kernel, device, precision or execution provider."""
 
 
+class UnsupportedError(DiffuseFastError, NotImplementedError):
+    """The native runtime does not support a network; the message names the operation, its node and its module."""
+
+
 class DeviceError(DiffuseFastError, RuntimeError):
     """A device or its driver reported an error, such as an allocation or a launch that failed."""
 

@@ -49,9 +49,25 @@ DF_INLINE void store_as(void* base, int64_t i, F value) {
 template <DType kType>
 constexpr int64_t kBytes = kType == DType::kFloat32 ? 4 : 2;
 
-// Elements [first, last) of the vector whose element 0 is at `i`, through a buffer: for the ends of an array.
+// Lanes [first, last) of a vector.
+#if defined(DF_ISA_AVX512)
+DF_INLINE __mmask16 lanes(int first, int last) { return static_cast<__mmask16>((1u << last) - (1u << first)); }
+#elif defined(DF_ISA_AVX2)
+DF_INLINE __m256i lanes(int first, int last) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(first), lane), _mm256_cmpgt_epi32(_mm256_set1_epi32(last), lane));
+}
+#endif
+
+// Elements [first, last) of the vector whose element 0 is at `i`: for the ends of an array. Nothing else is read or written.
+// Masked where the instruction set can, else through a buffer.
 template <DType kType>
 DF_INLINE F load_part(const void* base, int64_t i, int first, int last) {
+#if defined(DF_ISA_AVX512)
+  if constexpr (kType == DType::kFloat32) return _mm512_maskz_loadu_ps(lanes(first, last), static_cast<const float*>(base) + i);
+#elif defined(DF_ISA_AVX2)
+  if constexpr (kType == DType::kFloat32) return _mm256_maskload_ps(static_cast<const float*>(base) + i, lanes(first, last));
+#endif
   alignas(64) unsigned char buffer[kWidth * 4] = {};
   constexpr int64_t bytes = kBytes<kType>;
   std::memcpy(buffer + first * bytes, static_cast<const unsigned char*>(base) + (i + first) * bytes,
@@ -61,6 +77,11 @@ DF_INLINE F load_part(const void* base, int64_t i, int first, int last) {
 
 template <DType kType>
 DF_INLINE void store_part(void* base, int64_t i, int first, int last, F value) {
+#if defined(DF_ISA_AVX512)
+  if constexpr (kType == DType::kFloat32) return _mm512_mask_storeu_ps(static_cast<float*>(base) + i, lanes(first, last), value);
+#elif defined(DF_ISA_AVX2)
+  if constexpr (kType == DType::kFloat32) return _mm256_maskstore_ps(static_cast<float*>(base) + i, lanes(first, last), value);
+#endif
   alignas(64) unsigned char buffer[kWidth * 4];
   store_as<kType>(buffer, 0, value);
   constexpr int64_t bytes = kBytes<kType>;

@@ -24,6 +24,12 @@ struct Vector {
   static DF_INLINE F fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
   static DF_INLINE F minus_fma(F a, F b, F c) { return _mm256_fnmsub_ps(a, b, c); }  // -(a * b) - c
   static DF_INLINE F sqrt(F a) { return _mm256_sqrt_ps(a); }
+  static DF_INLINE F div(F a, F b) { return _mm256_div_ps(a, b); }
+  static DF_INLINE F floor(F a) { return _mm256_floor_ps(a); }
+  static DF_INLINE F ceil(F a) { return _mm256_ceil_ps(a); }
+  static DF_INLINE F select_nan(F a, F x, F y) { return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, a, _CMP_UNORD_Q)); }
+  static DF_INLINE F select_less(F a, F b, F x, F y) { return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
+  static DF_INLINE I to_int(F a) { return _mm256_cvtps_epi32(a); }
   static DF_INLINE F round_even(F a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   // These instructions return the second operand if either is NaN or both are zero.
   static DF_INLINE F max_keep_nan(F bound, F x) { return _mm256_max_ps(bound, x); }

@@ -24,6 +24,12 @@ struct Vector {
   static DF_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
   static DF_INLINE F minus_fma(F a, F b, F c) { return _mm512_fnmsub_ps(a, b, c); }  // -(a * b) - c
   static DF_INLINE F sqrt(F a) { return _mm512_sqrt_ps(a); }
+  static DF_INLINE F div(F a, F b) { return _mm512_div_ps(a, b); }
+  static DF_INLINE F floor(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+  static DF_INLINE F ceil(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC); }
+  static DF_INLINE F select_nan(F a, F x, F y) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), y, x); }
+  static DF_INLINE F select_less(F a, F b, F x, F y) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x); }
+  static DF_INLINE I to_int(F a) { return _mm512_cvtps_epi32(a); }
   static DF_INLINE F round_even(F a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   // These instructions return the second operand if either is NaN or both are zero.
   static DF_INLINE F max_keep_nan(F bound, F x) { return _mm512_max_ps(bound, x); }

@@ -24,6 +24,12 @@ struct Vector {
   static DF_INLINE F fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
   static DF_INLINE F minus_fma(F a, F b, F c) { return vfmsq_f32(vnegq_f32(c), a, b); }  // -(a * b) - c
   static DF_INLINE F sqrt(F a) { return vsqrtq_f32(a); }
+  static DF_INLINE F div(F a, F b) { return vdivq_f32(a, b); }
+  static DF_INLINE F floor(F a) { return vrndmq_f32(a); }
+  static DF_INLINE F ceil(F a) { return vrndpq_f32(a); }
+  static DF_INLINE F select_nan(F a, F x, F y) { return vbslq_f32(vceqq_f32(a, a), y, x); }
+  static DF_INLINE F select_less(F a, F b, F x, F y) { return vbslq_f32(vcltq_f32(a, b), x, y); }
+  static DF_INLINE I to_int(F a) { return vcvtnq_s32_f32(a); }
   static DF_INLINE F round_even(F a) { return vrndnq_f32(a); }
   static DF_INLINE F max_keep_nan(F bound, F x) { return vbslq_f32(vcltq_f32(x, bound), bound, x); }
   static DF_INLINE F min_keep_nan(F bound, F x) { return vbslq_f32(vcgtq_f32(x, bound), bound, x); }

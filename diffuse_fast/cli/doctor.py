@@ -13,6 +13,7 @@ import typer
 from .. import telemetry
 from ..errors import install_hint
 from ..machine import cores, cpu, physical_cores, quota
+from . import lowering
 
 PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "MNN", "torch", "triton", "onnx", "pillow")
 
@@ -23,12 +24,20 @@ INSTRUCTIONS = (
 )  # fmt: skip
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False) -> None:
+def doctor(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="An ONNX file or a bundled model: does the native runtime run it?")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
     """Show what this machine has, what is chosen and why: versions, instruction sets, kernels, runtimes, threads.
 
+    With MODEL, say also whether the native runtime runs its network, and if not which operator it lacks.
     No runtime is imported, except torch where triton and a CUDA driver are installed.
     """
     report = examine()
+    if model is not None:
+        report["native"] = {"model": model, **lowering.of_name(model)}
     if as_json:
         print(json.dumps(report, indent=2))
     else:
@@ -128,7 +137,7 @@ def _auto() -> dict[str, str | None]:
     from ..runtimes.registry import RUNTIMES
 
     kinds = dict.fromkeys(kind for r in RUNTIMES for kind in r.runs)
-    return {kind: next((r.name for r in RUNTIMES if kind in r.runs and r.installed), None) for kind in kinds}
+    return {kind: next((r.name for r in RUNTIMES if kind in r.runs and r.installed and r.automatic), None) for kind in kinds}
 
 
 def _tuned() -> dict[str, Any]:
@@ -225,5 +234,7 @@ def _show(report: dict[str, Any]) -> None:
         ],
         ("model", "batch", "precision", "runtime", "threads", "parts", "median ms", "why"),
     )
+    if "native" in report:
+        show(f"native runtime: {report['native']['model']}", lowering.rows(report["native"]))
     for warning in report["warnings"]:
         say(f"warning: {warning}")

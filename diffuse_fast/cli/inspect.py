@@ -16,7 +16,10 @@ def inspect(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An artifact (.onnx), or a bundled model: digits.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
-    """Show the metadata of a model file: shape, schedule, conditioning, graph, size, checksum, licence, training."""
+    """Show the metadata of a model file: shape, schedule, conditioning, graph, size, checksum, licence, training.
+
+    Says also whether the native runtime runs the network, and if not why.
+    """
     from ..model import load
 
     report = describe(load(model))
@@ -29,6 +32,7 @@ def inspect(
 def describe(model: Model) -> dict[str, Any]:
     """A model's document, graph and files as JSON data; no runtime is needed."""
     from ..onnx import header
+    from . import lowering
 
     outside = header.read(model.path)
     return {
@@ -39,11 +43,13 @@ def describe(model: Model) -> dict[str, Any]:
         "opset": outside.opset,
         "inputs": [dataclasses.asdict(value) for value in outside.inputs],
         "outputs": [dataclasses.asdict(value) for value in outside.outputs],
+        "native": lowering.of_model(model),
         "document": model.to_json(),
     }
 
 
 def _show(report: dict[str, Any]) -> None:
+    from . import lowering
     from .tables import show
 
     document = report["document"]
@@ -74,6 +80,7 @@ def _show(report: dict[str, Any]) -> None:
             for value in values
         ],
     )
+    show("native runtime", lowering.rows(report["native"]))
     if document["conditioning"]:
         show(
             "conditioning",

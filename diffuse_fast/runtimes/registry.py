@@ -38,6 +38,7 @@ class Runtime:
         order: Rank for ``auto``; the smallest comes first.
         int8_order: Rank for ``auto`` in int8.
         streams: Whether it runs the parts of a split batch on streams of its own. ``network`` then takes ``streams``.
+        automatic: Whether ``auto`` and :func:`diffuse_fast.tune` may choose it; otherwise it runs only where it is named.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Runtime:
     order: int = 0
     int8_order: int = 0
     streams: bool = False
+    automatic: bool = True
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -74,6 +76,7 @@ RUNTIMES = (
         order=1, int8_order=0, streams=True,
     ),
     Runtime("mnn", "mnn", {"artifact": ("float32", "float32-fast")}, "MNN", "mnn", order=2),
+    Runtime("native", "native", {"artifact": ("float32",)}, order=3, automatic=False),
     Runtime("torch", "torch", {"module": ("float32", "bfloat16")}, "torch", "train"),
     Runtime("callable", "callable", {"callable": ("float32",)}),
 )  # fmt: skip
@@ -131,7 +134,7 @@ def select(model: Any, runtime: str = "auto", precision: str = "float32", *, run
             f"`diffuse-fast quantize MODEL --out OUT`, or df.quantize, writes an artifact that has one."
         )
     if runtime == "auto":
-        if not (candidates := [r for r in able if precision in r.runs[what]]):
+        if not (candidates := [r for r in able if precision in r.runs[what] and r.automatic]):
             raise ArgumentError(_lacks(precision, able, what))
         candidates.sort(key=lambda r: r.int8_order if precision == "int8" else r.order)
         chosen = next((r for r in candidates if r.installed), candidates[0])

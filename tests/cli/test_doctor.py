@@ -138,3 +138,21 @@ examine()
 print([m for m in ("torch", "onnxruntime", "onnx", "triton", "openvino", "MNN") if m in sys.modules])
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280).stdout == "[]\n"
+
+
+def test_of_a_model_it_says_whether_the_native_runtime_runs_it(run, small, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    assert json.loads(run("doctor", "digits", "--json").stdout)["native"]["lowers"]
+    assert "native runtime: digits" in run("doctor", "digits").stdout
+
+    proto = onnx.load(small())  # a file of others does not describe itself
+    del proto.metadata_props[:]
+    onnx.save(proto, tmp_path / "foreign.onnx")
+    native = json.loads(run("doctor", "foreign.onnx", "--json").stdout)["native"]
+    assert native["lowers"] and native["model"] == "foreign.onnx"
+
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    assert not json.loads(run("doctor", "broken.onnx", "--json").stdout)["native"]["lowers"]
+    missing = run("doctor", "missing.onnx")
+    assert (missing.exit_code, missing.stdout) == (1, "")
+    assert "missing.onnx" in missing.stderr

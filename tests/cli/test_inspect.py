@@ -52,3 +52,27 @@ def test_the_size_is_that_of_all_files(run, small, tmp_path):
     assert report["external"] == ["weights.bin"]
     assert report["bytes"] == path.stat().st_size + (tmp_path / "weights.bin").stat().st_size
     assert "with weights.bin" in run("inspect", path).stdout
+
+
+def test_it_says_whether_the_native_runtime_runs_the_network(run, small):
+    native = json.loads(run("inspect", "digits", "--json").stdout)["native"]
+    assert native["lowers"] and native["kinds"]["attention"] == 1
+    assert native["weight_bytes"] < df.load("digits").path.stat().st_size
+    shown = run("inspect", "digits").stdout
+    assert f"{native['weight_bytes']:,} bytes" in shown
+    assert f"{sum(native['kinds'].values())} per call" in shown
+
+
+def test_it_says_why_the_native_runtime_does_not_run_a_network(run, small):
+    onnx = pytest.importorskip("onnx")
+    path = small()
+    proto = onnx.load(path)
+    last = proto.graph.node[-1]
+    between = onnx.helper.make_node("Det", [last.output[0]], ["strange"], name="the_node")
+    last.output[0], between.input[0], between.output[0] = "before", "before", last.output[0]
+    proto.graph.node.append(between)
+    onnx.save(proto, path)
+    native = json.loads(run("inspect", path, "--json").stdout)["native"]
+    assert not native["lowers"]
+    assert "Det" in native["why_not"] and "the_node" in native["why_not"]
+    assert "the_node" in run("inspect", path).stdout

@@ -133,7 +133,7 @@ sys.path[:] = [sys.argv[1]]
 print([r.name for r in RUNTIMES if r.installed])
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['callable']"
+    assert done.stdout.strip() == "['native', 'callable']"
 
 
 def test_what_is_installed_is_found():

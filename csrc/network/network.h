@@ -1,0 +1,102 @@
+// A network that runs: a program with its weights, ready on one instruction set.
+//
+// What depends on the time alone is computed once per time, what depends on the conditioning alone once per condition, and what
+// depends on both once per pair (prepare_times, prepare_conditions, and inside run for pairs). The results are rows: read-only,
+// reference-counted, valid for the network that made them, and for any thread.
+//
+// run() evaluates any mix of them. A sample's bits depend on its own input, time and condition only: not on the batch, its place in
+// it, the number of threads or the instruction set. A NaN stays in its sample.
+//
+// Every function may be called from any thread.
+
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "network/memory.h"
+#include "network/operation.h"
+#include "network/operations/prepared.h"
+
+namespace df::network {
+
+// What was prepared for one time, condition, or pair of them.
+struct Row {
+  uint64_t id = 0;
+  Floats values;
+};
+using RowHandle = std::shared_ptr<const Row>;
+
+// Rows by key, with the least recently used dropped above a budget of bytes. Rows that others hold stay alive with them.
+class RowCache {
+ public:
+  using Key = std::pair<uint64_t, uint64_t>;
+  explicit RowCache(int64_t budget) : budget_(budget) {}
+  RowHandle find(const Key& key);
+  void keep(const Key& key, RowHandle row);
+
+ private:
+  using Order = std::list<std::pair<Key, RowHandle>>;  // the least recently used first
+  int64_t budget_, bytes_ = 0;
+  Order order_;
+  std::map<Key, Order::iterator> at_;
+};
+
+class Network {
+ public:
+  // Row-major weights and folded constants, in the order of their buffers. They are copied or packed, not kept.
+  // Throws std::invalid_argument for a program that is not valid, does not fit the constants, or cannot run.
+  Network(std::span<const int64_t> words, std::span<const std::span<const float>> constants, const Kernels& kernels,
+          Precision precision = Precision::kFloat32, int64_t budget = int64_t{64} << 20);
+
+  int64_t input_size(size_t input) const { return sizes_[input]; }  // elements of one row: sample, time, conditioning
+  size_t inputs() const { return sizes_.size(); }
+  int64_t output_size() const { return output_size_; }
+  int64_t row_bytes() const { return memory_.row * static_cast<int64_t>(sizeof(float)); }  // activations of one sample
+  const Kernels& kernels() const { return kernels_; }
+
+  // A row for each time (input_size(1) floats each).
+  std::vector<RowHandle> prepare_times(const float* times, int64_t count);
+  // A row for each condition: input i is conditions[i], (count, input_size(2 + i)).
+  std::vector<RowHandle> prepare_conditions(const float* const* conditions, int64_t count);
+
+  // y[i] = network(x[x_row[i]], times[i], conditions[i]) for i below `batch`; x_row null is i, and without conditioning inputs
+  // `conditions` is null. x and y must not overlap. Returns false if `cancel` became true; then y is not complete.
+  // Throws std::runtime_error if an index of a Gather is outside its table.
+  bool run(const float* x, const int64_t* x_row, float* y, const RowHandle* times, const RowHandle* conditions, int64_t batch,
+           int threads, const std::atomic<bool>* cancel = nullptr);
+
+ private:
+  using Operations = std::vector<std::unique_ptr<Prepared>>;
+
+  void run_constants(std::span<const std::span<const float>> constants);
+  std::vector<RowHandle> compute(int level, int64_t count, const std::vector<float*>& times, const std::vector<float*>& conditions,
+                                 const std::vector<std::shared_ptr<Row>>& rows);
+  std::vector<RowHandle> pairs(const RowHandle* times, const RowHandle* conditions, int64_t batch);
+  std::shared_ptr<Row> new_row(int level);
+  const char* run_operations(const Operations& operations, const Rows& rows, float* scratch, const std::atomic<bool>* cancel) const;
+
+  const Kernels& kernels_;
+  const Precision precision_;
+  Program program_;
+  MemoryPlan memory_;
+  std::vector<Place> places_;
+  std::vector<Floats> fixed_;           // constants that operations read as they are
+  Operations operations_[kSample + 1];  // by level
+  std::vector<int64_t> sizes_;
+  int64_t output_size_ = 0;
+
+  std::mutex mutex_;  // of what follows
+  std::atomic<uint64_t> next_id_{1};
+  RowCache times_, pairs_;
+  std::vector<Floats> idle_;  // workspaces
+};
+
+}  // namespace df::network

@@ -1,0 +1,178 @@
+"""The network in the compiled core: the ONNX graph lowered to a program of fused operations. Needs no other package."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from ..errors import ArgumentError, ArtifactError, UnavailableError, suggest
+from ..model import Model
+from ..onnx import weights
+from ..program.encoding import encode
+from ..program.lower import lower_model
+from ..program.program import Program
+from .base import Inputs, aligned, check_output, network_error, require_integer_times
+from .fork_safety import forget_in_child
+
+ENVIRONMENT = "DIFFUSE_FAST_KERNEL"
+_ISAS = ("avx512", "avx2", "neon", "scalar")
+
+# By model, then by instruction set: a core network has the packed weights, and any thread may run it.
+_loaded: weakref.WeakKeyDictionary[Model, dict[str, _core.Network]] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def _forget() -> None:
+    """Reset the lock in a forked child; loaded networks own no threads and stay valid."""
+    global _lock
+    _lock = threading.Lock()
+
+
+forget_in_child(lambda: (), _forget)
+
+
+def network(model: Any, *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32") -> NativeNetwork:
+    """Make a network from a ``df.Model``.
+
+    Raises:
+        UnsupportedError: an operation of the network cannot be lowered. The message names its operator, node and module.
+        ArtifactError: the file is damaged, or a weight is not finite.
+        UnavailableError: ``DIFFUSE_FAST_KERNEL`` names an instruction set that this machine cannot run.
+    """
+    if time_dtype is not None:
+        raise ArgumentError("time_dtype is for modules and callables; an ONNX file fixes the type of its time itself.")
+    isa = instruction_set()
+    with _lock:
+        by_isa = _loaded.setdefault(model, {})
+        if isa not in by_isa:
+            by_isa[isa] = load(lower_model(model), model.path, isa)
+        core = by_isa[isa]
+    inputs = Inputs(model.input, model.shape, model.time, 1, True, tuple(model.conditioning))
+    return NativeNetwork(core, inputs, model.output_shape, threads or 0)
+
+
+def instruction_set() -> str:
+    """The instruction set of ``DIFFUSE_FAST_KERNEL`` if it names one, else the best of this machine."""
+    reasons = dict(_core.kernels())  # best first
+    forced = _core.environment(ENVIRONMENT)
+    if forced in _ISAS:
+        if forced not in reasons:
+            raise UnavailableError(f"{ENVIRONMENT} is {forced!r}, which this build does not have.{suggest(forced, list(reasons))}")
+        if reasons[forced] is not None:
+            raise UnavailableError(f"{ENVIRONMENT} is {forced!r} and cannot run: {reasons[forced]}.")
+        return forced
+    return next(name for name, reason in reasons.items() if reason is None)
+
+
+def load(program: Program, source: Path | Mapping[str, np.ndarray], isa: str) -> _core.Network:
+    """Load a program into the core.
+
+    Args:
+        program: What to run.
+        source: The ONNX file with its initializers, or these by name, float32.
+        isa: The instruction set.
+
+    Raises:
+        ArtifactError: a weight is missing, of another size, or not finite, or the program is not valid.
+    """
+    sizes = {b.initializer: b.size for b in program.buffers if b.initializer is not None}
+    values = dict(source.items() if isinstance(source, Mapping) else weights.read(source, sizes))
+    constants = []
+    for buffer in program.buffers:
+        if buffer.initializer is not None:
+            value = np.ascontiguousarray(values[buffer.initializer], np.float32)
+            if not np.isfinite(value).all():
+                raise ArtifactError(f"the initializer {buffer.initializer!r} holds NaN or Inf.")
+            constants.append(value)
+        elif buffer.values is not None:
+            constants.append(np.ascontiguousarray(buffer.values, np.float32))
+    try:
+        return _core.Network(isa, encode(program), constants)
+    except ValueError as error:
+        raise ArtifactError(f"the network cannot be loaded: {error}") from None
+
+
+class NativeNetwork:
+    """A network of the core, and the inputs of its artifact."""
+
+    name = "native"
+
+    def __init__(self, core: _core.Network, inputs: Inputs, output_shape: tuple[int, ...] | None, threads: int):
+        self._core, self._inputs, self._output_shape, self._threads = core, inputs, output_shape, threads
+
+    def bind(
+        self, batch: int, shape: tuple[int, ...], cond: dict[str, np.ndarray], output_shape: tuple[int, ...] | None = None
+    ) -> NativeCall:
+        inputs = self._inputs.arrays(batch, shape, cond)
+        output = aligned((batch, *(output_shape or self._output_shape or shape)))
+        size = self._core.output_size
+        if output.size != batch * size:
+            check_output((batch, size), output.shape)
+        conditioning = [c.name for c in self._inputs.conditioning]
+        return NativeCall(self._core, inputs, self._inputs.sample, self._inputs.time.input, conditioning, output, self._threads)
+
+
+class NativeCall:
+    """A network of the core bound to the memory of the inputs and the output.
+
+    Rows of distinct times and conditions are computed once: those of the conditions when they are bound, those of a time when it
+    is new to the network.
+    """
+
+    def __init__(
+        self,
+        core: _core.Network,
+        inputs: dict[str, np.ndarray],
+        sample: str,
+        time: str,
+        conditioning: list[str],
+        output: np.ndarray,
+        threads: int,
+    ) -> None:
+        self.x, self.output = inputs[sample], output
+        self._core, self._inputs, self._conditioning, self._threads = core, inputs, conditioning, threads
+        self._integer = inputs[time].dtype.kind == "i"
+        self._prepare_conditions()
+
+    def condition(self, cond: dict[str, np.ndarray]) -> None:
+        for name, array in cond.items():
+            np.copyto(self._inputs[name], array, casting="same_kind")
+        self._prepare_conditions()
+
+    def _prepare_conditions(self) -> None:
+        batch = len(self.x)
+        given = [self._inputs[name].reshape(batch, -1).astype(np.float32) for name in self._conditioning]
+        distinct, self._condition_row = _distinct(np.concatenate(given, 1) if given else np.zeros((batch, 0), np.float32))
+        ends = np.cumsum([array.shape[1] for array in given])[:-1]
+        parts = [np.ascontiguousarray(part) for part in np.split(distinct, ends, 1)] if given else []
+        self._conditions = self._core.prepare_conditions(parts)
+
+    def __call__(self, t: float | np.ndarray) -> np.ndarray:
+        if self._integer:
+            require_integer_times(t)
+        batch = len(self.x)
+        if isinstance(t, float):
+            times, rows = np.array([t], np.float32), [0] * batch
+        else:
+            times, rows = _distinct(np.asarray(t, np.float32))
+        try:
+            self._core.run(
+                self.x, self.output, self._core.prepare_times(times), rows, self._conditions, self._condition_row, self._threads
+            )
+        except Exception as error:
+            raise network_error(t, error) from error
+        return self.output
+
+
+def _distinct(rows: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Return the distinct rows of an array by their bits, and for each row which of them it is."""
+    found: dict[bytes, int] = {}
+    which = [found.setdefault(row.tobytes(), len(found)) for row in rows]
+    first = [which.index(n) for n in range(len(found))]
+    return rows[first], which
