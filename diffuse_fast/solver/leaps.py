@@ -22,10 +22,16 @@ Heun's r − 1 times as much. A step is too long if one of these holds:
    more than n', and so the sample by more than s. In Euler's step no prediction can do that. (The first rule assumes a perfect
    network, for which the difference that has the weight √r vanishes at a stage far above s.)
 
+A multistep method also extends the errors of the states in which its past predictions were made. The prediction follows the state
+where σ ≪ s, so the errors grow with the weights from step to step if each step is wider than the one before. There the first rule
+must hold both from exact states and from those that the plan's own steps lead to: the step may add no more than E/2 to the relative
+error.
+
 Here s is the schedule's ``sigma_data``: EDM's, or 1 for data scaled to [−1, 1] or to unit variance. The tests require of every
 solver an error of at most 5 times DDIM's + 0.001 for data of half that deviation (``tests/solver/test_leaps.py``). Solvers that
-satisfy this without a guard have none: DPM-Solver++ 2S, whose weight is 1 − 1/r; ``flow_heun``, which steps in σ from 1 to 0; and
-the multistep solvers that look back one step (``midpoint``) or combine noise predictions, where older predictions have larger σ.
+satisfy this without a guard have none: DPM-Solver++ 2S and 3S, whose weights are bounded; ``flow_heun``, which steps in σ from 1 to
+0; and the multistep solvers that look back one step (``midpoint``) or combine noise predictions, where older predictions have
+larger σ.
 """
 
 from __future__ import annotations
@@ -104,20 +110,21 @@ class Guard:
             state = euler(grid, now, then, state)
         self._limit = abs(state / spread(grid, CLEAN) - 1.0) if grid.guarded else math.inf
 
-    def too_long(self, then: Point, landed: float, calls: int = 1) -> bool:
-        """Whether a step with this number of network calls must be taken at first order.
+    def too_long(self, now: Point, then: Point, state: float, landed: float, calls: int = 1) -> bool:
+        """Whether a step adds so much to the relative error of the state that it must be taken at first order.
 
         Args:
-            then: Where the step ends.
-            landed: The state at the end of the step, starting from :func:`spread`.
+            now, then: The ends of the step.
+            state, landed: The states there. The exact states are :func:`spread`.
             calls: Network calls of the step.
         """
-        return abs(landed / spread(self._grid, then) - 1.0) > self._limit / max(2, calls)
+        added = landed / spread(self._grid, then) - state / spread(self._grid, now)
+        return abs(added) > self._limit / max(2, calls)
 
     def stages_too_long(self, then: Point, rows: Sequence[Row], points: Sequence[Point]) -> bool:
         """:meth:`too_long` for the rows of a step in stages, whose network is called at these points."""
         landed = through(self._grid, rows, points)
-        if self.too_long(then, landed, calls=len(rows)):
+        if self.too_long(points[0], then, spread(self._grid, points[0]), landed, calls=len(rows)):
             return True
         moved = (through(self._grid, rows, points, wrong=i) - landed for i in range(1, len(rows)))
         return self._grid.guarded and any(abs(by) > spread(self._grid, then) for by in moved)

@@ -26,6 +26,8 @@ from .solver import Grid, Option, Point, SolverTable
 
 # The first omitted term of the series below is less than half a unit in the last place for h up to 1.
 _SERIES_TERMS = 18
+# PNDM's steps and UniPC's corrector use four predictions; no other step uses more.
+_MOST_PREDICTIONS = 4
 
 
 def data_integrals(h: float, count: int) -> list[float]:
@@ -154,18 +156,35 @@ def steps_back(points: Sequence[Point], i: int, order: int) -> list[float]:
     return [points[i - j].lam - points[i - j - 1].lam for j in range(order - 1)]
 
 
-def along(grid: Grid, points: Sequence[Point], i: int, transfer: Transfer, form: str) -> float:
-    """The state after step i, starting from ``leaps.spread`` with exact states and predictions before it."""
-    states = [leaps.spread(grid, points[i - j]) for j in range(len(transfer.weights))]
-    made = [leaps.predicted(grid, points[i - j], state)[form == "noise"] for j, state in enumerate(states)]
-    return transfer.x * states[0] + sum(w * m for w, m in zip(transfer.weights, made, strict=True))
+@dataclass(frozen=True)
+class Past:
+    """The state before a step and the predictions so far, newest first, for the data of ``leaps.py``."""
+
+    state: float
+    predictions: tuple[float, ...]
+
+    def after(self, transfer: Transfer) -> float:
+        """The state after a step."""
+        return transfer.x * self.state + sum(w * m for w, m in zip(transfer.weights, self.predictions, strict=False))
 
 
-def highest(
-    grid: Grid, guard: leaps.Guard, points: Sequence[Point], i: int, order: int, form: str, step: Callable[[int], Transfer]
-) -> int:
-    """The highest order up to ``order`` for which step i is not too long (``leaps.py``); ``step`` makes the step of an order."""
-    while order > 1 and guard.too_long(points[i + 1], along(grid, points, i, step(order), form)):
+def call(grid: Grid, point: Point, state: float, form: str, before: tuple[float, ...] = ()) -> Past:
+    """The past of a step that starts in this state, once the network was called there, after predictions ``before``."""
+    return Past(state, (leaps.predicted(grid, point, state)[form == "noise"], *before[: _MOST_PREDICTIONS - 1]))
+
+
+def exact_past(grid: Grid, points: Sequence[Point], i: int, form: str) -> Past:
+    """The past of step i if all states were exact (``leaps.spread``)."""
+    past = Past(math.nan, ())
+    for point in points[max(0, i + 1 - _MOST_PREDICTIONS) : i + 1]:
+        past = call(grid, point, leaps.spread(grid, point), form, past.predictions)
+    return past
+
+
+def highest(guard: leaps.Guard, now: Point, then: Point, order: int, step: Callable[[int], Transfer], *pasts: Past) -> int:
+    """The highest order up to ``order`` for which a step is not too long from any of these pasts (``leaps.py``); ``step`` makes the
+    step of an order."""
+    while order > 1 and any(guard.too_long(now, then, past.state, past.after(step(order))) for past in pasts):
         order -= 1
     return order
 
@@ -194,10 +213,14 @@ def dpm_solver(
         return by_noise(now, then, back, solver_type=solver_type, halved=halved_curvature)
 
     guard = leaps.Guard(grid)
+    guarded = form == "data" and (order == 3 or solver_type == "heun")
     transfers = []
+    past = call(grid, points[0], leaps.spread(grid, points[0]), form)
     for i, k in enumerate(orders(points, order, lower_order_final=lower_order_final, euler_at_final=euler_at_final)):
-        if form == "data" and (order == 3 or solver_type == "heun"):  # the SDE extrapolates the same polynomial as the ODE
-            k = highest(grid, guard, points, i, k, form, partial(step, i))
+        if guarded:  # the SDE extrapolates the same polynomial as the ODE
+            then = points[i + 1]
+            k = highest(guard, points[i], then, k, partial(step, i), exact_past(grid, points, i, form), past)
+            past = call(grid, then, past.after(step(i, k)), form, past.predictions)
         transfers.append(step(i, k, eta))
     return table(grid, points, transfers, form)
 

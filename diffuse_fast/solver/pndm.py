@@ -63,7 +63,8 @@ def _multistep(grid: Grid, guard: leaps.Guard, points: tuple[Point, ...], i: int
     """Step i with the new prediction, which is kept, and up to three earlier ones."""
     now, then = points[i], points[i + 1]
     step = partial(adams_bashforth, multistep.by_noise(now, then, ()))
-    transfer = step(multistep.highest(grid, guard, points, i, min(i + 1, 4), "noise", step))
+    exact = multistep.exact_past(grid, points, i, "noise")
+    transfer = step(multistep.highest(guard, now, then, min(i + 1, 4), step, exact))
     c = [0.0] * 3
     for j, weight in enumerate(transfer.weights[1:], start=1):
         c[(i - j) % 3] = weight

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import leaps, multistep
-from .multistep import Transfer
+from .multistep import Past, Transfer
 from .solver import Grid, Option, Point, Solver, SolverTable
 
 
@@ -39,15 +39,9 @@ def table(
     points = (*grid.points, grid.end)
     orders = multistep.orders(points, solver_order, lower_order_final=lower_order_final, euler_at_final=False, short=len(points))
     form = "data" if predict_x0 else "noise"
-    guard = leaps.Guard(grid)
     corrects = [i not in disable_corrector and i < len(orders) - 1 for i in range(len(orders))]
-    bounded = form == "data" and solver_type == "bh2"
-    for i in () if bounded else range(len(orders)):
-        while (orders[i] > 1 or corrects[i]) and _too_long(grid, guard, points, i, orders[i], solver_type, form, corrects[i]):
-            if orders[i] > 1:
-                orders[i] -= 1
-            else:
-                corrects[i] = False
+    if not (form == "data" and solver_type == "bh2"):  # whose weights are bounded
+        _shorten(grid, points, orders, corrects, solver_type, form)
     transfers: list[Transfer] = []
     predictors: list[Transfer] = []
     for i, order in enumerate(orders):
@@ -69,20 +63,38 @@ def table(
     return multistep.table(grid, points, transfers, form)
 
 
-def _too_long(
-    grid: Grid, guard: leaps.Guard, points: Sequence[Point], i: int, order: int, solver_type: str, form: str, corrects: bool
-) -> bool:
-    """Whether step i is too long for this order (``leaps.py``), with or without its correction."""
-    now, then, back = points[i], points[i + 1], multistep.steps_back(points, i, order)
-    predictor = _step(now, then, back, solver_type, form, corrector=False)
-    landed = multistep.along(grid, points, i, predictor, form)
-    # The prediction at the end is made before the correction, and is kept.
-    if corrects and not guard.too_long(then, landed):
-        corrector = _step(now, then, back, solver_type, form, corrector=True)
-        newest, *past = corrector.weights
-        prediction = leaps.predicted(grid, then, landed)[form == "noise"]
-        landed = multistep.along(grid, points, i, Transfer(corrector.x, past), form) + newest * prediction
-    return guard.too_long(then, landed)
+def _shorten(grid: Grid, points: Sequence[Point], orders: list[int], corrects: list[bool], solver_type: str, form: str) -> None:
+    """Lowers the orders of the steps that are too long (``leaps.py``), and does not correct those that still are at first order."""
+    guard = leaps.Guard(grid)
+
+    def steps(i: int) -> list[Transfer]:
+        """The predictor of step i and, if it is corrected, the corrector."""
+        ends, back = (points[i], points[i + 1]), multistep.steps_back(points, i, orders[i])
+        return [_step(*ends, back, solver_type, form, corrector=corrector) for corrector in (False, True)[: 1 + corrects[i]]]
+
+    def states(i: int, made: Sequence[Transfer], past: Past) -> list[float]:
+        """The states after these."""
+        landed = [past.after(made[0])]
+        for corrector in made[1:]:
+            at_end = multistep.call(grid, points[i + 1], landed[0], form, past.predictions)
+            landed.append(Past(past.state, at_end.predictions).after(corrector))
+        return landed
+
+    past = multistep.call(grid, points[0], leaps.spread(grid, points[0]), form)
+    for i in range(len(orders)):
+        now, then, exact = points[i], points[i + 1], multistep.exact_past(grid, points, i, form)
+        made = steps(i)
+        while (orders[i] > 1 or corrects[i]) and any(
+            guard.too_long(now, then, p.state, landed) for p in (exact, past) for landed in states(i, made, p)
+        ):
+            if orders[i] > 1:
+                orders[i] -= 1
+            else:
+                corrects[i] = False
+            made = steps(i)
+        landed = states(i, made, past)
+        # The prediction at the end is made before the correction, and is kept.
+        past = Past(landed[-1], multistep.call(grid, then, landed[0], form, past.predictions).predictions)
 
 
 def _step(now: Point, then: Point, back: Sequence[float], solver_type: str, form: str, *, corrector: bool) -> Transfer:

@@ -51,6 +51,7 @@ SOLVERS: dict[str, tuple[str, dict]] = {
         "dpmpp_2m",
         "dpmpp_2s",
         "dpmpp_3m",
+        "dpmpp_3s",
         "dpmsolver_1s",
         "dpmsolver_2m",
         "dpmsolver_2s",
