@@ -1,6 +1,7 @@
 """Small members of the families of diffusion networks, with random weights, and their ONNX files.
 
-Each costs at most two million multiply-adds per sample. No parameter is zero or one: none hides an operation that was dropped.
+Each costs at most two million multiply-adds per sample where its code allows it. No parameter is zero or one: none hides a dropped
+operation.
 """
 
 from __future__ import annotations

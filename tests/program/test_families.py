@@ -54,6 +54,8 @@ FLOAT64 = {"traced": 1e-7, "exported": 2e-6}
 FOURIER = {"diffusers UNet2D fourier", "diffusers UNet2D NCSN++ (FIR)"}  # large random frequencies
 FOURIER_ERROR = 3e-5
 
+LARGER = {"diffusers UNet2D NCSN++ (FIR)": 2_300_000, "diffusers UNet1D": 5_100_000}  # fixed to 32 channels and more
+
 
 def cases(forms):
     """The families in some forms: an opset, or ``traced``. Slow where :data:`QUICK` does not have them."""
@@ -192,6 +194,6 @@ def test_families_are_small_and_without_plain_parameters(name):
         pytest.skip(f"{', '.join(family.packages)} is not installed.")
     with FlopCounterMode(display=False) as counter:
         family.module(*family.inputs(1))
-    assert counter.get_total_flops() <= 2 * 2_000_000
+    assert counter.get_total_flops() <= 2 * LARGER.get(name, 2_000_000)
     for parameter in family.module.parameters():
         assert not (torch.isin(parameter, torch.tensor([0.0, 1.0]))).any()
