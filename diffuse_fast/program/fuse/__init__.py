@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from ...errors import ArtifactError
+from ...errors import ArtifactError, UnsupportedError
 from ..draft import Draft
 from ..encoding import KINDS
 from ..program import Attention, Convolution, Linear, Map, Pool, Reduce, Softmax
@@ -31,7 +31,6 @@ from .operands import choose_main
 from .parallel import merge_parallel
 from .pointwise import convolution_to_linear
 from .prologue import fuse_prologue
-from .route import NoRoute
 
 MAX_SECONDS = 10.0
 
@@ -89,5 +88,5 @@ def _run(draft: Draft, deadline: float) -> Draft:
                 raise ArtifactError(f"the graph takes more than {MAX_SECONDS:g} s to fuse; it is not read further.")
             op = graph.operations[index]
             if op is not None and type(op.kind) in looks_at:
-                with contextlib.suppress(NoRoute):
+                with contextlib.suppress(UnsupportedError):
                     look(graph, index)

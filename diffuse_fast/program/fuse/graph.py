@@ -106,7 +106,7 @@ class Graph:
             Whether it was done: not if a channel dimension that an executor reads would not be dense any more.
 
         Raises:
-            NoRoute: From ``follow``. Nothing was changed.
+            UnsupportedError: From ``follow``. Nothing was changed.
         """
         changed = {}
         for index in {index for buffer in follow for index in self._readers[buffer]}.difference(drop):

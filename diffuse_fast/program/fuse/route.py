@@ -4,6 +4,8 @@ A value may be read through any view of its buffer: transposed, regrouped, slice
 storage, or is no longer stored because its reader computes it, every such view has to be turned into a view of something else.
 ``Route`` cuts the dimensions of the value into axes so fine that each has one stride in every view involved, and then reads any
 other view of the same buffer as digits of these axes.
+
+Where elements cannot be followed it raises UnsupportedError, and the pass leaves the operation as it is.
 """
 
 from __future__ import annotations
@@ -11,15 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from ...errors import UnsupportedError
 from ..draft import ROW
 from ..program import Atom, Binary, Norm, Stage, View
 from ..views import Dim, merged
 
 Follow = Callable[[View], View]
-
-
-class NoRoute(Exception):
-    """The elements cannot be followed; the pass leaves the operation as it is."""
 
 
 class Route:
@@ -31,7 +30,7 @@ class Route:
         norms: Normalisations over dimensions of ``source`` that shall be followed too.
 
     Raises:
-        NoRoute: The atoms do not nest, or the source repeats elements.
+        UnsupportedError: The atoms do not nest, or the source repeats elements.
     """
 
     def __init__(self, source: View, others: Sequence[View], norms: Sequence[Norm]):
@@ -43,7 +42,7 @@ class Route:
         for index, dim in enumerate(source.dims):
             for size, strides in _refine([dim, *(view.dims[index] for view in others), *(mark[index] for mark in marks)]):
                 if strides[0] == 0:
-                    raise NoRoute("the source repeats elements")
+                    raise UnsupportedError("the source repeats elements")
                 self.sizes.append(size)
                 self.strides.append(strides[0])
                 self.columns.append(strides[1:])
@@ -52,14 +51,14 @@ class Route:
         reach = None
         for axis in self.order:
             if reach is not None and self.strides[axis] * self.sizes[axis] > reach:
-                raise NoRoute("the axes of the source do not nest")
+                raise UnsupportedError("the axes of the source do not nest")
             reach = self.strides[axis]
 
     def follow(self, view: View) -> tuple[list[View], list[Norm]]:
         """Turn a view of the source's buffer into views of the others, and the norms into norms over its dimensions.
 
         Raises:
-            NoRoute: The view reaches elements outside the source or across its axes, or a norm does not see all of its elements.
+            UnsupportedError: The view reaches elements outside the source or across its axes, or a norm does not see all of its elements.
         """
         digits, used = self._digits(view.offset - self.source.offset), [0] * len(self.sizes)
         dims = [[piece for atom in dim for piece in self._pieces(atom, digits, used)] for dim in view.dims]
@@ -73,13 +72,13 @@ class Route:
     def _digits(self, offset: int) -> list[int]:
         digits = [0] * len(self.sizes)
         if offset < 0:
-            raise NoRoute("the view begins before the source")
+            raise UnsupportedError("the view begins before the source")
         for axis in self.order:
             digits[axis], offset = divmod(offset, self.strides[axis])
             if digits[axis] >= self.sizes[axis]:
-                raise NoRoute("the view begins outside the source")
+                raise UnsupportedError("the view begins outside the source")
         if offset:
-            raise NoRoute("the view begins between elements of the source")
+            raise UnsupportedError("the view begins between elements of the source")
         return digits
 
     def _pieces(self, atom: Atom, digits: Sequence[int], used: list[int]) -> list[tuple[int, int | None, int]]:
@@ -89,7 +88,7 @@ class Route:
             return [(size, None, 0)]
         if stride == ROW:
             if self.row is None:
-                raise NoRoute("the source is the same for all samples")
+                raise UnsupportedError("the source is the same for all samples")
             return [(size, self.row, 1)]
         pieces: list[tuple[int, int | None, int]] = []
         for axis in self.order:
@@ -106,7 +105,7 @@ class Route:
             size = inner
             if size == 1:
                 return pieces
-        raise NoRoute("the view runs across axes of the source")
+        raise UnsupportedError("the view runs across axes of the source")
 
     def _dim(self, pieces: Sequence[tuple[int, int | None, int]], k: int) -> Dim:
         atoms = []
@@ -128,20 +127,20 @@ class Route:
                     inner = True
                 elif axis is None:
                     if inner and norm.kind == "l2":
-                        raise NoRoute("a sum over repeated elements")
+                        raise UnsupportedError("a sum over repeated elements")
                     outer *= 1 if inner else size
                 elif inner:
-                    raise NoRoute("a norm over the outer part of a dimension")
+                    raise UnsupportedError("a norm over the outer part of a dimension")
                 else:
                     outer *= size
             if inner and outer > 1:
                 if cut is not None:
-                    raise NoRoute("a norm with groups along two dimensions")
+                    raise UnsupportedError("a norm with groups along two dimensions")
                 cut, groups = index, outer
             elif inner:
                 axes.append(index)
         if not counts or any(counts[axis] != self.sizes[axis] or used[axis] != self.sizes[axis] - 1 for axis in inside):
-            raise NoRoute("a norm over elements that the view does not reach")
+            raise UnsupportedError("a norm over elements that the view does not reach")
         return replace(norm, axes=tuple(axes) if cut is None else (cut, *axes), groups=groups)
 
 
@@ -200,12 +199,12 @@ def _refine(dims: Sequence[Dim]) -> list[tuple[int, tuple[int, ...]]]:
     rest, out = [list(dim) for dim in dims], []
     while rest[0]:
         if not all(rest):
-            raise NoRoute("the dimensions have different sizes")
+            raise UnsupportedError("the dimensions have different sizes")
         size, strides = min(atoms[-1][0] for atoms in rest), []
         for atoms in rest:
             count, stride = atoms.pop()
             if count % size or (count > size and stride == ROW):
-                raise NoRoute("the atoms do not nest")
+                raise UnsupportedError("the atoms do not nest")
             if count > size:
                 atoms.append((count // size, stride * size))
             strides.append(stride)
