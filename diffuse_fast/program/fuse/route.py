@@ -58,7 +58,8 @@ class Route:
         """Turn a view of the source's buffer into views of the others, and the norms into norms over its dimensions.
 
         Raises:
-            UnsupportedError: The view reaches elements outside the source or across its axes, or a norm does not see all of its elements.
+            UnsupportedError: The view reaches elements outside the source or across its axes, or a norm does not see all of its
+                elements.
         """
         digits, used = self._digits(view.offset - self.source.offset), [0] * len(self.sizes)
         dims = [[piece for atom in dim for piece in self._pieces(atom, digits, used)] for dim in view.dims]
