@@ -39,8 +39,19 @@ myst_heading_anchors = 3
 
 TUTORIALS = ("sample", "train", "guidance-and-requests", "few-steps", "deploy")
 API = ("sampling", "plans", "schedules", "models", "training", "learning", "interop", "theory", "errors")
-GUIDE = ["features", "command-line", "solvers", "runtimes", "native", "gpu", "artifact", "training", "learned-solvers", "quality",
-         "emoji"]
+GUIDE = [
+    "features",
+    "command-line",
+    "solvers",
+    "runtimes",
+    "native",
+    "gpu",
+    "artifact",
+    "training",
+    "learned-solvers",
+    "quality",
+    "emoji",
+]
 
 
 def numbered(folder: str, pattern: str = "[0-9]*.md") -> list[str]:
