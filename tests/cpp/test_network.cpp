@@ -130,6 +130,11 @@ std::vector<float> run(const Words& words, const char* name, float scale = 1.0f)
   return y;
 }
 
+// a * factor + more, which may wrap.
+int64_t changed(int64_t a, int64_t factor, int64_t more) {
+  return static_cast<int64_t>(static_cast<uint64_t>(a) * static_cast<uint64_t>(factor) + static_cast<uint64_t>(more));
+}
+
 // Whether a program is small enough to be run by a test.
 bool is_small(const Program& program) {
   double work = 0;
@@ -189,9 +194,9 @@ TEST(network_mutated_words) {
                               int64_t{1} << 31,
                               int64_t{1} << 40,
                               1 << 20,
-                              words[at] + 1,
-                              words[at] - 1,
-                              words[at] * 2,
+                              changed(words[at], 1, 1),
+                              changed(words[at], 1, -1),
+                              changed(words[at], 2, 0),
                               words[below(words.size())]};
       switch (below(8)) {
         case 0: words.erase(words.begin() + static_cast<std::ptrdiff_t>(at)); break;
