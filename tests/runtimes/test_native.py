@@ -54,7 +54,7 @@ def test_a_sample_has_its_bits_in_any_batch(digits):
 
 def test_errors(digits):
     bound = network(digits, "native").bind(2, SHAPE, label(0, 1))
-    with pytest.raises(ArgumentError, match="not whole"):
+    with pytest.raises(ArgumentError, match="not an integer"):
         bound(0.5)
     with pytest.raises(ArgumentError, match="conditioning input 'label'"):
         network(digits, "native").bind(2, SHAPE, {})
