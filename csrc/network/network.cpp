@@ -42,13 +42,26 @@ Network::Network(std::span<const int64_t> words, std::span<const std::span<const
       precision_(precision),
       program_(decode(words)),
       memory_(plan_memory(program_)),
-      times_(budget),
-      pairs_(budget) {
+      budget_(budget),
+      shared_(new Shared(budget, fork_count())) {
   const FloatMode mode;
   places_ = memory_.places;
   for (const int64_t input : program_.inputs) sizes_.push_back(program_.buffers[static_cast<size_t>(input)].size);
   output_size_ = program_.buffers[static_cast<size_t>(program_.output.buffer)].size;
   run_constants(constants);
+}
+
+Network::~Network() { delete shared_.load(); }
+
+// A fork may leave the parent's lock held in the child for ever. The child abandons what its parent shared, as the thread pool
+// does.
+Network::Shared& Network::shared() {
+  Shared* now = shared_.load(std::memory_order_acquire);
+  const int forks = fork_count();
+  if (now->forks == forks) return *now;
+  auto made = std::make_unique<Shared>(budget_, forks);
+  if (shared_.compare_exchange_strong(now, made.get(), std::memory_order_acq_rel)) return *made.release();
+  return *now;
 }
 
 // Prepares all operations in order, and runs those that depend on nothing.
@@ -165,7 +178,8 @@ std::vector<RowHandle> Network::compute(int level, int64_t count, const std::vec
 
 std::vector<RowHandle> Network::prepare_times(const float* times, int64_t count) {
   const FloatMode mode;
-  const std::lock_guard<std::mutex> lock(mutex_);
+  Shared& shared = this->shared();
+  const std::lock_guard<std::mutex> lock(shared.mutex);
   const int64_t size = sizes_[1];
   std::vector<RowHandle> out(static_cast<size_t>(count));
   std::vector<std::shared_ptr<Row>> made;
@@ -179,7 +193,7 @@ std::vector<RowHandle> Network::prepare_times(const float* times, int64_t count)
     const RowCache::Key key{bits, 0};
     const auto at = static_cast<size_t>(i);
     if (size == 1) {
-      if ((out[at] = times_.find(key)) != nullptr) continue;
+      if ((out[at] = shared.times.find(key)) != nullptr) continue;
       if (const auto found = new_keys.find(key); found != new_keys.end()) {
         later.emplace_back(at, found->second);
         continue;
@@ -194,7 +208,7 @@ std::vector<RowHandle> Network::prepare_times(const float* times, int64_t count)
   }
   const std::vector<RowHandle> rows = compute(kTime, static_cast<int64_t>(made.size()), {}, {}, made);
   for (const auto& [at, which] : later) out[at] = rows[which];
-  for (size_t i = 0; i < rows.size() && size == 1; ++i) times_.keep(keys[i], rows[i]);
+  for (size_t i = 0; i < rows.size() && size == 1; ++i) shared.times.keep(keys[i], rows[i]);
   return out;
 }
 
@@ -216,7 +230,8 @@ std::vector<RowHandle> Network::prepare_conditions(const float* const* condition
 std::vector<RowHandle> Network::pairs(const RowHandle* times, const RowHandle* conditions, int64_t batch) {
   std::vector<RowHandle> out(static_cast<size_t>(batch));
   if (operations_[kPair].empty()) return out;
-  const std::lock_guard<std::mutex> lock(mutex_);
+  Shared& shared = this->shared();
+  const std::lock_guard<std::mutex> lock(shared.mutex);
   std::map<RowCache::Key, size_t> new_keys;
   std::vector<std::shared_ptr<Row>> made;
   std::vector<float*> time_rows, condition_rows;
@@ -225,7 +240,7 @@ std::vector<RowHandle> Network::pairs(const RowHandle* times, const RowHandle* c
     const RowHandle condition = conditions == nullptr ? nullptr : conditions[i];
     const RowCache::Key key{times[i]->id, condition == nullptr ? 0 : condition->id};
     const auto at = static_cast<size_t>(i);
-    if ((out[at] = pairs_.find(key)) != nullptr) continue;
+    if ((out[at] = shared.pairs.find(key)) != nullptr) continue;
     const auto [found, is_new] = new_keys.emplace(key, made.size());
     later.emplace_back(at, found->second);
     if (!is_new) continue;
@@ -235,7 +250,7 @@ std::vector<RowHandle> Network::pairs(const RowHandle* times, const RowHandle* c
   }
   const std::vector<RowHandle> rows = compute(kPair, static_cast<int64_t>(made.size()), time_rows, condition_rows, made);
   for (const auto& [at, which] : later) out[at] = rows[which];
-  for (const auto& [key, which] : new_keys) pairs_.keep(key, rows[which]);
+  for (const auto& [key, which] : new_keys) shared.pairs.keep(key, rows[which]);
   return out;
 }
 
@@ -265,12 +280,13 @@ bool Network::run(const float* x, const int64_t* x_row, float* y, const RowHandl
   for (const auto& op : operations_[kSample]) scratch = std::max(scratch, op->scratch(part));
   const int64_t needed = part * row_floats + scratch;
 
+  Shared& shared = this->shared();
   std::vector<Floats> spaces;
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    while (static_cast<int>(spaces.size()) < workers && !idle_.empty()) {
-      spaces.push_back(std::move(idle_.back()));
-      idle_.pop_back();
+    const std::lock_guard<std::mutex> lock(shared.mutex);
+    while (static_cast<int>(spaces.size()) < workers && !shared.idle.empty()) {
+      spaces.push_back(std::move(shared.idle.back()));
+      shared.idle.pop_back();
     }
   }
   spaces.resize(static_cast<size_t>(workers));
@@ -301,8 +317,8 @@ bool Network::run(const float* x, const int64_t* x_row, float* y, const RowHandl
     free.push_back(space);
   });
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    for (Floats& space : spaces) idle_.push_back(std::move(space));
+    const std::lock_guard<std::mutex> lock(shared.mutex);
+    for (Floats& space : spaces) shared.idle.push_back(std::move(space));
   }
   if (const char* error = failed.load()) throw std::runtime_error(error);
   return cancel == nullptr || !cancel->load(std::memory_order_relaxed);

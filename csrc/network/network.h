@@ -7,7 +7,7 @@
 // run() evaluates any mix of them. A sample's bits depend on its own input, time and condition only: not on the batch, its place in
 // it, the number of threads or the instruction set. A NaN stays in its sample.
 //
-// Every function may be called from any thread.
+// Every function may be called from any thread, and in a forked child, also if the fork happened during a call.
 
 #pragma once
 
@@ -55,6 +55,9 @@ class Network {
   // Throws std::invalid_argument for a program that is not valid, does not fit the constants, or cannot run.
   Network(std::span<const int64_t> words, std::span<const std::span<const float>> constants, const Kernels& kernels,
           Precision precision = Precision::kFloat32, int64_t budget = int64_t{64} << 20);
+  ~Network();
+  Network(const Network&) = delete;
+  Network& operator=(const Network&) = delete;
 
   int64_t input_size(size_t input) const { return sizes_[input]; }  // elements of one row: sample, time, conditioning
   size_t inputs() const { return sizes_.size(); }
@@ -93,10 +96,19 @@ class Network {
   std::vector<int64_t> sizes_;
   int64_t output_size_ = 0;
 
-  std::mutex mutex_;  // of what follows
+  // What calls share, under its lock.
+  struct Shared {
+    Shared(int64_t budget, int count) : forks(count), times(budget), pairs(budget) {}
+    const int forks;  // fork_count() of the process that it belongs to
+    std::mutex mutex;
+    RowCache times, pairs;
+    std::vector<Floats> idle;  // workspaces
+  };
+  Shared& shared();
+
+  const int64_t budget_;
   std::atomic<uint64_t> next_id_{1};
-  RowCache times_, pairs_;
-  std::vector<Floats> idle_;  // workspaces
+  std::atomic<Shared*> shared_;
 };
 
 }  // namespace df::network

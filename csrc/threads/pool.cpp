@@ -108,7 +108,11 @@ class Pool {
 std::atomic<Pool*> g_pool{nullptr};
 
 // A forked child has only the thread that forked. It abandons the parent's pool and its locks.
-[[maybe_unused]] const int g_registered = pthread_atfork(nullptr, nullptr, [] { g_pool.store(nullptr); });
+std::atomic<int> g_forks{0};
+[[maybe_unused]] const int g_registered = pthread_atfork(nullptr, nullptr, [] {
+  g_pool.store(nullptr);
+  g_forks.fetch_add(1);
+});
 
 // Lock-free: a fork could leave a lock held in the child forever.
 Pool& pool() {
@@ -128,6 +132,8 @@ void run_parts(int64_t parts, int threads, PartFn fn, void* context) {
   }
   pool().run(parts, fn, context, threads);
 }
+
+int fork_count() { return g_forks.load(std::memory_order_relaxed); }
 
 int num_threads() {
   int n = g_threads.load(std::memory_order_relaxed);

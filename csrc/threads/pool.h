@@ -26,6 +26,9 @@ void run(int64_t parts, int threads, Fn&& fn) {
 int num_threads();
 void set_num_threads(int threads);
 
+// The number of forks between the first process that used the core and this one.
+int fork_count();
+
 // Sets rounding to nearest even without flushing denormals for a scope, then restores the caller's modes.
 class FloatMode {
  public:

@@ -96,3 +96,37 @@ print(hashlib.sha256(bound(321.0).tobytes()).hexdigest())
         if reason is None
     }
     assert len(found) == 1
+
+
+FORKS = """
+import threading
+bound = network(model, "native", threads=2).bind(2, (1, 8, 8), {"label": np.array([1, 2])})
+stop = threading.Event()
+
+def busy():  # holds the lock of the rows for nearly all of the time
+    first = 0
+    while not stop.is_set():
+        bound._core.prepare_times(np.arange(first, first + 256, dtype=np.float32))
+        first += 256
+
+thread = threading.Thread(target=busy, daemon=True)
+thread.start()
+for n in range(20):
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(20)
+        bound(float(n))
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        sys.exit(f"child {n} hung")
+stop.set()
+thread.join()
+
+def child():
+    return np.isfinite(bound(500.0)).all()
+"""
+
+
+def test_a_fork_during_a_call(digits, forked):
+    """The child went on to wait for a lock that a thread of the parent had held."""
+    forked(FORKS, digits.path)
