@@ -65,7 +65,7 @@ def main():
     torch.cuda.current_stream = lambda device: interpreted_stream
     torch.cuda.stream = torch.cuda.device = lambda chosen: nullcontext()
     torch.cuda.graph_pool_handle = lambda: 0
-    module, guided = Elementwise().eval(), {"guidance_scale": 1.5, "guidance_interval": (0.1, 1.0)}
+    module, guided = Elementwise().eval(), {"guidance_scale": 1.5, "guidance_interval": (0.5, 50.0)}
     churn = {"s_churn": 3.0, "s_tmax": 50.0, "timestep_spacing": "karras"}
     reduced = plan("ddim", clip=df.DynamicThreshold(0.9))
     for chosen in (plan("ddim", clip=(-1, 1)), plan("dpmpp_2m"), plan("heun", **churn), reduced):
