@@ -1,7 +1,7 @@
 // What an operation of a running network is: how it is prepared, where its rows are, and how it is called.
 //
 // An operation is prepared once, when the network is loaded (ordinary code: operations/*.cpp), and run by a function that is
-// compiled once per instruction set (operations/*_run.cpp, products/). Such functions use no container and no template of the
+// compiled once per instruction set (operations/*_run.h, products/). Such functions use no container and no template of the
 // standard library that the linker could share between instruction sets: they read tables that were prepared for them.
 
 #pragma once
@@ -153,11 +153,6 @@ std::unique_ptr<Prepared> prepare_reduce(const Context& context, const Operation
 std::unique_ptr<Prepared> prepare_pool(const Context& context, const Operation& operation);
 std::unique_ptr<Prepared> prepare_resize(const Context& context, const Operation& operation);
 std::unique_ptr<Prepared> prepare_gather(const Context& context, const Operation& operation);
-
-// The fast products (products/). Null: the shape is not theirs, and the simple form in operations/ runs. They set Prepared::run to
-// a function of context.kernels.
-std::unique_ptr<Prepared> prepare_fast_convolution(const Context& context, const Operation& operation);
-std::unique_ptr<Prepared> prepare_fast_linear(const Context& context, const Operation& operation);
 
 // ---- instruction sets ---------------------------------------------------------------------------
 

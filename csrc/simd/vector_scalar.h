@@ -29,7 +29,7 @@ struct Vector {
   static DF_INLINE F ceil(F a) { return std::ceil(a); }
   static DF_INLINE F select_nan(F a, F x, F y) { return a != a ? x : y; }
   static DF_INLINE F select_less(F a, F b, F x, F y) { return a < b ? x : y; }     // x where a < b; y also where either is NaN
-  static DF_INLINE I to_int(F a) { return a == a ? static_cast<int32_t>(a) : 0; }  // of whole numbers; any value for NaN
+  static DF_INLINE I to_int(F a) { return a == a ? static_cast<int32_t>(a) : 0; }  // of integers; any value for NaN
   static DF_INLINE F round_even(F a) { return std::nearbyint(a); }
   static DF_INLINE F max_keep_nan(F bound, F x) { return x < bound ? bound : x; }
   static DF_INLINE F min_keep_nan(F bound, F x) { return x > bound ? bound : x; }

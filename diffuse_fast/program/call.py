@@ -112,9 +112,12 @@ class Call:
     def integers(self, name: str) -> tuple[int, ...] | None:
         """An attribute; None if it is absent."""
         value = self._attributes.pop(name, None)
-        if value is not None and not (isinstance(value, tuple) and all(isinstance(n, int) for n in value)):
+        if value is None:
+            return None
+        integers = tuple(n for n in value if isinstance(n, int)) if isinstance(value, tuple) else ()
+        if not isinstance(value, tuple) or len(integers) < len(value):
             raise self._wrong(name)
-        return value  # type: ignore[return-value]
+        return integers
 
     def array(self, name: str) -> np.ndarray | None:
         """A tensor attribute; None if it is absent."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from .program import Buffer, Input, Level, Operation, View
 
 ROW = -1  # the stride of the batch's atom
@@ -23,7 +25,9 @@ class Draft:
     operations: list[Operation] = field(default_factory=list)
     output: View | None = None
 
-    def buffer(self, size: int, level: Level = Level.SAMPLE, **source: object) -> int:
+    def buffer(
+        self, size: int, level: Level = Level.SAMPLE, *, initializer: str | None = None, values: np.ndarray | None = None
+    ) -> int:
         """Add a buffer and return its index."""
-        self.buffers.append(Buffer(size, level, **source))  # type: ignore[arg-type]
+        self.buffers.append(Buffer(size, level, initializer, values))
         return len(self.buffers) - 1

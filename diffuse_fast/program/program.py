@@ -273,7 +273,7 @@ class Resize:
 class Gather:
     """Rows of a table. Inputs: (table, indices); the table is (entries, *rest), the output (*indices, *rest).
 
-    Indices are whole numbers in float32, from 0 to entries - 1; others are an error when the program runs.
+    Indices are integers stored as float32, from 0 to entries - 1; others are an error when the program runs.
     """
 
 

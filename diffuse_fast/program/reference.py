@@ -49,7 +49,7 @@ class Reference:
 
     Raises:
         ArtifactError: a view leaves its buffer, a value is read before it is written, or a weight is missing or of another size.
-        NetworkError: an index of a Gather is not a whole number inside the table.
+        NetworkError: an index of a Gather is not an integer inside the table.
     """
 
     def __init__(self, program: Program, weights: Mapping[str, np.ndarray] | Callable[[str], np.ndarray]):
@@ -141,7 +141,7 @@ class Reference:
         x, *others = (self._read(view, memory, rows) for view in op.inputs)
         for stage in op.prologue:
             x = self._stage(stage, x, memory, rows)
-        y = _KINDS[type(op.kind)](op, x, *others)
+        y = _KINDS[type(op.kind)](op.kind, op, x, *others)
         for stage in op.epilogue:
             y = self._stage(stage, y, memory, rows)
         return y
@@ -278,7 +278,7 @@ def _norm(stage: Norm, x: np.ndarray) -> np.ndarray:
     return grouped.reshape(x.shape)
 
 
-# ---- kinds: each takes the operation and its inputs, (rows, *shape) ---------------------------------
+# ---- kinds: each takes the kind, the operation and its inputs, (rows, *shape) ---------------------------------
 
 
 def _places(starts: Iterable[int], counts: Iterable[int], strides: Iterable[int]) -> tuple[Any, ...]:
@@ -287,8 +287,7 @@ def _places(starts: Iterable[int], counts: Iterable[int], strides: Iterable[int]
     return (..., *(slice(start, start + (count - 1) * stride + 1, stride) for start, count, stride in ends))
 
 
-def _convolution(op: Operation, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
-    kind: Convolution = op.kind  # type: ignore[assignment]
+def _convolution(kind: Convolution, op: Operation, x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     groups, kernel, size, spatial = kind.groups, weight.shape[3:], op.output.shape[1:], x.shape[2:]
     weight = weight.reshape(len(weight), groups, weight.shape[1] // groups, *weight.shape[2:])
     before = [pad for pad, _ in kind.pads]
@@ -312,8 +311,8 @@ def _convolution(op: Operation, x: np.ndarray, weight: np.ndarray, bias: np.ndar
     return y if bias is None else y + bias.reshape(len(bias), -1, *[1] * len(size))
 
 
-def _linear(op: Operation, x: np.ndarray, *others: np.ndarray) -> np.ndarray:
-    parts: int = op.kind.parts  # type: ignore[union-attr]
+def _linear(kind: Linear, op: Operation, x: np.ndarray, *others: np.ndarray) -> np.ndarray:
+    parts = kind.parts
     flat = x.reshape(len(x), -1, x.shape[-1])
     products = [flat @ weight.swapaxes(1, 2) for weight in others[:parts]]
     products = [p + bias[:, None] for p, bias in zip(products, others[parts:], strict=True)] if others[parts:] else products
@@ -325,8 +324,9 @@ def _softmax(x: np.ndarray, axis: int) -> np.ndarray:
     return powers / powers.sum(axis, keepdims=True)
 
 
-def _attention(op: Operation, q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    kind: Attention = op.kind  # type: ignore[assignment]
+def _attention(
+    kind: Attention, op: Operation, q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None = None
+) -> np.ndarray:
     scores = kind.scale * (q @ k.swapaxes(-1, -2))
     if kind.softcap:
         scores = kind.softcap * np.tanh(scores / kind.softcap)
@@ -337,13 +337,11 @@ def _attention(op: Operation, q: np.ndarray, k: np.ndarray, v: np.ndarray, mask:
     return _softmax(scores, -1) @ v
 
 
-def _reduce(op: Operation, x: np.ndarray) -> np.ndarray:
-    kind: Reduce = op.kind  # type: ignore[assignment]
+def _reduce(kind: Reduce, op: Operation, x: np.ndarray) -> np.ndarray:
     return getattr(np, kind.function)(x, axis=tuple(axis + 1 for axis in kind.axes), keepdims=True)
 
 
-def _pool(op: Operation, x: np.ndarray) -> np.ndarray:
-    kind: Pool = op.kind  # type: ignore[assignment]
+def _pool(kind: Pool, op: Operation, x: np.ndarray) -> np.ndarray:
     pads = [(0, 0), (0, 0), *kind.pads]
     taps = [_places(tap, op.output.shape[1:], kind.strides) for tap in np.ndindex(*kind.kernel)]
     if kind.function == "max":
@@ -353,14 +351,14 @@ def _pool(op: Operation, x: np.ndarray) -> np.ndarray:
     return np.sum([padded[tap] for tap in taps], axis=0) / np.sum([counted[tap] for tap in taps], axis=0)
 
 
-def _resize(op: Operation, x: np.ndarray, first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    axis: int = op.kind.axis + 1  # type: ignore[union-attr]
+def _resize(kind: Resize, op: Operation, x: np.ndarray, first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    axis = kind.axis + 1
     ends = [np.take(x, _indices(table[0], x.shape[axis], op), axis) for table in (first, second)]
     share = weight[0].reshape(-1, *[1] * (x.ndim - axis - 1))
     return (1 - share) * ends[0] + share * ends[1]
 
 
-def _gather(op: Operation, table: np.ndarray, indices: np.ndarray) -> np.ndarray:
+def _gather(kind: Gather, op: Operation, table: np.ndarray, indices: np.ndarray) -> np.ndarray:
     which = _indices(indices, table.shape[1], op)
     if len(table) == 1:
         return table[0][which]
@@ -371,17 +369,17 @@ def _indices(values: np.ndarray, entries: int, op: Operation) -> np.ndarray:
     wrong = ~((values >= 0) & (values < entries) & (values == np.floor(values)))  # NaN is wrong
     if wrong.any():
         where = op.source or type(op.kind).__name__
-        raise NetworkError(f"{where}: {values[wrong][0]:g} is not a whole number from 0 to {entries - 1}, an index of its table.")
+        raise NetworkError(f"{where}: {values[wrong][0]:g} is not an integer from 0 to {entries - 1}, an index of its table.")
     return values.astype(np.int64)
 
 
 _KINDS: dict[type, Callable[..., np.ndarray]] = {
-    Map: lambda op, x: x,
+    Map: lambda kind, op, x: x,
     Convolution: _convolution,
     Linear: _linear,
     Attention: _attention,
-    Product: lambda op, a, b: a @ b,
-    Softmax: lambda op, x: _softmax(x, op.kind.axis + 1),
+    Product: lambda kind, op, a, b: a @ b,
+    Softmax: lambda kind, op, x: _softmax(x, kind.axis + 1),
     Reduce: _reduce,
     Pool: _pool,
     Resize: _resize,

@@ -233,6 +233,7 @@ def _flux(module, x, t, text, pooled):
 
 
 def _diffuser(name: str, make: Callable[[], nn.Module], shape: tuple[int, ...], call: Callable = _plain, **more: object) -> Family:
+    # mypy cannot check fields that are passed on by name.
     return Family(f"diffusers {name}", make, shape, call=call, packages=DIFFUSERS, **more)  # type: ignore[arg-type]
 
 

@@ -16,7 +16,7 @@ void run_gather(const Prepared& prepared, const Rows& rows, float* scratch) {
     for (int64_t j = 0; j < op.indices.points.count; ++j) {
       const float index = indices[op.indices.points.at(j)];
       if (!(index >= 0 && index < static_cast<float>(op.entries.count) && index == std::floor(index))) {
-        *rows.error = "an index of a Gather is not a whole number inside its table";
+        *rows.error = "an index of a Gather is not an integer inside its table";
         return;
       }
       const float* entry = table + op.entries.at(static_cast<int64_t>(index));

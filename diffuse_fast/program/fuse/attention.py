@@ -117,8 +117,8 @@ def absorb_scale(graph: Graph, index: int) -> None:
             kept.pop()
         if len(kept) == len(stages):
             continue
-        where = {"prologue" if isinstance(before.kind, Map) else "epilogue": tuple(kept)}
-        graph.set(writers[0], replace(before, **where))  # type: ignore[arg-type]
+        is_map = isinstance(before.kind, Map)
+        graph.set(writers[0], replace(before, prologue=tuple(kept)) if is_map else replace(before, epilogue=tuple(kept)))
         graph.set(index, replace(op, kind=replace(op.kind, scale=scale)))
         return
 
