@@ -18,6 +18,7 @@ namespace py = pybind11;
 namespace {
 
 using df::network::Network;
+using df::network::Precision;
 using df::network::RowHandle;
 
 using Floats = py::array_t<float, py::array::c_style>;
@@ -28,15 +29,37 @@ struct PreparedRows {
   std::vector<RowHandle> rows;
 };
 
-std::unique_ptr<Network> load(const std::string& kernel, const Words& words, const std::vector<Floats>& constants) {
+Precision precision_of(const std::string& name) {
+  if (name == "float32") return Precision::kFloat32;
+  if (name == "float32-fast") return Precision::kFloat32Fast;
+  throw std::invalid_argument("precision is '" + name + "'; the core has float32 and float32-fast");
+}
+
+std::span<const int64_t> span_of(const Words& words) { return {words.data(), static_cast<size_t>(words.size())}; }
+
+std::unique_ptr<Network> load(const std::string& kernel, const Words& words, const std::vector<Floats>& constants,
+                              const std::string& precision, const std::vector<int64_t>& exact) {
   df::require_kernel(kernel.c_str());
   const df::network::Kernels* kernels = df::network::find_kernels(kernel.c_str());
   if (kernels == nullptr) throw std::invalid_argument("this build has no network kernels for '" + kernel + "'");
   std::vector<std::span<const float>> spans;
   for (const Floats& array : constants) spans.emplace_back(array.data(), static_cast<size_t>(array.size()));
-  const std::span<const int64_t> list(words.data(), static_cast<size_t>(words.size()));
+  const Precision computed = precision_of(precision);
+  const auto list = span_of(words);
   py::gil_scoped_release release;
-  return std::make_unique<Network>(list, spans, *kernels);
+  return std::make_unique<Network>(list, spans, *kernels, computed, exact);
+}
+
+// Each convolution of a program by its index, and its algorithm.
+std::vector<std::pair<int64_t, const char*>> algorithms(const Words& words, const std::string& precision) {
+  constexpr const char* kNames[] = {"direct", "F(2,3)", "F(4,3)"};
+  const Precision computed = precision_of(precision);
+  const df::network::Program program = df::network::decode(span_of(words));
+  std::vector<std::pair<int64_t, const char*>> found;
+  for (size_t i = 0; i < program.operations.size(); ++i)
+    if (std::holds_alternative<df::network::Convolution>(program.operations[i].kind))
+      found.emplace_back(static_cast<int64_t>(i), kNames[static_cast<int>(convolution_algorithm(program.operations[i], computed))]);
+  return found;
 }
 
 int64_t rows_of(const Floats& array, int64_t size, const char* name) {
@@ -97,12 +120,17 @@ void run_rows(Network& network, const Floats& x, py::array_t<float, py::array::c
 }  // namespace
 
 void bind_network(py::module_& m) {
+  m.def("network_algorithms", &algorithms, py::arg("words"), py::arg("precision"),
+        "The convolutions of a program by index, each with its algorithm: direct, F(2,3) or F(4,3).");
+
   py::class_<PreparedRows>(m, "PreparedRows", "What a network prepared for some times or conditions.")
       .def("__len__", [](const PreparedRows& rows) { return rows.rows.size(); });
 
   py::class_<Network>(m, "Network", "A network that runs on one instruction set.")
-      .def(py::init(&load), py::arg("kernel"), py::arg("words"), py::arg("constants"),
-           "Load a program: its words, and its initializers and folded constants in the order of their buffers, float32.")
+      .def(py::init(&load), py::arg("kernel"), py::arg("words"), py::arg("constants"), py::arg("precision") = "float32",
+           py::arg("exact") = std::vector<int64_t>(),
+           "Load a program: its words, and its initializers and folded constants in the order of their buffers, float32. The "
+           "operations in `exact`, by index, compute as in float32 whatever the precision.")
       .def_property_readonly("row_bytes", &Network::row_bytes, "Bytes of the activations of one sample.")
       .def_property_readonly("output_size", &Network::output_size, "Elements of the output of one sample.")
       .def_property_readonly("kernel", [](const Network& network) { return network.kernels().name; })

@@ -37,7 +37,7 @@ void RowCache::keep(const Key& key, RowHandle row) {
 }
 
 Network::Network(std::span<const int64_t> words, std::span<const std::span<const float>> constants, const Kernels& kernels,
-                 Precision precision, int64_t budget)
+                 Precision precision, std::span<const int64_t> exact, int64_t budget)
     : kernels_(kernels),
       precision_(precision),
       program_(decode(words)),
@@ -48,7 +48,7 @@ Network::Network(std::span<const int64_t> words, std::span<const std::span<const
   places_ = memory_.places;
   for (const int64_t input : program_.inputs) sizes_.push_back(program_.buffers[static_cast<size_t>(input)].size);
   output_size_ = program_.buffers[static_cast<size_t>(program_.output.buffer)].size;
-  run_constants(constants);
+  run_constants(constants, exact);
 }
 
 Network::~Network() { delete shared_.load(); }
@@ -65,7 +65,7 @@ Network::Shared& Network::shared() {
 }
 
 // Prepares all operations in order, and runs those that depend on nothing.
-void Network::run_constants(std::span<const std::span<const float>> constants) {
+void Network::run_constants(std::span<const std::span<const float>> constants, std::span<const int64_t> exact) {
   // Views of the given constants until they are packed; those that operations read as they are get copied.
   size_t given = 0;
   std::vector<bool> is_given(program_.buffers.size(), false);
@@ -86,7 +86,6 @@ void Network::run_constants(std::span<const std::span<const float>> constants) {
   }
   if (given != constants.size()) throw std::invalid_argument("the program has fewer constants than were given");
 
-  const Context context{program_, places_, kernels_, precision_};
   const char* error = nullptr;
   Rows rows;
   rows.count = 1;
@@ -95,7 +94,8 @@ void Network::run_constants(std::span<const std::span<const float>> constants) {
     const Operation& op = program_.operations[i];
     try {
       const int level = stage_of(program_.buffers[static_cast<size_t>(op.output.buffer)].level);
-      auto prepared = prepare(context, op);
+      const bool as_float32 = std::ranges::find(exact, static_cast<int64_t>(i)) != exact.end();
+      auto prepared = prepare({program_, places_, kernels_, as_float32 ? Precision::kFloat32 : precision_}, op);
       if (level != kConstant) {
         operations_[level].push_back(std::move(prepared));
         continue;

@@ -52,9 +52,10 @@ class RowCache {
 class Network {
  public:
   // Row-major weights and folded constants, in the order of their buffers. They are copied or packed, not kept.
+  // `exact` lists operations, by index, that compute as in float32 whatever the precision.
   // Throws std::invalid_argument for a program that is not valid, does not fit the constants, or cannot run.
   Network(std::span<const int64_t> words, std::span<const std::span<const float>> constants, const Kernels& kernels,
-          Precision precision = Precision::kFloat32, int64_t budget = int64_t{64} << 20);
+          Precision precision = Precision::kFloat32, std::span<const int64_t> exact = {}, int64_t budget = int64_t{64} << 20);
   ~Network();
   Network(const Network&) = delete;
   Network& operator=(const Network&) = delete;
@@ -79,7 +80,7 @@ class Network {
  private:
   using Operations = std::vector<std::unique_ptr<Prepared>>;
 
-  void run_constants(std::span<const std::span<const float>> constants);
+  void run_constants(std::span<const std::span<const float>> constants, std::span<const int64_t> exact);
   std::vector<RowHandle> compute(int level, int64_t count, const std::vector<float*>& times, const std::vector<float*>& conditions,
                                  const std::vector<std::shared_ptr<Row>>& rows);
   std::vector<RowHandle> pairs(const RowHandle* times, const RowHandle* conditions, int64_t batch);

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "network/products/convolution.h"
 #include "network/program.h"
 
 namespace df::network {
@@ -141,6 +142,9 @@ struct Context {
 
 // Throws std::invalid_argument for what cannot be run.
 std::unique_ptr<Prepared> prepare(const Context& context, const Operation& operation);
+
+// The algorithm of a convolution.
+ConvolutionAlgorithm convolution_algorithm(const Operation& operation, Precision precision);
 
 // One per kind (operations/).
 std::unique_ptr<Prepared> prepare_map(const Context& context, const Operation& operation);

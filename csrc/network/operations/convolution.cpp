@@ -53,16 +53,8 @@ std::vector<float> turned(const std::vector<float>& weights, const ConvolutionSh
   return out;
 }
 
-}  // namespace
-
-int64_t PreparedConvolution::scratch(int64_t rows) const {
-  const int64_t result = write_in_place ? 0 : rows * shape.out_height * shape.out_width * shape.outputs;
-  return rows * round_up(prologue.moments) + round_up(prologue.work) + round_up(result) +
-         convolution_scratch_size(shape, algorithm, rows, kDefaultCacheBytes);
-}
-
-std::unique_ptr<Prepared> prepare_convolution(const Context& context, const Operation& operation) {
-  auto out = std::make_unique<PreparedConvolution>();
+// The shape of a convolution, and how the input of a transposed one is stretched.
+void set_shape(const Operation& operation, PreparedConvolution& out) {
   const auto& kind = std::get<Convolution>(operation.kind);
   const View &x = operation.inputs[0], &w = operation.inputs[1], &y = operation.output;
   const bool flat = kind.strides.size() == 1;
@@ -71,12 +63,12 @@ std::unique_ptr<Prepared> prepare_convolution(const Context& context, const Oper
     return flat && row ? none : list[(flat || row ? 0 : 1) * per];
   };
   const auto size = [&](const View& view, int skip, bool row) { return flat && row ? 1 : view.size(skip + (flat || row ? 0 : 1)); };
-  ConvolutionShape& s = out->shape;
+  ConvolutionShape& s = out.shape;
   s.channels = x.size(0);
   s.outputs = y.size(0);
   s.groups = kind.groups;
-  s.height = out->input_height = size(x, 1, true);
-  s.width = out->input_width = size(x, 1, false);
+  s.height = out.input_height = size(x, 1, true);
+  s.width = out.input_width = size(x, 1, false);
   s.out_height = size(y, 1, true);
   s.out_width = size(y, 1, false);
   s.kernel_height = size(w, 2, true);
@@ -100,11 +92,38 @@ std::unique_ptr<Prepared> prepare_convolution(const Context& context, const Oper
       length = (length - 1) * by + 1 - crop;
       if (length < 1 || length > INT32_MAX) throw std::invalid_argument("a transposed convolution is cut beyond its input");
     };
-    stretch(s.height, s.stride_y, s.kernel_height, s.dilation_y, s.pad_top, out->stretch_y, out->crop_y);
-    stretch(s.width, s.stride_x, s.kernel_width, s.dilation_x, s.pad_left, out->stretch_x, out->crop_x);
+    stretch(s.height, s.stride_y, s.kernel_height, s.dilation_y, s.pad_top, out.stretch_y, out.crop_y);
+    stretch(s.width, s.stride_x, s.kernel_width, s.dilation_x, s.pad_left, out.stretch_x, out.crop_x);
   }
+}
+
+ConvolutionAlgorithm algorithm_of(const ConvolutionShape& shape, Precision precision) {
+  return precision == Precision::kFloat32Fast ? fast_algorithm(shape) : float32_algorithm(shape);
+}
+
+}  // namespace
+
+ConvolutionAlgorithm convolution_algorithm(const Operation& operation, Precision precision) {
+  PreparedConvolution described;
+  set_shape(operation, described);
+  return algorithm_of(described.shape, precision);
+}
+
+int64_t PreparedConvolution::scratch(int64_t rows) const {
+  const int64_t result = write_in_place ? 0 : rows * shape.out_height * shape.out_width * shape.outputs;
+  return rows * round_up(prologue.moments) + round_up(prologue.work) + round_up(result) +
+         convolution_scratch_size(shape, algorithm, rows, kDefaultCacheBytes);
+}
+
+std::unique_ptr<Prepared> prepare_convolution(const Context& context, const Operation& operation) {
+  auto out = std::make_unique<PreparedConvolution>();
+  set_shape(operation, *out);
+  const ConvolutionShape& s = out->shape;
+  const auto& kind = std::get<Convolution>(operation.kind);
+  const View &x = operation.inputs[0], &w = operation.inputs[1], &y = operation.output;
+  const bool flat = kind.strides.size() == 1;
   out->run = context.kernels.convolution;
-  out->algorithm = context.precision == Precision::kFloat32Fast ? fast_algorithm(s) : float32_algorithm(s);
+  out->algorithm = algorithm_of(s, context.precision);
   const std::vector<float> weights = dense(w, context.constant(w));
   pack(kind.transposed ? turned(weights, s) : weights, *out);
   if (operation.inputs.size() == 3) out->bias = dense(operation.inputs[2], context.constant(operation.inputs[2]));
