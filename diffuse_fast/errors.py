@@ -59,6 +59,10 @@ class NetworkError(DiffuseFastError, RuntimeError):
     """A network raised an error, or returned an output of the wrong type or shape."""
 
 
+class StoppedError(DiffuseFastError, RuntimeError):
+    """Samples were stopped from another thread."""
+
+
 class UnavailableError(DiffuseFastError, RuntimeError):
     """This machine or this build cannot provide what was asked for: a kernel, device, precision or execution provider."""
 

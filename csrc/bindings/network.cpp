@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "network/network.h"
+#include "bindings/network.h"
 #include "step/cpu/kernels.h"
 #include "threads/pool.h"
 
@@ -17,16 +17,12 @@ namespace py = pybind11;
 
 namespace {
 
+using df::bindings::PreparedRows;
 using df::network::Network;
 using df::network::RowHandle;
 
 using Floats = py::array_t<float, py::array::c_style>;
 using Words = py::array_t<int64_t, py::array::c_style>;
-
-// Rows prepared by a network, in order.
-struct PreparedRows {
-  std::vector<RowHandle> rows;
-};
 
 std::unique_ptr<Network> load(const std::string& kernel, const Words& words, const std::vector<Floats>& constants) {
   df::require_kernel(kernel.c_str());
@@ -52,42 +48,35 @@ PreparedRows prepare_times(Network& network, const Floats& times) {
   return {network.prepare_times(times.data(), count)};
 }
 
-PreparedRows prepare_conditions(Network& network, const std::vector<Floats>& conditions) {
+PreparedRows prepare_conditions(Network& network, const std::vector<Floats>& conditions, int64_t count) {
   if (conditions.size() + 2 != network.inputs())
     throw std::invalid_argument("the network takes " + std::to_string(network.inputs() - 2) + " conditioning inputs");
-  int64_t count = 1;
+  if (count < 1) throw std::invalid_argument("count must be at least 1");
   std::vector<const float*> data;
   for (size_t i = 0; i < conditions.size(); ++i) {
-    const int64_t rows = rows_of(conditions[i], network.input_size(2 + i), "a conditioning input");
-    if (i > 0 && rows != count) throw std::invalid_argument("the conditioning inputs have different numbers of rows");
-    count = rows;
+    if (rows_of(conditions[i], network.input_size(2 + i), "a conditioning input") != count)
+      throw std::invalid_argument("a conditioning input must have " + std::to_string(count) + " rows");
     data.push_back(conditions[i].data());
   }
   py::gil_scoped_release release;
   return {network.prepare_conditions(data.data(), count)};
 }
 
-// One handle per sample: given, one for all, or none for a network without conditioning.
-std::vector<RowHandle> for_batch(const PreparedRows& rows, const std::vector<int64_t>& which, int64_t batch, const char* name) {
-  std::vector<RowHandle> out(static_cast<size_t>(batch));
-  if (static_cast<int64_t>(which.size()) != batch)
-    throw std::invalid_argument(std::string(name) + " must have one entry per sample");
-  for (size_t i = 0; i < which.size(); ++i) {
-    if (which[i] < 0 || which[i] >= static_cast<int64_t>(rows.rows.size()))
-      throw std::out_of_range(std::string(name) + " has a row that was not prepared");
-    out[i] = rows.rows[static_cast<size_t>(which[i])];
-  }
-  return out;
+// One handle per sample: as given, or one for all.
+std::vector<RowHandle> for_batch(const PreparedRows& rows, int64_t batch, const char* name) {
+  if (rows.rows.size() == 1) return std::vector<RowHandle>(static_cast<size_t>(batch), rows.rows[0]);
+  if (static_cast<int64_t>(rows.rows.size()) != batch)
+    throw std::invalid_argument(std::string(name) + " must have one row, or one per sample");
+  return rows.rows;
 }
 
 void run_rows(Network& network, const Floats& x, py::array_t<float, py::array::c_style>& y, const PreparedRows& times,
-              const std::vector<int64_t>& time_row, const PreparedRows& conditions, const std::vector<int64_t>& condition_row,
-              int threads) {
+              const PreparedRows& conditions, int threads) {
   const int64_t batch = rows_of(x, network.input_size(0), "x");
   if (y.size() != batch * network.output_size())
     throw std::invalid_argument("y must have " + std::to_string(network.output_size()) + " elements per sample");
-  const std::vector<RowHandle> t = for_batch(times, time_row, batch, "time_row");
-  const std::vector<RowHandle> c = for_batch(conditions, condition_row, batch, "condition_row");
+  const std::vector<RowHandle> t = for_batch(times, batch, "times");
+  const std::vector<RowHandle> c = for_batch(conditions, batch, "conditions");
   float* out = y.mutable_data();
   const int use = threads < 1 ? df::num_threads() : threads;
   py::gil_scoped_release release;
@@ -107,9 +96,9 @@ void bind_network(py::module_& m) {
       .def_property_readonly("output_size", &Network::output_size, "Elements of the output of one sample.")
       .def_property_readonly("kernel", [](const Network& network) { return network.kernels().name; })
       .def("prepare_times", &prepare_times, py::arg("times"), "Compute what depends on each time alone.")
-      .def("prepare_conditions", &prepare_conditions, py::arg("conditions"),
-           "Compute what depends on each condition alone. Takes one array per conditioning input; without any, one row.")
-      .def("run", &run_rows, py::arg("x").noconvert(), py::arg("y").noconvert(), py::arg("times"), py::arg("time_row"),
-           py::arg("conditions"), py::arg("condition_row"), py::arg("threads") = 0,
-           "Evaluate the network at x into y, sample i at row time_row[i] of the times and condition_row[i] of the conditions.");
+      .def("prepare_conditions", &prepare_conditions, py::arg("conditions"), py::arg("count"),
+           "Compute what depends on each condition alone. Takes one array of `count` rows per conditioning input.")
+      .def("run", &run_rows, py::arg("x").noconvert(), py::arg("y").noconvert(), py::arg("times"),
+           py::arg("conditions"), py::arg("threads") = 0,
+           "Evaluate the network at x into y, sample i at row i of the times and of the conditions; a single row is for all.");
 }

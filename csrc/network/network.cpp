@@ -136,10 +136,9 @@ void Network::run_constants(std::span<const std::span<const float>> constants) {
   }
 }
 
-const char* Network::run_operations(const Operations& operations, const Rows& rows, float* scratch,
-                                    const std::atomic<bool>* cancel) const {
+const char* Network::run_operations(const Operations& operations, const Rows& rows, float* scratch, Stop* stop) const {
   for (const auto& op : operations) {
-    if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) return nullptr;
+    if (stop != nullptr && stop->requested()) return nullptr;
     op->run(*op, rows, scratch);
     if (*rows.error != nullptr) return *rows.error;
   }
@@ -255,7 +254,7 @@ std::vector<RowHandle> Network::pairs(const RowHandle* times, const RowHandle* c
 }
 
 bool Network::run(const float* x, const int64_t* x_row, float* y, const RowHandle* times, const RowHandle* conditions,
-                  int64_t batch, int threads, const std::atomic<bool>* cancel) {
+                  int64_t batch, int threads, Stop* stop) {
   if (batch < 1) return true;
   const FloatMode mode;
   const std::vector<RowHandle> pair_rows = pairs(times, conditions, batch);
@@ -312,7 +311,7 @@ bool Network::run(const float* x, const int64_t* x_row, float* y, const RowHandl
     rows.error = &error;
     for (int64_t i = 0; i < rows.count; ++i) slots[kSampleRow][static_cast<size_t>(first + i)] = space + i * row_floats;
     for (int slot = 0; slot < kSlots; ++slot) rows.slots[slot] = slots[slot].data() + first;
-    if (run_operations(operations_[kSample], rows, space + part * row_floats, cancel) != nullptr) failed = error;
+    if (run_operations(operations_[kSample], rows, space + part * row_floats, stop) != nullptr) failed = error;
     const std::lock_guard<std::mutex> lock(taking);
     free.push_back(space);
   });
@@ -321,7 +320,7 @@ bool Network::run(const float* x, const int64_t* x_row, float* y, const RowHandl
     for (Floats& space : spaces) shared.idle.push_back(std::move(space));
   }
   if (const char* error = failed.load()) throw std::runtime_error(error);
-  return cancel == nullptr || !cancel->load(std::memory_order_relaxed);
+  return stop == nullptr || !stop->requested();
 }
 
 }  // namespace df::network

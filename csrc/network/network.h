@@ -24,6 +24,7 @@
 #include "network/memory.h"
 #include "network/operation.h"
 #include "network/operations/prepared.h"
+#include "threads/stop.h"
 
 namespace df::network {
 
@@ -71,10 +72,10 @@ class Network {
   std::vector<RowHandle> prepare_conditions(const float* const* conditions, int64_t count);
 
   // y[i] = network(x[x_row[i]], times[i], conditions[i]) for i below `batch`; x_row null is i, and without conditioning inputs
-  // `conditions` is null. x and y must not overlap. Returns false if `cancel` became true; then y is not complete.
+  // `conditions` is null. x and y must not overlap. Returns false if a stop was requested; then y is not complete.
   // Throws std::runtime_error if an index of a Gather is outside its table.
   bool run(const float* x, const int64_t* x_row, float* y, const RowHandle* times, const RowHandle* conditions, int64_t batch,
-           int threads, const std::atomic<bool>* cancel = nullptr);
+           int threads, Stop* stop = nullptr);
 
  private:
   using Operations = std::vector<std::unique_ptr<Prepared>>;
@@ -84,7 +85,7 @@ class Network {
                                  const std::vector<std::shared_ptr<Row>>& rows);
   std::vector<RowHandle> pairs(const RowHandle* times, const RowHandle* conditions, int64_t batch);
   std::shared_ptr<Row> new_row(int level);
-  const char* run_operations(const Operations& operations, const Rows& rows, float* scratch, const std::atomic<bool>* cancel) const;
+  const char* run_operations(const Operations& operations, const Rows& rows, float* scratch, Stop* stop) const;
 
   const Kernels& kernels_;
   const Precision precision_;
