@@ -71,6 +71,10 @@ class UnsupportedError(DiffuseFastError, NotImplementedError):
     """The native runtime does not support a network; the message names the operation, its node and its module."""
 
 
+class MemoryLimitError(DiffuseFastError, MemoryError):
+    """A network would take more memory than this process may use; the message states both."""
+
+
 class DeviceError(DiffuseFastError, RuntimeError):
     """A device or its driver reported an error, such as an allocation or a launch that failed."""
 

@@ -7,9 +7,11 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "bindings/network.h"
+#include "network/estimate.h"
 #include "step/cpu/kernels.h"
 #include "threads/pool.h"
 
@@ -24,15 +26,43 @@ using df::network::RowHandle;
 using Floats = py::array_t<float, py::array::c_style>;
 using Words = py::array_t<int64_t, py::array::c_style>;
 
-std::unique_ptr<Network> load(const std::string& kernel, const Words& words, const std::vector<Floats>& constants) {
+const df::network::Kernels& kernels_of(const std::string& kernel) {
   df::require_kernel(kernel.c_str());
   const df::network::Kernels* kernels = df::network::find_kernels(kernel.c_str());
   if (kernels == nullptr) throw std::invalid_argument("this build has no network kernels for '" + kernel + "'");
-  std::vector<std::span<const float>> spans;
-  for (const Floats& array : constants) spans.emplace_back(array.data(), static_cast<size_t>(array.size()));
-  const std::span<const int64_t> list(words.data(), static_cast<size_t>(words.size()));
+  return *kernels;
+}
+
+std::span<const int64_t> span_of(const Words& words) { return {words.data(), static_cast<size_t>(words.size())}; }
+
+// Items of the sequence, each as long as the network needs it.
+df::network::ConstantSource source_of(const py::sequence& constants) {
+  const auto get = [constants = constants.ptr()](size_t number) {
+    const py::gil_scoped_acquire acquire;
+    const py::object item = py::reinterpret_borrow<py::sequence>(constants)[number];
+    const auto release = [](const Floats* array) {
+      const py::gil_scoped_acquire locked;
+      delete array;
+    };
+    const std::shared_ptr<const Floats> array(new Floats(item.cast<Floats>()), release);
+    return df::network::GivenConstant{{array->data(), static_cast<size_t>(array->size())}, array};
+  };
+  return {constants.size(), get};
+}
+
+std::unique_ptr<Network> load(const std::string& kernel, const Words& words, const py::sequence& constants) {
+  const df::network::Kernels& kernels = kernels_of(kernel);
+  const df::network::ConstantSource source = source_of(constants);
   py::gil_scoped_release release;
-  return std::make_unique<Network>(list, spans, *kernels);
+  return std::make_unique<Network>(span_of(words), source, kernels);
+}
+
+// Weights, activations and workspace.
+std::tuple<int64_t, int64_t, int64_t> estimate(const std::string& kernel, const Words& words) {
+  const df::network::Kernels& kernels = kernels_of(kernel);
+  py::gil_scoped_release release;
+  const auto bytes = df::network::estimate_memory(df::network::decode(span_of(words)), kernels, df::network::Precision::kFloat32);
+  return {bytes.weights, bytes.activations, bytes.workspace};
 }
 
 int64_t rows_of(const Floats& array, int64_t size, const char* name) {
@@ -86,12 +116,17 @@ void run_rows(Network& network, const Floats& x, py::array_t<float, py::array::c
 }  // namespace
 
 void bind_network(py::module_& m) {
+  m.def("network_memory", &estimate, py::arg("kernel"), py::arg("words"),
+        "Bytes that a network will take: weights, activations of one sample, workspace of one thread.");
+
   py::class_<PreparedRows>(m, "PreparedRows", "What a network prepared for some times or conditions.")
       .def("__len__", [](const PreparedRows& rows) { return rows.rows.size(); });
 
   py::class_<Network>(m, "Network", "A network that runs on one instruction set.")
-      .def(py::init(&load), py::arg("kernel"), py::arg("words"), py::arg("constants"),
-           "Load a program: its words, and its initializers and folded constants in the order of their buffers, float32.")
+      .def(
+          py::init(&load), py::arg("kernel"), py::arg("words"), py::arg("constants"),
+          "Load a program: its words, and its initializers and folded constants in the order of their buffers, float32. An item of "
+          "`constants` is asked for at most once, when it is packed, and let go when it is not needed any more.")
       .def_property_readonly("row_bytes", &Network::row_bytes, "Bytes of the activations of one sample.")
       .def_property_readonly("output_size", &Network::output_size, "Elements of the output of one sample.")
       .def_property_readonly("kernel", [](const Network& network) { return network.kernels().name; })

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import _core
-from ..errors import ArgumentError, ArtifactError, NetworkError, UnavailableError, suggest
+from ..errors import ArgumentError, ArtifactError, MemoryLimitError, NetworkError, UnavailableError, suggest
+from ..machine import free_memory
 from ..model import Model
-from ..onnx import weights
+from ..onnx.weights import Initializers
 from ..program.encoding import encode
 from ..program.lower import lower_model
 from ..program.program import Program
@@ -44,6 +46,7 @@ def network(model: Any, *, threads: int | None = None, time_dtype: str | None = 
     Raises:
         UnsupportedError: an operation of the network cannot be lowered. The message names its operator, node and module.
         ArtifactError: the file is damaged, or a weight is not finite.
+        MemoryLimitError: the network would take more memory than this process may use.
         UnavailableError: ``DIFFUSE_FAST_KERNEL`` names an instruction set that this machine cannot run.
     """
     if time_dtype is not None:
@@ -52,7 +55,9 @@ def network(model: Any, *, threads: int | None = None, time_dtype: str | None = 
     with _lock:
         by_isa = _loaded.setdefault(model, {})
         if isa not in by_isa:
-            by_isa[isa] = load(lower_model(model), model.path, isa)
+            program = lower_model(model)
+            with model.files.unchanged():
+                by_isa[isa] = load(program, model.path, isa)
         core = by_isa[isa]
     inputs = Inputs(model.input, model.shape, model.time, 1, True, tuple(model.conditioning))
     return NativeNetwork(core, inputs, model.output_shape, threads or 0)
@@ -81,22 +86,49 @@ def load(program: Program, source: Path | Mapping[str, np.ndarray], isa: str) ->
 
     Raises:
         ArtifactError: a weight is missing, of another size, or not finite, or the program is not valid.
+        MemoryLimitError: the network would take more memory than this process may use.
     """
+    words = encode(program)
     sizes = {b.initializer: b.size for b in program.buffers if b.initializer is not None}
-    values = dict(source.items() if isinstance(source, Mapping) else weights.read(source, sizes))
-    constants = []
-    for buffer in program.buffers:
-        if buffer.initializer is not None:
-            value = np.ascontiguousarray(values[buffer.initializer], np.float32)
-            if not np.isfinite(value).all():
-                raise ArtifactError(f"the initializer {buffer.initializer!r} holds NaN or Inf.")
-            constants.append(value)
-        elif buffer.values is not None:
-            constants.append(np.ascontiguousarray(buffer.values, np.float32))
-    try:
-        return _core.Network(isa, encode(program), constants)
-    except ValueError as error:
-        raise ArtifactError(f"the network cannot be loaded: {error}") from None
+    with contextlib.ExitStack() as stack:
+        try:
+            _check_memory(_core.network_memory(isa, words))
+            read = source.__getitem__ if isinstance(source, Mapping) else stack.enter_context(Initializers(source, sizes)).read
+            return _core.Network(isa, words, _Constants(program, read))
+        except ValueError as error:
+            if isinstance(error, ArtifactError):
+                raise
+            raise ArtifactError(f"the network cannot be loaded: {error}") from None
+
+
+def _check_memory(needed: tuple[int, int, int]) -> None:
+    free = free_memory()
+    if free is not None and sum(needed) > free:
+        weights, activations, workspace = (f"{n / 1e6:,.0f} MB" for n in needed)
+        raise MemoryLimitError(
+            f"the network takes {sum(needed) / 1e6:,.0f} MB ({weights} for weights, {activations} for activations, {workspace} of "
+            f"workspace), and this process can take {free / 1e6:,.0f} MB."
+        )
+
+
+class _Constants(Sequence[np.ndarray]):
+    """The initializers and folded constants of a program, in the order of its buffers; each is read when the core asks for it."""
+
+    def __init__(self, program: Program, read: Callable[[str], np.ndarray]):
+        self._buffers = [b for b in program.buffers if b.initializer is not None or b.values is not None]
+        self._read = read
+
+    def __len__(self) -> int:
+        return len(self._buffers)
+
+    def __getitem__(self, index: Any) -> Any:
+        buffer = self._buffers[index]
+        if buffer.initializer is None:
+            return np.ascontiguousarray(buffer.values, np.float32)
+        value = np.ascontiguousarray(self._read(buffer.initializer), np.float32)
+        if not np.isfinite(value).all():
+            raise ArtifactError(f"the initializer {buffer.initializer!r} holds NaN or Inf.")
+        return value
 
 
 class NativeNetwork:

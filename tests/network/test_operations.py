@@ -86,7 +86,7 @@ def test_typed_errors():
     maker = Maker(0)
     program = maker.gather()
     words, given = encode(program), constants(program, maker.weights)
-    with pytest.raises(ValueError, match="more constants than were given"):
+    with pytest.raises(ValueError, match="has 1 constants, and 0 were given"):
         _core.Network(ISAS[0], words, given[:-1])
     with pytest.raises(ValueError, match="too early"):
         _core.Network(ISAS[0], words[:-1], given)
