@@ -15,7 +15,12 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, ExportError, MissingDependencyError, OutputError
+from diffuse_fast.onnx import weights
+from diffuse_fast.program.identity import program_hash
+from diffuse_fast.program.lower import lower_model
 from diffuse_fast.runtimes import network
+from diffuse_fast.runtimes.native import load
+from diffuse_fast.runtimes.native_error import inputs_of, measure
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
@@ -90,6 +95,43 @@ def test_the_document_says_what_was_said(tiny):
     assert model.training == {"seed": 0, "loss": [0.5]} and model.producer == f"diffuse_fast {df.__version__}"
     assert (model.conditioning[0].name, model.conditioning[0].null, model.conditioning[0].dtype) == ("label", 4, "int64")
     assert model.opset == 23
+
+
+def test_it_measures_the_native_runtime(tiny):
+    _, model, _ = tiny
+    assert model.native.program == program_hash(lower_model(model)) and model.native.reference == "float64"
+    assert model.native.times == (0.0, 249.0, 499.0, 749.0, 999.0)
+    for errors in model.native.errors.values():
+        assert 0 < max(errors) < 1e-5
+    again = measure(lower_model(model), model.path, inputs_of(model, lower_model(model)))
+    assert again == model.native
+
+
+class Determinant(Affine):
+    def forward(self, x, t):
+        return super().forward(x, t) + torch.linalg.det(x)[..., None, None]
+
+
+def test_a_network_that_the_native_runtime_does_not_run(tmp_path, caplog):
+    with caplog.at_level("INFO", "diffuse_fast"):
+        model = df.export(Determinant().eval(), tmp_path / "det.onnx", **SAID)
+    assert model.native is None and model.to_json()["version"] == 1
+    assert "det: the native runtime" in caplog.text and "Det" in caplog.text
+
+
+def test_a_fault_of_the_native_runtime_is_not_shipped(tmp_path, monkeypatch):
+    """Weights that the native runtime reads wrongly make the comparison fail."""
+    monkeypatch.setattr(
+        "diffuse_fast.runtimes.native.load", lambda program, path, *rest: load(program, _doubled(path, program), *rest)
+    )
+    with pytest.raises(ExportError, match=r"the native runtime in float32 differs from the module by .*please report"):
+        df.export(Affine().eval(), tmp_path / "affine.onnx", **SAID)
+    assert os.listdir(tmp_path) == []
+
+
+def _doubled(path, program):
+    sizes = {b.initializer: b.size for b in program.buffers if b.initializer is not None}
+    return {name: 2 * array for name, array in weights.read(path, sizes)}
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 33])  # none but 1 is a size that export compared at

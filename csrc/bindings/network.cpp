@@ -21,6 +21,7 @@ namespace {
 
 using df::bindings::PreparedRows;
 using df::network::Network;
+using df::network::Precision;
 using df::network::RowHandle;
 
 using Floats = py::array_t<float, py::array::c_style>;
@@ -34,6 +35,12 @@ const df::network::Kernels& kernels_of(const std::string& kernel) {
 }
 
 std::span<const int64_t> span_of(const Words& words) { return {words.data(), static_cast<size_t>(words.size())}; }
+
+Precision precision_of(const std::string& name) {
+  if (name == "float32") return Precision::kFloat32;
+  if (name == "float32-fast") return Precision::kFloat32Fast;
+  throw std::invalid_argument("precision is '" + name + "'; the core has float32 and float32-fast");
+}
 
 // Items of the sequence, each as long as the network needs it.
 df::network::ConstantSource source_of(const py::sequence& constants) {
@@ -50,18 +57,33 @@ df::network::ConstantSource source_of(const py::sequence& constants) {
   return {constants.size(), get};
 }
 
-std::unique_ptr<Network> load(const std::string& kernel, const Words& words, const py::sequence& constants) {
+std::unique_ptr<Network> load(const std::string& kernel, const Words& words, const py::sequence& constants,
+                              const std::string& precision, const std::vector<int64_t>& exact) {
   const df::network::Kernels& kernels = kernels_of(kernel);
   const df::network::ConstantSource source = source_of(constants);
+  const Precision computed = precision_of(precision);
   py::gil_scoped_release release;
-  return std::make_unique<Network>(span_of(words), source, kernels);
+  return std::make_unique<Network>(span_of(words), source, kernels, computed, exact);
+}
+
+// Each convolution of a program by its index, and its algorithm.
+std::vector<std::pair<int64_t, const char*>> algorithms(const Words& words, const std::string& precision) {
+  constexpr const char* kNames[] = {"direct", "F(2,3)", "F(4,3)"};
+  const Precision computed = precision_of(precision);
+  const df::network::Program program = df::network::decode(span_of(words));
+  std::vector<std::pair<int64_t, const char*>> found;
+  for (size_t i = 0; i < program.operations.size(); ++i)
+    if (std::holds_alternative<df::network::Convolution>(program.operations[i].kind))
+      found.emplace_back(static_cast<int64_t>(i), kNames[static_cast<int>(convolution_algorithm(program.operations[i], computed))]);
+  return found;
 }
 
 // Weights, activations and workspace.
-std::tuple<int64_t, int64_t, int64_t> estimate(const std::string& kernel, const Words& words) {
+std::tuple<int64_t, int64_t, int64_t> estimate(const std::string& kernel, const Words& words, const std::string& precision) {
   const df::network::Kernels& kernels = kernels_of(kernel);
+  const Precision computed = precision_of(precision);
   py::gil_scoped_release release;
-  const auto bytes = df::network::estimate_memory(df::network::decode(span_of(words)), kernels, df::network::Precision::kFloat32);
+  const auto bytes = df::network::estimate_memory(df::network::decode(span_of(words)), kernels, computed);
   return {bytes.weights, bytes.activations, bytes.workspace};
 }
 
@@ -116,24 +138,28 @@ void run_rows(Network& network, const Floats& x, py::array_t<float, py::array::c
 }  // namespace
 
 void bind_network(py::module_& m) {
-  m.def("network_memory", &estimate, py::arg("kernel"), py::arg("words"),
+  m.def("network_memory", &estimate, py::arg("kernel"), py::arg("words"), py::arg("precision"),
         "Bytes that a network will take: weights, activations of one sample, workspace of one thread.");
+  m.def("network_algorithms", &algorithms, py::arg("words"), py::arg("precision"),
+        "The convolutions of a program by index, each with its algorithm: direct, F(2,3) or F(4,3).");
 
   py::class_<PreparedRows>(m, "PreparedRows", "What a network prepared for some times or conditions.")
       .def("__len__", [](const PreparedRows& rows) { return rows.rows.size(); });
 
   py::class_<Network>(m, "Network", "A network that runs on one instruction set.")
       .def(
-          py::init(&load), py::arg("kernel"), py::arg("words"), py::arg("constants"),
+          py::init(&load), py::arg("kernel"), py::arg("words"), py::arg("constants"), py::arg("precision") = "float32",
+          py::arg("exact") = std::vector<int64_t>(),
           "Load a program: its words, and its initializers and folded constants in the order of their buffers, float32. An item of "
-          "`constants` is asked for at most once, when it is packed, and let go when it is not needed any more.")
+          "`constants` is asked for at most once, when it is packed, and let go when it is not needed any more. The operations in "
+          "`exact`, by index, compute as in float32 whatever the precision.")
       .def_property_readonly("row_bytes", &Network::row_bytes, "Bytes of the activations of one sample.")
       .def_property_readonly("output_size", &Network::output_size, "Elements of the output of one sample.")
       .def_property_readonly("kernel", [](const Network& network) { return network.kernels().name; })
       .def("prepare_times", &prepare_times, py::arg("times"), "Compute what depends on each time alone.")
       .def("prepare_conditions", &prepare_conditions, py::arg("conditions"), py::arg("count"),
            "Compute what depends on each condition alone. Takes one array of `count` rows per conditioning input.")
-      .def("run", &run_rows, py::arg("x").noconvert(), py::arg("y").noconvert(), py::arg("times"),
-           py::arg("conditions"), py::arg("threads") = 0,
+      .def("run", &run_rows, py::arg("x").noconvert(), py::arg("y").noconvert(), py::arg("times"), py::arg("conditions"),
+           py::arg("threads") = 0,
            "Evaluate the network at x into y, sample i at row i of the times and of the conditions; a single row is for all.");
 }

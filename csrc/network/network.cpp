@@ -20,7 +20,7 @@ float* row_data(const RowHandle& row) { return row == nullptr ? nullptr : row->v
 }  // namespace
 
 Network::Network(std::span<const int64_t> words, const ConstantSource& constants, const Kernels& kernels, Precision precision,
-                 int64_t budget)
+                 std::span<const int64_t> exact, int64_t budget)
     : kernels_(kernels),
       precision_(precision),
       program_(decode(words)),
@@ -31,7 +31,7 @@ Network::Network(std::span<const int64_t> words, const ConstantSource& constants
   const FloatMode mode;
   for (const int64_t input : program_.inputs) sizes_.push_back(program_.buffers[static_cast<size_t>(input)].size);
   output_size_ = program_.buffers[static_cast<size_t>(program_.output.buffer)].size;
-  load(constants);
+  load(constants, exact);
 }
 
 Network::~Network() { delete shared_.load(); }
@@ -48,12 +48,13 @@ Network::Shared& Network::shared() {
 }
 
 // Prepares and loads all operations in order, and runs those that depend on nothing.
-void Network::load(const ConstantSource& source) {
+void Network::load(const ConstantSource& source, std::span<const int64_t> exact) {
   LoadedConstants constants(program_, source, places_);
-  const Context context{program_, places_, kernels_, precision_};
   for (size_t i = 0; i < program_.operations.size(); ++i) {
     const Operation& op = program_.operations[i];
     try {
+      const bool as_float32 = std::ranges::find(exact, static_cast<int64_t>(i)) != exact.end();
+      const Context context{program_, places_, kernels_, as_float32 ? Precision::kFloat32 : precision_};
       auto prepared = prepare(context, op);
       constants.begin(op);
       prepared->load(context, op);
@@ -149,16 +150,25 @@ std::vector<RowHandle> Network::prepare_times(const float* times, int64_t count)
 
 std::vector<RowHandle> Network::prepare_conditions(const float* const* conditions, int64_t count) {
   const FloatMode mode;
-  std::vector<std::shared_ptr<Row>> made;
+  std::vector<RowCache::Key> keys;
   for (int64_t i = 0; i < count; ++i) {
-    made.push_back(new_row(kCondition));
-    for (size_t k = 2; k < sizes_.size(); ++k) {
-      const Place& place = places_[static_cast<size_t>(program_.inputs[k])];
-      std::memcpy(made.back()->values.data() + place.offset, conditions[k - 2] + i * sizes_[k],
-                  static_cast<size_t>(sizes_[k]) * sizeof(float));
-    }
+    RowCache::Key& key = keys.emplace_back(RowCache::Key{kCondition, 0, 0});
+    for (size_t k = 2; k < sizes_.size(); ++k)
+      key.bytes.append(reinterpret_cast<const char*>(conditions[k - 2] + i * sizes_[k]),
+                       static_cast<size_t>(sizes_[k]) * sizeof(float));
   }
-  return compute(kCondition, {}, {}, made);
+  return shared().rows.get(keys, [&](std::span<const size_t> which) {
+    std::vector<std::shared_ptr<Row>> made;
+    for (const size_t i : which) {
+      made.push_back(new_row(kCondition));
+      for (size_t k = 2; k < sizes_.size(); ++k) {
+        const Place& place = places_[static_cast<size_t>(program_.inputs[k])];
+        std::memcpy(made.back()->values.data() + place.offset, conditions[k - 2] + static_cast<int64_t>(i) * sizes_[k],
+                    static_cast<size_t>(sizes_[k]) * sizeof(float));
+      }
+    }
+    return compute(kCondition, {}, {}, made);
+  });
 }
 
 // The rows of the pairs of a batch: known ones, and those that are missing in one go.

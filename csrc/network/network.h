@@ -23,18 +23,19 @@
 #include "network/memory.h"
 #include "network/operation.h"
 #include "network/operations/prepared.h"
-#include "threads/stop.h"
 #include "network/rows.h"
+#include "threads/stop.h"
 
 namespace df::network {
 
 class Network {
  public:
   // Loads a program. `constants` gives its weights and folded constants while it is loaded; they are copied or packed, not kept.
+  // `exact` lists operations, by index, that compute as in float32 whatever the precision.
   // `budget` bounds the bytes of rows that are kept for later while nobody holds them (rows.h). It changes no bits.
   // Throws std::invalid_argument for a program that is not valid, does not fit the constants, or cannot run.
   Network(std::span<const int64_t> words, const ConstantSource& constants, const Kernels& kernels,
-          Precision precision = Precision::kFloat32, int64_t budget = int64_t{64} << 20);
+          Precision precision = Precision::kFloat32, std::span<const int64_t> exact = {}, int64_t budget = int64_t{64} << 20);
   ~Network();
   Network(const Network&) = delete;
   Network& operator=(const Network&) = delete;
@@ -47,7 +48,7 @@ class Network {
 
   // A row for each time (input_size(1) floats each).
   std::vector<RowHandle> prepare_times(const float* times, int64_t count);
-  // A row for each condition: input i is conditions[i], (count, input_size(2 + i)).
+  // A row for each condition: input i is conditions[i], (count, input_size(2 + i)). Equal conditions share one.
   std::vector<RowHandle> prepare_conditions(const float* const* conditions, int64_t count);
 
   // y[i] = network(x[x_row[i]], times[i], conditions[i]) for i below `batch`; x_row null is i, and without conditioning inputs
@@ -59,7 +60,7 @@ class Network {
  private:
   using Operations = std::vector<std::unique_ptr<Prepared>>;
 
-  void load(const ConstantSource& constants);
+  void load(const ConstantSource& constants, std::span<const int64_t> exact);
   void run_constant(const Prepared& operation, int64_t buffer, float* output) const;
   std::vector<RowHandle> compute(int level, const std::vector<float*>& times, const std::vector<float*>& conditions,
                                  const std::vector<std::shared_ptr<Row>>& rows) const;
@@ -81,7 +82,7 @@ class Network {
   struct Shared {
     Shared(int64_t budget, int count) : forks(count), rows(budget) {}
     const int forks;  // fork_count() of the process that it belongs to
-    RowCache rows;    // of times and of pairs
+    RowCache rows;    // of times, conditions and pairs
     std::mutex mutex;
     std::vector<Floats> idle;  // workspaces, under the lock
   };

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "network/products/convolution.h"
 #include "network/program.h"
 
 namespace df::network {
@@ -146,6 +147,9 @@ struct Context {
 
 // An operation ready to load. Throws std::invalid_argument for what cannot be run.
 std::unique_ptr<Prepared> prepare(const Context& context, const Operation& operation);
+
+// The algorithm of a convolution.
+ConvolutionAlgorithm convolution_algorithm(const Operation& operation, Precision precision);
 
 // One per kind (operations/).
 std::unique_ptr<Prepared> prepare_map(const Context& context, const Operation& operation);

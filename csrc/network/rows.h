@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "network/operations/prepared.h"
@@ -34,6 +35,7 @@ class RowCache {
   struct Key {
     int level;
     uint64_t first, second;
+    std::string bytes{};  // of a condition: its values
     auto operator<=>(const Key&) const = default;
   };
 

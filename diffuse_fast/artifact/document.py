@@ -1,7 +1,8 @@
 """The document of an artifact: what a sampler must know about a network, as JSON in the metadata of its ONNX file.
 
-``docs/artifact.md`` describes it field by field. Version 2 adds ``plans`` to the fields below, version 3 ``quantization`` and
-version 4 ``conditioning[].class_names``. ``read_document.py`` reads it; ``check_document.py`` and ``check_graph.py`` check it.
+``docs/artifact.md`` describes it field by field. Version 2 adds ``plans`` to the fields below, version 3 ``quantization``,
+version 4 ``conditioning[].class_names`` and version 5 ``native``. ``read_document.py`` reads it; ``check_document.py`` and
+``check_graph.py`` check it.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ VERSION = 1
 VERSION_WITH_PLANS = 2
 VERSION_WITH_QUANTIZATION = 3
 VERSION_WITH_CLASS_NAMES = 4
+VERSION_WITH_NATIVE = 5
 
 CONVENTIONS = ("timestep", "sigma", "continuous", "log_snr", "c_noise")
 VARIANCES = ("none", "learned", "learned_range")
 TIME_DTYPES = ("int64", "int32", "float32")
 SAMPLE_DTYPES = ("float32",)
+NATIVE_REFERENCES = ("float64", "float32")
 LEARNED = "learned"  # solver name of a stored plan
 CONDITIONING_DTYPES = ("int64", "int32", "float32", "bool")
 
@@ -102,6 +105,33 @@ class Quantization:
         return {**dataclasses.asdict(self), "layers": list(self.layers), "ranges": {n: list(r) for n, r in self.ranges.items()}}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Native:
+    """The errors of the native runtime, as measured when the network was exported.
+
+    Attributes:
+        program_version: Version of the programs that were measured.
+        program: Hash of the program.
+        reference: What the outputs were compared with: the program in ``float64``, or in ``float32`` for a large network.
+        times: The time inputs of the calls.
+        errors: By precision, the largest error of each call, relative to the largest output.
+        float32_layers: Convolutions that ``float32-fast`` computes as ``float32`` does, because its error was too large.
+    """
+
+    program_version: int
+    program: str
+    reference: str
+    times: tuple[float, ...]
+    errors: dict[str, tuple[float, ...]]
+    float32_layers: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON."""
+        errors = {precision: list(found) for precision, found in self.errors.items()}
+        lists = {"times": list(self.times), "errors": errors, "float32_layers": list(self.float32_layers)}
+        return {**dataclasses.asdict(self), **lists}
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Document:
     """The description of a network in its artifact.
@@ -127,6 +157,7 @@ class Document:
         opset: Version of the ONNX operator set.
         plans: Plans learned for it, at most one per number of steps; selected by ``solver="learned"``.
         quantization: The settings of ``precision="int8"``; None if ``df.quantize`` was not used.
+        native: The errors of the native runtime; None if they were not measured, or it does not run the network.
     """
 
     name: str
@@ -148,6 +179,7 @@ class Document:
     opset: int = 0
     plans: tuple[Plan, ...] = ()
     quantization: Quantization | None = None
+    native: Native | None = None
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -158,13 +190,7 @@ class Document:
         """The document as JSON, in the oldest version that can express it."""
         if self.schedule is None or self.prediction_type is None or self.input_scale is None:
             raise ArtifactError("a document needs a schedule, a prediction_type and an input_scale.")
-        named = any(c.class_names is not None for c in self.conditioning)
-        version, more = VERSION, dict[str, Any]()
-        if self.plans or self.quantization is not None or named:
-            version, more["plans"] = VERSION_WITH_PLANS, [json.loads(plan.to_json()) for plan in self.plans]
-        if self.quantization is not None or named:
-            version = VERSION_WITH_CLASS_NAMES if named else VERSION_WITH_QUANTIZATION
-            more["quantization"] = None if self.quantization is None else self.quantization.to_json()
+        version, more = self._version()
         return {
             "format": FORMAT,
             "version": version,
@@ -182,13 +208,32 @@ class Document:
             "input_scale": self.input_scale,
             "variance": self.variance,
             "clip": None if self.clip is None else list(self.clip),
-            "conditioning": [c.to_json(names=named) for c in self.conditioning],
+            "conditioning": [c.to_json(names=version >= VERSION_WITH_CLASS_NAMES) for c in self.conditioning],
             "training": self.training,
             "license": self.license,
             "producer": self.producer,
             "opset": self.opset,
             **more,
         }
+
+    def _version(self) -> tuple[int, dict[str, Any]]:
+        """The oldest version that can express the document, and the fields that it has more than the first."""
+        version = VERSION
+        for newer, needed in (
+            (VERSION_WITH_PLANS, bool(self.plans)),
+            (VERSION_WITH_QUANTIZATION, self.quantization is not None),
+            (VERSION_WITH_CLASS_NAMES, any(c.class_names is not None for c in self.conditioning)),
+            (VERSION_WITH_NATIVE, self.native is not None),
+        ):
+            version = newer if needed else version
+        more: dict[str, Any] = {}
+        if version >= VERSION_WITH_PLANS:
+            more["plans"] = [json.loads(plan.to_json()) for plan in self.plans]
+        if version >= VERSION_WITH_QUANTIZATION:
+            more["quantization"] = None if self.quantization is None else self.quantization.to_json()
+        if version >= VERSION_WITH_NATIVE:
+            more["native"] = None if self.native is None else self.native.to_json()
+        return version, more
 
 
 def output_shape(shape: tuple[int, ...], variance: str) -> tuple[int, ...]:

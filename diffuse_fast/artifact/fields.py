@@ -66,6 +66,20 @@ class Fields:
             fail(self.path(name), value, "a finite number or null")
         return value
 
+    def numbers(self, name: str) -> tuple[float, ...]:
+        value = self.raw[name]
+        if not isinstance(value, list) or not all(map(is_finite, value)):
+            fail(self.path(name), value, "a list of numbers")
+        return tuple(map(float, value))
+
+    def names(self, name: str, most: int, *, least: int = 0) -> tuple[str, ...]:
+        value = self.raw[name]
+        if not isinstance(value, list) or not least <= len(value) <= most or not all(isinstance(n, str) and n for n in value):
+            fail(self.path(name), value, f"a list of {least} to {most} names")
+        if len(set(value)) < len(value):
+            fail(self.path(name), value, "different names")
+        return tuple(value)
+
     def range(self, name: str) -> Range | None:
         return None if self.raw[name] is None else self.pair(name, ", or null")
 

@@ -19,15 +19,18 @@ from .document import (
     MAX_LAYERS,
     MAX_TRAIN_TIMESTEPS,
     MAX_VALUES,
+    NATIVE_REFERENCES,
     SAMPLE_DTYPES,
     TIME_DTYPES,
     VARIANCES,
     VERSION,
     VERSION_WITH_CLASS_NAMES,
+    VERSION_WITH_NATIVE,
     VERSION_WITH_PLANS,
     VERSION_WITH_QUANTIZATION,
     Conditioning,
     Document,
+    Native,
     Quantization,
     Time,
 )
@@ -55,8 +58,8 @@ def build(raw: Any) -> Document:
     if top.raw.get("format") != FORMAT:
         fail("format", top.raw.get("format"), repr(FORMAT))
     version = top.raw.get("version")
-    if type(version) is not int or not VERSION <= version <= VERSION_WITH_CLASS_NAMES:
-        fail("version", version, f"{VERSION} to {VERSION_WITH_CLASS_NAMES}; the versions that this library reads")
+    if type(version) is not int or not VERSION <= version <= VERSION_WITH_NATIVE:
+        fail("version", version, f"{VERSION} to {VERSION_WITH_NATIVE}; the versions that this library reads")
     top.require_exactly(
         "format",
         "version",
@@ -75,6 +78,7 @@ def build(raw: Any) -> Document:
         "opset",
         *(("plans",) if version >= VERSION_WITH_PLANS else ()),
         *(("quantization",) if version >= VERSION_WITH_QUANTIZATION else ()),
+        *(("native",) if version >= VERSION_WITH_NATIVE else ()),
     )
     time = Fields(top.get("time"), "time")
     time.require_exactly("input", "convention", "dtype")
@@ -100,6 +104,7 @@ def build(raw: Any) -> Document:
         opset=top.integer("opset", 1, 1 << 31),
         plans=plans_from(top.raw.get("plans", [])),
         quantization=_quantization(top, version),
+        native=native_from(top.raw.get("native")),
     )
     check(document)
     return document
@@ -174,11 +179,7 @@ def quantization_from(raw: Any) -> Quantization:
     """The field ``quantization`` of a document."""
     top = Fields(raw, "quantization")
     top.require_exactly("layers", "ranges", "relative_error", "frechet_distance", "calibration")
-    layers = top.get("layers")
-    if not isinstance(layers, list) or not 0 < len(layers) <= MAX_LAYERS or not all(isinstance(n, str) and n for n in layers):
-        fail("quantization.layers", layers, f"a list of 1 to {MAX_LAYERS} names of values")
-    if len(set(layers)) < len(layers):
-        fail("quantization.layers", layers, "different names")
+    layers = top.names("layers", MAX_LAYERS, least=1)
     ranges = Fields(top.get("ranges"), "quantization.ranges")
     errors = Fields(top.get("relative_error"), "quantization.relative_error")
     distances = None
@@ -186,11 +187,33 @@ def quantization_from(raw: Any) -> Quantization:
         distances = Fields(top.get("frechet_distance"), "quantization.frechet_distance")
         distances.require_exactly("float32", "int8")
     return Quantization(
-        layers=tuple(layers),
+        layers=layers,
         ranges={name: ranges.pair(name) for name in ranges.raw},
         relative_error={name: errors.number(name) for name in errors.raw},
         frechet_distance=None if distances is None else {name: distances.number(name) for name in distances.raw},
         calibration=Fields(top.get("calibration"), "quantization.calibration").raw,
+    )
+
+
+def native_from(raw: Any) -> Native | None:
+    """The field ``native`` of a document."""
+    if raw is None:
+        return None
+    top = Fields(raw, "native")
+    top.require_exactly("program_version", "program", "reference", "times", "errors", "float32_layers")
+    times = top.numbers("times")
+    errors = Fields(top.get("errors"), "native.errors")
+    found = {precision: errors.numbers(precision) for precision in errors.raw}
+    for precision, each in found.items():
+        if len(each) != len(times) or min(each, default=0.0) < 0:
+            fail(f"native.errors.{precision}", list(each), f"one error for each of the {len(times)} times")
+    return Native(
+        program_version=top.integer("program_version", 1, 1 << 31),
+        program=top.text("program"),
+        reference=top.one_of("reference", NATIVE_REFERENCES),
+        times=times,
+        errors=found,
+        float32_layers=top.names("float32_layers", MAX_LAYERS),
     )
 
 

@@ -1,46 +1,74 @@
-"""Whether the compiled core runs a network, for ``inspect`` and ``doctor``."""
+"""Whether the compiled core runs a network, for ``inspect`` and ``doctor``: its size, algorithms and errors."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..artifact.document import Native
     from ..model import Model
     from ..program.program import Program
 
 
 def of_model(model: Model) -> dict[str, Any]:
-    """Whether a model's network lowers: its size, or why not."""
+    """Whether a model's network lowers: its size and algorithms, and the errors that its export measured; or why not."""
     from ..program.lower import lower_model
 
-    return _report(lambda: lower_model(model))
+    return _report(lambda: lower_model(model), lambda program: model.native)
 
 
 def of_name(name: str) -> dict[str, Any]:
-    """The same of a bundled model, an artifact, or any other ONNX file."""
+    """The same of a bundled model, an artifact, or any other ONNX file. Errors that no export measured are measured now."""
     from ..errors import ArtifactError
     from ..model import load
-    from ..program.lower import lower_file
+    from ..program.lower import lower_file, lower_model
+    from ..runtimes.native_error import inputs_of, inputs_of_file, measure
 
     try:
-        return of_model(load(name))
+        model = load(name)
     except ArtifactError:
-        if not Path(name).is_file():
+        path = Path(name)
+        if not path.is_file():
             raise
-        return _report(lambda: lower_file(Path(name)))
+        return _report(lambda: lower_file(path), lambda program: measure(program, path, inputs_of_file(path, program)))
+    return _report(
+        lambda: lower_model(model), lambda program: model.native or measure(program, model.path, inputs_of(model, program))
+    )
 
 
-def _report(lower: Callable[[], Program]) -> dict[str, Any]:
-    from ..errors import ArtifactError, UnsupportedError
+def _report(lower: Callable[[], Program], errors: Callable[[Program], Native | None]) -> dict[str, Any]:
+    from ..errors import ArtifactError, NetworkError, UnavailableError, UnsupportedError
+    from ..program.identity import layer_name, program_hash
+    from ..program.program import VERSION
     from ..program.summary import summarize
+    from ..runtimes.native import algorithms, instruction_set
+    from ..runtimes.registry import RUNTIMES
 
     try:
-        return {"lowers": True, "why_not": None, **dataclasses.asdict(summarize(lower()))}
-    except (ArtifactError, UnsupportedError) as error:
+        program = lower()
+        measured = errors(program)
+        isa = instruction_set()
+    except (ArtifactError, NetworkError, UnavailableError, UnsupportedError) as error:
         return {"lowers": False, "why_not": str(error)}
+    precisions = next(r.precisions for r in RUNTIMES if r.name == "native")
+    back = () if measured is None else measured.float32_layers
+    return {
+        "lowers": True,
+        "why_not": None,
+        **dataclasses.asdict(summarize(program)),
+        "program_version": VERSION,
+        "program": program_hash(program),
+        "instruction_set": isa,
+        "algorithms": {
+            precision: {layer_name(program, i): name for i, name in algorithms(program, precision, back).items()}
+            for precision in precisions
+        },
+        "measured": None if measured is None else measured.to_json(),
+    }
 
 
 def rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -61,4 +89,21 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("weights", f"{report['weight_bytes']:,} bytes"),
         ("activations", f"{report['activation_bytes']:,} bytes per sample, before memory is reused"),
         ("kept", ", ".join(f"{size:,} bytes per {name}" for name, size in kept.items() if size) or "nothing"),
+        ("program", f"version {report['program_version']}, {report['program']}"),
+        *((precision, _counted(table, report["instruction_set"])) for precision, table in report["algorithms"].items()),
+        *_errors(report["measured"]),
     ]
+
+
+def _counted(table: Mapping[str, str], isa: str) -> str:
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(Counter(table.values()).items(), key=lambda pair: pair[0]))
+    return f"on {isa}" + (f"; convolutions: {counts}" if counts else "")
+
+
+def _errors(measured: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if measured is None:
+        return [("error", "not measured; `diffuse-fast doctor MODEL` measures it")]
+    worst = ", ".join(f"{max(found):.1e} in {precision}" for precision, found in measured["errors"].items())
+    against = f"the largest of {len(measured['times'])} calls, of their largest output, against {measured['reference']}"
+    taken_back = measured["float32_layers"]
+    return [("error", f"{worst}; {against}")] + [("as in float32", ", ".join(taken_back))] * bool(taken_back)

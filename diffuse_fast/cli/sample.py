@@ -163,8 +163,8 @@ def sample(
     saving.check_suffix(out)
     if out.suffix.lower() in saving.IMAGES:
         saving.check_images(loaded)
-    recipe = {"model": loaded.name, "sha256": loaded.sha256, "sample": call, "made_by": _made_by()}
     x = draw(loaded, **call, progress=True)
+    recipe = {"model": loaded.name, "sha256": loaded.sha256, "sample": call, "made_by": _made_by(loaded, call)}
     saving.save(out, x, (-1.0, 1.0) if loaded.value_range is None else loaded, recipe=recipe, columns=columns, scale=scale)
     print(f"{out}: {n} of {loaded.name}, {solver}, {x.shape[1:]} each, seed {call['seed']}")
 
@@ -222,8 +222,12 @@ def _each(option: str, path: Path, n: int, shape: tuple[int, ...]) -> list[Any]:
     return (np.broadcast_to(array, (n, *shape)) if array.shape == shape else array).tolist()
 
 
-def _made_by() -> dict[str, Any]:
+def _made_by(model: Model, call: dict[str, Any]) -> dict[str, Any]:
     from .. import __version__, _core
     from ..kernels import get_kernel
+    from ..runtimes.record import record
 
-    return {"diffuse_fast": __version__, "noise_version": _core.NOISE_VERSION, "kernel": get_kernel().name}
+    versions = {"diffuse_fast": __version__, "noise_version": _core.NOISE_VERSION, "kernel": get_kernel().name}
+    if call["device"] not in ("auto", "cpu"):
+        return versions
+    return {**versions, "network": record(model, call["runtime"], call["precision"], call["threads"])}

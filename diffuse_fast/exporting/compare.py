@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ..artifact.document import Document
 from ..errors import ExportError, NetworkError
-from ..runtimes import Network
+from ..runtimes import BoundCall, Network
 from .convert import prediction_of
 from .example import example, times
 
@@ -19,8 +20,15 @@ BATCHES = (1, 3, 16)  # batch sizes at which the file must agree with the module
 TOLERANCE = 1e-4
 
 
-def compare(torch: Any, module: Any, document: Document, file: Network) -> None:
+def compare(torch: Any, module: Any, document: Document, files: Mapping[str, Network], cause: str) -> None:
     """Run the file and the module at several batch sizes and times, and compare their outputs.
+
+    Args:
+        torch: The package.
+        module: What was exported.
+        document: Its description.
+        files: Ways to run the file, each under the name by which an error calls it.
+        cause: What the error says of the likely cause.
 
     Raises:
         ExportError: they differ by more than rounding.
@@ -29,28 +37,37 @@ def compare(torch: Any, module: Any, document: Document, file: Network) -> None:
     for batch in BATCHES:
         arrays = example(document, batch, rng)
         cond = {c.name: arrays[c.name] for c in document.conditioning}
-        bound = file.bind(batch, document.shape, cond)
-        bound.x[...] = arrays[document.input]
+        bound = {name: file.bind(batch, document.shape, cond) for name, file in files.items()}
         for t in times(document):
-            time = torch.full((batch,), t, dtype=getattr(torch, document.time.dtype))
-            with torch.no_grad():
-                named = {name: torch.from_numpy(array) for name, array in cond.items()}
-                expected = module(torch.from_numpy(arrays[document.input]), time, **named)
-            expected = prediction_of(torch, expected).numpy()
-            if expected.shape != bound.output.shape:
-                raise ExportError(
-                    f"the module returns {expected.shape} for a batch of {batch}; its shape and variance say {bound.output.shape}."
-                )
-            if not np.isfinite(expected).all():
-                raise ExportError(f"the module returns NaN or Inf for noise at time {t}; so it cannot be compared.")
-            try:
-                got = bound(t)
-            except NetworkError as error:
-                raise ExportError(f"the exported file does not run at batch {batch}: {error}") from error
-            scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
-            difference = float(np.abs(got - expected).max()) / scale
-            if not difference <= TOLERANCE:
-                raise ExportError(
-                    f"the exported file differs from the module by {difference:.2g} of its output's scale at batch {batch}, time "
-                    f"{t}; at most {TOLERANCE:g} is rounding. Does the module contain a fixed size, time or random number?"
-                )
+            expected = _expected(torch, module, document, arrays, t)
+            for name, call in bound.items():
+                call.x[...] = arrays[document.input]
+                _check(name, call, expected, batch, t, cause)
+
+
+def _expected(torch: Any, module: Any, document: Document, arrays: dict[str, np.ndarray], t: float) -> np.ndarray:
+    x = torch.from_numpy(arrays[document.input])
+    time = torch.full((len(x),), t, dtype=getattr(torch, document.time.dtype))
+    with torch.no_grad():
+        expected = module(x, time, **{c.name: torch.from_numpy(arrays[c.name]) for c in document.conditioning})
+    return prediction_of(torch, expected).numpy()
+
+
+def _check(name: str, call: BoundCall, expected: np.ndarray, batch: int, t: float, cause: str) -> None:
+    if expected.shape != call.output.shape:
+        raise ExportError(
+            f"the module returns {expected.shape} for a batch of {batch}; its shape and variance say {call.output.shape}."
+        )
+    if not np.isfinite(expected).all():
+        raise ExportError(f"the module returns NaN or Inf for noise at time {t}; so it cannot be compared.")
+    try:
+        got = call(t)
+    except NetworkError as error:
+        raise ExportError(f"{name} does not run at batch {batch}: {error}") from error
+    scale = max(float(np.abs(expected).max()), float(np.finfo(np.float32).tiny))
+    difference = float(np.abs(got - expected).max()) / scale
+    if not difference <= TOLERANCE:
+        raise ExportError(
+            f"{name} differs from the module by {difference:.2g} of its output's scale at batch {batch}, time {t}; at most "
+            f"{TOLERANCE:g} is rounding. {cause}"
+        )

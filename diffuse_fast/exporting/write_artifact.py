@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import secrets
 import shutil
@@ -16,12 +17,26 @@ from pathlib import Path
 from typing import Any
 
 from ..artifact.document import Range
-from ..errors import ArgumentError, ArgumentTypeError, ArtifactError, ExportError, MissingDependencyError, OutputError, install_hint
-from ..model import Model, load
+from ..errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ArtifactError,
+    ExportError,
+    MissingDependencyError,
+    OutputError,
+    UnsupportedError,
+    install_hint,
+)
+from ..model import Model, load, rewritten
+from ..program.lower import lower_model
+from ..runtimes import network
+from ..runtimes.native_error import inputs_of, measure
 from ..schedule import Schedule
 from .compare import compare
 from .convert import build, quiet, trace
 from .document import OPSETS, make_document
+
+_log = logging.getLogger("diffuse_fast")
 
 MAX_SINGLE_FILE = 2_000_000_000  # bytes; protobuf ends at 2^31 - 1
 
@@ -122,13 +137,29 @@ def export(
             except ExportError:
                 if version == opsets[-1]:
                     raise
-        compare(torch, module, document, file)
+        cause = "Does the module contain a fixed size, time or random number?"
+        compare(torch, module, document, {"the exported file": file}, cause)
+        _measure_native(torch, module, draft)
         # The external data first, so that the model file never exists without them.
         for path in reversed(written):
             os.replace(path, target.parent / path.name)
         if len(written) == 1:
             target.with_name(target.name + ".data").unlink(missing_ok=True)  # of a replaced file
     return load(target)
+
+
+def _measure_native(torch: Any, module: Any, draft: Path) -> None:
+    """If the native runtime runs a draft, compare it with the module in each precision and add its errors to the document."""
+    model = load(draft)
+    try:
+        program = lower_model(model)
+    except (UnsupportedError, ArtifactError) as error:
+        _log.info("%s: the native runtime does not run it: %s", model.name, error)
+        return
+    found = measure(program, model.path, inputs_of(model, program))
+    model = rewritten(model, draft, native=found)
+    native = {f"the native runtime in {precision}": network(model, "native", precision=precision) for precision in found.errors}
+    compare(torch, module, model, native, "This is a fault of diffuse_fast; please report it.")
 
 
 def _require(package: str) -> Any:

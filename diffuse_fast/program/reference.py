@@ -300,11 +300,12 @@ def _convolution(kind: Convolution, op: Operation, x: np.ndarray, weight: np.nda
         sizes = list(size)
     rows = max(len(x), len(weight))
     y = np.zeros((rows, groups * weight.shape[2], *sizes))
+    taps = np.ascontiguousarray(np.moveaxis(weight, range(4, weight.ndim), range(len(kernel))))  # of matrices that BLAS takes
     for tap in np.ndindex(*kernel):
         start = [k * d for k, d in zip(tap, kind.dilations, strict=True)]
         places = _places(start, spatial if kind.transposed else size, kind.strides)
         read, write = ((...,), places) if kind.transposed else (places, (...,))
-        product = weight[(..., *tap)] @ x[read].reshape(len(x), groups, x.shape[1] // groups, -1)
+        product = taps[tap] @ x[read].reshape(len(x), groups, x.shape[1] // groups, -1)
         y[write] += product.reshape(y[write].shape)
     if kind.transposed:
         y = y[_places(before, size, [1] * len(size))]

@@ -6,7 +6,7 @@ import contextlib
 import math
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,17 @@ from ..machine import free_memory
 from ..model import Model
 from ..onnx.weights import Initializers
 from ..program.encoding import encode
+from ..program.identity import layer_name, program_hash
 from ..program.lower import lower_model
-from ..program.program import Program
+from ..program.program import VERSION, Convolution, Program
 from .base import Inputs, aligned, check_output, network_error, require_integer_times
 from .fork_safety import forget_in_child
 
 ENVIRONMENT = "DIFFUSE_FAST_KERNEL"
 _ISAS = ("avx512", "avx2", "neon", "scalar")
 
-# By model, then by instruction set: a core network has the packed weights, and any thread may run it.
-_loaded: weakref.WeakKeyDictionary[Model, dict[str, _core.Network]] = weakref.WeakKeyDictionary()
+# By model, then by instruction set and precision: a core network has the packed weights, and any thread may run it.
+_loaded: weakref.WeakKeyDictionary[Model, dict[tuple[str, str], _core.Network]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -53,12 +54,12 @@ def network(model: Any, *, threads: int | None = None, time_dtype: str | None = 
         raise ArgumentError("time_dtype is for modules and callables; an ONNX file fixes the type of its time itself.")
     isa = instruction_set()
     with _lock:
-        by_isa = _loaded.setdefault(model, {})
-        if isa not in by_isa:
+        loaded = _loaded.setdefault(model, {})
+        if (isa, precision) not in loaded:
             program = lower_model(model)
             with model.files.unchanged():
-                by_isa[isa] = load(program, model.path, isa)
-        core = by_isa[isa]
+                loaded[isa, precision] = load(program, model.path, isa, precision, float32_layers(model))
+        core = loaded[isa, precision]
     inputs = Inputs(model.input, model.shape, model.time, 1, True, tuple(model.conditioning))
     return NativeNetwork(core, inputs, model.output_shape, threads or 0)
 
@@ -76,13 +77,49 @@ def instruction_set() -> str:
     return next(name for name, reason in reasons.items() if reason is None)
 
 
-def load(program: Program, source: Path | Mapping[str, np.ndarray], isa: str) -> _core.Network:
+def float32_layers(model: Model) -> tuple[str, ...]:
+    """The layers that ``float32-fast`` computes as ``float32`` does, as the export of the model recorded them."""
+    return () if model.native is None else model.native.float32_layers
+
+
+def identity(model: Model, precision: str) -> dict[str, Any]:
+    """What determines the bits of a model's results besides its weights, as JSON data.
+
+    ``algorithms`` names the algorithm of each convolution, in the order of the program.
+    """
+    program = lower_model(model)
+    return {
+        "precision": precision,
+        "instruction_set": instruction_set(),
+        "program_version": VERSION,
+        "program": program_hash(program),
+        "algorithms": list(algorithms(program, precision, float32_layers(model)).values()),
+    }
+
+
+def algorithms(program: Program, precision: str, as_float32: Collection[str] = ()) -> dict[int, str]:
+    """The algorithm of each convolution, by index of the operation: ``direct``, ``F(2,3)`` or ``F(4,3)``."""
+    words = encode(program)
+    exact = dict(_core.network_algorithms(words, "float32"))
+    found = _core.network_algorithms(words, precision)
+    return {index: exact[index] if layer_name(program, index) in as_float32 else name for index, name in found}
+
+
+def load(
+    program: Program,
+    source: Path | Mapping[str, np.ndarray],
+    isa: str,
+    precision: str = "float32",
+    as_float32: Collection[str] = (),
+) -> _core.Network:
     """Load a program into the core.
 
     Args:
         program: What to run.
         source: The ONNX file with its initializers, or these by name, float32.
         isa: The instruction set.
+        precision: ``float32`` or ``float32-fast``.
+        as_float32: Names of convolutions that compute as in ``float32`` whatever the precision.
 
     Raises:
         ArtifactError: a weight is missing, of another size, or not finite, or the program is not valid.
@@ -90,11 +127,13 @@ def load(program: Program, source: Path | Mapping[str, np.ndarray], isa: str) ->
     """
     words = encode(program)
     sizes = {b.initializer: b.size for b in program.buffers if b.initializer is not None}
+    convolutions = [i for i, op in enumerate(program.operations) if isinstance(op.kind, Convolution)] if as_float32 else []
+    exact = [i for i in convolutions if layer_name(program, i) in as_float32]
     with contextlib.ExitStack() as stack:
         try:
-            _check_memory(_core.network_memory(isa, words))
+            _check_memory(_core.network_memory(isa, words, precision))
             read = source.__getitem__ if isinstance(source, Mapping) else stack.enter_context(Initializers(source, sizes)).read
-            return _core.Network(isa, words, _Constants(program, read))
+            return _core.Network(isa, words, _Constants(program, read), precision, exact)
         except ValueError as error:
             if isinstance(error, ArtifactError):
                 raise

@@ -76,7 +76,7 @@ RUNTIMES = (
         order=1, int8_order=0, streams=True,
     ),
     Runtime("mnn", "mnn", {"artifact": ("float32", "float32-fast")}, "MNN", "mnn", order=2),
-    Runtime("native", "native", {"artifact": ("float32",)}, order=3, automatic=False),
+    Runtime("native", "native", {"artifact": ("float32", "float32-fast")}, order=3, automatic=False),
     Runtime("torch", "torch", {"module": ("float32", "bfloat16")}, "torch", "train"),
     Runtime("callable", "callable", {"callable": ("float32",)}),
 )  # fmt: skip

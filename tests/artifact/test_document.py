@@ -87,7 +87,7 @@ def test_a_field_of_a_wrong_type_is_named(document, field, value):
     "field, value",
     [
         ("format", "onnx"),
-        ("version", 5),
+        ("version", 6),
         ("version", True),
         ("version", 1.0),
         ("prediction_type", "noise"),

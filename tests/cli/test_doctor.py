@@ -143,13 +143,16 @@ print([m for m in ("torch", "onnxruntime", "onnx", "triton", "openvino", "MNN") 
 def test_of_a_model_it_says_whether_the_native_runtime_runs_it(run, small, tmp_path):
     onnx = pytest.importorskip("onnx")
     assert json.loads(run("doctor", "digits", "--json").stdout)["native"]["lowers"]
-    assert "native runtime: digits" in run("doctor", "digits").stdout
+    shown = run("doctor", "digits").stdout
+    assert "native runtime: digits" in shown and "against float64" in shown
 
     proto = onnx.load(small())  # a file of others does not describe itself
     del proto.metadata_props[:]
     onnx.save(proto, tmp_path / "foreign.onnx")
     native = json.loads(run("doctor", "foreign.onnx", "--json").stdout)["native"]
     assert native["lowers"] and native["model"] == "foreign.onnx"
+    assert native["measured"]["times"] == [0.0, 249.0, 499.0, 749.0, 999.0]
+    assert max(native["measured"]["errors"]["float32-fast"]) < 1e-6
 
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     assert not json.loads(run("doctor", "broken.onnx", "--json").stdout)["native"]["lowers"]

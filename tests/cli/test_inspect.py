@@ -8,6 +8,7 @@ import json
 import pytest
 
 import diffuse_fast as df
+from diffuse_fast.program import program
 
 
 def test_json_holds_document_graph_and_checksum(run, small, document):
@@ -61,6 +62,11 @@ def test_it_says_whether_the_native_runtime_runs_the_network(run, small):
     shown = run("inspect", "digits").stdout
     assert f"{native['weight_bytes']:,} bytes" in shown
     assert f"{sum(native['kinds'].values())} per call" in shown
+    assert (native["program_version"], len(native["program"])) == (program.VERSION, 64) and native["program"] in shown
+    table = native["algorithms"]["float32-fast"]
+    assert (table["network.first.weight"], table["network.down.0.0.conv1.weight"]) == ("direct", "F(4,3)")
+    assert f"on {native['instruction_set']}; convolutions: {list(table.values()).count('F(2,3)')} F(2,3), 11 F(4,3)" in shown
+    assert native["measured"] is None and "not measured" in shown
 
 
 def test_it_says_why_the_native_runtime_does_not_run_a_network(run, small):

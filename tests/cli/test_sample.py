@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
+from diffuse_fast.runtimes.native import identity
 
 pytest.importorskip("onnxruntime")
 
@@ -128,6 +129,7 @@ def test_an_npz_says_how_to_draw_it_again(run, tmp_path):
         samples, recipe = a["samples"], json.loads(str(a["recipe"]))
         assert json.loads(str(b["recipe"]))["sample"]["seed"] != recipe["sample"]["seed"]
         assert not np.array_equal(samples, b["samples"])
+    assert recipe["made_by"]["network"] == {"runtime": "onnx", "precision": "float32"}
     assert recipe["sha256"] == df.load("digits").sha256
     assert recipe["sample"]["cond"] == {"label": [1, 2, 1]}
     np.testing.assert_array_equal(samples, df.sample(recipe["model"], **recipe["sample"]))
@@ -278,3 +280,14 @@ def test_a_terminal_sees_a_bar_and_an_interrupt_leaves_nothing(tmp_path):
     assert process.returncode != 0
     assert out == b""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_recipe_of_the_native_runtime_has_what_determines_its_bits(run, tmp_path):
+    result = run(
+        "sample", "digits", "-n", "1", "--steps", "2", "--runtime", "native", "--precision", "float32-fast", "--out", "a.npz"
+    )
+    assert result.exit_code == 0, result.stderr
+    with np.load("a.npz") as made:
+        made_by = json.loads(str(made["recipe"]))["made_by"]
+    assert made_by["network"] == {"runtime": "native", **identity(df.load("digits"), "float32-fast")}
+    assert made_by["network"]["algorithms"].count("F(4,3)") == 11

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -50,6 +51,25 @@ def test_a_sample_has_its_bits_in_any_batch(digits):
     assert bound(500.0).tobytes() != together[1:2].tobytes()
     bound.condition(label(2))
     assert bound(500.0).tobytes() == together[1:2].tobytes()
+
+
+def test_samples_of_50_steps_are_within_the_spread_of_the_other_runtimes(digits):
+    for package in ("onnxruntime", "openvino", "MNN"):
+        pytest.importorskip(package)
+
+    def draw(runtime, precision="float32"):
+        cond = {"label": np.arange(32) % 10}
+        return df.sample(digits, 32, 50, solver="ddim", seed=0, cond=cond, runtime=runtime, precision=precision, threads=1)
+
+    def distance(a, b):
+        return np.abs(a - b).max()
+
+    others = [draw(runtime) for runtime in ("onnx", "openvino", "mnn")]
+    spread = max(distance(a, b) for a, b in itertools.combinations(others, 2))
+    exact = draw("native")
+    assert max(distance(exact, other) for other in others) <= spread
+    lo, hi = digits.value_range
+    assert 0 < distance(draw("native", "float32-fast"), exact) <= 1e-4 * (hi - lo)
 
 
 def test_errors(digits):

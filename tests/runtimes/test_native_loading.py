@@ -129,14 +129,14 @@ def test_nothing_is_read_after_loading(saved):
     os.truncate(path, 0)
     x = np.ones((1, WIDTH), np.float32)
     y = np.full_like(x, np.nan)
-    loaded.run(x, y, loaded.prepare_times(np.float32([0])), [0], loaded.prepare_conditions([]), [0])
+    loaded.run(x, y, loaded.prepare_times(np.float32([0])), loaded.prepare_conditions([], 1))
     assert np.isfinite(y).all()
 
 
 def test_memory_limit(monkeypatch):
     model = df.load("digits")
     words = encode(lower_model(model))
-    weights, activations, workspace = _core.network_memory(ISA, words)
+    weights, activations, workspace = _core.network_memory(ISA, words, "float32")
     assert weights > sum(b.size * 4 for b in lower_model(model).buffers if b.initializer) * 0.9
     assert 0 < workspace < 1 << 22 and 0 < activations < 1 << 22
     needed = weights + activations + workspace

@@ -29,7 +29,7 @@ def test_auto_takes_what_has_the_precision(small):
     model = df.load(small())
     assert runtimes.select(model, precision="bfloat16").name == "openvino"
     assert runtimes.select(model, precision="float32-fast").name == "mnn"
-    every = r"onnx: float32, int8; openvino: float32, bfloat16, int8; mnn: float32, float32-fast; native: float32\)"
+    every = r"onnx: float32, int8; openvino: float32, bfloat16, int8; mnn: float32, float32-fast; native: float32, float32-fast\)"
     with pytest.raises(ArgumentError, match=rf"'float16'.*{every}"):
         runtimes.select(model, precision="float16")
     with pytest.raises(ArgumentError, match=r"'bfloat16'.*\(onnx: float32, int8\)"):

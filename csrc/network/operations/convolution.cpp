@@ -48,7 +48,61 @@ std::vector<float> turned(std::span<const float> weights, const ConvolutionShape
   return out;
 }
 
+// The shape of a convolution, and how the input of a transposed one is stretched.
+void set_shape(const Operation& operation, PreparedConvolution& out) {
+  const auto& kind = std::get<Convolution>(operation.kind);
+  const View &x = operation.inputs[0], &w = operation.inputs[1], &y = operation.output;
+  const bool flat = kind.strides.size() == 1;
+  // Attributes and sizes per dimension of the image; one dimension is an image of one row.
+  const auto of = [&](const std::vector<int64_t>& list, bool row, int64_t none, size_t per = 1) {
+    return flat && row ? none : list[(flat || row ? 0 : 1) * per];
+  };
+  const auto size = [&](const View& view, int skip, bool row) { return flat && row ? 1 : view.size(skip + (flat || row ? 0 : 1)); };
+  ConvolutionShape& s = out.shape;
+  s.channels = x.size(0);
+  s.outputs = y.size(0);
+  s.groups = kind.groups;
+  s.height = out.input_height = size(x, 1, true);
+  s.width = out.input_width = size(x, 1, false);
+  s.out_height = size(y, 1, true);
+  s.out_width = size(y, 1, false);
+  s.kernel_height = size(w, 2, true);
+  s.kernel_width = size(w, 2, false);
+  if (s.kernel_height > kMaxTaps || s.kernel_width > kMaxTaps / s.kernel_height)
+    throw std::invalid_argument("a kernel has more than " + std::to_string(kMaxTaps) + " elements");
+  s.stride_y = of(kind.strides, true, 1);
+  s.stride_x = of(kind.strides, false, 1);
+  s.dilation_y = of(kind.dilations, true, 1);
+  s.dilation_x = of(kind.dilations, false, 1);
+  s.pad_top = of(kind.pads, true, 0, 2);
+  s.pad_left = of(kind.pads, false, 0, 2);
+  if (kind.transposed) {
+    const auto stretch = [](int64_t& length, int64_t& stride, int64_t kernel, int64_t dilation, int64_t& pad, int64_t& by,
+                            int64_t& crop) {
+      by = stride;
+      stride = 1;
+      pad = dilation * (kernel - 1) - pad;
+      crop = std::max<int64_t>(0, -pad);
+      pad += crop;
+      length = (length - 1) * by + 1 - crop;
+      if (length < 1 || length > INT32_MAX) throw std::invalid_argument("a transposed convolution is cut beyond its input");
+    };
+    stretch(s.height, s.stride_y, s.kernel_height, s.dilation_y, s.pad_top, out.stretch_y, out.crop_y);
+    stretch(s.width, s.stride_x, s.kernel_width, s.dilation_x, s.pad_left, out.stretch_x, out.crop_x);
+  }
+}
+
+ConvolutionAlgorithm algorithm_of(const ConvolutionShape& shape, Precision precision) {
+  return precision == Precision::kFloat32Fast ? fast_algorithm(shape) : float32_algorithm(shape);
+}
+
 }  // namespace
+
+ConvolutionAlgorithm convolution_algorithm(const Operation& operation, Precision precision) {
+  PreparedConvolution described;
+  set_shape(operation, described);
+  return algorithm_of(described.shape, precision);
+}
 
 int64_t PreparedConvolution::scratch(int64_t rows) const {
   const int64_t result = write_in_place ? 0 : rows * shape.out_height * shape.out_width * shape.outputs;
@@ -87,48 +141,13 @@ void PreparedConvolution::load(const Context& context, const Operation& operatio
 
 std::unique_ptr<Prepared> prepare_convolution(const Context& context, const Operation& operation) {
   auto out = std::make_unique<PreparedConvolution>();
+  set_shape(operation, *out);
+  const ConvolutionShape& s = out->shape;
   const auto& kind = std::get<Convolution>(operation.kind);
-  const View &x = operation.inputs[0], &w = operation.inputs[1], &y = operation.output;
+  const View &x = operation.inputs[0], &y = operation.output;
   const bool flat = kind.strides.size() == 1;
-  // Attributes and sizes per dimension of the image; one dimension is an image of one row.
-  const auto of = [&](const std::vector<int64_t>& list, bool row, int64_t none, size_t per = 1) {
-    return flat && row ? none : list[(flat || row ? 0 : 1) * per];
-  };
-  const auto size = [&](const View& view, int skip, bool row) { return flat && row ? 1 : view.size(skip + (flat || row ? 0 : 1)); };
-  ConvolutionShape& s = out->shape;
-  s.channels = x.size(0);
-  s.outputs = y.size(0);
-  s.groups = kind.groups;
-  s.height = out->input_height = size(x, 1, true);
-  s.width = out->input_width = size(x, 1, false);
-  s.out_height = size(y, 1, true);
-  s.out_width = size(y, 1, false);
-  s.kernel_height = size(w, 2, true);
-  s.kernel_width = size(w, 2, false);
-  if (s.kernel_height > kMaxTaps || s.kernel_width > kMaxTaps / s.kernel_height)
-    throw std::invalid_argument("a kernel has more than " + std::to_string(kMaxTaps) + " elements");
-  s.stride_y = of(kind.strides, true, 1);
-  s.stride_x = of(kind.strides, false, 1);
-  s.dilation_y = of(kind.dilations, true, 1);
-  s.dilation_x = of(kind.dilations, false, 1);
-  s.pad_top = of(kind.pads, true, 0, 2);
-  s.pad_left = of(kind.pads, false, 0, 2);
-  if (kind.transposed) {
-    const auto stretch = [](int64_t& length, int64_t& stride, int64_t kernel, int64_t dilation, int64_t& pad, int64_t& by,
-                            int64_t& crop) {
-      by = stride;
-      stride = 1;
-      pad = dilation * (kernel - 1) - pad;
-      crop = std::max<int64_t>(0, -pad);
-      pad += crop;
-      length = (length - 1) * by + 1 - crop;
-      if (length < 1 || length > INT32_MAX) throw std::invalid_argument("a transposed convolution is cut beyond its input");
-    };
-    stretch(s.height, s.stride_y, s.kernel_height, s.dilation_y, s.pad_top, out->stretch_y, out->crop_y);
-    stretch(s.width, s.stride_x, s.kernel_width, s.dilation_x, s.pad_left, out->stretch_x, out->crop_x);
-  }
   out->run = context.kernels.convolution;
-  out->algorithm = context.precision == Precision::kFloat32Fast ? fast_algorithm(s) : float32_algorithm(s);
+  out->algorithm = algorithm_of(s, context.precision);
 
   const int rows = flat ? -1 : 1, columns = flat ? 1 : 2;
   out->prologue = prepare_stages(operation.prologue, x, 0);
