@@ -59,12 +59,20 @@ class NetworkError(DiffuseFastError, RuntimeError):
     """A network raised an error, or returned an output of the wrong type or shape."""
 
 
+class StoppedError(DiffuseFastError, RuntimeError):
+    """Samples were stopped from another thread."""
+
+
 class UnavailableError(DiffuseFastError, RuntimeError):
     """This machine or this build cannot provide what was asked for: a kernel, device, precision or execution provider."""
 
 
 class UnsupportedError(DiffuseFastError, NotImplementedError):
     """The native runtime does not support a network; the message names the operation, its node and its module."""
+
+
+class MemoryLimitError(DiffuseFastError, MemoryError):
+    """A network would take more memory than this process may use; the message states both."""
 
 
 class DeviceError(DiffuseFastError, RuntimeError):

@@ -1,19 +1,23 @@
-"""The machine that this process runs on: its CPU, and how many of the cores the process may use.
+"""The machine that this process runs on: its CPU, and how many of the cores and how much memory the process may use.
 
 Linux only in its details. Where the system does not provide a value, the functions return None or the count that Python reports.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_CPUINFO = Path("/proc/cpuinfo")
+_CPUINFO, _MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 _CGROUP, _CGROUP_MOUNT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-_CGROUP_V1_CPU = ("cpu,cpuacct", "cpuacct,cpu", "cpu")  # mount names of the cpu controller, which distributions choose
+# Mount names of the controllers in version 1, which distributions choose.
+_CGROUP_V1 = {"cpu": ("cpu,cpuacct", "cpuacct,cpu", "cpu"), "memory": ("memory",)}
+_CGROUP_V1_MEMORY = ("memory.limit_in_bytes", "memory.usage_in_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,23 +92,53 @@ def quota(cgroup: Path = _CGROUP, mount: Path = _CGROUP_MOUNT) -> int | None:
         cgroup: File that lists the control groups of the process.
         mount: Folder where the control group file systems are mounted.
     """
+    return min((limit for group in _groups("cpu", cgroup, mount) if (limit := _limit(group)) is not None), default=None)
+
+
+def free_memory(cgroup: Path = _CGROUP, mount: Path = _CGROUP_MOUNT, meminfo: Path = _MEMINFO) -> int | None:
+    """Return how many bytes this process can still take without swapping; None if unknown.
+
+    That is what the machine has available, at most what the limits of this process's control group leave (cgroup v2:
+    ``memory.max``; v1: ``memory.limit_in_bytes``). Pages of files that the kernel can drop count as free.
+
+    Args:
+        cgroup, mount: As for :func:`quota`.
+        meminfo: File with the machine's memory.
+    """
+    free = [left for group in _groups("memory", cgroup, mount) if (left := _left(group)) is not None]
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        free += [int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable:")]
+    return min(free, default=None)
+
+
+def _groups(controller: str, cgroup: Path, mount: Path) -> Iterator[Path]:
+    """Folders of the control groups that may limit this process: its own and those around it, up to the root."""
     try:
         lines = cgroup.read_text().splitlines()
     except OSError:
-        return None
-    limits = []
+        return
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             roots = [mount, mount / "unified"]
-        elif "cpu" in controllers.split(","):
-            roots = [mount / name for name in _CGROUP_V1_CPU]
+        elif controller in controllers.split(","):
+            roots = [mount / name for name in _CGROUP_V1[controller]]
         else:
             continue
         # Inside a container the path may be the host's, while only the container's root is mounted.
         for group in (Path(path), *Path(path).parents):
-            limits += [limit for root in roots if (limit := _limit(root / str(group).lstrip("/"))) is not None]
-    return min(limits, default=None)
+            yield from (root / str(group).lstrip("/") for root in roots)
+
+
+def _left(group: Path) -> int | None:
+    """Read what the limit of one group leaves, in bytes."""
+    limit, used = ("memory.max", "memory.current") if (group / "memory.max").exists() else _CGROUP_V1_MEMORY
+    try:
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        files = sum(int(stat.get(name, 0)) for name in ("active_file", "inactive_file"))
+        return max(0, int((group / limit).read_text()) - int((group / used).read_text()) + files)
+    except (OSError, ValueError):  # "max": no limit
+        return None
 
 
 def _limit(group: Path) -> int | None:

@@ -46,6 +46,44 @@ def test_without_control_groups(tmp_path):
     assert machine.quota(tmp_path / "own", tmp_path) is None
 
 
+V1_MEMORY = {"limit_in_bytes": "1000", "usage_in_bytes": "800", "stat": "active_file 30\ninactive_file 20\n"}
+STAT = "cache 900\nactive_file 30\ninactive_file 20\nanon 500\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/\n", {}, 2048),
+        ("0::/\n", {"memory.max": "1000\n", "memory.current": "600\n", "memory.stat": STAT}, 450),
+        ("0::/\n", {"memory.max": "max\n", "memory.current": "600\n", "memory.stat": STAT}, 2048),
+        ("0::/\n", {"memory.max": "100\n", "memory.current": "600\n", "memory.stat": STAT}, 0),
+        ("0::/\n", {"memory.max": "99000\n", "memory.current": "600\n", "memory.stat": STAT}, 2048),
+        (
+            "0::/a/b\n",
+            {"a/memory.max": "700\n", "a/memory.current": "600\n", "a/memory.stat": STAT, "a/b/memory.max": "max\n"},
+            150,
+        ),
+        (
+            V1,
+            {f"memory/docker/ab/memory.{n}": t for n, t in (("limit_in_bytes", "1000"), ("usage_in_bytes", "800"), ("stat", STAT))},
+            250,
+        ),
+        (V1, {"cpu/memory.limit_in_bytes": "1000"}, 2048),
+        ("0::/\n", {"memory.max": "nonsense\n", "memory.current": "600\n", "memory.stat": STAT}, 2048),
+    ],
+)
+def test_free_memory(tmp_path, own, files, expected):
+    written(tmp_path, own, files)
+    (tmp_path / "meminfo").write_text("MemTotal:  8 kB\nMemAvailable:   2 kB\n")
+    assert machine.free_memory(tmp_path / "own", tmp_path / "mount", tmp_path / "meminfo") == expected
+
+
+def test_free_memory_of_this_machine(tmp_path):
+    assert machine.free_memory(tmp_path / "own", tmp_path, tmp_path / "meminfo") is None
+    if os.path.exists("/proc/meminfo"):
+        assert machine.free_memory() > 1 << 20
+
+
 def test_no_more_than_the_quota(monkeypatch):
     monkeypatch.setattr(machine, "quota", lambda: 1)
     assert machine.cores() == machine.physical_cores() == 1

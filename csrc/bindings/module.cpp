@@ -10,6 +10,7 @@
 
 namespace py = pybind11;
 
+void bind_loop(py::module_& m);
 void bind_network(py::module_& m);
 void bind_schedule(py::module_& m);
 void bind_single_row(py::module_& m);
@@ -29,6 +30,7 @@ PYBIND11_MODULE(_core, m) {
       },
       py::arg("name"), "An environment variable, or None. Five times as fast as os.environ.");
   bind_network(m);
+  bind_loop(m);
   bind_schedule(m);
   bind_single_row(m);
   bind_step(m);

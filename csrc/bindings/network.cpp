@@ -7,9 +7,11 @@
 #include <memory>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
-#include "network/network.h"
+#include "bindings/network.h"
+#include "network/estimate.h"
 #include "step/cpu/kernels.h"
 #include "threads/pool.h"
 
@@ -17,6 +19,7 @@ namespace py = pybind11;
 
 namespace {
 
+using df::bindings::PreparedRows;
 using df::network::Network;
 using df::network::Precision;
 using df::network::RowHandle;
@@ -24,10 +27,14 @@ using df::network::RowHandle;
 using Floats = py::array_t<float, py::array::c_style>;
 using Words = py::array_t<int64_t, py::array::c_style>;
 
-// Rows prepared by a network, in order.
-struct PreparedRows {
-  std::vector<RowHandle> rows;
-};
+const df::network::Kernels& kernels_of(const std::string& kernel) {
+  df::require_kernel(kernel.c_str());
+  const df::network::Kernels* kernels = df::network::find_kernels(kernel.c_str());
+  if (kernels == nullptr) throw std::invalid_argument("this build has no network kernels for '" + kernel + "'");
+  return *kernels;
+}
+
+std::span<const int64_t> span_of(const Words& words) { return {words.data(), static_cast<size_t>(words.size())}; }
 
 Precision precision_of(const std::string& name) {
   if (name == "float32") return Precision::kFloat32;
@@ -35,19 +42,28 @@ Precision precision_of(const std::string& name) {
   throw std::invalid_argument("precision is '" + name + "'; the core has float32 and float32-fast");
 }
 
-std::span<const int64_t> span_of(const Words& words) { return {words.data(), static_cast<size_t>(words.size())}; }
+// Items of the sequence, each as long as the network needs it.
+df::network::ConstantSource source_of(const py::sequence& constants) {
+  const auto get = [constants = constants.ptr()](size_t number) {
+    const py::gil_scoped_acquire acquire;
+    const py::object item = py::reinterpret_borrow<py::sequence>(constants)[number];
+    const auto release = [](const Floats* array) {
+      const py::gil_scoped_acquire locked;
+      delete array;
+    };
+    const std::shared_ptr<const Floats> array(new Floats(item.cast<Floats>()), release);
+    return df::network::GivenConstant{{array->data(), static_cast<size_t>(array->size())}, array};
+  };
+  return {constants.size(), get};
+}
 
-std::unique_ptr<Network> load(const std::string& kernel, const Words& words, const std::vector<Floats>& constants,
+std::unique_ptr<Network> load(const std::string& kernel, const Words& words, const py::sequence& constants,
                               const std::string& precision, const std::vector<int64_t>& exact) {
-  df::require_kernel(kernel.c_str());
-  const df::network::Kernels* kernels = df::network::find_kernels(kernel.c_str());
-  if (kernels == nullptr) throw std::invalid_argument("this build has no network kernels for '" + kernel + "'");
-  std::vector<std::span<const float>> spans;
-  for (const Floats& array : constants) spans.emplace_back(array.data(), static_cast<size_t>(array.size()));
+  const df::network::Kernels& kernels = kernels_of(kernel);
+  const df::network::ConstantSource source = source_of(constants);
   const Precision computed = precision_of(precision);
-  const auto list = span_of(words);
   py::gil_scoped_release release;
-  return std::make_unique<Network>(list, spans, *kernels, computed, exact);
+  return std::make_unique<Network>(span_of(words), source, kernels, computed, exact);
 }
 
 // Each convolution of a program by its index, and its algorithm.
@@ -60,6 +76,15 @@ std::vector<std::pair<int64_t, const char*>> algorithms(const Words& words, cons
     if (std::holds_alternative<df::network::Convolution>(program.operations[i].kind))
       found.emplace_back(static_cast<int64_t>(i), kNames[static_cast<int>(convolution_algorithm(program.operations[i], computed))]);
   return found;
+}
+
+// Weights, activations and workspace.
+std::tuple<int64_t, int64_t, int64_t> estimate(const std::string& kernel, const Words& words, const std::string& precision) {
+  const df::network::Kernels& kernels = kernels_of(kernel);
+  const Precision computed = precision_of(precision);
+  py::gil_scoped_release release;
+  const auto bytes = df::network::estimate_memory(df::network::decode(span_of(words)), kernels, computed);
+  return {bytes.weights, bytes.activations, bytes.workspace};
 }
 
 int64_t rows_of(const Floats& array, int64_t size, const char* name) {
@@ -75,42 +100,35 @@ PreparedRows prepare_times(Network& network, const Floats& times) {
   return {network.prepare_times(times.data(), count)};
 }
 
-PreparedRows prepare_conditions(Network& network, const std::vector<Floats>& conditions) {
+PreparedRows prepare_conditions(Network& network, const std::vector<Floats>& conditions, int64_t count) {
   if (conditions.size() + 2 != network.inputs())
     throw std::invalid_argument("the network takes " + std::to_string(network.inputs() - 2) + " conditioning inputs");
-  int64_t count = 1;
+  if (count < 1) throw std::invalid_argument("count must be at least 1");
   std::vector<const float*> data;
   for (size_t i = 0; i < conditions.size(); ++i) {
-    const int64_t rows = rows_of(conditions[i], network.input_size(2 + i), "a conditioning input");
-    if (i > 0 && rows != count) throw std::invalid_argument("the conditioning inputs have different numbers of rows");
-    count = rows;
+    if (rows_of(conditions[i], network.input_size(2 + i), "a conditioning input") != count)
+      throw std::invalid_argument("a conditioning input must have " + std::to_string(count) + " rows");
     data.push_back(conditions[i].data());
   }
   py::gil_scoped_release release;
   return {network.prepare_conditions(data.data(), count)};
 }
 
-// One handle per sample: given, one for all, or none for a network without conditioning.
-std::vector<RowHandle> for_batch(const PreparedRows& rows, const std::vector<int64_t>& which, int64_t batch, const char* name) {
-  std::vector<RowHandle> out(static_cast<size_t>(batch));
-  if (static_cast<int64_t>(which.size()) != batch)
-    throw std::invalid_argument(std::string(name) + " must have one entry per sample");
-  for (size_t i = 0; i < which.size(); ++i) {
-    if (which[i] < 0 || which[i] >= static_cast<int64_t>(rows.rows.size()))
-      throw std::out_of_range(std::string(name) + " has a row that was not prepared");
-    out[i] = rows.rows[static_cast<size_t>(which[i])];
-  }
-  return out;
+// One handle per sample: as given, or one for all.
+std::vector<RowHandle> for_batch(const PreparedRows& rows, int64_t batch, const char* name) {
+  if (rows.rows.size() == 1) return std::vector<RowHandle>(static_cast<size_t>(batch), rows.rows[0]);
+  if (static_cast<int64_t>(rows.rows.size()) != batch)
+    throw std::invalid_argument(std::string(name) + " must have one row, or one per sample");
+  return rows.rows;
 }
 
 void run_rows(Network& network, const Floats& x, py::array_t<float, py::array::c_style>& y, const PreparedRows& times,
-              const std::vector<int64_t>& time_row, const PreparedRows& conditions, const std::vector<int64_t>& condition_row,
-              int threads) {
+              const PreparedRows& conditions, int threads) {
   const int64_t batch = rows_of(x, network.input_size(0), "x");
   if (y.size() != batch * network.output_size())
     throw std::invalid_argument("y must have " + std::to_string(network.output_size()) + " elements per sample");
-  const std::vector<RowHandle> t = for_batch(times, time_row, batch, "time_row");
-  const std::vector<RowHandle> c = for_batch(conditions, condition_row, batch, "condition_row");
+  const std::vector<RowHandle> t = for_batch(times, batch, "times");
+  const std::vector<RowHandle> c = for_batch(conditions, batch, "conditions");
   float* out = y.mutable_data();
   const int use = threads < 1 ? df::num_threads() : threads;
   py::gil_scoped_release release;
@@ -120,6 +138,8 @@ void run_rows(Network& network, const Floats& x, py::array_t<float, py::array::c
 }  // namespace
 
 void bind_network(py::module_& m) {
+  m.def("network_memory", &estimate, py::arg("kernel"), py::arg("words"), py::arg("precision"),
+        "Bytes that a network will take: weights, activations of one sample, workspace of one thread.");
   m.def("network_algorithms", &algorithms, py::arg("words"), py::arg("precision"),
         "The convolutions of a program by index, each with its algorithm: direct, F(2,3) or F(4,3).");
 
@@ -127,17 +147,19 @@ void bind_network(py::module_& m) {
       .def("__len__", [](const PreparedRows& rows) { return rows.rows.size(); });
 
   py::class_<Network>(m, "Network", "A network that runs on one instruction set.")
-      .def(py::init(&load), py::arg("kernel"), py::arg("words"), py::arg("constants"), py::arg("precision") = "float32",
-           py::arg("exact") = std::vector<int64_t>(),
-           "Load a program: its words, and its initializers and folded constants in the order of their buffers, float32. The "
-           "operations in `exact`, by index, compute as in float32 whatever the precision.")
+      .def(
+          py::init(&load), py::arg("kernel"), py::arg("words"), py::arg("constants"), py::arg("precision") = "float32",
+          py::arg("exact") = std::vector<int64_t>(),
+          "Load a program: its words, and its initializers and folded constants in the order of their buffers, float32. An item of "
+          "`constants` is asked for at most once, when it is packed, and let go when it is not needed any more. The operations in "
+          "`exact`, by index, compute as in float32 whatever the precision.")
       .def_property_readonly("row_bytes", &Network::row_bytes, "Bytes of the activations of one sample.")
       .def_property_readonly("output_size", &Network::output_size, "Elements of the output of one sample.")
       .def_property_readonly("kernel", [](const Network& network) { return network.kernels().name; })
       .def("prepare_times", &prepare_times, py::arg("times"), "Compute what depends on each time alone.")
-      .def("prepare_conditions", &prepare_conditions, py::arg("conditions"),
-           "Compute what depends on each condition alone. Takes one array per conditioning input; without any, one row.")
-      .def("run", &run_rows, py::arg("x").noconvert(), py::arg("y").noconvert(), py::arg("times"), py::arg("time_row"),
-           py::arg("conditions"), py::arg("condition_row"), py::arg("threads") = 0,
-           "Evaluate the network at x into y, sample i at row time_row[i] of the times and condition_row[i] of the conditions.");
+      .def("prepare_conditions", &prepare_conditions, py::arg("conditions"), py::arg("count"),
+           "Compute what depends on each condition alone. Takes one array of `count` rows per conditioning input.")
+      .def("run", &run_rows, py::arg("x").noconvert(), py::arg("y").noconvert(), py::arg("times"), py::arg("conditions"),
+           py::arg("threads") = 0,
+           "Evaluate the network at x into y, sample i at row i of the times and of the conditions; a single row is for all.");
 }

@@ -1,7 +1,9 @@
 #include "network/network.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <numeric>
 #include <stdexcept>
 
 #include "threads/pool.h"
@@ -17,38 +19,19 @@ float* row_data(const RowHandle& row) { return row == nullptr ? nullptr : row->v
 
 }  // namespace
 
-RowHandle RowCache::find(const Key& key) {
-  const auto found = at_.find(key);
-  if (found == at_.end()) return nullptr;
-  order_.splice(order_.end(), order_, found->second);
-  return found->second->second;
-}
-
-void RowCache::keep(const Key& key, RowHandle row) {
-  const auto bytes = [](const RowHandle& r) { return r->values.size() * static_cast<int64_t>(sizeof(float)); };
-  bytes_ += bytes(row);
-  order_.emplace_back(key, std::move(row));
-  at_[key] = std::prev(order_.end());
-  while (bytes_ > budget_ && !order_.empty()) {
-    bytes_ -= bytes(order_.front().second);
-    at_.erase(order_.front().first);
-    order_.pop_front();
-  }
-}
-
-Network::Network(std::span<const int64_t> words, std::span<const std::span<const float>> constants, const Kernels& kernels,
-                 Precision precision, std::span<const int64_t> exact, int64_t budget)
+Network::Network(std::span<const int64_t> words, const ConstantSource& constants, const Kernels& kernels, Precision precision,
+                 std::span<const int64_t> exact, int64_t budget)
     : kernels_(kernels),
       precision_(precision),
       program_(decode(words)),
       memory_(plan_memory(program_)),
+      places_(memory_.places),
       budget_(budget),
       shared_(new Shared(budget, fork_count())) {
   const FloatMode mode;
-  places_ = memory_.places;
   for (const int64_t input : program_.inputs) sizes_.push_back(program_.buffers[static_cast<size_t>(input)].size);
   output_size_ = program_.buffers[static_cast<size_t>(program_.output.buffer)].size;
-  run_constants(constants, exact);
+  load(constants, exact);
 }
 
 Network::~Network() { delete shared_.load(); }
@@ -64,82 +47,49 @@ Network::Shared& Network::shared() {
   return *now;
 }
 
-// Prepares all operations in order, and runs those that depend on nothing.
-void Network::run_constants(std::span<const std::span<const float>> constants, std::span<const int64_t> exact) {
-  // Views of the given constants until they are packed; those that operations read as they are get copied.
-  size_t given = 0;
-  std::vector<bool> is_given(program_.buffers.size(), false);
-  for (size_t b = 0; b < program_.buffers.size(); ++b) {
-    const Buffer& buffer = program_.buffers[b];
-    if (buffer.source == Source::kMemory) {
-      if (buffer.level != kConstant) continue;
-      fixed_.emplace_back(buffer.size);
-      places_[b].fixed = fixed_.back().data();
-      continue;
-    }
-    if (given == constants.size()) throw std::invalid_argument("the program has more constants than were given");
-    if (static_cast<int64_t>(constants[given].size()) != buffer.size)
-      throw std::invalid_argument("constant " + std::to_string(given) + " has " + std::to_string(constants[given].size()) +
-                                  " elements and the program expects " + std::to_string(buffer.size));
-    places_[b].fixed = constants[given++].data();
-    is_given[b] = true;
-  }
-  if (given != constants.size()) throw std::invalid_argument("the program has fewer constants than were given");
-
-  const char* error = nullptr;
-  Rows rows;
-  rows.count = 1;
-  rows.error = &error;
+// Prepares and loads all operations in order, and runs those that depend on nothing.
+void Network::load(const ConstantSource& source, std::span<const int64_t> exact) {
+  LoadedConstants constants(program_, source, places_);
   for (size_t i = 0; i < program_.operations.size(); ++i) {
     const Operation& op = program_.operations[i];
     try {
-      const int level = stage_of(program_.buffers[static_cast<size_t>(op.output.buffer)].level);
       const bool as_float32 = std::ranges::find(exact, static_cast<int64_t>(i)) != exact.end();
-      auto prepared = prepare({program_, places_, kernels_, as_float32 ? Precision::kFloat32 : precision_}, op);
-      if (level != kConstant) {
+      const Context context{program_, places_, kernels_, as_float32 ? Precision::kFloat32 : precision_};
+      auto prepared = prepare(context, op);
+      constants.begin(op);
+      prepared->load(context, op);
+      const int level = stage_of(program_.buffers[static_cast<size_t>(op.output.buffer)].level);
+      if (level == kConstant) {
+        run_constant(*prepared, op.output.buffer, constants.output(op));
+      } else {
         operations_[level].push_back(std::move(prepared));
-        continue;
       }
-      // Its output is fixed, so it is written through a place of its own.
-      std::vector<Place> places = places_;
-      Place& out = places[static_cast<size_t>(op.output.buffer)];
-      float* target = const_cast<float*>(out.fixed);
-      out = {nullptr, kTimeRow, 0};
-      rows.places = places.data();
-      rows.slots[kTimeRow] = &target;
-      Floats scratch(prepared->scratch(1));
-      prepared->run(*prepared, rows, scratch.data());
-      if (error != nullptr) throw std::invalid_argument(error);
+      constants.end(op);
     } catch (const std::invalid_argument& reason) {
       throw std::invalid_argument("operation " + std::to_string(i) + " (" + kKindNames[op.kind.index()] + "): " + reason.what());
     }
   }
-
-  // Copies of the given constants that are still read: not weights, which are packed.
-  for (const Operation& op : program_.operations) {
-    if (stage_of(program_.buffers[static_cast<size_t>(op.output.buffer)].level) == kConstant) continue;
-    const auto keep = [&](int64_t buffer) {
-      const auto b = static_cast<size_t>(buffer);
-      if (!is_given[b]) return;
-      is_given[b] = false;
-      Floats copy(program_.buffers[b].size);
-      std::memcpy(copy.data(), places_[b].fixed, static_cast<size_t>(copy.size()) * sizeof(float));
-      places_[b].fixed = copy.data();
-      fixed_.push_back(std::move(copy));
-    };
-    const bool packed = std::holds_alternative<Convolution>(op.kind) || std::holds_alternative<Linear>(op.kind) ||
-                        std::holds_alternative<Resize>(op.kind);
-    for (size_t i = 0; i < (packed ? 1 : op.inputs.size()); ++i) keep(op.inputs[i].buffer);
-    for (const auto* stages : {&op.prologue, &op.epilogue})
-      for (const Stage& stage : *stages)
-        if (stage.type == Stage::kOperand) keep(stage.operand.buffer);
-  }
+  fixed_ = constants.take();
 }
 
-const char* Network::run_operations(const Operations& operations, const Rows& rows, float* scratch,
-                                    const std::atomic<bool>* cancel) const {
+void Network::run_constant(const Prepared& operation, int64_t buffer, float* output) const {
+  // The output is fixed, so it is written through a place of its own.
+  std::vector<Place> places = places_;
+  places[static_cast<size_t>(buffer)] = {nullptr, kTimeRow, 0};
+  const char* error = nullptr;
+  Rows rows;
+  rows.count = 1;
+  rows.places = places.data();
+  rows.slots[kTimeRow] = &output;
+  rows.error = &error;
+  const Floats scratch(operation.scratch(1));
+  operation.run(operation, rows, scratch.data());
+  if (error != nullptr) throw std::invalid_argument(error);
+}
+
+const char* Network::run_operations(const Operations& operations, const Rows& rows, float* scratch, Stop* stop) const {
   for (const auto& op : operations) {
-    if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) return nullptr;
+    if (stop != nullptr && stop->requested()) return nullptr;
     op->run(*op, rows, scratch);
     if (*rows.error != nullptr) return *rows.error;
   }
@@ -154,8 +104,9 @@ std::shared_ptr<Row> Network::new_row(int level) {
 }
 
 // Runs the operations of a level on new rows.
-std::vector<RowHandle> Network::compute(int level, int64_t count, const std::vector<float*>& times,
-                                        const std::vector<float*>& conditions, const std::vector<std::shared_ptr<Row>>& rows) {
+std::vector<RowHandle> Network::compute(int level, const std::vector<float*>& times, const std::vector<float*>& conditions,
+                                        const std::vector<std::shared_ptr<Row>>& rows) const {
+  const auto count = static_cast<int64_t>(rows.size());
   const Operations& operations = operations_[level];
   std::vector<float*> own;
   for (const auto& row : rows) own.push_back(row->values.data());
@@ -178,84 +129,67 @@ std::vector<RowHandle> Network::compute(int level, int64_t count, const std::vec
 
 std::vector<RowHandle> Network::prepare_times(const float* times, int64_t count) {
   const FloatMode mode;
-  Shared& shared = this->shared();
-  const std::lock_guard<std::mutex> lock(shared.mutex);
   const int64_t size = sizes_[1];
-  std::vector<RowHandle> out(static_cast<size_t>(count));
-  std::vector<std::shared_ptr<Row>> made;
-  std::vector<RowCache::Key> keys;
-  std::map<RowCache::Key, size_t> new_keys;
-  std::vector<std::pair<size_t, size_t>> later;  // entries of `out` that wait for made rows
-  for (int64_t i = 0; i < count; ++i) {
-    // Only single times are cached.
-    uint32_t bits = 0;
-    std::memcpy(&bits, times + i * size, sizeof bits);
-    const RowCache::Key key{bits, 0};
-    const auto at = static_cast<size_t>(i);
-    if (size == 1) {
-      if ((out[at] = shared.times.find(key)) != nullptr) continue;
-      if (const auto found = new_keys.find(key); found != new_keys.end()) {
-        later.emplace_back(at, found->second);
-        continue;
-      }
-      new_keys[key] = made.size();
+  const Place& place = places_[static_cast<size_t>(program_.inputs[1])];
+  const auto compute_at = [&](std::span<const size_t> which) {
+    std::vector<std::shared_ptr<Row>> made;
+    for (const size_t i : which) {
+      made.push_back(new_row(kTime));
+      std::memcpy(made.back()->values.data() + place.offset, times + static_cast<int64_t>(i) * size,
+                  static_cast<size_t>(size) * sizeof(float));
     }
-    later.emplace_back(at, made.size());
-    made.push_back(new_row(kTime));
-    keys.push_back(key);
-    const Place& place = places_[static_cast<size_t>(program_.inputs[1])];
-    std::memcpy(made.back()->values.data() + place.offset, times + i * size, static_cast<size_t>(size) * sizeof(float));
-  }
-  const std::vector<RowHandle> rows = compute(kTime, static_cast<int64_t>(made.size()), {}, {}, made);
-  for (const auto& [at, which] : later) out[at] = rows[which];
-  for (size_t i = 0; i < rows.size() && size == 1; ++i) shared.times.keep(keys[i], rows[i]);
-  return out;
+    return compute(kTime, {}, {}, made);
+  };
+  std::vector<size_t> all(static_cast<size_t>(count));
+  std::iota(all.begin(), all.end(), size_t{0});
+  if (size != 1) return compute_at(all);  // only single times are kept
+  std::vector<RowCache::Key> keys;
+  for (int64_t i = 0; i < count; ++i) keys.push_back({kTime, std::bit_cast<uint32_t>(times[i]), 0});
+  return shared().rows.get(keys, compute_at);
 }
 
 std::vector<RowHandle> Network::prepare_conditions(const float* const* conditions, int64_t count) {
   const FloatMode mode;
-  std::vector<std::shared_ptr<Row>> made;
+  std::vector<RowCache::Key> keys;
   for (int64_t i = 0; i < count; ++i) {
-    made.push_back(new_row(kCondition));
-    for (size_t k = 2; k < sizes_.size(); ++k) {
-      const Place& place = places_[static_cast<size_t>(program_.inputs[k])];
-      std::memcpy(made.back()->values.data() + place.offset, conditions[k - 2] + i * sizes_[k],
-                  static_cast<size_t>(sizes_[k]) * sizeof(float));
-    }
+    RowCache::Key& key = keys.emplace_back(RowCache::Key{kCondition, 0, 0});
+    for (size_t k = 2; k < sizes_.size(); ++k)
+      key.bytes.append(reinterpret_cast<const char*>(conditions[k - 2] + i * sizes_[k]),
+                       static_cast<size_t>(sizes_[k]) * sizeof(float));
   }
-  return compute(kCondition, count, {}, {}, made);
+  return shared().rows.get(keys, [&](std::span<const size_t> which) {
+    std::vector<std::shared_ptr<Row>> made;
+    for (const size_t i : which) {
+      made.push_back(new_row(kCondition));
+      for (size_t k = 2; k < sizes_.size(); ++k) {
+        const Place& place = places_[static_cast<size_t>(program_.inputs[k])];
+        std::memcpy(made.back()->values.data() + place.offset, conditions[k - 2] + static_cast<int64_t>(i) * sizes_[k],
+                    static_cast<size_t>(sizes_[k]) * sizeof(float));
+      }
+    }
+    return compute(kCondition, {}, {}, made);
+  });
 }
 
 // The rows of the pairs of a batch: known ones, and those that are missing in one go.
 std::vector<RowHandle> Network::pairs(const RowHandle* times, const RowHandle* conditions, int64_t batch) {
-  std::vector<RowHandle> out(static_cast<size_t>(batch));
-  if (operations_[kPair].empty()) return out;
-  Shared& shared = this->shared();
-  const std::lock_guard<std::mutex> lock(shared.mutex);
-  std::map<RowCache::Key, size_t> new_keys;
-  std::vector<std::shared_ptr<Row>> made;
-  std::vector<float*> time_rows, condition_rows;
-  std::vector<std::pair<size_t, size_t>> later;
-  for (int64_t i = 0; i < batch; ++i) {
-    const RowHandle condition = conditions == nullptr ? nullptr : conditions[i];
-    const RowCache::Key key{times[i]->id, condition == nullptr ? 0 : condition->id};
-    const auto at = static_cast<size_t>(i);
-    if ((out[at] = shared.pairs.find(key)) != nullptr) continue;
-    const auto [found, is_new] = new_keys.emplace(key, made.size());
-    later.emplace_back(at, found->second);
-    if (!is_new) continue;
-    made.push_back(new_row(kPair));
-    time_rows.push_back(row_data(times[i]));
-    condition_rows.push_back(row_data(condition));
-  }
-  const std::vector<RowHandle> rows = compute(kPair, static_cast<int64_t>(made.size()), time_rows, condition_rows, made);
-  for (const auto& [at, which] : later) out[at] = rows[which];
-  for (const auto& [key, which] : new_keys) shared.pairs.keep(key, rows[which]);
-  return out;
+  if (operations_[kPair].empty()) return std::vector<RowHandle>(static_cast<size_t>(batch));
+  std::vector<RowCache::Key> keys;
+  for (int64_t i = 0; i < batch; ++i) keys.push_back({kPair, times[i]->id, conditions == nullptr ? 0 : conditions[i]->id});
+  return shared().rows.get(keys, [&](std::span<const size_t> which) {
+    std::vector<std::shared_ptr<Row>> made;
+    std::vector<float*> time_rows, condition_rows;
+    for (const size_t i : which) {
+      made.push_back(new_row(kPair));
+      time_rows.push_back(row_data(times[i]));
+      condition_rows.push_back(conditions == nullptr ? nullptr : row_data(conditions[i]));
+    }
+    return compute(kPair, time_rows, condition_rows, made);
+  });
 }
 
 bool Network::run(const float* x, const int64_t* x_row, float* y, const RowHandle* times, const RowHandle* conditions,
-                  int64_t batch, int threads, const std::atomic<bool>* cancel) {
+                  int64_t batch, int threads, Stop* stop) {
   if (batch < 1) return true;
   const FloatMode mode;
   const std::vector<RowHandle> pair_rows = pairs(times, conditions, batch);
@@ -312,7 +246,7 @@ bool Network::run(const float* x, const int64_t* x_row, float* y, const RowHandl
     rows.error = &error;
     for (int64_t i = 0; i < rows.count; ++i) slots[kSampleRow][static_cast<size_t>(first + i)] = space + i * row_floats;
     for (int slot = 0; slot < kSlots; ++slot) rows.slots[slot] = slots[slot].data() + first;
-    if (run_operations(operations_[kSample], rows, space + part * row_floats, cancel) != nullptr) failed = error;
+    if (run_operations(operations_[kSample], rows, space + part * row_floats, stop) != nullptr) failed = error;
     const std::lock_guard<std::mutex> lock(taking);
     free.push_back(space);
   });
@@ -321,7 +255,7 @@ bool Network::run(const float* x, const int64_t* x_row, float* y, const RowHandl
     for (Floats& space : spaces) shared.idle.push_back(std::move(space));
   }
   if (const char* error = failed.load()) throw std::runtime_error(error);
-  return cancel == nullptr || !cancel->load(std::memory_order_relaxed);
+  return stop == nullptr || !stop->requested();
 }
 
 }  // namespace df::network

@@ -13,48 +13,28 @@
 
 #include <atomic>
 #include <cstdint>
-#include <list>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "network/constants.h"
 #include "network/memory.h"
 #include "network/operation.h"
 #include "network/operations/prepared.h"
+#include "network/rows.h"
+#include "threads/stop.h"
 
 namespace df::network {
 
-// What was prepared for one time, condition, or pair of them.
-struct Row {
-  uint64_t id = 0;
-  Floats values;
-};
-using RowHandle = std::shared_ptr<const Row>;
-
-// Rows by key, with the least recently used dropped above a budget of bytes. Rows that others hold stay alive with them.
-class RowCache {
- public:
-  using Key = std::pair<uint64_t, uint64_t>;
-  explicit RowCache(int64_t budget) : budget_(budget) {}
-  RowHandle find(const Key& key);
-  void keep(const Key& key, RowHandle row);
-
- private:
-  using Order = std::list<std::pair<Key, RowHandle>>;  // the least recently used first
-  int64_t budget_, bytes_ = 0;
-  Order order_;
-  std::map<Key, Order::iterator> at_;
-};
-
 class Network {
  public:
-  // Row-major weights and folded constants, in the order of their buffers. They are copied or packed, not kept.
+  // Loads a program. `constants` gives its weights and folded constants while it is loaded; they are copied or packed, not kept.
   // `exact` lists operations, by index, that compute as in float32 whatever the precision.
+  // `budget` bounds the bytes of rows that are kept for later while nobody holds them (rows.h). It changes no bits.
   // Throws std::invalid_argument for a program that is not valid, does not fit the constants, or cannot run.
-  Network(std::span<const int64_t> words, std::span<const std::span<const float>> constants, const Kernels& kernels,
+  Network(std::span<const int64_t> words, const ConstantSource& constants, const Kernels& kernels,
           Precision precision = Precision::kFloat32, std::span<const int64_t> exact = {}, int64_t budget = int64_t{64} << 20);
   ~Network();
   Network(const Network&) = delete;
@@ -68,24 +48,25 @@ class Network {
 
   // A row for each time (input_size(1) floats each).
   std::vector<RowHandle> prepare_times(const float* times, int64_t count);
-  // A row for each condition: input i is conditions[i], (count, input_size(2 + i)).
+  // A row for each condition: input i is conditions[i], (count, input_size(2 + i)). Equal conditions share one.
   std::vector<RowHandle> prepare_conditions(const float* const* conditions, int64_t count);
 
   // y[i] = network(x[x_row[i]], times[i], conditions[i]) for i below `batch`; x_row null is i, and without conditioning inputs
-  // `conditions` is null. x and y must not overlap. Returns false if `cancel` became true; then y is not complete.
+  // `conditions` is null. x and y must not overlap. Returns false if a stop was requested; then y is not complete.
   // Throws std::runtime_error if an index of a Gather is outside its table.
   bool run(const float* x, const int64_t* x_row, float* y, const RowHandle* times, const RowHandle* conditions, int64_t batch,
-           int threads, const std::atomic<bool>* cancel = nullptr);
+           int threads, Stop* stop = nullptr);
 
  private:
   using Operations = std::vector<std::unique_ptr<Prepared>>;
 
-  void run_constants(std::span<const std::span<const float>> constants, std::span<const int64_t> exact);
-  std::vector<RowHandle> compute(int level, int64_t count, const std::vector<float*>& times, const std::vector<float*>& conditions,
-                                 const std::vector<std::shared_ptr<Row>>& rows);
+  void load(const ConstantSource& constants, std::span<const int64_t> exact);
+  void run_constant(const Prepared& operation, int64_t buffer, float* output) const;
+  std::vector<RowHandle> compute(int level, const std::vector<float*>& times, const std::vector<float*>& conditions,
+                                 const std::vector<std::shared_ptr<Row>>& rows) const;
   std::vector<RowHandle> pairs(const RowHandle* times, const RowHandle* conditions, int64_t batch);
   std::shared_ptr<Row> new_row(int level);
-  const char* run_operations(const Operations& operations, const Rows& rows, float* scratch, const std::atomic<bool>* cancel) const;
+  const char* run_operations(const Operations& operations, const Rows& rows, float* scratch, Stop* stop) const;
 
   const Kernels& kernels_;
   const Precision precision_;
@@ -97,13 +78,13 @@ class Network {
   std::vector<int64_t> sizes_;
   int64_t output_size_ = 0;
 
-  // What calls share, under its lock.
+  // What calls share.
   struct Shared {
-    Shared(int64_t budget, int count) : forks(count), times(budget), pairs(budget) {}
+    Shared(int64_t budget, int count) : forks(count), rows(budget) {}
     const int forks;  // fork_count() of the process that it belongs to
+    RowCache rows;    // of times, conditions and pairs
     std::mutex mutex;
-    RowCache times, pairs;
-    std::vector<Floats> idle;  // workspaces
+    std::vector<Floats> idle;  // workspaces, under the lock
   };
   Shared& shared();
 

@@ -11,6 +11,7 @@ namespace df::network {
 
 Prepared::Prepared() = default;
 Prepared::~Prepared() = default;
+void Prepared::load(const Context&, const Operation&) {}
 
 Floats::Floats(int64_t count) : size_(count) {
   const size_t bytes = (static_cast<size_t>(std::max<int64_t>(count, 1)) * sizeof(float) + 63) / 64 * 64;

@@ -1,13 +1,14 @@
 // What an operation of a running network is: how it is prepared, where its rows are, and how it is called.
 //
-// An operation is prepared once, when the network is loaded (ordinary code: operations/*.cpp), and run by a function that is
-// compiled once per instruction set (operations/*_run.h, products/). Such functions use no container and no template of the
+// An operation is prepared once, then loaded: it packs its constants (ordinary code: operations/*.cpp). It is run by a function
+// that is compiled once per instruction set (operations/*_run.h, products/). Such functions use no container and no template of the
 // standard library that the linker could share between instruction sets: they read tables that were prepared for them.
 
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -70,8 +71,8 @@ Access access(const View& view, int inner);
 // Offsets along one dimension, without the view's offset.
 Steps steps(const Dim& dim);
 
-// The elements of a constant view, row-major.
-std::vector<float> dense(const View& view, const float* row);
+// The elements of a constant view, row-major: where they are, if they lie so, else in `storage`.
+std::span<const float> dense(const View& view, const float* row, std::vector<float>& storage);
 
 // ---- stages -------------------------------------------------------------------------------------
 
@@ -112,6 +113,7 @@ Stages prepare_stages(const std::vector<Stage>& stages, const View& view, int in
 
 // ---- operations ---------------------------------------------------------------------------------
 
+struct Context;
 struct Prepared;
 using Run = void (*)(const Prepared& operation, const Rows& rows, float* scratch);
 
@@ -121,6 +123,9 @@ struct Prepared {
   virtual ~Prepared();
   Run run = nullptr;
   virtual int64_t scratch(int64_t rows) const = 0;  // floats that run() needs, aligned to 64 bytes
+  virtual int64_t weights() const { return 0; }     // floats that load() allocates
+  // Reads the constants that the operation packs. Called once, when they are at their places.
+  virtual void load(const Context& context, const Operation& operation);
 };
 
 // Rows in one call, at most: tables of pointers to them are on the stack.
@@ -130,7 +135,7 @@ enum class Precision : int { kFloat32, kFloat32Fast };
 
 struct Kernels;
 
-// What preparing an operation may look at. Constants that it reads have been computed.
+// What preparing and loading an operation may look at. Constants have places only in load().
 struct Context {
   const Program& program;
   const std::vector<Place>& places;
@@ -140,7 +145,7 @@ struct Context {
   const float* constant(const View& view) const { return places[static_cast<size_t>(view.buffer)].fixed; }
 };
 
-// Throws std::invalid_argument for what cannot be run.
+// An operation ready to load. Throws std::invalid_argument for what cannot be run.
 std::unique_ptr<Prepared> prepare(const Context& context, const Operation& operation);
 
 // The algorithm of a convolution.
@@ -160,14 +165,14 @@ std::unique_ptr<Prepared> prepare_gather(const Context& context, const Operation
 
 // ---- instruction sets ---------------------------------------------------------------------------
 
-// The functions of one instruction set. `name` is that of the step's kernel (step/cpu/kernels.h).
+// The functions of one instruction set. `name` is that of the step's kernel (step/cpu/kernels.h), or scalar_fma.
 struct Kernels {
   const char* name;
   Run map, convolution, linear, attention, product, softmax, reduce, pool, resize, gather;
   void (*apply)(Unary function, float parameter, float* values, int64_t count);  // for tests
 };
 
-// The functions of the instruction set with this name, or null.
+// The functions for the step's kernel of this name, or null. For scalar, those with the instruction FMA where the processor has it.
 const Kernels* find_kernels(const char* name);
 
 }  // namespace df::network

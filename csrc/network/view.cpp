@@ -59,13 +59,18 @@ Access access(const View& view, int inner) {
   return out;
 }
 
-std::vector<float> dense(const View& view, const float* row) {
+std::span<const float> dense(const View& view, const float* row, std::vector<float>& storage) {
+  Dim all;
+  for (const Dim& dim : view.dims) all.insert(all.end(), dim.begin(), dim.end());
+  const auto count = static_cast<size_t>(view.elements());
+  if (const Dim atoms = merged(all); atoms.empty() || (atoms.size() == 1 && atoms[0].stride == 1))
+    return {row + view.offset, count};
   const Access a = access(view, view.rank() - 1);
-  std::vector<float> out;
-  out.reserve(static_cast<size_t>(a.points.count * a.inner.count));
+  storage.resize(count);
+  float* out = storage.data();
   for (int64_t p = 0; p < a.points.count; ++p)
-    for (int64_t i = 0; i < a.inner.count; ++i) out.push_back(row[a.offset + a.points.at(p) + a.inner.at(i)]);
-  return out;
+    for (int64_t i = 0; i < a.inner.count; ++i) *out++ = row[a.offset + a.points.at(p) + a.inner.at(i)];
+  return storage;
 }
 
 }  // namespace df::network

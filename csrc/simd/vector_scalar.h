@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "simd/fma.h"
 #include "simd/host_device.h"
 
 namespace df {
@@ -21,8 +22,8 @@ struct Vector {
   static DF_INLINE F add(F a, F b) { return a + b; }
   static DF_INLINE F sub(F a, F b) { return a - b; }
   static DF_INLINE F mul_f(F a, F b) { return a * b; }
-  static DF_INLINE F fma(F a, F b, F c) { return std::fma(a, b, c); }
-  static DF_INLINE F minus_fma(F a, F b, F c) { return std::fma(-a, b, -c); }
+  static DF_INLINE F fma(F a, F b, F c) { return fma_of(a, b, c); }
+  static DF_INLINE F minus_fma(F a, F b, F c) { return fma_of(-a, b, -c); }
   static DF_INLINE F sqrt(F a) { return std::sqrt(a); }
   static DF_INLINE F div(F a, F b) { return a / b; }
   static DF_INLINE F floor(F a) { return std::floor(a); }

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import _core
 from ..artifact.document import clear_input_scale
 from ..kernels.rows import pack
-from ..plans.plan import Plan
+from ..plans.plan import Plan, Row
 
 # Plans whose facts, and derived plans, are kept.
 _KEPT = 64
@@ -46,9 +47,24 @@ class PlanFacts:
         """The rows as compiled kernels read them."""
         return pack(self.plan.rows)
 
+    @cached_property
+    def compiled(self) -> _core.Plan:
+        """The plan as the loop in the core runs it."""
+        return compiled(self.plan.rows, self.plan.registers)
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        """The times of the network's calls, float64."""
+        return np.array([row.timestep for row in self.plan.rows if row.calls_network])
+
     def table(self, kernel: Any) -> Any:
         """The rows as a kernel reads them."""
         return self.plan.rows if kernel.name == "reference" else self.packed
+
+
+def compiled(rows: tuple[Row, ...], registers: int) -> _core.Plan:
+    """Return rows as the loop in the core runs them."""
+    return _core.Plan(pack(rows), np.array([row.timestep for row in rows], np.float32), registers)
 
 
 _facts: dict[int, PlanFacts] = {}

@@ -15,7 +15,7 @@ from ..planning import plan_for
 from ..plans.plan import Plan
 from .arguments import Seed, callable_or_none, is_tensor, seeds_of
 from .known_region import known_region
-from .loop import draw_batch, draw_requests, joined
+from .loop import draw_batch, draw_requests, joined, slots_class
 from .request import Batch, Defaults, Request
 from .setup import check_plan, setup_for
 from .slots import OnRow, Pool
@@ -95,8 +95,7 @@ class Sampler:
         return self.setup.shape
 
     def with_plan(self, plan: Plan, guidance_scale: float = 1.0) -> Sampler:
-        """Return a sampler of the same model with another plan. On a CUDA device both share the captured graphs, which run the rows
-        of any plan.
+        """Return a sampler of the same model with another plan. Both share the slots that take any plan, and a device's graphs.
 
         Example:
             >>> import diffuse_fast as df
@@ -107,7 +106,7 @@ class Sampler:
         """
         other = copy.copy(self)
         other._take_plan(plan, guidance_scale)
-        if self.setup.device is not None:  # on the CPU slots are bound to a plan
+        if slots_class(self.setup).any_plan:
             other._pool = self._pool
         return other
 

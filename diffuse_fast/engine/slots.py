@@ -41,6 +41,8 @@ class Slots(ABC):
     """
 
     state: Any
+    # Whether slots that are kept for a later batch take another plan.
+    any_plan = True
 
     def __init__(self, setup: Setup, capacity: int, defaults: Defaults | None = None):
         self.setup, self.capacity, self._defaults = setup, capacity, defaults

@@ -23,6 +23,26 @@ def shape(wire: WireReader, span: Span) -> tuple[int, ...]:
 
 def array(wire: WireReader, span: Span) -> np.ndarray | None:
     """Read the tensor at ``span``; None unless it is float32 or int64 and stored in the file."""
+    kind, numbers = _numbers(wire, span)
+    if kind not in _READ or any(f.span.stop - f.span.start > MAX_PACKED for f in numbers.get(7, ())):
+        return None
+    stored, raw_fields, varint_fields = _READ[kind]
+    raw = b"".join(wire.buffer[slice(*part)] for part in _spans(wire, numbers, raw_fields))
+    raw += b"".join(np.array(integers(wire, f), stored).tobytes() for number in varint_fields for f in numbers.get(number, ()))
+    dims = shape(wire, span)
+    if len(raw) != np.dtype(stored).itemsize * math.prod(dims):
+        return None
+    return np.frombuffer(raw, stored).reshape(dims)
+
+
+def floats(wire: WireReader, span: Span) -> list[Span] | None:
+    """Find the numbers of the tensor at ``span``, in order; None unless it is float32 and stored in the file."""
+    kind, numbers = _numbers(wire, span)
+    return _spans(wire, numbers, _READ["float32"][1]) if kind == "float32" else None
+
+
+def _numbers(wire: WireReader, span: Span) -> tuple[str, dict[int, list[Field]]]:
+    """The type of a tensor, and the fields that hold its numbers."""
     kind = ""
     numbers: dict[int, list[Field]] = {}
     for f in wire.fields(span, "a tensor"):
@@ -30,17 +50,11 @@ def array(wire: WireReader, span: Span) -> np.ndarray | None:
             kind = DTYPES.get(wire.integer(f, "the type of a tensor"), "")
         elif f.number in (4, 7, 9):
             numbers.setdefault(f.number, []).append(f)
-    if kind not in _READ or any(f.span.stop - f.span.start > MAX_PACKED for f in numbers.get(7, ())):
-        return None
-    stored, raw_fields, varint_fields = _READ[kind]
-    raw = b"".join(
-        wire.buffer[slice(*wire.message(f, "the numbers of a tensor"))] for number in raw_fields for f in numbers.get(number, ())
-    )
-    raw += b"".join(np.array(integers(wire, f), stored).tobytes() for number in varint_fields for f in numbers.get(number, ()))
-    dims = shape(wire, span)
-    if len(raw) != np.dtype(stored).itemsize * math.prod(dims):
-        return None
-    return np.frombuffer(raw, stored).reshape(dims)
+    return kind, numbers
+
+
+def _spans(wire: WireReader, numbers: dict[int, list[Field]], fields: tuple[int, ...]) -> list[Span]:
+    return [wire.message(f, "the numbers of a tensor") for number in fields for f in numbers.get(number, ())]
 
 
 def integers(wire: WireReader, f: Field) -> list[int]:

@@ -235,14 +235,26 @@ class Inputs:
         Raises:
             ArgumentError, ArgumentTypeError: as :meth:`Network.bind`.
         """
-        check_names(cond, [c.name for c in self.conditioning])
+        self.check_shape(shape)
+        inputs = {self.sample: aligned((batch, *shape))}
+        inputs[self.time.input] = aligned((batch,) if self.per_sample else (1,) * self.time_dims, self.time.dtype)
+        return inputs | self.conditions(cond, batch)
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raises ArgumentError for another shape of a sample."""
         if shape != self.shape:
             raise ArgumentError(
                 f"shape is {shape}, but the network's input {self.sample!r} has the shape {self.shape} for one sample."
             )
-        inputs = {self.sample: aligned((batch, *shape))}
-        inputs[self.time.input] = aligned((batch,) if self.per_sample else (1,) * self.time_dims, self.time.dtype)
-        given = copied_cond(cond, batch)
+
+    def conditions(self, cond: dict[str, np.ndarray], batch: int) -> dict[str, np.ndarray]:
+        """Return copies of the conditioning in the network's order and dtypes.
+
+        Raises:
+            ArgumentError, ArgumentTypeError: as :meth:`Network.bind`.
+        """
+        check_names(cond, [c.name for c in self.conditioning])
+        given, inputs = copied_cond(cond, batch), {}
         for c in self.conditioning:
             array = cast_cond(c.name, given[c.name], c.dtype)
             if array.shape[1:] != c.shape:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import threading
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import _core
-from ..errors import ArgumentError, ArtifactError, UnavailableError, suggest
+from ..errors import ArgumentError, ArtifactError, MemoryLimitError, NetworkError, UnavailableError, suggest
+from ..machine import free_memory
 from ..model import Model
-from ..onnx import weights
+from ..onnx.weights import Initializers
 from ..program.encoding import encode
 from ..program.identity import layer_name, program_hash
 from ..program.lower import lower_model
@@ -44,6 +47,7 @@ def network(model: Any, *, threads: int | None = None, time_dtype: str | None = 
     Raises:
         UnsupportedError: an operation of the network cannot be lowered. The message names its operator, node and module.
         ArtifactError: the file is damaged, or a weight is not finite.
+        MemoryLimitError: the network would take more memory than this process may use.
         UnavailableError: ``DIFFUSE_FAST_KERNEL`` names an instruction set that this machine cannot run.
     """
     if time_dtype is not None:
@@ -52,7 +56,9 @@ def network(model: Any, *, threads: int | None = None, time_dtype: str | None = 
     with _lock:
         loaded = _loaded.setdefault(model, {})
         if (isa, precision) not in loaded:
-            loaded[isa, precision] = load(lower_model(model), model.path, isa, precision, float32_layers(model))
+            program = lower_model(model)
+            with model.files.unchanged():
+                loaded[isa, precision] = load(program, model.path, isa, precision, float32_layers(model))
         core = loaded[isa, precision]
     inputs = Inputs(model.input, model.shape, model.time, 1, True, tuple(model.conditioning))
     return NativeNetwork(core, inputs, model.output_shape, threads or 0)
@@ -117,24 +123,51 @@ def load(
 
     Raises:
         ArtifactError: a weight is missing, of another size, or not finite, or the program is not valid.
+        MemoryLimitError: the network would take more memory than this process may use.
     """
+    words = encode(program)
     sizes = {b.initializer: b.size for b in program.buffers if b.initializer is not None}
-    values = dict(source.items() if isinstance(source, Mapping) else weights.read(source, sizes))
-    constants = []
-    for buffer in program.buffers:
-        if buffer.initializer is not None:
-            value = np.ascontiguousarray(values[buffer.initializer], np.float32)
-            if not np.isfinite(value).all():
-                raise ArtifactError(f"the initializer {buffer.initializer!r} holds NaN or Inf.")
-            constants.append(value)
-        elif buffer.values is not None:
-            constants.append(np.ascontiguousarray(buffer.values, np.float32))
     convolutions = [i for i, op in enumerate(program.operations) if isinstance(op.kind, Convolution)] if as_float32 else []
     exact = [i for i in convolutions if layer_name(program, i) in as_float32]
-    try:
-        return _core.Network(isa, encode(program), constants, precision, exact)
-    except ValueError as error:
-        raise ArtifactError(f"the network cannot be loaded: {error}") from None
+    with contextlib.ExitStack() as stack:
+        try:
+            _check_memory(_core.network_memory(isa, words, precision))
+            read = source.__getitem__ if isinstance(source, Mapping) else stack.enter_context(Initializers(source, sizes)).read
+            return _core.Network(isa, words, _Constants(program, read), precision, exact)
+        except ValueError as error:
+            if isinstance(error, ArtifactError):
+                raise
+            raise ArtifactError(f"the network cannot be loaded: {error}") from None
+
+
+def _check_memory(needed: tuple[int, int, int]) -> None:
+    free = free_memory()
+    if free is not None and sum(needed) > free:
+        weights, activations, workspace = (f"{n / 1e6:,.0f} MB" for n in needed)
+        raise MemoryLimitError(
+            f"the network takes {sum(needed) / 1e6:,.0f} MB ({weights} for weights, {activations} for activations, {workspace} of "
+            f"workspace), and this process can take {free / 1e6:,.0f} MB."
+        )
+
+
+class _Constants(Sequence[np.ndarray]):
+    """The initializers and folded constants of a program, in the order of its buffers; each is read when the core asks for it."""
+
+    def __init__(self, program: Program, read: Callable[[str], np.ndarray]):
+        self._buffers = [b for b in program.buffers if b.initializer is not None or b.values is not None]
+        self._read = read
+
+    def __len__(self) -> int:
+        return len(self._buffers)
+
+    def __getitem__(self, index: Any) -> Any:
+        buffer = self._buffers[index]
+        if buffer.initializer is None:
+            return np.ascontiguousarray(buffer.values, np.float32)
+        value = np.ascontiguousarray(self._read(buffer.initializer), np.float32)
+        if not np.isfinite(value).all():
+            raise ArtifactError(f"the initializer {buffer.initializer!r} holds NaN or Inf.")
+        return value
 
 
 class NativeNetwork:
@@ -142,76 +175,66 @@ class NativeNetwork:
 
     name = "native"
 
-    def __init__(self, core: _core.Network, inputs: Inputs, output_shape: tuple[int, ...] | None, threads: int):
-        self._core, self._inputs, self._output_shape, self._threads = core, inputs, output_shape, threads
+    def __init__(self, core: _core.Network, inputs: Inputs, output_shape: tuple[int, ...], threads: int):
+        self.core, self.threads = core, threads
+        self._inputs, self._output_shape = inputs, output_shape
+
+    def check_shapes(self, shape: tuple[int, ...], output_shape: tuple[int, ...]) -> None:
+        """Check the shapes of the network's input and output for one sample.
+
+        Raises:
+            ArgumentError, NetworkError: they are others.
+        """
+        self._inputs.check_shape(shape)
+        if self.core.output_size != math.prod(output_shape):
+            check_output((1, *self._output_shape), (1, *output_shape))
+
+    def check_times(self, times: float | np.ndarray) -> None:
+        """Raises ArgumentError if the network takes integer timesteps and a time is not an integer."""
+        if np.dtype(self._inputs.time.dtype).kind == "i":
+            require_integer_times(times)
+
+    def prepare(self, cond: dict[str, np.ndarray], batch: int) -> _core.PreparedRows:
+        """Compute what depends on the conditioning alone, for each sample of a batch.
+
+        Args:
+            cond: The conditioning inputs, each (batch, *its shape).
+            batch: Number of samples.
+
+        Raises:
+            ArgumentError, ArgumentTypeError: an input is missing, unknown, or of a wrong shape or dtype.
+            NetworkError: the network failed on it: an index is outside its table.
+        """
+        given = [array.reshape(batch, -1).astype(np.float32) for array in self._inputs.conditions(cond, batch).values()]
+        try:
+            return self.core.prepare_conditions(given, batch)
+        except RuntimeError as error:
+            raise NetworkError(f"the network failed on its conditioning: {error}") from error
 
     def bind(
         self, batch: int, shape: tuple[int, ...], cond: dict[str, np.ndarray], output_shape: tuple[int, ...] | None = None
     ) -> NativeCall:
-        inputs = self._inputs.arrays(batch, shape, cond)
-        output = aligned((batch, *(output_shape or self._output_shape or shape)))
-        size = self._core.output_size
-        if output.size != batch * size:
-            check_output((batch, size), output.shape)
-        conditioning = [c.name for c in self._inputs.conditioning]
-        return NativeCall(self._core, inputs, self._inputs.sample, self._inputs.time.input, conditioning, output, self._threads)
+        output_shape = output_shape or self._output_shape
+        self.check_shapes(shape, output_shape)
+        return NativeCall(self, aligned((batch, *shape)), aligned((batch, *output_shape)), self.prepare(cond, batch))
 
 
 class NativeCall:
-    """A network of the core bound to the memory of the inputs and the output.
+    """A network of the core bound to the memory of its input and output, and to what it computed from the conditioning."""
 
-    Rows of distinct times and conditions are computed once: those of the conditions when they are bound, those of a time when it
-    is new to the network.
-    """
-
-    def __init__(
-        self,
-        core: _core.Network,
-        inputs: dict[str, np.ndarray],
-        sample: str,
-        time: str,
-        conditioning: list[str],
-        output: np.ndarray,
-        threads: int,
-    ) -> None:
-        self.x, self.output = inputs[sample], output
-        self._core, self._inputs, self._conditioning, self._threads = core, inputs, conditioning, threads
-        self._integer = inputs[time].dtype.kind == "i"
-        self._prepare_conditions()
+    def __init__(self, network: NativeNetwork, x: np.ndarray, output: np.ndarray, conditions: _core.PreparedRows) -> None:
+        self.x, self.output = x, output
+        self._network, self._conditions = network, conditions
 
     def condition(self, cond: dict[str, np.ndarray]) -> None:
-        for name, array in cond.items():
-            np.copyto(self._inputs[name], array, casting="same_kind")
-        self._prepare_conditions()
-
-    def _prepare_conditions(self) -> None:
-        batch = len(self.x)
-        given = [self._inputs[name].reshape(batch, -1).astype(np.float32) for name in self._conditioning]
-        distinct, self._condition_row = _distinct(np.concatenate(given, 1) if given else np.zeros((batch, 0), np.float32))
-        ends = np.cumsum([array.shape[1] for array in given])[:-1]
-        parts = [np.ascontiguousarray(part) for part in np.split(distinct, ends, 1)] if given else []
-        self._conditions = self._core.prepare_conditions(parts)
+        self._conditions = self._network.prepare(cond, len(self.x))
 
     def __call__(self, t: float | np.ndarray) -> np.ndarray:
-        if self._integer:
-            require_integer_times(t)
-        batch = len(self.x)
-        if isinstance(t, float):
-            times, rows = np.array([t], np.float32), [0] * batch
-        else:
-            times, rows = _distinct(np.asarray(t, np.float32))
+        self._network.check_times(t)
+        core = self._network.core
         try:
-            self._core.run(
-                self.x, self.output, self._core.prepare_times(times), rows, self._conditions, self._condition_row, self._threads
-            )
+            times = core.prepare_times(np.atleast_1d(np.asarray(t, np.float32)))
+            core.run(self.x, self.output, times, self._conditions, self._network.threads)
         except Exception as error:
             raise network_error(t, error) from error
         return self.output
-
-
-def _distinct(rows: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """Return the distinct rows of an array by their bits, and for each row which of them it is."""
-    found: dict[bytes, int] = {}
-    which = [found.setdefault(row.tobytes(), len(found)) for row in rows]
-    first = [which.index(n) for n in range(len(found))]
-    return rows[first], which

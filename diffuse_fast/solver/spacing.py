@@ -46,6 +46,7 @@ power  ``t_max·(1 − i/N)^rho``; rho = 2 is DDIM's quadratic (Song et al. 2020
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -182,7 +183,7 @@ def grid(spacing: Spacing, schedule: Schedule, steps: int, style: str = "closed"
         _refuse_one_level(spacing.name, schedule)
     if spacing.name == "beta":
         assert spacing.beta_shape is not None
-        quantile = beta_quantile(1.0 - np.linspace(0.0, 1.0, steps), *spacing.beta_shape)
+        quantile = _beta_quantiles(steps, *spacing.beta_shape)
         if schedule.family != "flow":
             return schedule.t_min + (schedule.t_max - schedule.t_min) * quantile
         low = 1.0 / schedule.num_train_timesteps  # type: ignore[attr-defined]  # checked above
@@ -244,12 +245,20 @@ def _levels(spacing: Spacing, schedule: Schedule, steps: int) -> np.ndarray:
         elif spacing.name == "exponential":
             levels = np.exp(math.log(high) + u * (math.log(low) - math.log(high)))
         else:
-            levels = low + (high - low) * beta_quantile(1.0 - u, *BETA_SHAPE)
+            levels = low + (high - low) * _beta_quantiles(steps, *BETA_SHAPE)
         levels[0] = high
         if steps > 1:
             levels[-1] = low
         times = schedule.timestep_at_noise_level(levels)
     return times
+
+
+@functools.lru_cache(maxsize=64)  # milliseconds, and a search for a plan asks again and again
+def _beta_quantiles(steps: int, a: float, b: float) -> np.ndarray:
+    """Quantiles of Beta(a, b) at evenly spaced p from 1 to 0, read-only."""
+    quantiles = beta_quantile(1.0 - np.linspace(0.0, 1.0, steps), a, b)
+    quantiles.flags.writeable = False
+    return quantiles
 
 
 def beta_quantile(p: np.ndarray, a: float, b: float) -> np.ndarray:

@@ -12,6 +12,10 @@
 #include "fixtures.h"
 #include "network/operation.h"
 
+namespace df::network {
+extern const Kernels operations_scalar;  // without the instruction FMA, which find_kernels chooses where there is one
+}
+
 namespace {
 
 using df::network::Kernels;
@@ -22,7 +26,7 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 std::vector<const Kernels*> all_kernels() {
-  std::vector<const Kernels*> out;
+  std::vector<const Kernels*> out{&df::network::operations_scalar};
   for (const df::Kernel* kernel : runnable_kernels()) out.push_back(df::network::find_kernels(kernel->name));
   return out;
 }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast.engine.loop import make_slots
+from diffuse_fast.engine.loop import slots_class
 from diffuse_fast.engine.request import Batch, Defaults
 from diffuse_fast.errors import ArgumentError, NonFiniteError
 from diffuse_fast.kernels.step import noise_address
@@ -46,7 +46,7 @@ def sampler(request, mocked):
 
 
 def slots_of(sampler, capacity):
-    return make_slots(sampler.setup, capacity, Defaults(sampler.plan, 1.0))
+    return slots_class(sampler.setup)(sampler.setup, capacity, Defaults(sampler.plan, 1.0))
 
 
 def alone(asked):

@@ -25,9 +25,7 @@ def evaluate(network, inputs, threads=1):
     """The output for (x, t, *conditions), each sample with its own time and condition."""
     x, t, *conditions = (np.ascontiguousarray(one.numpy(), np.float32) for one in inputs)
     y = np.full((len(x), network.output_size), np.nan, np.float32)
-    rows = list(range(len(x)))
-    kept = network.prepare_conditions(conditions)
-    network.run(x, y, network.prepare_times(t), rows, kept, rows if conditions else [0] * len(x), threads)
+    network.run(x, y, network.prepare_times(t), network.prepare_conditions(conditions, len(x)), threads)
     return y
 
 

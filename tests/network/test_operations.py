@@ -20,8 +20,7 @@ def run(program, weights, isa, x, t, cond, threads=1):
     """Evaluate a program in the core: sample i at time t[i] and condition i."""
     network = _core.Network(isa, encode(program), constants(program, weights))
     y = np.full((len(x), network.output_size), np.nan, np.float32)
-    rows = list(range(len(x)))
-    network.run(x, y, network.prepare_times(t), rows, network.prepare_conditions([cond]), rows, threads)
+    network.run(x, y, network.prepare_times(t), network.prepare_conditions([cond], len(x)), threads)
     return y
 
 
@@ -87,7 +86,7 @@ def test_typed_errors():
     maker = Maker(0)
     program = maker.gather()
     words, given = encode(program), constants(program, maker.weights)
-    with pytest.raises(ValueError, match="more constants than were given"):
+    with pytest.raises(ValueError, match="has 1 constants, and 0 were given"):
         _core.Network(ISAS[0], words, given[:-1])
     with pytest.raises(ValueError, match="too early"):
         _core.Network(ISAS[0], words[:-1], given)
@@ -99,11 +98,14 @@ def test_typed_errors():
         run(program, outside, ISAS[0], x, t, cond)
     network = _core.Network(ISAS[0], words, given)
     with pytest.raises(ValueError, match="rows of 30000"):
-        network.prepare_conditions([cond[:, :-1].copy()])
+        network.prepare_conditions([cond[:, :-1].copy()], BATCH)
+    with pytest.raises(ValueError, match="must have 4 rows"):
+        network.prepare_conditions([cond], 4)
     with pytest.raises(ValueError, match="1 conditioning inputs"):
-        network.prepare_conditions([])
+        network.prepare_conditions([], 1)
     y = np.zeros((BATCH, network.output_size), np.float32)
-    with pytest.raises(IndexError, match="time_row"):
-        network.run(x, y, network.prepare_times(t), [9] * BATCH, network.prepare_conditions([cond]), [0] * BATCH)
+    times, conditions = network.prepare_times(t), network.prepare_conditions([cond], BATCH)
+    with pytest.raises(ValueError, match="times must have one row, or one per sample"):
+        network.run(x, y, network.prepare_times(t[:2]), conditions)
     with pytest.raises(ValueError, match="elements per sample"):
-        network.run(x, y[:, :-1].copy(), network.prepare_times(t), [0] * BATCH, network.prepare_conditions([cond]), [0] * BATCH)
+        network.run(x, y[:, :-1].copy(), times, conditions)

@@ -126,7 +126,7 @@ stop = threading.Event()
 def busy():  # holds the lock of the rows for nearly all of the time
     first = 0
     while not stop.is_set():
-        bound._core.prepare_times(np.arange(first, first + 256, dtype=np.float32))
+        bound._network.core.prepare_times(np.arange(first, first + 256, dtype=np.float32))
         first += 256
 
 thread = threading.Thread(target=busy, daemon=True)

@@ -11,11 +11,12 @@ import diffuse_fast as df
 from diffuse_fast.engine.sample import load_cached
 from diffuse_fast.errors import ArtifactError
 from diffuse_fast.onnx import protobuf
+from diffuse_fast.onnx.weights import Initializers
 from diffuse_fast.runtimes import network
 
 onnx = pytest.importorskip("onnx")
 
-PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino", "mnn": "MNN"}
+PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino", "mnn": "MNN", "native": "numpy"}
 
 
 @pytest.fixture(params=["one file", "weights beside"])
@@ -123,6 +124,19 @@ def test_replaced_while_a_runtime_opens_it(written, monkeypatch):
     monkeypatch.setattr(ort, "InferenceSession", session)
     with pytest.raises(ArtifactError, match="replaced or written to"):
         called(model, "onnx")
+
+
+def test_replaced_while_the_core_reads_it(written, monkeypatch):
+    path = written()
+    model, read = df.load(path), Initializers.read
+
+    def replace_then_read(self, name):
+        replace(path, written)
+        return read(self, name)
+
+    monkeypatch.setattr(Initializers, "read", replace_then_read)
+    with pytest.raises(ArtifactError, match="replaced or written to"):
+        called(model, "native")
 
 
 def test_links_of_a_hubs_cache(tmp_path, small):

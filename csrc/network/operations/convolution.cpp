@@ -35,13 +35,8 @@ void split_epilogue(const Operation& operation, int channels, int rows, int colu
                                 operation.output, channels);
 }
 
-void pack(const std::vector<float>& weights, PreparedConvolution& out) {
-  out.packed = Floats(packed_convolution_size(out.shape, out.algorithm));
-  pack_convolution(out.shape, out.algorithm, weights.data(), out.packed.data());
-}
-
 // Weights (channels, outputs / groups, *kernel) of a transposed convolution as those of a convolution: the kernel is turned round.
-std::vector<float> turned(const std::vector<float>& weights, const ConvolutionShape& s) {
+std::vector<float> turned(std::span<const float> weights, const ConvolutionShape& s) {
   const int64_t taps = s.kernel_height * s.kernel_width, to = s.outputs / s.groups, from = s.channels / s.groups;
   std::vector<float> out(weights.size());
   for (int64_t g = 0; g < s.groups; ++g)
@@ -115,18 +110,44 @@ int64_t PreparedConvolution::scratch(int64_t rows) const {
          convolution_scratch_size(shape, algorithm, rows, kDefaultCacheBytes);
 }
 
+void PreparedConvolution::load(const Context& context, const Operation& operation) {
+  const auto* linear = std::get_if<Linear>(&operation.kind);
+  const size_t parts = linear == nullptr ? 1 : static_cast<size_t>(linear->parts);
+  std::vector<float> storage, together;
+  const auto constant = [&](size_t input) {
+    const View& view = operation.inputs[input];
+    return dense(view, context.constant(view), storage);
+  };
+  const auto append = [&](size_t first, size_t last, std::vector<float>& out) {
+    for (size_t i = first; i < last; ++i) {
+      const std::span<const float> part = constant(i);
+      out.insert(out.end(), part.begin(), part.end());
+    }
+  };
+  std::span<const float> all;
+  if (parts > 1) {
+    append(1, 1 + parts, together);
+    all = together;
+  } else if (linear == nullptr && std::get<Convolution>(operation.kind).transposed) {
+    together = turned(constant(1), shape);
+    all = together;
+  } else {
+    all = constant(1);
+  }
+  packed = Floats(weights());
+  pack_convolution(shape, algorithm, all.data(), packed.data());
+  append(1 + parts, operation.inputs.size(), bias);
+}
+
 std::unique_ptr<Prepared> prepare_convolution(const Context& context, const Operation& operation) {
   auto out = std::make_unique<PreparedConvolution>();
   set_shape(operation, *out);
   const ConvolutionShape& s = out->shape;
   const auto& kind = std::get<Convolution>(operation.kind);
-  const View &x = operation.inputs[0], &w = operation.inputs[1], &y = operation.output;
+  const View &x = operation.inputs[0], &y = operation.output;
   const bool flat = kind.strides.size() == 1;
   out->run = context.kernels.convolution;
   out->algorithm = algorithm_of(s, context.precision);
-  const std::vector<float> weights = dense(w, context.constant(w));
-  pack(kind.transposed ? turned(weights, s) : weights, *out);
-  if (operation.inputs.size() == 3) out->bias = dense(operation.inputs[2], context.constant(operation.inputs[2]));
 
   const int rows = flat ? -1 : 1, columns = flat ? 1 : 2;
   out->prologue = prepare_stages(operation.prologue, x, 0);
@@ -140,7 +161,6 @@ std::unique_ptr<Prepared> prepare_convolution(const Context& context, const Oper
 // The rows of a Linear are the rows of an image of one column.
 std::unique_ptr<Prepared> prepare_linear(const Context& context, const Operation& operation) {
   auto out = std::make_unique<PreparedConvolution>();
-  const auto parts = static_cast<size_t>(std::get<Linear>(operation.kind).parts);
   // Leading dimensions become one.
   const auto flattened = [](const View& view) {
     View flat{view.buffer, view.offset, {{}, view.dims.back()}};
@@ -153,15 +173,6 @@ std::unique_ptr<Prepared> prepare_linear(const Context& context, const Operation
   for (Stage& stage : flat.epilogue)
     if (stage.type == Stage::kOperand) stage.operand = flattened(stage.operand);
   const View &x = operation.inputs[0], rows = flattened(x);
-  std::vector<float> weights;
-  for (size_t i = 0; i < parts; ++i) {
-    const std::vector<float> part = dense(operation.inputs[1 + i], context.constant(operation.inputs[1 + i]));
-    weights.insert(weights.end(), part.begin(), part.end());
-  }
-  for (size_t i = 1 + parts; i < operation.inputs.size(); ++i) {
-    const std::vector<float> part = dense(operation.inputs[i], context.constant(operation.inputs[i]));
-    out->bias.insert(out->bias.end(), part.begin(), part.end());
-  }
   ConvolutionShape& s = out->shape;
   s.channels = rows.size(1);
   s.outputs = flat.output.size(1);
@@ -169,7 +180,6 @@ std::unique_ptr<Prepared> prepare_linear(const Context& context, const Operation
   s.width = s.out_width = out->input_width = 1;
   out->run = context.kernels.linear;
   out->algorithm = float32_algorithm(s);
-  pack(weights, *out);
   out->prologue = prepare_stages(operation.prologue, x, x.rank() - 1);
   out->read_in_place = in_memory(rows, 1, 0, -1, out->read_row, out->read_pixel) && operation.prologue.empty();
   out->write_in_place = in_memory(flat.output, 1, 0, -1, out->write_row, out->write_pixel);

@@ -50,6 +50,8 @@ struct PreparedConvolution : Prepared {
   Stages epilogue;  // the other stages
 
   int64_t scratch(int64_t rows) const override;
+  int64_t weights() const override { return packed_convolution_size(shape, algorithm); }
+  void load(const Context& context, const Operation& operation) override;
 };
 
 // A matrix per lead index: element (l, r, c) at offset + lead.at(l) + rows.at(r) + columns.at(c).
@@ -101,11 +103,13 @@ struct PreparedPool : Prepared {
 };
 
 struct PreparedResize : Prepared {
+  int inner;
   Access first, second;       // of the output's shape
   std::vector<float> weight;  // by output element along the axis
   Steps point_weight, inner_weight;
   Stages epilogue;
   int64_t scratch(int64_t rows) const override;
+  void load(const Context& context, const Operation& operation) override;
 };
 
 struct PreparedGather : Prepared {

@@ -1,5 +1,7 @@
 #include <cmath>
+#include <span>
 #include <stdexcept>
+#include <vector>
 
 #include "network/operations/prepared.h"
 
@@ -7,7 +9,7 @@ namespace df::network {
 namespace {
 
 // The view of the input along the axis at the given indices, as an access of the output's shape.
-Access at_indices(const View& x, size_t axis, const std::vector<float>& indices, int inner) {
+Access at_indices(const View& x, size_t axis, std::span<const float> indices, int inner) {
   const Steps along = steps(x.dims[axis]);
   View picked = x;
   picked.dims[axis] = {{static_cast<int64_t>(indices.size()), 0}};  // the right size; its offsets are added below
@@ -32,27 +34,35 @@ Access at_indices(const View& x, size_t axis, const std::vector<float>& indices,
 
 int64_t PreparedResize::scratch(int64_t) const { return round_up(epilogue.inner); }
 
+void PreparedResize::load(const Context& context, const Operation& operation) {
+  const auto axis = std::get<Resize>(operation.kind).axis;
+  const View& x = operation.inputs[0];
+  std::vector<float> storage;
+  const auto table = [&](size_t input) {
+    return dense(operation.inputs[input], context.constant(operation.inputs[input]), storage);
+  };
+  for (size_t input = 1; input <= 2; ++input) {
+    const std::span<const float> indices = table(input);
+    for (const float index : indices)
+      if (!(index >= 0 && index < static_cast<float>(x.size(axis)) && index == std::floor(index)))
+        throw std::invalid_argument("a Resize has an index outside its input");
+    (input == 1 ? first : second) = at_indices(x, static_cast<size_t>(axis), indices, inner);
+  }
+  const std::span<const float> weights = table(3);
+  weight.assign(weights.begin(), weights.end());
+}
+
 std::unique_ptr<Prepared> prepare_resize(const Context& context, const Operation& operation) {
   auto out = std::make_unique<PreparedResize>();
   const int axis = std::get<Resize>(operation.kind).axis;
-  const View& x = operation.inputs[0];
-  const int inner = best_inner({&x});
-  const auto first = dense(operation.inputs[1], context.constant(operation.inputs[1]));
-  const auto second = dense(operation.inputs[2], context.constant(operation.inputs[2]));
-  for (const auto* table : {&first, &second})
-    for (const float index : *table)
-      if (!(index >= 0 && index < static_cast<float>(x.size(axis)) && index == std::floor(index)))
-        throw std::invalid_argument("a Resize has an index outside its input");
   out->run = context.kernels.resize;
-  out->first = at_indices(x, static_cast<size_t>(axis), first, inner);
-  out->second = at_indices(x, static_cast<size_t>(axis), second, inner);
-  out->weight = dense(operation.inputs[3], context.constant(operation.inputs[3]));
+  out->inner = best_inner({&operation.inputs[0]});
   View number = operation.output;
   for (int d = 0; d < number.rank(); ++d) number.dims[static_cast<size_t>(d)] = {{operation.output.size(d), d == axis ? 1 : 0}};
-  const Access weights = access(number, inner);
+  const Access weights = access(number, out->inner);
   out->point_weight = weights.points;
   out->inner_weight = weights.inner;
-  out->epilogue = prepare_stages(operation.epilogue, operation.output, inner);
+  out->epilogue = prepare_stages(operation.epilogue, operation.output, out->inner);
   return out;
 }
 

@@ -24,8 +24,16 @@ from ..slots import OnRow, Slots, not_finite
 from .lockstep import Lockstep
 
 
+def own_copy(array: np.ndarray, as_tensor: bool) -> Any:
+    """A copy for the caller: NumPy, or a tensor."""
+    own = np.array(array)
+    return sys.modules["torch"].from_numpy(own) if as_tensor else own
+
+
 class CpuSlots(Slots):
     """See :class:`~diffuse_fast.engine.slots.Slots`."""
+
+    any_plan = False  # they are bound to the memory of one plan's registers
 
     def __init__(self, setup: Setup, capacity: int, defaults: Defaults | None = None):
         super().__init__(setup, capacity, defaults)
@@ -95,8 +103,7 @@ class CpuSlots(Slots):
         return self.state[slot]
 
     def _own(self, array: Any, as_tensor: bool) -> Any:
-        own = np.array(array)
-        return sys.modules["torch"].from_numpy(own) if as_tensor else own
+        return own_copy(array, as_tensor)
 
     # ---- lockstep -------------------------------------------------------------------------------
 
