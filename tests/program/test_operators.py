@@ -586,6 +586,11 @@ RESIZE = {
     "linear, pytorch": resized(scales=(1, 1, 2, 2), mode="linear", coordinate_transformation_mode="pytorch_half_pixel"),
     "linear, aligned": resized(scales=(1, 1, 2, 3), mode="linear", coordinate_transformation_mode="align_corners"),
     "linear, asymmetric": resized(scales=(1, 1, 2, 2), mode="linear", coordinate_transformation_mode="asymmetric"),
+    "cubic": resized(scales=(1, 1, 2, 2), mode="cubic"),
+    "cubic by 1.5": resized(scales=(1, 1, 1.5, 0.7), mode="cubic", cubic_coeff_a=-0.5),
+    "cubic, pytorch": resized(scales=(1, 1, 2, 3), mode="cubic", coordinate_transformation_mode="pytorch_half_pixel"),
+    "cubic, aligned": resized(scales=(1, 1, 3, 2), mode="cubic", coordinate_transformation_mode="align_corners"),
+    "cubic, inside only": resized(scales=(1, 1, 2, 1.3), mode="cubic", exclude_outside=1),
     "axes": Case([node("Resize", ["x", "", "z"], ["y"], axes=[2, 3], **NEAREST)], (3, 4, 5), {"z": np.array([2, 2], np.float32)}),
     "to the shape": chain(
         "Shape x -> s; end=2",
@@ -764,7 +769,7 @@ REFUSED = {
     "float64": chain("Cast x -> d; to=11", "Cast d -> y; to=1"),
     "a chosen result": chain("Greater x n -> g", "Exp x -> e", "Where g e x -> y", weights={"n": scalar(0)}),
     "a chosen element": chain("Where w x n -> y", weights={"w": np.array([True, False, True, True, False]), "n": scalar(0)}),
-    "cubic": resized(scales=(1, 1, 2, 2), mode="cubic"),
+    "cubic with another coefficient": resized(scales=(1, 1, 2, 2), mode="cubic", cubic_coeff_a=-2.0),
     "indices of maxima": Case([node("MaxPool", ["x"], ["y", "i"], "it", kernel_shape=[2, 2])]),
     "a further output": Case(
         [*steps("LayerNormalization x w -> n m"), node("Add", ["n", "m"], ["y"])], (6, 4, 5), {"w": floats(5)}
