@@ -18,18 +18,28 @@ MEMORY = ("weights", "activations", "workspace")  # bytes: packed, of one sample
 
 
 def of_model(model: Model) -> dict[str, Any]:
-    """Whether a model's network lowers: its size and algorithms, and the errors that its export measured; or why not."""
+    """Whether a model's network lowers: its size and algorithms, and the errors that were measured; or why not."""
     from ..program.lower import lower_model
+    from ..runtimes.native_cache import measured
 
-    return _report(lambda: lower_model(model), lambda program: model.native)
+    return _report(lambda: lower_model(model), lambda program: measured(model))
 
 
 def of_name(name: str) -> dict[str, Any]:
-    """The same of a bundled model, an artifact, or any other ONNX file. Errors that no export measured are measured now."""
+    """The same of a bundled model, an artifact, or any other ONNX file. Errors that no export measured are measured and stored."""
     from ..errors import ArtifactError
-    from ..model import load
+    from ..model import checksum, load
+    from ..onnx import external_data, header
     from ..program.lower import lower_file, lower_model
-    from ..runtimes.native_error import inputs_of, inputs_of_file, measure
+    from ..runtimes import native_cache
+    from ..runtimes.native_error import Inputs, inputs_of, inputs_of_file, measure
+
+    def measured(program: Program, path: Path, sha256: str, inputs: Callable[[], Inputs]) -> Native:
+        found = native_cache.read(sha256)
+        if found is None:
+            found = measure(program, path, inputs())
+            native_cache.write(sha256, found)
+        return found
 
     try:
         model = load(name)
@@ -37,10 +47,17 @@ def of_name(name: str) -> dict[str, Any]:
         path = Path(name)
         if not path.is_file():
             raise
-        return _report(lambda: lower_file(path), lambda program: measure(program, path, inputs_of_file(path, program)))
-    return _report(
-        lambda: lower_model(model), lambda program: model.native or measure(program, model.path, inputs_of(model, program))
-    )
+
+        def of_file(program: Program) -> Native:
+            sha256 = checksum((path, *external_data.check(header.read(path).external, path.parent)))
+            return measured(program, path, sha256, lambda: inputs_of_file(path, program))
+
+        return _report(lambda: lower_file(path), of_file)
+
+    def of_artifact(program: Program) -> Native:
+        return model.native or measured(program, model.path, model.sha256, lambda: inputs_of(model, program))
+
+    return _report(lambda: lower_model(model), of_artifact)
 
 
 def _report(lower: Callable[[], Program], errors: Callable[[Program], Native | None]) -> dict[str, Any]:
