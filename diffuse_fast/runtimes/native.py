@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import threading
 import weakref
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from ..errors import ArgumentError, ArtifactError, MemoryLimitError, NetworkError, UnavailableError, suggest
+from ..errors import ArgumentError, ArtifactError, MemoryLimitError, NetworkError, UnavailableError, UnsupportedError, suggest
 from ..machine import free_memory
 from ..model import Model
 from ..onnx.weights import Initializers
@@ -28,15 +29,17 @@ from .native_cache import measured
 ENVIRONMENT = "DIFFUSE_FAST_KERNEL"
 _ISAS = ("avx512", "avx2", "neon", "scalar")
 
+# By model: its program, or why it has none.
+_programs: weakref.WeakKeyDictionary[Model, Program | UnsupportedError] = weakref.WeakKeyDictionary()
 # By model, then by instruction set and precision: a core network has the packed weights, and any thread may run it.
 _loaded: weakref.WeakKeyDictionary[Model, dict[tuple[str, str], _core.Network]] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 def _forget() -> None:
     """Reset the lock in a forked child; loaded networks own no threads and stay valid."""
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 forget_in_child(lambda: (), _forget)
@@ -57,12 +60,42 @@ def network(model: Any, *, threads: int | None = None, time_dtype: str | None = 
     with _lock:
         loaded = _loaded.setdefault(model, {})
         if (isa, precision) not in loaded:
-            program = lower_model(model)
+            program = program_of(model)
             with model.files.unchanged():
                 loaded[isa, precision] = load(program, model.path, isa, precision, float32_layers(model))
         core = loaded[isa, precision]
     inputs = Inputs(model.input, model.shape, model.time, 1, True, tuple(model.conditioning))
     return NativeNetwork(core, inputs, model.output_shape, threads or 0)
+
+
+def program_of(model: Model) -> Program:
+    """The program of a model's network, lowered once.
+
+    Raises:
+        UnsupportedError, ArtifactError: as :func:`network`.
+    """
+    with _lock:
+        found = _programs.get(model)
+        if found is None:
+            try:
+                found = lower_model(model)
+            except UnsupportedError as error:
+                found = error.with_traceback(None)
+            _programs[model] = found
+    if isinstance(found, UnsupportedError):
+        raise copy.copy(found)
+    return found
+
+
+def unsuitable(model: Model) -> str | None:
+    """Why ``auto`` takes another runtime for a model; None if it does not."""
+    if next(name for name, reason in _core.kernels() if reason is None) == "scalar":
+        return "this CPU has neither AVX2 with FMA, AVX-512 nor NEON."
+    try:
+        program_of(model)
+    except (ArtifactError, UnsupportedError) as error:
+        return str(error)
+    return None
 
 
 def instruction_set() -> str:
@@ -89,7 +122,7 @@ def identity(model: Model, precision: str) -> dict[str, Any]:
 
     ``algorithms`` names the algorithm of each convolution, in the order of the program.
     """
-    program = lower_model(model)
+    program = program_of(model)
     return {
         "precision": precision,
         "instruction_set": instruction_set(),

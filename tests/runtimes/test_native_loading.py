@@ -60,7 +60,7 @@ def test_forms_of_weights(saved, weights, form):
     loaded = native.load(program, path, ISA)
     x, t = np.random.default_rng(1).normal(size=(3, WIDTH)).astype(np.float32), np.float32([1, 2, 3])
     y = np.empty_like(x)
-    loaded.run(x, y, loaded.prepare_times(t), [0, 1, 2], loaded.prepare_conditions([]), [0, 0, 0])
+    loaded.run(x, y, loaded.prepare_times(t), loaded.prepare_conditions([], 3))
     expected = x.astype(np.float64)
     for weight in weights.values():
         expected = expected @ weight
