@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Raised when the words of programs or any float32 result change (tests/network/golden.py); csrc/network/program.cpp has it too.
 VERSION = 1
 
 
