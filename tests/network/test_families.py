@@ -19,7 +19,9 @@ QUICK = (
     "df.nn.MLP classes", "df.nn.UNet", "df.nn.UNet attention, classes", "df.nn.UNet1D", "df.nn.DiT", "policy ConditionalUnet1D",
     "guided-diffusion", "diffusers UNet2DCondition SD1",
 )  # fmt: skip
-REFUSED = ("df.nn.UNet3D",)
+REFUSED = ("df.nn.UNet3D", "diffusers UNet1D")
+NOT_TRACED = ("diffusers Flux", "DiT qk-norm", "DiT RoPE, RMSNorm")  # by torch's older exporter
+FOURIER = ("diffusers UNet2D fourier", "diffusers UNet2D NCSN++ (FIR)")  # sines of large numbers, which float32 rounds
 
 
 def evaluate(network, inputs, threads=1):
@@ -39,7 +41,11 @@ def test_family(tmp_path, name):
         pytest.skip(f"{', '.join(family.packages)} is not installed.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        path = family.export_by_tracing(tmp_path / "network.onnx")
+        path = tmp_path / "network.onnx"
+        if name in NOT_TRACED:
+            family.export(path, 23)
+        else:
+            family.export_by_tracing(path)
     program = lower_file(path)
     networks = [load(program, path, isa) for isa in ISAS]
     for batch in (1, 3, 16, 70):
@@ -52,5 +58,5 @@ def test_family(tmp_path, name):
         alone = evaluate(networks[0], [one[batch // 2 : batch // 2 + 1] for one in inputs])
         assert alone.tobytes() == results[0][batch // 2 : batch // 2 + 1].tobytes()
     found = measure(program, path, inputs_of_file(path, program))
-    assert max(found.errors["float32"]) <= 1e-5
+    assert max(found.errors["float32"]) <= (3e-5 if name in FOURIER else 1e-5)
     assert max(found.errors["float32-fast"]) <= LIMIT
