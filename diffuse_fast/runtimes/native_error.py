@@ -154,9 +154,7 @@ class _Measurement:
 def evaluate(core: _core.Network, inputs: Inputs) -> np.ndarray:
     """The outputs of a network, (5, elements of one)."""
     y = np.empty((LEVELS, core.output_size), np.float32)
-    rows = list(range(LEVELS))
-    conditions = core.prepare_conditions(list(inputs.conditions))
-    core.run(inputs.x, y, core.prepare_times(inputs.t), rows, conditions, rows if inputs.conditions else [0] * LEVELS)
+    core.run(inputs.x, y, core.prepare_times(inputs.t), core.prepare_conditions(list(inputs.conditions), LEVELS))
     return y
 
 
