@@ -86,7 +86,9 @@ void Network::run_constants(std::span<const std::span<const float>> constants) {
   }
   if (given != constants.size()) throw std::invalid_argument("the program has fewer constants than were given");
 
-  const Context context{program_, places_, kernels_, precision_};
+  int64_t expected = 0;
+  for (const auto& constant : constants) expected += static_cast<int64_t>(constant.size());
+  weights_ = std::make_unique<Arena>(expected);
   const char* error = nullptr;
   Rows rows;
   rows.count = 1;
@@ -95,7 +97,8 @@ void Network::run_constants(std::span<const std::span<const float>> constants) {
     const Operation& op = program_.operations[i];
     try {
       const int level = stage_of(program_.buffers[static_cast<size_t>(op.output.buffer)].level);
-      auto prepared = prepare(context, op);
+      Arena once(0);  // what runs once keeps nothing
+      auto prepared = prepare({program_, places_, kernels_, precision_, level == kConstant ? once : *weights_}, op);
       if (level != kConstant) {
         operations_[level].push_back(std::move(prepared));
         continue;

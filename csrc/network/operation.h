@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "network/floats.h"
 #include "network/program.h"
 
 namespace df::network {
@@ -135,6 +136,7 @@ struct Context {
   const std::vector<Place>& places;
   const Kernels& kernels;
   Precision precision;
+  Arena& weights;  // for what is packed
 
   const float* constant(const View& view) const { return places[static_cast<size_t>(view.buffer)].fixed; }
 };

@@ -35,9 +35,10 @@ void split_epilogue(const Operation& operation, int channels, int rows, int colu
                                 operation.output, channels);
 }
 
-void pack(const std::vector<float>& weights, PreparedConvolution& out) {
-  out.packed = Floats(packed_convolution_size(out.shape, out.algorithm));
-  pack_convolution(out.shape, out.algorithm, weights.data(), out.packed.data());
+void pack(const Context& context, const std::vector<float>& weights, PreparedConvolution& out) {
+  float* packed = context.weights.take(packed_convolution_size(out.shape, out.algorithm));
+  pack_convolution(out.shape, out.algorithm, weights.data(), packed);
+  out.packed = packed;
 }
 
 // Weights (channels, outputs / groups, *kernel) of a transposed convolution as those of a convolution: the kernel is turned round.
@@ -106,7 +107,7 @@ std::unique_ptr<Prepared> prepare_convolution(const Context& context, const Oper
   out->run = context.kernels.convolution;
   out->algorithm = context.precision == Precision::kFloat32Fast ? fast_algorithm(s) : float32_algorithm(s);
   const std::vector<float> weights = dense(w, context.constant(w));
-  pack(kind.transposed ? turned(weights, s) : weights, *out);
+  pack(context, kind.transposed ? turned(weights, s) : weights, *out);
   if (operation.inputs.size() == 3) out->bias = dense(operation.inputs[2], context.constant(operation.inputs[2]));
 
   const int rows = flat ? -1 : 1, columns = flat ? 1 : 2;
@@ -150,7 +151,7 @@ std::unique_ptr<Prepared> prepare_linear(const Context& context, const Operation
   s.width = s.out_width = out->input_width = 1;
   out->run = context.kernels.linear;
   out->algorithm = float32_algorithm(s);
-  pack(weights, *out);
+  pack(context, weights, *out);
   out->prologue = prepare_stages(operation.prologue, x, x.rank() - 1);
   out->read_in_place = in_memory(rows, 1, 0, -1, out->read_row, out->read_pixel) && operation.prologue.empty();
   out->write_in_place = in_memory(flat.output, 1, 0, -1, out->write_row, out->write_pixel);

@@ -88,8 +88,7 @@ void run_convolution(const Prepared& prepared, const Rows& rows, float* scratch)
     for (int64_t row = 0; row < rows.count; ++row) pointers[row] = rows.read(fast.buffer, row) + fast.offset;
     target.stages[target.stage_count++] = {fast.multiply, {pointers, fast.row, fast.pixel}};
   }
-  DF_PASTE(products_, DF_ISA)
-      .convolution(s, op.algorithm, op.packed.data(), source, target, rows.count, kDefaultCacheBytes, product);
+  DF_PASTE(products_, DF_ISA).convolution(s, op.algorithm, op.packed, source, target, rows.count, kDefaultCacheBytes, product);
 }
 
 }  // namespace

@@ -62,10 +62,15 @@ struct RowProduct {
 };
 
 // A part of a chain: taps [begin, end) of a product. The first begins at `start` or zero, the others at the sums in `out`; the
-// stages follow the last one.
+// stages follow the last one. Meanwhile, weights that are needed next are fetched into the second cache: one line for each k, and
+// from one k to the next `fetch_step` bytes on.
 struct Part {
   int64_t begin, end;
+  const char* fetch;
+  int64_t fetch_step;
 };
+
+constexpr int64_t kLine = 64;  // bytes: the 16 columns of one k
 
 // k that blocks take before the next panel's turn: 16 KiB of weights, which stay in the first cache for all rows.
 constexpr int64_t kDepth = 256;
@@ -89,6 +94,7 @@ __attribute__((noinline)) void block(const RowProduct& product, const Part& part
     }
   }
   const int64_t stride = product.panel_stride, run = product.run;
+  const char* fetch = part.fetch;
   w += part.begin * run * kPanel;
   for (int64_t t = part.begin; t < part.end; ++t) {
     const int64_t offset = product.taps[t] - product.taps[product.first_tap];
@@ -103,6 +109,9 @@ __attribute__((noinline)) void block(const RowProduct& product, const Part& part
         DF_UNROLL for (int j = 0; j < kVectors; ++j) sums[r][j] = Vector::fma(x, weights[j], sums[r][j]);
       }
       w += kPanel;
+      DF_UNROLL for (int j = 0; j < kVectors; j += kPanelVectors)
+          __builtin_prefetch(fetch + j / kPanelVectors * stride * static_cast<int64_t>(sizeof(float)), 0, 2);
+      fetch += part.fetch_step;
     };
     int64_t k = 0;
     constexpr int kUnrolled = unrolled(kRows * kVectors);
@@ -171,13 +180,14 @@ inline Block block_for(int64_t rows, int vectors) {
 
 // Rows cut into blocks of nearly equal height: the first `taller` have one row more.
 struct Blocks {
-  int64_t height, taller;
+  int64_t count, height, taller;
   Block low, tall;
 
   Blocks() = default;
   DF_INLINE Blocks(int64_t rows, int vectors) {
     const auto most = static_cast<uint32_t>(block_rows(vectors)), n = static_cast<uint32_t>(rows);
     const uint32_t blocks = (n + most - 1) / most;
+    count = blocks;
     height = n / blocks;
     taller = n % blocks;
     low = block_for(height, vectors);
@@ -185,19 +195,22 @@ struct Blocks {
   }
 };
 
-// A part of all chains of some whole vectors of columns.
-DF_INLINE void multiply_columns(const RowProduct& product, const Blocks& blocks, const Part& part, const float* const* a,
-                                const float* w, const float* start, float* const* out, int64_t column) {
-  const int64_t end = product.begin + product.rows;
+// A part of all chains of some whole vectors of columns. Its blocks share the fetching of as many weights at `next`.
+DF_INLINE void multiply_columns(const RowProduct& product, const Blocks& blocks, int64_t begin, int64_t end, const float* const* a,
+                                const float* w, const float* start, float* const* out, int64_t column, const float* next) {
+  const auto count = static_cast<uint32_t>(blocks.count);
+  Part part{begin, end, reinterpret_cast<const char*>(next), (static_cast<uint32_t>(kLine) + count - 1) / count};
+  const int64_t fetched = (end - begin) * product.run * part.fetch_step, last = product.begin + product.rows;
   int64_t row = product.begin;
-  for (int64_t b = 0; b < blocks.taller; ++b, row += blocks.height + 1) blocks.tall(product, part, a, w, start, out, row, column);
-  for (; row < end; row += blocks.height) blocks.low(product, part, a, w, start, out, row, column);
+  for (int64_t b = 0; b < blocks.taller; ++b, row += blocks.height + 1, part.fetch += fetched)
+    blocks.tall(product, part, a, w, start, out, row, column);
+  for (; row < last; row += blocks.height, part.fetch += fetched) blocks.low(product, part, a, w, start, out, row, column);
 }
 
 constexpr int kMaxProducts = 8;  // that share their weights
 
 // Several products with the same weights, in parts of about kDepth, so that each part of a panel serves all rows before the next is
-// read.
+// read. Each part fetches the next one, which lies behind it: that of the same panels, or the first of the next panels.
 class Products {
  public:
   DF_INLINE Products(const RowProduct* products, int count) : products_(products), count_(count) {
@@ -213,6 +226,7 @@ class Products {
 
   // Chooses the blocks of that many vectors.
   DF_INLINE void choose(int vectors) {
+    panels_ = (vectors + kPanelVectors - 1) / kPanelVectors;
     for (int i = 0; i < count_; ++i) blocks_[i] = Blocks(products_[i].rows, vectors);
   }
   DF_INLINE int64_t tallest() const {
@@ -225,13 +239,15 @@ class Products {
   }
 
   DF_INLINE void multiply(const float* const* a, const float* w, const float* start, float* const* out, int64_t column) const {
+    const int64_t stride = products_[0].panel_stride, run = products_[0].run;
     for (int64_t from = begin_; from < end_ || from == begin_; from += step_) {
+      const float* next = from + step_ < end_ ? w + (from + step_) * run * kPanel : w + panels_ * stride;
       for (int i = 0; i < count_; ++i) {
         const RowProduct& product = products_[i];
         const int64_t first = product.first_tap, last = first + product.tap_count;
         const bool empty = first == last && from == begin_;  // then the result is the start
-        const Part part{from > first && !empty ? from : first, from + step_ < last && !empty ? from + step_ : last};
-        if (part.begin < part.end || empty) multiply_columns(product, blocks_[i], part, a, w, start, out, column);
+        const int64_t begin = from > first && !empty ? from : first, end = from + step_ < last && !empty ? from + step_ : last;
+        if (begin < end || empty) multiply_columns(product, blocks_[i], begin, end, a, w, start, out, column, next);
       }
     }
   }
@@ -240,6 +256,7 @@ class Products {
   const RowProduct* products_;
   int count_;
   int64_t begin_, end_, step_;  // taps
+  int64_t panels_ = 1;
   Blocks blocks_[kMaxProducts];
 };
 
@@ -254,10 +271,11 @@ __attribute__((noinline)) inline void last_columns(const RowProduct& product, co
   RowProduct rows = product;
   rows.begin = 0;
   rows.stage_count = 0;
-  const Part all{product.first_tap, product.first_tap + product.tap_count};
+  const int64_t end_tap = product.first_tap + product.tap_count;
   for (int64_t row = product.begin, end = row + product.rows; row < end; row += most) {
     rows.rows = end - row < most ? end - row : most;
-    multiply_columns(rows, Blocks(rows.rows, vectors), all, a + row, w, start != nullptr ? first : nullptr, lines, 0);
+    multiply_columns(rows, Blocks(rows.rows, vectors), product.first_tap, end_tap, a + row, w, start != nullptr ? first : nullptr,
+                     lines, 0, w + product.panel_stride);
     for (int64_t r = 0; r < rows.rows; ++r) {
       for (int c = 0; c < valid; c += kWidth) {
         const int count = valid - c < kWidth ? valid - c : kWidth;

@@ -1,7 +1,9 @@
 // Convolution by Winograd's F(2,3) or F(4,3), see winograd.h.
 //
-// Work goes by rows of tiles, over all samples. Rows of padded input are written into a ring that holds one row of tiles; the tiles
-// of a chunk are transformed, multiplied by the 16 or 36 matrices of weights, and transformed back. Each product is one chain of
+// Work goes by rows of tiles, over all samples. Rows of padded input are written into a ring that holds one row of tiles, and the
+// tiles of a chunk are transformed. Then one group of output channels after the other is multiplied by the 16 or 36 matrices of
+// weights and transformed back. So tiles and products stay in the second cache, while the weights pass through it once per chunk,
+// in the order in which they lie in memory. Each product is one chain of
 // fma over the channels, begun at zero; the bias is added behind the inverse transform, then come the stages.
 //
 // For sources that are compiled once per instruction set.
@@ -81,23 +83,23 @@ void transform_tiles(const float* const* rows, int64_t tiles, int64_t channels, 
   }
 }
 
-// One row of tiles back to output rows from y on.
+// One row of tiles back to output rows from y on: output channels [first, last), which are the columns of a group.
 template <int kOutputs>
-void finish_tiles(const ConvolutionShape& s, const float* in, int64_t matrix, int64_t columns, int64_t tiles,
-                  const ImageTarget& target, int64_t sample, int64_t y) {
+void finish_tiles(const ConvolutionShape& s, const float* in, int64_t matrix, int64_t pitch, int64_t tiles,
+                  const ImageTarget& target, int64_t sample, int64_t y, int64_t first, int64_t last) {
   constexpr int kTile = kOutputs + 2;
   const int high = static_cast<int>(s.out_height - y < kOutputs ? s.out_height - y : kOutputs);
   for (int64_t tile = 0; tile < tiles; ++tile) {
     const int64_t x = tile * kOutputs;
     const int wide = static_cast<int>(s.out_width - x < kOutputs ? s.out_width - x : kOutputs);
-    for (int64_t next = 0; next < s.outputs; next += kWidth) {
+    for (int64_t next = first; next < last; next += kWidth) {
       // The last vector overlaps the one before it rather than being cut.
-      const int64_t c = next + kWidth > s.outputs && s.outputs > kWidth ? s.outputs - kWidth : next;
-      const int lanes = static_cast<int>(s.outputs - c < kWidth ? s.outputs - c : kWidth);
+      const int64_t c = next + kWidth > last && last - first > kWidth ? last - kWidth : next;
+      const int lanes = static_cast<int>(last - c < kWidth ? last - c : kWidth);
       F half[kOutputs][kTile];
       DF_UNROLL for (int i = 0; i < kTile; ++i) {
         F m[kTile], e[kOutputs];
-        DF_UNROLL for (int j = 0; j < kTile; ++j) m[j] = Vector::load(in + (j * kTile + i) * matrix + tile * columns + c);
+        DF_UNROLL for (int j = 0; j < kTile; ++j) m[j] = Vector::load(in + (j * kTile + i) * matrix + tile * pitch + c - first);
         transform_output<kOutputs>(m, e);
         DF_UNROLL for (int j = 0; j < kOutputs; ++j) half[j][i] = e[j];
       }
@@ -135,6 +137,29 @@ void finish_tiles(const ConvolutionShape& s, const float* in, int64_t matrix, in
   }
 }
 
+// The tiles of a chunk times one group of the weights. Rows of the tiles and of the result are pitches apart, products matrices.
+template <int kProducts>
+void multiply_tiles(const ConvolutionShape& s, const float* packed, const float* in, int64_t in_matrix, int64_t in_pitch,
+                    int64_t tiles, float* result, int64_t out_matrix, int64_t out_pitch, int64_t outputs) {
+  const int64_t whole = piece_of(s.channels), piece = s.channels / whole <= kMaxPieces ? whole : s.channels;
+  int64_t taps[kMaxPieces];
+  for (int64_t k = 0; k < s.channels / piece; ++k) taps[k] = k * piece;
+  const int64_t columns = (outputs + kHalf - 1) / kHalf * kHalf;  // whole vectors: there is room for them
+  for (int64_t begin = 0; begin < tiles; begin += kMaxTiles) {
+    const int64_t count = tiles - begin < kMaxTiles ? tiles - begin : kMaxTiles;
+    const float* a[kMaxTiles];
+    float* out[kMaxTiles];
+    const RowProduct product{taps, 0, s.channels / piece, piece, 0, count, s.channels * kPanel, nullptr, 0};
+    for (int i = 0; i < kProducts; ++i) {
+      for (int64_t t = 0; t < count; ++t) {
+        a[t] = in + i * in_matrix + (begin + t) * in_pitch;
+        out[t] = result + i * out_matrix + (begin + t) * out_pitch;
+      }
+      multiply_rows(&product, 1, a, packed + i * packed_size(s.channels, outputs), columns, nullptr, out);
+    }
+  }
+}
+
 template <int kOutputs>
 void convolution_winograd(const ConvolutionShape& s, const float* packed, const ImageSource& source, const ImageTarget& target,
                           int64_t samples, int64_t cache_bytes, float* scratch) {
@@ -155,7 +180,7 @@ void convolution_winograd(const ConvolutionShape& s, const float* packed, const 
       last = (first / parts.tiles_y + 1) * parts.tiles_y;
     if (last > rows) last = rows;
     const int64_t tiles = (last - first) * parts.tiles_x;
-    const int64_t in_matrix = tiles * parts.channels + parts.kSkew, out_matrix = tiles * parts.outputs + parts.kSkew;
+    const int64_t in_matrix = tiles * parts.channels + parts.kSkew, out_matrix = tiles * parts.columns + parts.kSkew;
 
     for (int64_t row = first; row < last; ++row) {
       const int64_t sample = row / parts.tiles_y, tile_y = row % parts.tiles_y;
@@ -175,31 +200,17 @@ void convolution_winograd(const ConvolutionShape& s, const float* packed, const 
                                 inputs + (row - first) * parts.tiles_x * parts.channels, in_matrix);
     }
 
-    const int64_t size = packed_size(s.channels, s.outputs);
-    const int64_t whole = piece_of(s.channels), piece = s.channels / whole <= kMaxPieces ? whole : s.channels;
-    int64_t taps[kMaxPieces];
-    for (int64_t k = 0; k < s.channels / piece; ++k) taps[k] = k * piece;
-    const int64_t columns = (s.outputs + kHalf - 1) / kHalf * kHalf;  // whole vectors: there is room for them
-    for (int64_t begin = 0; begin < tiles; begin += kMaxTiles) {
-      const int64_t count = tiles - begin < kMaxTiles ? tiles - begin : kMaxTiles;
-      const float* a[kMaxTiles];
-      float* out[kMaxTiles];
-      for (int product = 0; product < kProducts; ++product) {
-        const RowProduct what{taps, 0, s.channels / piece, piece, 0, count, s.channels * kPanel, nullptr, 0};
-        for (int64_t t = 0; t < count; ++t) {
-          a[t] = inputs + product * in_matrix + (begin + t) * parts.channels;
-          out[t] = products + product * out_matrix + (begin + t) * parts.outputs;
-        }
-        multiply_rows(&what, 1, a, packed + product * size, columns, nullptr, out);
-      }
+    for (int64_t panel = 0; panel < panels_of(s.outputs); panel += kGroup) {
+      const int64_t begin = panel * kPanel, end = begin + parts.columns < s.outputs ? begin + parts.columns : s.outputs;
+      multiply_tiles<kProducts>(s, packed + panel * kProducts * s.channels * kPanel, inputs, in_matrix, parts.channels, tiles,
+                                products, out_matrix, parts.columns, end - begin);
+      for (int64_t row = first; row < last; ++row)
+        finish_tiles<kOutputs>(s, products + (row - first) * parts.tiles_x * parts.columns, out_matrix, parts.columns,
+                               parts.tiles_x, target, row / parts.tiles_y, row % parts.tiles_y * kOutputs, begin, end);
     }
-
-    for (int64_t row = first; row < last; ++row) {
-      const int64_t sample = row / parts.tiles_y, y = row % parts.tiles_y * kOutputs;
-      finish_tiles<kOutputs>(s, products + (row - first) * parts.tiles_x * parts.outputs, out_matrix, parts.outputs, parts.tiles_x,
-                             target, sample, y);
-      if (target.finish != nullptr)
-        target.finish(target.context, sample, y, y + kOutputs < s.out_height ? y + kOutputs : s.out_height);
+    for (int64_t row = first; row < last && target.finish != nullptr; ++row) {
+      const int64_t y = row % parts.tiles_y * kOutputs;
+      target.finish(target.context, row / parts.tiles_y, y, y + kOutputs < s.out_height ? y + kOutputs : s.out_height);
     }
     first = last;
   }
