@@ -12,6 +12,9 @@ namespace {
 // Samples computed together: as many as keep their activations in this many bytes. More would reread the weights less often and the
 // caches less well.
 constexpr int64_t kSubBatchBytes = int64_t{4} << 20;
+// And at least this share of the bytes of the weights: then activations that leave the cache cost less than reading the weights
+// once more.
+constexpr int64_t kSubBatchWeights = 8;
 
 float* row_data(const RowHandle& row) { return row == nullptr ? nullptr : row->values.data(); }
 
@@ -275,13 +278,16 @@ bool Network::run(const float* x, const int64_t* x_row, float* y, const RowHandl
   }
 
   const int64_t row_floats = memory_.row;
-  const int64_t fit = std::max<int64_t>(1, kSubBatchBytes / (row_floats * static_cast<int64_t>(sizeof(float)) + 1));
+  const int64_t bytes = std::max(kSubBatchBytes, weights_->size() * static_cast<int64_t>(sizeof(float)) / kSubBatchWeights);
+  const int64_t fit = std::max<int64_t>(1, bytes / (row_floats * static_cast<int64_t>(sizeof(float)) + 1));
   const int64_t share = (batch + threads - 1) / threads;
   const int64_t part = std::min({fit, share, kMostRows}), parts = (batch + part - 1) / part;
-  const int workers = static_cast<int>(std::min<int64_t>(threads, parts));
+  // With two threads or more for each sample, samples come one after the other and threads share their operations.
+  const int inner = threads >= 2 * batch ? threads : 1;
+  const int workers = inner > 1 ? 1 : static_cast<int>(std::min<int64_t>(threads, parts));
   int64_t scratch = 0;
   for (const auto& op : operations_[kSample]) scratch = std::max(scratch, op->scratch(part));
-  const int64_t needed = part * row_floats + scratch;
+  const int64_t needed = part * row_floats + inner * round_up(scratch);
 
   Shared& shared = this->shared();
   std::vector<Floats> spaces;
@@ -313,6 +319,9 @@ bool Network::run(const float* x, const int64_t* x_row, float* y, const RowHandl
     rows.count = std::min(part, batch - first);
     rows.places = places_.data();
     rows.error = &error;
+    rows.threads = inner;
+    rows.helper_size = round_up(scratch);
+    rows.helpers = space + part * row_floats + rows.helper_size;
     for (int64_t i = 0; i < rows.count; ++i) slots[kSampleRow][static_cast<size_t>(first + i)] = space + i * row_floats;
     for (int slot = 0; slot < kSlots; ++slot) rows.slots[slot] = slots[slot].data() + first;
     if (run_operations(operations_[kSample], rows, space + part * row_floats, cancel) != nullptr) failed = error;

@@ -32,7 +32,11 @@ struct Rows {
   int64_t count = 0;
   const Place* places = nullptr;     // by buffer
   float* const* slots[kSlots] = {};  // by slot, then by row; the input's rows are read only
-  const char** error = nullptr;      // set to a message by an operation that cannot compute a row
+  // Threads for one row, if it is alone: helper h below threads - 1 has its scratch at helpers + h * helper_size.
+  int threads = 1;
+  float* helpers = nullptr;
+  int64_t helper_size = 0;
+  const char** error = nullptr;  // set to a message by an operation that cannot compute a row
 
   const float* read(int64_t buffer, int64_t row) const {
     const Place& place = places[buffer];

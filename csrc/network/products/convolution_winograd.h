@@ -22,6 +22,7 @@ namespace {
 
 constexpr int64_t kMaxTiles = 1024;  // that are multiplied together
 constexpr int64_t kMaxPieces = 64;   // of a chain
+constexpr int64_t kPartTiles = 32;   // of a part, at least, if it is one of rows
 
 // B^T d
 template <int kOutputs>
@@ -162,7 +163,7 @@ void multiply_tiles(const ConvolutionShape& s, const float* packed, const float*
 
 template <int kOutputs>
 void convolution_winograd(const ConvolutionShape& s, const float* packed, const ImageSource& source, const ImageTarget& target,
-                          int64_t samples, int64_t cache_bytes, float* scratch) {
+                          int64_t samples, const ConvolutionPart& part, int64_t cache_bytes, float* scratch) {
   constexpr int kTile = kOutputs + 2, kProducts = kTile * kTile;
   constexpr auto kAlgorithm = kOutputs == 4 ? ConvolutionAlgorithm::kWinograd4 : ConvolutionAlgorithm::kWinograd2;
   const ConvolutionChunk chunk = convolution_chunk(s, kAlgorithm, samples, cache_bytes);
@@ -171,9 +172,15 @@ void convolution_winograd(const ConvolutionShape& s, const float* packed, const 
   float *ring = scratch + parts.ring, *inputs = scratch + parts.inputs, *products = scratch + parts.products;
   clear_sides(s, ring, kTile, ring_row, parts.channels, parts.width);
 
-  const int64_t rows = samples * parts.tiles_y, chunk_rows = chunk.samples * chunk.rows;
+  // A part is of rows if that leaves enough tiles for each, else of groups; then the input is transformed for each.
+  const int64_t all_rows = samples * parts.tiles_y, groups = (panels_of(s.outputs) + kGroup - 1) / kGroup;
+  const bool by_rows = groups < part.count || target.finish != nullptr || all_rows * parts.tiles_x >= kPartTiles * part.count;
+  const Range own_rows = by_rows ? range_of(part, all_rows) : Range{0, all_rows};
+  const Range own_groups = by_rows ? Range{0, groups} : range_of(part, groups);
+
+  const int64_t rows = own_rows.end, chunk_rows = chunk.samples * chunk.rows;
   int64_t slot = 0;  // of the ring, of the first row of the current tiles
-  for (int64_t first = 0; first < rows;) {
+  for (int64_t first = own_rows.begin; first < rows;) {
     // Chunks of several samples are whole samples; others end with their sample.
     int64_t last = first + chunk_rows;
     if (chunk.samples == 1 && last > (first / parts.tiles_y + 1) * parts.tiles_y)
@@ -185,10 +192,11 @@ void convolution_winograd(const ConvolutionShape& s, const float* packed, const 
     for (int64_t row = first; row < last; ++row) {
       const int64_t sample = row / parts.tiles_y, tile_y = row % parts.tiles_y;
       // The last two rows of the tiles above are the first two of these.
-      slot = tile_y == 0 ? 0 : (slot + kOutputs) % kTile;
+      const bool anew = tile_y == 0 || row == own_rows.begin;
+      slot = anew ? 0 : (slot + kOutputs) % kTile;
       float* lines[kTile];
       for (int y = 0; y < kTile; ++y) lines[y] = ring + (slot + y) % kTile * ring_row;
-      for (int y = tile_y == 0 ? 0 : 2; y < kTile; ++y) {
+      for (int y = anew ? 0 : 2; y < kTile; ++y) {
         const int64_t from = tile_y * kOutputs - s.pad_top + y;
         if (from >= 0 && from < s.height) {
           write_rows(source, s, sample, from, from + 1, lines[y] + s.pad_left * parts.channels, ring_row, parts.channels);
@@ -200,8 +208,9 @@ void convolution_winograd(const ConvolutionShape& s, const float* packed, const 
                                 inputs + (row - first) * parts.tiles_x * parts.channels, in_matrix);
     }
 
-    for (int64_t panel = 0; panel < panels_of(s.outputs); panel += kGroup) {
-      const int64_t begin = panel * kPanel, end = begin + parts.columns < s.outputs ? begin + parts.columns : s.outputs;
+    for (int64_t group = own_groups.begin; group < own_groups.end; ++group) {
+      const int64_t panel = group * kGroup, begin = panel * kPanel,
+                    end = begin + parts.columns < s.outputs ? begin + parts.columns : s.outputs;
       multiply_tiles<kProducts>(s, packed + panel * kProducts * s.channels * kPanel, inputs, in_matrix, parts.channels, tiles,
                                 products, out_matrix, parts.columns, end - begin);
       for (int64_t row = first; row < last; ++row)
