@@ -36,10 +36,4 @@ float* Arena::take(int64_t count) {
   return at;
 }
 
-int64_t Arena::size() const {
-  int64_t size = 0;
-  for (const Block& block : blocks_) size += block.used;
-  return size;
-}
-
 }  // namespace df::network

@@ -29,7 +29,6 @@ class Arena {
   // `expected`: floats of all pieces, about.
   explicit Arena(int64_t expected);
   float* take(int64_t count);
-  int64_t size() const;  // floats of all pieces
 
  private:
   struct Block {

@@ -12,9 +12,6 @@ namespace {
 // Samples computed together: as many as keep their activations in this many bytes. More would reread the weights less often and the
 // caches less well.
 constexpr int64_t kSubBatchBytes = int64_t{4} << 20;
-// And at least this share of the bytes of the weights: then activations that leave the cache cost less than reading the weights
-// once more.
-constexpr int64_t kSubBatchWeights = 8;
 
 float* row_data(const RowHandle& row) { return row == nullptr ? nullptr : row->values.data(); }
 
@@ -278,8 +275,7 @@ bool Network::run(const float* x, const int64_t* x_row, float* y, const RowHandl
   }
 
   const int64_t row_floats = memory_.row;
-  const int64_t bytes = std::max(kSubBatchBytes, weights_->size() * static_cast<int64_t>(sizeof(float)) / kSubBatchWeights);
-  const int64_t fit = std::max<int64_t>(1, bytes / (row_floats * static_cast<int64_t>(sizeof(float)) + 1));
+  const int64_t fit = std::max<int64_t>(1, kSubBatchBytes / (row_floats * static_cast<int64_t>(sizeof(float)) + 1));
   const int64_t share = (batch + threads - 1) / threads;
   const int64_t part = std::min({fit, share, kMostRows}), parts = (batch + part - 1) / part;
   // With two threads or more for each sample, samples come one after the other and threads share their operations.
