@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -78,14 +78,8 @@ class Model(Document):
 
     @cached_property
     def sha256(self) -> str:
-        digests = []
         with self.files.unchanged():
-            for path in (self.path, *self.external):
-                with open(path, "rb") as file:
-                    digests.append(hashlib.file_digest(file, "sha256"))
-        if len(digests) == 1:
-            return digests[0].hexdigest()
-        return hashlib.sha256(b"".join(d.digest() for d in digests)).hexdigest()
+            return checksum((self.path, *self.external))
 
     def plan(self, solver: str, steps: int | None = None, **options: Any) -> Plan:
         """The plan that ``df.sample(model, n, steps, solver=solver)`` follows, with what the model declares.
@@ -103,6 +97,17 @@ class Model(Document):
             20
         """
         return plan_for(self, solver, steps, **options)
+
+
+def checksum(paths: Sequence[Path]) -> str:
+    """The digest of a model file and its external data; see :class:`Model`."""
+    digests = []
+    for path in paths:
+        with open(path, "rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256"))
+    if len(digests) == 1:
+        return digests[0].hexdigest()
+    return hashlib.sha256(b"".join(d.digest() for d in digests)).hexdigest()
 
 
 def bundled() -> tuple[str, ...]:

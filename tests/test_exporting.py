@@ -15,7 +15,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, ExportError, MissingDependencyError, OutputError
-from diffuse_fast.onnx import weights
+from diffuse_fast.onnx.weights import Initializers
 from diffuse_fast.program.identity import program_hash
 from diffuse_fast.program.lower import lower_model
 from diffuse_fast.runtimes import network
@@ -131,7 +131,8 @@ def test_a_fault_of_the_native_runtime_is_not_shipped(tmp_path, monkeypatch):
 
 def _doubled(path, program):
     sizes = {b.initializer: b.size for b in program.buffers if b.initializer is not None}
-    return {name: 2 * array for name, array in weights.read(path, sizes)}
+    with Initializers(path, sizes) as initializers:
+        return {name: 2 * initializers.read(name) for name in sizes}
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 33])  # none but 1 is a size that export compared at

@@ -14,19 +14,32 @@ if TYPE_CHECKING:
     from ..program.program import Program
 
 
-def of_model(model: Model) -> dict[str, Any]:
-    """Whether a model's network lowers: its size and algorithms, and the errors that its export measured; or why not."""
-    from ..program.lower import lower_model
+MEMORY = ("weights", "activations", "workspace")  # bytes: packed, of one sample, of one thread
 
-    return _report(lambda: lower_model(model), lambda program: model.native)
+
+def of_model(model: Model) -> dict[str, Any]:
+    """Whether a model's network lowers: its size and algorithms, and the errors that were measured; or why not."""
+    from ..program.lower import lower_model
+    from ..runtimes.native_cache import measured
+
+    return _report(lambda: lower_model(model), lambda program: measured(model))
 
 
 def of_name(name: str) -> dict[str, Any]:
-    """The same of a bundled model, an artifact, or any other ONNX file. Errors that no export measured are measured now."""
+    """The same of a bundled model, an artifact, or any other ONNX file. Errors that no export measured are measured and stored."""
     from ..errors import ArtifactError
-    from ..model import load
+    from ..model import checksum, load
+    from ..onnx import external_data, header
     from ..program.lower import lower_file, lower_model
-    from ..runtimes.native_error import inputs_of, inputs_of_file, measure
+    from ..runtimes import native_cache
+    from ..runtimes.native_error import Inputs, inputs_of, inputs_of_file, measure
+
+    def measured(program: Program, path: Path, sha256: str, inputs: Callable[[], Inputs]) -> Native:
+        found = native_cache.read(sha256)
+        if found is None:
+            found = measure(program, path, inputs())
+            native_cache.write(sha256, found)
+        return found
 
     try:
         model = load(name)
@@ -34,14 +47,23 @@ def of_name(name: str) -> dict[str, Any]:
         path = Path(name)
         if not path.is_file():
             raise
-        return _report(lambda: lower_file(path), lambda program: measure(program, path, inputs_of_file(path, program)))
-    return _report(
-        lambda: lower_model(model), lambda program: model.native or measure(program, model.path, inputs_of(model, program))
-    )
+
+        def of_file(program: Program) -> Native:
+            sha256 = checksum((path, *external_data.check(header.read(path).external, path.parent)))
+            return measured(program, path, sha256, lambda: inputs_of_file(path, program))
+
+        return _report(lambda: lower_file(path), of_file)
+
+    def of_artifact(program: Program) -> Native:
+        return model.native or measured(program, model.path, model.sha256, lambda: inputs_of(model, program))
+
+    return _report(lambda: lower_model(model), of_artifact)
 
 
 def _report(lower: Callable[[], Program], errors: Callable[[Program], Native | None]) -> dict[str, Any]:
+    from .. import _core
     from ..errors import ArtifactError, NetworkError, UnavailableError, UnsupportedError
+    from ..program.encoding import encode
     from ..program.identity import layer_name, program_hash
     from ..program.program import VERSION
     from ..program.summary import summarize
@@ -67,6 +89,10 @@ def _report(lower: Callable[[], Program], errors: Callable[[Program], Native | N
             precision: {layer_name(program, i): name for i, name in algorithms(program, precision, back).items()}
             for precision in precisions
         },
+        "memory": {
+            precision: dict(zip(MEMORY, _core.network_memory(isa, encode(program), precision), strict=True))
+            for precision in precisions
+        },
         "measured": None if measured is None else measured.to_json(),
     }
 
@@ -86,18 +112,22 @@ def rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("runs", "yes"),
         ("operations", f"{sum(kinds.values())} per call: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items())),
         ("prepared", ", ".join(f"{prepared[name]} {text}" for name, text in when.items() if prepared[name]) or "nothing"),
-        ("weights", f"{report['weight_bytes']:,} bytes"),
-        ("activations", f"{report['activation_bytes']:,} bytes per sample, before memory is reused"),
+        ("weights", f"{report['weight_bytes']:,} bytes in the file"),
         ("kept", ", ".join(f"{size:,} bytes per {name}" for name, size in kept.items() if size) or "nothing"),
         ("program", f"version {report['program_version']}, {report['program']}"),
-        *((precision, _counted(table, report["instruction_set"])) for precision, table in report["algorithms"].items()),
+        *(row for precision in report["algorithms"] for row in _of_precision(report, precision)),
         *_errors(report["measured"]),
     ]
 
 
-def _counted(table: Mapping[str, str], isa: str) -> str:
-    counts = ", ".join(f"{count} {name}" for name, count in sorted(Counter(table.values()).items(), key=lambda pair: pair[0]))
-    return f"on {isa}" + (f"; convolutions: {counts}" if counts else "")
+def _of_precision(report: Mapping[str, Any], precision: str) -> list[tuple[str, str]]:
+    counts = sorted(Counter(report["algorithms"][precision].values()).items())
+    convolutions = ", ".join(f"{count} {name}" for name, count in counts) or "none"
+    weights, activations, workspace = (f"{report['memory'][precision][name]:,}" for name in MEMORY)
+    return [
+        (precision, f"on {report['instruction_set']}; convolutions: {convolutions}"),
+        ("", f"memory: {weights} bytes of packed weights, {activations} of activations per sample, {workspace} of workspace"),
+    ]
 
 
 def _errors(measured: Mapping[str, Any] | None) -> list[tuple[str, str]]:

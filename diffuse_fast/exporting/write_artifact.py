@@ -1,7 +1,8 @@
 """Export a torch module to one self-describing .onnx file.
 
 The file is built in a temporary folder. It gets its name only after it has passed the ONNX checker and agreed with the module at
-several batch sizes.
+several batch sizes, under onnxruntime and, where that runs it, in the native runtime. The errors of the native runtime are written
+into its document.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ def export(
 
     Raises:
         ArgumentError, ArgumentTypeError: an argument cannot be used.
-        ExportError: torch cannot export the module, or the file does not compute what the module computes.
+        ExportError: torch cannot export the module, or the file does not compute what the module computes, under onnxruntime or in
+            the native runtime.
         OutputError: the path cannot be written.
         MissingDependencyError: torch, onnx or onnxruntime is missing.
 

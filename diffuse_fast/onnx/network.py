@@ -6,11 +6,12 @@ this reader lists the fields of a message at once, because a UNet has tens of th
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +28,7 @@ MAX_MESSAGE = 256 << 20  # bytes of one node
 MAX_PACKED = 1 << 20  # bytes of a list of integers: each becomes a Python object
 MAX_VALUES = 64 << 20  # bytes of all constants that are read
 SMALL = 64  # elements of the largest initializer of floats whose values are read
-_MAX_DEPTH = 32  # of functions in functions
+_MAX_DEPTH = 32  # of functions in functions, and of graphs in graphs
 
 _NUMPY = {
     "float32": "<f4", "float64": "<f8", "float16": "<f2", "int8": "i1", "int16": "<i2", "int32": "<i4", "int64": "<i8",
@@ -36,11 +37,36 @@ _NUMPY = {
 _NARROW = ("float16", "int8", "int16", "int32", "uint8", "uint16", "bool")  # stored as int32_data if not as raw bytes
 
 
+@dataclass(frozen=True, slots=True)
 class Subgraph:
-    """The value of an attribute that is a graph. It is not read: no operator with a subgraph is supported."""
+    """The value of an attribute that is a graph, such as a branch of an If. Its nodes may use the values around it.
+
+    Attributes:
+        nodes, initializers: As of :class:`Network`.
+        outputs: The names of its results.
+    """
+
+    nodes: tuple[Node, ...]
+    outputs: tuple[str, ...]
+    initializers: dict[str, Initializer]
+
+    def renamed(self, rename: Callable[[str], str]) -> Subgraph:
+        """The same with other names of values."""
+        return Subgraph(
+            tuple(node.renamed(rename) for node in self.nodes),
+            tuple(map(rename, self.outputs)),
+            {rename(name): content for name, content in self.initializers.items()},
+        )
 
 
-Attribute = int | float | str | np.ndarray | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | Subgraph
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """The value of an attribute in a function that is an attribute of the call."""
+
+    name: str
+
+
+Attribute = int | float | str | np.ndarray | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | Subgraph | _Reference
 
 
 @dataclass(slots=True)
@@ -63,6 +89,19 @@ class Node:
     name: str = ""
     domain: str = ""
     opset: int = 0
+
+    @property
+    def subgraphs(self) -> list[Subgraph]:
+        """The attributes that are graphs."""
+        return [value for value in self.attributes.values() if isinstance(value, Subgraph)]
+
+    def renamed(self, rename: Callable[[str], str]) -> Node:
+        """The same with other names of values."""
+        attributes = {
+            name: value.renamed(rename) if isinstance(value, Subgraph) else value for name, value in self.attributes.items()
+        }
+        inputs, outputs = tuple(map(rename, self.inputs)), tuple(map(rename, self.outputs))
+        return dataclasses.replace(self, inputs=inputs, outputs=outputs, attributes=attributes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +158,7 @@ class _Reader:
     def __init__(self, data: mmap.mmap | bytes, folder: Path):
         self._data = data
         self._folder = folder
-        self._fields = self._bytes = self._calls = 0
+        self._fields = self._bytes = self._calls = self._nodes = self._depth = 0
         self._functions: dict[tuple[str, str, str], _Function] = {}
 
     def model(self) -> Network:
@@ -146,7 +185,7 @@ class _Reader:
         initializers: dict[str, Initializer] = {}
         for f in self._scan(self._data, *self._span(graph)):
             if f[0] == 1:
-                nodes.extend(self._inlined(self._node(f, opset), len(nodes)))
+                nodes.extend(self._inlined(self._node(f, opset)))
             elif f[0] == 5:
                 name, initializer = self._tensor(self._data, f)
                 if name in initializers:
@@ -161,11 +200,11 @@ class _Reader:
 
     # ---- messages -------------------------------------------------------------------------------
 
-    def _node(self, f: _Field, opset: int) -> Node:
+    def _node(self, f: _Field, opset: int, source: bytes | None = None) -> Node:
         start, stop = self._span(f)
         if stop - start > MAX_MESSAGE:
             raise ArtifactError(f"a node has {stop - start} bytes; at most {MAX_MESSAGE} are read.")
-        data = self._data[start:stop]
+        data = (self._data if source is None else source)[start:stop]
         inputs: list[str] = []
         outputs: list[str] = []
         attributes: dict[str, Attribute] = {}
@@ -181,7 +220,7 @@ class _Reader:
             elif number == 4:
                 op = self._text(data, g)
             elif number == 5:
-                key, value = self._attribute(data, g)
+                key, value = self._attribute(data, g, opset)
                 if key in attributes:
                     raise ArtifactError(f"node {name!r} ({op}) has two attributes {key!r}.")
                 attributes[key] = value
@@ -193,10 +232,32 @@ class _Reader:
             attributes["overload"] = overload
         return Node(op, tuple(inputs), tuple(outputs), attributes, name, "" if domain == "ai.onnx" else domain, opset)
 
-    def _attribute(self, data: bytes, f: _Field) -> tuple[str, Attribute]:
+    def _subgraph(self, data: bytes, f: _Field, opset: int) -> Subgraph:
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise ArtifactError("graphs nest too deep; the file is not read further.")
+        nodes: list[Node] = []
+        outputs: list[str] = []
+        initializers: dict[str, Initializer] = {}
+        start, stop = self._span(f)
+        inner = data[start:stop]
+        for g in self._scan(inner, 0, len(inner)):
+            if g[0] == 1:
+                nodes.append(self._node(g, opset, inner))
+            elif g[0] == 5:
+                name, initializer = self._tensor(inner, g)
+                initializers[name] = initializer
+            elif g[0] == 12:
+                outputs.append(parse_value(WireReader(inner), Span(*self._span(g))).name)
+            elif g[0] in (11, 15):
+                raise UnsupportedError("a graph inside of the graph has inputs or sparse initializers, which is not supported.")
+        self._depth -= 1
+        return Subgraph(tuple(nodes), tuple(outputs), initializers)
+
+    def _attribute(self, data: bytes, f: _Field, opset: int) -> tuple[str, Attribute]:
         name = ""
         kind = 0
-        number = text = tensor = reference = None
+        number = text = tensor = graph = reference = None
         floats: list[float] = []
         integers: list[int] = []
         texts: list[str] = []
@@ -212,6 +273,8 @@ class _Reader:
                 text = self._text(data, g)
             elif i == 5:
                 tensor = self._tensor(data, g, constant=True)[1].values
+            elif i == 6:
+                graph = self._subgraph(data, g, opset)
             elif i == 7:
                 self._count(max(b - a, 4) // 4)
                 floats += np.frombuffer(data[a:b], "<f4").tolist() if b >= 0 and not (b - a) % 4 else [self._float(data, g)]
@@ -230,7 +293,7 @@ class _Reader:
             2: number if isinstance(number, int) else 0,
             3: text or "",
             4: tensor,
-            5: Subgraph(),
+            5: graph,
             6: tuple(floats),
             7: tuple(integers),
             8: tuple(texts),
@@ -305,26 +368,30 @@ class _Reader:
         data = self._data[start:stop]
         fields = self._scan(data, 0, len(data))
         texts = {n: [self._text(data, g) for g in fields if g[0] == n] for n in (1, 4, 5, 10, 13)}
-        defaults = dict(self._attribute(data, g) for g in fields if g[0] == 11)
         for g in fields:
             if g[0] == 9:
                 domain, version = self._opset(data, g)
                 opset = opset if domain else version
+        defaults = dict(self._attribute(data, g, opset) for g in fields if g[0] == 11)
         nodes = [self._node((7, start + g[1], start + g[2]), opset) for g in fields if g[0] == 7]
         key = ("".join(texts[10]), "".join(texts[1]), "".join(texts[13]))
         self._functions[key] = _Function(tuple(texts[4]), tuple(texts[5]), nodes, defaults)
 
-    def _inlined(self, node: Node, count: int) -> Iterator[Node]:
-        """The nodes that a node stands for, if it calls a local function; otherwise itself."""
+    def _inlined(self, node: Node) -> Iterator[Node]:
+        """The nodes that a node stands for, if it calls a local function; otherwise itself. So in its graphs."""
         pending = [(node, 0)]
         while pending:
             node, depth = pending.pop()
             overload = node.attributes.get("overload", "")
             function = self._functions.get((node.domain, node.op, str(overload))) if self._functions else None
             if function is None:
-                count += 1
-                if count > MAX_NODES:
+                self._nodes += 1
+                if self._nodes > MAX_NODES:
                     raise ArtifactError(f"the graph has more than {MAX_NODES} nodes; it is not read further.")
+                for name, value in node.attributes.items() if self._functions else ():
+                    if isinstance(value, Subgraph):
+                        inside = tuple(inner for one in value.nodes for inner in self._inlined(one))
+                        node.attributes = node.attributes | {name: Subgraph(inside, value.outputs, value.initializers)}
                 yield node
                 continue
             if depth >= _MAX_DEPTH or len(pending) > MAX_NODES:
@@ -440,13 +507,6 @@ def _varint(data: mmap.mmap | bytes, position: int) -> tuple[int, int]:
     raise ArtifactError("a number has more than 64 bits; the file is damaged or not an ONNX file.")
 
 
-class _Reference(Subgraph):
-    """The value of an attribute in a function that is an attribute of the call."""
-
-    def __init__(self, name: str):
-        self.name = name
-
-
 @dataclass(slots=True)
 class _Function:
     inputs: tuple[str, ...]
@@ -470,15 +530,9 @@ class _Function:
             attributes = {
                 name: given.get(value.name) if isinstance(value, _Reference) else value for name, value in node.attributes.items()
             }
-            out.append(
-                Node(
-                    node.op,
-                    tuple(map(inner, node.inputs)),
-                    tuple(map(inner, node.outputs)),
-                    {name: value for name, value in attributes.items() if value is not None},
-                    f"{call.name}/{node.name}",
-                    node.domain,
-                    node.opset,
-                )
-            )
+            found = node.renamed(inner)
+            known = {name: value for name, value in attributes.items() if value is not None}
+            found.attributes = known | {name: value for name, value in found.attributes.items() if isinstance(value, Subgraph)}
+            found.name = f"{call.name}/{node.name}"
+            out.append(found)
         return out

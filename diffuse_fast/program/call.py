@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import ArtifactError, UnsupportedError
-from ..onnx.network import Node
+from ..onnx.network import Node, Subgraph
 from .lowering import MAX_RANK, Lowering, Tensor, Value
 from .program import View
 
@@ -123,6 +123,13 @@ class Call:
         """A tensor attribute; None if it is absent."""
         value = self._attributes.pop(name, None)
         if value is not None and not isinstance(value, np.ndarray):
+            raise self._wrong(name)
+        return value
+
+    def graph(self, name: str) -> Subgraph:
+        """An attribute."""
+        value = self._attributes.pop(name, None)
+        if not isinstance(value, Subgraph):
             raise self._wrong(name)
         return value
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import ArtifactError, UnsupportedError
 from ..onnx import network as reader
 from ..onnx.header import Value as Declared
-from ..onnx.network import Network, Node
+from ..onnx.network import Initializer, Network, Node, Subgraph
 from . import views
 from .call import Call, unsupported
 from .constants import FOLDED
@@ -102,18 +102,24 @@ def _sizes(network: Network, shapes: Mapping[str, tuple[int, ...]]) -> set[int]:
     found = {n for shape in shapes.values() for n in shape}
     for value in network.inputs:
         found.update(n for n in value.shape or () if isinstance(n, int))
-    for initializer in network.initializers.values():
+    _add_sizes(network.nodes, network.initializers, found)
+    found.discard(0)
+    return found
+
+
+def _add_sizes(nodes: Iterable[Node], initializers: Mapping[str, Initializer], found: set[int]) -> None:
+    for initializer in initializers.values():
         found.update(initializer.shape)
         if initializer.values is not None and initializer.dtype.startswith("int") and initializer.values.size <= 64:
             found.update(initializer.values.ravel().tolist())
-    for node in network.nodes:
+    for node in nodes:
         for attribute in node.attributes.values():
             if isinstance(attribute, tuple):
                 found.update(n for n in attribute if isinstance(n, int))
             elif isinstance(attribute, np.ndarray) and attribute.dtype.kind == "i" and attribute.size <= 64:
                 found.update(attribute.ravel().tolist())
-    found.discard(0)
-    return found
+            elif isinstance(attribute, Subgraph):
+                _add_sizes(attribute.nodes, attribute.initializers, found)
 
 
 def _inputs(lowering: Lowering, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -149,25 +155,40 @@ def _needed(network: Network) -> list[Node]:
     out = []
     for node in reversed(network.nodes):
         if not wanted.isdisjoint(node.outputs):
-            wanted.update(node.inputs)
+            wanted.update(_names(node))
             out.append(node)
     wanted.discard("")
     out.reverse()
     return out
 
 
+def _names(node: Node) -> set[str]:
+    """The values that a node uses. Of an If the values of both branches, as its condition is not known yet."""
+    inside = [name for graph in node.subgraphs for one in graph.nodes for name in _names(one)]
+    return {*node.inputs, *inside, *(name for graph in node.subgraphs for name in graph.outputs)}
+
+
 def _node(lowering: Lowering, node: Node) -> None:
     """Add what a node computes."""
     lowering.check_time()
     lowering.source = node.name or node.outputs[0]
+    branch = None
+    results: tuple[Value, ...] = ()
     try:
-        results = _results(lowering, node)
+        if node.op == "If" and not node.domain:
+            branch = _branch(lowering, node)
+        else:
+            results = _results(lowering, node)
     except ArtifactError:
         raise
     except UnsupportedError as error:
         raise unsupported(lowering, node, str(error).rstrip(".")) from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ArtifactError(f"the node {lowering.source!r} ({node.op}) is malformed: {error}.") from error
+    if branch is not None:
+        for inner in branch.nodes:
+            _node(lowering, inner)
+        results = tuple(map(lowering.value, branch.outputs))
     for i, name in enumerate(node.outputs):
         if name in lowering.producers or name in lowering.values or name in lowering.network.initializers:
             raise ArtifactError(f"the graph computes {name!r} twice.")
@@ -175,6 +196,24 @@ def _node(lowering: Lowering, node: Node) -> None:
             lowering.producers[name] = node
             if i < len(results):
                 lowering.values[name] = results[i]
+
+
+def _branch(lowering: Lowering, node: Node) -> Subgraph:
+    """The branch that an If takes, with names of its own. The condition must be known, as that on a shape is."""
+    call = Call(lowering, node)
+    condition = call.constant(0)
+    if condition.size != 1 or condition.dtype != bool:
+        raise call.malformed(f"has a condition of {condition.dtype} {list(condition.shape)}")
+    both = call.graph("then_branch"), call.graph("else_branch")
+    call.finish()
+    taken = both[0] if condition.item() else both[1]
+    own = {*taken.initializers, *(name for one in taken.nodes for name in one.outputs if name)}
+    branch = taken.renamed(lambda name: f"{node.outputs[0]}/{name}" if name in own else name)
+    for name, initializer in branch.initializers.items():
+        if initializer.values is None:
+            raise call.unsupported(f"the weight {name!r} inside of a branch")
+        lowering.values[name] = initializer.values
+    return branch
 
 
 def _results(lowering: Lowering, node: Node) -> tuple[Value, ...]:

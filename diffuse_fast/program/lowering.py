@@ -332,13 +332,13 @@ class Lowering:
         return (found.inputs[0], stage) if isinstance(stage, kind) and getattr(stage, "function", "") == function else None
 
     def _level(self, inputs: Sequence[View], prologue: Sequence[Stage], epilogue: Sequence[Stage]) -> Level:
-        level = Level.CONSTANT
+        bits = 0
         for view in inputs:
-            level |= self.level(view)
+            bits |= self.level(view).value
         for stage in (*prologue, *epilogue):
             if isinstance(stage, Binary) and isinstance(stage.operand, View):
-                level |= self.level(stage.operand)
-        return level.stage
+                bits |= self.level(stage.operand).value
+        return Level(bits).stage
 
     def _add(
         self, kind: Kind, inputs: Sequence[View], output: View, prologue: Sequence[Stage], epilogue: Sequence[Stage]

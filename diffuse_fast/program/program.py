@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# Raised when the words of programs or any float32 result change (tests/network/golden.py); csrc/network/program.cpp has it too.
 VERSION = 1
 
 
@@ -38,7 +39,10 @@ class Level(enum.IntFlag):
     @property
     def stage(self) -> Level:
         """The level at which an operation runs: everything with ``SAMPLE`` is ``SAMPLE``."""
-        return Level.SAMPLE if self & Level.SAMPLE else self
+        return _STAGES[self.value]
+
+
+_STAGES = tuple(Level.SAMPLE if bits & 4 else Level(bits) for bits in range(8))  # operators of a Flag are slow
 
 
 @dataclass(frozen=True, slots=True)

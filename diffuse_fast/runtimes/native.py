@@ -24,6 +24,7 @@ from ..program.lower import lower_model
 from ..program.program import VERSION, Convolution, Program
 from .base import Inputs, aligned, check_output, network_error, require_integer_times
 from .fork_safety import forget_in_child
+from .native_cache import measured
 
 ENVIRONMENT = "DIFFUSE_FAST_KERNEL"
 _ISAS = ("avx512", "avx2", "neon", "scalar")
@@ -111,8 +112,9 @@ def instruction_set() -> str:
 
 
 def float32_layers(model: Model) -> tuple[str, ...]:
-    """The layers that ``float32-fast`` computes as ``float32`` does, as the export of the model recorded them."""
-    return () if model.native is None else model.native.float32_layers
+    """The layers that ``float32-fast`` computes as ``float32`` does, as the export of the model or ``doctor`` recorded them."""
+    found = measured(model)
+    return () if found is None else found.float32_layers
 
 
 def identity(model: Model, precision: str) -> dict[str, Any]:

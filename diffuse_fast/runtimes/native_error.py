@@ -20,7 +20,8 @@ import numpy as np
 
 from .. import _core
 from ..artifact.document import Document, Native
-from ..onnx import header, weights
+from ..onnx import header
+from ..onnx.weights import Initializers
 from ..program.identity import layer_name, program_hash
 from ..program.program import VERSION, Convolution, Level, Linear, Program
 from ..program.reference import Reference
@@ -94,7 +95,9 @@ def measure(program: Program, path: Path, inputs: Inputs) -> Native:
         ArtifactError: as :func:`.native.load`.
     """
     sizes = {b.initializer: b.size for b in program.buffers if b.initializer is not None}
-    measurement = _Measurement(program, dict(weights.read(path, sizes)), inputs)
+    with Initializers(path, sizes) as initializers:
+        values = {name: initializers.read(name) for name in sizes}
+    measurement = _Measurement(program, values, inputs)
     layers = measurement.float32_layers()
     errors = {"float32": measurement.errors("float32"), "float32-fast": measurement.errors("float32-fast", layers)}
     return Native(

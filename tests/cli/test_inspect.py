@@ -66,6 +66,9 @@ def test_it_says_whether_the_native_runtime_runs_the_network(run, small):
     table = native["algorithms"]["float32-fast"]
     assert (table["network.first.weight"], table["network.down.0.0.conv1.weight"]) == ("direct", "F(4,3)")
     assert f"on {native['instruction_set']}; convolutions: {list(table.values()).count('F(2,3)')} F(2,3), 11 F(4,3)" in shown
+    memory = native["memory"]["float32"]
+    assert memory["weights"] >= native["weight_bytes"] > memory["workspace"] > 0  # Winograd's weights are larger
+    assert memory["activations"] < native["activation_bytes"] and f"{memory['activations']:,} of activations per sample" in shown
     assert native["measured"] is None and "not measured" in shown
 
 

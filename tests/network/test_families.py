@@ -10,6 +10,7 @@ import pytest
 from diffuse_fast import _core
 from diffuse_fast.program.lower import lower_file
 from diffuse_fast.runtimes.native import load
+from diffuse_fast.runtimes.native_error import LIMIT, inputs_of_file, measure
 
 families = pytest.importorskip("tests.program.families", reason="needs torch")
 
@@ -50,3 +51,6 @@ def test_family(tmp_path, name):
             assert result.tobytes() == results[0].tobytes()
         alone = evaluate(networks[0], [one[batch // 2 : batch // 2 + 1] for one in inputs])
         assert alone.tobytes() == results[0][batch // 2 : batch // 2 + 1].tobytes()
+    found = measure(program, path, inputs_of_file(path, program))
+    assert max(found.errors["float32"]) <= 1e-5
+    assert max(found.errors["float32-fast"]) <= LIMIT

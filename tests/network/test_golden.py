@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from diffuse_fast import _core
 from diffuse_fast.program import program as definition
 from diffuse_fast.program.encoding import KINDS
+from diffuse_fast.program.reference import Reference
 from diffuse_fast.runtimes.native import algorithms
 
 golden = pytest.importorskip("tests.network.golden", reason="needs onnx and onnxruntime")
@@ -21,7 +23,11 @@ ISAS = [name for name, reason in _core.kernels() if reason is None]
 def test_the_bits_are_those_of_the_version(tmp_path, name, isa):
     stored = json.loads(golden.STORED.read_text(encoding="utf-8"))
     assert stored["program_version"] == definition.VERSION, "record the hashes again: python -m tests.network.golden"
-    assert golden.digest(*golden.network(name, tmp_path), isa) == stored["networks"][name], (
+    program, path = golden.network(name, tmp_path)
+    result = golden.result(program, path, isa)
+    expected = Reference(program, golden.models.weights_of(path))(*golden.inputs(program)).reshape(result.shape)
+    assert np.abs(result - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert golden.digest(result) == stored["networks"][name], (
         "float32 results changed: raise VERSION in diffuse_fast/program/program.py and csrc/network/program.cpp, say it in "
         "CHANGELOG.md, and run python -m tests.network.golden"
     )

@@ -18,14 +18,17 @@ onnx = pytest.importorskip("onnx")
 
 from torch import nn
 
+from diffuse_fast import _core
 from diffuse_fast.onnx import network as reader
 from diffuse_fast.program.finish import finish
 from diffuse_fast.program.fuse import fuse
 from diffuse_fast.program.lower import lower
 from diffuse_fast.program.reference import Reference
+from diffuse_fast.runtimes.native import load
 from tests.program.families import Family
 
 F = nn.functional
+ISAS = [name for name, reason in _core.kernels() if reason is None]
 
 
 class Layer(nn.Module):
@@ -106,7 +109,7 @@ def random_networks(draw):
 
 
 def check(family, path):
-    """Compare the program of a family, lowered and fused, with torch in float64."""
+    """Compare the program of a family, lowered and fused, with torch in float64: the reference, and the core."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         module = family.module
@@ -115,9 +118,19 @@ def check(family, path):
     draft = lower(reader.read(path), 997)
     x, t = family.inputs(3)
     exact = module.double()(x.double(), t.double()).numpy()
+    scale = max(np.abs(exact).max(), 1e-3)
     for program in (finish(draft), finish(fuse(draft))):
         error = np.abs(Reference(program, weights)(x.numpy(), t.numpy()) - exact).max()
-        assert error <= 1e-6 * max(np.abs(exact).max(), 1e-3)
+        assert error <= 1e-6 * scale
+        results = [in_the_core(load(program, weights, isa), x.numpy(), t.numpy()) for isa in ISAS]
+        assert np.abs(results[0].reshape(exact.shape) - exact).max() <= 1e-5 * scale
+        assert len({result.tobytes() for result in results}) == 1
+
+
+def in_the_core(core, x, t):
+    y = np.full((len(x), core.output_size), np.nan, np.float32)
+    core.run(x, y, core.prepare_times(t), core.prepare_conditions([], len(x)))
+    return y
 
 
 COMMON = {"derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}

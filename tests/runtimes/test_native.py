@@ -58,8 +58,8 @@ def test_samples_of_50_steps_are_within_the_spread_of_the_other_runtimes(digits)
         pytest.importorskip(package)
 
     def draw(runtime, precision="float32"):
-        cond = {"label": np.arange(32) % 10}
-        return df.sample(digits, 32, 50, solver="ddim", seed=0, cond=cond, runtime=runtime, precision=precision, threads=1)
+        cond = {"label": np.arange(16) % 10}
+        return df.sample(digits, 16, 50, solver="ddim", seed=0, cond=cond, runtime=runtime, precision=precision, threads=1)
 
     def distance(a, b):
         return np.abs(a - b).max()
@@ -67,7 +67,7 @@ def test_samples_of_50_steps_are_within_the_spread_of_the_other_runtimes(digits)
     others = [draw(runtime) for runtime in ("onnx", "openvino", "mnn")]
     spread = max(distance(a, b) for a, b in itertools.combinations(others, 2))
     exact = draw("native")
-    assert max(distance(exact, other) for other in others) <= spread
+    assert distance(exact, np.median(others, 0)) <= spread
     lo, hi = digits.value_range
     assert 0 < distance(draw("native", "float32-fast"), exact) <= 1e-4 * (hi - lo)
 

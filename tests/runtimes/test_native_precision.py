@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 import diffuse_fast as df
+from diffuse_fast.cli import lowering
 from diffuse_fast.errors import ArgumentError
 from diffuse_fast.program.lower import lower_file, lower_model
-from diffuse_fast.runtimes import native_error, network
+from diffuse_fast.runtimes import native_cache, native_error, network
 from diffuse_fast.runtimes.native import algorithms, identity, instruction_set, load
 from diffuse_fast.runtimes.native_error import LEVELS, LIMIT, inputs_of, inputs_of_file, measure, multiply_adds
 
-pytest.importorskip("onnx")
+onnx = pytest.importorskip("onnx")
 
 PRECISIONS = ("float32", "float32-fast")
 
@@ -99,7 +102,11 @@ def cancelling(tmp_path):
         "Mul v zeros -> w",
         "Add h w -> y",
     )
-    return models.write(tmp_path / "cancelling.onnx", nodes, (16, 16, 16), weights)
+    path = models.write(tmp_path / "cancelling.onnx", nodes, (16, 16, 16), weights)
+    proto = onnx.load(path)
+    proto.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["batch", 16, 16, 16]))
+    onnx.save(proto, path)
+    return path
 
 
 def test_the_rule_takes_back_the_layers_with_the_largest_errors(cancelling, monkeypatch):
@@ -119,3 +126,33 @@ def test_a_large_network_is_compared_with_float32(cancelling, monkeypatch):
     found = measure(program, cancelling, inputs_of_file(cancelling, program))
     assert found.reference == "float32"
     assert found.errors["float32"] == (0.0,) * LEVELS and found.float32_layers == ("w1",)
+
+
+def test_doctor_stores_what_it_measured_of_a_foreign_file(cancelling, tmp_path, monkeypatch, caplog):
+    mapping = {"sample": "x", "time": "t", "schedule": df.Schedule.linear(), "prediction_type": "epsilon"}
+    assert identity(df.load(cancelling, mapping), "float32-fast")["algorithms"].count("F(4,3)") == 4
+    monkeypatch.setenv("DIFFUSE_FAST_CACHE", str(tmp_path / "cache"))
+    assert native_cache.measured(df.load(cancelling, mapping)) is None
+    shown = lowering.of_name(str(cancelling))
+    found = native_cache.measured(df.load(cancelling, mapping))
+    assert found.to_json() == shown["measured"] and found.float32_layers == ("w1",)
+    assert identity(df.load(cancelling, mapping), "float32-fast")["algorithms"].count("F(4,3)") == 3
+    monkeypatch.setattr(native_error, "measure", None)  # not again
+    assert lowering.of_name(str(cancelling))["measured"] == shown["measured"]
+
+    (file,) = (tmp_path / "cache").iterdir()
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    for broken in ("{", "[]", json.dumps({**raw, "native": 3}), json.dumps({**raw, "sha256": "other"})):
+        file.write_text(broken, encoding="utf-8")
+        assert native_cache.measured(df.load(cancelling, mapping)) is None
+    raw["native"]["program_version"] += 1
+    file.write_text(json.dumps(raw), encoding="utf-8")
+    assert native_cache.measured(df.load(cancelling, mapping)) is None
+    assert "are ignored" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_is_logged(cancelling, tmp_path, monkeypatch, caplog):
+    (tmp_path / "taken").write_text("a file", encoding="utf-8")
+    monkeypatch.setenv("DIFFUSE_FAST_CACHE", str(tmp_path / "taken"))
+    assert lowering.of_name(str(cancelling))["measured"]["float32_layers"] == ["w1"]
+    assert "cannot be stored" in caplog.text

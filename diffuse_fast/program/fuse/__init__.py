@@ -70,20 +70,19 @@ def _run(draft: Draft, deadline: float) -> Draft:
     """Run the passes until none finds anything to change, always the first one that has something to look at."""
     graph = Graph(draft)
     waiting: list[set[int]] = [set() for _ in PASSES]
+    lookers = {kind: [indices for indices, (_, kinds) in zip(waiting, PASSES, strict=True) if kind in kinds] for kind in KINDS}
     while True:
-        touched: dict[type, list[int]] = {}
         for index in graph.touched:
-            touched.setdefault(type(graph[index].kind), []).append(index)
-        for (_, looks_at), indices in zip(PASSES, waiting, strict=True):
-            for kind in touched.keys() & set(looks_at):
-                indices.update(touched[kind])
+            for indices in lookers[type(graph[index].kind)]:
+                indices.add(index)
         graph.touched.clear()
         number = next((number for number, indices in enumerate(waiting) if indices), None)
         if number is None:
             return replace(draft, buffers=graph.buffers, operations=[op for op in graph.operations if op is not None])
         look, looks_at = PASSES[number]
-        indices, waiting[number] = waiting[number], set()
-        for index in sorted(indices):
+        found = sorted(waiting[number])
+        waiting[number].clear()
+        for index in found:
             if time.monotonic() > deadline:
                 raise ArtifactError(f"the graph takes more than {MAX_SECONDS:g} s to fuse; it is not read further.")
             op = graph.operations[index]

@@ -21,6 +21,8 @@ def remove_dead(graph: Graph, index: int) -> None:
 def simplify_numbers(graph: Graph, index: int) -> None:
     """Multiply numbers that follow each other, and remove ``+ 0``, ``* 1``, ``/ 1`` and the like."""
     op = graph[index]
+    if not op.prologue and not op.epilogue:
+        return
     prologue, epilogue = (tuple(s for s in joined(stages) if not _neutral(s)) for stages in (op.prologue, op.epilogue))
     if len(prologue) < len(op.prologue) or len(epilogue) < len(op.epilogue):
         graph.set(index, replace(op, prologue=prologue, epilogue=epilogue))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -31,7 +30,7 @@ class Graph:
         self.operations: list[Operation | None] = []
         self.output = draft.output.buffer
         self.touched: set[int] = set()
-        self._readers: list[Counter[int]] = [Counter() for _ in self.buffers]
+        self._readers: list[dict[int, int]] = [{} for _ in self.buffers]  # how often each operation reads it
         self._writers: list[set[int]] = [set() for _ in self.buffers]
         for index, op in enumerate(sorted(draft.operations, key=lambda op: int(draft.buffers[op.output.buffer].level.stage))):
             self.operations.append(None)
@@ -48,9 +47,10 @@ class Graph:
         if old is not None:
             for view in old.reads:
                 readers = self._readers[view.buffer]
-                readers[index] -= 1
-                if not readers[index]:
+                if readers[index] == 1:
                     del readers[index]
+                else:
+                    readers[index] -= 1
                 if len(readers) <= 1:  # the one that is left, or the writer, may now be fused
                     self.touched.update(readers, self._writers[view.buffer])
             self._writers[old.output.buffer].discard(index)
@@ -59,7 +59,8 @@ class Graph:
             return
         self.touched.add(index)
         for view in op.reads:
-            self._readers[view.buffer][index] += 1
+            readers = self._readers[view.buffer]
+            readers[index] = readers.get(index, 0) + 1
             self.touched.update(self._writers[view.buffer])
         self._writers[op.output.buffer].add(index)
         self.touched.update(self._readers[op.output.buffer])
@@ -67,7 +68,7 @@ class Graph:
     def add_buffer(self, size: int, level: Level) -> int:
         """Add a buffer and return its index."""
         self.buffers.append(Buffer(size, level))
-        self._readers.append(Counter())
+        self._readers.append({})
         self._writers.append(set())
         return len(self.buffers) - 1
 

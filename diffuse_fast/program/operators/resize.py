@@ -21,10 +21,11 @@ def resize(call: Call) -> Value:
     mode = call.text("mode", "nearest")
     coordinates = call.text("coordinate_transformation_mode", "half_pixel")
     rounding = call.text("nearest_mode", "round_prefer_floor")
-    call.ignore("cubic_coeff_a", "extrapolation_value", "exclude_outside")  # of modes that are refused
+    coefficient, exclude = call.number("cubic_coeff_a", -0.75), bool(call.integer("exclude_outside"))  # of cubic
+    call.ignore("extrapolation_value")  # of a mode that is refused
     if call.integer("antialias"):
         raise call.unsupported("antialias")
-    if mode not in ("nearest", "linear") or coordinates not in _COORDINATES or rounding not in _ROUNDING:
+    if mode not in ("nearest", "linear", "cubic") or coordinates not in _COORDINATES or rounding not in _ROUNDING:
         raise call.unsupported(f"mode {mode[:20]!r}, {coordinates[:30]!r}, {rounding[:30]!r}")
     if call.text("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise call.unsupported("keep_aspect_ratio_policy")
@@ -36,7 +37,12 @@ def resize(call: Call) -> Value:
         if not 0 < size <= _MAX_SIZE or x.shape[axis] > _MAX_SIZE:
             raise call.unsupported(f"from {x.shape[axis]} to {size} elements")
         at = _COORDINATES[coordinates](np.arange(size), scale, x.shape[axis], size)
-        x = _nearest(call, x, axis, _ROUNDING[rounding](at)) if mode == "nearest" else _linear(call, x, axis, at)
+        if mode == "nearest":
+            x = _nearest(call, x, axis, _ROUNDING[rounding](at))
+        elif mode == "linear":
+            x = _linear(call, x, axis, at)
+        else:
+            x = _cubic(call, x, axis, at, coefficient, exclude)
     return Tensor(x)
 
 
@@ -116,6 +122,27 @@ def _linear(call: Call, x: View, axis: int, at: np.ndarray) -> View:
     at = np.clip(at, 0, old - 1)
     first = np.floor(at).astype(np.int64)
     return _interpolate(call, x, axis, first, np.minimum(first + 1, old - 1), at - first)
+
+
+def _cubic(call: Call, x: View, axis: int, at: np.ndarray, a: float, exclude: bool) -> View:
+    """Keys' cubic convolution over four neighbours: the inner two and the outer two interpolated, weighted and added."""
+    if not -1 <= a <= 0:
+        raise call.unsupported(f"the cubic coefficient {a:g}")
+    taken = np.floor(at)[:, None] + np.arange(-1, 3)
+    d = np.abs(at[:, None] - taken)
+    weights = np.where(d <= 1, ((a + 2) * d - (a + 3)) * d * d + 1, ((a * d - 5 * a) * d + 8 * a) * d - 4 * a)
+    if exclude:
+        weights *= (taken >= 0) & (taken < x.shape[axis])
+        weights /= weights.sum(1, keepdims=True)
+    taken = np.clip(taken, 0, x.shape[axis] - 1).astype(np.int64)
+    parts = []
+    for one, other in ((1, 2), (0, 3)):  # of one sign each
+        total = weights[:, one] + weights[:, other]
+        share = np.divide(weights[:, other], total, out=np.zeros_like(total), where=np.abs(total) > 1e-12)
+        part = _interpolate(call, x, axis, taken[:, one], taken[:, other], share)
+        column = total.astype(np.float32).reshape(-1, *[1] * (len(x.dims) - axis - 1))
+        parts.append(call.lowering.binary("multiply", part, call.lowering.constant(column)))
+    return call.lowering.binary("add", *parts)
 
 
 def _interpolate(call: Call, x: View, axis: int, first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> View:
