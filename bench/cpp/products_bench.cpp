@@ -104,7 +104,7 @@ struct Run {
     target.bias = bias.data;
     target.stages[0] = {false, {add.data(), shape.out_width * shape.outputs, shape.outputs}};
     target.stage_count = 1;
-    kernels.convolution(shape, algorithm, packed.data, source, target, batch, cache, scratch.data);
+    kernels.convolution(shape, algorithm, packed.data, source, target, batch, {}, cache, scratch.data);
   }
 
   double work() const {

@@ -50,15 +50,20 @@ Network::Shared& Network::shared() {
 // Prepares and loads all operations in order, and runs those that depend on nothing.
 void Network::load(const ConstantSource& source, std::span<const int64_t> exact) {
   LoadedConstants constants(program_, source, places_);
+  int64_t expected = 0;
+  for (const Buffer& buffer : program_.buffers) expected += buffer.level == kConstant ? buffer.size : 0;
+  weights_ = std::make_unique<Arena>(expected);
   for (size_t i = 0; i < program_.operations.size(); ++i) {
     const Operation& op = program_.operations[i];
     try {
       const bool as_float32 = std::ranges::find(exact, static_cast<int64_t>(i)) != exact.end();
-      const Context context{program_, places_, kernels_, as_float32 ? Precision::kFloat32 : precision_};
+      const int level = stage_of(program_.buffers[static_cast<size_t>(op.output.buffer)].level);
+      Arena once(0);  // what runs once keeps nothing
+      const Precision precision = as_float32 ? Precision::kFloat32 : precision_;
+      const Context context{program_, places_, kernels_, precision, level == kConstant ? &once : weights_.get()};
       auto prepared = prepare(context, op);
       constants.begin(op);
       prepared->load(context, op);
-      const int level = stage_of(program_.buffers[static_cast<size_t>(op.output.buffer)].level);
       if (level == kConstant) {
         run_constant(*prepared, op.output.buffer, constants.output(op));
       } else {
@@ -209,10 +214,12 @@ bool Network::run(const float* x, const int64_t* x_row, float* y, const RowHandl
   const int64_t fit = std::max<int64_t>(1, kSubBatchBytes / (row_floats * static_cast<int64_t>(sizeof(float)) + 1));
   const int64_t share = (batch + threads - 1) / threads;
   const int64_t part = std::min({fit, share, kMostRows}), parts = (batch + part - 1) / part;
-  const int workers = static_cast<int>(std::min<int64_t>(threads, parts));
+  // With two threads or more for each sample, samples come one after the other and threads share their operations.
+  const int inner = threads >= 2 * batch ? threads : 1;
+  const int workers = inner > 1 ? 1 : static_cast<int>(std::min<int64_t>(threads, parts));
   int64_t scratch = 0;
   for (const auto& op : operations_[kSample]) scratch = std::max(scratch, op->scratch(part));
-  const int64_t needed = part * row_floats + scratch;
+  const int64_t needed = part * row_floats + inner * round_up(scratch);
 
   Shared& shared = this->shared();
   std::vector<Floats> spaces;
@@ -244,6 +251,9 @@ bool Network::run(const float* x, const int64_t* x_row, float* y, const RowHandl
     rows.count = std::min(part, batch - first);
     rows.places = places_.data();
     rows.error = &error;
+    rows.threads = inner;
+    rows.helper_size = round_up(scratch);
+    rows.helpers = space + part * row_floats + rows.helper_size;
     for (int64_t i = 0; i < rows.count; ++i) slots[kSampleRow][static_cast<size_t>(first + i)] = space + i * row_floats;
     for (int slot = 0; slot < kSlots; ++slot) rows.slots[slot] = slots[slot].data() + first;
     if (run_operations(operations_[kSample], rows, space + part * row_floats, stop) != nullptr) failed = error;

@@ -73,6 +73,7 @@ class Network {
   Program program_;
   MemoryPlan memory_;
   std::vector<Place> places_;
+  std::unique_ptr<Arena> weights_;      // packed
   std::vector<Floats> fixed_;           // constants that operations read as they are
   Operations operations_[kSample + 1];  // by level
   std::vector<int64_t> sizes_;

@@ -13,13 +13,6 @@ Prepared::Prepared() = default;
 Prepared::~Prepared() = default;
 void Prepared::load(const Context&, const Operation&) {}
 
-Floats::Floats(int64_t count) : size_(count) {
-  const size_t bytes = (static_cast<size_t>(std::max<int64_t>(count, 1)) * sizeof(float) + 63) / 64 * 64;
-  data_.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
-  if (data_ == nullptr) throw std::bad_alloc();
-}
-void Floats::Free::operator()(float* p) const { std::free(p); }
-
 std::unique_ptr<Prepared> prepare(const Context& context, const Operation& operation) {
   constexpr decltype(&prepare_map) kPrepare[] = {prepare_map,     prepare_convolution, prepare_linear, prepare_attention,
                                                  prepare_product, prepare_softmax,     prepare_reduce, prepare_pool,

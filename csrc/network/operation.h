@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "network/products/convolution.h"
+#include "network/floats.h"
 #include "network/program.h"
 
 namespace df::network {
@@ -33,7 +34,11 @@ struct Rows {
   int64_t count = 0;
   const Place* places = nullptr;     // by buffer
   float* const* slots[kSlots] = {};  // by slot, then by row; the input's rows are read only
-  const char** error = nullptr;      // set to a message by an operation that cannot compute a row
+  // Threads for one row, if it is alone: helper h below threads - 1 has its scratch at helpers + h * helper_size.
+  int threads = 1;
+  float* helpers = nullptr;
+  int64_t helper_size = 0;
+  const char** error = nullptr;  // set to a message by an operation that cannot compute a row
 
   const float* read(int64_t buffer, int64_t row) const {
     const Place& place = places[buffer];
@@ -141,6 +146,7 @@ struct Context {
   const std::vector<Place>& places;
   const Kernels& kernels;
   Precision precision;
+  Arena* weights = nullptr;  // for what is packed
 
   const float* constant(const View& view) const { return places[static_cast<size_t>(view.buffer)].fixed; }
 };

@@ -112,14 +112,34 @@ DF_NOINLINE void run_binary(Binary function, const Operand& operand, const float
   }
 }
 
-// (x - mean) * factor + offset with tables by channel, and an activation.
+// (x - mean) * factor + offset with tables by channel, and an activation: `points` points of n channels.
 template <Unary kActivation>
-DF_INLINE void norm_by_channel(const float* x, float* y, int64_t n, const float* table, int64_t size) {
-  each_vector(n, [&]<bool kWhole>(int64_t i, int count) __attribute__((always_inline)) {
+DF_INLINE void norm_by_channel(const float* x, int64_t x_stride, float* y, int64_t y_stride, int64_t points, int64_t n,
+                               const float* table, int64_t size) {
+  const auto column = [&]<bool kWhole>(int64_t i, int count) __attribute__((always_inline)) {
     const F mean = V::load(table + i), factor = V::load(table + size + i), offset = V::load(table + 2 * size + i);
-    const F normed = V::fma(V::sub(load<kWhole>(x + i, count), mean), factor, offset);
-    store<kWhole>(y + i, count, apply_unary(kActivation, normed, normed));
-  });
+    for (int64_t p = 0; p < points; ++p) {
+      const F normed = V::fma(V::sub(load<kWhole>(x + p * x_stride + i, count), mean), factor, offset);
+      store<kWhole>(y + p * y_stride + i, count, apply_unary(kActivation, normed, normed));
+    }
+  };
+  if (x == y || n < kWidth) return each_vector(n, column);
+  // The last vector overlaps the one before it rather than being cut.
+  for (int64_t i = 0; i < n; i += kWidth) column.template operator()<true>(i + kWidth > n ? n - kWidth : i, kWidth);
+}
+
+DF_NOINLINE void run_norm_by_channel(const PreparedStage& s, const float* moments, const float* x, int64_t x_stride, float* y,
+                                     int64_t y_stride, int64_t points, int64_t n) {
+  const float* table = moments + s.table;
+  const int64_t size = s.table_size;
+  switch (s.activated ? s.unary : Unary::kCount) {
+    // clang-format off
+#define DF_CASE(name) case Unary::name: return norm_by_channel<Unary::name>(x, x_stride, y, y_stride, points, n, table, size);
+    DF_CASE(kSilu) DF_CASE(kGelu) DF_CASE(kGeluTanh) DF_CASE(kMish) DF_CASE(kRelu)
+#undef DF_CASE
+    default: return norm_by_channel<Unary::kCount>(x, x_stride, y, y_stride, points, n, table, size);
+    // clang-format on
+  }
 }
 
 // The same with one moment for all channels, then a scale and a shift by channel.
@@ -149,18 +169,9 @@ struct Line {
 };
 
 DF_NOINLINE void run_norm(const PreparedStage& s, const Line& line, int64_t point, const float* x, float* y, int64_t n) {
+  if (s.form == PreparedStage::kByChannel) return run_norm_by_channel(s, line.moments, x, 0, y, 0, 1, n);
   const float* table = line.moments + s.table;
   const int64_t size = s.table_size;
-  if (s.form == PreparedStage::kByChannel) {
-    switch (s.activated ? s.unary : Unary::kCount) {
-      case Unary::kSilu: return norm_by_channel<Unary::kSilu>(x, y, n, table, size);
-      case Unary::kGelu: return norm_by_channel<Unary::kGelu>(x, y, n, table, size);
-      case Unary::kGeluTanh: return norm_by_channel<Unary::kGeluTanh>(x, y, n, table, size);
-      case Unary::kMish: return norm_by_channel<Unary::kMish>(x, y, n, table, size);
-      case Unary::kRelu: return norm_by_channel<Unary::kRelu>(x, y, n, table, size);
-      default: return norm_by_channel<Unary::kCount>(x, y, n, table, size);
-    }
-  }
   if (s.form == PreparedStage::kByPoint) {
     table += s.point_moment.at(point);
     const Operand scale = s.scaled ? operand_at(s.scale, line.rows.read(s.scale.buffer, line.row), point) : Operand{};
@@ -208,6 +219,11 @@ DF_NOINLINE void read_points(const Line& line, int64_t first, int64_t count, flo
   const float* base = line.rows.read(view.buffer, line.row) + view.offset;
   const int64_t n = line.stages.inner;
   const bool contiguous = view.contiguous();
+  const PreparedStage* stages = line.stages.list.data();
+  // The usual prologue, for all points at once.
+  if (end == 1 && stages->type == Stage::kNorm && stages->form == PreparedStage::kByChannel && contiguous &&
+      view.points.table.empty())
+    return run_norm_by_channel(*stages, line.moments, base + first * view.points.stride, view.points.stride, out, stride, count, n);
   for (int64_t p = first; p < first + count; ++p, out += stride) {
     const float* x = base + view.points.at(p);
     if (!contiguous) {

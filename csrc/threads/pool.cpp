@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <memory>
@@ -20,6 +21,14 @@
 namespace df {
 namespace {
 
+void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
 int default_threads() {
   if (const char* text = std::getenv("DIFFUSE_FAST_NUM_THREADS")) {
     const int n = std::atoi(text);
@@ -33,6 +42,20 @@ int default_threads() {
 }
 
 std::atomic<int> g_threads{0};  // 0: not set yet
+
+// Waits until a condition holds, for at most a quarter of a millisecond: so long do threads stay awake between calls. Waking one
+// that sleeps takes as long as a small layer of a network.
+template <class Condition>
+bool spin(const Condition& holds) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(250);
+  do {
+    for (int i = 0; i < 64; ++i) {
+      if (holds()) return true;
+      relax();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
+}
 
 class Pool {
  public:
@@ -53,13 +76,15 @@ class Pool {
       parts_ = parts;
       next_.store(0, std::memory_order_relaxed);
       helpers_ = helpers;
-      running_ = helpers;
-      ++generation_;
+      running_.store(helpers, std::memory_order_relaxed);
+      generation_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
     take_parts();
+    const auto done = [this] { return running_.load(std::memory_order_acquire) == 0; };
+    if (spin(done)) return;
     std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return running_ == 0; });
+    done_.wait(lock, done);
   }
 
  private:
@@ -67,7 +92,7 @@ class Pool {
   bool start_worker() {
     const auto id = static_cast<int>(workers_.size());
     try {
-      workers_.emplace_back([this, id, seen = generation_] { work(id, seen); });
+      workers_.emplace_back([this, id, seen = generation_.load(std::memory_order_relaxed)] { work(id, seen); });
     } catch (const std::system_error&) {
       return false;
     }
@@ -80,15 +105,19 @@ class Pool {
 
   void work(int id, uint64_t seen) {
     FloatMode mode;
-    std::unique_lock<std::mutex> lock(mutex_);
+    const auto called = [&] { return generation_.load(std::memory_order_acquire) != seen; };
     for (;;) {
-      wake_.wait(lock, [&] { return generation_ != seen; });
-      seen = generation_;
-      if (id >= helpers_) continue;
-      lock.unlock();
+      spin(called);
+      {
+        std::unique_lock<std::mutex> lock(mutex_);
+        wake_.wait(lock, called);
+        seen = generation_.load(std::memory_order_relaxed);
+        if (id >= helpers_) continue;
+      }
       take_parts();
-      lock.lock();
-      if (--running_ == 0) done_.notify_one();
+      if (running_.fetch_sub(1, std::memory_order_acq_rel) > 1) continue;
+      const std::lock_guard<std::mutex> lock(mutex_);
+      done_.notify_one();
     }
   }
 
@@ -100,8 +129,9 @@ class Pool {
   PartFn fn_ = nullptr;
   void* context_ = nullptr;
   int64_t parts_ = 0;
-  int helpers_ = 0, running_ = 0;
-  uint64_t generation_ = 0;
+  int helpers_ = 0;
+  std::atomic<int> running_{0};
+  std::atomic<uint64_t> generation_{0};
 };
 
 // Never destroyed: workers end with the process, and do not exist in a forked child.

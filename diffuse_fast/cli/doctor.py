@@ -133,11 +133,11 @@ def _runtimes() -> list[dict[str, Any]]:
 
 
 def _auto() -> dict[str, str | None]:
-    """The runtime that ``runtime="auto"`` uses for each kind of model; None if no such runtime is installed."""
+    """The runtime that ``runtime="auto"`` uses for each kind of model, if it does not decline it; None if none is installed."""
     from ..runtimes.registry import RUNTIMES
 
     kinds = dict.fromkeys(kind for r in RUNTIMES for kind in r.runs)
-    return {kind: next((r.name for r in RUNTIMES if kind in r.runs and r.installed and r.automatic), None) for kind in kinds}
+    return {kind: next((r.name for r in RUNTIMES if kind in r.runs and r.installed), None) for kind in kinds}
 
 
 def _tuned() -> dict[str, Any]:

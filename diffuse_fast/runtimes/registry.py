@@ -1,8 +1,8 @@
 """The runtimes, and the choice of the one that runs a model.
 
 ``auto`` takes what :func:`diffuse_fast.tune` found on this machine for this artifact. Without an answer of ``tune`` it takes the
-first of :data:`RUNTIMES`, in their order for the precision, that runs this kind of model and whose package is installed. It times
-nothing. A runtime that is asked for by name runs or fails.
+first of :data:`RUNTIMES`, in their order for the precision, that runs this kind of model, whose package is installed, and that does
+not decline the model. It times nothing. A runtime that is asked for by name runs or fails.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..checks import require_int
-from ..errors import ArgumentError, ArgumentTypeError, MissingDependencyError, install_hint, suggest
+from ..errors import ArgumentError, ArgumentTypeError, MissingDependencyError, UnavailableError, install_hint, suggest
 from ..model import Model
 from . import tuning_cache
 from .base import DeviceNetwork, Network, Placement
@@ -38,7 +38,7 @@ class Runtime:
         order: Rank for ``auto``; the smallest comes first.
         int8_order: Rank for ``auto`` in int8.
         streams: Whether it runs the parts of a split batch on streams of its own. ``network`` then takes ``streams``.
-        automatic: Whether ``auto`` and :func:`diffuse_fast.tune` may choose it; otherwise it runs only where it is named.
+        declines: Whether its module has a function ``unsuitable``, which says why ``auto`` should not take it for a model.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Runtime:
     order: int = 0
     int8_order: int = 0
     streams: bool = False
-    automatic: bool = True
+    declines: bool = False
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -65,18 +65,22 @@ class Runtime:
         # A folder of that name beside the script is found too, as a namespace package, which has no file.
         return spec is not None and (spec.origin is not None or spec.submodule_search_locations is None)
 
+    def unsuitable(self, model: Any) -> str | None:
+        """Why ``auto`` should not take it for a model that it runs in principle; None if it should."""
+        return _implementation(self).unsuitable(model) if self.declines else None
+
 
 RUNTIMES = (
+    Runtime("native", "native", {"artifact": ("float32", "float32-fast")}, order=0, declines=True),
     Runtime(
-        "onnx", "onnx", {"artifact": ("float32", "int8"), "session": ("float32",)}, "onnxruntime", "cpu", order=0, int8_order=1
+        "onnx", "onnx", {"artifact": ("float32", "int8"), "session": ("float32",)}, "onnxruntime", "cpu", order=1, int8_order=1
     ),
     # First in int8: it does not have to round the output of a layer, so it is faster and more accurate (docs/runtimes.md).
     Runtime(
         "openvino", "openvino", {"artifact": ("float32", "bfloat16", "int8")}, "openvino", "openvino",
-        order=1, int8_order=0, streams=True,
+        order=2, int8_order=0, streams=True,
     ),
-    Runtime("mnn", "mnn", {"artifact": ("float32", "float32-fast")}, "MNN", "mnn", order=2),
-    Runtime("native", "native", {"artifact": ("float32", "float32-fast")}, order=3, automatic=False),
+    Runtime("mnn", "mnn", {"artifact": ("float32", "float32-fast")}, "MNN", "mnn", order=3),
     Runtime("torch", "torch", {"module": ("float32", "bfloat16")}, "torch", "train"),
     Runtime("callable", "callable", {"callable": ("float32",)}),
 )  # fmt: skip
@@ -125,6 +129,7 @@ def select(model: Any, runtime: str = "auto", precision: str = "float32", *, run
     Raises:
         ArgumentError: no runtime has that name, or it does not run this kind of model, or not in this precision.
         MissingDependencyError: its package is not installed; the message names the extra that installs it.
+        UnavailableError: all that are installed decline the model.
     """
     what = kind(model)
     able = [r for r in runtimes if what in r.runs]
@@ -134,10 +139,21 @@ def select(model: Any, runtime: str = "auto", precision: str = "float32", *, run
             f"`diffuse-fast quantize MODEL --out OUT`, or df.quantize, writes an artifact that has one."
         )
     if runtime == "auto":
-        if not (candidates := [r for r in able if precision in r.runs[what] and r.automatic]):
+        if not (candidates := [r for r in able if precision in r.runs[what]]):
             raise ArgumentError(_lacks(precision, able, what))
         candidates.sort(key=lambda r: r.int8_order if precision == "int8" else r.order)
-        chosen = next((r for r in candidates if r.installed), candidates[0])
+        why_not: dict[str, str] = {}
+        for chosen in candidates:
+            if chosen.installed:
+                reason = chosen.unsuitable(model)
+                if reason is None:
+                    return chosen
+                why_not[chosen.name] = reason
+        chosen = next((r for r in candidates if not r.installed), candidates[0])
+        reasons = "".join(f" The runtime {name!r} does not run it: {reason}" for name, reason in why_not.items())
+        if chosen.installed:
+            raise UnavailableError(f"no installed runtime runs the model.{reasons}")
+        raise MissingDependencyError(f"{_needs(chosen)}{reasons}")
     else:
         names = ["auto", *(r.name for r in runtimes)]
         if runtime not in names and runtime in (r.name for r in (*RUNTIMES, *CUDA_RUNTIMES)):
@@ -153,10 +169,12 @@ def select(model: Any, runtime: str = "auto", precision: str = "float32", *, run
         if precision not in chosen.runs[what]:
             raise ArgumentError(_lacks(precision, [chosen], what))
     if not chosen.installed:
-        raise MissingDependencyError(
-            f"the runtime {chosen.name!r} needs {chosen.package}, which is not installed: {install_hint(chosen.extra)}"
-        )
+        raise MissingDependencyError(_needs(chosen))
     return chosen
+
+
+def _needs(runtime: Runtime) -> str:
+    return f"the runtime {runtime.name!r} needs {runtime.package}, which is not installed: {install_hint(runtime.extra)}"
 
 
 def _lacks(precision: str, runtimes: Sequence[Runtime], what: str) -> str:

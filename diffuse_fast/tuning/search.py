@@ -81,7 +81,7 @@ def tune(
     if not sizes or not precisions or isinstance(precisions, str):
         raise ArgumentError("batch_sizes and precisions must be lists with at least one entry.")
     seconds, max_error = require_positive("seconds", seconds), require_positive("max_error", max_error)
-    installed = [r for r in RUNTIMES if "artifact" in r.runs and r.installed and r.automatic]
+    installed = [r for r in RUNTIMES if "artifact" in r.runs and r.installed]
     if runtimes is not None:
         if unknown := set(runtimes) - {r.name for r in installed}:
             raise ArgumentError(f"runtimes names {sorted(unknown)}; installed for artifacts: {[r.name for r in installed]}.")
@@ -195,4 +195,6 @@ def _described(choice: Choice) -> str:
 
 
 def _reference() -> str:
-    return next(r.name for r in RUNTIMES if "artifact" in r.runs and r.installed and r.automatic)
+    """onnxruntime where it is installed."""
+    installed = [r.name for r in RUNTIMES if "artifact" in r.runs and r.installed]
+    return "onnx" if "onnx" in installed else installed[0]

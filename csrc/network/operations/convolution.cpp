@@ -134,8 +134,9 @@ void PreparedConvolution::load(const Context& context, const Operation& operatio
   } else {
     all = constant(1);
   }
-  packed = Floats(weights());
-  pack_convolution(shape, algorithm, all.data(), packed.data());
+  float* to = context.weights->take(weights());
+  pack_convolution(shape, algorithm, all.data(), to);
+  packed = to;
   append(1 + parts, operation.inputs.size(), bias);
 }
 

@@ -4,12 +4,16 @@
 #include "network/operations/prepared.h"
 #include "network/products/products.h"
 #include "network/stages.h"
+#include "threads/pool.h"
 
 namespace df::network {
 
 extern const ProductKernels DF_PASTE(products_, DF_ISA);
 
 namespace {
+
+// Multiply-adds of the direct convolution for which another thread is worth waking.
+constexpr double kWorkPerThread = 2e6;
 
 // What the callbacks of one call read.
 struct ConvolutionCall {
@@ -88,8 +92,27 @@ void run_convolution(const Prepared& prepared, const Rows& rows, float* scratch)
     for (int64_t row = 0; row < rows.count; ++row) pointers[row] = rows.read(fast.buffer, row) + fast.offset;
     target.stages[target.stage_count++] = {fast.multiply, {pointers, fast.row, fast.pixel}};
   }
-  DF_PASTE(products_, DF_ISA)
-      .convolution(s, op.algorithm, op.packed.data(), source, target, rows.count, kDefaultCacheBytes, product);
+  const double products = static_cast<double>(size) * static_cast<double>(s.channels / s.groups * s.kernel_height * s.kernel_width);
+  const auto worth = static_cast<int64_t>(products / kWorkPerThread);
+  const int64_t threads = rows.threads < worth ? rows.threads : worth;
+  struct Parts {
+    const PreparedConvolution& op;
+    const ImageSource& source;
+    const ImageTarget& target;
+    const Rows& rows;
+    float* scratch;
+    int64_t count;
+  } parts{op, source, target, rows, product, rows.count == 1 && threads > 1 ? threads : 1};
+  run_parts(
+      parts.count, static_cast<int>(parts.count),
+      [](void* context, int64_t part) {
+        const Parts& p = *static_cast<const Parts*>(context);
+        float* own = part == 0 ? p.scratch : p.rows.helpers + (part - 1) * p.rows.helper_size;
+        DF_PASTE(products_, DF_ISA)
+            .convolution(p.op.shape, p.op.algorithm, p.op.packed, p.source, p.target, p.rows.count, {part, p.count},
+                         kDefaultCacheBytes, own);
+      },
+      &parts);
 }
 
 }  // namespace

@@ -6,22 +6,6 @@
 
 namespace df::network {
 
-// Memory aligned to a cache line; the content is undefined at first.
-class Floats {
- public:
-  Floats() = default;
-  explicit Floats(int64_t count);
-  float* data() const { return data_.get(); }
-  int64_t size() const { return size_; }
-
- private:
-  struct Free {
-    void operator()(float* p) const;
-  };
-  std::unique_ptr<float[], Free> data_;
-  int64_t size_ = 0;
-};
-
 struct PreparedMap : Prepared {
   Stages prologue;  // reads the input
   Access output;
@@ -31,7 +15,7 @@ struct PreparedMap : Prepared {
 struct PreparedConvolution : Prepared {
   ConvolutionShape shape;
   ConvolutionAlgorithm algorithm;
-  Floats packed;
+  const float* packed;      // in the network's arena
   std::vector<float> bias;  // empty for none
 
   // A transposed convolution is a convolution of the input with stride - 1 zeros between its pixels.

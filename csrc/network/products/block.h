@@ -35,7 +35,7 @@ constexpr int kSums = 16, kRegisters = 16;
 // How many k one turn of the loop takes. Several save branches, and reads of the pointers to 14 rows, which do not fit 16
 // registers. But if most registers hold sums, gcc 12 spills one of these: on a Zen 3 the block of 6 x 16 is 5 % slower with four k
 // than with one, and 30 % with two; the block of 4 x 16 is 5 % faster.
-constexpr int unrolled(int sums) { return kWidth == 16 || sums <= kRegisters / 2 ? 4 : 1; }
+constexpr int unrolled(int rows, int vectors) { return kWidth == 16 || vectors == 1 || rows * vectors <= kRegisters / 2 ? 4 : 1; }
 
 constexpr int kPanelVectors = static_cast<int>(kPanel) / kWidth;
 // Half a panel is computed alone where it is at least a vector: for matrices that end with at most eight columns.
@@ -44,6 +44,9 @@ constexpr int64_t kHalf = kHalfVectors > 0 ? kPanel / 2 : kPanel;
 
 constexpr int block_rows(int vectors) { return kSums / vectors < 14 ? kSums / vectors : 14; }
 constexpr int kMaxBlockRows = block_rows(kHalfVectors > 0 ? kHalfVectors : kPanelVectors);
+
+// Half a panel at the end goes with the panel before it, where registers allow: alone it loads a value of `a` for each fma.
+constexpr bool kJoins = kHalfVectors > 0 && block_rows(kPanelVectors + kHalfVectors) >= 4;
 
 struct RowStage {
   bool multiply;
@@ -62,10 +65,15 @@ struct RowProduct {
 };
 
 // A part of a chain: taps [begin, end) of a product. The first begins at `start` or zero, the others at the sums in `out`; the
-// stages follow the last one.
+// stages follow the last one. Meanwhile, weights that are needed next are fetched into the second cache: one line for each k, and
+// from one k to the next `fetch_step` bytes on.
 struct Part {
   int64_t begin, end;
+  const char* fetch;
+  int64_t fetch_step;
 };
+
+constexpr int64_t kLine = 64;  // bytes: the 16 columns of one k
 
 // k that blocks take before the next panel's turn: 16 KiB of weights, which stay in the first cache for all rows.
 constexpr int64_t kDepth = 256;
@@ -74,59 +82,69 @@ DF_INLINE F apply_stage(bool multiply, F value, F operand) {
   return multiply ? Vector::mul_f(value, operand) : Vector::add(value, operand);
 }
 
-// Rows [row, row + kRows) times the first vectors of the panels at `w`, to `out` from `column` on.
+// `count` blocks of kRows rows from `row` on, times the first vectors of the panels at `w`, to `out` from `column` on.
 template <int kRows, int kVectors>
 __attribute__((noinline)) void block(const RowProduct& product, const Part& part, const float* const* a, const float* w,
-                                     const float* start, float* const* out, int64_t row, int64_t column) {
-  F sums[kRows][kVectors];
-  if (part.begin > product.first_tap) {
-    DF_UNROLL for (int r = 0; r < kRows; ++r) DF_UNROLL for (int j = 0; j < kVectors; ++j) sums[r][j] =
-        Vector::load(out[row + r] + column + j * kWidth);
-  } else {
-    DF_UNROLL for (int j = 0; j < kVectors; ++j) {
-      const F first = start != nullptr ? Vector::load(start + j * kWidth) : Vector::set(0.0f);
-      DF_UNROLL for (int r = 0; r < kRows; ++r) sums[r][j] = first;
-    }
-  }
+                                     const float* start, float* const* out, int64_t row, int64_t column, int64_t count) {
   const int64_t stride = product.panel_stride, run = product.run;
-  w += part.begin * run * kPanel;
-  for (int64_t t = part.begin; t < part.end; ++t) {
-    const int64_t offset = product.taps[t] - product.taps[product.first_tap];
-    const float* p[kRows];
-    DF_UNROLL for (int r = 0; r < kRows; ++r) p[r] = a[row + r] + offset;
-    const auto step = [&](int64_t k) __attribute__((always_inline)) {
-      F weights[kVectors];
-      DF_UNROLL for (int j = 0; j < kVectors; ++j) weights[j] =
-          Vector::load(w + (j / kPanelVectors) * stride + (j % kPanelVectors) * kWidth);
-      DF_UNROLL for (int r = 0; r < kRows; ++r) {
-        const F x = Vector::set(p[r][k]);
-        DF_UNROLL for (int j = 0; j < kVectors; ++j) sums[r][j] = Vector::fma(x, weights[j], sums[r][j]);
-      }
-      w += kPanel;
-    };
-    int64_t k = 0;
-    constexpr int kUnrolled = unrolled(kRows * kVectors);
-    if constexpr (kUnrolled > 1)
-      for (; k + kUnrolled <= run; k += kUnrolled) DF_UNROLL for (int u = 0; u < kUnrolled; ++u) step(k + u);
-    for (; k < run; ++k) step(k);
-  }
+  const bool begins = part.begin <= product.first_tap;
   const int stages = part.end == product.first_tap + product.tap_count ? product.stage_count : 0;
-  for (int s = 0; s < stages; ++s) {
-    const RowStage& stage = product.stages[s];
-    if (stage.multiply) {
-      DF_UNROLL for (int r = 0; r < kRows; ++r) DF_UNROLL for (int j = 0; j < kVectors; ++j) sums[r][j] =
-          Vector::mul_f(sums[r][j], Vector::load(stage.rows[row + r] + column + j * kWidth));
+  const char* fetch = part.fetch;
+  w += part.begin * run * kPanel;
+  for (const int64_t end = row + count * kRows; row < end; row += kRows) {
+    F sums[kRows][kVectors];
+    if (begins) {
+      DF_UNROLL for (int j = 0; j < kVectors; ++j) {
+        const F first = start != nullptr ? Vector::load(start + j * kWidth) : Vector::set(0.0f);
+        DF_UNROLL for (int r = 0; r < kRows; ++r) sums[r][j] = first;
+      }
     } else {
       DF_UNROLL for (int r = 0; r < kRows; ++r) DF_UNROLL for (int j = 0; j < kVectors; ++j) sums[r][j] =
-          Vector::add(sums[r][j], Vector::load(stage.rows[row + r] + column + j * kWidth));
+          Vector::load(out[row + r] + column + j * kWidth);
     }
+    const float* weights = w;
+    for (int64_t t = part.begin; t < part.end; ++t) {
+      const int64_t offset = product.taps[t] - product.taps[product.first_tap];
+      const float* p[kRows];
+      DF_UNROLL for (int r = 0; r < kRows; ++r) p[r] = a[row + r] + offset;
+      const auto step = [&](int64_t k) __attribute__((always_inline)) {
+        F b[kVectors];
+        DF_UNROLL for (int j = 0; j < kVectors; ++j) b[j] =
+            Vector::load(weights + (j / kPanelVectors) * stride + (j % kPanelVectors) * kWidth);
+        DF_UNROLL for (int r = 0; r < kRows; ++r) {
+          const F x = Vector::set(p[r][k]);
+          DF_UNROLL for (int j = 0; j < kVectors; ++j) sums[r][j] = Vector::fma(x, b[j], sums[r][j]);
+        }
+        weights += kPanel;
+        DF_UNROLL for (int j = 0; j < kVectors; j += kPanelVectors)
+            __builtin_prefetch(fetch + j / kPanelVectors * stride * static_cast<int64_t>(sizeof(float)), 0, 2);
+        fetch += part.fetch_step;
+      };
+      int64_t k = 0;
+      constexpr int kUnrolled = unrolled(kRows, kVectors);
+      if constexpr (kUnrolled > 1)
+        for (; k + kUnrolled <= run; k += kUnrolled) DF_UNROLL for (int u = 0; u < kUnrolled; ++u) step(k + u);
+      for (; k < run; ++k) step(k);
+    }
+    for (int s = 0; s < stages; ++s) {
+      const RowStage& stage = product.stages[s];
+      if (stage.multiply) {
+        DF_UNROLL for (int r = 0; r < kRows; ++r) DF_UNROLL for (int j = 0; j < kVectors; ++j) sums[r][j] =
+            Vector::mul_f(sums[r][j], Vector::load(stage.rows[row + r] + column + j * kWidth));
+      } else {
+        DF_UNROLL for (int r = 0; r < kRows; ++r) DF_UNROLL for (int j = 0; j < kVectors; ++j) sums[r][j] =
+            Vector::add(sums[r][j], Vector::load(stage.rows[row + r] + column + j * kWidth));
+      }
+    }
+    float* to[kRows];
+    DF_UNROLL for (int r = 0; r < kRows; ++r) to[r] = out[row + r] + column;
+    DF_UNROLL for (int r = 0; r < kRows; ++r) DF_UNROLL for (int j = 0; j < kVectors; ++j)
+        Vector::store(to[r] + j * kWidth, sums[r][j]);
   }
-  DF_UNROLL for (int r = 0; r < kRows; ++r) DF_UNROLL for (int j = 0; j < kVectors; ++j)
-      Vector::store(out[row + r] + column + j * kWidth, sums[r][j]);
 }
 
 using Block = void (*)(const RowProduct&, const Part&, const float* const*, const float*, const float*, float* const*, int64_t,
-                       int64_t);
+                       int64_t, int64_t);
 
 // How many panels a block of that many rows takes at once: few rows with one panel would wait for the latency of fma.
 constexpr int block_panels(int64_t rows) {
@@ -140,8 +158,11 @@ DF_INLINE Block block_of(int vectors) {
     if (vectors == 4 * kPanelVectors) return block<kRows, 4 * kPanelVectors>;
   if constexpr (block_panels(kRows) >= 2)
     if (vectors == 2 * kPanelVectors) return block<kRows, 2 * kPanelVectors>;
-  if constexpr (kHalfVectors > 0)
+  if constexpr (kHalfVectors > 0) {
     if (vectors == kHalfVectors) return block<kRows, kHalfVectors>;
+    if constexpr (kJoins && kRows <= block_rows(kPanelVectors + kHalfVectors))
+      if (vectors == kPanelVectors + kHalfVectors) return block<kRows, kPanelVectors + kHalfVectors>;
+  }
   if constexpr (kRows <= block_rows(kPanelVectors)) return block<kRows, kPanelVectors>;
   return nullptr;
 }
@@ -171,13 +192,14 @@ inline Block block_for(int64_t rows, int vectors) {
 
 // Rows cut into blocks of nearly equal height: the first `taller` have one row more.
 struct Blocks {
-  int64_t height, taller;
+  int64_t count, height, taller;
   Block low, tall;
 
   Blocks() = default;
   DF_INLINE Blocks(int64_t rows, int vectors) {
     const auto most = static_cast<uint32_t>(block_rows(vectors)), n = static_cast<uint32_t>(rows);
     const uint32_t blocks = (n + most - 1) / most;
+    count = blocks;
     height = n / blocks;
     taller = n % blocks;
     low = block_for(height, vectors);
@@ -185,19 +207,22 @@ struct Blocks {
   }
 };
 
-// A part of all chains of some whole vectors of columns.
-DF_INLINE void multiply_columns(const RowProduct& product, const Blocks& blocks, const Part& part, const float* const* a,
-                                const float* w, const float* start, float* const* out, int64_t column) {
-  const int64_t end = product.begin + product.rows;
-  int64_t row = product.begin;
-  for (int64_t b = 0; b < blocks.taller; ++b, row += blocks.height + 1) blocks.tall(product, part, a, w, start, out, row, column);
-  for (; row < end; row += blocks.height) blocks.low(product, part, a, w, start, out, row, column);
+// A part of all chains of some whole vectors of columns. Its blocks share the fetching of as many weights at `next`.
+DF_INLINE void multiply_columns(const RowProduct& product, const Blocks& blocks, int64_t begin, int64_t end, const float* const* a,
+                                const float* w, const float* start, float* const* out, int64_t column, const float* next) {
+  const auto count = static_cast<uint32_t>(blocks.count);
+  Part part{begin, end, reinterpret_cast<const char*>(next), (static_cast<uint32_t>(kLine) + count - 1) / count};
+  const int64_t fetched = (end - begin) * product.run * part.fetch_step, row = product.begin;
+  const int64_t tall_rows = blocks.taller * (blocks.height + 1);
+  if (blocks.taller > 0) blocks.tall(product, part, a, w, start, out, row, column, blocks.taller);
+  part.fetch += blocks.taller * fetched;
+  if (tall_rows < product.rows) blocks.low(product, part, a, w, start, out, row + tall_rows, column, blocks.count - blocks.taller);
 }
 
 constexpr int kMaxProducts = 8;  // that share their weights
 
 // Several products with the same weights, in parts of about kDepth, so that each part of a panel serves all rows before the next is
-// read.
+// read. Each part fetches the next one, which lies behind it: that of the same panels, or the first of the next panels.
 class Products {
  public:
   DF_INLINE Products(const RowProduct* products, int count) : products_(products), count_(count) {
@@ -213,6 +238,7 @@ class Products {
 
   // Chooses the blocks of that many vectors.
   DF_INLINE void choose(int vectors) {
+    panels_ = (vectors + kPanelVectors - 1) / kPanelVectors;
     for (int i = 0; i < count_; ++i) blocks_[i] = Blocks(products_[i].rows, vectors);
   }
   DF_INLINE int64_t tallest() const {
@@ -225,13 +251,15 @@ class Products {
   }
 
   DF_INLINE void multiply(const float* const* a, const float* w, const float* start, float* const* out, int64_t column) const {
+    const int64_t stride = products_[0].panel_stride, run = products_[0].run;
     for (int64_t from = begin_; from < end_ || from == begin_; from += step_) {
+      const float* next = from + step_ < end_ ? w + (from + step_) * run * kPanel : w + panels_ * stride;
       for (int i = 0; i < count_; ++i) {
         const RowProduct& product = products_[i];
         const int64_t first = product.first_tap, last = first + product.tap_count;
         const bool empty = first == last && from == begin_;  // then the result is the start
-        const Part part{from > first && !empty ? from : first, from + step_ < last && !empty ? from + step_ : last};
-        if (part.begin < part.end || empty) multiply_columns(product, blocks_[i], part, a, w, start, out, column);
+        const int64_t begin = from > first && !empty ? from : first, end = from + step_ < last && !empty ? from + step_ : last;
+        if (begin < end || empty) multiply_columns(product, blocks_[i], begin, end, a, w, start, out, column, next);
       }
     }
   }
@@ -240,6 +268,7 @@ class Products {
   const RowProduct* products_;
   int count_;
   int64_t begin_, end_, step_;  // taps
+  int64_t panels_ = 1;
   Blocks blocks_[kMaxProducts];
 };
 
@@ -254,10 +283,11 @@ __attribute__((noinline)) inline void last_columns(const RowProduct& product, co
   RowProduct rows = product;
   rows.begin = 0;
   rows.stage_count = 0;
-  const Part all{product.first_tap, product.first_tap + product.tap_count};
+  const int64_t end_tap = product.first_tap + product.tap_count;
   for (int64_t row = product.begin, end = row + product.rows; row < end; row += most) {
     rows.rows = end - row < most ? end - row : most;
-    multiply_columns(rows, Blocks(rows.rows, vectors), all, a + row, w, start != nullptr ? first : nullptr, lines, 0);
+    multiply_columns(rows, Blocks(rows.rows, vectors), product.first_tap, end_tap, a + row, w, start != nullptr ? first : nullptr,
+                     lines, 0, w + product.panel_stride);
     for (int64_t r = 0; r < rows.rows; ++r) {
       for (int c = 0; c < valid; c += kWidth) {
         const int count = valid - c < kWidth ? valid - c : kWidth;
@@ -274,7 +304,10 @@ __attribute__((noinline)) inline void last_columns(const RowProduct& product, co
 // All rows of some products, which share their weights, times all columns.
 inline void multiply_rows(const RowProduct* products, int count, const float* const* a, const float* panels, int64_t columns,
                           const float* start, float* const* out) {
-  const int64_t whole = columns / kPanel, stride = products[0].panel_stride;
+  const int64_t stride = products[0].panel_stride;
+  int64_t whole = columns / kPanel;
+  const bool joined = kJoins && whole > 0 && columns == whole * kPanel + kHalf;
+  if (joined) --whole;
   Products all(products, count);
   all.choose(kPanelVectors);
   int width = block_panels(all.tallest());
@@ -290,7 +323,8 @@ inline void multiply_rows(const RowProduct* products, int count, const float* co
   const int64_t column = whole * kPanel, valid = columns - column;
   if (valid == 0) return;
   const float *w = panels + whole * stride, *first = start != nullptr ? start + column : nullptr;
-  const int vectors = valid <= kHalf && kHalfVectors > 0 ? kHalfVectors : kPanelVectors;
+  const int half = valid <= kHalf && kHalfVectors > 0 ? kHalfVectors : kPanelVectors;
+  const int vectors = joined ? kPanelVectors + kHalfVectors : half;
   if (valid == vectors * kWidth) {
     all.choose(vectors);
     all.multiply(a, w, first, out, column);

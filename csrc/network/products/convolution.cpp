@@ -12,8 +12,8 @@ namespace {
 // Pixels of one chunk of a direct convolution: enough that reading the weights costs little against using them.
 constexpr int64_t kDirectPixels = 192;
 
-// Tiles of a chunk that does not fit the cache.
-constexpr int64_t kManyTiles = 128;
+// Tiles of a chunk of Winograd's algorithms, at least: fewer would wait for the weights, which come from beyond the cache.
+constexpr int64_t kFewTiles = 32;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -25,12 +25,14 @@ int winograd_outputs(ConvolutionAlgorithm algorithm) { return algorithm == Convo
 template <int kOutputs>
 void pack_winograd(const ConvolutionShape& s, const float* weights, float* packed) {
   using W = Winograd<kOutputs>;
-  const int64_t depth = s.channels, size = packed_size(depth, s.outputs);
-  std::fill(packed, packed + W::kProducts * size, 0.0f);
+  const int64_t depth = s.channels, panels = panels_of(s.outputs);
+  std::fill(packed, packed + W::kProducts * packed_size(depth, s.outputs), 0.0f);
   for (int64_t output = 0; output < s.outputs; ++output) {
+    const int64_t panel = output / kPanel, first = panel / kGroup * kGroup,
+                  size = std::min(kGroup, panels - first) * depth * kPanel;
     for (int64_t channel = 0; channel < depth; ++channel) {
       const float* w = weights + (output * depth + channel) * 9;
-      float* out = packed + (output / kPanel * depth + channel) * kPanel + output % kPanel;
+      float* out = packed + first * W::kProducts * depth * kPanel + ((panel - first) * depth + channel) * kPanel + output % kPanel;
       double half[W::kTile][3];  // G w
       for (int y = 0; y < W::kTile; ++y)
         for (int x = 0; x < 3; ++x)
@@ -104,12 +106,8 @@ ConvolutionChunk convolution_chunk(const ConvolutionShape& s, ConvolutionAlgorit
     const int64_t outputs = winograd_outputs(algorithm), products = (outputs + 2) * (outputs + 2);
     const int64_t tiles = divide_up(s.out_width, outputs);
     rows = divide_up(s.out_height, outputs);
-    const int64_t per_tile = products * (round_to_panel(s.channels) + round_to_panel(s.outputs));
-    // Tiles either fit the cache, or there are so many that the weights are read seldom. Bytes from beyond the cache per
-    // multiply-add: weights 1 / tiles; tiles that do not fit are written and read, 2 / outputs + 3 / channels.
-    const int64_t fit = std::max<int64_t>(1, budget * 3 / 4 / per_tile);
-    const double many = 1.0 / kManyTiles + 2.0 / static_cast<double>(s.outputs) + 3.0 / static_cast<double>(s.channels);
-    most = std::max<int64_t>(1, (1.0 / static_cast<double>(fit) <= many ? fit : kManyTiles) / tiles);
+    const int64_t per_tile = products * (round_to_panel(s.channels) + std::min(round_to_panel(s.outputs), kGroup * kPanel));
+    most = std::max<int64_t>(1, std::max(kFewTiles, budget * 3 / 4 / per_tile) / tiles);
   }
   if (most >= 2 * rows) return {std::min(samples, most / rows), rows};
   // Equal chunks.

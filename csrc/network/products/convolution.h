@@ -47,6 +47,12 @@ struct ConvolutionChunk {
   int64_t samples, rows;  // rows of output pixels, or of tiles; all of them if samples > 1
 };
 
+// The part of a convolution's output that one thread computes: parts of rows or, of a small image, of output channels. It changes
+// no bits.
+struct ConvolutionPart {
+  int64_t index = 0, count = 1;
+};
+
 // Bytes of the second-level cache that one thread has to itself. Sizes chunks.
 constexpr int64_t kDefaultCacheBytes = 512 << 10;
 

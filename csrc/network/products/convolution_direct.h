@@ -16,6 +16,8 @@ namespace {
 
 constexpr int64_t kMaxPixels = 336;  // pixels that are multiplied together; a multiple of 6 and of 14
 
+constexpr int64_t kPartPixels = 96;  // of a part, at least, if it is one of rows
+
 // Which rows of the kernel meet the image at output row y.
 struct KernelRows {
   int64_t begin, end;
@@ -36,6 +38,7 @@ struct PixelBatch {
   float* out[kMaxPixels];
   const float* operands[kMaxStages][kMaxPixels];
   int64_t count = 0;
+  int64_t column = 0, end = 0;  // output channels [column, end); all of them if there are several groups
   KernelRows kernel[kMaxProducts];
   int64_t begin[kMaxProducts];
   int runs = 0;
@@ -57,7 +60,7 @@ DF_INLINE const float* pixel_of(const DirectInput& in, const ImageSource& source
 inline void multiply_batch(const ConvolutionShape& s, const DirectInput& in, const float* packed, const ImageTarget& target,
                            PixelBatch& batch) {
   if (batch.count == 0) return;
-  const int64_t inner = s.channels / s.groups, columns = s.outputs / s.groups;
+  const int64_t inner = s.channels / s.groups, columns = s.groups > 1 ? s.outputs / s.groups : batch.end - batch.column;
   const int64_t depth = s.kernel_height * s.kernel_width * inner;
   // Neighbouring pixels are one run where their channels are.
   const bool merged = s.groups == 1 && s.dilation_x == 1 && in.pixel == s.channels;
@@ -80,8 +83,9 @@ inline void multiply_batch(const ConvolutionShape& s, const DirectInput& in, con
         stages, target.stage_count};
   }
   for (int64_t group = 0; group < s.groups; ++group) {
-    multiply_rows(products, batch.runs, batch.in, packed + group * packed_size(depth, columns), columns,
-                  target.bias != nullptr ? target.bias + group * columns : nullptr, batch.out);
+    const int64_t skipped = group * packed_size(depth, columns) + batch.column * depth;
+    multiply_rows(products, batch.runs, batch.in, packed + skipped, columns,
+                  target.bias != nullptr ? target.bias + group * columns + batch.column : nullptr, batch.out);
     if (group + 1 == s.groups) break;
     for (int64_t p = 0; p < batch.count; ++p) {
       batch.in[p] += inner;
@@ -95,7 +99,7 @@ inline void multiply_batch(const ConvolutionShape& s, const DirectInput& in, con
 }
 
 inline void convolution_direct(const ConvolutionShape& s, const float* packed, const ImageSource& source, const ImageTarget& target,
-                               int64_t samples, int64_t cache_bytes, float* scratch) {
+                               int64_t samples, const ConvolutionPart& part, int64_t cache_bytes, float* scratch) {
   const ConvolutionChunk chunk = convolution_chunk(s, ConvolutionAlgorithm::kDirect, samples, cache_bytes);
   const int64_t width = strip_width(s);
   const bool in_place = source.write == nullptr && s.pad_left == 0 && width == s.width;
@@ -110,11 +114,18 @@ inline void convolution_direct(const ConvolutionShape& s, const float* packed, c
     in.strip_sample = strip_rows(s, chunk.rows) * in.row;
     clear_sides(s, scratch, chunk.samples * strip_rows(s, chunk.rows), in.row, in.pixel, width);
   }
+  // A part is of rows if that leaves enough pixels for each, else of panels; then the input is written for each.
+  const int64_t panels = s.groups > 1 ? 1 : panels_of(s.outputs);
+  const bool by_rows = panels < part.count || target.finish != nullptr || s.out_height * s.out_width >= kPartPixels * part.count;
+  const Range own_rows = by_rows ? range_of(part, s.out_height) : Range{0, s.out_height};
+  const Range own_panels = by_rows ? Range{0, panels_of(s.outputs)} : range_of(part, panels);
   PixelBatch batch;
+  batch.column = own_panels.begin * kPanel;
+  batch.end = own_panels.end * kPanel < s.outputs ? own_panels.end * kPanel : s.outputs;
   for (int64_t first = 0; first < samples; first += chunk.samples) {
     const int64_t last = first + chunk.samples < samples ? first + chunk.samples : samples;
-    for (int64_t y_begin = 0; y_begin < s.out_height; y_begin += chunk.rows) {
-      const int64_t y_end = y_begin + chunk.rows < s.out_height ? y_begin + chunk.rows : s.out_height;
+    for (int64_t y_begin = own_rows.begin; y_begin < own_rows.end; y_begin += chunk.rows) {
+      const int64_t y_end = y_begin + chunk.rows < own_rows.end ? y_begin + chunk.rows : own_rows.end;
       if (!in_place) {
         const int64_t top = y_begin * s.stride_y - s.pad_top;
         const int64_t bottom = (y_end - 1) * s.stride_y - s.pad_top + (s.kernel_height - 1) * s.dilation_y + 1;
@@ -147,8 +158,9 @@ inline void convolution_direct(const ConvolutionShape& s, const float* packed, c
               }
               const int64_t p = batch.count++;
               batch.in[p] = pixel_of(in, source, i, row * s.stride_y + shift, x * s.stride_x);
-              batch.out[p] = target.pixels.at(i, row, x);
-              for (int n = 0; n < target.stage_count; ++n) batch.operands[n][p] = target.stages[n].operand.at(i, row, x);
+              batch.out[p] = target.pixels.at(i, row, x) + batch.column;
+              for (int n = 0; n < target.stage_count; ++n)
+                batch.operands[n][p] = target.stages[n].operand.at(i, row, x) + batch.column;
             }
           }
         }

@@ -10,13 +10,13 @@ namespace df::network {
 namespace {
 
 void convolution(const ConvolutionShape& shape, ConvolutionAlgorithm algorithm, const float* packed, const ImageSource& source,
-                 const ImageTarget& target, int64_t samples, int64_t cache_bytes, float* scratch) {
+                 const ImageTarget& target, int64_t samples, const ConvolutionPart& part, int64_t cache_bytes, float* scratch) {
   switch (algorithm) {
-    case ConvolutionAlgorithm::kDirect: return convolution_direct(shape, packed, source, target, samples, cache_bytes, scratch);
+    case ConvolutionAlgorithm::kDirect: return convolution_direct(shape, packed, source, target, samples, part, cache_bytes, scratch);
     case ConvolutionAlgorithm::kWinograd2:
-      return convolution_winograd<2>(shape, packed, source, target, samples, cache_bytes, scratch);
+      return convolution_winograd<2>(shape, packed, source, target, samples, part, cache_bytes, scratch);
     case ConvolutionAlgorithm::kWinograd4:
-      return convolution_winograd<4>(shape, packed, source, target, samples, cache_bytes, scratch);
+      return convolution_winograd<4>(shape, packed, source, target, samples, part, cache_bytes, scratch);
   }
 }
 

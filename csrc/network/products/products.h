@@ -22,9 +22,10 @@ struct ProductKernels {
   const char* name;
 
   // out = stages(bias + convolution(source)), with the weights packed for the algorithm. Scratch of convolution_scratch_size floats
-  // is aligned to 64 bytes. The output must not overlap the input or the operands of stages.
+  // is aligned to 64 bytes. The output must not overlap the input or the operands of stages. Parts may run at the same time, each
+  // with its own scratch; then there is one sample.
   void (*convolution)(const ConvolutionShape& shape, ConvolutionAlgorithm algorithm, const float* packed, const ImageSource& source,
-                      const ImageTarget& target, int64_t samples, int64_t cache_bytes, float* scratch);
+                      const ImageTarget& target, int64_t samples, const ConvolutionPart& part, int64_t cache_bytes, float* scratch);
 };
 
 extern const ProductKernels products_scalar;

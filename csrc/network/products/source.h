@@ -22,6 +22,14 @@ inline void write_rows(const ImageSource& source, const ConvolutionShape& s, int
                   static_cast<size_t>(s.channels) * sizeof(float));
 }
 
+// Of `count` things in order, those that belong to a part.
+struct Range {
+  int64_t begin, end;
+};
+DF_INLINE Range range_of(const ConvolutionPart& part, int64_t count) {
+  return {count * part.index / part.count, count * (part.index + 1) / part.count};
+}
+
 // Zeros left and right of the pixels in rows of `width` padded pixels.
 inline void clear_sides(const ConvolutionShape& s, float* rows, int64_t count, int64_t row, int64_t pixel, int64_t width) {
   const int64_t after = s.pad_left + s.width;

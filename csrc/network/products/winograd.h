@@ -33,7 +33,8 @@ struct Winograd<4> {
                                             {0, 0, 1}};
 };
 
-// The scratch of a call: a ring of rows of padded input, the transformed tiles of a chunk, their products, and row pointers.
+// The scratch of a call: a ring of rows of padded input, the transformed tiles of a chunk, their products with one group of panels,
+// and row pointers.
 template <int kOutputs>
 struct WinogradScratch {
   using W = Winograd<kOutputs>;
@@ -42,7 +43,7 @@ struct WinogradScratch {
   static constexpr int64_t kSkew = 16;
 
   int64_t tiles_x, tiles_y;              // of one sample
-  int64_t channels, outputs;             // rounded to panels
+  int64_t channels, columns;             // rounded to panels; columns of the widest group
   int64_t width;                         // pixels of a ring row
   int64_t tiles;                         // in a chunk, at most
   int64_t ring, inputs, products, size;  // where each begins, and the size of all, in floats
@@ -51,13 +52,13 @@ struct WinogradScratch {
       : tiles_x((s.out_width + kOutputs - 1) / kOutputs),
         tiles_y((s.out_height + kOutputs - 1) / kOutputs),
         channels(round_to_panel(s.channels)),
-        outputs(round_to_panel(s.outputs)),
+        columns(round_to_panel(s.outputs < kGroup * kPanel ? s.outputs : kGroup * kPanel)),
         width(tiles_x * kOutputs + 2 > s.pad_left + s.width ? tiles_x * kOutputs + 2 : s.pad_left + s.width),
         tiles(chunk.samples * chunk.rows * tiles_x),
         ring(0),
         inputs(W::kTile * width * channels),
         products(inputs + W::kProducts * (tiles * channels + kSkew)),
-        size(products + W::kProducts * (tiles * outputs + kSkew)) {}
+        size(products + W::kProducts * (tiles * columns + kSkew)) {}
 };
 
 }  // namespace df::network
