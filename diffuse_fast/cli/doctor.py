@@ -173,8 +173,6 @@ def _warnings(packages: dict[str, str | None]) -> list[str]:
         f"{package} was imported before diffuse_fast, with its telemetry on; import diffuse_fast first, or see docs/runtimes.md."
         for package in telemetry.started()
     ]
-    if _auto()["artifact"] is None:
-        out.append(f"no runtime for artifacts is installed, so no model file can be sampled: {install_hint('cpu')}")
     return out
 
 
