@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "network/products/convolution.h"
 #include "network/floats.h"
+#include "network/products/convolution.h"
 #include "network/program.h"
 
 namespace df::network {
