@@ -60,10 +60,10 @@ build/sanitize/%.ok: .venv/.stamp $(CORE)
 	$(if $(findstring address,$*),$(@:.ok=)/tests/cuda/cuda_on_host_tests)
 	touch $@
 
-# The demo's environment: no torch in it. Its command runs the installed package, not the source folder beside it, which has no
+# The demo's environment: no torch and no other runtime in it. Its command runs the installed package, not the source folder beside it, which has no
 # compiled core: start its Python in another folder, or with -P.
 .venv-demo/.stamp: $(SOURCES)
-	@echo "Making .venv-demo: fetching NumPy, onnxruntime and the command line, and compiling the C++ core (one to three minutes)."
+	@echo "Making .venv-demo: fetching NumPy and the command line, and compiling the C++ core (one to three minutes)."
 	$(PYTHON) -m venv .venv-demo
 	.venv-demo/bin/pip install --progress-bar off --require-hashes -r requirements/production.txt
 	.venv-demo/bin/pip install --progress-bar off $(CONSTRAINTS) --no-deps -C cmake.define.USE_CUDA=OFF .
