@@ -31,7 +31,7 @@ struct PreparedRows {
 };
 
 const df::network::Kernels& kernels_of(const std::string& kernel) {
-  df::require_kernel(kernel.c_str());
+  df::require_kernel(kernel == "scalar_plain" ? "scalar" : kernel.c_str());
   const df::network::Kernels* kernels = df::network::find_kernels(kernel.c_str());
   if (kernels == nullptr) throw std::invalid_argument("this build has no network kernels for '" + kernel + "'");
   return *kernels;
