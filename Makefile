@@ -3,7 +3,7 @@ PYTHON ?= python3
 CONSTRAINTS := -c requirements/constraints.txt
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard requirements/*.txt) $(shell find csrc cmake -type f ! -name '*.md')
 
-.PHONY: demo emoji docs test test-all lint bench core sanitize clean
+.PHONY: demo emoji docs test test-all lint bench core sanitize full-networks clean
 
 demo: .venv-demo/.stamp
 	mkdir -p out
@@ -48,7 +48,8 @@ core: .venv/.stamp
 	build/core/tests/cpp/core_tests
 	build/core/tests/cuda/cuda_on_host_tests cuda_
 
-# The C++ core's own tests under AddressSanitizer and UndefinedBehaviorSanitizer, then under ThreadSanitizer.
+# The C++ core's own tests under AddressSanitizer and UndefinedBehaviorSanitizer, then under ThreadSanitizer: the step, the network
+# on scalar and vector code, 10,000 mutated programs, and threads that share one network.
 sanitize: build/sanitize/address,undefined.ok build/sanitize/thread.ok
 
 CORE := CMakeLists.txt $(shell find csrc cmake tests/cpp tests/cuda -type f ! -name '*.md')
@@ -60,10 +61,14 @@ build/sanitize/%.ok: .venv/.stamp $(CORE)
 	$(if $(findstring address,$*),$(@:.ok=)/tests/cuda/cuda_on_host_tests)
 	touch $@
 
-# The demo's environment: no torch in it. Its command runs the installed package, not the source folder beside it, which has no
-# compiled core: start its Python in another folder, or with -P.
+# The networks of the benchmark in full on every instruction set, which must give the same bits. Minutes: not in CI.
+full-networks: .venv/.bench
+	.venv/bin/python -m tests.network.full_networks
+
+# The demo's environment: no torch and no other runtime in it. Its command runs the installed package, not the source folder beside
+# it, which has no compiled core: start its Python in another folder, or with -P.
 .venv-demo/.stamp: $(SOURCES)
-	@echo "Making .venv-demo: fetching NumPy, onnxruntime and the command line, and compiling the C++ core (one to three minutes)."
+	@echo "Making .venv-demo: fetching NumPy and the command line, and compiling the C++ core (one to three minutes)."
 	$(PYTHON) -m venv .venv-demo
 	.venv-demo/bin/pip install --progress-bar off --require-hashes -r requirements/production.txt
 	.venv-demo/bin/pip install --progress-bar off $(CONSTRAINTS) --no-deps -C cmake.define.USE_CUDA=OFF .

@@ -32,6 +32,7 @@ CASES = {
     "memory": 0.0,
     "graphs": 20.0,
     "native": 60.0,
+    "loading": 0.0,
     "traffic": 0.0,
     "tiny": 60.0,
     "small": 90.0,

@@ -28,7 +28,7 @@ using Floats = py::array_t<float, py::array::c_style>;
 using Words = py::array_t<int64_t, py::array::c_style>;
 
 const df::network::Kernels& kernels_of(const std::string& kernel) {
-  df::require_kernel(kernel.c_str());
+  df::require_kernel(kernel == "scalar_plain" ? "scalar" : kernel.c_str());
   const df::network::Kernels* kernels = df::network::find_kernels(kernel.c_str());
   if (kernels == nullptr) throw std::invalid_argument("this build has no network kernels for '" + kernel + "'");
   return *kernels;

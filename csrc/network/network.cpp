@@ -26,12 +26,12 @@ Network::Network(std::span<const int64_t> words, const ConstantSource& constants
       program_(decode(words)),
       memory_(plan_memory(program_)),
       places_(memory_.places),
-      budget_(budget),
-      shared_(new Shared(budget, fork_count())) {
+      budget_(budget) {
   const FloatMode mode;
   for (const int64_t input : program_.inputs) sizes_.push_back(program_.buffers[static_cast<size_t>(input)].size);
   output_size_ = program_.buffers[static_cast<size_t>(program_.output.buffer)].size;
   load(constants, exact);
+  shared_ = new Shared(budget, fork_count());  // last: what is thrown above would not free it
 }
 
 Network::~Network() { delete shared_.load(); }

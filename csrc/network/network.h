@@ -91,7 +91,7 @@ class Network {
 
   const int64_t budget_;
   std::atomic<uint64_t> next_id_{1};
-  std::atomic<Shared*> shared_;
+  std::atomic<Shared*> shared_{nullptr};
 };
 
 }  // namespace df::network

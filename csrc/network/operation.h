@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "network/products/convolution.h"
 #include "network/floats.h"
+#include "network/products/convolution.h"
 #include "network/program.h"
 
 namespace df::network {
@@ -178,7 +178,8 @@ struct Kernels {
   void (*apply)(Unary function, float parameter, float* values, int64_t count);  // for tests
 };
 
-// The functions for the step's kernel of this name, or null. For scalar, those with the instruction FMA where the processor has it.
+// The functions for the step's kernel of this name, or null. For scalar, those with the instruction FMA where the processor has it;
+// those without are scalar_plain.
 const Kernels* find_kernels(const char* name);
 
 }  // namespace df::network

@@ -15,7 +15,12 @@ namespace {
 // In double the product is exact and the sum is not, so a second rounding to float could differ. Rounded to odd, the sum keeps what
 // the second rounding must know: whether the exact sum is above, below or at the middle of two floats. (Boldo and Melquiond 2008,
 // "Emulation of a FMA and Correctly Rounded Sums: Proved Algorithms Using Rounding to Odd")
-DF_INLINE float exact_fma(float a, float b, float c) {
+#if defined(DF_SMALL_FMA)  // a call instead of a dozen instructions each time
+__attribute__((noinline))
+#else
+DF_INLINE
+#endif
+float exact_fma(float a, float b, float c) {
   const double product = static_cast<double>(a) * static_cast<double>(b), addend = c;
   const double sum = product + addend;
   const double part = sum - product, error = (product - (sum - part)) + (addend - part);  // what the sum lacks, exactly (Knuth)

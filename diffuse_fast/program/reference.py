@@ -367,11 +367,13 @@ def _gather(kind: Gather, op: Operation, table: np.ndarray, indices: np.ndarray)
 
 
 def _indices(values: np.ndarray, entries: int, op: Operation) -> np.ndarray:
-    wrong = ~((values >= 0) & (values < entries) & (values == np.floor(values)))  # NaN is wrong
+    wrong = ~((values >= -entries) & (values < entries) & (values == np.floor(values)))  # NaN is wrong
     if wrong.any():
         where = op.source or type(op.kind).__name__
-        raise NetworkError(f"{where}: {values[wrong][0]:g} is not an integer from 0 to {entries - 1}, an index of its table.")
-    return values.astype(np.int64)
+        raise NetworkError(
+            f"{where}: {values[wrong][0]:g} is not an integer from {-entries} to {entries - 1}, an index of its table."
+        )
+    return values.astype(np.int64) % entries
 
 
 _KINDS: dict[type, Callable[..., np.ndarray]] = {

@@ -12,10 +12,6 @@
 #include "fixtures.h"
 #include "network/operation.h"
 
-namespace df::network {
-extern const Kernels operations_scalar;  // without the instruction FMA, which find_kernels chooses where there is one
-}
-
 namespace {
 
 using df::network::Kernels;
@@ -26,7 +22,7 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 std::vector<const Kernels*> all_kernels() {
-  std::vector<const Kernels*> out{&df::network::operations_scalar};
+  std::vector<const Kernels*> out{df::network::find_kernels("scalar_plain")};
   for (const df::Kernel* kernel : runnable_kernels()) out.push_back(df::network::find_kernels(kernel->name));
   return out;
 }

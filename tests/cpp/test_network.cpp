@@ -13,10 +13,6 @@
 #include "network/network.h"
 #include "programs.h"
 
-namespace df::network {
-extern const Kernels operations_scalar;  // without the instruction FMA, which find_kernels chooses where there is one
-}
-
 namespace {
 
 using df::network::decode;
@@ -68,7 +64,7 @@ bool is_small(const Program& program) {
 
 TEST(network_every_kind_has_the_same_bits) {
   const Words words = every_kind();
-  const std::vector<float> expected = run(words, df::network::operations_scalar);
+  const std::vector<float> expected = run(words, *df::network::find_kernels("scalar_plain"));
   CHECK(std::all_of(expected.begin(), expected.end(), [](float y) { return std::isfinite(y); }));
   for (const df::Kernel* kernel : runnable_kernels())
     CHECK_WITH(run(words, *df::network::find_kernels(kernel->name)) == expected, std::string(" ") + kernel->name);
@@ -118,7 +114,7 @@ TEST(network_mutated_words) {
       const Program program = decode(words);
       ++accepted;
       if (!is_small(program)) continue;
-      run(words, df::network::operations_scalar);
+      run(words, *df::network::find_kernels("scalar_plain"));
       run(words, *df::network::find_kernels(runnable_kernels().front()->name));
       ++ran;
     } catch (const std::invalid_argument&) {

@@ -1,8 +1,9 @@
-// One network used by several threads: the bits of its results, rows that they share, cancelling, and a fork.
+// One network used by several threads: the bits of its results, rows that they share, the float mode, cancelling, and a fork.
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cfenv>
 #include <cmath>
 #include <cstdint>
 #include <memory>
@@ -115,6 +116,32 @@ TEST(network_threads_prepare_the_same_rows) {
   for (std::thread& thread : threads) thread.join();
   for (const auto& mine : rows) CHECK(mine == rows[0]);
   CHECK(rows[0][0] == rows[0][50] && rows[0][0] != rows[0][1]);
+}
+
+// A caller's rounding mode changes no bit, on no thread, and is restored.
+TEST(network_float_mode) {
+  df::set_num_threads(3);
+  const std::vector<float> x = samples(), times(kBatch, 0.3f), labels(kBatch, 1.0f);
+  const float* label = labels.data();
+  const Words words = every_kind();
+  const auto constants = constants_for(df::network::decode(words));
+  const std::vector<std::span<const float>> spans(constants.begin(), constants.end());
+  const auto call = [&] {
+    Network network(words, df::network::in_memory(spans), *df::network::find_kernels(runnable_kernels().front()->name));
+    const auto rows = network.prepare_times(times.data(), kBatch), conditions = network.prepare_conditions(&label, kBatch);
+    std::vector<float> y(x.size());
+    network.run(x.data(), nullptr, y.data(), rows.data(), conditions.data(), kBatch, 3);
+    return y;
+  };
+  const std::vector<float> expected = call();
+  for (const int rounding : {FE_UPWARD, FE_TOWARDZERO}) {
+    std::fesetround(rounding);
+    const std::vector<float> y = call();
+    CHECK(std::fegetround() == rounding);
+    std::fesetround(FE_TONEAREST);
+    CHECK(y == expected);
+  }
+  df::set_num_threads(2);
 }
 
 TEST(network_cancelled_calls) {

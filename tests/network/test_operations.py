@@ -66,6 +66,19 @@ def test_a_sample_does_not_see_its_batch(kind):
         assert spoiled[others].tobytes() == together[others].tobytes()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_nan_where_the_reference_has_it(kind):
+    for seed in range(3):
+        maker = Maker(seed)
+        program = getattr(maker, kind)()
+        x, t, cond = inputs(seed)
+        x[2, seed::97] = np.nan
+        with np.errstate(all="ignore"):
+            expected = Reference(program, maker.weights)(x, t, [cond]).reshape(BATCH, -1)
+        for isa in ISAS:
+            assert np.array_equal(np.isnan(run(program, maker.weights, isa, x, t, cond)), np.isnan(expected)), (seed, isa)
+
+
 @pytest.mark.parametrize("axes", [(0, 1, 2), (0,), (1, 2), (2,)])
 @pytest.mark.parametrize("spread", [1.0, 0.0])
 def test_norms_at_a_large_mean(axes, spread):

@@ -82,9 +82,9 @@ def test_errors(digits):
         network(digits, "native").bind(2, (1, 9, 9), label(0, 1))
 
 
-def test_auto_does_not_choose_it(digits):
-    assert select(digits).name != "native"
-    assert select(digits, "native").name == "native"
+def test_auto_chooses_it(digits):
+    assert select(digits).name == select(digits, "native").name == "native"
+    assert select(digits, precision="int8" if digits.quantization else "bfloat16").name != "native"
 
 
 def test_the_forced_instruction_set(digits, monkeypatch):

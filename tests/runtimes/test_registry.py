@@ -10,8 +10,9 @@ import sys
 import pytest
 
 import diffuse_fast as df
-from diffuse_fast import machine, runtimes
-from diffuse_fast.errors import ArgumentError, ArgumentTypeError, MissingDependencyError
+from diffuse_fast import _core, machine, runtimes
+from diffuse_fast.errors import ArgumentError, ArgumentTypeError, MissingDependencyError, UnsupportedError
+from diffuse_fast.runtimes import native
 
 
 def test_auto_by_kind_of_model(small):
@@ -19,7 +20,7 @@ def test_auto_by_kind_of_model(small):
     ort = pytest.importorskip("onnxruntime")
     path = small()
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    for model, name in ((df.load(path), "onnx"), (session, "onnx"), (torch.nn.Identity(), "torch"), (lambda x, t: x, "callable")):
+    for model, name in ((df.load(path), "native"), (session, "onnx"), (torch.nn.Identity(), "torch"), (lambda x, t: x, "callable")):
         assert runtimes.select(model).name == name
         assert runtimes.select(model, name).name == name
         assert runtimes.network(model).name == name
@@ -28,8 +29,8 @@ def test_auto_by_kind_of_model(small):
 def test_auto_takes_what_has_the_precision(small):
     model = df.load(small())
     assert runtimes.select(model, precision="bfloat16").name == "openvino"
-    assert runtimes.select(model, precision="float32-fast").name == "mnn"
-    every = r"onnx: float32, int8; openvino: float32, bfloat16, int8; mnn: float32, float32-fast; native: float32, float32-fast\)"
+    assert runtimes.select(model, precision="float32-fast").name == "native"
+    every = r"native: float32, float32-fast; onnx: float32, int8; openvino: float32, bfloat16, int8; mnn: float32, float32-fast\)"
     with pytest.raises(ArgumentError, match=rf"'float16'.*{every}"):
         runtimes.select(model, precision="float16")
     with pytest.raises(ArgumentError, match=r"'bfloat16'.*\(onnx: float32, int8\)"):
@@ -45,7 +46,7 @@ def test_sessions_have_the_threads_asked_for_and_are_cached_by_them(small, monke
     monkeypatch.setattr(ort, "InferenceSession", lambda file, options, **rest: made.append(options) or real(file, options, **rest))
     model = df.load(small())
     plan = df.plan(model.schedule, "ddim", 2, prediction_type=model.prediction_type)
-    samplers = [df.Sampler(model, plan, threads=threads) for threads in (1, 2, 1)]
+    samplers = [df.Sampler(model, plan, runtime="onnx", threads=threads) for threads in (1, 2, 1)]
     assert [options.intra_op_num_threads for options in made] == [1, 2]
     first, *others = [sampler.sample(1, seed=0) for sampler in samplers]
     assert all((first == other).all() for other in others)
@@ -116,10 +117,28 @@ def test_a_missing_package_names_its_extra(small, monkeypatch):
     find = importlib.util.find_spec
     missing = ("onnxruntime", "openvino", "MNN")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in missing else find(name, *a))
-    for runtime in ("auto", "onnx"):
-        with pytest.raises(MissingDependencyError, match=r"onnxruntime.*pip install .\.\[cpu\]") as caught:
-            runtimes.network(model, runtime)
-        assert isinstance(caught.value, ImportError)
+    with pytest.raises(MissingDependencyError, match=r"onnxruntime.*pip install .\.\[cpu\]") as caught:
+        runtimes.network(model, "onnx")
+    assert isinstance(caught.value, ImportError)
+    assert runtimes.network(model).name == "native"  # which needs none
+
+
+def test_auto_where_native_does_not_run_the_model(small, monkeypatch):
+    model = df.load(small())
+    monkeypatch.setattr(native, "lower_model", refuse)
+    assert runtimes.select(model).name == "onnx"
+    find = importlib.util.find_spec
+    missing = ("onnxruntime", "openvino", "MNN")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in missing else find(name, *a))
+    with pytest.raises(MissingDependencyError, match=r"onnxruntime.*'native' does not run it: there is no Det"):
+        runtimes.select(model)
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    monkeypatch.setattr(_core, "kernels", lambda: [("avx2", "too old"), ("scalar", None)])
+    assert runtimes.select(df.load(small())).name == "onnx"
+
+
+def refuse(model):
+    raise UnsupportedError("there is no Det")
 
 
 def test_a_folder_with_the_name_of_a_package_is_not_the_package(tmp_path):

@@ -51,14 +51,14 @@ def keep(model, *found):
 def test_tune_finds_keeps_and_auto_takes(cache, model, monkeypatch):
     monkeypatch.setattr(machine, "cores", lambda: 2)
     monkeypatch.setattr(machine, "physical_cores", lambda: 2)
-    assert network(model).name == "onnx"
+    assert network(model).name == "native"
     lines = []
     found = df.tune(model, [1, 4], precisions=["float32"], seconds=0.02, progress=lines.append)
     assert set(found.best) == {"float32"} and set(found.best["float32"]) == {1, 4}
     for size, best in found.best["float32"].items():
         timed = [c for c in found.candidates if c.batch == size and c.refused is None]
-        assert {c.choice.runtime for c in timed} == {"onnx", "openvino", "mnn"}
-        assert [(c.choice.runtime, c.choice.threads, c.choice.split) for c in timed if c.default] == [("onnx", 2, 1)]
+        assert {c.choice.runtime for c in timed} == {"native", "onnx", "openvino", "mnn"}
+        assert [(c.choice.runtime, c.choice.threads, c.choice.split) for c in timed if c.default] == [("native", 2, 1)]
         assert best in [c.choice for c in timed] and best.seconds > 0 and best.why
         assert [c.choice.seconds for c in timed] == sorted(c.choice.seconds for c in timed)
         assert all(c.error <= search.ROUNDING and c.turns >= 1 and c.p20 <= c.choice.seconds <= c.p80 for c in timed)
@@ -66,7 +66,7 @@ def test_tune_finds_keeps_and_auto_takes(cache, model, monkeypatch):
         assert any(f"batch {size}, float32" in line and best.why in line for line in lines)
     assert found.file is not None and found.file.parent == cache and [p.name for p in cache.iterdir()] == [found.file.name]
     assert network(model).name == "tuned"
-    assert network(model, "onnx").name == "onnx" and network(model, threads=1).name == "onnx"  # what is said is done
+    assert network(model, "onnx").name == "onnx" and network(model, threads=1).name == "native"  # what is said is done
     assert tuning_cache.read(model) == {"float32": found.best["float32"]}
 
 
@@ -114,7 +114,7 @@ def test_a_split_batch_has_the_same_bits(model):
 
 def test_a_stored_precision_is_not_used_for_another(cache, model):
     keep(model, (1, Choice("openvino", 1, precision="bfloat16")))
-    assert network(model).name == "onnx"
+    assert network(model).name == "native"
     assert set(tuning_cache.read(model)) == {"bfloat16"}
 
 
@@ -139,7 +139,7 @@ def test_a_corrupt_cache_is_ignored_and_said(cache, model, content, caplog, monk
     file = keep(model, (1, Choice("openvino", 1)))
     file.write_text(content)
     with caplog.at_level(logging.WARNING, "diffuse_fast"):
-        assert network(model).name == "onnx" and tuning_cache.entries() == []
+        assert network(model).name == "native" and tuning_cache.entries() == []
     assert "ignored" in caplog.text
     keep(model, (1, Choice("openvino", 1)))  # and written anew
     assert network(model).name == "tuned"
@@ -147,14 +147,14 @@ def test_a_corrupt_cache_is_ignored_and_said(cache, model, content, caplog, monk
 
 def test_another_machine_artifact_or_runtime(cache, model, small, monkeypatch):
     file = keep(model, (1, Choice("openvino", 1)))
-    assert network(df.load(small())).name == "onnx"
+    assert network(df.load(small())).name == "native"
     here = tuning_cache.machine_key()
     monkeypatch.setattr(tuning_cache, "machine_key", lambda: here | {"cores": 99})
-    assert network(model).name == "onnx" and tuning_cache.entries() == []
+    assert network(model).name == "native" and tuning_cache.entries() == []
     monkeypatch.undo()
     monkeypatch.setenv(tuning_cache.ENVIRONMENT, str(cache))
     file.write_text(file.read_text().replace('"openvino",', '"os",'))
-    assert network(model).name == "onnx"
+    assert network(model).name == "native"
 
 
 def test_another_version_under_another_name(cache, model, monkeypatch):
@@ -179,7 +179,7 @@ def test_another_version_under_another_name(cache, model, monkeypatch):
 
 def test_no_cache(model, monkeypatch, tmp_path):
     monkeypatch.setenv(tuning_cache.ENVIRONMENT, "off")
-    assert tuning_cache.folder() is None and keep(model, (1, Choice("openvino", 1))) is None and network(model).name == "onnx"
+    assert tuning_cache.folder() is None and keep(model, (1, Choice("openvino", 1))) is None and network(model).name == "native"
     monkeypatch.delenv(tuning_cache.ENVIRONMENT)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert tuning_cache.folder() == tmp_path / "diffuse_fast"
@@ -195,7 +195,7 @@ def test_an_impossible_stored_choice_is_ignored(cache, model):
     raw = json.loads(file.read_text())
     for other in ({"shortcuts": True}, {"threads": 10**6}, {"split": 10**6}):
         file.write_text(json.dumps({**raw, "choices": [{**raw["choices"][0], **other}]}))
-        assert network(model).name == "onnx", other
+        assert network(model).name == "native", other
 
 
 @pytest.mark.parametrize("failing", ["network", "bind"])
@@ -245,7 +245,7 @@ def test_a_cache_that_cannot_be_looked_into_is_as_if_empty(cache, model, denied,
     for name in denied:
         monkeypatch.setattr(os, name, denies(getattr(os, name)))
     with caplog.at_level(logging.WARNING, "diffuse_fast"):
-        assert network(model).name == "onnx" and tuning_cache.entries() == []
+        assert network(model).name == "native" and tuning_cache.entries() == []
     assert str(cache) in caplog.text and "PermissionError" in caplog.text
 
 

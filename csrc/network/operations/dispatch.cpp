@@ -19,6 +19,7 @@ extern const Kernels operations_neon;
 #endif
 
 const Kernels* find_kernels(const char* name) {
+  if (std::strcmp(name, "scalar_plain") == 0) return &operations_scalar;
 #if defined(DF_HAVE_SCALAR_FMA)
   if (std::strcmp(name, "scalar") == 0 && __builtin_cpu_supports("fma")) return &operations_scalar_fma;
 #endif
@@ -32,7 +33,7 @@ const Kernels* find_kernels(const char* name) {
 #if defined(DF_HAVE_NEON)
       &operations_neon,
 #endif
-      &operations_scalar,  // without the instruction FMA
+      &operations_scalar,
   };
   for (const Kernels* kernels : table)
     if (std::strcmp(kernels->name, name) == 0) return kernels;

@@ -1,4 +1,4 @@
-// Gather: rows of a table by index.
+// Gather: rows of a table by index; negative ones count from the end.
 #pragma once
 
 #include "network/operations/prepared.h"
@@ -14,8 +14,10 @@ void run_gather(const Prepared& prepared, const Rows& rows, float* scratch) {
     const float* table = rows.read(op.table_buffer, row) + op.table_offset;
     float* out = scratch;
     for (int64_t j = 0; j < op.indices.points.count; ++j) {
-      const float index = indices[op.indices.points.at(j)];
-      if (!(index >= 0 && index < static_cast<float>(op.entries.count) && index == std::floor(index))) {
+      const auto count = static_cast<float>(op.entries.count);
+      float index = indices[op.indices.points.at(j)];
+      if (index < 0) index += count;
+      if (!(index >= 0 && index < count && index == std::floor(index))) {
         *rows.error = "an index of a Gather is not an integer inside its table";
         return;
       }

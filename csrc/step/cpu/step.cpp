@@ -80,13 +80,15 @@ __attribute__((noinline)) void loop(const Call& call, const Sample& s, const Ter
     }
   };
   // Groups start where a counter of the generator starts: where the logical index is a multiple of four.
+  // The first and the last may be parts of groups; both are computed by one copy of the code.
   int64_t at = begin - static_cast<int64_t>((call.element_offset + static_cast<uint64_t>(begin)) % 4);
-  if (at < begin) {
+  for (;;) {
+    if (at >= begin)
+      for (; at + kGroup <= end; at += kGroup) group.template operator()<true>(at);
+    if (at >= end) break;
     group.template operator()<false>(at);
     at += kGroup;
   }
-  for (; at + kGroup <= end; at += kGroup) group.template operator()<true>(at);
-  if (at < end) group.template operator()<false>(at);
   if (call.bad != nullptr && Vector::any_nan(not_finite)) __atomic_store_n(call.bad + which, 1, __ATOMIC_RELAXED);
 }
 
