@@ -1,4 +1,4 @@
-// One network used by several threads: the bits of its results, rows that they share, the float mode, cancelling, and a fork.
+// One network used by several threads: the bits of its results, rows that they share, the float mode, stopping, and a fork.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,7 +30,7 @@ std::unique_ptr<Network> make(const char* kernel, int64_t budget = int64_t{64} <
   const auto constants = constants_for(df::network::decode(words));
   const std::vector<std::span<const float>> spans(constants.begin(), constants.end());
   return std::make_unique<Network>(words, df::network::in_memory(spans), *df::network::find_kernels(kernel),
-                                   df::network::Precision::kFloat32, budget);
+                                   df::network::Precision::kFloat32, std::span<const int64_t>(), budget);
 }
 
 std::vector<float> samples() {
@@ -144,7 +144,7 @@ TEST(network_float_mode) {
   df::set_num_threads(2);
 }
 
-TEST(network_cancelled_calls) {
+TEST(network_stopped_calls) {
   df::set_num_threads(3);
   const auto network = make(runnable_kernels().front()->name);
   const std::vector<float> expected = sample(*network, true, 1), x = samples();
@@ -152,21 +152,22 @@ TEST(network_cancelled_calls) {
   const float* label = labels.data();
   const auto time_rows = network->prepare_times(times.data(), kBatch);
   const auto conditions = network->prepare_conditions(&label, kBatch);
-  const auto call = [&](std::vector<float>& y, const std::atomic<bool>* cancel) {
+  const auto call = [&](std::vector<float>& y, df::Stop* stop) {
     y.assign(x.size(), 0.0f);
-    return network->run(x.data(), nullptr, y.data(), time_rows.data(), conditions.data(), kBatch, 3, cancel);
+    return network->run(x.data(), nullptr, y.data(), time_rows.data(), conditions.data(), kBatch, 3, stop);
   };
   std::vector<float> whole, y;
   CHECK(call(whole, nullptr));
-  std::atomic<bool> cancel{true};
-  CHECK(!call(y, &cancel));
+  df::Stop stopped;
+  stopped.request();
+  CHECK(!call(y, &stopped));
   for (int round = 0; round < 50; ++round) {
-    cancel = false;
+    df::Stop stop;
     std::thread other([&] {
       for (int i = 0; i < 20 * round; ++i) std::this_thread::yield();
-      cancel = true;
+      stop.request();
     });
-    while (call(y, &cancel)) CHECK(y == whole);
+    while (call(y, &stop)) CHECK(y == whole);
     other.join();
   }
   CHECK(sample(*network, true, 3) == expected);  // the network is as it was

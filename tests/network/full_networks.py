@@ -37,8 +37,8 @@ def main() -> int:
             network = load(program, model.path, isa)
             y = np.empty((BATCH, network.output_size), np.float32)
             begin = time.perf_counter()
-            times, kept = network.prepare_times(np.float32([999, 499])), network.prepare_conditions(conditions)
-            network.run(x, y, times, [0, 1], kept, [0, 1] if conditions else [0, 0], 1)
+            times, kept = network.prepare_times(np.array([999, 499], np.float32)), network.prepare_conditions(conditions, BATCH)
+            network.run(x, y, times, kept, 1)
             seconds = time.perf_counter() - begin
             digests[isa] = hashlib.sha256(y.tobytes()).hexdigest()[:16]
             finite = bool(np.isfinite(y).all())
