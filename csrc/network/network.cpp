@@ -276,7 +276,8 @@ bool Network::run(const float* x, const int64_t* x_row, float* y, const RowHandl
 
   const int64_t row_floats = memory_.row;
   const int64_t fit = std::max<int64_t>(1, kSubBatchBytes / (row_floats * static_cast<int64_t>(sizeof(float)) + 1));
-  const int64_t share = (batch + threads - 1) / threads;
+  // Several for each thread, so that a slower core gets fewer.
+  const int64_t share = threads > 1 ? (batch + 3 * threads - 1) / (3 * threads) : batch;
   const int64_t part = std::min({fit, share, kMostRows}), parts = (batch + part - 1) / part;
   const int workers = static_cast<int>(std::min<int64_t>(threads, parts));
   const int inner = batch == 1 ? std::max(threads, 1) : 1;  // threads share the operations of a sample that is alone
