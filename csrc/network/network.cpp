@@ -212,11 +212,11 @@ bool Network::run(const float* x, const int64_t* x_row, float* y, const RowHandl
 
   const int64_t row_floats = memory_.row;
   const int64_t fit = std::max<int64_t>(1, kSubBatchBytes / (row_floats * static_cast<int64_t>(sizeof(float)) + 1));
-  const int64_t share = (batch + threads - 1) / threads;
+  // Several for each thread, so that a slower core gets fewer.
+  const int64_t share = threads > 1 ? (batch + 3 * threads - 1) / (3 * threads) : batch;
   const int64_t part = std::min({fit, share, kMostRows}), parts = (batch + part - 1) / part;
-  // With two threads or more for each sample, samples come one after the other and threads share their operations.
-  const int inner = threads >= 2 * batch ? threads : 1;
-  const int workers = inner > 1 ? 1 : static_cast<int>(std::min<int64_t>(threads, parts));
+  const int workers = static_cast<int>(std::min<int64_t>(threads, parts));
+  const int inner = batch == 1 ? std::max(threads, 1) : 1;  // threads share the operations of a sample that is alone
   int64_t scratch = 0;
   for (const auto& op : operations_[kSample]) scratch = std::max(scratch, op->scratch(part));
   const int64_t needed = part * row_floats + inner * round_up(scratch);

@@ -3,8 +3,9 @@
 // run(parts, threads, fn) calls fn(0) .. fn(parts-1), each once, on the caller and on at most threads - 1 workers, and returns
 // when all are done. Parts run in any order on any thread, so they must be independent. Calls from several threads are safe:
 // one of them uses the workers, the others run their parts on their own thread. A forked child starts without workers and
-// creates its own on first use. If the system cannot create a thread, a call continues with the existing ones. Workers use the
-// default rounding and denormal modes; see FloatMode.
+// creates its own on first use. Workers stay awake for a quarter of a millisecond after a call, then they sleep. If the system
+// cannot create a thread, a call continues with the existing ones. Workers use the default rounding and denormal modes; see
+// FloatMode.
 
 #pragma once
 

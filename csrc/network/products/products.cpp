@@ -12,7 +12,8 @@ namespace {
 void convolution(const ConvolutionShape& shape, ConvolutionAlgorithm algorithm, const float* packed, const ImageSource& source,
                  const ImageTarget& target, int64_t samples, const ConvolutionPart& part, int64_t cache_bytes, float* scratch) {
   switch (algorithm) {
-    case ConvolutionAlgorithm::kDirect: return convolution_direct(shape, packed, source, target, samples, part, cache_bytes, scratch);
+    case ConvolutionAlgorithm::kDirect:
+      return convolution_direct(shape, packed, source, target, samples, part, cache_bytes, scratch);
     case ConvolutionAlgorithm::kWinograd2:
       return convolution_winograd<2>(shape, packed, source, target, samples, part, cache_bytes, scratch);
     case ConvolutionAlgorithm::kWinograd4:
