@@ -110,13 +110,13 @@ def sample(
         step_noise: ``i -> N(0, 1)`` of that shape for row i, in place of the generator.
         batch_size: The most samples per network call; bounds memory, and changes no result of a batch-invariant network.
         first_index: Index of the first sample under ``seed``: continues where another call stopped.
-        runtime: Name of a runtime, or ``auto``: the choice of :func:`diffuse_fast.tune` if there is one, else by the order of the
-            registry.
+        runtime: Name of a runtime, or ``auto``: the choice of :func:`diffuse_fast.tune` if there is one, else ``native`` where it
+            supports the network, else by the order of the registry.
         threads: Threads inside one network call of an artifact; None for the choice of :func:`diffuse_fast.tune`, else the physical
-            cores. A module and a session have their own setting (``torch.set_num_threads``, ``SessionOptions``);
-            ``df.set_num_threads`` is for the step.
+            cores. They change no bit of ``native``. A module and a session have their own setting (``torch.set_num_threads``,
+            ``SessionOptions``); ``df.set_num_threads`` is for the step and ``native``.
         precision: Precision of the network, as far as the runtime has it: ``float32`` (exact to rounding), ``float32-fast``
-            (MNN), ``bfloat16`` (OpenVINO and torch, if the CPU has it), ``int8`` (an artifact from
+            (native and MNN), ``bfloat16`` (OpenVINO and torch, if the CPU has it), ``int8`` (an artifact from
             :func:`diffuse_fast.quantize`).
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: a torch module is sampled on its device, everything else on the CPU.
         graph: On a CUDA device: ``tick`` captures a network call and its step as one graph, replayed for every row; ``trajectory``

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import _core
 from ..errors import ArgumentError, ArtifactError, MemoryLimitError, NetworkError, UnavailableError, UnsupportedError, suggest
-from ..machine import free_memory
+from ..machine import free_memory, physical_cores
 from ..model import Model
 from ..onnx.weights import Initializers
 from ..program.encoding import encode
@@ -65,7 +65,7 @@ def network(model: Any, *, threads: int | None = None, time_dtype: str | None = 
                 loaded[isa, precision] = load(program, model.path, isa, precision, float32_layers(model))
         core = loaded[isa, precision]
     inputs = Inputs(model.input, model.shape, model.time, 1, True, tuple(model.conditioning))
-    return NativeNetwork(core, inputs, model.output_shape, threads or 0)
+    return NativeNetwork(core, inputs, model.output_shape, threads)
 
 
 def program_of(model: Model) -> Program:
@@ -210,9 +210,15 @@ class NativeNetwork:
 
     name = "native"
 
-    def __init__(self, core: _core.Network, inputs: Inputs, output_shape: tuple[int, ...], threads: int):
-        self.core, self.threads = core, threads
+    def __init__(self, core: _core.Network, inputs: Inputs, output_shape: tuple[int, ...], threads: int | None):
+        self.core = core
         self._inputs, self._output_shape = inputs, output_shape
+        self._threads, self._cores = threads, physical_cores()
+
+    @property
+    def threads(self) -> int:
+        """Threads of a call: as asked for, else the physical cores, at most as ``df.set_num_threads`` says."""
+        return self._threads or min(_core.num_threads(), self._cores)
 
     def check_shapes(self, shape: tuple[int, ...], output_shape: tuple[int, ...]) -> None:
         """Check the shapes of the network's input and output for one sample.

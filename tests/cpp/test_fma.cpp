@@ -18,7 +18,7 @@ bool is_right(float a, float b, float c) {
   return std::bit_cast<uint32_t>(got) == std::bit_cast<uint32_t>(right) || (std::isnan(got) && std::isnan(right));
 }
 
-std::string text(float a, float b, float c) { return " " + std::to_string(a) + " " + std::to_string(b) + " " + std::to_string(c); }
+std::string text(float a, float b, float c) { return std::to_string(a) + " " + std::to_string(b) + " " + std::to_string(c); }
 
 void check(float a, float b, float c) { CHECK_WITH(is_right(a, b, c), text(a, b, c)); }
 

@@ -65,7 +65,7 @@ struct Problem {
     std::string line = std::to_string(samples) + " samples";
     for (int64_t n : {s.channels, s.outputs, s.groups, s.height, s.width, s.out_height, s.out_width, s.kernel_height,
                       s.kernel_width, s.stride_y, s.stride_x, s.dilation_y, s.dilation_x, s.pad_top, s.pad_left})
-      line += " " + std::to_string(n);
+      line.append(" ").append(std::to_string(n));
     return line;
   }
 };
