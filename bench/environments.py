@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 CONSTRAINTS = ROOT / "requirements" / "constraints.txt"
 LONGEST = 240.0  # seconds for one environment: what takes longer is the package index
-PRODUCTION = ("{wheel}[cpu]",)
+PRODUCTION = ("{wheel}",)
 # An index that does not answer is not waited for: pip asks every index for every package.
 _PIP = ("-m", "pip", "--retries", "0", "--timeout", "30")
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import ast
 import importlib.util
 import pkgutil
+import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import diffuse_fast as df
 
@@ -161,3 +165,19 @@ def test_no_module_has_the_name_of_a_public_function():
     """Importing a submodule makes it an attribute of its package, so it would replace the function."""
     modules = {module.name for module in pkgutil.iter_modules(df.__path__)}
     assert modules & set(df.__all__) == {"interop", "nn", "theory"}
+
+
+def test_production_installs_numpy_and_the_command_line_only():
+    """What ``make demo`` installs beside the package itself: NumPy, and what the extra ``cli`` needs."""
+    listed = re.findall(r"^([\w.-]+)==", (PACKAGE.parent / "requirements" / "production.txt").read_text(encoding="utf-8"), re.M)
+    needed, waiting = set(), ["numpy", "typer", "rich", "pillow"]
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name in needed:
+            continue
+        needed.add(name)
+        for line in metadata.requires(name) or ():
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                waiting.append(requirement.name)
+    assert set(map(canonicalize_name, listed)) - {"colorama"} == needed  # colorama: on Windows
