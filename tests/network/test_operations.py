@@ -7,7 +7,7 @@ import pytest
 
 from diffuse_fast import _core
 from diffuse_fast.program.encoding import encode
-from diffuse_fast.program.program import Map, Norm, View
+from diffuse_fast.program.program import Attention, Map, Norm, View
 from diffuse_fast.program.reference import Reference
 from tests.network.programs import KINDS, SIZE, Maker, constants
 
@@ -64,6 +64,20 @@ def test_a_sample_does_not_see_its_batch(kind):
         spoiled = run(program, maker.weights, ISAS[0], broken, t, cond)
         others = [i for i in range(BATCH) if i != 2]
         assert spoiled[others].tobytes() == together[others].tobytes()
+
+
+def test_threads_share_the_queries_of_one_sample():
+    """Enough work for several threads, whose parts begin and end inside a head."""
+    for seed in range(4):
+        maker = Maker(seed)
+        views = tuple(maker.sample(shape) for shape in ((3, 210, 23), (3, 210, 23), (3, 210, 23)))
+        program = maker.program(Attention(23**-0.5, seed == 1, 3.0 * (seed == 2)), views, (3, 210, 23))
+        x, t, cond = inputs(seed, batch=1)
+        alone = run(program, maker.weights, ISAS[0], x, t, cond)
+        expected = Reference(program, maker.weights)(x, t, [cond]).reshape(1, -1)
+        assert np.abs(alone - expected).max() <= 2e-5 * max(1.0, np.abs(expected).max())
+        for threads in (2, 3, 5):
+            assert run(program, maker.weights, ISAS[0], x, t, cond, threads).tobytes() == alone.tobytes()
 
 
 @pytest.mark.parametrize("kind", KINDS)

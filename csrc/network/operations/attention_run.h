@@ -4,6 +4,7 @@
 
 #include "network/operations/prepared.h"
 #include "network/stages.h"
+#include "threads/pool.h"
 
 namespace df::network {
 namespace {
@@ -84,50 +85,82 @@ inline void adjust_scores(const PreparedAttention& op, const float* mask, int64_
   }
 }
 
-void run_attention(const Prepared& prepared, const Rows& rows, float* scratch) {
-  const auto& op = static_cast<const PreparedAttention&>(prepared);
+inline int64_t query_blocks(const PreparedAttention& op) { return (op.queries + kQueries - 1) / kQueries; }
+
+// Blocks of kQueries queries in [begin, end) of all blocks of a sample: those of one lead index after those of another.
+inline void attend(const PreparedAttention& op, const Rows& rows, int64_t row, int64_t begin, int64_t end, float* scratch) {
   float *q = scratch, *scores = q + round_up(kQueries * op.depth), *mixed = scores + round_up(kQueries * op.keys);
   float *k_copy = mixed + round_up(kQueries * op.columns), *v_copy = k_copy + round_up(op.keys * op.depth);
   float* out = v_copy + round_up(op.keys * op.columns);
   const F scale = V::set(op.scale);
-  for (int64_t row = 0; row < rows.count; ++row) {
-    const float* q_row = rows.read(op.q.buffer, row) + op.q.offset;
-    const Line line{op.epilogue, rows, row, nullptr};
-    for (int64_t lead = 0; lead < op.lead; ++lead) {
-      const KeyRows keys = key_rows(op.k, rows.read(op.k.buffer, row), lead, k_copy);
-      const KeyRows values = key_rows(op.v, rows.read(op.v.buffer, row), lead, v_copy);
-      const float* mask = op.masked ? rows.read(op.mask.buffer, row) + op.mask.offset + op.mask.lead.at(lead) : nullptr;
-      for (int64_t first = 0; first < op.queries; first += kQueries) {
-        const int64_t count = op.queries - first < kQueries ? op.queries - first : kQueries;
-        for (int64_t lane = 0; lane < kQueries; ++lane) {
-          const float* from = q_row + op.q.lead.at(lead) + op.q.rows.at(lane < count ? first + lane : 0);
-          for (int64_t d = 0; d < op.depth; ++d) q[d * kQueries + lane] = lane < count ? from[op.q.columns.at(d)] : 0.0f;
-        }
-        int64_t j = 0;
-        for (; j + kAtOnce <= op.keys; j += kAtOnce) score_keys<kAtOnce>(q, keys, j, op.depth, scale, scores);
-        for (; j < op.keys; ++j) score_keys<1>(q, keys, j, op.depth, scale, scores);
-        if (op.masked || op.causal || op.softcap != 0.0f) adjust_scores(op, mask, first, scores);
-        F factor[kQueryVectors];
-        for (int v = 0; v < kQueryVectors; ++v) {
-          float* s = scores + v * kWidth;
-          F most = V::set(-INFINITY), sum = V::set(0.0f);
-          for (j = 0; j < op.keys; ++j) most = V::max_keep_nan(most, V::load(s + j * kQueries));
-          for (j = 0; j < op.keys; ++j) {
-            const F p = exp(V::sub(V::load(s + j * kQueries), most));
-            V::store(s + j * kQueries, p);
-            sum = V::add(sum, p);
-          }
-          factor[v] = V::div(V::set(1.0f), sum);
-        }
-        int64_t e = 0;
-        for (; e + kAtOnce <= op.columns; e += kAtOnce) mix_values<kAtOnce>(scores, values, op.keys, e, factor, mixed);
-        for (; e < op.columns; ++e) mix_values<1>(scores, values, op.keys, e, factor, mixed);
-        for (int64_t lane = 0; lane < count; ++lane)
-          for (e = 0; e < op.columns; ++e) out[lane * op.columns + e] = mixed[e * kQueries + lane];
-        write_points(line, lead * op.queries + first, count, out, op.columns);
+  const float* q_row = rows.read(op.q.buffer, row) + op.q.offset;
+  const Line line{op.epilogue, rows, row, nullptr};
+  const int64_t blocks = query_blocks(op);
+  for (int64_t lead = begin / blocks; lead * blocks < end; ++lead) {
+    const KeyRows keys = key_rows(op.k, rows.read(op.k.buffer, row), lead, k_copy);
+    const KeyRows values = key_rows(op.v, rows.read(op.v.buffer, row), lead, v_copy);
+    const float* mask = op.masked ? rows.read(op.mask.buffer, row) + op.mask.offset + op.mask.lead.at(lead) : nullptr;
+    const int64_t last = end - lead * blocks < blocks ? (end - lead * blocks) * kQueries : op.queries;
+    for (int64_t first = begin > lead * blocks ? (begin - lead * blocks) * kQueries : 0; first < last; first += kQueries) {
+      const int64_t count = op.queries - first < kQueries ? op.queries - first : kQueries;
+      for (int64_t lane = 0; lane < kQueries; ++lane) {
+        const float* from = q_row + op.q.lead.at(lead) + op.q.rows.at(lane < count ? first + lane : 0);
+        for (int64_t d = 0; d < op.depth; ++d) q[d * kQueries + lane] = lane < count ? from[op.q.columns.at(d)] : 0.0f;
       }
+      int64_t j = 0;
+      for (; j + kAtOnce <= op.keys; j += kAtOnce) score_keys<kAtOnce>(q, keys, j, op.depth, scale, scores);
+      for (; j < op.keys; ++j) score_keys<1>(q, keys, j, op.depth, scale, scores);
+      if (op.masked || op.causal || op.softcap != 0.0f) adjust_scores(op, mask, first, scores);
+      F factor[kQueryVectors];
+      for (int v = 0; v < kQueryVectors; ++v) {
+        float* s = scores + v * kWidth;
+        F most = V::set(-INFINITY), sum = V::set(0.0f);
+        for (j = 0; j < op.keys; ++j) most = V::max_keep_nan(most, V::load(s + j * kQueries));
+        for (j = 0; j < op.keys; ++j) {
+          const F p = exp(V::sub(V::load(s + j * kQueries), most));
+          V::store(s + j * kQueries, p);
+          sum = V::add(sum, p);
+        }
+        factor[v] = V::div(V::set(1.0f), sum);
+      }
+      int64_t e = 0;
+      for (; e + kAtOnce <= op.columns; e += kAtOnce) mix_values<kAtOnce>(scores, values, op.keys, e, factor, mixed);
+      for (; e < op.columns; ++e) mix_values<1>(scores, values, op.keys, e, factor, mixed);
+      for (int64_t lane = 0; lane < count; ++lane)
+        for (e = 0; e < op.columns; ++e) out[lane * op.columns + e] = mixed[e * kQueries + lane];
+      write_points(line, lead * op.queries + first, count, out, op.columns);
     }
   }
+}
+
+// Multiply-adds for which another thread is worth waking.
+constexpr double kAttentionPerThread = 2e6;
+
+void run_attention(const Prepared& prepared, const Rows& rows, float* scratch) {
+  const auto& op = static_cast<const PreparedAttention&>(prepared);
+  const int64_t blocks = op.lead * query_blocks(op);
+  const double products = static_cast<double>(op.lead * op.queries) * static_cast<double>(op.keys * (op.depth + op.columns));
+  int64_t threads = static_cast<int64_t>(products / kAttentionPerThread);
+  if (threads > rows.threads) threads = rows.threads;
+  if (threads > blocks) threads = blocks;
+  if (rows.count > 1 || threads < 2) {
+    for (int64_t row = 0; row < rows.count; ++row) attend(op, rows, row, 0, blocks, scratch);
+    return;
+  }
+  struct Parts {
+    const PreparedAttention& op;
+    const Rows& rows;
+    float* scratch;
+    int64_t blocks, count;
+  } parts{op, rows, scratch, blocks, threads};
+  run_parts(
+      threads, static_cast<int>(threads),
+      [](void* context, int64_t part) {
+        const Parts& p = *static_cast<const Parts*>(context);
+        float* own = part == 0 ? p.scratch : p.rows.helpers + (part - 1) * p.rows.helper_size;
+        attend(p.op, p.rows, 0, p.blocks * part / p.count, p.blocks * (part + 1) / p.count, own);
+      },
+      &parts);
 }
 
 }  // namespace
