@@ -1,5 +1,7 @@
 #include "programs.h"
 
+#include <span>
+
 #include <bit>
 
 namespace {
@@ -98,4 +100,12 @@ std::vector<std::vector<float>> constants_for(const df::network::Program& progra
     out.push_back(std::move(values));
   }
   return out;
+}
+
+std::unique_ptr<df::network::Network> network_of_every_kind(const char* kernel, int64_t budget) {
+  const Words words = every_kind();
+  const auto constants = constants_for(df::network::decode(words));
+  const std::vector<std::span<const float>> spans(constants.begin(), constants.end());
+  return std::make_unique<df::network::Network>(words, df::network::in_memory(spans), *df::network::find_kernels(kernel),
+                                                df::network::Precision::kFloat32, std::span<const int64_t>(), budget);
 }

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
+#include "network/network.h"
 #include "network/program.h"
 
 using Words = std::vector<int64_t>;
@@ -14,3 +16,6 @@ Words every_kind();
 
 // Constants for it, or for a program made from it.
 std::vector<std::vector<float>> constants_for(const df::network::Program& program);
+
+// The network of every_kind().
+std::unique_ptr<df::network::Network> network_of_every_kind(const char* kernel, int64_t budget = int64_t{64} << 20);

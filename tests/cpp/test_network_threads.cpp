@@ -25,14 +25,6 @@ using df::network::RowHandle;
 
 constexpr int64_t kBatch = 16;
 
-std::unique_ptr<Network> make(const char* kernel, int64_t budget = int64_t{64} << 20) {
-  const Words words = every_kind();
-  const auto constants = constants_for(df::network::decode(words));
-  const std::vector<std::span<const float>> spans(constants.begin(), constants.end());
-  return std::make_unique<Network>(words, df::network::in_memory(spans), *df::network::find_kernels(kernel),
-                                   df::network::Precision::kFloat32, std::span<const int64_t>(), budget);
-}
-
 std::vector<float> samples() {
   std::vector<float> x(kBatch * 64);
   for (size_t i = 0; i < x.size(); ++i) x[i] = std::sin(static_cast<float>(i));
@@ -81,7 +73,7 @@ TEST(network_budget_changes_no_bits) {
     std::vector<float> expected;
     for (const int64_t budget : {int64_t{0}, int64_t{2000}, INT64_MAX})
       for (const bool hold : {false, true}) {
-        const std::vector<float> got = sample(*make(kernel->name, budget), hold, 1);
+        const std::vector<float> got = sample(*network_of_every_kind(kernel->name, budget), hold, 1);
         if (expected.empty()) expected = got;
         CHECK_WITH(got == expected, std::string(" ") + kernel->name + ", budget " + std::to_string(budget));
       }
@@ -92,8 +84,8 @@ TEST(network_concurrent_calls) {
   df::set_num_threads(3);
   for (const char* kernel : {"scalar", runnable_kernels().front()->name})
     for (const int64_t budget : {int64_t{0}, int64_t{64} << 20}) {
-      const std::vector<float> expected = sample(*make(kernel), true, 1);
-      const auto network = make(kernel, budget);
+      const std::vector<float> expected = sample(*network_of_every_kind(kernel), true, 1);
+      const auto network = network_of_every_kind(kernel, budget);
       std::atomic<int> wrong{0};
       std::vector<std::thread> callers;
       for (int n = 0; n < 4; ++n)
@@ -107,7 +99,7 @@ TEST(network_concurrent_calls) {
 }
 
 TEST(network_threads_prepare_the_same_rows) {
-  const auto network = make(runnable_kernels().front()->name, 0);
+  const auto network = network_of_every_kind(runnable_kernels().front()->name, 0);
   std::vector<float> times;
   for (int i = 0; i < 100; ++i) times.push_back(static_cast<float>(i % 50));
   std::vector<std::vector<RowHandle>> rows(4);
@@ -146,7 +138,7 @@ TEST(network_float_mode) {
 
 TEST(network_stopped_calls) {
   df::set_num_threads(3);
-  const auto network = make(runnable_kernels().front()->name);
+  const auto network = network_of_every_kind(runnable_kernels().front()->name);
   const std::vector<float> expected = sample(*network, true, 1), x = samples();
   const std::vector<float> times(kBatch, 0.5f), labels(kBatch, 1.0f);
   const float* label = labels.data();
@@ -178,7 +170,7 @@ TEST(network_stopped_calls) {
 // Other threads of the parent prepare and run when it forks, so that the child finds locks held and workspaces in use.
 TEST(network_fork_during_calls) {
   df::set_num_threads(2);
-  const auto network = make(runnable_kernels().front()->name);
+  const auto network = network_of_every_kind(runnable_kernels().front()->name);
   const std::vector<float> expected = sample(*network, true, 1);
   std::atomic<bool> stop{false};
   std::vector<std::thread> busy;
