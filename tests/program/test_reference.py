@@ -220,10 +220,10 @@ def test_gather_reads_rows_of_a_table_and_refuses_a_bad_index():
     operation = Operation(Gather(), (dense(3, (5, 2, 3)), dense(0, (4,))), dense(2, (4, 2, 3)), source="node 7")
     program = Program(buffers, (Input("x", 0, (4,)), Input("t", 1, ())), operation.output, (operation,))
     reference = Reference(program, lambda name: table)
-    indices = np.array([[0, 4, 2, 2], [1, 1, 3, 0]])
+    indices = np.array([[0, 4, 2, -1], [1, 1, 3, -5]])  # negative ones count from the end
     close(reference(indices, np.zeros(2)), torch.from_numpy(table)[torch.from_numpy(indices)])
-    for bad in (-1, 5, 0.5, np.nan):
-        with pytest.raises(NetworkError, match=r"node 7: .* from 0 to 4"):
+    for bad in (-6, 5, 0.5, -0.5, np.nan):
+        with pytest.raises(NetworkError, match=r"node 7: .* is no index of its table of 5"):
             reference(np.array([[0, 1, bad, 2]]), np.zeros(1))
 
 
