@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -91,6 +90,8 @@ def machine_key() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
+    import importlib.metadata  # slow to import, and not needed where nothing was tuned
+
     for distribution in (package, f"{package}-gpu"):  # the extra gpu installs onnxruntime-gpu
         try:
             return importlib.metadata.version(distribution)
