@@ -24,7 +24,7 @@ struct Plan {
   int registers = 0;
 };
 
-// One sample to draw. Its start is written to state(slot).
+// One sample to draw. The caller writes its start to the slot's part of state().
 struct Request {
   std::shared_ptr<const Plan> plan;
   uint64_t seed = 0;

@@ -9,7 +9,7 @@ namespace df {
 
 class Stop {
  public:
-  // Called on the thread that made the Stop, between operations and at most every `kPollSeconds`. It may call request().
+  // Called on the thread that made the Stop, between operations and at most every 10 ms. It may call request().
   using Poll = void (*)(Stop& stop);
   explicit Stop(Poll poll = nullptr);
 
