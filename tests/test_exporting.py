@@ -20,7 +20,7 @@ from diffuse_fast.program.identity import program_hash
 from diffuse_fast.program.lower import lower_model
 from diffuse_fast.runtimes import network
 from diffuse_fast.runtimes.native import load
-from diffuse_fast.runtimes.native_error import inputs_of, measure
+from diffuse_fast.runtimes.native.error import inputs_of, measure
 
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
@@ -122,7 +122,7 @@ def test_a_network_that_the_native_runtime_does_not_run(tmp_path, caplog):
 def test_a_fault_of_the_native_runtime_is_not_shipped(tmp_path, monkeypatch):
     """Weights that the native runtime reads wrongly make the comparison fail."""
     monkeypatch.setattr(
-        "diffuse_fast.runtimes.native.load", lambda program, path, *rest: load(program, _doubled(path, program), *rest)
+        "diffuse_fast.runtimes.native.runtime.load", lambda program, path, *rest: load(program, _doubled(path, program), *rest)
     )
     with pytest.raises(ExportError, match=r"the native runtime in float32 differs from the module by .*please report"):
         df.export(Affine().eval(), tmp_path / "affine.onnx", **SAID)

@@ -20,7 +20,7 @@ MEMORY = ("weights", "activations", "workspace")  # bytes: packed, of one sample
 def of_model(model: Model) -> dict[str, Any]:
     """Whether a model's network lowers: its size and algorithms, and the errors that were measured; or why not."""
     from ..program.lower import lower_model
-    from ..runtimes.native_cache import measured
+    from ..runtimes.native.error_cache import measured
 
     return _report(lambda: lower_model(model), lambda program: measured(model))
 
@@ -31,14 +31,14 @@ def of_name(name: str) -> dict[str, Any]:
     from ..model import checksum, load
     from ..onnx import external_data, header
     from ..program.lower import lower_file, lower_model
-    from ..runtimes import native_cache
-    from ..runtimes.native_error import Inputs, inputs_of, inputs_of_file, measure
+    from ..runtimes.native import error_cache
+    from ..runtimes.native.error import Inputs, inputs_of, inputs_of_file, measure
 
     def measured(program: Program, path: Path, sha256: str, inputs: Callable[[], Inputs]) -> Native:
-        found = native_cache.read(sha256)
+        found = error_cache.read(sha256)
         if found is None:
             found = measure(program, path, inputs())
-            native_cache.write(sha256, found)
+            error_cache.write(sha256, found)
         return found
 
     try:

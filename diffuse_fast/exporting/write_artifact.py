@@ -31,7 +31,7 @@ from ..errors import (
 from ..model import Model, load, rewritten
 from ..program.lower import lower_model
 from ..runtimes import network
-from ..runtimes.native_error import inputs_of, measure
+from ..runtimes.native.error import inputs_of, measure
 from ..schedule import Schedule
 from .compare import compare
 from .convert import build, quiet, trace

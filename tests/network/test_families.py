@@ -10,7 +10,7 @@ import pytest
 from diffuse_fast import _core
 from diffuse_fast.program.lower import lower_file
 from diffuse_fast.runtimes.native import load
-from diffuse_fast.runtimes.native_error import LIMIT, inputs_of_file, measure
+from diffuse_fast.runtimes.native.error import LIMIT, inputs_of_file, measure
 
 families = pytest.importorskip("tests.program.families", reason="needs torch")
 

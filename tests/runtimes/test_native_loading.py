@@ -14,6 +14,7 @@ from diffuse_fast.errors import ArtifactError, MemoryLimitError
 from diffuse_fast.program.encoding import encode
 from diffuse_fast.program.lower import lower_file, lower_model
 from diffuse_fast.runtimes import native, network
+from diffuse_fast.runtimes.native import loading
 
 onnx = pytest.importorskip("onnx")
 helper = onnx.helper
@@ -73,7 +74,7 @@ def test_one_weight_at_a_time(saved, weights):
     program = lower_file(saved())
     given, asked, alive = [], [], []
 
-    class Constants(native._Constants):
+    class Constants(loading._Constants):
         def __getitem__(self, index):
             array = super().__getitem__(index).copy()
             asked.append(index)
@@ -112,13 +113,13 @@ def test_weights_of_another_file(saved, weights):
 def test_truncated_while_it_is_loaded(saved, monkeypatch, form):
     path = saved(form)
     holder = path if form == "raw" else path.with_name("w.bin")
-    program, read = lower_file(path), native.Initializers.read
+    program, read = lower_file(path), loading.Initializers.read
 
     def cut_then_read(self, name):
         os.truncate(holder, 1000)
         return read(self, name)
 
-    monkeypatch.setattr(native.Initializers, "read", cut_then_read)
+    monkeypatch.setattr(loading.Initializers, "read", cut_then_read)
     with pytest.raises(ArtifactError, match="was truncated while the initializer"):
         native.load(program, path, ISA)
 
@@ -140,9 +141,9 @@ def test_memory_limit(monkeypatch):
     assert weights > sum(b.size * 4 for b in lower_model(model).buffers if b.initializer) * 0.9
     assert 0 < workspace < 1 << 22 and 0 < activations < 1 << 22
     needed = weights + activations + workspace
-    monkeypatch.setattr(native, "free_memory", lambda: needed - 1)
+    monkeypatch.setattr(loading, "free_memory", lambda: needed - 1)
     with pytest.raises(MemoryLimitError, match=rf"takes {needed / 1e6:.0f} MB .* can take {needed / 1e6:.0f} MB"):
         network(model, "native")
     for free in (needed, None):
-        monkeypatch.setattr(native, "free_memory", lambda free=free: free)
+        monkeypatch.setattr(loading, "free_memory", lambda free=free: free)
         assert network(model, "native").name == "native"

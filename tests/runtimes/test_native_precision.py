@@ -11,9 +11,9 @@ import diffuse_fast as df
 from diffuse_fast.cli import lowering
 from diffuse_fast.errors import ArgumentError
 from diffuse_fast.program.lower import lower_file, lower_model
-from diffuse_fast.runtimes import native_cache, native_error, network
-from diffuse_fast.runtimes.native import algorithms, identity, instruction_set, load
-from diffuse_fast.runtimes.native_error import LEVELS, LIMIT, inputs_of, inputs_of_file, measure, multiply_adds
+from diffuse_fast.runtimes import network
+from diffuse_fast.runtimes.native import algorithms, error, error_cache, identity, instruction_set, load
+from diffuse_fast.runtimes.native.error import LEVELS, LIMIT, inputs_of, inputs_of_file, measure, multiply_adds
 
 onnx = pytest.importorskip("onnx")
 
@@ -65,7 +65,7 @@ def test_layers_that_compute_as_in_float32(digits):
     layers = [program.buffers[program.operations[i].inputs[1].buffer].initializer for i in algorithms(program, "float32")]
     isa = instruction_set()
     exact, back, half = (
-        native_error.evaluate(load(program, digits.path, isa, precision, names), inputs)
+        error.evaluate(load(program, digits.path, isa, precision, names), inputs)
         for precision, names in (("float32", ()), ("float32-fast", layers), ("float32-fast", layers[::2]))
     )
     assert back.tobytes() == exact.tobytes() != half.tobytes()
@@ -115,14 +115,14 @@ def test_the_rule_takes_back_the_layers_with_the_largest_errors(cancelling, monk
     found = measure(program, cancelling, inputs)
     assert found.float32_layers == ("w1",)
     assert max(found.errors["float32-fast"]) <= LIMIT
-    monkeypatch.setattr(native_error, "LIMIT", 1.0)
+    monkeypatch.setattr(error, "LIMIT", 1.0)
     assert max(measure(program, cancelling, inputs).errors["float32-fast"]) > LIMIT
 
 
 def test_a_large_network_is_compared_with_float32(cancelling, monkeypatch):
     program = lower_file(cancelling)
     assert multiply_adds(program) == 4 * 16 * 16 * 9 * 16 * 16
-    monkeypatch.setattr(native_error, "MAX_REFERENCE", multiply_adds(program) - 1)
+    monkeypatch.setattr(error, "MAX_REFERENCE", multiply_adds(program) - 1)
     found = measure(program, cancelling, inputs_of_file(cancelling, program))
     assert found.reference == "float32"
     assert found.errors["float32"] == (0.0,) * LEVELS and found.float32_layers == ("w1",)
@@ -132,22 +132,22 @@ def test_doctor_stores_what_it_measured_of_a_foreign_file(cancelling, tmp_path, 
     mapping = {"sample": "x", "time": "t", "schedule": df.Schedule.linear(), "prediction_type": "epsilon"}
     assert identity(df.load(cancelling, mapping), "float32-fast")["algorithms"].count("F(4,3)") == 4
     monkeypatch.setenv("DIFFUSE_FAST_CACHE", str(tmp_path / "cache"))
-    assert native_cache.measured(df.load(cancelling, mapping)) is None
+    assert error_cache.measured(df.load(cancelling, mapping)) is None
     shown = lowering.of_name(str(cancelling))
-    found = native_cache.measured(df.load(cancelling, mapping))
+    found = error_cache.measured(df.load(cancelling, mapping))
     assert found.to_json() == shown["measured"] and found.float32_layers == ("w1",)
     assert identity(df.load(cancelling, mapping), "float32-fast")["algorithms"].count("F(4,3)") == 3
-    monkeypatch.setattr(native_error, "measure", None)  # not again
+    monkeypatch.setattr(error, "measure", None)  # not again
     assert lowering.of_name(str(cancelling))["measured"] == shown["measured"]
 
     (file,) = (tmp_path / "cache").iterdir()
     raw = json.loads(file.read_text(encoding="utf-8"))
     for broken in ("{", "[]", json.dumps({**raw, "native": 3}), json.dumps({**raw, "sha256": "other"})):
         file.write_text(broken, encoding="utf-8")
-        assert native_cache.measured(df.load(cancelling, mapping)) is None
+        assert error_cache.measured(df.load(cancelling, mapping)) is None
     raw["native"]["program_version"] += 1
     file.write_text(json.dumps(raw), encoding="utf-8")
-    assert native_cache.measured(df.load(cancelling, mapping)) is None
+    assert error_cache.measured(df.load(cancelling, mapping)) is None
     assert "are ignored" in caplog.text
 
 

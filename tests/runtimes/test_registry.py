@@ -12,7 +12,7 @@ import pytest
 import diffuse_fast as df
 from diffuse_fast import _core, machine, runtimes
 from diffuse_fast.errors import ArgumentError, ArgumentTypeError, MissingDependencyError, UnsupportedError
-from diffuse_fast.runtimes import native
+from diffuse_fast.runtimes.native import programs
 
 
 def test_auto_by_kind_of_model(small):
@@ -125,7 +125,7 @@ def test_a_missing_package_names_its_extra(small, monkeypatch):
 
 def test_auto_where_native_does_not_run_the_model(small, monkeypatch):
     model = df.load(small())
-    monkeypatch.setattr(native, "lower_model", refuse)
+    monkeypatch.setattr(programs, "lower_model", refuse)
     assert runtimes.select(model).name == "onnx"
     find = importlib.util.find_spec
     missing = ("onnxruntime", "openvino", "MNN")

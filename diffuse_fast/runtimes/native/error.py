@@ -18,14 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import _core
-from ..artifact.document import Document, Native
-from ..onnx import header
-from ..onnx.weights import Initializers
-from ..program.identity import layer_name, program_hash
-from ..program.program import VERSION, Convolution, Level, Linear, Program
-from ..program.reference import Reference
-from .native import algorithms, instruction_set, load
+from ... import _core
+from ...artifact.document import Document, Native
+from ...onnx import header
+from ...onnx.weights import Initializers
+from ...program.identity import layer_name, program_hash
+from ...program.program import VERSION, Convolution, Level, Linear, Program
+from ...program.reference import Reference
+from .bits import algorithms, instruction_set
+from .loading import load
 
 LEVELS = 5
 LIMIT = 3e-5
@@ -92,7 +93,7 @@ def measure(program: Program, path: Path, inputs: Inputs) -> Native:
     """Measure both precisions, and apply the rule.
 
     Raises:
-        ArtifactError: as :func:`.native.load`.
+        ArtifactError: as :func:`.loading.load`.
     """
     sizes = {b.initializer: b.size for b in program.buffers if b.initializer is not None}
     with Initializers(path, sizes) as initializers:

@@ -1,6 +1,6 @@
 """Errors of the native runtime that ``diffuse-fast doctor MODEL`` measured, for files that do not hold them.
 
-A small JSON file for each model file, in the folder of the results of ``tune`` (:mod:`.tuning_cache`). Files that cannot be read,
+A small JSON file for each model file, in the folder of the results of ``tune`` (:mod:`..tuning_cache`). Files that cannot be read,
 or of another version of programs, are ignored.
 """
 
@@ -10,13 +10,13 @@ import json
 import logging
 from pathlib import Path
 
-from ..artifact.document import Native
-from ..artifact.read_document import native_from
-from ..errors import ArtifactError, OutputError
-from ..files import replacing
-from ..model import Model
-from ..program.program import VERSION
-from .tuning_cache import folder
+from ...artifact.document import Native
+from ...artifact.read_document import native_from
+from ...errors import ArtifactError, OutputError
+from ...files import replacing
+from ...model import Model
+from ...program.program import VERSION
+from ..tuning_cache import folder
 
 _log = logging.getLogger("diffuse_fast")
 
