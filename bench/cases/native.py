@@ -1,4 +1,4 @@
-"""One network call in the native runtime, against the runtimes that are installed, each with the graph that we give it; one thread.
+"""One network call in the native runtime, against onnxruntime, OpenVINO and MNN, each with the graph that we give it; one thread.
 
 The ratio of a peer is its time over native's, in the same round.
 """
@@ -6,14 +6,15 @@ The ratio of a peer is its time over native's, in the same round.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 import diffuse_fast as df
 from diffuse_fast.runtimes import network
-from diffuse_fast.runtimes.registry import RUNTIMES
 
 from ..measure import Timing, interleaved, ratio
+from ..mnn import Session
 from ..modules import prepare
 from ..networks import NETWORKS, artifact
 from ..report import Line
@@ -23,12 +24,11 @@ TIMES = (999.0, 499.0)  # known times: in a plan, all calls but the first see ro
 
 
 def run(seconds: float) -> list[Line]:
-    peers = [r.name for r in RUNTIMES if "artifact" in r.runs and r.installed and r.name != "native"]
     lines = []
     for name, batch in JOBS:
         prepare(name)
         model = df.load(artifact(name))
-        calls = {runtime: _call(model, runtime, name, batch) for runtime in ("native", *peers)}
+        calls = {runtime: _call(model, runtime, name, batch) for runtime in ("native", "onnx", "openvino", "mnn")}
         times = interleaved(calls, seconds=seconds / len(JOBS))
         for runtime, values in times.items():
             over = None if runtime == "native" else ratio(times, runtime, "native")
@@ -38,7 +38,11 @@ def run(seconds: float) -> list[Line]:
 
 
 def _call(model: df.Model, runtime: str, name: str, batch: int) -> Callable[[], object]:
-    call = network(model, runtime, threads=1).bind(batch, model.shape, NETWORKS[name].conditioning(batch))
+    call: Any
+    if runtime == "mnn":
+        call = Session(name, batch)
+    else:
+        call = network(model, runtime, threads=1).bind(batch, model.shape, NETWORKS[name].conditioning(batch))
     call.x[...] = np.random.default_rng(0).standard_normal(call.x.shape)
 
     def run() -> None:

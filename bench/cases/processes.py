@@ -1,23 +1,19 @@
-"""Does a pool of processes draw more samples than threads do? A batch on two cores: whole on two threads, in halves on threads of
-one process, and in halves in two processes that hand their samples over.
+"""Does a pool of processes draw more samples than threads do? A batch on two cores: on two threads, and in halves in two processes
+that hand their samples over.
 
-No target: where the third is not faster, the first two need no copy of the weights.
+No target: where the second is not faster, the first needs no copy of the weights.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 import diffuse_fast as df
 from diffuse_fast.kernels import num_threads, set_num_threads
-from diffuse_fast.runtimes import tuning_cache
-from diffuse_fast.runtimes.tuning_cache import Choice
 
 from ..cores import cores
 from ..measure import Timing, interleaved, ratio
@@ -26,7 +22,7 @@ from ..networks import CLIP, NETWORKS, artifact
 from ..report import Line
 
 JOBS = (("mlp", 4096, 50), ("digits", 64, 4), ("unet28", 16, 2))
-THREADS, HALVES, PROCESSES = "two threads in a call", "halves on threads", "halves in processes"
+THREADS, PROCESSES = "two threads in a call", "halves in processes"
 
 
 def run(seconds: float) -> list[Line]:
@@ -58,13 +54,9 @@ def _compare(network: str, batch: int, steps: int, seconds: float) -> list[Line]
         return np.concatenate([pipe.recv() for pipe in pipes])
 
     set_num_threads(2)
-    runs = {
-        THREADS: _sampler(network, batch, steps, Choice("onnx", 2)),
-        HALVES: _sampler(network, batch, steps, Choice("onnx", 1, 2)),
-        PROCESSES: in_processes,
-    }
+    runs = {THREADS: _sampler(network, batch, steps, threads=2), PROCESSES: in_processes}
     try:
-        expected = runs[HALVES]()
+        expected = runs[THREADS]()
         if (error := float(np.abs(in_processes() - expected).max())) > 1e-3:
             raise ValueError(f"{network}: the processes' samples are off by {error:.2g}")
         times = interleaved(runs, seconds=seconds)
@@ -76,25 +68,19 @@ def _compare(network: str, batch: int, steps: int, seconds: float) -> list[Line]
         Line(
             f"{network}, {batch} samples, {steps} steps: {name}",
             seconds=Timing.of(values),
-            peer=HALVES,
-            ratio=None if name == HALVES else ratio(times, name, HALVES),
+            peer=THREADS,
+            ratio=None if name == THREADS else ratio(times, name, THREADS),
         )
         for name, values in times.items()
     ]
 
 
-def _sampler(network: str, batch: int, steps: int, choice: Choice) -> Callable[..., np.ndarray]:
-    """Draws a batch, run as chosen."""
+def _sampler(network: str, batch: int, steps: int, threads: int) -> Callable[..., np.ndarray]:
+    """Draws a batch."""
     net, model = NETWORKS[network], df.load(artifact(network))
     spacing = "trailing" if 1000 % steps == 0 else "leading"
     plan = df.plan(net.schedule, "ddim", steps, prediction_type=net.prediction_type, clip=CLIP, timestep_spacing=spacing)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ[tuning_cache.ENVIRONMENT] = str(Path(folder))
-        try:
-            tuning_cache.write(model, {"float32": {batch: choice}})
-            sampler = df.Sampler(model, plan)
-        finally:
-            del os.environ[tuning_cache.ENVIRONMENT]
+    sampler = df.Sampler(model, plan, threads=threads)
     cond = net.conditioning(batch)
     return lambda first=0: sampler.sample(batch, seed=0, first_index=first, cond=cond)
 
@@ -102,7 +88,7 @@ def _sampler(network: str, batch: int, steps: int, choice: Choice) -> Callable[.
 def _child(pipe, core: int, network: str, batch: int, steps: int) -> None:
     os.sched_setaffinity(0, {core})
     set_num_threads(1)
-    sample = _sampler(network, batch, steps, Choice("onnx", 1))
+    sample = _sampler(network, batch, steps, threads=1)
     while True:
         try:
             first = pipe.recv()

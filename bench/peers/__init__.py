@@ -47,7 +47,6 @@ BF16 = "bfloat16"
 PEERS = (
     Entry("diffuse_fast", "diffuse_fast", ours=True),
     Entry("diffuse_fast, openvino", "diffuse_fast", {"runtime": "openvino"}, ours=True),
-    Entry("diffuse_fast, mnn", "diffuse_fast", {"runtime": "mnn"}, ours=True),
     Entry("diffuse_fast, tuned", "diffuse_fast", {"tuned": True}, ours=True, measures=True),
     Entry("diffuse_fast, bfloat16", "diffuse_fast", {"precision": BF16, "runtime": "openvino"}, BF16, ours=True),
     Entry("diffuse_fast, float32-fast", "diffuse_fast", {"precision": "float32-fast"}, "float32-fast", ours=True),

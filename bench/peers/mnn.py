@@ -1,19 +1,14 @@
-"""MNN, driven by diffusers' scheduler: torch's exported file through its converter, precision ``high``, as its manual says.
-
-The converter is called in its compiled module, never by the command ``mnnconvert`` around it: that runs ``pip install`` for a
-logging package, in whatever environment it finds, and reports its use to a server.
-"""
+"""MNN, driven by diffusers' scheduler: torch's exported file through its converter, precision ``high``, as its manual says."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import MNN
 import numpy as np
 import torch
 
+from ..mnn import convert, prepared
 from ..networks import FOLDER, NETWORKS, plain
 from .base import Job, Unavailable
 from .diffusers import Scheduled
@@ -44,13 +39,11 @@ def make(job: Job) -> Scheduled:
 
 
 def _converted(name: str) -> Path:
+    """Torch's file, or ours where the converter refuses torch's."""
     target = FOLDER / f"{name}.mnn"
-    if not target.exists():
-        draft = target.with_suffix(".draft")
-        arguments = ["mnnconvert", "-f", "ONNX", "--modelFile", plain(name), "--MNNModel", draft, "--bizCode", "bench"]
-        code = f"import _tools; _tools.mnnconvert({[str(a) for a in arguments]!r})"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        if done.returncode or not draft.exists():
-            raise Unavailable(f"its converter failed: {' '.join((done.stderr or done.stdout).strip().splitlines()[-1:])}")
-        draft.rename(target)
-    return target
+    if target.exists():
+        return target
+    try:
+        return convert(plain(name), target)
+    except Unavailable:
+        return prepared(name)

@@ -15,7 +15,7 @@ from ..errors import install_hint
 from ..machine import cores, cpu, physical_cores, quota
 from . import lowering
 
-PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "MNN", "torch", "triton", "onnx", "pillow")
+PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "triton", "onnx", "pillow")
 
 # The instruction sets that this package or a runtime uses.
 INSTRUCTIONS = (
@@ -227,10 +227,10 @@ def _show(report: dict[str, Any]) -> None:
         if tuned["answers"]
         else "tuned: nothing; `diffuse-fast tune MODEL` finds the fastest choice for auto",
         [
-            (a["model"], a["batch"], a["precision"], a["way"], a["threads"], a["split"], f"{a['seconds'] * 1e3:.3f}", a["why"])
+            (a["model"], a["batch"], a["precision"], a["runtime"], a["threads"], f"{a['seconds'] * 1e3:.3f}", a["why"])
             for a in tuned["answers"]
         ],
-        ("model", "batch", "precision", "runtime", "threads", "parts", "median ms", "why"),
+        ("model", "batch", "precision", "runtime", "threads", "median ms", "why"),
     )
     if "native" in report:
         show(f"native runtime: {report['native']['model']}", lowering.rows(report["native"]))

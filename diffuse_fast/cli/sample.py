@@ -48,7 +48,7 @@ def sample(
         str, typer.Option(metavar="W[,W...]", help="Classifier-free guidance; 1 is none. One scale, or one per sample.")
     ] = "1",
     guidance_batch: Annotated[
-        str, typer.Option(help="joined: one network call for both evaluations; separate: two, for half the memory.")
+        str, typer.Option(help="joined: one network call for both evaluations; separate: two (not with the runtime native).")
     ] = "joined",
     out: Annotated[
         Path | None,
@@ -112,7 +112,7 @@ def sample(
 
     from .. import files
     from ..artifact.document import LEARNED
-    from ..engine.sample import sample as draw
+    from ..engine import sample as draw
     from ..model import load
     from ..solver import SOLVERS
 

@@ -43,14 +43,14 @@ def tune(
             show(
                 f"{model}, batch {size}, {name}",
                 [_row(c, c.choice == won) for c in tuning.candidates if (c.choice.precision, c.batch) == (name, size)],
-                ("", "runtime", "threads", "parts", "median ms", "20 to 80 %", "over the default", "faster in", "error"),
+                ("", "runtime", "threads", "median ms", "20 to 80 %", "over the default", "faster in", "error"),
             )
             print(f"→ {won.why}")
     print(f"stored in {tuning.file}" if tuning.file else f"not stored: {ENVIRONMENT} is off, or there is no home folder")
 
 
 def _row(c: Candidate, won: bool) -> tuple[object, ...]:
-    way = ("→" if won else "", c.choice.label, c.choice.threads, c.choice.split)
+    way = ("→" if won else "", c.choice.runtime, c.choice.threads)
     if c.refused is not None:
         return (*way, "", "", "", "", c.refused)
     over = ("the default", f"{c.turns} rounds") if c.default else (f"{c.gain:.2f}x", f"{c.won} of {c.turns}")

@@ -83,7 +83,8 @@ def sample(
         guidance_rescale: How far the standard deviation of the guided output is moved back to that of the conditional one, 0 to 1
             (Lin et al. 2023, section 3.4).
         guidance_batch: ``joined`` calls the network once with both evaluations of every guided sample, ``separate`` twice, with
-            half the memory for its activations. With a batch-invariant network the results are the same.
+            half the memory for its activations. With a batch-invariant network the results are the same. It has no effect with
+            ``native``, which copies nothing for guidance.
         cond, negative_cond: Conditioning by input name. For an artifact, an array has the declared shape of its input, for all
             samples, or one axis more with one entry per sample. For a callable or module, axis 0 is always the batch, of length n,
             or 1 for all samples: an embedding (77, 64) for all is ``emb[None]``; a number is for all. An input that is not given
@@ -116,7 +117,7 @@ def sample(
             cores. They change no bit of ``native``. A module and a session have their own setting (``torch.set_num_threads``,
             ``SessionOptions``); ``df.set_num_threads`` is for the step and ``native``.
         precision: Precision of the network, as far as the runtime has it: ``float32`` (exact to rounding), ``float32-fast``
-            (native and MNN), ``bfloat16`` (OpenVINO and torch, if the CPU has it), ``int8`` (an artifact from
+            (native), ``bfloat16`` (OpenVINO and torch, if the CPU has it), ``int8`` (an artifact from
             :func:`diffuse_fast.quantize`).
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto``: a torch module is sampled on its device, everything else on the CPU.
         graph: On a CUDA device: ``tick`` captures a network call and its step as one graph, replayed for every row; ``trajectory``

@@ -26,11 +26,8 @@ _NODE, _INITIALIZER, _INPUT, _OUTPUT, _VALUE_INFO = 1, 5, 11, 12, 13  # of Graph
 
 # Least and most inputs of the operators that are inspected or changed.
 _INPUTS = {
-    "Add": (2, 2), "Attention": (3, 6), "AveragePool": (1, 1), "BatchNormalization": (5, 5), "Conv": (2, 3),
-    "ConvTranspose": (2, 3), "Div": (2, 2), "Erf": (1, 1), "Gelu": (1, 1), "Gemm": (2, 3), "GlobalAveragePool": (1, 1),
-    "GroupNormalization": (3, 3), "InstanceNormalization": (3, 3), "LogSoftmax": (1, 1), "MatMul": (2, 2), "Mish": (1, 1),
-    "Mul": (2, 2), "Pow": (2, 2), "ReduceMean": (1, 2), "Resize": (1, 4), "Slice": (1, 5), "Softmax": (1, 1),
-    "Softplus": (1, 1), "Split": (1, 2), "Squeeze": (1, 2), "Sub": (2, 2), "Tanh": (1, 1), "Unsqueeze": (1, 2),
+    "Conv": (2, 3), "ConvTranspose": (2, 3), "Gemm": (2, 3), "GroupNormalization": (3, 3), "MatMul": (2, 2), "Resize": (1, 4),
+    "Softmax": (1, 1),
 }  # fmt: skip
 
 Attribute = int | float | str | tuple[int, ...]
@@ -67,12 +64,11 @@ class Graph:
         pinned: Names that must keep their meaning: inputs and outputs of the graph, and values that subgraphs read.
         subgraph_nodes: The nodes of all subgraphs, such as the branches of an If. Read only.
         opset: Version of the default operator set; 0 if the file does not import it.
-        constant_budget: How many bytes of constants can still be added.
     """
 
     def __init__(self, path: Path):
         self._wire = WireReader(path.read_bytes())
-        self.constant_budget = _BUDGET_BYTES + _BUDGET_FACTOR * len(self._wire.buffer)
+        self._budget = _BUDGET_BYTES + _BUDGET_FACTOR * len(self._wire.buffer)
         self.nodes: list[Node] = []
         self.opset = 0
         self.values: dict[str, Value] = {}
@@ -129,8 +125,8 @@ class Graph:
         Raises:
             ArtifactError: the added constants take several times the size of the file, as when thousands of nodes share a weight.
         """
-        self.constant_budget -= array.nbytes
-        if self.constant_budget < 0:
+        self._budget -= array.nbytes
+        if self._budget < 0:
             raise ArtifactError(
                 "the rewritten weights would take several times the size of the file; share fewer of them between nodes."
             )
@@ -163,31 +159,6 @@ class Graph:
         array = self._arrays[name]
         return array if array is not None and array.dtype == np.float32 else None
 
-    def constant_integers(self, name: str) -> tuple[int, ...] | None:
-        """Return the int64 values of an initializer or a Constant node, flattened; None if there is no such constant."""
-        node = self._constant_node(name)
-        integers = node.attributes.get("value_ints", node.attributes.get("value_int")) if node else None
-        if isinstance(integers, tuple | int):
-            return integers if isinstance(integers, tuple) else (integers,)
-        stored = self._stored(name)
-        array = self._constants.get(name) if stored is None else tensor.array(*stored)
-        return None if array is None or array.dtype != np.int64 else tuple(array.ravel().tolist())
-
-    def shape(self, name: str) -> tuple[int | str, ...] | None:
-        """Return the shape of a value, in the form of :class:`.header.Value`; None if the file does not give it."""
-        if name in self._constants:
-            return self._constants[name].shape
-        if (stored := self._stored(name)) is not None:
-            return tensor.shape(*stored)
-        node = self._constant_node(name)
-        if node is not None and node.attributes.keys() & {"value_float", "value_int"}:
-            return ()
-        return self.values[name].shape if name in self.values else None
-
-    def is_constant(self, name: str) -> bool:
-        """Return whether a value is an initializer or the output of a Constant node."""
-        return name in self._constants or name in self._initializers or self._constant_node(name) is not None
-
     def rewired(self, node: Node, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Node:
         """Return the node with other inputs and outputs, and with all its attributes."""
         if node.raw is None:
@@ -210,21 +181,6 @@ class Graph:
         constants = [_initializer(name, array) for name, array in self._constants.items() if name in read]
         graph = b"".join([*nodes, *kept, *self._added, *constants])
         return self._wire.buffer[: self._graph.begin] + bytes_field(_GRAPH, graph) + self._wire.buffer[self._graph.span.stop :]
-
-    def _constant_node(self, name: str) -> Node | None:
-        return next((node for node in self.nodes if node.op == "Constant" and not node.domain and name in node.outputs), None)
-
-    def _stored(self, name: str) -> tuple[WireReader, Span] | None:
-        """Find the TensorProto of an initializer or a Constant node."""
-        if name in self._initializers:
-            return self._wire, self._wire.message(self._initializers[name], "an initializer")
-        node = self._constant_node(name)
-        if node is None or node.raw is None:
-            return None
-        wire = WireReader(node.raw)
-        attributes = [wire.message(f, "an attribute") for f in wire.fields(wire.root, "a node") if f.number == 5]
-        values = [f for span in attributes for f in wire.fields(span, "an attribute") if f.number == 5]
-        return (wire, wire.message(values[0], "a tensor")) if values else None
 
     # ---- reading --------------------------------------------------------------------------------
 

@@ -12,8 +12,7 @@ from .protobuf import VARINT, Field, Span, WireReader
 
 MAX_PACKED = 1 << 20  # bytes of packed integers. Each becomes a Python object; shapes and axes are short
 
-# Supported types: NumPy's dtype on disk, the fields that hold the values as raw bytes, and those that hold them as varints.
-_READ = {"float32": ("<f4", (4, 9), ()), "int64": ("<i8", (9,), (7,))}
+_RAW, _FLOATS = 9, 4  # fields that hold the values of a float32 tensor
 
 
 def shape(wire: WireReader, span: Span) -> tuple[int, ...]:
@@ -22,39 +21,25 @@ def shape(wire: WireReader, span: Span) -> tuple[int, ...]:
 
 
 def array(wire: WireReader, span: Span) -> np.ndarray | None:
-    """Read the tensor at ``span``; None unless it is float32 or int64 and stored in the file."""
-    kind, numbers = _numbers(wire, span)
-    if kind not in _READ or any(f.span.stop - f.span.start > MAX_PACKED for f in numbers.get(7, ())):
+    """Read the tensor at ``span``; None unless it is float32 and stored in the file."""
+    spans = floats(wire, span)
+    if spans is None:
         return None
-    stored, raw_fields, varint_fields = _READ[kind]
-    raw = b"".join(wire.buffer[slice(*part)] for part in _spans(wire, numbers, raw_fields))
-    raw += b"".join(np.array(integers(wire, f), stored).tobytes() for number in varint_fields for f in numbers.get(number, ()))
+    raw = b"".join(wire.buffer[slice(*part)] for part in spans)
     dims = shape(wire, span)
-    if len(raw) != np.dtype(stored).itemsize * math.prod(dims):
-        return None
-    return np.frombuffer(raw, stored).reshape(dims)
+    return np.frombuffer(raw, "<f4").reshape(dims) if len(raw) == 4 * math.prod(dims) else None
 
 
 def floats(wire: WireReader, span: Span) -> list[Span] | None:
     """Find the numbers of the tensor at ``span``, in order; None unless it is float32 and stored in the file."""
-    kind, numbers = _numbers(wire, span)
-    return _spans(wire, numbers, _READ["float32"][1]) if kind == "float32" else None
-
-
-def _numbers(wire: WireReader, span: Span) -> tuple[str, dict[int, list[Field]]]:
-    """The type of a tensor, and the fields that hold its numbers."""
     kind = ""
-    numbers: dict[int, list[Field]] = {}
+    found: dict[int, list[Span]] = {_FLOATS: [], _RAW: []}
     for f in wire.fields(span, "a tensor"):
         if f.number == 2:
             kind = DTYPES.get(wire.integer(f, "the type of a tensor"), "")
-        elif f.number in (4, 7, 9):
-            numbers.setdefault(f.number, []).append(f)
-    return kind, numbers
-
-
-def _spans(wire: WireReader, numbers: dict[int, list[Field]], fields: tuple[int, ...]) -> list[Span]:
-    return [wire.message(f, "the numbers of a tensor") for number in fields for f in numbers.get(number, ())]
+        elif f.number in found:
+            found[f.number].append(wire.message(f, "the numbers of a tensor"))
+    return [*found[_FLOATS], *found[_RAW]] if kind == "float32" else None
 
 
 def integers(wire: WireReader, f: Field) -> list[int]:

@@ -1,6 +1,7 @@
-"""The passes that a model's graph goes through for each runtime, and the function that applies them.
+"""The passes that a model's graph goes through for onnxruntime and OpenVINO, and the function that applies them.
 
-Each pass pays in measurements; ``docs/runtimes.md`` has the figures, and what was tried and dropped.
+The native runtime reads the file as it is. The others run what it does not: int8, bfloat16, and networks with an operation that it
+lacks. Each pass is there for one of these (``docs/runtimes.md`` has the figures, and what was tried and dropped).
 """
 
 from __future__ import annotations
@@ -10,33 +11,18 @@ from collections.abc import Callable
 from ..errors import ArtifactError
 from ..model import Model
 from ..onnx.graph import Graph
-from .decompose_attention import decompose_attention
-from .decompose_gelu import decompose_gelu
-from .decompose_mish import decompose_mish
 from .group_norm_to_instance_norm import group_norm_to_instance_norm
 from .insert_qdq import insert_qdq
-from .merge_gemms import merge_gemms
 from .split_upsample_conv import split_upsample_conv
-from .unfuse_gelu import unfuse_gelu
-from .unsupported_forms import reject_unsupported_forms
+from .unsupported_forms import check
 
 Pass = Callable[[Graph], bool]  # edits the graph in place; True if it changed it
 
-_CHECKS = {runtime: reject_unsupported_forms(runtime) for runtime in ("openvino", "mnn")}
-
 # For every precision but int8, in the order in which they run.
-PASSES: dict[str, tuple[Pass, ...]] = {
-    "onnxruntime": (group_norm_to_instance_norm, split_upsample_conv, merge_gemms),
-    "openvino": (_CHECKS["openvino"], split_upsample_conv),
-    "mnn": (group_norm_to_instance_norm, decompose_attention, decompose_mish, decompose_gelu, unfuse_gelu, _CHECKS["mnn"]),
-}
+PASSES: dict[str, tuple[Pass, ...]] = {"onnxruntime": (group_norm_to_instance_norm,), "openvino": (check, split_upsample_conv)}
 
 # For int8, after QuantizeLinear and DequantizeLinear were inserted.
-INT8_PASSES: dict[str, tuple[Pass, ...]] = {"onnxruntime": (group_norm_to_instance_norm,), "openvino": (_CHECKS["openvino"],)}
-QUANTIZES_OUTPUTS = {"onnxruntime": True, "openvino": False}
-
-# The passes of a runtime are for this opset and later: earlier versions of the operators have other kernels.
-MIN_OPSET = {"onnxruntime": 21}
+INT8_PASSES: dict[str, tuple[Pass, ...]] = {"onnxruntime": (group_norm_to_instance_norm,), "openvino": (check,)}
 
 
 def rewritten(model: Model, runtime: str, precision: str = "float32") -> bytes | None:
@@ -53,9 +39,9 @@ def rewritten(model: Model, runtime: str, precision: str = "float32") -> bytes |
     """
     if precision == "int8":
         return int8_graph(model, runtime).to_bytes()
-    passes = PASSES[runtime] if model.opset >= MIN_OPSET.get(runtime, 0) else ()
+    passes = PASSES[runtime]
     if model.external:  # the runtime has to open the file itself to find the weights beside it
-        passes = tuple(one for one in passes if one in _CHECKS.values())
+        passes = tuple(one for one in passes if one is check)
     if not passes:
         return None
     graph = model.graph()
@@ -68,6 +54,6 @@ def int8_graph(model: Model, runtime: str) -> Graph:
     if model.quantization is None:
         raise ArtifactError(f"the artifact {model.name!r} has no field 'quantization'.")
     graph = model.graph()
-    for one in (insert_qdq(model.quantization, quantize_outputs=QUANTIZES_OUTPUTS[runtime]), *INT8_PASSES[runtime]):
+    for one in (insert_qdq(model.quantization, quantize_outputs=runtime == "onnxruntime"), *INT8_PASSES[runtime]):
         one(graph)
     return graph

@@ -20,7 +20,6 @@ from ..errors import ArgumentError, ArgumentTypeError, MissingDependencyError, U
 from ..model import Model
 from . import tuning_cache
 from .base import DeviceNetwork, Network, Placement
-from .batch_split import SplitNetwork
 from .tuned import TunedNetwork
 from .tuning_cache import Choice
 
@@ -35,9 +34,7 @@ class Runtime:
         runs: Precisions by kind of model: ``artifact``, ``session`` (of onnxruntime), ``module`` (of torch), ``callable``.
         package: The package that it needs; None for none.
         extra: The extra of this distribution that installs the package.
-        order: Rank for ``auto``; the smallest comes first.
-        int8_order: Rank for ``auto`` in int8.
-        streams: Whether it runs the parts of a split batch on streams of its own. ``network`` then takes ``streams``.
+        int8_first: Whether ``auto`` takes it before the others in int8.
         declines: Whether its module has a function ``unsuitable``, which says why ``auto`` should not take it for a model.
     """
 
@@ -46,9 +43,7 @@ class Runtime:
     runs: Mapping[str, tuple[str, ...]]
     package: str | None = None
     extra: str | None = None
-    order: int = 0
-    int8_order: int = 0
-    streams: bool = False
+    int8_first: bool = False
     declines: bool = False
 
     @property
@@ -70,25 +65,20 @@ class Runtime:
         return _implementation(self).unsuitable(model) if self.declines else None
 
 
+# In the order of ``auto``.
 RUNTIMES = (
-    Runtime("native", "native", {"artifact": ("float32", "float32-fast")}, order=0, declines=True),
-    Runtime(
-        "onnx", "onnx", {"artifact": ("float32", "int8"), "session": ("float32",)}, "onnxruntime", "cpu", order=1, int8_order=1
-    ),
-    # First in int8: it does not have to round the output of a layer, so it is faster and more accurate (docs/runtimes.md).
-    Runtime(
-        "openvino", "openvino", {"artifact": ("float32", "bfloat16", "int8")}, "openvino", "openvino",
-        order=2, int8_order=0, streams=True,
-    ),
-    Runtime("mnn", "mnn", {"artifact": ("float32", "float32-fast")}, "MNN", "mnn", order=3),
+    Runtime("native", "native", {"artifact": ("float32", "float32-fast")}, declines=True),
+    Runtime("onnx", "onnx", {"artifact": ("float32", "int8"), "session": ("float32",)}, "onnxruntime", "cpu"),
+    # It does not have to round the output of a layer to int8, so it is faster and more accurate (docs/runtimes.md).
+    Runtime("openvino", "openvino", {"artifact": ("float32", "bfloat16", "int8")}, "openvino", "openvino", int8_first=True),
     Runtime("torch", "torch", {"module": ("float32", "bfloat16")}, "torch", "train"),
     Runtime("callable", "callable", {"callable": ("float32",)}),
-)  # fmt: skip
+)
 
 # On a CUDA device.
 CUDA_RUNTIMES = (
-    Runtime("onnx", "onnx_cuda", {"artifact": ("float32",)}, "onnxruntime", "gpu", order=0),
-    Runtime("tensorrt", "onnx_cuda", {"artifact": ("float32",)}, "onnxruntime", "gpu", order=1),
+    Runtime("onnx", "onnx_cuda", {"artifact": ("float32",)}, "onnxruntime", "gpu"),
+    Runtime("tensorrt", "onnx_cuda", {"artifact": ("float32",)}, "onnxruntime", "gpu"),
     Runtime("torch", "torch_cuda", {"module": ("float32",)}, "torch", "train"),
     Runtime("callable", "torch_cuda", {"callable": ("float32",)}, "torch", "train"),
 )
@@ -141,7 +131,8 @@ def select(model: Any, runtime: str = "auto", precision: str = "float32", *, run
     if runtime == "auto":
         if not (candidates := [r for r in able if precision in r.runs[what]]):
             raise ArgumentError(_lacks(precision, able, what))
-        candidates.sort(key=lambda r: r.int8_order if precision == "int8" else r.order)
+        if precision == "int8":
+            candidates.sort(key=lambda r: not r.int8_first)
         why_not: dict[str, str] = {}
         for chosen in candidates:
             if chosen.installed:
@@ -183,64 +174,47 @@ def _lacks(precision: str, runtimes: Sequence[Runtime], what: str) -> str:
 
 
 def network(
-    model: Any,
-    runtime: str = "auto",
-    *,
-    threads: int | None = None,
-    time_dtype: str | None = None,
-    precision: str = "float32",
-    split: int = 1,
+    model: Any, runtime: str = "auto", *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32"
 ) -> Network:
     """Make a network from a model.
 
     Args:
         model: A ``df.Model``, an onnxruntime session, a torch module, or a callable ``f(x, t, **cond)``.
         runtime: ``"auto"`` or the name of a runtime. ``"auto"`` takes what :func:`diffuse_fast.tune` found for this artifact,
-            machine and precision, unless ``threads`` or ``split`` is given; else as :func:`select`.
+            machine and precision, unless ``threads`` is given; else as :func:`select`.
         threads: Threads inside one network call, for a runtime that has threads of its own; None for the physical cores that this
             process may run on.
         time_dtype: For a torch module or a callable, the dtype of ``t``: ``"int64"``, ``"float32"``, or None, which passes
             integral times as int64 and others as float32. An ONNX file fixes the dtype itself.
         precision: ``float32``, ``float32-fast``, ``bfloat16`` or ``int8``, if the runtime has it.
-        split: Parts of a batch that run concurrently, each on ``threads`` threads; only for artifacts.
 
     Raises:
-        ArgumentError, ArgumentTypeError, MissingDependencyError: as :func:`select`; or ``threads``, ``split`` or ``time_dtype`` is
-            invalid; or a module has a dropout or batch normalisation in training mode.
+        ArgumentError, ArgumentTypeError, MissingDependencyError: as :func:`select`; or ``threads`` or ``time_dtype`` is invalid;
+            or a module has a dropout or batch normalisation in training mode.
         ArtifactError: the runtime rejects the file.
         UnavailableError: a module is on an unsupported device, or this machine does not have the precision.
     """
-    for name, value in (("threads", threads), ("split", split)):
-        if value is not None or name == "split":
-            require_int(name, value, 1)
+    if threads is not None:
+        require_int("threads", threads, 1)
     if time_dtype not in (None, "int64", "float32"):
         raise ArgumentError(f"time_dtype is {time_dtype!r}; it must be 'int64', 'float32' or None.")
     chosen = select(model, runtime, precision)
     if not isinstance(model, Model):
-        if split > 1:
-            raise ArgumentError("split is for artifacts; a session, a module or a callable has its own threads.")
         return _implementation(chosen).network(model, threads=threads, time_dtype=time_dtype, precision=precision)
-    if runtime == "auto" and threads is None and split == 1 and time_dtype is None:
-        able = {r.name: r.runs["artifact"] for r in RUNTIMES if precision in r.runs.get("artifact", ())}
-        tuned = {
-            batch: choice
-            for batch, choice in tuning_cache.choices(model, precision).items()
-            if choice.runtime_precision in able.get(choice.runtime, ())
-        }
+    if runtime == "auto" and threads is None and time_dtype is None:
+        able = {r.name for r in RUNTIMES if precision in r.runs.get("artifact", ())}
+        stored = tuning_cache.choices(model, precision)
+        tuned = {batch: choice for batch, choice in stored.items() if choice.runtime in able}
         if tuned:
             return TunedNetwork({batch: functools.partial(_artifact_network, model, choice) for batch, choice in tuned.items()})
-    return _artifact_network(model, Choice(chosen.name, threads, split, precision), time_dtype)
+    return _artifact_network(model, Choice(chosen.name, threads, precision), time_dtype)
 
 
 def _artifact_network(model: Model, choice: Choice, time_dtype: str | None = None) -> Network:
     """Run an artifact as chosen. Checks that its files are unchanged, also if a session was made from them before."""
     runtime = next(r for r in RUNTIMES if r.name == choice.runtime)
-    options: dict[str, Any] = {"threads": choice.threads, "time_dtype": time_dtype, "precision": choice.runtime_precision}
-    if runtime.streams:
-        options["streams"] = choice.split
     with model.files.unchanged():
-        made = _implementation(runtime).network(model, **options)
-    return SplitNetwork(made, choice.split) if choice.split > 1 else made
+        return _implementation(runtime).network(model, threads=choice.threads, time_dtype=time_dtype, precision=choice.precision)
 
 
 def _implementation(runtime: Runtime) -> Any:

@@ -2,12 +2,14 @@
 
 The files are in ``$DIFFUSE_FAST_CACHE``, else ``$XDG_CACHE_HOME/diffuse_fast``, else ``~/.cache/diffuse_fast``.
 ``DIFFUSE_FAST_CACHE=off`` disables reading and writing. Files that cannot be read, or that were written with other package versions
-or on another machine, are ignored.
+or on another machine, are ignored. Files of an earlier format are ignored with a warning: their choices may name a runtime that is
+gone.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
@@ -23,8 +25,8 @@ from ..files import replacing
 from ..model import Model
 
 ENVIRONMENT = "DIFFUSE_FAST_CACHE"
-FORMAT = 2
-PACKAGES = ("onnxruntime", "openvino", "MNN", "numpy")  # their versions affect speed
+FORMAT = 3  # also in the names of the files
+PACKAGES = ("onnxruntime", "openvino", "numpy")  # their versions affect speed
 
 _MOST_THREADS = 1024  # a damaged file may have more, with which a runtime would hang
 
@@ -38,30 +40,16 @@ class Choice:
     Attributes:
         runtime: Name of the runtime.
         threads: Threads inside one call; None for :func:`diffuse_fast.machine.physical_cores`. ``tune`` always gives a number.
-        split: Parts of a batch that run concurrently, each on ``threads`` threads.
-        precision: The precision that the user asks for.
+        precision: The precision of its network calls.
         seconds: Median time of a call; 0 if it was not timed.
-        shortcuts: Run in float32-fast although float32 is asked for, because ``tune`` measured that its error is rounding.
         why: Why ``tune`` chose it; empty if it did not.
     """
 
     runtime: str
     threads: int | None
-    split: int = 1
     precision: str = "float32"
     seconds: float = 0.0
-    shortcuts: bool = False
     why: str = ""
-
-    @property
-    def runtime_precision(self) -> str:
-        """The precision that the runtime is asked for."""
-        return "float32-fast" if self.shortcuts else self.precision
-
-    @property
-    def label(self) -> str:
-        """The runtime, with its precision if that is not the one that the user asks for."""
-        return f"{self.runtime} {self.runtime_precision}" if self.shortcuts else self.runtime
 
 
 def folder() -> Path | None:
@@ -106,7 +94,7 @@ def path(model: Model, key: dict[str, Any]) -> Path | None:
     if base is None:
         return None
     text = json.dumps({"artifact": model.sha256, **key}, sort_keys=True)
-    return base / f"tune-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    return base / f"tune{FORMAT}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
 
 def read(model: Model) -> dict[str, dict[int, Choice]]:
@@ -130,8 +118,7 @@ def entries() -> list[dict[str, Any]]:
     found = []
     for file in _files():
         if (raw := _parsed(file, machine_key())) is not None:
-            choices = ({"batch": n, "way": choice.label, **dataclasses.asdict(choice)} for n, choice in raw["choices"])
-            found += [{"model": raw["model"], **choice} for choice in choices]
+            found += [{"model": raw["model"], "batch": n, **dataclasses.asdict(choice)} for n, choice in raw["choices"]]
     return found
 
 
@@ -142,12 +129,26 @@ def _files() -> list[Path]:
         return []
     try:
         # Regular files only: opening a pipe would wait for a writer.
-        return sorted(file for file in base.iterdir() if file.match("tune-*.json") and file.is_file())
+        found = sorted(file for file in base.iterdir() if file.match("tune*-*.json") and file.is_file())
     except (FileNotFoundError, NotADirectoryError):  # nothing was ever tuned
         return []
     except OSError as error:
         _log.warning("the tuned choices in %s are ignored: %s: %s", base, type(error).__name__, error)
         return []
+    current = [file for file in found if file.name.startswith(f"tune{FORMAT}-")]
+    if len(current) < len(found):
+        _warn_of_old(base)
+    return current
+
+
+@functools.cache  # once per folder
+def _warn_of_old(base: Path) -> None:
+    _log.warning(
+        "choices of an earlier version of tune in %s are ignored: they may name a runtime that is gone, as mnn is. Tune again, and "
+        "delete the files tune*.json that do not begin with tune%d-.",
+        base,
+        FORMAT,
+    )
 
 
 def _parsed(file: Path, key: dict[str, Any]) -> dict[str, Any] | None:
@@ -167,16 +168,11 @@ def _parsed(file: Path, key: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _checked(batch: Any, choice: Choice) -> Choice:
-    integers: tuple[Any, ...] = (batch, choice.threads, choice.split)
-    texts = (choice.runtime, choice.precision, choice.why)
-    if (
-        not all(type(n) is int and n >= 1 for n in integers)
-        or not all(isinstance(s, str) for s in texts)
-        or (not isinstance(choice.seconds, float) or not isinstance(choice.shortcuts, bool))
-    ):
+    threads: Any = choice.threads
+    integers = all(type(n) is int and n >= 1 for n in (batch, threads)) and threads <= _MOST_THREADS
+    texts = all(isinstance(s, str) for s in (choice.runtime, choice.precision, choice.why))
+    if not (integers and texts and isinstance(choice.seconds, float)):
         raise ValueError(f"{choice} for a batch of {batch} is invalid")
-    if max(integers[1:]) > _MOST_THREADS:
-        raise ValueError(f"{choice} has more than {_MOST_THREADS} threads")
     return choice
 
 

@@ -1,4 +1,4 @@
-"""``tune``: find the runtime, threads and batch split that run a model fastest on this machine."""
+"""``tune``: find the runtime and threads that run a model fastest on this machine."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ..runtimes import network
 from ..runtimes import tuning_cache as cache
 from ..runtimes.registry import RUNTIMES, select
 from ..runtimes.tuning_cache import Choice
+from . import trial
 from .ab_timing import MAX_TIME_FACTOR, Comparison, compare, min_rounds
 from .cpu_load import OtherLoad
 from .inputs import Inputs, relative_rms_error
@@ -25,8 +26,6 @@ from .result import Candidate, Tuning
 
 # Largest relative error in float32. Runtimes differ by about 1e-6, because they sum in different orders.
 ROUNDING = 1e-4
-# Largest relative error of float32-fast that counts as float32: ten times the difference of two runtimes (docs/runtimes.md).
-LIKE_ROUNDING = 1e-5
 
 
 def tune(
@@ -42,12 +41,11 @@ def tune(
 ) -> Tuning:
     """Time the ways to run a model's network on this machine and store the fastest, which ``runtime="auto"`` then uses.
 
-    Candidates are the installed runtimes, with one thread up to all cores inside a call, and with the batch whole or split over
-    the cores. For float32, float32-fast is a candidate too if its error is below 1e-5, which is rounding.
-    Each candidate is first compared with onnxruntime (or else the first runtime) in float32 on one thread, and is not timed if its
-    error is larger. Then they take turns (:mod:`diffuse_fast.tuning.ab_timing`). The default, which ``auto`` takes without
-    ``tune``, stays unless another candidate is significantly faster, by at least 2 %. For a candidate on fewer cores than the
-    default, the load of other processes is added to the 2 %.
+    Candidates are the installed runtimes that have the precision, on one thread up to all cores. Those of other packages are tried
+    in a process of their own first, which they may end. Each candidate is compared with what ``auto`` takes in float32, on one
+    thread, and is not timed if its error is larger. Then they take turns (:mod:`diffuse_fast.tuning.ab_timing`). The default, which
+    ``auto`` takes without ``tune``, stays unless another candidate is significantly faster, by at least 2 %. For a candidate on
+    fewer cores than the default, the load of other processes is added to the 2 %.
 
     The result applies to this artifact, CPU, number of cores and package versions. A *network call* takes the result of the tuned
     batch size that is nearest in ratio; guidance doubles the batch. Each precision has its own results.
@@ -68,13 +66,14 @@ def tune(
 
     Raises:
         ArgumentError, ArgumentTypeError: an argument is invalid, or no runtime runs the model in a precision.
+        UnavailableError, MissingDependencyError: no installed runtime runs the model in float32.
         OutputError: the result cannot be stored.
 
     Example:
         >>> import diffuse_fast as df
         >>> tuning = df.tune("digits", [1], seconds=0.1)                                   # doctest: +SKIP
         >>> tuning.best["float32"][1].runtime                                              # doctest: +SKIP
-        'onnx'
+        'native'
     """
     model = model if isinstance(model, Model) else load_cached(model)
     sizes = [require_int("batch_sizes", size, 1) for size in batch_sizes]
@@ -101,18 +100,13 @@ def tune(
             tried, won = _candidates(model, size, precision, names, seconds, limit, seed)
             found += tried
             best.setdefault(precision, {})[size] = won
-            report(f"batch {size}, {precision}: {_described(won)}: {won.why}")
+            report(f"batch {size}, {precision}: {won.runtime}, {won.threads} threads: {won.why}")
     return Tuning(tuple(found), best, cache.write(model, best))
 
 
-def thread_splits(cores: int, batch: int, physical: int | None = None) -> list[tuple[int, int]]:
-    """Return the pairs (threads, split) to try.
-
-    Threads are powers of two, the number of physical cores, and the number of cores. The batch is whole, or split over all cores.
-    """
-    powers = (1 << i for i in range(cores.bit_length()))
-    threads = {*(n for n in powers if n <= cores), cores, physical or cores}
-    return sorted({(t, parts) for t in threads for parts in (1, cores // t) if parts <= batch})
+def thread_counts(cores: int, physical: int) -> list[int]:
+    """Return the numbers of threads to try: powers of two, the number of physical cores, and the number of cores."""
+    return sorted({1 << i for i in range(cores.bit_length())} | {cores, physical})
 
 
 def _candidates(
@@ -120,28 +114,26 @@ def _candidates(
 ) -> tuple[list[Candidate], Choice]:
     """Return all candidates, the fastest first, and the choice to take."""
     inputs = Inputs(model, batch, np.random.default_rng(seed))
-    expected = inputs.outputs(network(model, _reference(), threads=1).bind(batch, model.shape, inputs.cond))
+    reference = select(model).name
+    expected = inputs.outputs(network(model, reference, threads=1).bind(batch, model.shape, inputs.cond))
     default = _default(model, precision, runtimes)
-    tried = thread_splits(machine.cores(), batch, machine.physical_cores())
-    choices = [Choice(r, *way, precision) for r in runtimes for way in tried]
-    if precision == "float32":
-        able = [r.name for r in RUNTIMES if r.name in runtimes and "float32-fast" in r.precisions]
-        choices += [Choice(r, *way, shortcuts=True) for r in able for way in tried]
+    choices = [Choice(r, n, precision) for r in runtimes for n in thread_counts(machine.cores(), machine.physical_cores())]
+    ended = {r: trial.ended(model, batch, [c for c in choices if c.runtime == r]) for r in runtimes if r != "native"}
     calls: list[Callable[[], object]] = []
     ready: list[Candidate] = []
     refused: list[Candidate] = []
     for choice in sorted(choices, key=lambda choice: choice != default):  # the default comes first: it is the baseline
-        error = float("nan")
-        try:
-            net = network(model, choice.runtime, threads=choice.threads, split=choice.split, precision=choice.runtime_precision)
-            call = net.bind(batch, model.shape, inputs.cond)
-            error = max(relative_rms_error(got, want) for got, want in zip(inputs.outputs(call), expected, strict=True))
-            most = LIKE_ROUNDING if choice.shortcuts else limit
-            why = None if error <= most else f"its relative error is {error:.2g}; at most {most:g}"
-        except DiffuseFastError as failed:
-            why = str(failed)
-        except Exception as failed:  # a runtime may raise anything; the other candidates go on
-            why = f"{type(failed).__name__}: {str(failed)[:1000]}"
+        error, why = float("nan"), ended.get(choice.runtime)
+        if why is None:
+            try:
+                net = network(model, choice.runtime, threads=choice.threads, precision=choice.precision)
+                call = net.bind(batch, model.shape, inputs.cond)
+                error = max(relative_rms_error(got, want) for got, want in zip(inputs.outputs(call), expected, strict=True))
+                why = None if error <= limit else f"its relative error is {error:.2g}; at most {limit:g}"
+            except DiffuseFastError as failed:
+                why = str(failed)
+            except Exception as failed:  # a runtime may raise anything; the other candidates go on
+                why = f"{type(failed).__name__}: {str(failed)[:1000]}"
         if why is None:
             calls.append(functools.partial(call, inputs.times[0]))
             ready.append(Candidate(choice, batch, error, default=not ready))
@@ -149,8 +141,8 @@ def _candidates(
             refused.append(Candidate(choice, batch, error, refused=why))
     if not ready:
         raise ArgumentError(f"no runtime runs the model in {precision} at batch {batch}: {refused[0].refused}")
-    cores = [(c.choice.threads or 1) * c.choice.split for c in ready]
-    on_fewer_cores = {i for i, count in enumerate(cores) if count < cores[0]}
+    threads = [c.choice.threads or 1 for c in ready]
+    on_fewer_cores = {i for i, count in enumerate(threads) if count < threads[0]}
     comparison = compare(calls, seconds, on_fewer_cores=on_fewer_cores, other_load=OtherLoad().share, seed=seed)
     timed = [_timed(candidate, comparison, i) for i, candidate in enumerate(ready)]
     won = timed[comparison.winner] = _explained(timed[comparison.winner], comparison)
@@ -160,7 +152,7 @@ def _candidates(
 def _default(model: Model, precision: str, runtimes: list[str]) -> Choice:
     """Return what ``auto`` takes of these runtimes without ``tune``, on all physical cores."""
     first = select(model, "auto", precision).name
-    return Choice(first if first in runtimes else runtimes[0], machine.physical_cores(), 1, precision)
+    return Choice(first if first in runtimes else runtimes[0], machine.physical_cores(), precision)
 
 
 def _timed(candidate: Candidate, comparison: Comparison, i: int) -> Candidate:
@@ -188,13 +180,3 @@ def _explained(winner: Candidate, comparison: Comparison) -> Candidate:
     if comparison.other_load:
         why += f"; other processes took {comparison.other_load:.0%} of the cores meanwhile, so tune again when the machine is idle"
     return dataclasses.replace(winner, choice=dataclasses.replace(winner.choice, why=why))
-
-
-def _described(choice: Choice) -> str:
-    return f"{choice.label}, {choice.threads} threads, {choice.split} parts"
-
-
-def _reference() -> str:
-    """onnxruntime where it is installed."""
-    installed = [r.name for r in RUNTIMES if "artifact" in r.runs and r.installed]
-    return "onnx" if "onnx" in installed else installed[0]

@@ -33,11 +33,12 @@ def threads():
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """The folder of the networks' files, with the digits network."""
+    import bench.mnn
     import bench.peers.mnn
 
     folder = tmp_path_factory.mktemp("networks")
     with pytest.MonkeyPatch.context() as patch:
-        for holder in (networks, bench.peers.mnn):
+        for holder in (networks, bench.mnn, bench.peers.mnn):
             patch.setattr(holder, "FOLDER", folder)
         export_plainly("digits")
         yield

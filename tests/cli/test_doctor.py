@@ -112,7 +112,7 @@ def test_two_onnxruntimes_are_a_warning(doctor, tmp_path, monkeypatch):
 
 
 def test_a_missing_runtime_comes_with_its_extra(doctor, run, monkeypatch):
-    find, missing = importlib.util.find_spec, ("onnxruntime", "openvino", "MNN")
+    find, missing = importlib.util.find_spec, ("onnxruntime", "openvino")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in missing else find(name, *rest))
     report = doctor()
     assert report["auto_runtime"]["artifact"] == "native"  # needs no package

@@ -71,39 +71,6 @@ threading.Thread(target=late).start()
     assert "(4, 1, 8, 8)" in run(code)
 
 
-def test_a_split_batch_goes_on_where_no_thread_can_be_started(monkeypatch):
-    import threading
-
-    import numpy as np
-
-    from diffuse_fast.runtimes.batch_split import SplitNetwork
-
-    class Doubles:
-        name = "doubles"
-
-        def bind(self, batch, shape, cond, output_shape=None):
-            class Call:
-                x = np.zeros((batch, *shape), np.float32)
-
-                def __call__(self, t):
-                    return self.x * 2
-
-            call = Call()
-            call.output = np.zeros_like(call.x)
-            return call
-
-    call = SplitNetwork(Doubles(), 4).bind(7, (3,), {})
-    call.x[:] = np.arange(21, dtype=np.float32).reshape(7, 3)
-
-    def refuse(thread):
-        raise RuntimeError("can't start new thread")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
-        np.testing.assert_array_equal(call(1.0), call.x * 2)
-    np.testing.assert_array_equal(call(1.0), call.x * 2)
-
-
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="subinterpreters are CPython's")
 def test_a_subinterpreter_is_refused_and_does_not_hang():
     # The finder of an editable install would start a process, which a subinterpreter may not.

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402  # only where o
 
 @pytest.fixture
 def graph(tmp_path):
-    """Constants of every kind, and a subgraph within a subgraph."""
+    """Weights of several kinds, and a subgraph within a subgraph."""
 
     def branch(name, nodes):
         return helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(f"{name}.y", TensorProto.FLOAT, None)])
@@ -23,37 +23,28 @@ def graph(tmp_path):
     beside = branch("d", [node("Sin", ["x"], ["d.y"])])
     inner = branch("a", [node("If", ["yes"], ["a.y"], then_branch=innermost, else_branch=beside)])
     nodes = [
-        node("Constant", [], ["tensor"], value=numpy_helper.from_array(np.array([[1, -2]]))),
-        node("Constant", [], ["ints"], value_ints=[3, -1]), node("Constant", [], ["int"], value_int=-5),
-        node("Constant", [], ["float"], value_float=0.5),
         node("Constant", [], ["yes"], value=numpy_helper.from_array(np.array(True))),
         node("If", ["yes"], ["y"], then_branch=inner, else_branch=branch("b", [node("Cos", ["x"], ["b.y"])])),
     ]  # fmt: skip
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", 4])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
     weights = [
-        numpy_helper.from_array(np.array([-1, 2, 3]), "raw"), helper.make_tensor("packed", TensorProto.INT64, [2], [-7, 8]),
-        numpy_helper.from_array(np.ones((2, 3), np.float32), "floats"), numpy_helper.from_array(np.ones(2, np.int32), "other"),
+        numpy_helper.from_array(np.ones((2, 3), np.float32), "raw"), helper.make_tensor("packed", TensorProto.FLOAT, [2], [-7, 8]),
+        numpy_helper.from_array(np.array([-1, 2, 3]), "integers"), numpy_helper.from_array(np.array(4, np.float32), "scalar"),
+        TensorProto(name="short", data_type=TensorProto.FLOAT, dims=[2], raw_data=bytes(4)),
     ]  # fmt: skip
     path = tmp_path / "m.onnx"
     path.write_bytes(helper.make_model(helper.make_graph(nodes, "g", [x], [y], weights)).SerializeToString())
     return Graph(path)
 
 
-def test_constants(graph):
-    numbers = {"raw": (-1, 2, 3), "packed": (-7, 8), "tensor": (1, -2), "ints": (3, -1), "int": (-5,)}
-    others = dict.fromkeys(("floats", "other", "float", "x", "nothing"))
-    assert {name: graph.constant_integers(name) for name in (*numbers, *others)} == {**numbers, **others}
-    assert all(graph.is_constant(name) for name in (*numbers, "floats", "float"))
-    assert not graph.is_constant("x")
-    assert graph.constant_integers(graph.add_constant("x", np.array([4, 5]))) == (4, 5)
-
-
-def test_shapes(graph):
-    shapes = {"raw": (3,), "packed": (2,), "floats": (2, 3), "tensor": (1, 2), "int": (), "float": ()}
-    shapes |= {"x": ("B", 4), "nothing": None}
-    assert {name: graph.shape(name) for name in shapes} == shapes
-    assert graph.shape(graph.add_constant("x", np.zeros((4, 5), np.float32))) == (4, 5)
+def test_weights(graph):
+    for name, array in {"raw": np.ones((2, 3)), "packed": np.array([-7, 8]), "scalar": np.array(4)}.items():
+        np.testing.assert_array_equal(graph.weight(name), array.astype(np.float32), strict=True)
+    for name in ("integers", "short", "x", "nothing"):
+        assert graph.weight(name) is None
+    assert graph.weight(graph.add_constant("x", np.ones(2, np.float32))).tolist() == [1, 1]
+    assert graph.weight(graph.add_constant("x", np.ones(2, np.int64))) is None
 
 
 def test_subgraphs(graph):

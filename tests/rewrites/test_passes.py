@@ -37,7 +37,7 @@ def test_what_is_changed(model):
     onnx.checker.check_model(onnx.load_from_string(made), full_check=True)
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino", "mnn"])
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 @pytest.mark.parametrize("batch", [1, 5])
 def test_equal_within_rounding(model, runtime, batch):
     rng = np.random.default_rng(batch)
@@ -47,7 +47,7 @@ def test_equal_within_rounding(model, runtime, batch):
         "label": rng.integers(0, 11, batch),
     }
     (expected,) = ort.InferenceSession(model.path, providers=["CPUExecutionProvider"]).run(["output"], inputs)
-    pytest.importorskip({"onnx": "onnxruntime", "mnn": "MNN"}.get(runtime, runtime))
+    pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
     call = network(model, runtime, threads=1).bind(batch, (1, 8, 8), {"label": inputs["label"]})
     call.x[...] = inputs["x"]
     # Some forty layers, each rounding by 6e-8 of its scale.
@@ -68,10 +68,10 @@ def test_a_file_without_norms_is_opened_as_it_is(small):
     assert passes.rewritten(df.load(small()), "onnxruntime") is None
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino", "mnn"])
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_inputs_that_the_network_does_not_use(tmp_path, runtime):
     """A changed graph, whose time and condition lead nowhere: OpenVINO drops such inputs of what is no file."""
-    pytest.importorskip({"onnx": "onnxruntime", "mnn": "MNN"}.get(runtime, runtime))
+    pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
     helper, rng = onnx.helper, np.random.default_rng(0)
     scales, weight = np.array([1, 1, 2, 2], np.float32), rng.standard_normal((2, 2, 3, 3)).astype(np.float32)
     told = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}  # as torch exports it

@@ -30,7 +30,7 @@ def test_auto_takes_what_has_the_precision(small):
     model = df.load(small())
     assert runtimes.select(model, precision="bfloat16").name == "openvino"
     assert runtimes.select(model, precision="float32-fast").name == "native"
-    every = r"native: float32, float32-fast; onnx: float32, int8; openvino: float32, bfloat16, int8; mnn: float32, float32-fast\)"
+    every = r"native: float32, float32-fast; onnx: float32, int8; openvino: float32, bfloat16, int8\)"
     with pytest.raises(ArgumentError, match=rf"'float16'.*{every}"):
         runtimes.select(model, precision="float16")
     with pytest.raises(ArgumentError, match=r"'bfloat16'.*\(onnx: float32, int8\)"):
@@ -53,10 +53,10 @@ def test_sessions_have_the_threads_asked_for_and_are_cached_by_them(small, monke
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="needs affinities")
-@pytest.mark.parametrize("runtime", ["onnx", "mnn", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_threads_left_out_are_the_physical_cores_that_the_process_may_have(small, runtime):
-    """onnxruntime took as many threads as the machine has cores, MNN all that share units: neither is what tune held others to."""
-    pytest.importorskip({"onnx": "onnxruntime", "mnn": "MNN"}.get(runtime, runtime))
+    """onnxruntime took as many threads as the machine has cores, which is not what tune held others to."""
+    pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
     code = """
 import os, sys
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -68,8 +68,6 @@ net = network(model, runtime)
 net.bind(1, model.shape, {"label": np.zeros(1, int)})
 if runtime == "onnx":
     told = net.session.get_session_options().intra_op_num_threads
-elif runtime == "mnn":
-    ((told, _), *_), = net._made.sessions.idle()
 else:
     (compiled,) = openvino._models[model].compiled.values()
     told = compiled.get_property("INFERENCE_NUM_THREADS")
@@ -81,12 +79,12 @@ print(told, search._default(model, "float32", [runtime]).threads)
 
 def test_cores_that_share_units_count_once_for_every_runtime(small, monkeypatch):
     pytest.importorskip("onnxruntime")
-    pytest.importorskip("MNN")
+    pytest.importorskip("openvino")
     monkeypatch.setattr(machine, "cores", lambda: 6)
     monkeypatch.setattr(machine, "physical_cores", lambda: 3)
     model = df.load(small())
     assert runtimes.network(model, "onnx").session.get_session_options().intra_op_num_threads == 3
-    assert runtimes.network(model, "mnn")._settings[0] == 3
+    assert runtimes.network(model, "openvino")._threads == 3
 
 
 @pytest.mark.parametrize("model", [lambda x, t: x, "module", "session"])
@@ -115,7 +113,7 @@ def test_a_forced_runtime_that_cannot(forced, says):
 def test_a_missing_package_names_its_extra(small, monkeypatch):
     model = df.load(small())
     find = importlib.util.find_spec
-    missing = ("onnxruntime", "openvino", "MNN")
+    missing = ("onnxruntime", "openvino")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in missing else find(name, *a))
     with pytest.raises(MissingDependencyError, match=r"onnxruntime.*pip install .\.\[cpu\]") as caught:
         runtimes.network(model, "onnx")
@@ -128,7 +126,7 @@ def test_auto_where_native_does_not_run_the_model(small, monkeypatch):
     monkeypatch.setattr(programs, "lower_model", refuse)
     assert runtimes.select(model).name == "onnx"
     find = importlib.util.find_spec
-    missing = ("onnxruntime", "openvino", "MNN")
+    missing = ("onnxruntime", "openvino")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in missing else find(name, *a))
     with pytest.raises(MissingDependencyError, match=r"onnxruntime.*'native' does not run it: there is no Det"):
         runtimes.select(model)
@@ -143,7 +141,7 @@ def refuse(model):
 
 def test_a_folder_with_the_name_of_a_package_is_not_the_package(tmp_path):
     """auto took a runtime that could not be imported, where a folder beside the script had its name."""
-    for name in ("onnxruntime", "openvino", "MNN", "torch"):
+    for name in ("onnxruntime", "openvino", "torch"):
         (tmp_path / name).mkdir()
     code = """
 import sys

@@ -16,7 +16,7 @@ from diffuse_fast.runtimes import network
 
 onnx = pytest.importorskip("onnx")
 
-PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino", "mnn": "MNN", "native": "numpy"}
+PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino", "native": "numpy"}
 
 
 @pytest.fixture(params=["one file", "weights beside"])

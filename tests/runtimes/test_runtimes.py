@@ -39,14 +39,11 @@ def session(path, **options):
 # Every runtime, given the same network.
 MAKERS = {
     "native": lambda path: network(df.load(path), "native", threads=1),
-    "native, in two parts": lambda path: network(df.load(path), "native", threads=1, split=2),
+    "native, two threads": lambda path: network(df.load(path), "native", threads=2),
     "onnx file": lambda path: network(df.load(path), "onnx"),
     "onnx file, one thread": lambda path: network(df.load(path), "onnx", threads=1),
-    "onnx file, in two parts": lambda path: network(df.load(path), "onnx", threads=1, split=2),
     "openvino": lambda path: network(df.load(path), "openvino", threads=1),
-    "openvino, in two parts": lambda path: network(df.load(path), "openvino", threads=1, split=2),
-    "mnn": lambda path: network(df.load(path), "mnn", threads=1),
-    "mnn, in two parts": lambda path: network(df.load(path), "mnn", threads=1, split=2),
+    "openvino, two threads": lambda path: network(df.load(path), "openvino", threads=2),
     "onnx session": lambda path: network(session(path)),
     "torch": lambda path: network(Small().eval()),
     "torch, diffusers' output": lambda path: network(Sampled(Small())),
@@ -160,7 +157,7 @@ def test_conditioning_that_is_not_numeric_is_refused(net):
 
 
 def test_a_failing_network_is_a_typed_error(net):
-    if net.name in ("openvino", "mnn"):
+    if net.name == "openvino":
         pytest.skip("its Gather does not look at the index; the engine refuses a label that no class has")
     with pytest.raises(NetworkError, match=r"time 3\.0|conditioning"):
         net.bind(2, SHAPE, {"label": np.array([0, 99])})(3.0)  # there are five classes
@@ -301,8 +298,7 @@ def child():
 
 
 FORK_AFTER = """
-runtime, split = sys.argv[2], int(sys.argv[3])
-made = network(model, runtime, threads=2, split=split)
+made = network(model, "openvino", threads=2)
 cond = {"label": np.zeros(2, int)}
 bound = made.bind(2, (2, 3), cond)
 want = bound(1.0).copy()
@@ -315,20 +311,18 @@ def told(call):
     return False
 
 def anew():
-    call = network(model, runtime, threads=2).bind(2, (2, 3), cond)
+    call = network(model, "openvino", threads=2).bind(2, (2, 3), cond)
     return (call(1.0) == want).all()
 
 def child():
-    good = told(lambda: bound(1.0)) and (told(lambda: made.bind(2, (2, 3), cond)) or runtime == "onnx")
-    return good and (told(anew) if runtime == "mnn" else anew())
+    return told(lambda: bound(1.0)) and told(lambda: made.bind(2, (2, 3), cond)) and anew()
 """
 
 
-@pytest.mark.parametrize(("runtime", "split"), [("onnx", 2), ("openvino", 1), ("mnn", 1)])
-def test_what_a_forked_child_cannot_go_on_with(small, forked, runtime, split):
-    """It waited for threads that it does not have. What is made in the child runs, but for MNN, whose threads are made once."""
-    pytest.importorskip({"onnx": "onnxruntime", "mnn": "MNN"}.get(runtime, runtime))
-    forked(FORK_AFTER, small(), runtime, split)
+def test_what_a_forked_child_cannot_go_on_with(small, forked):
+    """It waited for threads that it does not have. What is made in the child runs."""
+    pytest.importorskip("openvino")
+    forked(FORK_AFTER, small())
 
 
 TORCH_FORK = """

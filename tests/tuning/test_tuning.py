@@ -18,16 +18,15 @@ import diffuse_fast as df
 from diffuse_fast import machine
 from diffuse_fast.errors import ArgumentError, NetworkError, OutputError
 from diffuse_fast.runtimes import network, openvino, tuning_cache
-from diffuse_fast.runtimes.batch_split import SplitNetwork
+from diffuse_fast.runtimes.native import NativeNetwork
 from diffuse_fast.runtimes.onnx import OnnxNetwork
 from diffuse_fast.runtimes.tuned import nearest
 from diffuse_fast.runtimes.tuning_cache import Choice
-from diffuse_fast.tuning import search
+from diffuse_fast.tuning import search, trial
 from diffuse_fast.tuning.ab_timing import Comparison
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
-pytest.importorskip("MNN")
 
 
 @pytest.fixture
@@ -57,8 +56,8 @@ def test_tune_finds_keeps_and_auto_takes(cache, model, monkeypatch):
     assert set(found.best) == {"float32"} and set(found.best["float32"]) == {1, 4}
     for size, best in found.best["float32"].items():
         timed = [c for c in found.candidates if c.batch == size and c.refused is None]
-        assert {c.choice.runtime for c in timed} == {"native", "onnx", "openvino", "mnn"}
-        assert [(c.choice.runtime, c.choice.threads, c.choice.split) for c in timed if c.default] == [("native", 2, 1)]
+        assert {c.choice.runtime for c in timed} == {"native", "onnx", "openvino"}
+        assert [(c.choice.runtime, c.choice.threads) for c in timed if c.default] == [("native", 2)]
         assert best in [c.choice for c in timed] and best.seconds > 0 and best.why
         assert [c.choice.seconds for c in timed] == sorted(c.choice.seconds for c in timed)
         assert all(c.error <= search.ROUNDING and c.turns >= 1 and c.p20 <= c.choice.seconds <= c.p80 for c in timed)
@@ -71,45 +70,11 @@ def test_tune_finds_keeps_and_auto_takes(cache, model, monkeypatch):
 
 
 def test_auto_gives_the_bits_of_what_it_took(cache, model):
-    keep(model, (2, Choice("openvino", 1)), (16, Choice("onnx", 1, 2)))
+    keep(model, (2, Choice("openvino", 1)), (16, Choice("onnx", 1)))
     for n, runtime in ((2, "openvino"), (16, "onnx")):
         tuned = df.sample(model, n, 3, seed=5, cond={"label": 3})
         forced = df.sample(model, n, 3, seed=5, cond={"label": 3}, runtime=runtime)
         np.testing.assert_array_equal(tuned, forced)
-
-
-def test_shortcuts_count_as_float32_where_their_error_is_rounding(cache, model, monkeypatch):
-    def tried(runtimes=("mnn",)):
-        return df.tune(model, [1], seconds=1e-3, runtimes=runtimes).candidates
-
-    fast = [c for c in tried() if c.choice.shortcuts]
-    assert fast and all(c.choice.precision == "float32" and c.refused is None and c.error <= search.LIKE_ROUNDING for c in fast)
-    monkeypatch.setattr(search, "LIKE_ROUNDING", 1e-9)
-    assert all((c.refused is not None) == c.choice.shortcuts for c in tried())
-    assert not any(c.choice.shortcuts for c in tried(("onnx",)))  # which has none
-
-    keep(model, (2, Choice("mnn", 1, shortcuts=True)))
-    found, exact, shortcuts = (
-        df.sample(model, 2, 3, seed=5, cond={"label": 3}, **options)
-        for options in ({}, {"runtime": "mnn", "threads": 1}, {"runtime": "mnn", "threads": 1, "precision": "float32-fast"})
-    )
-    np.testing.assert_array_equal(found, shortcuts)
-    assert (found != exact).any()
-    assert tuning_cache.entries()[-1]["way"] == "mnn float32-fast"
-
-
-def test_a_split_batch_has_the_same_bits(model):
-    rng = np.random.default_rng(0)
-    x, label, times = rng.standard_normal((7, 1, 8, 8)), rng.integers(0, 10, 7), rng.integers(0, 1000, 7).astype(float)
-    results = []
-    for split in (1, 2, 3, 7, 9):
-        call = network(model, "onnx", threads=1, split=split).bind(7, model.shape, {"label": label})
-        call.x[...] = x
-        call.condition({"label": label[::-1].copy()})
-        results.append((call(7.0).copy(), call(times).copy()))
-    for one, each in results[1:]:
-        np.testing.assert_array_equal(one, results[0][0])
-        np.testing.assert_array_equal(each, results[0][1])
 
 
 def test_a_stored_precision_is_not_used_for_another(cache, model):
@@ -157,6 +122,20 @@ def test_another_machine_artifact_or_runtime(cache, model, small, monkeypatch):
     assert network(model).name == "native"
 
 
+def test_a_choice_of_before_is_dropped_with_a_message(cache, model, caplog):
+    """Its runtime may be gone, as mnn is, and it knew neither native nor that it is the default."""
+    tuning_cache._warn_of_old.cache_clear()
+    raw = json.loads(keep(model, (1, Choice("onnx", 1))).read_text())
+    for file in cache.iterdir():
+        file.unlink()
+    old = {**raw["choices"][0], "runtime": "mnn", "split": 2, "shortcuts": True}
+    (cache / "tune-0123456789abcdef.json").write_text(json.dumps({**raw, "format": 2, "choices": [old]}))
+    with caplog.at_level(logging.WARNING, "diffuse_fast"):
+        assert network(model).name == "native" and tuning_cache.entries() == []
+        df.sample(model, 1, 1, seed=0, cond={"label": 3})
+    assert caplog.text.count("as mnn is. Tune again") == 1 and str(cache) in caplog.text
+
+
 def test_another_version_under_another_name(cache, model, monkeypatch):
     """The extra gpu installs onnxruntime-gpu, whose answers were those of every version."""
     real = importlib.metadata.version
@@ -193,7 +172,7 @@ def test_an_impossible_stored_choice_is_ignored(cache, model):
     """It stopped with a KeyError, or stood still while threads were made."""
     file = keep(model, (1, Choice("openvino", 1)))
     raw = json.loads(file.read_text())
-    for other in ({"shortcuts": True}, {"threads": 10**6}, {"split": 10**6}):
+    for other in ({"shortcuts": True}, {"threads": 10**6}, {"threads": None}, {"seconds": "1"}):
         file.write_text(json.dumps({**raw, "choices": [{**raw["choices"][0], **other}]}))
         assert network(model).name == "native", other
 
@@ -220,11 +199,38 @@ def test_what_fails_in_whatever_way_is_refused(cache, model, monkeypatch, failin
     assert found.best["float32"][1].runtime == "onnx"
 
 
+def test_a_runtime_that_ends_the_process_is_refused(cache, model, monkeypatch, tmp_path):
+    """The packages of others are tried in a process of its own. This one is not what tune has imported."""
+    (tmp_path / "onnxruntime").mkdir()
+    (tmp_path / "onnxruntime" / "__init__.py").write_text(
+        "import os\nprint('out of order', file=__import__('sys').stderr)\nos.abort()"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(machine, "cores", lambda: 1)
+    monkeypatch.setattr(machine, "physical_cores", lambda: 1)
+    found = df.tune(model, [1], runtimes=["native", "onnx"], seconds=1e-3)
+    refused = {c.choice.runtime: c.refused for c in found.candidates if c.refused is not None}
+    assert refused == {"onnx": "it ended the process with the signal SIGABRT: out of order"}
+    assert found.best["float32"][1].runtime == "native"
+
+
+def test_a_trial_that_hangs_or_exits(cache, model, monkeypatch):
+    one = [Choice("onnx", 1)]
+    assert trial.ended(model, 1, one) is None
+    assert trial.ended(model, 1, [Choice("onnx", 1, precision="bfloat16")]) is None  # an error is no end
+    monkeypatch.setattr(trial, "_CODE", "import time; time.sleep(60)")
+    monkeypatch.setattr(trial, "_TIMEOUT", 0.5)
+    assert trial.ended(model, 1, one) == "it did not return within 0.5 s"
+    monkeypatch.setattr(trial, "_CODE", "import sys; sys.exit(7)")
+    monkeypatch.setattr(trial, "_TIMEOUT", 60)
+    assert trial.ended(model, 1, one) == "it ended the process with the status 7"
+
+
 def test_a_reference_that_fails_is_an_error(cache, model, monkeypatch):
     def raises(*_):
         raise RuntimeError("a runtime's own")
 
-    monkeypatch.setattr(OnnxNetwork, "bind", raises)
+    monkeypatch.setattr(NativeNetwork, "bind", raises)
     with pytest.raises(RuntimeError, match="a runtime's own"):
         df.tune(model, [1], runtimes=["openvino"], seconds=1e-3)
 
@@ -272,21 +278,24 @@ def test_concurrent_writers_leave_a_complete_file(cache, model):
 
 
 def test_what_computes_something_else_is_not_timed(cache, model, monkeypatch):
-    bind = SplitNetwork.bind
+    bind = OnnxNetwork.bind
 
     def wrong(self, *arguments):
         call = bind(self, *arguments)
+        if self.session.get_session_options().intra_op_num_threads == 1:
+            return call
         run = type(call).__call__
-        monkeypatch.setattr(type(call), "__call__", lambda self, t: np.multiply(run(self, t), 1.01, out=self.output))
+        off = type("Off", (type(call),), {"__call__": lambda self, t: np.multiply(run(self, t), 1.01, out=self.output)})
+        call.__class__ = off
         return call
 
-    monkeypatch.setattr(SplitNetwork, "bind", wrong)
+    monkeypatch.setattr(OnnxNetwork, "bind", wrong)
     monkeypatch.setattr(machine, "cores", lambda: 2)
     found = df.tune(model, [4], runtimes=["onnx"], seconds=1e-3)
     refused = [c for c in found.candidates if c.refused is not None]
-    assert [c.choice.split for c in refused] == [2] and refused[0].turns == 0
+    assert [c.choice.threads for c in refused] == [2] and refused[0].turns == 0
     assert refused[0].error == pytest.approx(0.01, rel=1e-3)
-    assert found.best["float32"][4].split == 1
+    assert found.best["float32"][4].threads == 1
 
 
 def test_what_lost_is_let_go(cache, model, monkeypatch):
@@ -322,16 +331,10 @@ def test_what_cannot_be_tuned(cache, model):
             df.tune(model, **{"seconds": 1e-3, **options})
 
 
-def test_ways_use_no_more_than_the_cores():
-    for cores in range(1, 40):
-        for batch in (1, 3, 64):
-            found = search.thread_splits(cores, batch)
-            assert all(t * parts <= cores and parts <= batch for t, parts in found)
-            assert {(1, 1), (cores, 1)} <= set(found)
-            assert cores > batch or (1, cores) in found
-            half = max(1, cores // 2)
-            halves = set(search.thread_splits(cores, batch, half))
-            assert (half, 1) in halves and set(found) <= halves
+def test_threads_that_are_tried():
+    assert search.thread_counts(1, 1) == [1]
+    assert search.thread_counts(6, 3) == [1, 2, 3, 4, 6]
+    assert search.thread_counts(16, 8) == [1, 2, 4, 8, 16]
 
 
 @pytest.mark.parametrize(
@@ -355,7 +358,7 @@ def test_what_won_is_kept_with_its_reason(cache, model, monkeypatch, winner, rou
     best = found.best["float32"][2]
     (default,) = (c for c in found.candidates if c.default)
     # Without tune, onnxruntime takes the physical cores.
-    assert (default.choice.runtime, default.choice.threads, default.choice.split) == ("onnx", 2, 1)
+    assert (default.choice.runtime, default.choice.threads) == ("onnx", 2)
     assert (best == default.choice) == (winner == 0)
     assert says in best.why
     assert tuning_cache.choices(model, "float32") == {2: best} and tuning_cache.entries()[0]["why"] == best.why
@@ -372,7 +375,7 @@ def test_the_candidates_on_fewer_cores_take_fewer_than_the_default(cache, model,
     monkeypatch.setattr(machine, "cores", lambda: 4)
     monkeypatch.setattr(machine, "physical_cores", lambda: 2)
     found = df.tune(model, [2], runtimes=["onnx"])
-    taken = [c.choice.threads * c.choice.split for c in found.candidates]  # in their order, as each is slower than the one before
+    taken = [c.choice.threads for c in found.candidates]  # in their order, as each is slower than the one before
     assert taken[0] == 2 and set(taken) == {1, 2, 4}
     assert set(passed[0]) == {i for i, cores in enumerate(taken) if cores == 1}
 
@@ -388,7 +391,7 @@ def test_where_the_default_is_refused_the_next_is_held_to(cache, model, monkeypa
 
     def failing(self, *arguments):
         calls.append(self)
-        if len(calls) == 2:  # the first is the reference
+        if len(calls) == 1:
             raise NetworkError("it failed")
         return bind(self, *arguments)
 
