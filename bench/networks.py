@@ -14,8 +14,9 @@ import numpy as np
 import diffuse_fast as df
 
 # What the files of a run are made by: with other code or other versions they are made anew.
-SOURCES = ("bench/networks.py", "bench/modules.py", *(f"diffuse_fast/{path}" for path in (
-    "exporting/*.py", "model.py", "nn/*.py", "artifact/*.py", "quantization/*.py", "runtimes/*.py", "bundled/digits.onnx",
+SOURCES = ("bench/networks.py", "bench/modules.py", "bench/mnn.py", *(f"diffuse_fast/{path}" for path in (
+    "exporting/*.py", "model.py", "nn/*.py", "artifact/*.py", "quantization/*.py", "runtimes/**/*.py", "rewrites/*.py",
+    "bundled/digits.onnx",
 )))  # fmt: skip
 MAKERS = ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "MNN")
 

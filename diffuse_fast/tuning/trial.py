@@ -6,6 +6,7 @@ Only the packages of others are tried. The core of this package runs the samples
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import pickle
 import signal
 import subprocess
@@ -36,7 +37,8 @@ def ended(model: Model, batch: int, choices: Sequence[Choice]) -> str | None:
     Returns:
         How the process ended before all had run; None if it did not. An error that a candidate raises is not reported.
     """
-    given = pickle.dumps(sys.path) + pickle.dumps((model, batch, tuple(choices)))
+    bare = dataclasses.replace(model, schedule=None)  # a schedule of functions cannot be pickled
+    given = pickle.dumps(sys.path) + pickle.dumps((bare, batch, tuple(choices)))
     command = [sys.executable, "-P", "-c", _CODE]
     try:
         done = subprocess.run(command, input=given, capture_output=True, timeout=_TIMEOUT)

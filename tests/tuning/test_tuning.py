@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import gc
 import importlib.metadata
@@ -18,6 +19,7 @@ import diffuse_fast as df
 from diffuse_fast import machine
 from diffuse_fast.errors import ArgumentError, NetworkError, OutputError
 from diffuse_fast.runtimes import network, openvino, tuning_cache
+from diffuse_fast.runtimes.base import MemoryCall
 from diffuse_fast.runtimes.native import NativeNetwork
 from diffuse_fast.runtimes.onnx import OnnxNetwork
 from diffuse_fast.runtimes.tuned import nearest
@@ -224,6 +226,14 @@ def test_a_trial_that_hangs_or_exits(cache, model, monkeypatch):
     monkeypatch.setattr(trial, "_CODE", "import sys; sys.exit(7)")
     monkeypatch.setattr(trial, "_TIMEOUT", 60)
     assert trial.ended(model, 1, one) == "it ended the process with the status 7"
+
+
+def test_a_trial_calls_each_candidate(model, monkeypatch):
+    called, call = [], MemoryCall.__call__
+    monkeypatch.setattr(MemoryCall, "__call__", lambda self, t: called.append((type(self).__name__, len(self.x))) or call(self, t))
+    choices = [Choice("onnx", 1), Choice("mnn", 1), Choice("openvino", 2)]
+    trial.run(dataclasses.replace(model, schedule=None), 3, choices)
+    assert set(called) == {("OnnxCall", 3), ("OpenVINOCall", 3)}
 
 
 def test_a_reference_that_fails_is_an_error(cache, model, monkeypatch):
