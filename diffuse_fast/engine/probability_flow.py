@@ -110,7 +110,7 @@ def probability_flow(
     given = conditions("cond", cond, n, known.conditioning if known else None)
     returned = output_shape(sample_shape, trait("variance", variance, known, VARIANCES) or "none")
     by_alpha = takes_by_alpha(input_scale, known, grid)
-    call = network(model, runtime, time_dtype=None if known else "float32").bind(n, sample_shape, given, returned)
+    call = network(model, runtime, float_times=known is None).bind(n, sample_shape, given, returned)
     seeds, indices = seeds_of(seed, n, first_index)
     scale = grid.initial_scale
     if noise is None:

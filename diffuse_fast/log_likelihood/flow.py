@@ -60,7 +60,7 @@ def estimate_flow(
         raise ArgumentError("the signal of the schedule jumps to 0 at the last timestep (zero terminal SNR); use method='elbo'.")
     n, shape = len(x0), x0.shape[1:]
     elements = math.prod(shape)
-    runs = network(model, runtime, time_dtype=None if known else "float32")
+    runs = network(model, runtime, float_times=known is None)
     returned = output_shape(shape, learned)
     derive: Gradient | Difference
     derive = Gradient(runs, cond, shape) if runs.name == "torch" else Difference(runs.bind(n, shape, cond, returned), shape)

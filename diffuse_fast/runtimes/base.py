@@ -300,12 +300,6 @@ def cast_cond(name: str, array: np.ndarray, dtype: Any) -> np.ndarray:
     return np.ascontiguousarray(array, dtype)
 
 
-def reject_time_dtype(time_dtype: str | None) -> None:
-    """Raise an error if ``time_dtype`` is given for an ONNX file."""
-    if time_dtype is not None:
-        raise ArgumentError("time_dtype is for modules and callables; an ONNX file fixes the type of its time itself.")
-
-
 def check_names(given: dict[str, Any], wanted: list[str]) -> None:
     """Check that ``cond`` names exactly the conditioning inputs of a network."""
     for name in given:
@@ -321,6 +315,11 @@ def check_names(given: dict[str, Any], wanted: list[str]) -> None:
 def is_integer(t: float | np.ndarray) -> bool:
     """Return whether a time, or every time of an array, is an integer."""
     return t == math.floor(t) if isinstance(t, float) else bool((t == np.floor(t)).all())
+
+
+def times(t: float | np.ndarray, batch: int, as_floats: bool) -> np.ndarray:
+    """Return the time of each sample, for a module or a function: int64 if all are integers and not ``as_floats``, else float32."""
+    return np.full(batch, t, np.int64 if not as_floats and is_integer(t) else np.float32)
 
 
 def require_integer_times(t: float | np.ndarray) -> float | np.ndarray:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, NetworkError
-from .base import aligned, check_output, copied_cond, is_integer, network_error, require_integer_times
+from .base import aligned, check_output, copied_cond, network_error, times
 
 
 def network(
-    model: Callable[..., Any], *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32"
+    model: Callable[..., Any], *, threads: int | None = None, float_times: bool = False, precision: str = "float32"
 ) -> CallableNetwork:
     """Make a network from a function.
 
@@ -21,41 +21,40 @@ def network(
     """
     if threads is not None:
         raise ArgumentError("threads cannot be set for a callable; it has its own.")
-    return CallableNetwork(model, time_dtype)
+    return CallableNetwork(model, float_times)
 
 
 class CallableNetwork:
-    """A function and the dtype of its times."""
+    """A function, and whether integral times are float32 too."""
 
     name = "callable"
 
-    def __init__(self, function: Callable[..., Any], time_dtype: str | None = None):
+    def __init__(self, function: Callable[..., Any], float_times: bool = False):
         self.function = function
-        self._time_dtype = time_dtype
+        self._float_times = float_times
 
     def bind(
         self, batch: int, shape: tuple[int, ...], cond: dict[str, np.ndarray], output_shape: tuple[int, ...] | None = None
     ) -> CallableCall:
         x, output = aligned((batch, *shape)), aligned((batch, *(output_shape or shape)))
-        return CallableCall(self.function, self._time_dtype, x, output, copied_cond(cond, batch))
+        return CallableCall(self.function, self._float_times, x, output, copied_cond(cond, batch))
 
 
 class CallableCall:
     """See :class:`~diffuse_fast.runtimes.base.BoundCall`."""
 
     def __init__(
-        self, function: Callable[..., Any], time_dtype: str | None, x: np.ndarray, output: np.ndarray, cond: dict[str, np.ndarray]
+        self, function: Callable[..., Any], float_times: bool, x: np.ndarray, output: np.ndarray, cond: dict[str, np.ndarray]
     ):
         self.x, self.output = x, output
         self._given = np.empty_like(x)
-        self._function, self._time_dtype, self._cond = function, time_dtype, cond
+        self._function, self._float_times, self._cond = function, float_times, cond
 
     def condition(self, cond: dict[str, np.ndarray]) -> None:
         self._cond = copied_cond(cond, len(self.x))
 
     def __call__(self, t: float | np.ndarray) -> np.ndarray:
-        integer = self._time_dtype == "int64" or (self._time_dtype is None and is_integer(t))
-        time = np.full(len(self.x), require_integer_times(t) if integer else t, np.int64 if integer else np.float32)
+        time = times(t, len(self.x), self._float_times)
         # Copies, because a function that works in place must not change the state or the conditioning of the next call.
         self._given[...] = self.x
         cond = {name: value.copy() for name, value in self._cond.items()} if self._cond else {}

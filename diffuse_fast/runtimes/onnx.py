@@ -15,7 +15,7 @@ from .. import machine
 from ..errors import ArgumentError, ArtifactError, MissingDependencyError, install_hint
 from ..model import Model
 from ..rewrites import passes
-from .base import MemoryCall, aligned, cast_cond, check_names, copied_cond, reject_time_dtype
+from .base import MemoryCall, aligned, cast_cond, check_names, copied_cond
 from .fork_safety import forget_in_child
 
 _DTYPES = {
@@ -44,13 +44,12 @@ def _forget() -> None:
 forget_in_child(lambda: [list(kept.values()) for kept in _sessions.values()], _forget)
 
 
-def network(model: Any, *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32") -> OnnxNetwork:
+def network(model: Any, *, threads: int | None = None, precision: str = "float32") -> OnnxNetwork:
     """Make a network from a ``df.Model`` or an ``InferenceSession``.
 
     The inputs of a session are found by name: the sample is ``x`` or ``sample``, or else the first input; the time is ``t`` or
     ``timestep``, or else the next; the others are conditioning. Its first output is the prediction.
     """
-    reject_time_dtype(time_dtype)
     if isinstance(model, Model):
         # By default onnxruntime uses all cores of the machine, also those that this process may not run on.
         session = _session(model, machine.physical_cores() if threads is None else threads, precision)

@@ -25,7 +25,7 @@ from ..model import Model
 from ..rewrites import passes
 from ..rewrites.openvino_float32 import keep_float32, rounded_layers
 from ..rewrites.openvino_group_norm import flatten_group_norms
-from .base import Inputs, MemoryCall, aligned, check_output, reject_time_dtype
+from .base import Inputs, MemoryCall, aligned, check_output
 from .fork_safety import ThreadOwner, forget_in_child
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}  # values of the property INFERENCE_PRECISION_HINT
@@ -57,16 +57,13 @@ def _forget() -> None:
 forget_in_child(lambda: (_core, [(*made.graphs.values(), *made.compiled.values()) for made in _models.values()]), _forget)
 
 
-def network(
-    model: Model, *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32"
-) -> OpenVINONetwork:
+def network(model: Model, *, threads: int | None = None, precision: str = "float32") -> OpenVINONetwork:
     """Make a network from a ``df.Model``.
 
     Raises:
         ArtifactError: OpenVINO rejects the file.
         UnavailableError: this machine does not have the precision.
     """
-    reject_time_dtype(time_dtype)
     global _core
     try:
         with telemetry.declined_by_openvino():

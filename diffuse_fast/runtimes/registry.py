@@ -174,7 +174,7 @@ def _lacks(precision: str, runtimes: Sequence[Runtime], what: str) -> str:
 
 
 def network(
-    model: Any, runtime: str = "auto", *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32"
+    model: Any, runtime: str = "auto", *, threads: int | None = None, float_times: bool = False, precision: str = "float32"
 ) -> Network:
     """Make a network from a model.
 
@@ -184,37 +184,36 @@ def network(
             machine and precision, unless ``threads`` is given; else as :func:`select`.
         threads: Threads inside one network call, for a runtime that has threads of its own; None for the physical cores that this
             process may run on.
-        time_dtype: For a torch module or a callable, the dtype of ``t``: ``"int64"``, ``"float32"``, or None, which passes
-            integral times as int64 and others as float32. An ONNX file fixes the dtype itself.
+        float_times: For a torch module or a callable, pass all times as float32. Otherwise integral ones are int64. An ONNX file
+            fixes the dtype itself.
         precision: ``float32``, ``float32-fast``, ``bfloat16`` or ``int8``, if the runtime has it.
 
     Raises:
-        ArgumentError, ArgumentTypeError, MissingDependencyError: as :func:`select`; or ``threads`` or ``time_dtype`` is invalid;
+        ArgumentError, ArgumentTypeError, MissingDependencyError: as :func:`select`; or ``threads`` is invalid;
             or a module has a dropout or batch normalisation in training mode.
         ArtifactError: the runtime rejects the file.
         UnavailableError: a module is on an unsupported device, or this machine does not have the precision.
     """
     if threads is not None:
         require_int("threads", threads, 1)
-    if time_dtype not in (None, "int64", "float32"):
-        raise ArgumentError(f"time_dtype is {time_dtype!r}; it must be 'int64', 'float32' or None.")
     chosen = select(model, runtime, precision)
     if not isinstance(model, Model):
-        return _implementation(chosen).network(model, threads=threads, time_dtype=time_dtype, precision=precision)
-    if runtime == "auto" and threads is None and time_dtype is None:
+        own = {} if chosen.name == "onnx" else {"float_times": float_times}
+        return _implementation(chosen).network(model, threads=threads, precision=precision, **own)
+    if runtime == "auto" and threads is None:
         able = {r.name for r in RUNTIMES if precision in r.runs.get("artifact", ())}
         stored = tuning_cache.choices(model, precision)
         tuned = {batch: choice for batch, choice in stored.items() if choice.runtime in able}
         if tuned:
             return TunedNetwork({batch: functools.partial(_artifact_network, model, choice) for batch, choice in tuned.items()})
-    return _artifact_network(model, Choice(chosen.name, threads, precision), time_dtype)
+    return _artifact_network(model, Choice(chosen.name, threads, precision))
 
 
-def _artifact_network(model: Model, choice: Choice, time_dtype: str | None = None) -> Network:
+def _artifact_network(model: Model, choice: Choice) -> Network:
     """Run an artifact as chosen. Checks that its files are unchanged, also if a session was made from them before."""
     runtime = next(r for r in RUNTIMES if r.name == choice.runtime)
     with model.files.unchanged():
-        return _implementation(runtime).network(model, threads=choice.threads, time_dtype=time_dtype, precision=choice.precision)
+        return _implementation(runtime).network(model, threads=choice.threads, precision=choice.precision)
 
 
 def _implementation(runtime: Runtime) -> Any:

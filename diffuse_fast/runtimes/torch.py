@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import ArgumentError, NetworkError, UnavailableError
-from .base import aligned, check_output, copied_cond, is_integer, network_error, require_integer_times
+from .base import aligned, check_output, copied_cond, network_error, times
 from .fork_safety import ThreadOwner
 
 _threads: ThreadOwner | None = None  # of torch's thread pool, which a forked child does not have and does not make anew
@@ -18,7 +18,7 @@ _PRODUCTS = ("convolution", "mm", "addmm", "bmm", "baddbmm", "linear", "mkldnn_c
 
 
 def network(
-    model: torch.nn.Module, *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32"
+    model: torch.nn.Module, *, threads: int | None = None, float_times: bool = False, precision: str = "float32"
 ) -> TorchNetwork:
     """Make a network from a module that is called as ``module(x, t, **cond)`` and returns a tensor or an object with ``.sample``.
 
@@ -32,7 +32,7 @@ def network(
         raise ArgumentError("threads cannot be set for a torch module; call torch.set_num_threads.")
     if precision == "bfloat16" and not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         raise UnavailableError("precision is 'bfloat16', which this CPU does not have; torch would emulate it.")
-    return TorchNetwork(model, time_dtype, precision)
+    return TorchNetwork(model, float_times, precision)
 
 
 def dtype_of(module: torch.nn.Module) -> torch.dtype:
@@ -47,6 +47,19 @@ def dtype_of(module: torch.nn.Module) -> torch.dtype:
             raise ArgumentError(f"the module has a {type(layer).__name__} in training mode; call module.eval() first.")
     tensors = (*module.parameters(), *module.buffers())
     return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
+
+
+def tensor_of(result: Any) -> torch.Tensor:
+    """Return the tensor that a module returned, also as ``.sample``.
+
+    Raises:
+        NetworkError: it is no floating-point tensor.
+    """
+    result = getattr(result, "sample", result)
+    if not isinstance(result, torch.Tensor) or not result.is_floating_point():
+        what = result.dtype if isinstance(result, torch.Tensor) else type(result).__name__
+        raise NetworkError(f"the network returned {what}; it must return a floating-point tensor or an object with .sample.")
+    return result
 
 
 def computes_in_bfloat16(module: torch.nn.Module, x: torch.Tensor, t: torch.Tensor, cond: dict[str, torch.Tensor]) -> bool:
@@ -91,7 +104,7 @@ class TorchNetwork:
 
     name = "torch"
 
-    def __init__(self, module: torch.nn.Module, time_dtype: str | None = None, precision: str = "float32"):
+    def __init__(self, module: torch.nn.Module, float_times: bool = False, precision: str = "float32"):
         for tensor in (*module.parameters(), *module.buffers()):
             if tensor.device.type != "cpu":
                 raise UnavailableError(
@@ -99,7 +112,7 @@ class TorchNetwork:
                 )
         self.module = module
         self.dtype = dtype_of(module)
-        self._time_dtype = time_dtype
+        self._float_times = float_times
         self._autocast = precision == "bfloat16"
         if self._autocast and self.dtype not in (torch.float32, torch.bfloat16):
             raise ArgumentError(f"precision is 'bfloat16', but the module is {self.dtype}; call module.float() first.")
@@ -108,7 +121,7 @@ class TorchNetwork:
         self, batch: int, shape: tuple[int, ...], cond: dict[str, np.ndarray], output_shape: tuple[int, ...] | None = None
     ) -> TorchCall:
         x, output = aligned((batch, *shape)), aligned((batch, *(output_shape or shape)))
-        return TorchCall(self.module, self.dtype, self._time_dtype, x, output, cond, self._autocast)
+        return TorchCall(self.module, self.dtype, self._float_times, x, output, cond, self._autocast)
 
 
 class TorchCall:
@@ -118,14 +131,14 @@ class TorchCall:
         self,
         module: torch.nn.Module,
         dtype: torch.dtype,
-        time_dtype: str | None,
+        float_times: bool,
         x: np.ndarray,
         output: np.ndarray,
         cond: dict[str, np.ndarray],
         autocast: bool = False,
     ):
         self.x, self.output = x, output
-        self._module, self._dtype, self._time_dtype = module, dtype, time_dtype
+        self._module, self._dtype, self._float_times = module, dtype, float_times
         self._autocast, self._checked = autocast, not autocast
         self._x, self._output = torch.from_numpy(x), torch.from_numpy(output)  # the same memory
         self.condition(cond)
@@ -136,9 +149,7 @@ class TorchCall:
 
     def __call__(self, t: float | np.ndarray) -> np.ndarray:
         _check_process()
-        integer = self._time_dtype == "int64" or (self._time_dtype is None and is_integer(t))
-        values = np.full(len(self.x), require_integer_times(t) if integer else t, np.int64 if integer else np.float32)
-        time = torch.from_numpy(values)
+        time = torch.from_numpy(times(t, len(self.x), self._float_times))
         # Copies, because a layer that works in place must not change the state or the conditioning of the next call.
         x = self._x.to(self._dtype, copy=True)
         cond = {name: value.clone() for name, value in self._cond.items()}
@@ -149,12 +160,7 @@ class TorchCall:
                 result: Any = self._module(x, time, **cond)
             except Exception as error:
                 raise network_error(t, error) from error
-            result = getattr(result, "sample", result)
-            if not isinstance(result, torch.Tensor) or not result.is_floating_point():
-                what = result.dtype if isinstance(result, torch.Tensor) else type(result).__name__
-                raise NetworkError(
-                    f"the network returned {what}; it must return a floating-point tensor or an object with .sample."
-                )
+            result = tensor_of(result)
             check_output(result.shape, self.output.shape)
             self._output.copy_(result)
         return self.output

@@ -10,7 +10,7 @@ import torch
 
 from ..errors import DiffuseFastError, NetworkError
 from .base import Memory, Placement, check_output, copied_cond
-from .torch import dtype_of
+from .torch import dtype_of, tensor_of
 
 
 def network(model: torch.nn.Module | Callable[..., Any], placement: Placement | None = None) -> TorchDeviceNetwork:
@@ -98,10 +98,7 @@ class TorchDeviceCall:
                 raise
             except Exception as error:
                 raise NetworkError(f"the network failed: {type(error).__name__}: {str(error)[:1000]}") from error
-        result = getattr(result, "sample", result)
-        if not isinstance(result, torch.Tensor) or not result.is_floating_point():
-            what = result.dtype if isinstance(result, torch.Tensor) else type(result).__name__
-            raise NetworkError(f"the network returned {what}; it must return a floating-point tensor or an object with .sample.")
+        result = tensor_of(result)
         expected = (evaluations * batch, *self._expected)
         check_output(result.shape, expected)
         if result.device != self.x.device:

@@ -166,9 +166,7 @@ def test_models_of_other_types_are_refused(model):
         runtimes.network(model)
 
 
-@pytest.mark.parametrize(
-    "options", [{"threads": 0}, {"threads": 1.0}, {"threads": True}, {"threads": 2}, {"time_dtype": "float64"}]
-)
+@pytest.mark.parametrize("options", [{"threads": 0}, {"threads": 1.0}, {"threads": True}, {"threads": 2}])
 def test_options_that_cannot_be_used(options):
     with pytest.raises((ArgumentError, ArgumentTypeError), match=next(iter(options))):
         runtimes.network(lambda x, t: x, **options)

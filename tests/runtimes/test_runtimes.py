@@ -267,8 +267,6 @@ def test_onnx_an_output_of_another_shape_than_declared(small):
 def test_onnx_options_of_a_session_that_exists(small):
     with pytest.raises(ArgumentError, match="threads"):
         network(session(small()), threads=2)
-    with pytest.raises(ArgumentError, match="time_dtype"):
-        network(df.load(small()), time_dtype="int64")
 
 
 def test_onnx_in_a_forked_child(small, forked):
@@ -473,12 +471,9 @@ def test_time_dtypes(as_module):
     model = Look() if as_module else look
     network(model).bind(2, SHAPE, {})(4.0)
     network(model).bind(2, SHAPE, {})(4.5)
-    network(model, time_dtype="float32").bind(2, SHAPE, {})(4.0)
-    network(model, time_dtype="int64").bind(2, SHAPE, {})(4.0)
-    assert [s[0] for s in seen] == ["int64", "float32", "float32", "int64"]
-    assert all(s[1] == (2,) for s in seen) and [s[2][0] for s in seen] == [4, 4.5, 4.0, 4]
-    with pytest.raises(ArgumentError, match=r"4\.5 is not an integer"):
-        network(model, time_dtype="int64").bind(2, SHAPE, {})(4.5)
+    network(model, float_times=True).bind(2, SHAPE, {})(4.0)
+    assert [s[0] for s in seen] == ["int64", "float32", "float32"]
+    assert all(s[1] == (2,) for s in seen) and [s[2][0] for s in seen] == [4, 4.5, 4.0]
 
 
 def test_a_callable_may_return_float64_half_or_bfloat16():

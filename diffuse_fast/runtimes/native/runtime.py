@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 import weakref
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from ... import _core
 from ...errors import NetworkError
 from ...machine import physical_cores
 from ...model import Model
-from ..base import Inputs, aligned, check_output, network_error, reject_time_dtype, require_integer_times
+from ..base import Inputs, aligned, check_output, network_error, require_integer_times
 from ..fork_safety import forget_in_child
 from .bits import float32_layers, instruction_set
 from .loading import load
@@ -33,7 +32,7 @@ def _forget() -> None:
 forget_in_child(lambda: (), _forget)
 
 
-def network(model: Any, *, threads: int | None = None, time_dtype: str | None = None, precision: str = "float32") -> NativeNetwork:
+def network(model: Model, *, threads: int | None = None, precision: str = "float32") -> NativeNetwork:
     """Make a network from a ``df.Model``.
 
     Raises:
@@ -42,7 +41,6 @@ def network(model: Any, *, threads: int | None = None, time_dtype: str | None = 
         MemoryLimitError: the network would take more memory than this process may use.
         UnavailableError: ``DIFFUSE_FAST_KERNEL`` names an instruction set that this machine cannot run.
     """
-    reject_time_dtype(time_dtype)
     isa = instruction_set()
     with _lock:
         loaded = _loaded.setdefault(model, {})
