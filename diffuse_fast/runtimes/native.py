@@ -7,7 +7,7 @@ import copy
 import math
 import threading
 import weakref
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,18 +161,40 @@ def load(
         MemoryLimitError: the network would take more memory than this process may use.
     """
     words = encode(program)
-    sizes = {b.initializer: b.size for b in program.buffers if b.initializer is not None}
-    convolutions = [i for i, op in enumerate(program.operations) if isinstance(op.kind, Convolution)] if as_float32 else []
-    exact = [i for i in convolutions if layer_name(program, i) in as_float32]
+    exact = exact_operations(program, as_float32)
     with contextlib.ExitStack() as stack:
         try:
             _check_memory(_core.network_memory(isa, words, precision))
-            read = source.__getitem__ if isinstance(source, Mapping) else stack.enter_context(Initializers(source, sizes)).read
-            return _core.Network(isa, words, _Constants(program, read), precision, exact)
+            return _core.Network(isa, words, stack.enter_context(constants_of(program, source)), precision, exact)
         except ValueError as error:
             if isinstance(error, ArtifactError):
                 raise
             raise ArtifactError(f"the network cannot be loaded: {error}") from None
+
+
+def exact_operations(program: Program, as_float32: Collection[str]) -> list[int]:
+    """The indices of the convolutions with these names."""
+    convolutions = [i for i, op in enumerate(program.operations) if isinstance(op.kind, Convolution)] if as_float32 else []
+    return [i for i in convolutions if layer_name(program, i) in as_float32]
+
+
+@contextlib.contextmanager
+def constants_of(program: Program, source: Path | Mapping[str, np.ndarray]) -> Iterator[Sequence[np.ndarray]]:
+    """The initializers and folded constants of a program, in the order of its buffers; each is read when it is asked for.
+
+    Args:
+        program: The program.
+        source: The ONNX file with its initializers, or these by name.
+
+    Raises:
+        ArtifactError: the file is damaged, or an initializer is missing, of another size, or not finite.
+    """
+    if isinstance(source, Mapping):
+        yield _Constants(program, source.__getitem__)
+        return
+    sizes = {b.initializer: b.size for b in program.buffers if b.initializer is not None}
+    with Initializers(source, sizes) as initializers:
+        yield _Constants(program, initializers.read)
 
 
 def _check_memory(needed: tuple[int, int, int]) -> None:
@@ -186,7 +208,7 @@ def _check_memory(needed: tuple[int, int, int]) -> None:
 
 
 class _Constants(Sequence[np.ndarray]):
-    """The initializers and folded constants of a program, in the order of its buffers; each is read when the core asks for it."""
+    """See :func:`constants_of`."""
 
     def __init__(self, program: Program, read: Callable[[str], np.ndarray]):
         self._buffers = [b for b in program.buffers if b.initializer is not None or b.values is not None]
