@@ -13,7 +13,7 @@ if(APPLE)
   target_link_options(diffuse_fast PRIVATE -Wl,-exported_symbol,_df_*)
 else()
   set(map ${CMAKE_CURRENT_SOURCE_DIR}/csrc/capi/exports.map)
-  target_link_options(diffuse_fast PRIVATE -Wl,--version-script=${map} -Wl,--gc-sections)
+  target_link_options(diffuse_fast PRIVATE -Wl,--version-script=${map})
   set_target_properties(diffuse_fast PROPERTIES LINK_DEPENDS ${map})
 endif()
 
