@@ -326,7 +326,7 @@ TEST(compiled_headers_that_are_wrong) {
   refused("leaves the file", true, [&](Bytes& b) { put(b, 40, UINT64_MAX); });
   refused("where it should be", true, [&](Bytes& b) { put(b, 40, 4096); });
   refused("follow its last section", true, [](Bytes& b) { b.insert(b.end(), 64, 0); });
-  refused("leaves the file", true, [](Bytes& b) { b.resize(b.size() - 4); });
+  refused("leaves the file", true, [](Bytes& b) { b.erase(b.end() - 4, b.end()); });
 }
 
 TEST(compiled_contents_that_are_wrong) {
