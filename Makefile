@@ -30,7 +30,7 @@ lint: .venv/.stamp
 	.venv/bin/mypy
 	.venv/bin/stubtest diffuse_fast._core --allowlist tests/stub_allowlist.txt
 	.venv/bin/lint-imports
-	.venv/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp tests/cuda -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+	.venv/bin/clang-format --dry-run --Werror $(shell find csrc tests/cpp tests/cuda examples/cpp -name '*.h' -o -name '*.cpp' -o -name '*.cu')
 
 # How long it takes, and which cases most, is in docs/benchmarks.md; `.venv/bin/python -m bench --quick` afterwards takes a tenth.
 bench: .venv/.bench
@@ -40,11 +40,11 @@ bench: .venv/.bench
 	.venv/bin/pip install --progress-bar off $(CONSTRAINTS) --no-build-isolation -C editable.rebuild=true -C editable.verbose=false -e ".[dev,bench]"
 	touch $@
 
-# The C++ core without CUDA and its tests, and the CUDA step on a device made of the host.
+# The C++ core without CUDA and its tests, the CUDA step on a device made of the host, and libdiffuse_fast, which `make test` tests.
 core: .venv/.stamp
 	.venv/bin/cmake -S . -B build/core -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja -DDIFFUSE_FAST_PYTHON=OFF -DUSE_CUDA=OFF \
 	  -DDIFFUSE_FAST_TESTS=ON
-	.venv/bin/cmake --build build/core --parallel 2 --target core_tests cuda_on_host_tests
+	.venv/bin/cmake --build build/core --parallel 2 --target core_tests cuda_on_host_tests diffuse_fast
 	build/core/tests/cpp/core_tests
 	build/core/tests/cuda/cuda_on_host_tests cuda_
 

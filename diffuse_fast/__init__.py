@@ -33,6 +33,7 @@ _HOME = {
     "Row": "plans.row",
     "Sampler": "engine",
     "Schedule": "schedule",
+    "compile_model": "compiling",
     "convert_prediction": "solver.prediction",
     "export": "exporting",
     "grid": "saving",
@@ -70,6 +71,7 @@ __all__ = [
     "Sampler",
     "Schedule",
     "__version__",
+    "compile_model",
     "convert_prediction",
     "export",
     "grid",
@@ -101,6 +103,7 @@ if TYPE_CHECKING:
     from . import interop as interop
     from . import nn as nn
     from . import theory as theory
+    from .compiling.write_compiled import compile_model as compile_model
     from .engine.noise import noise as noise
     from .engine.probability_flow import probability_flow as probability_flow
     from .engine.request import Request as Request

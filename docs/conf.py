@@ -45,6 +45,7 @@ GUIDE = [
     "solvers",
     "runtimes",
     "native",
+    "compiled",
     "gpu",
     "artifact",
     "training",

@@ -7,6 +7,12 @@
 #include "threads/pool.h"
 
 namespace df::loop {
+namespace {
+
+// Whether the row needs network output j. The variance is a part of output 0.
+bool needs_output(const PreparedRow& row, int j) { return reads_output(row, j) || (j == 0 && (row.terms & kLearnedS) != 0); }
+
+}  // namespace
 
 Slots::Slots(network::Network& network, const Kernel& kernel, int64_t capacity, int threads)
     : network_(network),
@@ -131,7 +137,7 @@ bool Slots::call_network(Stop& stop) {
   for (size_t i = 0; i < active_.size(); ++i) {
     const Slot& slot = slots_[static_cast<size_t>(active_[i])];
     for (int j = 0; j < kMaxOutputs; ++j) {
-      if (!reads_output(*active_samples_[i].row, j)) continue;
+      if (!needs_output(*active_samples_[i].row, j)) continue;
       evaluated_slot_.push_back(active_[i]);
       times_.push_back(slot.plan->plan->times[static_cast<size_t>(slot.at)]);
       condition_rows_.push_back(slot.conditions[j]);
@@ -148,7 +154,7 @@ bool Slots::call_network(Stop& stop) {
   const float* output = outputs_.data();
   for (Sample& sample : active_samples_) {
     for (int j = 0; j < kMaxOutputs; ++j) {
-      if (!reads_output(*sample.row, j)) continue;
+      if (!needs_output(*sample.row, j)) continue;
       sample.m[j] = output;
       if (j == 0 && output_size_ >= 2 * elements_) sample.v = output + elements_;
       output += output_size_;

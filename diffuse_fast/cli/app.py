@@ -13,6 +13,7 @@ from ..console import say
 from ..errors import DiffuseFastError, UnavailableError
 from .bench import COMMAND as BENCH
 from .bench import bench
+from .compile import compile
 from .doctor import doctor
 from .evaluate import evaluate
 from .export import export
@@ -49,7 +50,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (sample, train, export, inspect, learn_solver, evaluate, likelihood, tune, quantize, solvers, doctor):
+for command in (sample, train, export, compile, inspect, learn_solver, evaluate, likelihood, tune, quantize, solvers, doctor):
     app.command(command.__name__.replace("_", "-"))(command)
 app.command("bench", context_settings=BENCH)(bench)
 

@@ -1,8 +1,8 @@
 #include "programs.h"
 
-#include <span>
-
+#include <algorithm>
 #include <bit>
+#include <span>
 
 namespace {
 
@@ -100,6 +100,25 @@ std::vector<std::vector<float>> constants_for(const df::network::Program& progra
     out.push_back(std::move(values));
   }
   return out;
+}
+
+bool is_small(const df::network::Program& program) {
+  double work = 0;
+  for (const auto& buffer : program.buffers) work += static_cast<double>(buffer.size);
+  for (const auto& op : program.operations) {
+    double all = static_cast<double>(op.output.elements());
+    for (const auto& input : op.inputs) all *= std::max<double>(1.0, static_cast<double>(input.elements()) / 8);
+    work += all;
+    if (const auto* c = std::get_if<df::network::Convolution>(&op.kind)) {
+      for (const int64_t n : c->strides)
+        work += static_cast<double>(n) * static_cast<double>(op.inputs[0].elements()) * c->transposed;
+      for (const auto& list : {c->pads, c->dilations})
+        for (const int64_t n : list) work += static_cast<double>(n) * 1e3;
+    }
+    if (const auto* p = std::get_if<df::network::Pool>(&op.kind))
+      for (const int64_t n : p->kernel) work += static_cast<double>(n) * 1e3;
+  }
+  return work < 3e7;
 }
 
 std::unique_ptr<df::network::Network> network_of_every_kind(const char* kernel, int64_t budget) {

@@ -17,5 +17,8 @@ Words every_kind();
 // Constants for it, or for a program made from it.
 std::vector<std::vector<float>> constants_for(const df::network::Program& program);
 
+// Whether a program is small enough to be run by a test.
+bool is_small(const df::network::Program& program);
+
 // The network of every_kind().
 std::unique_ptr<df::network::Network> network_of_every_kind(const char* kernel, int64_t budget = int64_t{64} << 20);

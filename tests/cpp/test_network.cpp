@@ -40,26 +40,6 @@ int64_t changed(int64_t a, int64_t factor, int64_t more) {
   return static_cast<int64_t>(static_cast<uint64_t>(a) * static_cast<uint64_t>(factor) + static_cast<uint64_t>(more));
 }
 
-// Whether a program is small enough to be run by a test.
-bool is_small(const Program& program) {
-  double work = 0;
-  for (const auto& buffer : program.buffers) work += static_cast<double>(buffer.size);
-  for (const auto& op : program.operations) {
-    double all = static_cast<double>(op.output.elements());
-    for (const auto& input : op.inputs) all *= std::max<double>(1.0, static_cast<double>(input.elements()) / 8);
-    work += all;
-    if (const auto* c = std::get_if<df::network::Convolution>(&op.kind))
-      for (const int64_t n : c->strides)
-        work += static_cast<double>(n) * static_cast<double>(op.inputs[0].elements()) * c->transposed;
-    if (const auto* c = std::get_if<df::network::Convolution>(&op.kind))
-      for (const auto& list : {c->pads, c->dilations})
-        for (const int64_t n : list) work += static_cast<double>(n) * 1e3;
-    if (const auto* p = std::get_if<df::network::Pool>(&op.kind))
-      for (const int64_t n : p->kernel) work += static_cast<double>(n) * 1e3;
-  }
-  return work < 3e7;
-}
-
 }  // namespace
 
 TEST(network_every_kind_has_the_same_bits) {

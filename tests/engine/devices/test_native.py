@@ -113,8 +113,9 @@ def test_every_option(model, monkeypatch, options):
     sampled_by_both(monkeypatch, lambda: sample(model("epsilon"), **options))
 
 
-def test_a_learned_variance(model, monkeypatch):
-    sampled_by_both(monkeypatch, lambda: sample(model("variance"), "ddpm", variance_type="learned_range", guidance_scale=2.0))
+@pytest.mark.parametrize("scale", [2.0, 0.0])  # at 0 the conditional output is needed for its variance alone
+def test_a_learned_variance(model, monkeypatch, scale):
+    sampled_by_both(monkeypatch, lambda: sample(model("variance"), "ddpm", variance_type="learned_range", guidance_scale=scale))
 
 
 def requests(model):
