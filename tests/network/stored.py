@@ -9,6 +9,7 @@ families.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tempfile
 import warnings
@@ -21,9 +22,9 @@ from diffuse_fast import _core
 from diffuse_fast.onnx.weights import Initializers
 from diffuse_fast.program.encoding import encode
 from diffuse_fast.program.lower import lower_file
-from diffuse_fast.program.program import BINARY, Binary, Convolution, Map, Program
+from diffuse_fast.program.program import BINARY, Binary, Buffer, Convolution, Input, Level, Map, Operation, Program
 from tests.network import golden, test_operations
-from tests.network.programs import COND, KINDS, SIZE, Maker, X, constants, dense
+from tests.network.programs import COND, KINDS, Maker, T, X, constants, dense
 from tests.network.test_families import QUICK
 from tests.program.families import FAMILIES
 
@@ -70,11 +71,13 @@ def pairs(function: str) -> tuple[Program, dict[str, np.ndarray], list[np.ndarra
     """A function of two arguments on all pairs of special values and some others."""
     special = [0.0, 1.0, 2.0, 0.5, 3.0, 7.0, 16777217.0, 1e-40, 1.5e-38, 3e38, 0.1, 2.7, 88.0, np.inf]
     values = np.array([*special, *(-v for v in special), np.nan], np.float32)
-    x, c = (np.resize(one, (1, SIZE)) for one in (np.repeat(values, len(values)), np.tile(values, len(values))))
-    maker = Maker(0)
-    maker.stages = lambda shape, norms: (Binary(function, dense(COND, shape)),) if norms else ()
+    x, c = (one.reshape(1, -1) for one in (np.repeat(values, len(values)), np.tile(values, len(values))))
     shape = (len(values) ** 2,)
-    return maker.program(Map(), (dense(X, shape),), shape, prologue=True), {}, [x, np.zeros(1, np.float32), c]
+    y = dense(COND + 1, shape)
+    operation = Operation(Map(), (dense(X, shape),), y, (Binary(function, dense(COND, shape)),))
+    buffers = (Buffer(x.size), Buffer(1, Level.TIME), Buffer(c.size, Level.CONDITION), Buffer(math.prod(shape)))
+    names = (Input("x", X, (x.size,)), Input("t", T, ()), Input("c", COND, (c.size,)))
+    return Program(buffers, names, y, (operation,)), {}, [x, np.zeros(1, np.float32), c]
 
 
 def write(path: Path, program: Program, weights: dict[str, np.ndarray], inputs: list[np.ndarray], precision: str) -> np.ndarray:

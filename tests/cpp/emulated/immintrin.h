@@ -44,6 +44,8 @@ struct EmulatedIntegers {
 
 namespace {
 
+DF_ONE(castps_si256, __m512i, __m512)
+DF_ONE(castsi256_ps, __m512, __m512i)
 DF_ONE(sqrt_ps, __m512, __m512)
 DF_ONE(cvtps_epi32, __m512i, __m512)
 DF_ONE(cvtepi32_ps, __m512, __m512i)
@@ -55,6 +57,9 @@ DF_TWO(max_ps, __m512)
 DF_TWO(min_ps, __m512)
 DF_TWO(unpacklo_ps, __m512)
 DF_TWO(unpackhi_ps, __m512)
+DF_TWO(and_si256, __m512i)
+DF_TWO(or_si256, __m512i)
+DF_TWO(xor_si256, __m512i)
 DF_TWO(add_epi32, __m512i)
 DF_TWO(sub_epi32, __m512i)
 DF_TWO(add_epi64, __m512i)
@@ -64,15 +69,6 @@ DF_THREE(fnmsub_ps, __m512)
 DF_SHIFT(slli_epi32)
 DF_SHIFT(srli_epi32)
 DF_SHIFT(srli_epi64)
-
-DF_EMULATED_INLINE __m512i df512_and(__m512i a, __m512i b) {
-  return {_mm256_and_si256(a.low, b.low), _mm256_and_si256(a.high, b.high)};
-}
-DF_EMULATED_INLINE __m512i df512_xor(__m512i a, __m512i b) {
-  return {_mm256_xor_si256(a.low, b.low), _mm256_xor_si256(a.high, b.high)};
-}
-DF_EMULATED_INLINE __m512i df512_bits(__m512 a) { return {_mm256_castps_si256(a.low), _mm256_castps_si256(a.high)}; }
-DF_EMULATED_INLINE __m512 df512_floats(__m512i a) { return {_mm256_castsi256_ps(a.low), _mm256_castsi256_ps(a.high)}; }
 
 DF_EMULATED_INLINE __m512 df512_set1_ps(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 DF_EMULATED_INLINE __m512i df512_set1_epi32(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
@@ -97,7 +93,7 @@ DF_EMULATED_INLINE __mmask16 df512_cmp(__m512 a, __m512 b) {
 }
 // Lanes where a & b is not zero.
 DF_EMULATED_INLINE __mmask16 df512_test(__m512i a, __m512i b) {
-  const __m512i both = df512_and(a, b);
+  const __m512i both = df512_and_si256(a, b);
   const __m256i zero = _mm256_setzero_si256();
   const int none =
       df512_mask(_mm256_castsi256_ps(_mm256_cmpeq_epi32(both.low, zero)), _mm256_castsi256_ps(_mm256_cmpeq_epi32(both.high, zero)));
@@ -109,8 +105,7 @@ DF_EMULATED_INLINE __m512 df512_blend(__mmask16 mask, __m512 a, __m512 b) {
           _mm256_blendv_ps(a.high, b.high, _mm256_castsi256_ps(df512_lanes(mask >> 8u)))};
 }
 DF_EMULATED_INLINE __m512i df512_mask_or(__m512i source, __mmask16 mask, __m512i a, __m512i b) {
-  const __m512i either{_mm256_or_si256(a.low, b.low), _mm256_or_si256(a.high, b.high)};
-  return df512_bits(df512_blend(mask, df512_floats(source), df512_floats(either)));
+  return df512_castps_si256(df512_blend(mask, df512_castsi256_ps(source), df512_castsi256_ps(df512_or_si256(a, b))));
 }
 DF_EMULATED_INLINE __m512 df512_maskz_loadu(__mmask16 mask, const float* p) {
   return {_mm256_maskload_ps(p, df512_lanes(mask)), _mm256_maskload_ps(p + 8, df512_lanes(mask >> 8u))};
@@ -200,10 +195,10 @@ DF_EMULATED_INLINE __m256i df512_narrow(__m512i a) {
 #define _mm512_slli_epi32(a, n) df512_slli_epi32(a, static_cast<int>(n))
 #define _mm512_srli_epi32(a, n) df512_srli_epi32(a, static_cast<int>(n))
 #define _mm512_srli_epi64(a, n) df512_srli_epi64(a, static_cast<int>(n))
-#define _mm512_and_si512 df512_and
-#define _mm512_xor_si512 df512_xor
-#define _mm512_castps_si512 df512_bits
-#define _mm512_castsi512_ps df512_floats
+#define _mm512_and_si512 df512_and_si256
+#define _mm512_xor_si512 df512_xor_si256
+#define _mm512_castps_si512 df512_castps_si256
+#define _mm512_castsi512_ps df512_castsi256_ps
 #define _mm512_set1_ps df512_set1_ps
 #define _mm512_set1_epi32 df512_set1_epi32
 #define _mm512_set1_epi64 df512_set1_epi64
