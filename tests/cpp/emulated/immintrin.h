@@ -9,6 +9,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 
 #if defined(__AVX512F__)
 #error "AVX-512 cannot be emulated by code that is compiled for it."
