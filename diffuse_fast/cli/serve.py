@@ -73,10 +73,8 @@ def serve(
         shown = url.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
         key = ' -H "Authorization: Bearer KEY"' if settings.keys else ""
         print(f"Serving {', '.join(files)} on {url}")
-        print(
-            f"""Try it: curl {shown}/v1/images/generations{key} --json '{{"seed": 1}}' -H "Accept: image/png" -o sample.png""",
-            flush=True,
-        )
+        call = f"""curl {shown}/v1/images/generations{key} --json '{{"seed": 1}}' -H "Accept: image/png" -o sample.png"""
+        print(f"Try it: {call}", flush=True)
 
     asyncio.run(run(workers, settings, host=host, port=port, drain=drain, started=started))
 

@@ -103,7 +103,10 @@ def array_of(field: str, value: Any, wanted: Conditioning, n: int) -> list[np.nd
         limits = np.iinfo(wanted.dtype)
         if ((given < limits.min) | (given > limits.max)).any():
             raise _invalid(field, f"is out of the range of {wanted.dtype}.")
-    given = given.astype(wanted.dtype)
+    with np.errstate(over="ignore"):
+        given = given.astype(wanted.dtype)
+    if not np.isfinite(given).all():
+        raise _invalid(field, f"is out of the range of {wanted.dtype}.")
     return list(given) if given.shape != shape else [given] * n
 
 

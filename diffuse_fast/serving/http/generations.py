@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -15,7 +16,8 @@ from .runs import Run
 from .service import Service
 from .waiting import EventStream, wait
 
-_STREAM = {"text/event-stream": {"schema": {"type": "string", "description": "image_generation.partial_image, .completed, error"}}}
+_EVENTS = {"type": "string", "description": "Events image_generation.partial_image, image_generation.completed, error."}
+_CONTENT: dict[str, Any] = {"application/json": {}, "image/png": {}, "text/event-stream": {"schema": _EVENTS}}
 _ERRORS = {
     400: "Wrong argument",
     401: "No valid API key",
@@ -33,13 +35,7 @@ def router(service: Service) -> APIRouter:
     """The route."""
     routes = APIRouter(tags=["images"])
 
-    @routes.post(
-        "/v1/images/generations",
-        responses={
-            200: {"description": "The images", "content": {"application/json": {}, "image/png": {}, **_STREAM}},
-            **RESPONSES,
-        },
-    )
+    @routes.post("/v1/images/generations", responses={200: {"description": "The images", "content": _CONTENT}, **RESPONSES})
     async def generate(body: GenerationBody, request: Request) -> Response:
         """Draw images.
 
@@ -50,9 +46,7 @@ def router(service: Service) -> APIRouter:
         require_images(info)
         as_png = "image/png" in request.headers.get("accept", "")
         if as_png and (body.stream or body.n != 1):
-            raise refusal(
-                400, "invalid_argument", "Accept: image/png returns one image; set n to 1 and stream to false.", param="n"
-            )
+            raise refusal(400, "invalid_argument", "Accept: image/png returns one image; it needs n = 1 and no stream.", param="n")
         previews = body.partial_images if body.stream else 0
 
         def start(linger: float) -> Run:

@@ -25,8 +25,8 @@ async def run(
 ) -> None:
     """Listen, start the workers, and serve until SIGTERM or SIGINT.
 
-    While the workers warm up, ``/health`` answers 503. A signal closes the socket and refuses new requests; what runs may end within
-    ``drain`` seconds. A second signal stops at once.
+    While the workers warm up, ``/health`` answers 503. A signal closes the socket and refuses new requests; what runs may end
+    within ``drain`` seconds. A second signal stops at once.
 
     Args:
         workers: The workers, not started.
@@ -91,7 +91,7 @@ def is_loopback(host: str) -> bool:
 
 
 class _Server(uvicorn.Server):
-    """Ends with status 0 on a signal: uvicorn raises it again at its end, which would kill the process before the workers have ended.
+    """Does not raise the signal again at its end, as uvicorn does, which would kill the process before the workers have ended.
 
     Args:
         stopping: Called on the event loop at the first signal.

@@ -148,8 +148,9 @@ def _from_json(tensor: Tensor) -> np.ndarray:
         value = np.asarray(tensor.data)
         if value.dtype.kind not in "biuf" or value.size != math.prod(tensor.shape):
             raise ValueError
-        kept = value.astype(dtype)
-        if dtype.kind in "iu" and not (kept == value).all():
+        with np.errstate(all="ignore"):
+            kept = value.astype(dtype)
+        if not np.isfinite(kept).all() or (dtype.kind in "iu" and not (kept == value).all()):
             raise ValueError
     except (ValueError, TypeError, OverflowError, RecursionError):
         raise _invalid(f"input {tensor.name!r}: data must be {tensor.datatype} of shape {tensor.shape}.") from None
