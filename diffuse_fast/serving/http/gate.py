@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from . import keys
 from .log import LOG, write
 from .rates import Rates
-from .refusals import error_response, refusal
+from .refusals import code_of, error_response, refusal
 from .service import Service
 
 OPEN = frozenset({"/health", "/v2/health/live", "/v2/health/ready"})  # without a key
@@ -57,7 +57,7 @@ class Gate:
         try:
             refused = self._refused(scope, headers)
             if refused is not None:
-                notes["refused"] = code = refused.detail["code"]
+                notes["refused"] = code = code_of(refused)
                 self._service.metrics.rejected(code)
                 await error_response(scope["path"], refused)(scope, receive, answer)
             else:
@@ -92,7 +92,7 @@ class Gate:
         wait = self._rates.wait(scope["state"]["owner"])
         if wait > 0:
             return refusal(429, "rate_limit", "this API key sends too many requests; wait for Retry-After.", retry_after=wait)
-        wait = self._service.wait_for_room()
-        if wait is not None and "idempotency-key" not in headers:  # a request with one may join another
-            return refusal(429, "queue_full", "the queue is full; try again after Retry-After.", retry_after=wait)
+        room = self._service.wait_for_room()
+        if room is not None and "idempotency-key" not in headers:  # a request with one may join another
+            return refusal(429, "queue_full", "the queue is full; try again after Retry-After.", retry_after=room)
         return None

@@ -62,7 +62,9 @@ def router(service: Service) -> APIRouter:
 
     # The body is read here: it is JSON, or JSON and bytes.
     schema = {"requestBody": {"content": {"application/json": {"schema": tensors.InferBody.model_json_schema()}}}}
-    answers = {200: {"description": "The samples", "content": {"application/json": {}, "application/octet-stream": {}}}}
+    answers: dict[int | str, Any] = {
+        200: {"description": "The samples", "content": {"application/json": {}, "application/octet-stream": {}}}
+    }
 
     @routes.post(
         "/v2/models/{model}/infer",
@@ -159,7 +161,7 @@ def _answer(
     run: Run, info: ModelInfo, ends: list[Finished | Failed], number: str, binary: dict[str, bool]
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, bool]]:
     finished = [end for end in ends if isinstance(end, Finished)]
-    every = {
+    every: dict[str, np.ndarray] = {
         SAMPLE: np.stack([end.x for end in finished]).astype(np.float32, copy=False),
         SEED: np.array([s.seed for s in run.job.samples], np.uint64),
         INDEX: np.array([s.index for s in run.job.samples], np.uint64),

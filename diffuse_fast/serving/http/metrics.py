@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -68,8 +68,6 @@ class Metrics:
                 self._wait.labels(model).observe(time.monotonic() - run.began)
         elif isinstance(event, Finished):
             self._samples.labels(model).inc()
-            if run.job.steps is not None and event.steps < run.job.steps:
-                self._saved.labels(model).inc(run.job.steps - event.steps)
 
     def ended(self, run: Run) -> None:
         """A run ended."""
@@ -102,8 +100,9 @@ class _State(Collector):
                 "diffuse_fast_worker_restarts", "Workers that died and were replaced.", labels=["model"]
             ),
         }
+        families: dict[str, Any] = {**gauges, **counters}
         for model, state in self._workers.snapshot().models.items():
-            for name, family in (*gauges.items(), *counters.items()):
+            for name, family in families.items():
                 family.add_metric([model], getattr(state, name))
         ready = GaugeMetricFamily("diffuse_fast_ready", "1 if requests are taken.", value=float(self._workers.ready))
-        yield from (*gauges.values(), *counters.values(), ready)
+        yield from (*families.values(), ready)

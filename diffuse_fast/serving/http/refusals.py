@@ -65,6 +65,12 @@ def of_failure(failure: Failed) -> HTTPException:
     return refusal(status, code, failure.message, retry_after=RETRY if status == 503 else None)
 
 
+def code_of(error: HTTPException) -> str:
+    """The code of an error that :func:`refusal` made."""
+    detail: Any = error.detail  # declared as text
+    return detail["code"]
+
+
 def error_object(error: HTTPException) -> dict[str, Any]:
     """The error as OpenAI's clients expect it: message, type, param, code."""
     detail = error.detail if isinstance(error.detail, Mapping) else {"code": "http_error", "message": str(error.detail)}

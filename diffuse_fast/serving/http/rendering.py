@@ -17,7 +17,7 @@ from .waiting import PING
 if TYPE_CHECKING:
     from ..workers import ModelInfo
 
-_NO_TOKENS = {
+_NO_TOKENS: dict[str, Any] = {
     "input_tokens": 0,
     "output_tokens": 0,
     "total_tokens": 0,
@@ -56,11 +56,11 @@ async def events(run: Run, info: ModelInfo) -> AsyncIterator[bytes]:
         elif isinstance(event, Preview):
             kind = "image_generation.partial_image"
             picture = await encoded(event.x, info, None)
-            fields = {"partial_image_index": event.number, "index": event.sample, "step": event.step, "steps": event.steps}
-            yield sse(kind, {"type": kind, "b64_json": picture, **fields, **common})
+            place = {"partial_image_index": event.number, "index": event.sample, "step": event.step, "steps": event.steps}
+            yield sse(kind, {"type": kind, "b64_json": picture, **place, **common})
         elif isinstance(event, Finished):
             kind = "image_generation.completed"
-            fields = {"index": event.sample, "model": info.name, "model_sha256": info.checksum, "usage": _NO_TOKENS}
+            fields: dict[str, Any] = {"index": event.sample, "model": info.name, "model_sha256": info.checksum, "usage": _NO_TOKENS}
             yield sse(kind, {"type": kind, **await _image(run, info, event, event.sample), **fields, **common})
         elif isinstance(event, Failed):
             failures.append(event)

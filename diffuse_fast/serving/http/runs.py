@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Hashable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING
 
 from ..job import Cancelled, Event, Failed, Finished, Job
@@ -134,6 +134,9 @@ class Run:
         changed.set()
 
 
+Address = tuple[str, ...]
+
+
 class Shelf:
     """Runs by key: as long as they run, and afterwards for some time within a number of bytes.
 
@@ -144,20 +147,20 @@ class Shelf:
     def __init__(self, seconds: float, limit: int) -> None:
         self._seconds = seconds
         self._limit = limit
-        self._runs: dict[Hashable, Run] = {}
+        self._runs: dict[Address, Run] = {}
 
-    def get(self, key: Hashable) -> Run | None:
+    def get(self, key: Address) -> Run | None:
         self._tidy()
         return self._runs.get(key)
 
-    def put(self, key: Hashable, run: Run) -> None:
+    def put(self, key: Address, run: Run) -> None:
         self._tidy()
         self._runs[key] = run
 
-    def remove(self, key: Hashable) -> None:
+    def remove(self, key: Address) -> None:
         self._runs.pop(key, None)
 
-    def items(self) -> list[tuple[Hashable, Run]]:
+    def items(self) -> list[tuple[Address, Run]]:
         self._tidy()
         return list(self._runs.items())
 

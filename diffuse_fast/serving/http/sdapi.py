@@ -7,7 +7,7 @@ import json
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from .bodies import Drawing, Finite
+from .bodies import Drawing, Finite, Option
 from .compose import job_of
 from .generations import RESPONSES, note, settle
 from .pictures import require_images
@@ -40,15 +40,15 @@ class Txt2ImgBody(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    prompt: str = Field("", max_length=10_000)
-    negative_prompt: str | None = Field(None, max_length=10_000)
-    seed: int = Field(-1, ge=-1, lt=1 << 64)
-    steps: int = Field(20, ge=1)
+    prompt: str = Field(default="", max_length=10_000)
+    negative_prompt: str | None = Field(default=None, max_length=10_000)
+    seed: int = Field(default=-1, ge=-1, lt=1 << 64)
+    steps: int = Field(default=20, ge=1)
     cfg_scale: Finite | None = None
-    sampler_name: str | None = Field(None, max_length=100)
-    scheduler: str | None = Field(None, max_length=100)
-    batch_size: int = Field(1, ge=1, le=1 << 20)
-    n_iter: int = Field(1, ge=1, le=1 << 20)
+    sampler_name: str | None = Field(default=None, max_length=100)
+    scheduler: str | None = Field(default=None, max_length=100)
+    batch_size: int = Field(default=1, ge=1, le=1 << 20)
+    n_iter: int = Field(default=1, ge=1, le=1 << 20)
 
 
 def router(service: Service) -> APIRouter:
@@ -89,7 +89,8 @@ def router(service: Service) -> APIRouter:
 
 
 def _drawing(body: Txt2ImgBody) -> Drawing:
-    name, options = body.sampler_name, {}
+    name = body.sampler_name
+    options: dict[str, Option] = {}
     for spacing in SPACINGS:
         if name is not None and name.endswith(f" {spacing}"):
             name, options["timestep_spacing"] = name.removesuffix(f" {spacing}"), spacing.lower()

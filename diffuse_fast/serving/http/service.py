@@ -9,7 +9,7 @@ from ...errors import DiffuseFastError, suggest
 from ..job import Job
 from .metrics import Metrics
 from .once import Once
-from .refusals import RETRY, of_error, refusal
+from .refusals import RETRY, code_of, of_error, refusal
 from .runs import Run, Shelf
 from .settings import Settings
 
@@ -37,7 +37,7 @@ class Service:
             ticket = self.workers.submit(job)
         except DiffuseFastError as error:
             refused = of_error(error)
-            self.metrics.rejected(refused.detail["code"])
+            self.metrics.rejected(code_of(refused))
             raise refused from error
         return Run(ticket, linger, self.metrics)
 

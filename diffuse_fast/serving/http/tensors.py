@@ -53,10 +53,10 @@ class InferBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    id: str = Field("", max_length=200)
+    id: str = Field(default="", max_length=200)
     parameters: dict[str, Scalar] = {}
-    inputs: list[Tensor] = Field([], max_length=100)
-    outputs: list[Wanted] = Field([], max_length=100)
+    inputs: list[Tensor] = Field(default=[], max_length=100)
+    outputs: list[Wanted] = Field(default=[], max_length=100)
 
 
 def read(content: bytes, header: str | None) -> tuple[InferBody, dict[str, np.ndarray]]:

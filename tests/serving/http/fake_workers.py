@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from diffuse_fast.artifact.document import Conditioning
-from diffuse_fast.errors import ArgumentError, DrainingError, QueueFullError, UnknownModelError
+from diffuse_fast.errors import ArgumentError, DrainingError, QueueFullError, StartError, UnknownModelError
+from diffuse_fast.schedule import Schedule
 from diffuse_fast.serving.job import Admitted, Cancelled, Event, Failed, Finished, Job, Preview
 
 
@@ -20,6 +21,7 @@ class Info:
     shape: tuple[int, ...] = (1, 8, 8)
     value_range: tuple[float, float] | None = (-1.0, 1.0)
     conditioning: tuple[Conditioning, ...] = (Conditioning("label", "int64", (), null=10, classes=10),)
+    schedule: Schedule = field(default_factory=Schedule.linear)
     prediction_type: str = "epsilon"
     solver: str = "ddim"
     steps: int = 20
@@ -113,6 +115,8 @@ class FakeWorkers:
     step_seconds: float = 0.0005
     ready: bool = True
     draining: bool = False
+    broken: bool = False
+    warm_seconds: float = 0.0
     models: dict[str, Any] = field(default_factory=lambda: {"digits": Info("digits")})
     failures: dict[int, str] = field(default_factory=dict)
     jobs: list[Job] = field(default_factory=list)
@@ -122,6 +126,18 @@ class FakeWorkers:
 
     def __post_init__(self) -> None:
         self.slots = asyncio.Semaphore(self.capacity)
+
+    async def start(self) -> None:
+        await asyncio.sleep(self.warm_seconds)
+        if self.broken:
+            raise StartError("the model does not load.")
+        self.ready = True
+
+    async def stop(self, drain: float) -> None:
+        self.draining, self.ready = True, False
+        end = asyncio.get_running_loop().time() + drain
+        while self.running + self.waiting and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.01)
 
     def submit(self, job: Job) -> FakeTicket:
         if job.model not in self.models:

@@ -68,6 +68,7 @@ def test_openais_client_streams(openai_client):
 def test_openais_client_lists_models(openai_client):
     (model,) = openai_client.models.list().data
     assert model.id == "digits" and model.shape == [1, 8, 8] and model.conditioning[0]["classes"] == 10
+    assert {"ddim", "unipc"} < set(model.solvers) and "flow_euler" not in model.solvers
     assert openai_client.models.retrieve("digits").id == "digits"
 
 
