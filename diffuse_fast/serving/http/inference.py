@@ -16,7 +16,7 @@ from . import tensors
 from .bodies import Drawing
 from .compose import job_of
 from .generations import RESPONSES, note, settle
-from .pictures import recipe
+from .pictures import plan, recipe
 from .refusals import json_response, of_failure, refusal
 from .runs import Run
 from .service import Service
@@ -166,6 +166,6 @@ def _answer(
         SEED: np.array([s.seed for s in run.job.samples], np.uint64),
         INDEX: np.array([s.index for s in run.job.samples], np.uint64),
     }
-    said = {"model_sha256": info.checksum, "recipe": json.dumps(recipe(run.job, finished[0]))}
+    said = {"model_sha256": info.checksum, "recipe": json.dumps(recipe(run.job, finished[0])), "plan": plan(finished[0])}
     fields = {"model_name": info.name, "parameters": said, **({"id": number} if number else {})}
     return fields, {name: every[name] for name in binary}, binary

@@ -35,7 +35,6 @@ class Metrics:
             "diffuse_fast_rejections", "Requests that were refused, by reason.", ["reason"], registry=self._registry
         )
         self._samples = Counter("diffuse_fast_images", "Samples that were drawn.", ["model"], registry=self._registry)
-        self._saved = Counter("diffuse_fast_steps_saved", "Steps left out to keep deadlines.", ["model"], registry=self._registry)
         self._wait = Histogram(
             "diffuse_fast_queue_wait_seconds",
             "From the request to its first sample's first step.",

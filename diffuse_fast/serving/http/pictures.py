@@ -45,20 +45,30 @@ def size(info: ModelInfo) -> str:
 
 
 def recipe(job: Job, end: Finished) -> dict[str, Any]:
-    """How a sample was drawn: enough to draw it again with ``df.sample``."""
-    sample = job.samples[end.sample]
+    """How a sample was drawn, as JSON data: the arguments of ``df.sample``, and what made it. :func:`plan` says the rest."""
+    record = end.record
     arguments = {
-        "solver": job.solver,
-        "steps": end.steps,
+        "solver": record["solver"],
+        "steps": record["steps"],
         **job.options,
-        "guidance_scale": job.guidance_scale,
-        "seed": sample.seed,
-        "first_index": sample.index,
-        "cond": _plain(sample.cond),
-        "negative_cond": _plain(sample.negative_cond),
+        "guidance_scale": record["guidance_scale"],
+        "seed": record["seed"],
+        "first_index": record["index"],
+        "cond": record["cond"],
+        "negative_cond": record["negative_cond"],
     }
-    given = {name: value for name, value in arguments.items() if value is not None}
-    return {"model": job.model, "sample": given, "calls": end.calls, "made_by": dict(end.record)}
+    return {
+        "model": job.model,
+        "sha256": record["model_sha256"],
+        "sample": {name: value for name, value in arguments.items() if value is not None},
+        "calls": end.calls,
+        "made_by": {"diffuse_fast": record["diffuse_fast"], "network": record["network"]},
+    }
+
+
+def plan(end: Finished) -> str:
+    """The plan that a sample followed, as JSON text."""
+    return end.record["plan"]
 
 
 async def encoded(x: np.ndarray, info: ModelInfo, text: dict[str, Any] | None) -> str:
@@ -78,7 +88,3 @@ def _encode(x: np.ndarray, info: ModelInfo, text: dict[str, Any] | None) -> str:
     levels = to_uint8(x, info.value_range)
     picture = levels if levels.ndim == 2 else levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0)
     return base64.b64encode(png(picture, None if text is None else json.dumps(text))).decode()
-
-
-def _plain(cond: Any) -> dict[str, Any] | None:
-    return None if cond is None else {name: np.asarray(value).tolist() for name, value in cond.items()}

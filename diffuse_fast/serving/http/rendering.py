@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from ..job import Cancelled, Failed, Finished, Preview
-from .pictures import encoded, recipe, size
+from .pictures import encoded, plan, recipe, size
 from .refusals import error_object, of_failure
 from .runs import Run
 from .waiting import PING
@@ -27,12 +27,14 @@ _NO_TOKENS: dict[str, Any] = {
 
 async def images(run: Run, info: ModelInfo) -> dict[str, Any]:
     """A finished run in the shape of OpenAI's ``ImagesResponse``. A sample that failed has ``error`` in place of ``b64_json``."""
-    data = [await _image(run, info, end, i) for i, end in enumerate(run.outcomes())]
+    ends = run.outcomes()
+    data = [await _image(run, info, end, i) for i, end in enumerate(ends)]
     return {
         "id": run.job.id,
         "created": run.created,
         "model": info.name,
         "model_sha256": info.checksum,
+        "plan": next((plan(end) for end in ends if isinstance(end, Finished)), None),
         "output_format": "png",
         "size": size(info),
         "data": data,
@@ -60,7 +62,8 @@ async def events(run: Run, info: ModelInfo) -> AsyncIterator[bytes]:
             yield sse(kind, {"type": kind, "b64_json": picture, **place, **common})
         elif isinstance(event, Finished):
             kind = "image_generation.completed"
-            fields: dict[str, Any] = {"index": event.sample, "model": info.name, "model_sha256": info.checksum, "usage": _NO_TOKENS}
+            fields: dict[str, Any] = {"index": event.sample, "model": info.name, "model_sha256": info.checksum}
+            fields |= {"plan": plan(event), "usage": _NO_TOKENS}
             yield sse(kind, {"type": kind, **await _image(run, info, event, event.sample), **fields, **common})
         elif isinstance(event, Failed):
             failures.append(event)
@@ -82,4 +85,5 @@ async def _image(run: Run, info: ModelInfo, end: Finished | Failed, i: int) -> d
     if isinstance(end, Failed):
         return {**address, "error": error_object(of_failure(end))}
     how = recipe(run.job, end)
-    return {"b64_json": await encoded(end.x, info, how), **address, "steps": end.steps, "recipe": how}
+    picture = await encoded(end.x, info, {**how, "plan": plan(end)})
+    return {"b64_json": picture, **address, "steps": end.steps, "recipe": how}

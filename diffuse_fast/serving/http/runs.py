@@ -65,12 +65,9 @@ class Run:
 
     def outcomes(self) -> list[Finished | Failed]:
         """How each sample ended, once the run is done and unless it was cancelled."""
-        found: dict[int | None, Finished | Failed] = {}
-        for event in self.events:
-            if isinstance(event, Finished | Failed):
-                found.setdefault(event.sample, event)
-        lost = found.get(None) or Failed(self.job.id, None, "worker", "the sample was lost; try again.")
-        return [found.get(i, lost) for i in range(len(self.job.samples))]
+        found = {event.sample: event for event in self.events if isinstance(event, Finished | Failed)}
+        lost = "the sample was lost; try again."
+        return [found.get(i) or Failed(self.job.id, i, "worker", lost) for i in range(len(self.job.samples))]
 
     def cancel(self) -> None:
         """End it within one step; nothing happens if it has ended."""

@@ -91,7 +91,19 @@ class FakeTicket:
                 if kind is not None:
                     self._events.put_nowait(Failed(job.id, i, kind, "the sample failed."))
                     continue
-                record = {"seed": sample.seed, "index": sample.index, "plan": "{}", "model_sha256": info.checksum}
+                record = {
+                    "model_sha256": info.checksum,
+                    "seed": sample.seed,
+                    "index": sample.index,
+                    "solver": job.solver or info.solver,
+                    "steps": steps,
+                    "guidance_scale": 1.0 if job.guidance_scale is None else job.guidance_scale,
+                    "cond": None if sample.cond is None else {name: value.tolist() for name, value in sample.cond.items()},
+                    "negative_cond": None,
+                    "plan": "{}",
+                    "network": {"runtime": info.runtime, "precision": info.precision},
+                    "diffuse_fast": "0",
+                }
                 x = drawn(sample.seed, sample.index, info.shape)
                 self._events.put_nowait(Finished(job.id, i, x, steps, steps, record))
         except asyncio.CancelledError:

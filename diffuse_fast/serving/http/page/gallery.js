@@ -34,7 +34,7 @@ export class Gallery {
       model: how.model,
       ...Object.fromEntries(Object.entries(how.sample).map(([name, value]) => [name, typeof value === "object" ? JSON.stringify(value) : value])),
       "network calls": how.calls,
-      runtime: [how.made_by.runtime, how.made_by.precision].filter(Boolean).join(", "),
+      runtime: [how.made_by.network.runtime, how.made_by.network.precision].filter(Boolean).join(", "),
     };
     $("details-list").replaceChildren(...Object.entries(rows).filter(([, value]) => value !== "").flatMap(([name, value]) => [
       Object.assign(document.createElement("dt"), { textContent: name.replaceAll("_", " ") }),
