@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from . import keys
 from .log import LOG, write
 from .rates import Rates
-from .refusals import code_of, error_response, refusal
+from .refusals import RETRY, code_of, error_response, refusal
 from .service import Service
 
 OPEN = frozenset({"/health", "/v2/health/live", "/v2/health/ready"})  # without a key
@@ -31,6 +31,7 @@ class Gate:
         self._app = app
         self._service = service
         self._rates = Rates(service.settings.rate)
+        self._warm = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -89,6 +90,9 @@ class Gate:
             return refusal(415, "content_encoding", "this server takes no compressed bodies; leave out Content-Encoding.")
         if method != "POST" or not _CREATES.fullmatch(path):
             return None
+        self._warm = self._warm or self._service.workers.ready  # later a worker may be replaced; requests wait for that
+        if not self._warm:
+            return refusal(503, "unavailable", "the server warms up or stops; try again after Retry-After.", retry_after=RETRY)
         wait = self._rates.wait(scope["state"]["owner"])
         if wait > 0:
             return refusal(429, "rate_limit", "this API key sends too many requests; wait for Retry-After.", retry_after=wait)

@@ -76,9 +76,15 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         StartError: the address cannot be used.
     """
+    # With the protocol said: asyncio switches Nagle's algorithm off only where it is, and each answer would wait for 40 ms.
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(2048)
+        return listener
     except (OSError, OverflowError) as error:
+        listener.close()
         raise StartError(f"cannot listen on {host}:{port}: {error}. Choose another --host or --port.") from None
 
 

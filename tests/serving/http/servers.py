@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import httpx
 import uvicorn
 
 from diffuse_fast.serving.http import Settings, create_app
+from diffuse_fast.serving.http.run import listen
 from tests.serving.http.fake_workers import FakeWorkers
 
 
@@ -58,10 +58,8 @@ def serving(settings: Settings | None = None, **fake: Any) -> Iterator[Server]:
         ready.set()
         await server.serve(sockets=[listener])
 
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
+    listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
-    listener.listen(128)
     thread = threading.Thread(target=asyncio.run, args=(run(),))
     thread.start()
     try:
