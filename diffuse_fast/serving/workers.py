@@ -17,6 +17,7 @@ from ..errors import ArgumentError, DrainingError, QueueFullError, UnknownModelE
 from ..kernels.step import noise_address
 from ..model import Conditioning, Model, load
 from ..plans.plan import Plan
+from ..schedule import Schedule
 from .job import Finished, Job
 from .messages import Settings
 from .supervisor import Supervisor
@@ -35,6 +36,7 @@ class ModelInfo:
         shape: Shape of one sample.
         value_range: Of a sample's values, if it is an image.
         conditioning: Its conditioning inputs.
+        schedule: Its noise schedule.
         prediction_type: What it predicts.
         solver, steps: What a job gets that does not say them.
         checksum: SHA-256 of its files.
@@ -45,6 +47,7 @@ class ModelInfo:
     shape: tuple[int, ...]
     value_range: tuple[float, float] | None
     conditioning: tuple[Conditioning, ...]
+    schedule: Schedule
     prediction_type: str
     solver: str
     steps: int
@@ -264,12 +267,14 @@ class Workers:
 
     def _info(self, name: str) -> ModelInfo:
         model, network = self._loaded[name], self._supervisors[name].network
+        assert model.schedule is not None and model.prediction_type is not None  # a plan was made with them
         return ModelInfo(
             name=name,
             shape=tuple(model.shape),
             value_range=model.value_range,
             conditioning=tuple(model.conditioning),
-            prediction_type=model.prediction_type or "",
+            schedule=model.schedule,
+            prediction_type=model.prediction_type,
             solver=self._solver,
             steps=self._steps,
             checksum=model.sha256,

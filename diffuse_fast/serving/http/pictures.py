@@ -85,6 +85,7 @@ async def encoded(x: np.ndarray, info: ModelInfo, text: dict[str, Any] | None) -
 
 
 def _encode(x: np.ndarray, info: ModelInfo, text: dict[str, Any] | None) -> str:
+    assert info.value_range is not None  # `require_images`
     levels = to_uint8(x, info.value_range)
     picture = levels if levels.ndim == 2 else levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0)
     return base64.b64encode(png(picture, None if text is None else json.dumps(text))).decode()

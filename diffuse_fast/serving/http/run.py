@@ -45,7 +45,7 @@ async def run(
         create_app(workers, settings),
         log_config=None,
         access_log=False,
-        lifespan="off",
+        lifespan="on",  # FastAPI sets up its exporter of OpenTelemetry there, if the environment names one
         server_header=False,
         timeout_graceful_shutdown=max(1, round(drain)),
     )

@@ -48,7 +48,7 @@ class Service:
             HTTPException: 404, no model has that name.
         """
         models = self.workers.models
-        if name is None and models:
+        if name is None:
             return next(iter(models.values()))
         if name not in models:
             raise refusal(404, "model_not_found", f"there is no model {name!r}.{suggest(str(name), models)}", param="model")
