@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -18,84 +17,73 @@ from diffuse_fast.errors import StartError
 from diffuse_fast.serving.http import Settings
 from diffuse_fast.serving.http.run import is_loopback, listen, run
 from tests.serving.http.fake_workers import FakeWorkers
-
-ROOT = Path(__file__).parents[3]
-SCRIPT = """
-import asyncio, sys
-from diffuse_fast.serving.http import Settings
-from diffuse_fast.serving.http.run import run
-from tests.serving.http.fake_workers import FakeWorkers
-
-async def main():
-    workers = FakeWorkers(ready=False, warm_seconds=float(sys.argv[2]), step_seconds=0.01)
-    say = lambda url: print(url, flush=True)
-    await run(workers, Settings(), host="127.0.0.1", port=int(sys.argv[1]), drain=float(sys.argv[3]), started=say)
-    print("drained" if workers.running == 0 else "left")
-
-asyncio.run(main())
-"""
+from tests.serving.http.servers import until
 
 
-def free_port() -> int:
+@contextlib.contextmanager
+def asking(client: Callable[[str], None]) -> Iterator[int]:
+    """A client in a thread beside the server, which must be in the main thread for its signals. It gets the address."""
+    failed: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            client(url)
+        except BaseException as error:
+            failed.append(error)
+            os.kill(os.getpid(), signal.SIGINT)
+
     with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
+        port = found.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    thread = threading.Thread(target=ask)
+    thread.start()
+    yield port
+    thread.join(60)
+    assert not thread.is_alive() and not failed, failed
 
 
-def started(port: int, warm: float, drain: float) -> subprocess.Popen:
-    command = [sys.executable, "-W", "error", "-c", SCRIPT, str(port), str(warm), str(drain)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def status(url: str) -> int | None:
+    try:
+        return httpx.get(f"{url}/health", timeout=20).status_code
+    except httpx.ConnectError:
+        return None
 
 
 def test_it_warms_up_serves_and_drains():
-    port = free_port()
-    process = started(port, 1.0, 20.0)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        statuses = []
-        while 200 not in statuses:
-            try:
-                statuses.append(httpx.get(f"{url}/health", timeout=20).status_code)
-            except httpx.ConnectError:
-                assert process.poll() is None
-            time.sleep(0.02)
-        assert statuses[0] == 503
-        assert process.stdout.readline() == f"{url}\n"
-        answers = []
+    seen, answers, said = [], [], []
 
-        def ask() -> None:
-            answers.append(httpx.post(f"{url}/v1/images/generations", json={"num_inference_steps": 100}, timeout=60))
+    def client(url: str) -> None:
+        until(lambda: status(url) is not None)
+        seen.append(status(url))
+        refused = httpx.post(f"{url}/v1/images/generations", json={})
+        assert refused.status_code == 503 and "retry-after" in refused.headers
+        until(lambda: status(url) == 200)
+        body = {"num_inference_steps": 100}
+        request = threading.Thread(target=lambda: answers.append(httpx.post(f"{url}/v1/images/generations", json=body, timeout=60)))
+        request.start()
+        until(lambda: workers.running == 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        request.join(60)
 
-        asking = threading.Thread(target=ask)
-        asking.start()
-        while 'diffuse_fast_samples_running{model="digits"} 1.0' not in httpx.get(f"{url}/metrics", timeout=20).text:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
-        asking.join(60)
-        said, errors = process.communicate(timeout=60)
-        assert answers[0].status_code == 200  # it ran for a second after the signal
-        assert (process.returncode, said) == (0, "drained\n"), errors
-    finally:
-        process.kill()
-        process.communicate()
+    async def serve(port: int) -> None:
+        await run(workers, Settings(), host="127.0.0.1", port=port, drain=20.0, started=said.append)
+
+    workers = FakeWorkers(ready=False, warm_seconds=1.0, step_seconds=0.01)
+    with asking(client) as port:
+        asyncio.run(serve(port))
+    assert seen == [503] and said == [f"http://127.0.0.1:{port}"]
+    assert answers[0].status_code == 200 and workers.running == 0  # it ran for a second after the signal
 
 
 def test_a_signal_while_warming_up_ends_it():
-    port = free_port()
-    process = started(port, 60.0, 20.0)
-    try:
-        while True:
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/health", timeout=20)
-                break
-            except httpx.ConnectError:
-                assert process.poll() is None
-                time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
-        said, errors = process.communicate(timeout=60)
-        assert (process.returncode, said) == (0, "drained\n"), errors
-    finally:
-        process.kill()
-        process.communicate()
+    def client(url: str) -> None:
+        until(lambda: status(url) == 503)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    workers = FakeWorkers(ready=False, warm_seconds=60.0)
+    with asking(client) as port:
+        asyncio.run(run(workers, Settings(), host="127.0.0.1", port=port, drain=20.0))
+    assert workers.draining
 
 
 def test_a_worker_that_does_not_start_ends_it():
