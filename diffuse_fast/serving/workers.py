@@ -12,7 +12,7 @@ from typing import Any
 from .. import __version__
 from ..checks import require_int
 from ..engine.conditioning import conditions
-from ..engine.plan_cache import facts_of
+from ..engine.plan_cache import derive, facts_of
 from ..errors import ArgumentError, DrainingError, QueueFullError, UnknownModelError, suggest
 from ..kernels.step import noise_address
 from ..model import Conditioning, Model, load
@@ -235,7 +235,7 @@ class Workers:
             raise ArgumentError(f"guidance_scale is {job.guidance_scale!r}; it must be finite.")
         if scale != 1.0 and not model.conditioning:
             raise ArgumentError("guidance_scale is not 1, but the model has no conditioning to guide by.")
-        plan.with_guidance(scale)
+        derive(plan, scale)  # refuses what cannot be guided
         for sample in job.samples:
             noise_address([sample.seed], [sample.index], 1)
             for name, given in (("cond", sample.cond), ("negative_cond", sample.negative_cond)):
