@@ -34,6 +34,7 @@ CASES = {
     "native": 60.0,
     "loading": 0.0,
     "traffic": 0.0,
+    "serving": 30.0,
     "tiny": 60.0,
     "small": 90.0,
     "medium": 60.0,

@@ -131,7 +131,8 @@ def _other_cases(cases: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
         "training": "Training", "graphs": "What the runtimes are given", "growth": "Growth", "processes": "Threads and processes",
         "start": "Cold start and peak memory", "installation": "Installation", "memory": "Memory of sampling",
         "traffic": "Bytes of a step, counted", "step": "The step, by instruction set", "solvers": "A row of every solver",
-        "small_step": "A small step", "loop": "The loop", "forward": "Noised data and its target",
+        "serving": "Requests to the server", "small_step": "A small step", "loop": "The loop",
+        "forward": "Noised data and its target",
     }  # fmt: skip
     for case, title in titles.items():
         if case in cases:

@@ -107,6 +107,32 @@ class TrainingError(DiffuseFastError, RuntimeError):
     """Training stopped, because the loss is not finite or the data do not match the configuration."""
 
 
+class UnknownModelError(DiffuseFastError, KeyError):
+    """A server has no model of that name."""
+
+    __str__ = Exception.__str__  # KeyError shows the repr
+
+
+class QueueFullError(DiffuseFastError, RuntimeError):
+    """A server's queue is full.
+
+    Attributes:
+        retry_after: Seconds after which to try again.
+    """
+
+    def __init__(self, message: str, *, retry_after: float):
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DrainingError(DiffuseFastError, RuntimeError):
+    """A server takes no new jobs, because it stops."""
+
+
+class StartError(DiffuseFastError, RuntimeError):
+    """A worker did not become ready."""
+
+
 def install_hint(extra: str | None) -> str:
     """Return the end of a message about a missing package: the command that installs it, from a source checkout."""
     return f"pip install '.[{extra}]' in the checkout of diffuse_fast"

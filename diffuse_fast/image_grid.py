@@ -63,7 +63,8 @@ def grid(images: np.ndarray, *, columns: int | None = None, scale: int | None = 
 
 
 def png(levels: np.ndarray, recipe: str | None = None) -> bytes:
-    """A (H, W) or (H, W, 3) uint8 array as the bytes of a PNG file, with a text field ``recipe``.
+    """A (H, W) or (H, W, 3) uint8 array as the bytes of a PNG file, with a text field ``recipe`` (compressed if it is
+    long).
 
     Raises:
         MissingDependencyError: Pillow is not installed.
@@ -73,7 +74,7 @@ def png(levels: np.ndarray, recipe: str | None = None) -> bytes:
 
     info = PngImagePlugin.PngInfo()
     if recipe is not None:
-        info.add_text("recipe", recipe)
+        info.add_text("recipe", recipe, zip=len(recipe) > 1024)
     return _encode([levels], "PNG", optimize=True, pnginfo=info)
 
 

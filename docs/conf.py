@@ -43,6 +43,7 @@ GUIDE = [
     "features",
     "command-line",
     "solvers",
+    "serving",
     "runtimes",
     "native",
     "compiled",

@@ -22,6 +22,7 @@ from .learn_solver import learn_solver
 from .likelihood import likelihood
 from .quantize import quantize
 from .sample import sample
+from .serve import serve
 from .solvers import solvers
 from .train import train
 from .tune import tune
@@ -50,7 +51,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (sample, train, export, compile, inspect, learn_solver, evaluate, likelihood, tune, quantize, solvers, doctor):
+for command in (sample, serve, train, export, compile, inspect, learn_solver, evaluate, likelihood, tune, quantize, solvers, doctor):
     app.command(command.__name__.replace("_", "-"))(command)
 app.command("bench", context_settings=BENCH)(bench)
 

@@ -107,6 +107,10 @@ class Slots(ABC):
         plan = self._plans[slot]
         return plan is not None and self._at[slot] >= len(plan.rows)
 
+    def at(self, slot: int) -> int:
+        """The number of the row that the sample of a slot comes to next."""
+        return self._at[slot]
+
     @property
     @abstractmethod
     def ticks(self) -> int:

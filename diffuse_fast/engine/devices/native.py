@@ -60,6 +60,9 @@ class NativeSlots(Slots):
     def done(self, slot: int) -> bool:
         return self._plans[slot] is not None and self._core.done(slot)
 
+    def at(self, slot: int) -> int:
+        return self._core.at(slot)
+
     @property
     def ticks(self) -> int:
         if self._batch is not None:
