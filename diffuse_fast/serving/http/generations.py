@@ -69,7 +69,8 @@ def router(service: Service) -> APIRouter:
 def note(request: Request, run: Run) -> None:
     """Put what a run is into the request's line of the log, and into its span where OpenTelemetry traces requests."""
     job = run.job
-    found: dict[str, Any] = {"job": job.id, "model": job.model, "samples": len(job.samples), "steps": job.steps, "solver": job.solver}
+    found: dict[str, Any] = {"job": job.id, "model": job.model, "samples": len(job.samples)}
+    found |= {"steps": job.steps, "solver": job.solver}
     request.state.notes.update(found)
     span = trace.get_current_span()
     for name, value in found.items():
