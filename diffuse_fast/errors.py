@@ -124,6 +124,9 @@ class QueueFullError(DiffuseFastError, RuntimeError):
         super().__init__(message)
         self.retry_after = retry_after
 
+    def __reduce__(self) -> tuple[Any, ...]:  # as for NonFiniteError
+        return functools.partial(type(self), retry_after=self.retry_after), self.args, self.__dict__
+
 
 class DrainingError(DiffuseFastError, RuntimeError):
     """A server takes no new jobs, because it stops."""

@@ -15,7 +15,7 @@ import diffuse_fast as df
 from diffuse_fast import errors
 
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception)]
-KEYWORDS = {errors.NonFiniteError: {"row": 3, "samples": (0, 7)}}
+KEYWORDS = {errors.NonFiniteError: {"row": 3, "samples": (0, 7)}, errors.QueueFullError: {"retry_after": 1.5}}
 
 ROUND_TRIPS = {
     **{f"pickle {n}": (lambda e, n=n: pickle.loads(pickle.dumps(e, n))) for n in range(pickle.HIGHEST_PROTOCOL + 1)},

@@ -1,4 +1,4 @@
-"""Nothing that samples, tunes or trains opens a connection: seen at libc's calls, which a preloaded library refuses and logs."""
+"""Nothing that samples, serves, tunes or trains opens a connection: a preloaded library refuses and logs libc's calls."""
 
 from __future__ import annotations
 
@@ -64,6 +64,21 @@ if importlib.util.find_spec("torch"):
     df.train(net, np.zeros((4, 2), np.float32), schedule=df.Schedule.linear(), config=config)
     df.export(net.eval(), sys.argv[1] + "/m.onnx", shape=(2,), schedule=df.Schedule.linear(), prediction_type="epsilon")
     df.sample(sys.argv[1] + "/m.onnx", 1, 2, seed=0)
+if importlib.util.find_spec("fastapi") and importlib.util.find_spec("httpx"):
+    import asyncio
+    import httpx
+    from diffuse_fast.serving.http import create_app
+    from diffuse_fast.serving.workers import Workers
+
+    async def serve():
+        workers = Workers({"digits": "digits"})
+        await workers.start()
+        transport = httpx.ASGITransport(create_app(workers))
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            (await client.post("/v1/images/generations", json={"num_inference_steps": 2})).raise_for_status()
+        await workers.stop(0)
+
+    asyncio.run(serve())
 time.sleep(max(0, 15 - (time.monotonic() - begin)))
 """
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <set>
@@ -18,11 +17,10 @@
 namespace df::compiled {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "a compiled model is read as it lies in the file");
 static_assert(sizeof(Row) == 164, "another layout of a row is another version of the file");
 
 constexpr std::array<unsigned char, 8> kMagic = {0x89, 'D', 'F', 'P', '\r', '\n', 0x1a, '\n'};
-constexpr uint32_t kByteOrder = 0x01020304;
+constexpr uint32_t kByteOrder = 0x01020304;  // a machine that reads another number refuses the file: numbers are read as they lie
 constexpr uint32_t kVersion = 1;
 constexpr uint64_t kHeader = 32, kAlignment = 64;
 constexpr uint32_t kMostRank = 8, kMostText = 1u << 24;

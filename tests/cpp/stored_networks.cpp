@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <span>
@@ -110,11 +111,16 @@ int main(int argc, char** argv) {
   for (const df::Kernel* kernel : runnable_kernels()) names.emplace_back(kernel->name);
   int failures = 0;
   for (const auto& path : paths) {
-    const Stored stored(path);
-    for (const std::string& name : names)
-      for (const int threads : {1, 2})
-        compare(path.filename().string() + " on " + name, run(stored, *df::network::find_kernels(name.c_str()), threads),
-                stored.result, failures);
+    try {
+      const Stored stored(path);
+      for (const std::string& name : names)
+        for (const int threads : {1, 2})
+          compare(path.filename().string() + " on " + name, run(stored, *df::network::find_kernels(name.c_str()), threads),
+                  stored.result, failures);
+    } catch (const std::exception& error) {
+      ++failures;
+      std::printf("FAILED %s: %s\n", path.filename().c_str(), error.what());
+    }
   }
   std::printf("%zu networks on", paths.size());
   for (const std::string& name : names) std::printf(" %s", name.c_str());

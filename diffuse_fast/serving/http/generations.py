@@ -6,6 +6,7 @@ import base64
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from opentelemetry import trace
 
 from .bodies import GenerationBody
 from .compose import job_of
@@ -66,9 +67,15 @@ def router(service: Service) -> APIRouter:
 
 
 def note(request: Request, run: Run) -> None:
-    """Put what a run is into the request's line of the log."""
+    """Put what a run is into the request's line of the log, and into its span where OpenTelemetry traces requests."""
     job = run.job
-    request.state.notes.update(job=job.id, model=job.model, samples=len(job.samples), steps=job.steps, solver=job.solver)
+    found: dict[str, Any] = {"job": job.id, "model": job.model, "samples": len(job.samples)}
+    found |= {"steps": job.steps, "solver": job.solver}
+    request.state.notes.update(found)
+    span = trace.get_current_span()
+    for name, value in found.items():
+        if value is not None:
+            span.set_attribute(f"diffuse_fast.{name}", value)
 
 
 async def settle(request: Request, run: Run) -> None:

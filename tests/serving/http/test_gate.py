@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+from typing import ClassVar
 
 import pytest
 
@@ -155,6 +156,21 @@ def test_the_log_has_a_line_per_request_and_no_bodies():
     )
     assert two["request_id"] == "two" and two["status"] == 400 and two["refused"] == "invalid_argument" and 0 < two["seconds"] < 10
     assert "nothing of it" not in json.dumps(lines)
+
+
+def test_a_span_says_what_was_drawn(server, monkeypatch):
+    from opentelemetry import trace
+
+    class Span(trace.NonRecordingSpan):
+        told: ClassVar[dict] = {}
+
+        def set_attribute(self, key, value):
+            self.told[key] = value
+
+    monkeypatch.setattr(trace, "get_current_span", lambda: Span(trace.INVALID_SPAN_CONTEXT))
+    with server.client() as client:
+        client.post(ROUTE, json={"n": 2, "num_inference_steps": 3})
+    assert {"diffuse_fast.model": "digits", "diffuse_fast.samples": 2, "diffuse_fast.steps": 3}.items() <= Span.told.items()
 
 
 def test_an_unexpected_error_tells_no_internals(monkeypatch, caplog):
