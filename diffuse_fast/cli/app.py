@@ -51,7 +51,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (sample, serve, train, export, compile, inspect, learn_solver, evaluate, likelihood, tune, quantize, solvers, doctor):
+COMMANDS = (sample, serve, train, export, compile, inspect, learn_solver, evaluate, likelihood, tune, quantize, solvers, doctor)
+for command in COMMANDS:
     app.command(command.__name__.replace("_", "-"))(command)
 app.command("bench", context_settings=BENCH)(bench)
 
