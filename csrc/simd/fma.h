@@ -16,7 +16,7 @@ namespace {
 // the second rounding must know: whether the exact sum is above, below or at the middle of two floats. (Boldo and Melquiond 2008,
 // "Emulation of a FMA and Correctly Rounded Sums: Proved Algorithms Using Rounding to Odd")
 #if defined(DF_SMALL_FMA)  // a call instead of a dozen instructions each time
-__attribute__((noinline))
+__attribute__((noinline, unused))
 #else
 DF_INLINE
 #endif

@@ -146,11 +146,12 @@ __attribute__((noinline)) void block(const RowProduct& product, const Part& part
 using Block = void (*)(const RowProduct&, const Part&, const float* const*, const float*, const float*, float* const*, int64_t,
                        int64_t, int64_t);
 
-// How many panels a block of that many rows takes at once: few rows with one panel would wait for the latency of fma.
-constexpr int block_panels(int64_t rows) {
-  const int64_t fit = kSums / (rows * kPanelVectors);
-  return fit >= 4 ? 4 : fit >= 2 ? 2 : 1;
+// How many panels a block of that many rows takes at once: few rows with one panel would wait for the latency of fma. Besides the
+// sums there must be room for one k of the rows or of the panels, whichever is less, and for one value of the other.
+constexpr bool fits(int64_t rows, int64_t vectors) {
+  return rows * vectors <= kSums && rows * vectors + (rows < vectors ? rows : vectors) + 1 <= kRegisters;
 }
+constexpr int block_panels(int64_t rows) { return fits(rows, 4 * kPanelVectors) ? 4 : fits(rows, 2 * kPanelVectors) ? 2 : 1; }
 
 template <int kRows>
 DF_INLINE Block block_of(int vectors) {
