@@ -1,6 +1,5 @@
-// core_tests [PREFIX...]: runs the tests whose name starts with one of the prefixes, or all.
+// core_tests [PREFIX...] [-PREFIX...]: runs the tests whose name starts with one of the prefixes, or all, but for those of -PREFIX.
 // core_tests --bits: prints the table of expected_bits.inc, computed on this machine.
-#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -12,7 +11,15 @@ namespace {
 int failures = 0;
 
 bool chosen(const Test& test, int argc, char** argv) {
-  return argc == 1 || std::any_of(argv + 1, argv + argc, [&](const char* prefix) { return test.name.rfind(prefix, 0) == 0; });
+  bool all = true, named = false;
+  for (int i = 1; i < argc; ++i) {
+    const bool leaves_out = argv[i][0] == '-';
+    const bool matches = test.name.rfind(argv[i] + (leaves_out ? 1 : 0), 0) == 0;
+    if (leaves_out && matches) return false;
+    all = all && leaves_out;
+    named = named || matches;
+  }
+  return all || named;
 }
 }  // namespace
 
