@@ -61,6 +61,36 @@ build/sanitize/%.ok: .venv/.stamp $(CORE)
 	$(if $(findstring address,$*),$(@:.ok=)/tests/cuda/cuda_on_host_tests)
 	touch $@
 
+# The core's C++ tests on instruction sets that this machine need not have, and networks whose results there must be those of this
+# machine's scalar code, to the bit. Emulation shows the bits, not the speed. Minutes: not in CI.
+.PHONY: emulate-neon emulate-avx512 needs-qemu
+EMULATE := -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja -DDIFFUSE_FAST_PYTHON=OFF -DUSE_CUDA=OFF -DDIFFUSE_FAST_TESTS=ON
+
+# NEON: cross-compiled, and run by qemu in user mode. qemu 7 cannot start a thread in a forked child, so two tests are left out.
+emulate-neon: needs-qemu build/emulate/networks.ok
+	.venv/bin/cmake -S . -B build/emulate/neon $(EMULATE) -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/cmake/aarch64.cmake
+	.venv/bin/cmake --build build/emulate/neon --parallel 2 --target core_tests stored_networks
+	$(QEMU) build/emulate/neon/tests/cpp/core_tests -network_fork_during_calls -pool_forked_child
+	$(QEMU) build/emulate/neon/tests/cpp/stored_networks build/emulate/networks
+	@echo "Left out: network_fork_during_calls, pool_forked_child (qemu in user mode cannot run them)."
+
+QEMU := qemu-aarch64 -L /usr/aarch64-linux-gnu
+needs-qemu:
+	@for tool in aarch64-linux-gnu-g++ qemu-aarch64; do command -v $$tool >/dev/null || \
+	  { echo "emulate-neon needs $$tool. On Debian: apt-get install g++-aarch64-linux-gnu qemu-user"; exit 1; }; done
+
+# AVX-512: its intrinsics as functions on vectors of AVX2 (tests/cpp/emulated), which this machine must have.
+emulate-avx512: build/emulate/networks.ok
+	.venv/bin/cmake -S . -B build/emulate/avx512 $(EMULATE) -DDIFFUSE_FAST_EMULATE=avx512
+	.venv/bin/cmake --build build/emulate/avx512 --parallel 2 --target core_tests stored_networks
+	build/emulate/avx512/tests/cpp/core_tests
+	build/emulate/avx512/tests/cpp/stored_networks build/emulate/networks
+
+build/emulate/networks.ok: .venv/.stamp $(wildcard tests/network/*.py tests/program/*.py)
+	rm -rf build/emulate/networks
+	.venv/bin/python -m tests.network.stored build/emulate/networks
+	touch $@
+
 # The networks of the benchmark in full on every instruction set, which must give the same bits. Minutes: not in CI.
 full-networks: .venv/.bench
 	.venv/bin/python -m tests.network.full_networks

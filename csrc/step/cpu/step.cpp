@@ -206,12 +206,12 @@ void philox(uint64_t seed, uint64_t first, uint32_t row, uint32_t index, uint32_
 }
 
 const char* unavailable() {
-#if defined(DF_ISA_AVX512)
+#if defined(DF_ISA_AVX512) && !defined(DF_EMULATED)
   __builtin_cpu_init();
   const bool can = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                    __builtin_cpu_supports("avx512vl");
   return can ? nullptr : "this processor has no AVX-512 (F, BW, DQ, VL)";
-#elif defined(DF_ISA_AVX2)
+#elif defined(DF_ISA_AVX2) || defined(DF_EMULATED)
   __builtin_cpu_init();
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? nullptr : "this processor has no AVX2 with FMA";
 #else
