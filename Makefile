@@ -63,15 +63,15 @@ build/sanitize/%.ok: .venv/.stamp $(CORE)
 
 # The core's C++ tests on instruction sets that this machine need not have, and networks whose results there must be those of this
 # machine's scalar code, to the bit. Emulation shows the bits, not the speed. Minutes: not in CI.
+.PHONY: emulate-neon emulate-avx512 needs-qemu
 EMULATE := -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/.venv/bin/ninja -DDIFFUSE_FAST_PYTHON=OFF -DUSE_CUDA=OFF -DDIFFUSE_FAST_TESTS=ON
 
 # NEON: cross-compiled, and run by qemu in user mode. qemu 7 cannot start a thread in a forked child, so two tests are left out.
 emulate-neon: needs-qemu build/emulate/networks.ok
 	.venv/bin/cmake -S . -B build/emulate/neon $(EMULATE) -DCMAKE_TOOLCHAIN_FILE=$(CURDIR)/cmake/aarch64.cmake
-	.venv/bin/cmake --build build/emulate/neon --parallel 2 --target core_tests stored_networks cuda_on_host_tests
+	.venv/bin/cmake --build build/emulate/neon --parallel 2 --target core_tests stored_networks
 	$(QEMU) build/emulate/neon/tests/cpp/core_tests -network_fork_during_calls -pool_forked_child
 	$(QEMU) build/emulate/neon/tests/cpp/stored_networks build/emulate/networks
-	$(QEMU) build/emulate/neon/tests/cuda/cuda_on_host_tests cuda_
 	@echo "Left out: network_fork_during_calls, pool_forked_child (qemu in user mode cannot run them)."
 
 QEMU := qemu-aarch64 -L /usr/aarch64-linux-gnu
