@@ -7,9 +7,9 @@ The worker gets :class:`Settings` first, then :class:`Draw`, :class:`Cancel` and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from ..artifact.file_identity import Files
 from .job import Job
 
 
@@ -18,7 +18,7 @@ class Settings:
     """What a worker is started with.
 
     Attributes:
-        model: The model file.
+        files: The model's files, the .onnx file first; the worker refuses others that took their place.
         capacity: Slots of the batch.
         evaluations: Most evaluations of the network per step; None: two for each slot.
         ageing: See :class:`~.scheduler.Scheduler`.
@@ -27,7 +27,7 @@ class Settings:
         runtime, precision, threads: As for :func:`diffuse_fast.sample`.
     """
 
-    model: Path
+    files: Files
     capacity: int
     evaluations: int | None
     ageing: float

@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ..errors import StartError
+from ..model import Model
 from .job import Event, Failed, Finished, Preview
 from .messages import Broken, Cancel, Draw, Free, Pulse, Ready, Settings
 from .shared_arrays import Place, SharedArrays, new_file
@@ -37,12 +38,13 @@ class Supervisor:
 
     Args:
         name: The model's name, for messages.
+        model: The model.
         settings: What the process is started with.
-        shape: The shape of a sample.
         warm_timeout: Seconds that it may take to start.
-        record: Called as ``record(ticket, event)`` for a finished sample: what stands in its record.
+        record: Called as ``record(supervisor, ticket, event)`` for a finished sample: what stands in its record.
 
     Attributes:
+        name, model: As given.
         ready: Whether the process takes jobs.
         network: What runs the network, once it was ready.
         ticks, seconds_per_tick: Steps of all processes so far, and seconds per step lately.
@@ -53,12 +55,12 @@ class Supervisor:
     def __init__(
         self,
         name: str,
+        model: Model,
         settings: Settings,
-        shape: tuple[int, ...],
         warm_timeout: float,
-        record: Callable[[Ticket, Finished], dict[str, Any]],
+        record: Callable[[Supervisor, Ticket, Finished], dict[str, Any]],
     ):
-        self.name, self._settings, self._shape, self._warm_timeout, self._record = name, settings, shape, warm_timeout, record
+        self.name, self.model, self._settings, self._warm_timeout, self._record = name, model, settings, warm_timeout, record
         self.ready, self.network = False, dict[str, Any]()
         self.ticks, self._ticks_before, self.seconds_per_tick, self.restarts = 0, 0, 0.0, 0
         self.tickets: dict[str, Ticket] = {}
@@ -75,7 +77,9 @@ class Supervisor:
         Raises:
             StartError: it is not ready in time, or says why it cannot be.
         """
-        process = await asyncio.to_thread(_Process, self._settings, self._shape, asyncio.get_running_loop(), self._heard)
+        process = await asyncio.to_thread(
+            _Process, self._settings, tuple(self.model.shape), asyncio.get_running_loop(), self._heard
+        )
         try:
             async with asyncio.timeout(self._warm_timeout):
                 await process.started
@@ -91,8 +95,11 @@ class Supervisor:
         self._ticks_before = self.ticks
         self._send()
 
-    async def stop(self) -> None:
-        """Cancel what is left, and end the process."""
+    async def stop(self, drain: float = 0.0) -> None:
+        """Let the jobs end within some seconds, cancel what is left, and end the process."""
+        end = asyncio.get_running_loop().time() + drain
+        while self.tickets and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(0.01)
         self._stopping, self.ready = True, False
         for ticket in list(self.tickets.values()):
             ticket.cancel()
@@ -102,6 +109,11 @@ class Supervisor:
                 await self._restarting
         if self._process is not None:
             await self._process.stop(5.0)
+
+    def carry_on(self, other: Supervisor) -> None:
+        """Count from where another, which this one follows, has come."""
+        self.ticks, self.restarts = other.ticks, other.restarts
+        self._ticks_before = self.ticks
 
     def add(self, ticket: Ticket) -> None:
         """Draw a job."""
@@ -141,7 +153,7 @@ class Supervisor:
         if ticket is None:
             return
         if isinstance(event, Finished):
-            event = replace(event, record=self._record(ticket, event))
+            event = replace(event, record=self._record(self, ticket, event))
         ticket.deliver(event)
         if ticket.ended:
             self._forget(event.job)

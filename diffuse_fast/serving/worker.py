@@ -50,7 +50,8 @@ class Worker:
 
     def __init__(self, connection: Connection, memory: int, settings: Settings):
         self._connection, self._settings = connection, settings
-        self._model = load(settings.model)
+        with settings.files.unchanged():
+            self._model = load(settings.files.paths[0])
         options: dict[str, Any] = {"runtime": settings.runtime, "precision": settings.precision, "threads": settings.threads}
         self._setup = setup_for(self._model, **options, device="cpu", graph="none")
         defaults = Defaults(self._plan(settings.solver, settings.steps), 1.0)

@@ -145,16 +145,20 @@ class Workers:
         if not models:
             raise ArgumentError("models is empty; give at least one.")
         self._solver, self._steps, self._runtime, self._precision = solver, require_int("steps", steps, 1), runtime, precision
-        self._loaded = {name: load(path) for name, path in models.items()}
         self._texts: dict[int, tuple[Plan, str]] = {}
         self._draining = False
-        self._supervisors: dict[str, Supervisor] = {}
-        for name, model in self._loaded.items():
+
+        def supervisor(name: str, path: str | Path) -> Supervisor:
+            model = load(path)
             model.plan(solver, steps)  # raises, rather than each job
             settings = Settings(
-                model.path, capacity, evaluations, ageing, _PLACES * capacity, solver, steps, runtime, precision, threads
+                model.files, capacity, evaluations, ageing, _PLACES * capacity, solver, steps, runtime, precision, threads
             )
-            self._supervisors[name] = Supervisor(name, settings, model.shape, warm_timeout, self._record)
+            return Supervisor(name, model, settings, warm_timeout, self._record)
+
+        self._supervisor = supervisor
+        self._supervisors = {name: supervisor(name, path) for name, path in models.items()}
+        self._retiring: set[asyncio.Task[None]] = set()
 
     # ---- life -----------------------------------------------------------------------------------
 
@@ -177,10 +181,27 @@ class Workers:
             drain: Seconds; what has not ended by then is cancelled.
         """
         self._draining = True
-        end = asyncio.get_running_loop().time() + drain
-        while any(s.tickets for s in self._supervisors.values()) and asyncio.get_running_loop().time() < end:
-            await asyncio.sleep(0.01)
-        await asyncio.gather(*(s.stop() for s in self._supervisors.values()))
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*(s.stop(drain) for s in self._supervisors.values()), *self._retiring, return_exceptions=True)
+
+    async def reload(self, name: str) -> None:
+        """Read a model's files again. Jobs that were accepted before are drawn with the old ones, in their process.
+
+        The old process goes on until its jobs have ended; meanwhile the model takes twice its memory. If the new files cannot be
+        served, nothing changes.
+
+        Raises:
+            ArtifactError, StartError: they cannot be served.
+        """
+        old = self._supervisors[name]
+        new = self._supervisor(name, old.model.path)
+        await new.start()
+        new.carry_on(old)
+        self._supervisors[name] = new
+        task = asyncio.create_task(old.stop(math.inf))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
 
     @property
     def ready(self) -> bool:
@@ -211,10 +232,10 @@ class Workers:
             raise DrainingError("the server stops and takes no new jobs.")
         if job.model not in self._supervisors:
             raise UnknownModelError(f"there is no model {job.model!r}.{suggest(job.model, self._supervisors)}")
-        supervisor, model = self._supervisors[job.model], self._loaded[job.model]
+        supervisor = self._supervisors[job.model]
         if job.id in supervisor.tickets:
             raise ArgumentError(f"there is a job {job.id!r} already.")
-        calls = self._check(job, model)
+        calls = self._check(job, supervisor.model)
         estimate = self._estimate(supervisor, calls)
         unfinished = sum(len(ticket.unfinished) for ticket in supervisor.tickets.values())
         if unfinished + len(job.samples) > self.capacity + self.queue:
@@ -229,7 +250,7 @@ class Workers:
         if not 1 <= len(job.samples) <= self.max_samples:
             raise ArgumentError(f"a job has 1 to {self.max_samples} samples; this one has {len(job.samples)}.")
         require_int("previews", job.previews, 0)
-        plan = self._plan(job)
+        plan = self._plan(job, model)
         scale = 1.0 if job.guidance_scale is None else float(job.guidance_scale)
         if not math.isfinite(scale):
             raise ArgumentError(f"guidance_scale is {job.guidance_scale!r}; it must be finite.")
@@ -245,8 +266,8 @@ class Workers:
                 raise ArgumentError("negative_cond needs a guidance_scale other than 1.")
         return facts_of(plan).calls
 
-    def _plan(self, job: Job) -> Plan:
-        return self._loaded[job.model].plan(job.solver or self._solver, job.steps or self._steps, **job.options)
+    def _plan(self, job: Job, model: Model) -> Plan:
+        return model.plan(job.solver or self._solver, job.steps or self._steps, **job.options)
 
     def _estimate(self, supervisor: Supervisor, calls: int) -> float:
         """Seconds until a job should be finished: what is left to do is drawn ``capacity`` samples at a time."""
@@ -266,7 +287,7 @@ class Workers:
         )
 
     def _info(self, name: str) -> ModelInfo:
-        model, network = self._loaded[name], self._supervisors[name].network
+        model, network = self._supervisors[name].model, self._supervisors[name].network
         assert model.schedule is not None and model.prediction_type is not None  # a plan was made with them
         return ModelInfo(
             name=name,
@@ -282,9 +303,9 @@ class Workers:
             precision=network.get("precision", self._precision),
         )
 
-    def _record(self, ticket: Ticket, event: Finished) -> dict[str, Any]:
+    def _record(self, supervisor: Supervisor, ticket: Ticket, event: Finished) -> dict[str, Any]:
         """What it takes to draw a sample again."""
-        job, model = ticket.job, self._loaded[ticket.job.model]
+        job, model = ticket.job, supervisor.model
         sample = job.samples[event.sample]
         return {
             "model": model.name,
@@ -296,8 +317,8 @@ class Workers:
             "guidance_scale": 1.0 if job.guidance_scale is None else float(job.guidance_scale),
             "cond": _as_lists(sample.cond),
             "negative_cond": _as_lists(sample.negative_cond),
-            "plan": self._text(self._plan(job)),
-            "network": self._supervisors[job.model].network,
+            "plan": self._text(self._plan(job, model)),
+            "network": supervisor.network,
             "diffuse_fast": __version__,
         }
 

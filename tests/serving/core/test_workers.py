@@ -329,3 +329,58 @@ def test_the_front_process_needs_neither_torch_nor_a_runtime():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_model_is_read_again_while_it_is_served(tmp_path, document):
+    onnx = pytest.importorskip("onnx")
+    from tests.conftest import small_proto
+
+    path = tmp_path / "small.onnx"
+
+    def write(entry):
+        proto = small_proto(document)
+        table = np.full((5, 2, 3), entry, np.float32)
+        proto.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(table, "table"))
+        part = tmp_path / "part"
+        part.write_bytes(proto.SerializeToString())
+        part.replace(path)
+
+    def asked(name):
+        return Job(name, "small", (Sample(1, 0, {"label": 0}),), "ddim", 50)
+
+    write(0.1)
+    first = df.sample(path, 1, 50, seed=1, cond={"label": 0})[0]
+
+    async def scenario(workers):
+        before = workers.models["small"].checksum
+        write(0.2)
+        old = workers.submit(asked("old"))
+        reloading = asyncio.create_task(workers.reload("small"))
+        meanwhile = await events_of(workers.submit(asked("meanwhile")))
+        await reloading
+        assert workers.models["small"].checksum != before
+        new = await events_of(workers.submit(asked("new")))
+        path.write_bytes(b"no model")
+        with pytest.raises(df.DiffuseFastError):
+            await workers.reload("small")
+        again = await events_of(workers.submit(asked("again")))
+        return [only(events, Finished)[0] for events in (await events_of(old), meanwhile, new, again)]
+
+    old, meanwhile, new, again = serve(scenario, {"small": path})
+    assert old.x.tobytes() == meanwhile.x.tobytes() == first.tobytes()
+    assert new.x.tobytes() == again.x.tobytes() != first.tobytes()
+    assert old.record["model_sha256"] != new.record["model_sha256"]
+
+
+def test_a_worker_does_not_take_files_that_were_replaced(tmp_path):
+    """It would draw with weights that no record names."""
+    path = tmp_path / "digits.onnx"
+    path.write_bytes(df.load("digits").path.read_bytes())
+
+    async def main():
+        workers = Workers({"digits": path}, warm_timeout=PATIENCE)
+        path.write_bytes(path.read_bytes())
+        with pytest.raises(StartError, match="replaced"):
+            await workers.start()
+
+    asyncio.run(main())
