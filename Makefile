@@ -3,7 +3,7 @@ PYTHON ?= python3
 CONSTRAINTS := -c requirements/constraints.txt
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard requirements/*.txt) $(shell find csrc cmake -type f ! -name '*.md')
 
-.PHONY: demo emoji docs test test-all lint bench core sanitize emulate-neon emulate-avx512 needs-qemu full-networks clean
+.PHONY: demo emoji docs test test-all lint bench core sanitize full-networks wheels clean
 
 demo: .venv-demo/.stamp
 	mkdir -p out

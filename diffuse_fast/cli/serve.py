@@ -55,6 +55,8 @@ def serve(
     from ..serving.workers import Workers
 
     require_pillow()
+    if max_samples > queue:
+        raise typer.BadParameter(f"--max-samples is {max_samples} and --queue {queue}; a request must find room in the queue.")
     files = _files(models)
     settings = Settings(keys=read_keys(keys), max_samples=max_samples, max_steps=max_steps, rate=rate)
     handler = logging.StreamHandler()

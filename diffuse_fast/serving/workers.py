@@ -118,7 +118,7 @@ class Workers:
         ...     finally:
         ...         await workers.stop(drain=1.0)
         >>> x = asyncio.run(main())
-        >>> (x == df.sample("digits", 1, 5, seed=1, cond={"label": 7})[0]).all()
+        >>> bool((x == df.sample("digits", 1, 5, seed=1, cond={"label": 7})[0]).all())
         True
     """
 

@@ -80,6 +80,7 @@ async def encoded(x: np.ndarray, info: ModelInfo, text: dict[str, Any] | None) -
         text: Stored in the PNG's text field ``recipe``; None stores nothing.
     """
     if info.shape[-1] * info.shape[-2] <= INLINE:
+        await asyncio.sleep(0)  # other requests have their turn between the samples of this one
         return _encode(x, info, text)
     return await asyncio.to_thread(_encode, x, info, text)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ..job import Cancelled, Event, Failed, Finished, Job
@@ -47,6 +48,7 @@ class Run:
         self._clients = 0
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
+        self._calls: list[Callable[[], None]] = []
         self._task = asyncio.create_task(self._collect())
 
     @property
@@ -107,6 +109,13 @@ class Run:
             except TimeoutError:
                 yield None
 
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """Call something at its end, or now if it has ended."""
+        if self.done:
+            call()
+        else:
+            self._calls.append(call)
+
     async def finished(self) -> None:
         """Wait until it is done."""
         await asyncio.shield(self._task)
@@ -119,11 +128,14 @@ class Run:
                 self._wake()
         except Exception:
             LOG.exception("the events of job %s ended early", self.job.id)
+            self.ticket.cancel()
         finally:
             self.ended = time.monotonic()
             self._metrics.ended(self)
             if self._timer is not None:
                 self._timer.cancel()
+            for call in self._calls:
+                call()
             self._wake()
 
     def _wake(self) -> None:
@@ -145,27 +157,43 @@ class Shelf:
         self._seconds = seconds
         self._limit = limit
         self._runs: dict[Address, Run] = {}
+        self._ended: deque[tuple[Address, str]] = deque()  # key and job, in the order of their ends
+        self._held = 0  # bytes of ended runs
 
     def get(self, key: Address) -> Run | None:
         self._tidy()
         return self._runs.get(key)
 
-    def put(self, key: Address, run: Run) -> None:
-        self._tidy()
-        self._runs[key] = run
-
-    def remove(self, key: Address) -> None:
-        self._runs.pop(key, None)
-
     def items(self) -> list[tuple[Address, Run]]:
         self._tidy()
         return list(self._runs.items())
 
+    def put(self, key: Address, run: Run) -> None:
+        """Keep a run, in place of another with the key."""
+        if self._runs.get(key) is not run:
+            self.remove(key)
+            self._runs[key] = run
+            run.when_ended(lambda: self._end(key, run))
+
+    def remove(self, key: Address) -> None:
+        run = self._runs.pop(key, None)
+        if run is not None and run.done:
+            self._held -= run.nbytes
+
+    def _end(self, key: Address, run: Run) -> None:
+        if self._runs.get(key) is run:
+            self._held += run.nbytes
+            self._ended.append((key, run.job.id))
+            self._tidy()
+
     def _tidy(self) -> None:
+        """Forget the oldest as long as they are too old or too many."""
         oldest = time.monotonic() - self._seconds
-        ended = sorted(((run.ended, key) for key, run in self._runs.items() if run.ended is not None), key=lambda pair: pair[0])
-        held = sum(run.nbytes for run in self._runs.values() if run.done)
-        for when, key in ended:
-            if when >= oldest and held <= self._limit:
-                break
-            held -= self._runs.pop(key).nbytes
+        while self._ended:
+            key, job = self._ended[0]
+            run = self._runs.get(key)
+            if run is not None and run.job.id == job:
+                if (run.ended or 0.0) >= oldest and self._held <= self._limit:
+                    return
+                self.remove(key)
+            self._ended.popleft()

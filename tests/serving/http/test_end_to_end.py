@@ -152,6 +152,7 @@ def test_a_deadline_that_cannot_be_met_is_504(url):
         (["digits", "digits"], 2, "NAME=FILE"),
         (["a/b=digits"], 2, "does not fit a URL"),
         (["digits", "--keys", "missing"], 1, "cannot be read"),
+        (["digits", "--queue", "10"], 2, "--max-samples is 64"),
         (["digits", "--port", "70000"], 2, "65535"),
     ],
 )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 
 import pytest
 
 from diffuse_fast.serving.http import Settings
+from diffuse_fast.serving.http.metrics import Metrics
+from diffuse_fast.serving.http.runs import Run, Shelf
+from diffuse_fast.serving.job import Job, Sample
+from tests.serving.http.fake_workers import FakeWorkers
 from tests.serving.http.servers import serving, until
 
 ROUTE = "/v1/images/generations"
@@ -122,3 +127,39 @@ def test_with_a_key_a_request_outlives_its_client_for_a_while(linger, runs_on):
         with server.client() as client:
             assert client.post(ROUTE, json=body, headers=headers).status_code == 200
         assert len(server.workers.jobs) == (1 if runs_on else 2)
+
+
+def test_a_shelf_forgets_the_oldest_and_counts_what_it_holds():
+    async def check() -> None:
+        shelf, runs = Shelf(3600.0, 3 * (4096 + 256)), []
+        workers = FakeWorkers(step_seconds=0)
+        metrics = Metrics(workers)
+        for i in range(5):
+            job = Job(str(i), "digits", (Sample(i),), steps=1)
+            runs.append(Run(workers.submit(job), 0.0, metrics))
+            shelf.put((str(i),), runs[-1])
+            assert shelf.get((str(i),)) is runs[-1]
+            await runs[-1].finished()
+        assert [key for (key,), _ in shelf.items()] == ["2", "3", "4"]
+        shelf.put(("2",), runs[2])  # there already
+        shelf.put(("4",), runs[0])  # in place of another
+        shelf.remove(("3",))
+        shelf.put(("5",), runs[1])
+        assert [key for (key,), _ in shelf.items()] == ["2", "4", "5"]
+        shelf.put(("6",), runs[3])
+        assert [key for (key,), _ in shelf.items()] == ["4", "5", "6"]
+
+    asyncio.run(check())
+
+
+def test_a_shelf_forgets_with_time():
+    async def check() -> None:
+        workers = FakeWorkers(step_seconds=0)
+        run = Run(workers.submit(Job("0", "digits", (Sample(0),), steps=1)), 0.0, Metrics(workers))
+        shelf = Shelf(0.05, 1 << 20)
+        shelf.put(("0",), run)
+        await run.finished()
+        await asyncio.sleep(0.1)
+        assert shelf.get(("0",)) is None and shelf.items() == []
+
+    asyncio.run(check())
