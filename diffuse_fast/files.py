@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,7 +112,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _beside(target: Path) -> Path:
-    return target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
+    return target.with_name(f".{target.stem}.{os.urandom(4).hex()}{target.suffix}")
 
 
 @contextmanager

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,6 +100,8 @@ class Model(Document):
 
 def checksum(paths: Sequence[Path]) -> str:
     """The digest of a model file and its external data; see :class:`Model`."""
+    import hashlib  # slow to import, and not needed for sampling
+
     digests = []
     for path in paths:
         with open(path, "rb") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import signal
 import sys
 
 # Threads of torch wait for each other; on cores that are busy with other work that makes seconds minutes. Before it is loaded.
@@ -15,6 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+
+# A shell lets what it starts in the background ignore Ctrl-C; tests send it to themselves.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A slow or busy machine must not fail a property; timings are not tests.
 settings.register_profile("diffuse_fast", deadline=None, print_blob=True)

@@ -112,7 +112,7 @@ def sample(
 
     from .. import files
     from ..artifact.document import LEARNED
-    from ..engine import sample as draw
+    from ..engine.sample import sample as draw
     from ..model import load
     from ..solver import SOLVERS
 

@@ -3,12 +3,3 @@
 ``sample`` and ``Sampler`` are the entry points. ``setup`` chooses network, kernel and device; ``request`` checks what is asked for;
 ``slots`` holds the samples in flight, and ``loop`` drives it; ``devices`` has what differs between the CPU and CUDA.
 """
-
-from __future__ import annotations
-
-from .probability_flow import probability_flow
-from .request import Request
-from .sample import sample
-from .sampler import Sampler
-
-__all__ = ["Request", "Sampler", "probability_flow", "sample"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import secrets
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -55,10 +55,15 @@ def trait(name: str, given: str | None, model: Model | None, choices: tuple[str,
 # ---- seeds and shapes ---------------------------------------------------------------------------
 
 
+def fresh_seed() -> int:
+    """A random seed."""
+    return int.from_bytes(os.urandom(8), "little")
+
+
 def seeds_of(seed: Seed, n: int, first_index: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the seed (uint64) and the index (uint32) of each sample. A fresh seed is logged."""
     if seed is None:
-        seed = secrets.randbits(64)
+        seed = fresh_seed()
         _log.info("seed: %d", seed)
     # The common case, without the checks below.
     if type(seed) is type(first_index) is int and 0 <= seed < SEEDS_END and 0 <= first_index <= INDICES_END - n:

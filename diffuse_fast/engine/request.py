@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +14,7 @@ from ..errors import ArgumentError, ArgumentTypeError
 from ..kernels.device_array import is_on_cuda
 from ..kernels.step import noise_address
 from ..plans.plan import Plan
-from .arguments import dtype_of, is_tensor
+from .arguments import dtype_of, fresh_seed, is_tensor
 from .conditioning import Conditions
 from .known_region import KnownRegion, known_region
 from .plan_cache import facts_of
@@ -157,7 +156,7 @@ def admit(setup: Setup, defaults: Defaults, request: Any, number: int) -> Admiss
     plan = _plan(setup, defaults, request, number, known is not None)
     cond, negative = (_with_batch_axis(c, setup.device) for c in (request.cond, request.negative_cond))
     conditions = setup.conditions(plan, cond, negative, 1, of, f"request {number}: ")
-    seed = secrets.randbits(64) if request.seed is None else request.seed
+    seed = fresh_seed() if request.seed is None else request.seed
     seeds, indices = noise_address([seed], [request.index], 1)
     start = start_of(plan, request.data, request.noise, setup.shape, seeds, indices, setup.device, of)
     single = [{name: value[0] for name, value in c.items()} for c in conditions]

@@ -10,10 +10,8 @@ from typing import Any, Literal, overload
 
 from .. import _core
 from ..errors import ArgumentTypeError, UnavailableError, suggest
-from . import triton
 from .base import DeviceKernel, HostKernel, Kernel
 from .cpu import CpuKernel
-from .cuda import CudaKernel
 from .reference import ReferenceKernel
 
 ENVIRONMENT = "DIFFUSE_FAST_KERNEL"
@@ -51,11 +49,24 @@ def _compiled(name: str, reason: str | None) -> _Implementation:
     return _Implementation("cpu", lambda: reason, create)
 
 
+# What is for a device is imported when a device is asked about.
+
+
+def _triton_unavailable() -> str | None:
+    from .triton import unavailable_reason
+
+    return unavailable_reason()
+
+
 def _create_triton() -> DeviceKernel:
-    return triton.TritonKernel()
+    from .triton import TritonKernel
+
+    return TritonKernel()
 
 
 def _create_cuda() -> DeviceKernel:
+    from .cuda import CudaKernel
+
     return CudaKernel()
 
 
@@ -66,7 +77,7 @@ def _create_reference() -> HostKernel:
 # Best first for each device. The reference is last: it is the oracle and is never chosen automatically.
 _IMPLEMENTATIONS: dict[str, _Implementation] = {
     **{name: _compiled(name, reason) for name, reason in _core.kernels()},
-    "triton": _Implementation("cuda", triton.unavailable_reason, _create_triton),
+    "triton": _Implementation("cuda", _triton_unavailable, _create_triton),
     "cuda": _Implementation("cuda", _core.cuda_unavailable_reason, _create_cuda),
     "reference": _Implementation("cpu", lambda: None, _create_reference),
 }

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..artifact.document import VARIANCES, output_shape
-from ..engine import Sampler
 from ..engine.arguments import trait
 from ..engine.probability_flow import takes_by_alpha
+from ..engine.sampler import Sampler
 from ..errors import ArgumentError
 from ..kernels import get_kernel
 from ..kernels.reference import STREAM_INITIAL

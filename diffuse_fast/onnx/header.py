@@ -144,6 +144,38 @@ def parse_opset(wire: WireReader, span: Span) -> int | None:
     return version if domain in ("", "ai.onnx") else None
 
 
+def parse_tensor(wire: WireReader, span: Span) -> tuple[str, ExternalTensor | None]:
+    """Parse the TensorProto at ``span``: its name, and where its numbers are if that is another file."""
+    name, location_kind = "", 0
+    entries: dict[str, str] = {}
+    for f in wire.fields(span, "a tensor"):
+        if f.number == 8:
+            name = wire.text(f, "a tensor's name")
+        elif f.number == 13:
+            key, value = _entry(wire, wire.message(f, "external_data"), "external_data")
+            if key in entries:
+                raise ArtifactError(f"tensor {name!r}: external_data contains {key!r} twice.")
+            entries[key] = value
+        elif f.number == 14:
+            location_kind = wire.integer(f, "data_location")
+        elif f.number not in _DATA:
+            _ignored(f, "a tensor")
+    if location_kind not in (0, 1):
+        raise ArtifactError(f"tensor {name!r}: data_location is {location_kind}; it must be 0 or 1.")
+    # Some readers look at the flag only, others at the entries only. Either one makes the tensor external here.
+    if location_kind == 0 and not entries:
+        return name, None
+    if "location" not in entries:
+        raise ArtifactError(f"tensor {name!r}: its data are external, but external_data has no location.")
+    length = entries.get("length")
+    return name, ExternalTensor(
+        name,
+        entries["location"],
+        _byte_count(entries.get("offset", "0"), f"tensor {name!r}: external offset"),
+        None if length is None else _byte_count(length, f"tensor {name!r}: external length"),
+    )
+
+
 class _HeaderReader:
     """Reads the header in one pass."""
 
@@ -165,7 +197,7 @@ class _HeaderReader:
                 opset = parse_opset(self._wire, self._wire.message(f, "an opset import"))
                 found.opset = found.opset if opset is None else opset
             elif f.number == 14:
-                key, value = self._entry(self._wire.message(f, "a metadata entry"), "a metadata entry", MAX_METADATA)
+                key, value = _entry(self._wire, self._wire.message(f, "a metadata entry"), "a metadata entry", MAX_METADATA)
                 if key in found.metadata:
                     raise ArtifactError(f"the metadata contain {key!r} twice.")
                 found.metadata[key] = value
@@ -176,7 +208,7 @@ class _HeaderReader:
             elif f.number == 25:
                 self._function(self._wire.message(f, "a function"))
             else:
-                self._ignored(f, "the model")
+                _ignored(f, "the model")
         if not ir_version or 7 not in seen:
             raise ArtifactError("the file is not an ONNX model: it lacks an ir_version or a graph.")
         return found
@@ -199,7 +231,7 @@ class _HeaderReader:
             elif f.number == 12 and outermost:
                 outputs.append(self.value(self._wire.message(f, "a graph output"), "a graph output"))
             else:
-                self._ignored(f, "the graph")
+                _ignored(f, "the graph")
         if outermost:
             self._header.inputs = tuple(v for v in inputs if v.name not in initialized)
             self._header.outputs = tuple(outputs)
@@ -220,7 +252,7 @@ class _HeaderReader:
             if f.number == 5:
                 self._attribute(self._wire.message(f, "an attribute"), depth)
             else:
-                self._ignored(f, "a node")
+                _ignored(f, "a node")
 
     def _attribute(self, span: Span, depth: int) -> None:  # AttributeProto
         seen: set[int] = set()
@@ -234,7 +266,7 @@ class _HeaderReader:
             elif f.number in (22, 23):
                 self._sparse_tensor(self._wire.message(f, "a sparse tensor"))
             else:
-                self._ignored(f, "an attribute")
+                _ignored(f, "an attribute")
 
     def _sparse_tensor(self, span: Span) -> str:  # SparseTensorProto
         name = ""
@@ -246,46 +278,11 @@ class _HeaderReader:
                 name = part if f.number == 1 else name  # a sparse initializer has the name of its values
         return name
 
-    def _tensor(self, span: Span) -> str:  # TensorProto
-        name, location_kind = "", 0
-        entries: dict[str, str] = {}
-        for f in self._wire.fields(span, "a tensor"):
-            if f.number == 8:
-                name = self._wire.text(f, "a tensor's name")
-            elif f.number == 13:
-                key, value = self._entry(self._wire.message(f, "external_data"), "external_data")
-                if key in entries:
-                    raise ArtifactError(f"tensor {name!r}: external_data contains {key!r} twice.")
-                entries[key] = value
-            elif f.number == 14:
-                location_kind = self._wire.integer(f, "data_location")
-            elif f.number not in _DATA:
-                self._ignored(f, "a tensor")
-        if location_kind not in (0, 1):
-            raise ArtifactError(f"tensor {name!r}: data_location is {location_kind}; it must be 0 or 1.")
-        # Some readers look at the flag only, others at the entries only. Either one makes the tensor external here.
-        if location_kind == 1 or entries:
-            if "location" not in entries:
-                raise ArtifactError(f"tensor {name!r}: its data are external, but external_data has no location.")
-            length = entries.get("length")
-            self._header.external.append(
-                ExternalTensor(
-                    name,
-                    entries["location"],
-                    _byte_count(entries.get("offset", "0"), f"tensor {name!r}: external offset"),
-                    None if length is None else _byte_count(length, f"tensor {name!r}: external length"),
-                )
-            )
+    def _tensor(self, span: Span) -> str:
+        name, external = parse_tensor(self._wire, span)
+        if external is not None:
+            self._header.external.append(external)
         return name
-
-    def _entry(self, span: Span, what: str, limit: int = 1 << 16) -> tuple[str, str]:  # StringStringEntryProto
-        key = value = ""
-        for f in self._wire.fields(span, what):
-            if f.number == 1:
-                key = self._wire.text(f, f"the key of {what}")
-            elif f.number == 2:
-                value = self._wire.text(f, f"the value of {what}", limit)
-        return key, value
 
     def value(self, span: Span, what: str) -> Value:  # ValueInfoProto
         name, dtype, shape = "", "other", None
@@ -325,13 +322,6 @@ class _HeaderReader:
         return dim
 
     @staticmethod
-    def _ignored(f: Field, what: str) -> None:
-        """Check that a field that is not read is small."""
-        if f.span.stop - f.span.start > MAX_IGNORED:
-            size = f.span.stop - f.span.start
-            raise ArtifactError(f"{what} has a field {f.number} of {size} bytes, but at most {MAX_IGNORED} are allowed.")
-
-    @staticmethod
     def _once(f: Field, seen: set[int], what: str) -> None:
         # Protobuf merges a message that is given twice. The merged message would be unchecked, so it is an error.
         if f.number in seen:
@@ -344,3 +334,20 @@ def _byte_count(text: str, what: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 19):
         raise ArtifactError(f"{what} is {text[:40]!r}; it must be an integer number of bytes.")
     return int(text)
+
+
+def _entry(wire: WireReader, span: Span, what: str, limit: int = 1 << 16) -> tuple[str, str]:  # StringStringEntryProto
+    key = value = ""
+    for f in wire.fields(span, what):
+        if f.number == 1:
+            key = wire.text(f, f"the key of {what}")
+        elif f.number == 2:
+            value = wire.text(f, f"the value of {what}", limit)
+    return key, value
+
+
+def _ignored(f: Field, what: str) -> None:
+    """Check that a field that is not read is small."""
+    size = f.span.stop - f.span.start
+    if size > MAX_IGNORED:
+        raise ArtifactError(f"{what} has a field {f.number} of {size} bytes, but at most {MAX_IGNORED} are allowed.")

@@ -10,7 +10,7 @@ Source: https://protobuf.dev/programming-guides/encoding/
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, overload
 
 from ..errors import ArtifactError
 
@@ -44,6 +44,9 @@ def integer_field(number: int, value: int) -> bytes:
 class Buffer(Protocol):
     """``bytes`` or a memory-mapped file."""
 
+    @overload
+    def __getitem__(self, key: int, /) -> int: ...
+    @overload
     def __getitem__(self, key: slice, /) -> bytes: ...
     def __len__(self) -> int: ...
 
@@ -96,17 +99,25 @@ class WireReader:
             ArtifactError: the bytes are not a protobuf message, or the file has too many fields.
         """
         position, stop = span
+        buffer = self.buffer
         while position < stop:
             self._left -= 1
             if self._left < 0:
                 raise ArtifactError(f"the file has more than {MAX_FIELDS} protobuf fields; it is not read further.")
             begin = position
-            key, position = self.varint(position, stop, what)
+            # Nearly all keys and lengths take one byte.
+            if (key := buffer[position]) < 0x80:
+                position += 1
+            else:
+                key, position = self.varint(position, stop, what)
             number, wire_type = key >> 3, key & 7
             if not 0 < number < 1 << 29:
                 raise ArtifactError(f"{what}: a field is numbered {number}; the file is damaged or not an ONNX file.")
             if wire_type == BYTES:
-                length, start = self.varint(position, stop, what)
+                if position < stop and (length := buffer[position]) < 0x80:
+                    start = position + 1
+                else:
+                    length, start = self.varint(position, stop, what)
                 position = start + length
                 self._inside(position, stop, what)
                 yield Field(number, wire_type, 0, Span(start, position), begin)

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ArtifactError
-from . import header, tensor
+from . import tensor
 from .external_data import check
-from .header import ExternalTensor
+from .header import ExternalTensor, parse_tensor
 from .protobuf import Span, WireReader
 
-_GRAPH, _INITIALIZER, _NAME = 7, 5, 8
+_GRAPH, _INITIALIZER = 7, 5
 
 
 class Initializers:
@@ -67,7 +67,6 @@ class Initializers:
 
 def _places(path: Path, sizes: Mapping[str, int]) -> dict[str, tuple[Path, list[Span]]]:
     """The file and the ranges of bytes that hold each initializer."""
-    external = {one.name: one for one in header.read(path).external}
     found: dict[str, tuple[Path, list[Span]]] = {}
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         wire = WireReader(data)
@@ -76,22 +75,18 @@ def _places(path: Path, sizes: Mapping[str, int]) -> dict[str, tuple[Path, list[
                 if f.number != _INITIALIZER:
                     continue
                 one = wire.message(f, "an initializer")
-                name = _name(wire, one)
+                name, external = parse_tensor(wire, one)
                 if name not in sizes or name in found:
                     continue
                 holder, spans = path, tensor.floats(wire, one)
-                if name in external:
-                    holder, spans = _external(external[name], path.parent, sizes[name])
+                if external is not None:
+                    holder, spans = _external(external, path.parent, sizes[name])
                 if spans is None or sum(stop - start for start, stop in spans) != 4 * sizes[name]:
                     raise ArtifactError(f"the initializer {name!r} of {str(path)!r} does not hold {sizes[name]} float32 numbers.")
                 found[name] = holder, spans
     if missing := sizes.keys() - found.keys():
         raise ArtifactError(f"{str(path)!r} has no initializer {min(missing)!r}.")
     return found
-
-
-def _name(wire: WireReader, span: Span) -> str:
-    return next((wire.text(f, "the name of a tensor") for f in wire.fields(span, "a tensor") if f.number == _NAME), "")
 
 
 def _external(one: ExternalTensor, folder: Path, size: int) -> tuple[Path, list[Span]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..artifact.document import Range
-from ..engine import Sampler
+from ..engine.sampler import Sampler
 from ..learning.task import conditions
 from ..model import Model
 from ..onnx.graph import Graph

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from diffuse_fast.console import degrade, say, silent
-from diffuse_fast.engine import sample
+from diffuse_fast.engine.sample import sample
 from diffuse_fast.errors import DiffuseFastError
 from diffuse_fast.files import replacing
 from diffuse_fast.image_grid import grid, png

@@ -91,7 +91,7 @@ class Counting(bytes):
 
     def __getitem__(self, key):
         got = super().__getitem__(key)
-        Counting.read += len(got)
+        Counting.read += 1 if isinstance(got, int) else len(got)
         return got
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ...checks import require_int
-from ...engine import sample
+from ...engine.sample import sample
 from ...errors import ArgumentError, DiffuseFastError
 from ...files import replacing
 from ...model import Model, load

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from ...engine import sample
+from ...engine.sample import sample
 from ...errors import ArgumentError
 from ...files import replacing
 from ...image_grid import check_shape, grid, png
