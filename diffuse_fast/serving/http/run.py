@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import uvicorn
 
-from ...errors import StartError
+from ...errors import DiffuseFastError, StartError
 from .app import create_app
+from .log import LOG
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ async def run(
     """Listen, start the workers, and serve until SIGTERM or SIGINT.
 
     While the workers warm up, ``/health`` answers 503. A signal closes the socket and refuses new requests; what runs may end
-    within ``drain`` seconds. A second signal stops at once.
+    within ``drain`` seconds. A second signal stops at once. SIGHUP reads the models' files again; no request fails by that.
 
     Args:
         workers: The workers, not started.
@@ -60,7 +62,8 @@ async def run(
             if starting.done():
                 await starting
                 started(url)
-                await asyncio.wait((stopped, serving), return_when=asyncio.FIRST_COMPLETED)
+                with _reloading(workers):
+                    await asyncio.wait((stopped, serving), return_when=asyncio.FIRST_COMPLETED)
                 left = drain
         finally:
             server.should_exit = True
@@ -68,6 +71,34 @@ async def run(
                 task.cancel()
             ended = asyncio.create_task(workers.stop(left))
             await asyncio.gather(serving, ended)
+
+
+@contextlib.contextmanager
+def _reloading(workers: Workers) -> Iterator[None]:
+    """Reload the models at SIGHUP, one after the other: both networks of a model are in memory for a moment."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def reload() -> None:
+        for name in workers.models:
+            try:
+                await workers.reload(name)
+                LOG.info("model %r was reloaded", name)
+            except DiffuseFastError as error:
+                LOG.error("model %r stays as it was: %s", name, error)
+
+    def on_signal() -> None:
+        task = asyncio.create_task(reload())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, on_signal)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        for task in tasks:
+            task.cancel()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from diffuse_fast.artifact.document import Conditioning
-from diffuse_fast.errors import ArgumentError, DrainingError, QueueFullError, StartError, UnknownModelError
+from diffuse_fast.errors import ArgumentError, ArtifactError, DrainingError, QueueFullError, StartError, UnknownModelError
 from diffuse_fast.schedule import Schedule
 from diffuse_fast.serving.job import Admitted, Cancelled, Event, Failed, Finished, Job, Preview
 
@@ -126,6 +126,8 @@ class FakeWorkers:
     queue: int = 8
     step_seconds: float = 0.0005
     ready: bool = True
+    broken_file: bool = False
+    reloaded: list[str] = field(default_factory=list)
     draining: bool = False
     broken: bool = False
     warm_seconds: float = 0.0
@@ -144,6 +146,11 @@ class FakeWorkers:
         if self.broken:
             raise StartError("the model does not load.")
         self.ready = True
+
+    async def reload(self, name: str) -> None:
+        self.reloaded.append(name)
+        if self.broken_file:
+            raise ArtifactError("the file is truncated.")
 
     async def stop(self, drain: float) -> None:
         self.draining, self.ready = True, False

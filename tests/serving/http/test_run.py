@@ -86,6 +86,21 @@ def test_a_signal_while_warming_up_ends_it():
     assert workers.draining
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_hangup_reads_the_models_again(broken):
+    def client(url: str) -> None:
+        until(lambda: status(url) == 200)
+        os.kill(os.getpid(), signal.SIGHUP)
+        until(lambda: workers.reloaded)
+        assert httpx.post(f"{url}/v1/images/generations", json={}, timeout=60).status_code == 200
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    workers = FakeWorkers(broken_file=broken)
+    with asking(client) as port:
+        asyncio.run(run(workers, Settings(), host="127.0.0.1", port=port, drain=20.0))
+    assert workers.reloaded == ["digits"]
+
+
 def test_a_worker_that_does_not_start_ends_it():
     async def broken() -> None:
         workers = FakeWorkers(ready=False, broken=True)
