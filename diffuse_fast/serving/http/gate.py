@@ -59,8 +59,7 @@ class Gate:
         try:
             refused = self._refused(scope, headers)
             if refused is not None:
-                notes["refused"] = code = code_of(refused)
-                self._service.metrics.rejected(code)
+                notes["refused"] = code_of(refused)
                 await error_response(scope["path"], refused)(scope, receive, answer)
             else:
                 await self._app(scope, _in_time(receive, self._service.settings.body_seconds), answer)
@@ -71,6 +70,8 @@ class Gate:
             error = refusal(500, "internal_error", "the server failed; its log has the details under this X-Request-Id.")
             await error_response(scope["path"], error)(scope, receive, answer)
         finally:
+            if "refused" in notes and "job" not in notes and _CREATES.fullmatch(scope["path"]):
+                self._service.metrics.rejected(notes["refused"])
             write(scope, status, time.perf_counter() - began, notes)
 
     def _refused(self, scope: Scope, headers: Headers) -> Any:

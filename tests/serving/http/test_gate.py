@@ -132,6 +132,21 @@ def test_health_and_metrics(server):
     assert server.metric('diffuse_fast_requests_total{model="digits",outcome="completed"}') >= 1
 
 
+def test_refused_requests_are_counted_once_by_reason():
+    with serving(failures={13: "non_finite"}) as server, server.client() as client:
+        for body in ({"n": 0}, {"size": "1x1"}, {"model": "other"}, {"solver": "nonsense"}, {"seed": 13}):
+            assert 400 <= client.post(ROUTE, json=body).status_code < 500
+        for code, count in (
+            ("invalid_body", 1),
+            ("invalid_size", 1),
+            ("model_not_found", 1),
+            ("invalid_argument", 1),
+            ("non_finite", 0),
+        ):
+            assert server.metric(f'diffuse_fast_rejections_total{{reason="{code}"}}') == count, code
+        assert server.metric('diffuse_fast_requests_total{model="digits",outcome="non_finite"}') == 1
+
+
 def test_the_log_has_a_line_per_request_and_no_bodies():
     lines: list[dict] = []
 
