@@ -5,6 +5,7 @@ Plain ASGI: a refusal here costs no parsing of the body, and the route's ``recei
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 import time
@@ -58,11 +59,10 @@ class Gate:
         try:
             refused = self._refused(scope, headers)
             if refused is not None:
-                notes["refused"] = code = code_of(refused)
-                self._service.metrics.rejected(code)
+                notes["refused"] = code_of(refused)
                 await error_response(scope["path"], refused)(scope, receive, answer)
             else:
-                await self._app(scope, receive, answer)
+                await self._app(scope, _in_time(receive, self._service.settings.body_seconds), answer)
         except Exception:
             LOG.exception("request %s failed", number)
             if status:
@@ -70,6 +70,8 @@ class Gate:
             error = refusal(500, "internal_error", "the server failed; its log has the details under this X-Request-Id.")
             await error_response(scope["path"], error)(scope, receive, answer)
         finally:
+            if "refused" in notes and "job" not in notes and _CREATES.fullmatch(scope["path"]):
+                self._service.metrics.rejected(notes["refused"])
             write(scope, status, time.perf_counter() - began, notes)
 
     def _refused(self, scope: Scope, headers: Headers) -> Any:
@@ -100,3 +102,22 @@ class Gate:
         if room is not None and "idempotency-key" not in headers:  # a request with one may join another
             return refusal(429, "queue_full", "the queue is full; try again after Retry-After.", retry_after=room)
         return None
+
+
+def _in_time(receive: Receive, seconds: float) -> Receive:
+    """``receive`` that raises the refusal 408 if the body has not arrived within some seconds. After the body there is no limit."""
+    end = time.monotonic() + seconds
+    whole = False
+
+    async def receive_in_time() -> Message:
+        nonlocal whole
+        if whole:
+            return await receive()
+        try:
+            message = await asyncio.wait_for(receive(), end - time.monotonic())
+        except TimeoutError:
+            raise refusal(408, "body_timeout", f"the body did not arrive within {seconds:g} s.") from None
+        whole = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    return receive_in_time

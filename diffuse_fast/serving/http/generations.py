@@ -23,6 +23,7 @@ _ERRORS = {
     400: "Wrong argument",
     401: "No valid API key",
     404: "Unknown model",
+    408: "The body came too slowly",
     413: "Body too large",
     422: "Wrong body, or a sample is not finite",
     429: "Queue full, or too many requests",

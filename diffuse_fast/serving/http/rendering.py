@@ -74,9 +74,9 @@ async def events(run: Run, info: ModelInfo) -> AsyncIterator[bytes]:
         yield sse("error", {"type": "error", "index": failed.sample, "error": error_object(of_failure(failed))})
 
 
-def sse(event: str, data: Any, number: int | None = None) -> bytes:
+def sse(event: str, data: Any) -> bytes:
     """A server-sent event with JSON data."""
-    return format_sse_event(event=event, data_str=json.dumps(data, allow_nan=False), id=None if number is None else str(number))
+    return format_sse_event(event=event, data_str=json.dumps(data, allow_nan=False))
 
 
 async def _image(run: Run, info: ModelInfo, end: Finished | Failed, i: int) -> dict[str, Any]:

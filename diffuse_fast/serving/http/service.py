@@ -9,7 +9,7 @@ from ...errors import DiffuseFastError, suggest
 from ..job import Job
 from .metrics import Metrics
 from .once import Once
-from .refusals import RETRY, code_of, of_error, refusal
+from .refusals import RETRY, of_error, refusal
 from .runs import Run, Shelf
 from .settings import Settings
 
@@ -36,9 +36,7 @@ class Service:
         try:
             ticket = self.workers.submit(job)
         except DiffuseFastError as error:
-            refused = of_error(error)
-            self.metrics.rejected(code_of(refused))
-            raise refused from error
+            raise of_error(error) from error
         return Run(ticket, linger, self.metrics)
 
     def model(self, name: str | None) -> ModelInfo:

@@ -20,6 +20,7 @@ class Settings:
         max_work: Largest product of samples, elements of a sample and steps of one request.
         max_body: Largest request body in bytes.
         max_tensor_body: The same for tensors (``/v2/models/.../infer``).
+        body_seconds: How long a body may take to arrive.
         rate: Requests that create work per second and key; None is no limit. Short bursts of ten seconds' worth are served.
         keep_seconds: How long finished jobs and answers with an ``Idempotency-Key`` are kept.
         keep_bytes: How many bytes of them are kept; the oldest go first.
@@ -32,6 +33,7 @@ class Settings:
     max_work: int = 1 << 31
     max_body: int = MIB
     max_tensor_body: int = 64 * MIB
+    body_seconds: float = 30.0
     rate: float | None = None
     keep_seconds: float = 600.0
     keep_bytes: int = 256 * MIB

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import socket
 from typing import ClassVar
 
 import pytest
@@ -131,6 +132,21 @@ def test_health_and_metrics(server):
     assert server.metric('diffuse_fast_requests_total{model="digits",outcome="completed"}') >= 1
 
 
+def test_refused_requests_are_counted_once_by_reason():
+    with serving(failures={13: "non_finite"}) as server, server.client() as client:
+        for body in ({"n": 0}, {"size": "1x1"}, {"model": "other"}, {"solver": "nonsense"}, {"seed": 13}):
+            assert 400 <= client.post(ROUTE, json=body).status_code < 500
+        for code, count in (
+            ("invalid_body", 1),
+            ("invalid_size", 1),
+            ("model_not_found", 1),
+            ("invalid_argument", 1),
+            ("non_finite", 0),
+        ):
+            assert server.metric(f'diffuse_fast_rejections_total{{reason="{code}"}}') == count, code
+        assert server.metric('diffuse_fast_requests_total{model="digits",outcome="non_finite"}') == 1
+
+
 def test_the_log_has_a_line_per_request_and_no_bodies():
     lines: list[dict] = []
 
@@ -171,6 +187,20 @@ def test_a_span_says_what_was_drawn(server, monkeypatch):
     with server.client() as client:
         client.post(ROUTE, json={"n": 2, "num_inference_steps": 3})
     assert {"diffuse_fast.model": "digits", "diffuse_fast.samples": 2, "diffuse_fast.steps": 3}.items() <= Span.told.items()
+
+
+def test_a_body_that_does_not_come_is_408():
+    head = b"POST /v1/images/generations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    with serving(Settings(body_seconds=0.2)) as server:
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall(head)
+            answer = b""
+            while part := connection.recv(4096):  # until the server closes the connection
+                answer += part
+        assert answer.startswith(b"HTTP/1.1 408") and b"body_timeout" in answer
+        with server.client() as client:  # what comes after the body has no limit
+            assert client.post(ROUTE, json={"num_inference_steps": 400}).status_code == 200
 
 
 def test_an_unexpected_error_tells_no_internals(monkeypatch, caplog):
