@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -195,7 +197,7 @@ def test_a_run(serving):
 
 
 def test_arrivals_without_a_connection_are_lost(serving, without_idle_times):
-    with serving(capacity=3, queue=64, step_seconds=0.02) as server:
+    with serving(capacity=3, queue=64, step_seconds=0.01) as server:
         found = load(server.url, rate=2000.0, seconds=30.0, requests=50, limit=3)
         sent = len(server.workers.jobs)
     assert found["arrivals"] == 50
@@ -245,7 +247,7 @@ def test_a_server_that_refuses_everything(serving):
         load(server.url)
 
 
-def test_the_command(serving):
+def test_the_command(serving, without_idle_times):
     pytest.importorskip("typer")
     from typer.testing import CliRunner
 
@@ -261,6 +263,31 @@ def test_the_command(serving):
     assert "goodput" in table and "one-at-a-time" in table
     remote = run("http://192.0.2.1:80")
     assert remote.exit_code == 1 and "--allow-remote" in remote.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not pin processes")
+def test_a_server_of_its_own_runs_on_other_cores_and_ends(tmp_path, monkeypatch):
+    program = tmp_path / "python"
+    program.write_text(f"""#!{sys.executable}
+import os, pathlib, sys, time
+pathlib.Path({str(tmp_path / "seen")!r}).write_text(repr((os.getpid(), os.sched_getaffinity(0), sys.argv[1:])))
+print("Serving digits on http://127.0.0.1:1", flush=True)
+time.sleep(60)
+""")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    before = os.sched_getaffinity(0)
+    with local_server("digits", 4) as (url, where):
+        mine = os.sched_getaffinity(0)
+    number, its, arguments = eval((tmp_path / "seen").read_text())
+    assert url == "http://127.0.0.1:1" and os.sched_getaffinity(0) == before
+    assert arguments == ["-m", "diffuse_fast", "serve", "digits", "--port", "0", "--capacity", "4"]
+    if mine == before:  # one core
+        assert its == before and "share" in where
+    else:
+        assert its and not its & mine and its | mine == before and f"generator on CPU {min(mine)}" in where
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)
 
 
 def test_a_server_of_its_own_that_does_not_start(tmp_path):

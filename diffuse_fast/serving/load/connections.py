@@ -59,14 +59,16 @@ class Connections:
             if reader.at_eof() or writer.is_closing():
                 writer.close()
                 continue
-            try:
-                return await self._exchange(reader, writer, message)
-            except _ClosedWhileIdleError:
-                continue
-        streams = asyncio.open_connection(
+            answer = await self._exchange(reader, writer, message)
+            if answer is not None:
+                return answer
+        streams = await asyncio.open_connection(
             self._address, self._port, ssl=self._ssl, server_hostname=self._name if self._ssl else None
         )
-        return await self._exchange(*await streams, message)
+        answer = await self._exchange(*streams, message)
+        if answer is None:
+            raise ConnectionResetError("the server closed the connection without an answer.")
+        return answer
 
     async def aclose(self) -> None:
         """Close the connections that are idle."""
@@ -77,7 +79,10 @@ class Connections:
                 await writer.wait_closed()
         self._idle.clear()
 
-    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: bytes) -> tuple[int, bytes]:
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: bytes
+    ) -> tuple[int, bytes] | None:
+        """The answer; None if the connection ended before it, as servers do with one that was idle for long."""
         keep = False
         try:
             try:
@@ -85,9 +90,9 @@ class Connections:
                 await writer.drain()
                 line = await reader.readline()
             except ConnectionError:
-                line = b""
-            if not line:  # the server closed the connection at the moment of sending
-                raise _ClosedWhileIdleError
+                return None
+            if not line:
+                return None
             version, status, *_ = line.split(None, 2)
             headers = {}
             while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
@@ -104,10 +109,6 @@ class Connections:
                 self._idle.append((reader, writer))
             else:
                 writer.close()
-
-
-class _ClosedWhileIdleError(EOFError):
-    """The server closed a connection before it answered on it."""
 
 
 async def _chunks(reader: asyncio.StreamReader) -> bytes:
