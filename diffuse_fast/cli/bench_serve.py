@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 from typing import Annotated, Any
 
 import typer
 
-
-class Policy(enum.StrEnum):
-    """How many requests are outstanding."""
-
-    server = "server"
-    one_at_a_time = "one-at-a-time"
+from ..serving.load.policy import Policy
 
 
 def bench_serve(
@@ -30,10 +24,10 @@ def bench_serve(
     requests: Annotated[int | None, typer.Option(min=1, help="Most arrivals. [default: no limit]")] = None,
     connections: Annotated[int, typer.Option(min=1, help="Most connections; an arrival without one is lost.")] = 256,
     policy: Annotated[
-        Policy, typer.Option(help="server: send every request at once; one-at-a-time: wait for the answer before it.")
+        Policy, typer.Option(help="What may be outstanding together. server: all; the others batch as other servers do.")
     ] = Policy.server,
     model: Annotated[str | None, typer.Option(help="A model of the server at URL. [default: its first]")] = None,
-    capacity: Annotated[int, typer.Option(min=1, help="Samples in the batch of the server that is started for MODEL.")] = 32,
+    capacity: Annotated[int, typer.Option(min=1, help="Samples in a batch: of a server started here, of other policies.")] = 32,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the arrivals.")] = 0,
     key: Annotated[str | None, typer.Option(envvar="DIFFUSE_FAST_API_KEY", help="API key; better in the variable.")] = None,
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Send load to another machine.")] = False,
@@ -48,9 +42,9 @@ def bench_serve(
     import json
 
     from ..console import say
-    from ..serving.load import measure
     from ..serving.load.connections import Connections
     from ..serving.load.local_server import local_server
+    from ..serving.load.run import measure
 
     remote = "://" in target
     if model is not None and not remote:
@@ -67,7 +61,8 @@ def bench_serve(
                 seconds=seconds,
                 requests=requests,
                 limit=connections,
-                one_at_a_time=policy is Policy.one_at_a_time,
+                policy=policy,
+                batch=capacity,
                 seed=seed,
                 progress=say,
             )

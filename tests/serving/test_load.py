@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 
 from diffuse_fast.errors import ArgumentError, LoadError
-from diffuse_fast.serving.load import measure
 from diffuse_fast.serving.load import run as load_run
 from diffuse_fast.serving.load.connections import Connections
 from diffuse_fast.serving.load.local_server import local_server
 from diffuse_fast.serving.load.outcomes import BROKEN, LOST, TIMEOUT, Outcome, summary
-from diffuse_fast.serving.load.trace import GUIDANCE, STEPS, poisson
+from diffuse_fast.serving.load.policy import Policy, Turns
+from diffuse_fast.serving.load.run import measure
+from diffuse_fast.serving.load.trace import GUIDANCE, STEPS, Arrival, poisson
 
 MANY = 40_000
 
@@ -223,10 +224,68 @@ def test_one_at_a_time_never_has_two_requests_outstanding(serving):
             return ticket
 
         server.workers.submit = counted
-        found = load(server.url, rate=400.0, requests=30, one_at_a_time=True)
+        found = load(server.url, rate=400.0, requests=30, policy=Policy.one_at_a_time)
         assert found["policy"] == "one-at-a-time" and most == 1
         load(server.url, rate=4000.0, requests=30)
         assert most > 1
+
+
+def together(policy: Policy, size: int, *requests: tuple[float, int]) -> list[tuple[float, ...]]:
+    """Run requests of (guidance, ticks) that arrive at once; which guidance scales were outstanding, tick by tick."""
+
+    async def run():
+        turns = Turns(policy, size)
+        running: list[float] = []
+        seen = []
+
+        async def request(number: int, guidance: float, ticks: int) -> None:
+            async with turns.turn(Arrival(0.0, number, 5, guidance, None)):
+                running.append(guidance)
+                for _ in range(ticks):
+                    await tick.wait()
+                    await asyncio.sleep(0)
+                running.remove(guidance)
+
+        tick = asyncio.Event()
+        tasks = [asyncio.create_task(request(i, *r)) for i, r in enumerate(requests)]
+        while True:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            if all(task.done() for task in tasks):
+                return seen
+            seen.append(tuple(running))
+            tick.set()
+            await asyncio.sleep(0)
+            tick.clear()
+
+    return asyncio.run(run())
+
+
+def test_policies_decide_what_is_outstanding():
+    requests = ((1, 1), (1, 3), (2, 1), (1, 1))
+    assert together(Policy.server, 2, *requests) == [(1, 1, 2, 1), (1,), (1,)]
+    assert together(Policy.one_at_a_time, 2, *requests) == [(1,), (1,), (1,), (1,), (2,), (1,)]
+    assert together(Policy.equal_guidance, 2, *requests) == [(1, 1), (1,), (1,), (2,), (1,)]
+    assert together(Policy.equal_guidance, 2, (1, 1), (1, 3), (1, 1)) == [(1, 1), (1, 1), (1,)]
+    # The first comes alone, as the batch starts at once; the next two leave together.
+    assert together(Policy.whole_request, 2, *requests) == [(1,), (1, 2), (1,), (1,), (1,)]
+
+
+def test_a_request_that_gives_up_leaves_its_turn_to_the_next():
+    async def run():
+        turns = Turns(Policy.one_at_a_time, 1)
+        ended = []
+
+        async def request(number: int, seconds: float) -> None:
+            async with asyncio.timeout(seconds), turns.turn(Arrival(0.0, number, 5, 1.0, None)):
+                await asyncio.sleep(0.1 if number == 0 else 0)
+                ended.append(number)
+
+        found = await asyncio.gather(request(0, 5), request(1, 0.01), request(2, 5), return_exceptions=True)
+        return ended, found
+
+    ended, found = asyncio.run(run())
+    assert ended == [0, 2] and isinstance(found[1], TimeoutError)
 
 
 def test_without_a_rate_it_is_a_share_of_the_capacity(serving, without_idle_times):

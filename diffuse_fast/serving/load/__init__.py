@@ -1,7 +1,2 @@
-"""Measure a server under load: open-loop Poisson arrivals, their latencies, and what was done within its deadline."""
-
-from __future__ import annotations
-
-from .run import measure
-
-__all__ = ["measure"]
+"""Measure a server under load: open-loop Poisson arrivals, their latencies, and what was done within its deadline. The entry point
+is :func:`.run.measure`."""

@@ -13,6 +13,7 @@ from ...console import silent
 from ...errors import ArgumentError, LoadError
 from .connections import Connections
 from .outcomes import BROKEN, LOST, TIMEOUT, Outcome, summary
+from .policy import Policy, Turns
 from .trace import GUIDANCE, STEPS, Arrival, poisson
 
 WAITING = 64  # requests that always wait while the capacity is measured
@@ -32,7 +33,8 @@ async def measure(
     seconds: float = 30.0,
     requests: int | None = None,
     limit: int = 256,
-    one_at_a_time: bool = False,
+    policy: Policy = Policy.server,
+    batch: int = 32,
     seed: int = 0,
     progress: Callable[[str], None] = silent,
 ) -> dict[str, Any]:
@@ -49,8 +51,8 @@ async def measure(
         seconds: How long requests arrive. Measuring the capacity takes a third of it more.
         requests: Maximum number of arrivals; None is no limit.
         limit: Maximum number of connections. An arrival while all are in use is lost.
-        one_at_a_time: Send a request only when the answer to the one before is there. Arrivals wait for that; their latency
-            counts from their arrival.
+        policy: Which requests may be outstanding together. Others wait here; their latency counts from their arrival.
+        batch: Most requests in a batch, for the policies that have one.
         seed: Seed of the trace.
         progress: Called with a line of text.
 
@@ -63,7 +65,7 @@ async def measure(
         ArgumentError: there is no such model.
     """
     name, classes = await _model(connections, model)
-    client = _Client(connections, name, 1 if one_at_a_time else limit)
+    client = _Client(connections, name, Turns(policy, batch))
     progress("measuring requests that are alone")
     idle = await _idle_times(client, classes)
     capacity = None
@@ -76,7 +78,7 @@ async def measure(
     outcomes, took = await _open_loop(client, arrivals, idle, limit)
     return {
         "model": name,
-        "policy": "one-at-a-time" if one_at_a_time else "server",
+        "policy": policy.value,
         "seed": seed,
         "rate": rate,
         "capacity": capacity,
@@ -86,12 +88,12 @@ async def measure(
 
 
 class _Client:
-    """Sends arrivals as requests, at most ``outstanding`` at a time."""
+    """Sends arrivals as requests, each when it is its turn."""
 
-    def __init__(self, connections: Connections, model: str, outstanding: int) -> None:
+    def __init__(self, connections: Connections, model: str, turns: Turns) -> None:
         self._connections = connections
         self._model = model
-        self._free = asyncio.Semaphore(outstanding)
+        self._turns = turns
 
     async def send(self, arrival: Arrival, due: float | None = None) -> int | str:
         """Return the status, or what else became of the request.
@@ -109,7 +111,7 @@ class _Client:
         if arrival.label is not None:
             body["class_label"] = arrival.label
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS), self._free:
+            async with asyncio.timeout(TIMEOUT_SECONDS), self._turns.turn(arrival):
                 if due is not None:  # it may have passed while the request waited here; the server takes no deadline of 0
                     body["deadline"] = max(due - asyncio.get_running_loop().time(), 1e-3)
                 return (await self._connections.request("POST", _ROUTE, body))[0]
