@@ -13,6 +13,7 @@ from ..console import say
 from ..errors import DiffuseFastError, UnavailableError
 from .bench import COMMAND as BENCH
 from .bench import bench
+from .bench_serve import bench_serve
 from .compile import compile
 from .doctor import doctor
 from .evaluate import evaluate
@@ -51,7 +52,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-COMMANDS = (sample, serve, train, export, compile, inspect, learn_solver, evaluate, likelihood, tune, quantize, solvers, doctor)
+COMMANDS = (
+    sample,
+    serve,
+    bench_serve,
+    train,
+    export,
+    compile,
+    inspect,
+    learn_solver,
+    evaluate,
+    likelihood,
+    tune,
+    quantize,
+    solvers,
+    doctor,
+)
 for command in COMMANDS:
     app.command(command.__name__.replace("_", "-"))(command)
 app.command("bench", context_settings=BENCH)(bench)
