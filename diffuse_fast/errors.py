@@ -135,6 +135,10 @@ class StartError(DiffuseFastError, RuntimeError):
     """A worker did not become ready."""
 
 
+class WorkerError(DiffuseFastError, RuntimeError):
+    """A worker process died again and again over the same work."""
+
+
 def install_hint(extra: str | None) -> str:
     """Return the end of a message about a missing package: the command that installs it, from a source checkout."""
     return f"pip install '.[{extra}]' in the checkout of diffuse_fast"

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from .. import __version__
 from ..console import say
 from ..errors import DiffuseFastError, UnavailableError
+from .batch import batch
 from .bench import COMMAND as BENCH
 from .bench import bench
 from .compile import compile
@@ -51,7 +52,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-COMMANDS = (sample, serve, train, export, compile, inspect, learn_solver, evaluate, likelihood, tune, quantize, solvers, doctor)
+COMMANDS = (
+    sample,
+    batch,
+    serve,
+    train,
+    export,
+    compile,
+    inspect,
+    learn_solver,
+    evaluate,
+    likelihood,
+    tune,
+    quantize,
+    solvers,
+    doctor,
+)
 for command in COMMANDS:
     app.command(command.__name__.replace("_", "-"))(command)
 app.command("bench", context_settings=BENCH)(bench)
