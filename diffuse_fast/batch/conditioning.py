@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,5 +35,5 @@ def read_conditioning(path: Path) -> tuple[dict[str, np.ndarray], str]:
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise ValueError("it is not an .npz")
             return {name: arrays[name] for name in arrays.files}, digest
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ArgumentError(f"the conditioning {str(path)!r} cannot be read: {error}.") from None

@@ -139,9 +139,10 @@ def _checked(
 ) -> str | None:
     """Check the conditioning, and return the digest of its file."""
     if cond_file is None:
-        longest = max((len(values) for values in (cond or {}).values()), default=1)
-        if longest > n:
-            raise ArgumentError(f"cond has {longest} values for {n} samples.")
+        lengths = [len(values) for values in (cond or {}).values()] or [1]
+        longest = max(lengths)
+        if min(lengths) < 1 or longest > n:
+            raise ArgumentError(f"cond has lists of {lengths} values for {n} samples; each takes 1 to {n}.")
         conditions("cond", conditioning_of(cond or {}, range(longest)), longest, model.conditioning)
         return None
     if cond:
@@ -263,6 +264,7 @@ class _Batch:
             self._starts += 1
             if self._starts == STARTS:
                 raise StartError(f"{STARTS} workers ended before they were ready ({how}).")
+            self._say(f"batch: a worker died ({how}) before it was ready; another is started")
             return
         self._deaths[worker.shard] += 1
         if self._deaths[worker.shard] > RETRIES:
@@ -292,7 +294,7 @@ class _Worker:
         self.shard: int | None = None
         self.connection, theirs = Pipe()
         try:
-            # -P: not from the folder that the command was started in. A session of its own: a terminal's Ctrl-C is for this process.
+            # -P: not from the folder that the command was started in. A session of its own: Ctrl-C is for this process.
             command = [sys.executable, "-P", "-m", "diffuse_fast.batch.worker", str(theirs.fileno())]
             self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True)
         finally:

@@ -53,7 +53,7 @@ def failed_in(path: Path, ids: range) -> list[int] | None:
     """The failed ids of a shard that is complete; None if it is missing, damaged or of other ids."""
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:  # np.load leaves a damaged file open
                 there, failed = file["ids"].tolist(), file["failed"].tolist()
                 complete = "samples" in file.files
         else:
