@@ -18,6 +18,7 @@ import pytest
 
 import diffuse_fast as df
 from diffuse_fast import batch
+from diffuse_fast.batch import supervisor
 from diffuse_fast.batch.worker import finite
 from diffuse_fast.errors import ArgumentError, NonFiniteError, OutputError, StartError, UnavailableError, WorkerError
 
@@ -132,7 +133,8 @@ def test_shards_without_their_recipe_and_a_folder_in_use_are_refused(tmp_path):
 def test_a_shard_of_pictures(tmp_path):
     image = pytest.importorskip("PIL.Image")
     np.savez(tmp_path / "labels.npz", label=np.arange(5))
-    batch.run("digits", 5, tmp_path / "out", steps=2, seed=1, cond_file=tmp_path / "labels.npz", format="png", shard_size=3)
+    options = {"steps": 2, "seed": 1, "cond_file": tmp_path / "labels.npz", "format": "png", "shard_size": 3}
+    batch.run("digits", 5, tmp_path / "out", processes=1, **options)
     pictures = {}
     for path in sorted((tmp_path / "out").glob("shard-*.zip")):
         with zipfile.ZipFile(path) as file:
@@ -194,60 +196,47 @@ def command(model, folder, *arguments):
     return [sys.executable, "-m", "diffuse_fast", "batch", str(model), "--out", str(folder), *arguments]
 
 
-@pytest.fixture
-def started(tmp_path):
-    """``started(n)``: the command, once it has written its first shard."""
-    processes = []
-
-    def start(n):
-        arguments = ["-n", str(n), "--steps", "4", "--seed", "3", "--shard-size", "20", "--processes", "2"]
-        process = subprocess.Popen(
-            command("digits", tmp_path / "out", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        processes.append(process)
-        end = time.monotonic() + 200
-        while not any((tmp_path / "out").glob("shard-*")):
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.01)
-        return process
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.communicate()
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_killed_worker_loses_and_doubles_nothing(tmp_path, started):
-    process = started(240)
-    killed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(killed) == 2
-    for pid in killed:
-        os.kill(int(pid), signal.SIGKILL)
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors
-    assert errors.count("a worker died (signal 9)") == 2
-    ids, samples = read(tmp_path / "out")
+def test_killed_workers_and_ctrl_c_lose_and_double_nothing(tmp_path):
+    arguments = ["-n", "240", "--steps", "4", "--seed", "3", "--shard-size", "20", "--processes", "2"]
+    process = subprocess.Popen(command("digits", tmp_path, *arguments), stderr=subprocess.PIPE, text=True)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    try:
+        written(tmp_path, 1, process)
+        killed = workers.read_text().split()
+        assert len(killed) == 2
+        for pid in killed:
+            os.kill(int(pid), signal.SIGKILL)
+        written(tmp_path, 1 + len(killed) + 1, process)  # each may have had one shard that was written and not yet heard of
+        left = workers.read_text().split()
+        assert not set(killed) & set(left)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=200)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, errors
+    *deaths, last = errors.splitlines()
+    assert [line.startswith("batch: a worker died (signal 9)") for line in deaths] == [True, True]
+    assert last == "diffuse-fast: stopped. The shards that are written stay; the same command goes on."
+    for pid in left:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
+    there = len(read(tmp_path)[0])
+    assert there < 240
+    result = batch.run("digits", 240, tmp_path, steps=4, shard_size=20, processes=1)
+    assert result.drawn == 12 - there // 20
+    ids, samples = read(tmp_path)
     assert ids == list(range(240))
     np.testing.assert_array_equal(samples, df.sample("digits", 240, 4, seed=3, batch_size=64))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_ctrl_c_ends_it_and_the_same_command_goes_on(tmp_path, started):
-    process = started(240)
-    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode == 130
-    assert errors == "diffuse-fast: stopped. The shards that are written stay; the same command goes on.\n"
-    for pid in workers:
-        with pytest.raises(ProcessLookupError):
-            os.kill(int(pid), 0)
-    there = len(read(tmp_path / "out")[0])
-    assert 0 < there < 240
-    result = batch.run("digits", 240, tmp_path / "out", steps=4, shard_size=20, processes=2)
-    assert result.drawn == 12 - there // 20
-    assert read(tmp_path / "out")[0] == list(range(240))
+def written(folder: Path, shards: int, process: subprocess.Popen) -> None:
+    """Wait until a process has written shards."""
+    end = time.monotonic() + 200
+    while len(list(folder.glob("shard-*"))) < shards:
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
 
 
 @contextlib.contextmanager
@@ -266,16 +255,18 @@ def workers_that(monkeypatch, code):
         yield count
 
 
-def test_a_shard_is_drawn_again_three_times(tmp_path, monkeypatch):
+def test_a_shard_is_not_drawn_again_for_ever(tmp_path, monkeypatch):
+    assert supervisor.RETRIES == 3
+    monkeypatch.setattr(supervisor, "RETRIES", 1)
     dies = """connection.recv()
 from diffuse_fast.batch.messages import Ready
 connection.send(Ready({}))
 connection.recv()
 os._exit(9)
 """
-    with workers_that(monkeypatch, dies) as count, pytest.raises(WorkerError, match=r"died 4 times .* shard 0 \(exit status 9\)"):
+    with workers_that(monkeypatch, dies) as count, pytest.raises(WorkerError, match=r"died 2 times .* shard 0 \(exit status 9\)"):
         batch.run("digits", 4, tmp_path, steps=2, processes=1)
-    assert len(count) == 4
+    assert len(count) == 2
 
 
 def test_workers_that_do_not_start_are_given_up(tmp_path, monkeypatch):
