@@ -139,6 +139,10 @@ class LoadError(DiffuseFastError, RuntimeError):
     """A server under measurement does not start or answer, or refuses a request that is alone."""
 
 
+class WorkerError(DiffuseFastError, RuntimeError):
+    """A worker process died again and again over the same work."""
+
+
 def install_hint(extra: str | None) -> str:
     """Return the end of a message about a missing package: the command that installs it, from a source checkout."""
     return f"pip install '.[{extra}]' in the checkout of diffuse_fast"

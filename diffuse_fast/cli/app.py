@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from .. import __version__
 from ..console import say
 from ..errors import DiffuseFastError, UnavailableError
+from .batch import batch
 from .bench import COMMAND as BENCH
 from .bench import bench
 from .bench_serve import bench_serve
@@ -54,6 +55,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     sample,
+    batch,
     serve,
     bench_serve,
     train,

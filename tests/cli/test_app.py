@@ -17,8 +17,8 @@ import pytest
 import diffuse_fast as df
 from diffuse_fast.errors import ArgumentError
 
-COMMANDS = ("sample", "serve", "bench-serve", "train", "export", "compile", "inspect", "learn-solver", "evaluate", "likelihood",
-            "tune", "quantize", "solvers", "doctor")  # fmt: skip
+COMMANDS = ("sample", "batch", "train", "export", "compile", "inspect", "learn-solver", "evaluate", "likelihood", "tune",
+            "quantize", "solvers", "doctor")  # fmt: skip
 
 
 def python(code: str, **options) -> subprocess.CompletedProcess:
