@@ -86,7 +86,7 @@ class Recipe:
 
 def _flat(recipe: Mapping[str, Any], leave_out: Sequence[str]) -> dict[str, Any]:
     """The fields by name, those of a mapping as ``cond.label``."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in recipe.items():
         if name in leave_out:
             continue
