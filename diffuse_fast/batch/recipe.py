@@ -74,13 +74,27 @@ class Recipe:
         Raises:
             ArgumentError: a field differs; the message names it.
         """
-        own = json.loads(json.dumps(dataclasses.asdict(self)))
-        for name, value in own.items():
-            if name not in leave_out and stored.get(name) != value:
+        own = _flat(json.loads(json.dumps(dataclasses.asdict(self))), leave_out)
+        before = _flat(stored, leave_out)
+        for name in sorted(own.keys() | before.keys()):
+            if own.get(name) != before.get(name):
                 raise ArgumentError(
-                    f"{name} is {value!r}, but {str(folder)!r} was begun with {stored.get(name)!r}: "
+                    f"{name} is {own.get(name)!r}, but {str(folder)!r} was begun with {before.get(name)!r}: "
                     "give the same command to go on, or another folder."
                 )
+
+
+def _flat(recipe: Mapping[str, Any], leave_out: Sequence[str]) -> dict[str, Any]:
+    """The fields by name, those of a mapping as ``cond.label``."""
+    flat: dict[str, Any] = {}
+    for name, value in recipe.items():
+        if name in leave_out:
+            continue
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": one for inner, one in value.items()}
+        else:
+            flat[name] = value
+    return flat
 
 
 def stored_in(folder: Path) -> dict[str, Any] | None:
