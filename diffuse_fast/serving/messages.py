@@ -77,7 +77,8 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """How it goes: steps so far, and seconds per step lately."""
+    """How it goes: steps so far, and lately the seconds of a step and of an evaluation of the network."""
 
     ticks: int
     seconds_per_tick: float
+    seconds_per_evaluation: float

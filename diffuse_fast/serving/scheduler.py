@@ -9,6 +9,7 @@ by one with every ``ageing`` seconds of waiting, so every sample's turn comes.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -102,15 +103,23 @@ class Scheduler:
         slack = math.inf if entry.deadline is None else entry.deadline - now - entry.calls * seconds_per_call
         return -effective, slack, entry.cost, arrival
 
-    def late(self, now: float, seconds_per_call: float = 0.0) -> list[Entry]:
-        """Remove and return the samples whose deadlines cannot be met: of those that wait, where not even joining now would do.
+    def late(
+        self, now: float, seconds_per_call: float = 0.0, left: Callable[[Entry], int] = lambda entry: entry.calls
+    ) -> list[Entry]:
+        """Remove and return the samples whose deadlines cannot be met, so that no step is spent on them: of those that wait, where
+        not even joining now would do.
 
         Args:
             now: The time.
-            seconds_per_call: The shortest time that a step takes.
+            seconds_per_call: How long a step takes.
+            left: How many calls of the network a running sample has left.
         """
-        late = [e for e in self.waiting if e.deadline is not None and now + e.calls * seconds_per_call > e.deadline]
-        late += [e for e in self.running if e.deadline is not None and now > e.deadline]
+
+        def in_vain(entry: Entry, calls: int) -> bool:
+            return entry.deadline is not None and now + calls * seconds_per_call > entry.deadline
+
+        late = [entry for entry in self.waiting if in_vain(entry, entry.calls)]
+        late += [entry for entry in self.running if entry.deadline is not None and in_vain(entry, left(entry))]
         for entry in late:
             self.end(entry.job, entry.sample)
         return late

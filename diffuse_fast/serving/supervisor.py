@@ -47,7 +47,8 @@ class Supervisor:
         name, model: As given.
         ready: Whether the process takes jobs.
         network: What runs the network, once it was ready.
-        ticks, seconds_per_tick: Steps of all processes so far, and seconds per step lately.
+        ticks: Steps of all processes so far.
+        seconds_per_tick, seconds_per_evaluation: Lately, of a step and of an evaluation of the network.
         restarts: How many processes died.
         tickets: Jobs that have not ended, by id.
     """
@@ -62,7 +63,8 @@ class Supervisor:
     ):
         self.name, self.model, self._settings, self._warm_timeout, self._record = name, model, settings, warm_timeout, record
         self.ready, self.network = False, dict[str, Any]()
-        self.ticks, self._ticks_before, self.seconds_per_tick, self.restarts = 0, 0, 0.0, 0
+        self.ticks, self._ticks_before, self.restarts = 0, 0, 0
+        self.seconds_per_tick = self.seconds_per_evaluation = 0.0
         self.tickets: dict[str, Ticket] = {}
         self._sent: set[str] = set()
         self._blame: dict[str, int] = {}
@@ -139,7 +141,8 @@ class Supervisor:
         read = []
         for message in messages:
             if isinstance(message, Pulse):
-                self.ticks, self.seconds_per_tick = self._ticks_before + message.ticks, message.seconds_per_tick
+                self.ticks = self._ticks_before + message.ticks
+                self.seconds_per_tick, self.seconds_per_evaluation = message.seconds_per_tick, message.seconds_per_evaluation
                 continue
             if isinstance(message, Finished | Preview) and isinstance(message.x, Place):
                 read.append(message.x.number)

@@ -15,14 +15,14 @@ class Ticket:
 
     Attributes:
         job: The job.
-        calls: Calls of the network of each sample.
+        calls, evaluations: Calls of the network of each sample, and evaluations in each call: 2 with guidance.
         estimate: Seconds until it should be finished, when it was accepted.
         unfinished: The positions of the samples that have not ended.
         admitted: Those of them that are in the batch.
     """
 
-    def __init__(self, job: Job, calls: int, estimate: float, cancelled: Callable[[Ticket], None]):
-        self.job, self.calls, self.estimate = job, calls, estimate
+    def __init__(self, job: Job, calls: int, evaluations: int, estimate: float, cancelled: Callable[[Ticket], None]):
+        self.job, self.calls, self.evaluations, self.estimate = job, calls, evaluations, estimate
         self.unfinished, self.admitted = set(range(len(job.samples))), set[int]()
         self._cancelled = cancelled
         self._seen_admitted, self._previews = set[int](), dict[int, int]()

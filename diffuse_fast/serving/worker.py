@@ -12,8 +12,10 @@ import math
 import signal
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,8 @@ from .job import Admitted, Failed, Finished, Job, Preview
 from .messages import Broken, Cancel, Draw, Free, Pulse, Ready, Settings
 from .scheduler import Entry, Scheduler
 from .shared_arrays import SharedArrays
+
+_LATELY = 32  # steps by which the next ones are judged
 
 
 def main(connection: Connection, memory: int) -> None:
@@ -61,7 +65,8 @@ class Worker:
         self._jobs: dict[str, _Drawing] = {}
         self._in_slot: dict[int, _Running] = {}
         self._events: list[Any] = []
-        self._ticks, self._seconds, self._fastest = 0, 0.0, 0.0
+        self._ticks = 0
+        self._lately: deque[tuple[float, float]] = deque(maxlen=_LATELY)  # seconds of steps, and of evaluations in them
         self._warm_up()
         self._connection.send([Ready(record(self._model, options["runtime"], options["precision"], options["threads"]))])
 
@@ -114,10 +119,11 @@ class Worker:
 
     def _step(self) -> None:
         now = time.monotonic()
-        for entry in self._scheduler.late(now, self._fastest):
+        seconds = self._seconds_of_a_step()
+        for entry in self._scheduler.late(now, seconds, self._calls_left):
             self._leave(entry)
             self._fail(entry.job, entry.sample, "deadline", "the sample could not be finished before its deadline.")
-        for entry in self._scheduler.admit(now, self._seconds):
+        for entry in self._scheduler.admit(now, seconds):
             self._admit(entry)
         self._report()  # before the network is called: if this process dies there, the other knows what was running
         if self._in_slot:
@@ -125,7 +131,7 @@ class Worker:
             for slot, running in list(self._in_slot.items()):
                 self._look(slot, running)
             if self._events:
-                self._events.append(Pulse(self._ticks, self._seconds))
+                self._events.append(Pulse(self._ticks, *(median(column) for column in zip(*self._lately, strict=True))))
                 self._report()
 
     def _admit(self, entry: Entry) -> None:
@@ -149,6 +155,7 @@ class Worker:
         self._events.append(Admitted(entry.job, entry.sample, time.monotonic()))
 
     def _tick(self) -> None:
+        evaluations = sum(running.entry.evaluations for running in self._in_slot.values())
         begin = time.perf_counter()
         try:
             self._slots.tick()
@@ -160,8 +167,18 @@ class Worker:
                 self._end(slot, "network", "the network failed.")
         seconds = time.perf_counter() - begin
         self._ticks += 1
-        self._seconds = seconds if self._ticks == 1 else 0.9 * self._seconds + 0.1 * seconds
-        self._fastest = seconds if self._ticks == 1 else min(self._fastest, seconds)
+        self._lately.append((seconds, seconds / evaluations))
+
+    def _seconds_of_a_step(self) -> float:
+        """How long the next step should take; medians, because now and then a step is held up."""
+        if not self._lately:
+            return 0.0
+        evaluations = sum(running.entry.evaluations for running in self._in_slot.values())
+        return median(each for _, each in self._lately) * max(1, evaluations)
+
+    def _calls_left(self, entry: Entry) -> int:
+        slot, running = next((s, r) for s, r in self._in_slot.items() if r.entry is entry)
+        return entry.calls - int(running.drawing.calls_before[self._slots.at(slot)])
 
     def _look(self, slot: int, running: _Running) -> None:
         """Report a sample that is finished, or whose next preview is due."""

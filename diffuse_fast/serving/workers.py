@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,7 +226,7 @@ class Workers:
         Raises:
             UnknownModelError: no model has that name.
             ArgumentError, ArgumentTypeError, PlanError: the job does not fit the model; nothing was queued.
-            QueueFullError: too many samples wait.
+            QueueFullError: too many samples wait, or so many that the job could not be finished before its deadline.
             DrainingError: the server stops.
         """
         if self._draining:
@@ -235,18 +236,21 @@ class Workers:
         supervisor = self._supervisors[job.model]
         if job.id in supervisor.tickets:
             raise ArgumentError(f"there is a job {job.id!r} already.")
-        calls = self._check(job, supervisor.model)
-        estimate = self._estimate(supervisor, calls)
+        calls, evaluations = self._check(job, supervisor.model)
+        estimate = self._estimate(supervisor, len(job.samples), calls, evaluations)
         unfinished = sum(len(ticket.unfinished) for ticket in supervisor.tickets.values())
         if unfinished + len(job.samples) > self.capacity + self.queue:
             message = f"{job.model!r} has {unfinished} samples to draw; it takes {self.capacity + self.queue}."
             raise QueueFullError(message, retry_after=max(0.1, estimate))
-        ticket = Ticket(job, calls, estimate, supervisor.cancelled)
+        if supervisor.tickets and job.deadline is not None and time.monotonic() + estimate > job.deadline:
+            message = f"{job.model!r} would finish this in {estimate:.2g} s, after its deadline."
+            raise QueueFullError(message, retry_after=max(0.1, estimate))
+        ticket = Ticket(job, calls, evaluations, estimate, supervisor.cancelled)
         supervisor.add(ticket)
         return ticket
 
-    def _check(self, job: Job, model: Model) -> int:
-        """Check a job, and return the calls of the network of one sample."""
+    def _check(self, job: Job, model: Model) -> tuple[int, int]:
+        """Check a job, and return the calls of the network of one sample and the evaluations in each."""
         if not 1 <= len(job.samples) <= self.max_samples:
             raise ArgumentError(f"a job has 1 to {self.max_samples} samples; this one has {len(job.samples)}.")
         require_int("previews", job.previews, 0)
@@ -256,7 +260,7 @@ class Workers:
             raise ArgumentError(f"guidance_scale is {job.guidance_scale!r}; it must be finite.")
         if scale != 1.0 and not model.conditioning:
             raise ArgumentError("guidance_scale is not 1, but the model has no conditioning to guide by.")
-        derive(plan, scale)  # refuses what cannot be guided
+        facts = facts_of(derive(plan, scale))
         for sample in job.samples:
             noise_address([sample.seed], [sample.index], 1)
             for name, given in (("cond", sample.cond), ("negative_cond", sample.negative_cond)):
@@ -264,15 +268,21 @@ class Workers:
                     conditions(name, {key: [value] for key, value in given.items()}, 1, model.conditioning)
             if sample.negative_cond is not None and scale == 1.0:
                 raise ArgumentError("negative_cond needs a guidance_scale other than 1.")
-        return facts_of(plan).calls
+        return facts.calls, facts.outputs
 
     def _plan(self, job: Job, model: Model) -> Plan:
         return model.plan(job.solver or self._solver, job.steps or self._steps, **job.options)
 
-    def _estimate(self, supervisor: Supervisor, calls: int) -> float:
-        """Seconds until a job should be finished: what is left to do is drawn ``capacity`` samples at a time."""
-        left = sum(len(ticket.unfinished) * ticket.calls for ticket in supervisor.tickets.values())
-        return supervisor.seconds_per_tick * (left / self.capacity + calls)
+    def _estimate(self, supervisor: Supervisor, samples: int, calls: int, evaluations: int) -> float:
+        """Seconds until a job should be finished, by the time that an evaluation of the network takes.
+
+        Its samples wait while those that do not fit into the batch are drawn, and then share their steps with a full batch.
+        """
+        tickets = supervisor.tickets.values()
+        fit = min(1.0, self.capacity / (samples + sum(len(ticket.unfinished) for ticket in tickets)))
+        ahead = sum(len(ticket.unfinished) * ticket.calls * ticket.evaluations for ticket in tickets)
+        in_step = samples * evaluations + sum(len(ticket.unfinished) * ticket.evaluations for ticket in tickets)
+        return supervisor.seconds_per_evaluation * ((1 - fit) * ahead + calls * fit * in_step)
 
     def _state(self, supervisor: Supervisor) -> ModelState:
         running = sum(len(ticket.admitted) for ticket in supervisor.tickets.values())

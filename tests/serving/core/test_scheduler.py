@@ -54,9 +54,10 @@ class Trace:
             self.left.pop((entry.job, entry.sample), None)
 
     def step(self):
-        for entry in self.scheduler.late(self.now, SECONDS):
+        for entry in self.scheduler.late(self.now, SECONDS, lambda entry: self.left[entry.job, entry.sample]):
+            calls = self.left.pop((entry.job, entry.sample), entry.calls)
+            assert entry.deadline is not None and self.now + calls * SECONDS > entry.deadline
             self.end(entry, "late")
-            self.left.pop((entry.job, entry.sample), None)
         waiting = self.scheduler.waiting
         keys = {(e.job, e.sample): self.scheduler.order(e, i, self.now, SECONDS)[:3] for i, e in enumerate(waiting)}
         admitted = self.scheduler.admit(self.now, SECONDS)
@@ -90,8 +91,6 @@ class Trace:
         key = entry.job, entry.sample
         assert key not in self.ends, "a sample ends once"
         self.ends[key] = how
-        if how == "late":
-            assert entry.deadline is not None and self.now + entry.calls * SECONDS > entry.deadline - 1e-9
 
 
 def run(capacity, evaluations, actions):
@@ -162,9 +161,9 @@ def test_a_deadline_ends_what_waits_and_what_runs():
     scheduler.add(Entry("runs", 0, 10, deadline=1.0))
     assert admitted(scheduler) == ["runs"]
     scheduler.add(Entry("waits", 0, 10, deadline=1.0))
-    assert [e.job for e in scheduler.late(0.5, 0.06)] == ["waits"]  # 10 calls take 0.6 s
-    assert scheduler.late(1.0, 0.06) == []
-    assert [e.job for e in scheduler.late(1.01, 0.06)] == ["runs"]
+    assert [e.job for e in scheduler.late(0.5, 0.06, lambda entry: 8)] == ["waits"]  # 10 calls take 0.6 s, 8 take 0.48
+    assert scheduler.late(0.9, 0.06, lambda entry: 1) == []
+    assert [e.job for e in scheduler.late(0.9, 0.06, lambda entry: 2)] == ["runs"]
     assert scheduler.running == () and scheduler.waiting == ()
 
 
