@@ -14,6 +14,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import Pipe
@@ -29,7 +30,7 @@ from .ticket import Ticket
 
 DEATHS = 3  # deaths that a job is to blame for, before it fails
 SUSPICIONS = 2  # deaths at which a job was in the batch, before it is drawn alone
-STARTS = 3  # failed starts in a row, before all jobs fail
+STARTS = 3  # failed starts in a row, after which jobs fail instead of waiting for the next
 _PAUSES = (0.0, 0.5, 2.0, 5.0)  # seconds before a start, by the failed ones before it; the last for all others
 
 
@@ -67,6 +68,7 @@ class Supervisor:
         self.seconds_per_tick = self.seconds_per_evaluation = 0.0
         self.tickets: dict[str, Ticket] = {}
         self._sent: set[str] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._blame: dict[str, int] = {}
         self._suspicions: dict[str, int] = {}
         self._process: _Process | None = None
@@ -119,7 +121,11 @@ class Supervisor:
 
     def add(self, ticket: Ticket) -> None:
         """Draw a job."""
-        self.tickets[ticket.job.id] = ticket
+        job = ticket.job
+        self.tickets[job.id] = ticket
+        if job.deadline is not None:  # also of jobs that wait for a process
+            seconds = max(0.0, job.deadline - time.monotonic())
+            self._timers[job.id] = asyncio.get_running_loop().call_later(seconds, self._late, ticket)
         self._send()
 
     def cancelled(self, ticket: Ticket) -> None:
@@ -128,6 +134,11 @@ class Supervisor:
         if job in self._sent and self._process is not None:
             self._process.send(Cancel(job))
         self._forget(job)
+
+    def _late(self, ticket: Ticket) -> None:
+        for sample in sorted(ticket.unfinished):
+            ticket.deliver(Failed(ticket.job.id, sample, "deadline", "the sample was not finished before its deadline."))
+        self.cancelled(ticket)
 
     # ---- from the process -----------------------------------------------------------------------
 
@@ -164,6 +175,8 @@ class Supervisor:
     def _forget(self, job: str) -> None:
         """A job has ended."""
         self.tickets.pop(job, None)
+        if (timer := self._timers.pop(job, None)) is not None:
+            timer.cancel()
         self._sent.discard(job)
         self._blame.pop(job, None)
         self._suspicions.pop(job, None)
@@ -189,8 +202,10 @@ class Supervisor:
         self.ready, self._process = False, None
         self.restarts += 1
         self._ticks_before = self.ticks
-        self._sent.clear()
+        # If it died before it said what it admits, any of the jobs may be the reason.
         running = [ticket for ticket in self.tickets.values() if ticket.admitted]
+        running = running or [self.tickets[job] for job in self._sent]
+        self._sent.clear()
         if len(running) == 1:
             self._to_blame(running[0])
         else:
@@ -221,7 +236,7 @@ class Supervisor:
                 return
             except StartError:
                 failed += 1
-                if failed == STARTS:
+                if failed >= STARTS:
                     for ticket in list(self.tickets.values()):
                         self._fail(ticket, "the process that draws cannot be started.")
 

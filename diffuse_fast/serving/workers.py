@@ -26,6 +26,7 @@ from .ticket import Ticket
 
 # Arrays in the shared memory, for each slot: one that is being read and one that is being written.
 _PLACES = 2
+_MOST_PREVIEWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +254,8 @@ class Workers:
         """Check a job, and return the calls of the network of one sample and the evaluations in each."""
         if not 1 <= len(job.samples) <= self.max_samples:
             raise ArgumentError(f"a job has 1 to {self.max_samples} samples; this one has {len(job.samples)}.")
-        require_int("previews", job.previews, 0)
+        if require_int("previews", job.previews, 0) > _MOST_PREVIEWS:
+            raise ArgumentError(f"previews is {job.previews}; it must be at most {_MOST_PREVIEWS}.")
         plan = self._plan(job, model)
         scale = 1.0 if job.guidance_scale is None else float(job.guidance_scale)
         if not math.isfinite(scale):
