@@ -183,6 +183,7 @@ class Worker:
     def _look(self, slot: int, running: _Running) -> None:
         """Report a sample that is finished, or whose next preview is due."""
         entry = running.entry
+        # In the messages a Place may stand for the array, which is why their types are ignored: the supervisor puts it back.
         if self._slots.done(slot):
             x = self._shared.put(self._slots.result(slot))
             self._events.append(Finished(entry.job, entry.sample, x, running.drawing.plan.steps, entry.calls, {}))  # type: ignore[arg-type]

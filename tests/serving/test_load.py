@@ -71,7 +71,7 @@ def test_figures_against_numpy():
     outcomes = [Outcome(200, float(s), 0.2) for s in seconds]
     outcomes += [Outcome(429, 0.004, 0.2), Outcome(503, 0.006, 0.2), Outcome(504, 9.0, 0.2)]
     outcomes += [Outcome(LOST, 0.0, 0.2)] * 3 + [Outcome(BROKEN, 0.1, 0.2), Outcome(TIMEOUT, 60.0, 0.2)]
-    chance.shuffle(outcomes)  # type: ignore[arg-type]
+    chance.shuffle(outcomes)  # type: ignore[arg-type]  # it shuffles lists too, which its stub does not say
     found = summary(outcomes, 10.0)
     assert found["latency_ms"] == pytest.approx({f"p{p}": 1e3 * np.quantile(seconds, p / 100) for p in (50, 95, 99)})
     assert found["refusal_ms"]["p50"] == pytest.approx(5.0)

@@ -63,7 +63,7 @@ class Gate:
                 await error_response(scope["path"], refused)(scope, receive, answer)
             else:
                 await self._app(scope, _in_time(receive, self._service.settings.body_seconds), answer)
-        except Exception:
+        except Exception:  # a defect, whatever it is: the client gets an answer, and the log the details
             LOG.exception("request %s failed", number)
             if status:
                 raise  # the response has begun: the server closes the connection

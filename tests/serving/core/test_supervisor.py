@@ -20,7 +20,7 @@ class FakeProcess:
     """Starts, or does not; takes commands; dies when it is told to."""
 
     starts = True
-    made: list[FakeProcess] = []  # noqa: RUF012
+    made: list[FakeProcess] = []  # noqa: RUF012  (the fixture gives each test its own)
 
     def __init__(self, settings, shape, loop, heard):
         self.network, self.dead, self.commands, self._heard = {}, False, [], heard

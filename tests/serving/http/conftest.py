@@ -10,7 +10,7 @@ import pytest
 for package in ("fastapi", "uvicorn", "prometheus_client", "httpx", "PIL"):
     pytest.importorskip(package)
 
-from tests.serving.http.servers import Server, serving  # noqa: E402
+from tests.serving.http.servers import Server, serving  # noqa: E402  (after what may skip the file)
 
 
 @pytest.fixture(scope="module")
